@@ -1,0 +1,3 @@
+"""lit_mem: see memorization while you fine-tune."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,58 @@
+"""The contract of an adapter: it makes a base model trainable and, where it can, gives the base back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from lit_mem.errors import ModelError
+from lit_mem.guards import preserved_requires_grad
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Adapter(ABC):
+    """Turns a frozen base model into one with trainable parameters."""
+
+    @abstractmethod
+    def wrap(self, base: PreTrainedModel) -> nn.Module:
+        """Return the model to train; only the parameters that training may change require a gradient.
+
+        Raises:
+            ConfigError: an option does not fit the model; the message names what there is to choose from.
+        """
+
+
+def gives_base_back(model: nn.Module) -> bool:
+    """Whether turning the adapters off is known to leave exactly the base model.
+
+    False for a model without an adapter (full fine-tuning), for trained biases, and for initialisations that
+    rewrite the base's weights. True is still checked at start-up, on real logits.
+    """
+    configs = getattr(model, "peft_config", None)
+    if not configs:
+        return False
+    for config in configs.values():
+        start = getattr(config, "init_lora_weights", True)
+        if getattr(config, "bias", "none") != "none" or start not in (True, False, "gaussian", "orthogonal"):
+            return False
+    return True
+
+
+@contextmanager
+def adapter_off(model: nn.Module) -> Iterator[nn.Module]:
+    """The base model inside `model`, its adapters turned off, and everything as it was afterwards.
+
+    Raises:
+        ModelError: `model` has no adapter to turn off.
+    """
+    if not hasattr(model, "disable_adapter"):
+        raise ModelError("this model has no adapter to turn off; set model.reference.kind to copy")
+    # peft makes every adapter weight trainable again when it turns the adapter on, frozen ones too.
+    with preserved_requires_grad(model), model.disable_adapter():
+        yield model

@@ -1,0 +1,179 @@
+"""Loading of base models, tokenizers and adapters, with errors that a user can act on; fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import nn
+
+from lit_mem import assets
+from lit_mem.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Quantization = Literal["none", "8bit", "4bit"]
+
+
+def _place(model_id: str) -> tuple[str, dict[str, Any]]:
+    """Where `from_pretrained` finds a model: (folder or hub id, further arguments)."""
+    if model_id.startswith("asset:"):
+        return str(assets.path(model_id.removeprefix("asset:"))), {}
+    path = Path(model_id)
+    if model_id.endswith(".gguf"):
+        if not path.is_file():
+            raise ModelError(f"model_id names the file {model_id}, which does not exist")
+        return str(path.parent), {"gguf_file": path.name}
+    if path.exists() and not path.is_dir():
+        raise ModelError(f"model_id is the file {model_id}; expected a folder, a .gguf file or a hub id")
+    if not path.exists() and (model_id.startswith((".", "/", "~")) or model_id.count("/") > 1):
+        raise ModelError(f"model_id is the folder {model_id}, which does not exist")
+    return model_id, {}
+
+
+def _failure(what: str, model_id: str, error: Exception) -> ModelError:
+    """One line for whatever `from_pretrained` raised."""
+    text = " ".join(str(error).split())
+    if "gated repo" in text or "401" in text or "403" in text:
+        hint = "it is gated: ask for access on its hub page, then log in with `hf auth login`"
+    elif "gguf" in text.lower() and isinstance(error, ImportError):
+        hint = "GGUF files need the extra: pip install 'lit_mem[gguf]'"
+    elif "bitsandbytes" in text.lower():
+        hint = "quantization needs the extra: pip install 'lit_mem[quantization]', and a GPU that it supports"
+    elif isinstance(error, OSError) and not Path(model_id).exists() and not model_id.startswith("asset:"):
+        hint = "it is neither a folder here nor in the local hub cache, and the hub cannot be reached or lacks it"
+    else:
+        hint = f"{type(error).__name__}: {text[:300]}"
+    return ModelError(f"cannot load the {what} of model_id {model_id!r}: {hint}")
+
+
+def load_tokenizer(model_id: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer that belongs to a model.
+
+    Args:
+        model_id: hub id, local folder, `.gguf` file, or `asset:<name>` for what ships with the package.
+        revision: branch, tag or commit on the hub.
+
+    Raises:
+        ModelError: it cannot be found or read.
+    """
+    from transformers import AutoTokenizer
+
+    place, more = _place(model_id)
+    try:
+        return AutoTokenizer.from_pretrained(place, revision=revision or "main", **more)
+    except Exception as error:  # the library raises dozens of kinds; each is one line to the user
+        raise _failure("tokenizer", model_id, error) from error
+
+
+def load_base(
+    model_id: str,
+    revision: str | None = None,
+    dtype: str = "float32",
+    quantization: Quantization = "none",
+    attention: str | None = None,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """A causal language model with all weights frozen, in train mode as Lightning expects of a new module.
+
+    Args:
+        model_id: as for `load_tokenizer`.
+        revision: branch, tag or commit on the hub.
+        dtype: "float32", "bfloat16", "float16", or "auto" for the precision it was saved in.
+        quantization: "4bit" or "8bit" loads onto `device` with bitsandbytes.
+        attention: attention kernel ("sdpa", "eager", "flash_attention_2"); None: the library's choice.
+        device: where a quantized model goes; others stay on the CPU until Lightning moves them.
+
+    Raises:
+        ModelError: it cannot be found or read, or an extra is missing.
+    """
+    from transformers import AutoModelForCausalLM
+
+    place, more = _place(model_id)
+    if attention is not None:
+        more["attn_implementation"] = attention
+    if quantization != "none":
+        more["quantization_config"] = _quantization_config(quantization)
+        more["device_map"] = {"": device or torch.device("cuda", torch.cuda.current_device())}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(place, revision=revision or "main", dtype=dtype, **more)
+    except Exception as error:
+        raise _failure("weights", model_id, error) from error
+    if "gguf_file" in more:
+        # The loader marks what it has de-quantized as still quantized; it is a plain model.
+        model.config.__dict__.pop("quantization_config", None)
+        model.hf_quantizer = None
+    model.requires_grad_(False)
+    # Hugging Face returns models in eval mode and Lightning keeps them so: gradient checkpointing would be
+    # silently off, and dropout on in the adapter only.
+    return model.train()
+
+
+def _quantization_config(quantization: Quantization) -> Any:
+    if not torch.cuda.is_available():
+        raise ModelError(f"model.quantization is {quantization}, which needs a CUDA GPU; none was found")
+    try:
+        import bitsandbytes  # noqa: F401  (only to name the extra when it is absent)
+    except ImportError as error:
+        raise ModelError("model.quantization needs the extra: pip install 'lit_mem[quantization]'") from error
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+
+
+def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
+    """Put an adapter that `peft` saved onto a base model, trainable.
+
+    Raises:
+        ModelError: the folder holds no adapter, or one made for another architecture.
+    """
+    from peft import PeftModel
+
+    path = Path(folder)
+    if not (path / "adapter_config.json").is_file():
+        raise ModelError(f"model.adapter_path {folder!r} holds no adapter_config.json; expected a peft adapter folder")
+    if not (path / "adapter_model.safetensors").is_file():
+        raise ModelError(f"model.adapter_path {folder!r} holds no adapter_model.safetensors; pickled weights are refused")
+    try:
+        expected = json.loads((path / "adapter_config.json").read_text())
+        if not isinstance(expected, dict) or "peft_type" not in expected:
+            raise ValueError("adapter_config.json names no peft_type")
+        return PeftModel.from_pretrained(base, folder, is_trainable=True)
+    except Exception as error:
+        line = " ".join(str(error).split())[:300]
+        raise ModelError(f"the adapter in {folder!r} does not fit this base model: {line}") from error
+
+
+def fingerprint(model: PreTrainedModel) -> dict[str, str]:
+    """What tells one base model from another without reading all of its weights.
+
+    Returns:
+        "light": a digest over embeddings and one-dimensional weights, which quantization leaves alone.
+        "full": the same over every weight, "" for a quantized model.
+        Sixty-four values of each tensor, evenly spread and rounded to bfloat16, so that the precision that a
+        model is loaded in makes no difference.
+    """
+    light, full = hashlib.sha256(), hashlib.sha256()
+    embedding = model.get_input_embeddings().weight
+    quantized = getattr(model, "hf_quantizer", None) is not None
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        flat = parameter.detach().reshape(-1)
+        picked = flat[:: max(1, flat.numel() // 64)][:64].to(torch.bfloat16).float().cpu()
+        digest = f"{name} {tuple(parameter.shape)} {picked.tolist()}".encode()
+        full.update(digest)
+        if parameter.ndim == 1 or parameter is embedding:
+            light.update(digest)
+    return {"light": light.hexdigest()[:16], "full": "" if quantized else full.hexdigest()[:16]}

@@ -1,0 +1,124 @@
+"""LoRA and its close relatives."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Literal
+
+from torch import nn
+
+from lit_mem.adapters.base import Adapter
+from lit_mem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+SHORT_NAMES = {
+    "q": "q_proj",
+    "k": "k_proj",
+    "v": "v_proj",
+    "o": "o_proj",
+    "gate": "gate_proj",
+    "up": "up_proj",
+    "down": "down_proj",
+}
+"""The paper's names of the weight matrices, as LLaMA's modules call them."""
+
+
+class LoRA(Adapter):
+    """Low-rank adaptation of chosen weight matrices.
+
+    Args:
+        rank: rank of the update; the paper varies it.
+        alpha: scale; the update is multiplied by alpha / rank. None: twice the rank.
+        dropout: dropout before the update, in training only.
+        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or by module name as the model
+            calls it (such as c_attn), or the one word "all-linear".
+        layers: indices of the decoder layers to adapt, counted from 0; None: all.
+        init: how the update starts: "default" (zero), "gaussian" (zero as well), or "pissa" / "olora", which
+            rewrite the base weights, so that the reference must be a copy.
+        rslora: scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).
+        dora: weight-decomposed LoRA (Liu et al. 2024).
+
+    Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models".
+    """
+
+    def __init__(
+        self,
+        rank: int = 16,
+        alpha: float | None = None,
+        dropout: float = 0.05,
+        targets: list[str] | None = None,
+        layers: list[int] | None = None,
+        init: Literal["default", "gaussian", "pissa", "olora"] = "default",
+        rslora: bool = False,
+        dora: bool = False,
+    ) -> None:
+        if rank < 1:
+            raise ConfigError(f"model.adapter.rank is {rank}; expected 1 or more")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"model.adapter.dropout is {dropout}; expected a number in [0, 1)")
+        if targets is not None and not targets:
+            raise ConfigError(f"model.adapter.targets is empty; expected some of {', '.join(SHORT_NAMES)}")
+        self.rank = rank
+        self.alpha = 2 * rank if alpha is None else alpha
+        self.dropout = dropout
+        self.targets = targets if targets is not None else ["v", "o"]
+        self.layers = layers
+        self.init = init
+        self.rslora = rslora
+        self.dora = dora
+
+    def wrap(self, base: PreTrainedModel) -> nn.Module:
+        """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            lora_dropout=self.dropout,
+            target_modules=self._resolved_targets(base),
+            layers_to_transform=self._checked_layers(base),
+            init_lora_weights=True if self.init == "default" else self.init,
+            use_rslora=self.rslora,
+            use_dora=self.dora,
+            bias="none",
+        )
+        return get_peft_model(base, config)
+
+    def _resolved_targets(self, base: nn.Module) -> list[str] | str:
+        if self.targets == ["all-linear"]:
+            return "all-linear"
+        linear = linear_names(base)
+        resolved = [SHORT_NAMES.get(name, name) for name in self.targets]
+        for asked, name in zip(self.targets, resolved, strict=True):
+            if name not in linear:
+                shorts = [short for short, full in SHORT_NAMES.items() if full in linear]
+                raise ConfigError(
+                    f"model.adapter.targets names {asked!r}, which this model does not have; "
+                    f"it has {', '.join(sorted(linear))}"
+                    + (f" (short: {', '.join(shorts)})" if shorts else "")
+                    + ", or all-linear"
+                )
+        return resolved
+
+    def _checked_layers(self, base: PreTrainedModel) -> list[int] | None:
+        if self.layers is None:
+            return None
+        count = base.config.get_text_config().num_hidden_layers
+        outside = [layer for layer in self.layers if not 0 <= layer < count]
+        if outside or not self.layers:
+            raise ConfigError(f"model.adapter.layers is {self.layers}; this model has layers 0 to {count - 1}")
+        return self.layers
+
+
+def linear_names(model: nn.Module) -> set[str]:
+    """Last part of the name of every linear layer that stands in more than one place, the head left out."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    names = Counter(
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    )
+    return set(names)

@@ -1,0 +1,31 @@
+"""Bundled assets: a tiny pretrained LLaMA and a made-up corpus, so that everything runs offline.
+
+>>> path("case_reports").name
+'case_reports'
+"""
+
+import importlib.resources
+from pathlib import Path
+from typing import Final
+
+from lit_mem.errors import ConfigError
+
+NAMES: Final = ("case_reports", "tiny_llama")
+
+
+def path(name: str) -> Path:
+    """Find the folder of a bundled asset.
+
+    Args:
+        name: `tiny_llama` (model and tokenizer, for `from_pretrained`) or `case_reports` (JSON
+            Lines: train, heldout, test).
+
+    Returns:
+        The folder inside the installed package.
+
+    Raises:
+        ConfigError: there is no asset of this name.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"There is no bundled asset {name!r}. Choose from: {', '.join(NAMES)}.")
+    return Path(str(importlib.resources.files("lit_mem") / "assets" / name))

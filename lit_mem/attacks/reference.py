@@ -1,0 +1,37 @@
+"""The paper's attack: how much likelier the tuned model finds an example than the frozen reference does."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lit_mem.attacks.base import Attack
+from lit_mem.errors import MetricError
+from lit_mem.types import TokenScores
+
+
+class ReferenceRatio(Attack):
+    """Log-likelihood ratio log p_tuned(x) − log p_reference(x) in nats, by default a token: (1/n) Σ (ℓ_t − ℓ_t^ref).
+
+    Higher means member. Accounts that say "a ratio below the threshold means member" speak of p_ref / p_tuned.
+
+    Args:
+        normalize: divide by the number of tokens; False keeps the sum, which favours long texts.
+
+    Sources: Carlini et al. 2021; Mireshghallah et al. 2022; Savine et al. 2025 (arXiv 2507.21009).
+    """
+
+    needs_reference = True
+
+    def __init__(self, normalize: bool = True) -> None:
+        self.normalize = normalize
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        """(B,) float64; exactly 0 for every example while the tuned model still is its reference.
+
+        Raises:
+            MetricError: the scores carry no reference.
+        """
+        if scores.reference is None:
+            raise MetricError("the reference attack needs reference scores; the module gave none")
+        difference = (scores.logprob.cpu().double() - scores.reference.cpu().double()).sum(dim=1)
+        return difference / scores.n_tokens.clamp(min=1) if self.normalize else difference

@@ -1,0 +1,23 @@
+"""Callbacks that measure memorization in Lightning's validation loop, and act on it."""
+
+from lit_mem.callbacks.baseline import Baseline
+from lit_mem.callbacks.checkpoint import MemorizationCheckpoint
+from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
+from lit_mem.callbacks.extraction import Extraction
+from lit_mem.callbacks.membership import MembershipInference
+from lit_mem.callbacks.perplexity import Perplexity
+from lit_mem.callbacks.perplexity_drop import PerplexityDropWarning
+from lit_mem.callbacks.stopwatch import Stopwatch
+from lit_mem.callbacks.table import EpochTable
+
+__all__ = [
+    "Baseline",
+    "EpochTable",
+    "Extraction",
+    "MembershipInference",
+    "MemorizationCheckpoint",
+    "MemorizationEarlyStopping",
+    "Perplexity",
+    "PerplexityDropWarning",
+    "Stopwatch",
+]

@@ -1,0 +1,136 @@
+"""What the measuring callbacks share: they read the validation loop's `TokenScores` and log once it ends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.errors import ConfigError
+from lit_mem.guards import preserved_random_state
+from lit_mem.types import Batch, TokenScores
+
+
+class Measure(Callback, ABC):
+    """One kind of measurement, computed from every validation (or test) pass.
+
+    It observes: whatever a subclass does, the global random state is as before. In the sanity check before
+    training it measures as well, which gives the figures of the untrained model (see `Baseline`).
+
+    Attributes:
+        needs_reference: whether it reads `TokenScores.reference`; the module then scores the reference model.
+        figures: what the last pass measured, by name.
+    """
+
+    needs_reference: bool = False
+    figures: Mapping[str, float] = MappingProxyType({})
+
+    @abstractmethod
+    def metric_names(self) -> list[str]:
+        """Names that this callback logs, so that a threshold on a misspelt one is refused at once."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Forget the last pass."""
+
+    @abstractmethod
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Take in one batch."""
+
+    @abstractmethod
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """The pass's figures by name; computed on every rank. A figure that cannot be measured is left out."""
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start over."""
+        self.begin()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Read the scores that `validation_step` returned.
+
+        Raises:
+            ConfigError: it returned something else.
+        """
+        if not isinstance(outputs, TokenScores):
+            raise ConfigError(
+                f"{type(self).__name__} reads the TokenScores that validation_step returns, "
+                f"but {type(pl_module).__name__}.validation_step returned {type(outputs).__name__}"
+            )
+        with preserved_random_state():
+            self.observe(outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compute and log; early enough for whatever monitors these names, in any order of callbacks."""
+        with preserved_random_state():
+            self.figures = self.results(trainer, pl_module)
+        # Every rank has computed the same from all rows, so there is nothing left to reduce.
+        pl_module.log_dict(dict(self.figures), sync_dist=False)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """As in validation."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_epoch_end(trainer, pl_module)
+
+
+def latest_figures(trainer: pl.Trainer) -> dict[str, float]:
+    """What the validation that just ended logged, by name.
+
+    `trainer.callback_metrics` keeps a figure's last value through validations that did not measure it (extraction
+    every n validations), and keeps it in float32, where 0.6 is above 0.6.
+    """
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Measure):
+            for name in callback.metric_names():
+                figures.pop(name, None)
+            figures.update(callback.figures)
+    return figures
+
+
+def log_figure(trainer: pl.Trainer, name: str, figure: Any) -> None:
+    """Give a matplotlib figure to every logger that shows pictures; others go without."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    if not trainer.is_global_zero:
+        return
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_figure(name, figure, global_step=trainer.global_step)
+        elif hasattr(logger, "log_image"):
+            logger.log_image(name, [_picture(figure)], step=trainer.global_step)
+
+
+def _picture(figure: Any) -> Any:
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]

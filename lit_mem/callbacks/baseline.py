@@ -1,0 +1,49 @@
+"""The figures before the first training step, so that every curve starts where the base model stands."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+log = logging.getLogger(__name__)
+
+
+class Baseline(Callback):
+    """Logs what the validation before training (Lightning's sanity check) measured, at step 0.
+
+    It needs that check to run over all validation batches: `num_sanity_val_steps: -1`, which is the default of
+    this project's command line. With fewer the figures would not be comparable, and none are logged.
+
+    Attributes:
+        metrics: the figures before training by name; empty until they are measured.
+        hyper_parameters: of the run, logged beside them (TensorBoard's HParams page wants both together).
+    """
+
+    def __init__(self) -> None:
+        self.metrics: dict[str, float] = {}
+        self.hyper_parameters: dict[str, Any] = {}
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep what was measured; Lightning forgets it next."""
+        run, whole = sum(trainer.num_sanity_val_batches), sum(trainer.num_val_batches)
+        if run < whole:
+            log.warning(
+                "No figures before training: only %s of %s validation batches were run; set "
+                "trainer.num_sanity_val_steps to -1 to have them.", run, whole,
+            )  # fmt: skip
+            return
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log them at step 0."""
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(self.hyper_parameters, self.metrics)  # logs the metrics too
+                continue
+            logger.log_hyperparams(self.hyper_parameters)
+            if self.metrics:
+                logger.log_metrics(self.metrics, step=0)

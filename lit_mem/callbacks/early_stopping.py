@@ -1,0 +1,85 @@
+"""Stop training once the model memorizes more than it may."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.callbacks.thresholds import Limits
+from lit_mem.errors import ConfigError
+
+
+class MemorizationEarlyStopping(Callback):
+    """Ends training when logged figures pass their thresholds.
+
+    Lightning's own EarlyStopping with a stopping threshold also ends a flat run by patience, and on NaN; this one
+    looks at nothing but the thresholds, and only at figures of the validation that just ended.
+
+    Args:
+        thresholds: such as "mia/reference_auroc > 0.6" or "memorization/perplexity_members < 3".
+        stop_when: "any" threshold is passed, or "all" of them at once.
+        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side, so that noise
+            does not stop a run.
+        patience: how many validations in a row it must be so before training ends.
+
+    Attributes:
+        reason: why training was ended, None while it was not.
+    """
+
+    def __init__(
+        self,
+        thresholds: list[str],
+        stop_when: Literal["any", "all"] = "any",
+        lower_bound: bool = False,
+        patience: int = 1,
+    ) -> None:
+        if patience < 1:
+            raise ConfigError(f"MemorizationEarlyStopping.patience is {patience}; expected 1 or more")
+        self.limits = Limits(thresholds, lower_bound)
+        self.stop_when, self.patience = stop_when, patience
+        self.over_in_a_row = 0
+        self.reason: str | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Tells several such callbacks in one run apart."""
+        return f"{type(self).__qualname__}({self.limits}; {self.stop_when})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {"over_in_a_row": self.over_in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.over_in_a_row = state_dict["over_in_a_row"]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse misspelt names before anything is computed.
+
+        Raises:
+            ConfigError: a threshold is on a figure that nothing logs.
+        """
+        if stage == "fit":
+            self.limits.check_names(trainer, type(self).__name__)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the figures, which are all logged by now, whatever the order of callbacks."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        passed = self.limits.passed(trainer, type(self).__name__)
+        over = len(passed) == len(self.limits) if self.stop_when == "all" else bool(passed)
+        # Every rank has the same figures; deciding together keeps them together should that ever fail.
+        over = trainer.strategy.reduce_boolean_decision(over, all=False)
+        self.over_in_a_row = self.over_in_a_row + 1 if over else 0
+        if self.over_in_a_row >= self.patience:
+            trainer.should_stop = True
+            self.reason = "; ".join(
+                f"{name} is {value:.4g}, the threshold is {threshold}" for threshold, name, value in passed
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""
+        if self.reason is not None:
+            pl_module.print(f"Training was stopped after epoch {trainer.current_epoch}: {self.reason}.")

@@ -1,0 +1,61 @@
+"""Perplexity of members and of held-out texts."""
+
+from __future__ import annotations
+
+import math
+
+import lightning.pytorch as pl
+
+from lit_mem.callbacks.base import Measure
+from lit_mem.metrics.examples import ExampleTable, ScoreTable
+from lit_mem.types import Batch, TokenScores
+
+
+class Perplexity(Measure):
+    """Logs token-weighted perplexities: exp(−Σ ℓ_t / Σ n) over all tokens of a set, as torchmetrics has it.
+
+    Logged: `val/perplexity` (held-out; `test/perplexity` in a test), `memorization/perplexity_members`, and
+    `memorization/perplexity_gap`, the log ratio held-out ÷ members in nats a token: 0 where members are no
+    easier than texts never seen, growing as they are memorized.
+    """
+
+    def __init__(self) -> None:
+        self._table = ExampleTable(["logprob", "n_tokens"])
+
+    def metric_names(self) -> list[str]:
+        """Names that this callback logs."""
+        return ["val/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
+
+    def begin(self) -> None:
+        """Forget the last pass."""
+        self._table.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Keep each example's sums."""
+        values = {"logprob": scores.total_logprob, "n_tokens": scores.n_tokens}
+        self._table.update(scores.example_id, scores.member, values)
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Perplexities of whichever sets were seen."""
+        table = self._table.compute()
+        heldout, members = _loss(table.nonmembers()), _loss(table.members())
+        stage = "test" if trainer.testing else "val"
+        figures = {}
+        if heldout is not None:
+            figures[f"{stage}/perplexity"] = _exp(heldout)
+        if members is not None:
+            figures["memorization/perplexity_members"] = _exp(members)
+        if heldout is not None and members is not None:
+            figures["memorization/perplexity_gap"] = heldout - members
+        return figures
+
+
+def _loss(table: ScoreTable) -> float | None:
+    """Mean loss a token in nats, None without tokens."""
+    total = table["n_tokens"].sum().item()
+    return -table["logprob"].sum().item() / total if total else None
+
+
+def _exp(loss: float) -> float:
+    """exp, infinite rather than an error where it overflows."""
+    return math.exp(loss) if loss < 700 else math.inf

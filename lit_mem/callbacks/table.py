@@ -1,0 +1,70 @@
+"""One line an epoch in the console."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.callbacks.base import latest_figures
+
+COLUMNS: dict[str, tuple[str, str]] = {
+    "val/loss": ("val/loss", "{:.3f}"),
+    "val/perplexity": ("ppl held-out", "{:.2f}"),
+    "memorization/perplexity_members": ("ppl members", "{:.2f}"),
+    "mia/loss_auroc": ("AUROC loss", "{:.3f}"),
+    "mia/reference_auroc": ("AUROC reference [95 %]", "{:.3f}"),
+    "mia/reference_tpr_at_fpr_0.01": ("TPR@1%", "{:.3f}"),
+    "extraction/ngram_rate": ("n-gram", "{:.3f}"),
+    "extraction/ngram_rate_heldout": ("held-out", "{:.3f}"),
+    "extraction/exact_rate": ("exact", "{:.3f}"),
+}
+"""Logged name -> heading and format, in the order shown."""
+
+
+class EpochTable(Callback):
+    """Prints the figures of every validation as a row of one growing table, the first before training.
+
+    In fitting only: `validate` and `test` print Lightning's own table.
+
+    Args:
+        columns: logged names to show; None: perplexities, AUROCs and extraction rates. Names that nothing logs
+            are left out.
+    """
+
+    def __init__(self, columns: list[str] | None = None) -> None:
+        self.columns = columns if columns is not None else list(COLUMNS)
+        self._shown: list[str] = []
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The row before training, if the whole validation set was run."""
+        if trainer.num_sanity_val_batches == trainer.num_val_batches:
+            self._row("start", trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A row."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._row(str(trainer.current_epoch + 1), trainer, pl_module)
+
+    def _row(self, epoch: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = latest_figures(trainer)
+        if not self._shown:
+            self._shown = [name for name in self.columns if name in metrics]
+            pl_module.print("  ".join(["epoch", *(self._heading(name) for name in self._shown)]))
+        cells = [self._cell(name, metrics).rjust(len(self._heading(name))) for name in self._shown]
+        pl_module.print("  ".join([epoch.rjust(5), *cells]))
+
+    @staticmethod
+    def _heading(name: str) -> str:
+        return COLUMNS.get(name, (name, ""))[0]
+
+    @staticmethod
+    def _cell(name: str, metrics: Mapping[str, float]) -> str:
+        if name not in metrics:
+            return "-"
+        form = COLUMNS.get(name, ("", "{:.4g}"))[1]
+        cell = form.format(metrics[name])
+        if f"{name}_low" in metrics and "[" in EpochTable._heading(name):
+            cell += f" [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
+        return cell

@@ -1,0 +1,158 @@
+"""Limits on logged figures, written the way they are read: `mia/reference_auroc > 0.6`."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import lightning.pytorch as pl
+
+from lit_mem.callbacks.base import Measure, latest_figures
+from lit_mem.errors import ConfigError
+
+_PATTERN = re.compile(r"^\s*(?P<name>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<limit>\S+)\s*$")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A limit that a logged figure is not to pass.
+
+    Attributes:
+        name: as it is logged.
+        above: whether values above the limit (True) or below it (False) pass it.
+        limit: in the figure's own unit.
+    """
+
+    name: str
+    above: bool
+    limit: float
+
+    @classmethod
+    def parse(cls, text: str) -> Threshold:
+        """Read "name > limit" or "name < limit".
+
+        Raises:
+            ConfigError: it is not of that form.
+
+        >>> Threshold.parse("mia/reference_auroc > 0.6")
+        Threshold(name='mia/reference_auroc', above=True, limit=0.6)
+        """
+        found = _PATTERN.match(text)
+        try:
+            limit = float(found["limit"]) if found else math.nan
+        except ValueError:
+            limit = math.nan
+        if found is None or not math.isfinite(limit):
+            raise ConfigError(f"threshold {text!r} is not of the form 'name > number' or 'name < number'")
+        return cls(found["name"], found["sign"] == ">", limit)
+
+    def passed_by(self, value: float) -> bool:
+        """Whether `value` lies beyond the limit; never for NaN, which is no evidence of anything."""
+        return value > self.limit if self.above else value < self.limit
+
+    def cautious_name(self) -> str:
+        """The figure's end of the interval that is nearer to the safe side, for AUROCs."""
+        if not self.name.endswith("_auroc"):
+            return self.name
+        return self.name + ("_low" if self.above else "_high")
+
+    def __str__(self) -> str:
+        return f"{self.name} {'>' if self.above else '<'} {self.limit:g}"
+
+
+def logged_names(trainer: pl.Trainer) -> set[str]:
+    """Every name that the trainer's measuring callbacks and module are known to log in validation."""
+    names = {"train/loss", "val/loss"}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Measure):
+            names.update(callback.metric_names())
+    return names
+
+
+class Limits:
+    """Thresholds that belong together.
+
+    Args:
+        thresholds: such as "mia/reference_auroc > 0.6".
+        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side.
+
+    Raises:
+        ConfigError: there is none, or one is not of that form.
+    """
+
+    def __init__(self, thresholds: list[str], lower_bound: bool = False) -> None:
+        if not thresholds:
+            raise ConfigError("thresholds is empty; expected such as 'mia/loss_auroc > 0.7'")
+        self.thresholds = [Threshold.parse(text) for text in thresholds]
+        self.lower_bound = lower_bound
+
+    def __len__(self) -> int:
+        return len(self.thresholds)
+
+    def __str__(self) -> str:
+        return "; ".join(map(str, self.thresholds))
+
+    def _reads(self, threshold: Threshold) -> str:
+        return threshold.cautious_name() if self.lower_bound else threshold.name
+
+    def check_names(self, trainer: pl.Trainer, who: str) -> None:
+        """Refuse a threshold on a figure that nothing logs; `who` asks, for the message."""
+        check_names([self._reads(threshold) for threshold in self.thresholds], trainer, who)
+
+    def passed(self, trainer: pl.Trainer, who: str) -> list[tuple[Threshold, str, float]]:
+        """The thresholds passed in the validation that just ended, with the name read and its value.
+
+        A figure that was not measured this time (extraction only every n validations, too few non-members)
+        passes nothing.
+
+        Raises:
+            ConfigError: nothing logs a figure of this name.
+        """
+        beyond, figures = [], latest_figures(trainer)
+        for threshold in self.thresholds:
+            name = self._reads(threshold)
+            if name not in figures and name in logged_names(trainer):
+                continue
+            value = read(name, figures, who)
+            if threshold.passed_by(value):
+                beyond.append((threshold, name, value))
+        return beyond
+
+
+def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
+    """Refuse a threshold on a figure that nothing logs.
+
+    Args:
+        names: what the thresholds read.
+        trainer: its callbacks say what they log.
+        who: the callback that asks, for the message.
+
+    Raises:
+        ConfigError: a name is unknown, and all callbacks are ones that say what they log.
+    """
+    known = logged_names(trainer)
+    foreign = [
+        c for c in trainer.callbacks if type(c).__module__.partition(".")[0] not in ("lightning", "lit_mem")  # type: ignore[attr-defined]
+    ]
+    for name in names:
+        if name not in known and not foreign:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ConfigError(
+                f"{who}: no callback logs {name!r}"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+                + f" Logged are: {', '.join(sorted(known))}"
+            )
+
+
+def read(name: str, metrics: Mapping[str, float], who: str) -> float:
+    """A figure of the validation that just ended.
+
+    Raises:
+        ConfigError: it was not logged; the message lists what was.
+    """
+    if name not in metrics:
+        raise ConfigError(f"{who}: {name!r} was not logged; logged are {', '.join(sorted(metrics))}")
+    return metrics[name]

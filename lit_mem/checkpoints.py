@@ -1,0 +1,71 @@
+"""What lit_mem adds to a Lightning checkpoint, and the strict check when one is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+from torch import Tensor
+
+from lit_mem.errors import CheckpointError
+
+
+class CheckpointContent(TypedDict):
+    """The `lit_mem` entry of a checkpoint.
+
+    Keys:
+        format: version of this layout.
+        base: the base model's id, for messages.
+        fingerprint: `adapters.loading.fingerprint` of the base.
+        random_state: `guards.random_state` when it was saved.
+    """
+
+    format: int
+    base: str
+    fingerprint: dict[str, str]
+    random_state: dict[str, Any]
+
+
+def check_content(
+    checkpoint: Mapping[str, Any], model_id: str, fingerprint: Mapping[str, str], trained: Mapping[str, Tensor]
+) -> CheckpointContent:
+    """Compare a loaded checkpoint with the model it is to be loaded into.
+
+    Args:
+        checkpoint: as Lightning loaded it.
+        model_id: id of this run's base model.
+        fingerprint: of this run's base model.
+        trained: this run's trainable parameters by name.
+
+    Raises:
+        CheckpointError: written by something else, for another base model, or for another adapter.
+    """
+    content: CheckpointContent | None = checkpoint.get("lit_mem")
+    if content is None or content.get("format") != 1:
+        raise CheckpointError("this checkpoint was not written by lit_mem (or by a later version of it)")
+    # Quantization changes all but embeddings and norms: then only those can be compared.
+    which = "full" if fingerprint["full"] and content["fingerprint"]["full"] else "light"
+    if fingerprint[which] != content["fingerprint"][which]:
+        raise CheckpointError(
+            f"this checkpoint belongs to the base model {content['base']!r} (fingerprint "
+            f"{content['fingerprint'][which]}), not to {model_id!r} ({fingerprint[which]})"
+        )
+    saved = checkpoint["state_dict"]
+    missing, surplus = sorted(trained.keys() - saved.keys()), sorted(saved.keys() - trained.keys())
+    if missing or surplus:
+        raise CheckpointError(
+            "this checkpoint holds another adapter: "
+            + "; ".join(
+                f"{what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+                for what, names in (("it lacks", missing), ("it alone has", surplus))
+                if names
+            )
+            + "; check model.adapter's targets and layers"
+        )
+    for name, parameter in trained.items():
+        if saved[name].shape != parameter.shape:
+            raise CheckpointError(
+                f"this checkpoint holds another adapter: {name} is {tuple(saved[name].shape)} there and "
+                f"{tuple(parameter.shape)} here; check model.adapter.rank"
+            )
+    return content

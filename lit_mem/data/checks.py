@@ -1,0 +1,237 @@
+"""Can attack figures be trusted? Members and held-out rows must share a source and no text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from lit_mem.data.overlap import Matches, matches, near_matches, normalized, repeats
+from lit_mem.data.shift import Shift, text_shift
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_EXAMPLES: Final = 3
+_SHIFT_MARGIN: Final = 0.55
+_MANY_REPEATS: Final = 0.05
+
+Verdict = Literal["shift", "slight", "cannot tell", "not measured"]
+
+
+@dataclass(frozen=True)
+class TrustReport:
+    """What was found in the two sets of texts; holds where rows came from, never a text.
+
+    Attributes:
+        n_members: rows of the fine-tuning set.
+        n_heldout: rows never trained on.
+        repeats_exact: members whose text an earlier member has. They are trained on more often,
+            and so memorized first.
+        repeats_normalized: the same but for case, space and punctuation; includes the exact ones.
+        shared_exact: held-out rows whose text a member has.
+        shared_normalized: the same but for case, space and punctuation; includes the exact ones.
+        shared_near: held-out rows with a nearly equal member; includes the ones above.
+        shared_groups: groups (patients, documents) with rows on both sides.
+        shared_group_rows: held-out rows of these groups.
+        near_jaccard: from which similarity on rows count as nearly equal.
+        grouped: whether any two rows share a group, so that the classifier could keep groups whole.
+        shift: how well text alone tells the sets apart; None where there are too few rows.
+        examples: for each kind above, origins of up to three pairs: "dev.json:3 = train.json:17".
+    """
+
+    n_members: int
+    n_heldout: int
+    repeats_exact: int
+    repeats_normalized: int
+    shared_exact: int
+    shared_normalized: int
+    shared_near: int
+    shared_groups: int
+    shared_group_rows: int
+    near_jaccard: float
+    grouped: bool
+    shift: Shift | None
+    examples: dict[str, list[str]]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the classifier says of the two sets.
+
+        - "shift": the whole interval lies above 0.55. The margin above 0.5 is there for two
+          reasons. The interval is a little too narrow, as folds share training rows. And a
+          difference that even a classifier trained on it barely finds (AUROC 0.55) cannot be what
+          lifts an attack, which never saw the labels, to the 0.6 to 0.9 of a model that memorizes.
+        - "slight": above 0.5, not above 0.55.
+        - "cannot tell": the interval covers 0.5 or lies below it, as it should for one source.
+        - "not measured": too few rows.
+        """
+        if self.shift is None:
+            return "not measured"
+        if self.shift.low > _SHIFT_MARGIN:
+            return "shift"
+        return "slight" if self.shift.low > 0.5 else "cannot tell"
+
+    @property
+    def warnings(self) -> list[str]:
+        """One line for each finding that makes the attack figures untrustworthy; may be empty."""
+        lines = []
+        if self.shared_near:
+            lines.append(
+                f"{self.shared_near} of {self.n_heldout} held-out rows have the text of a member "
+                f"({self.shared_exact} exactly, {self.shared_normalized} but for case and "
+                f"punctuation, {self.shared_near} nearly{self._such_as('near')}): the model was "
+                "trained on that text, so attacks that find it are counted as wrong and seem too "
+                "weak."
+            )
+        if self.shared_groups:
+            lines.append(
+                f"{self.shared_groups} groups have rows on both sides, {self.shared_group_rows} of "
+                f"{self.n_heldout} held-out rows{self._such_as('group')}: what is learned of a "
+                "group shows in its held-out rows too, so attacks seem too weak. Split by group."
+            )
+        if self.verdict == "shift":
+            hint = (
+                ""
+                if self.grouped
+                else " If several rows come from one document or patient, name it as group_column: "
+                "otherwise its rows are recognised across folds, which looks like a difference."
+            )
+            lines.append(
+                f"Text alone tells members from held-out rows ({self._interval()}; 0.5 expected): "
+                "the sets are not of one source, so an attack may find that difference and not "
+                f"memorization, and seem too strong.{hint}"
+            )
+        if self.repeats_exact >= _MANY_REPEATS * self.n_members and self.repeats_exact:
+            lines.append(
+                f"{self.repeats_exact} of {self.n_members} members repeat an earlier one"
+                f"{self._such_as('repeat')}: they are trained on several times an epoch, so "
+                "memorization seems stronger than it is for texts that stand once."
+            )
+        return lines
+
+    def summary(self) -> list[str]:
+        """Lines for the log: what was counted, whether or not there is a warning."""
+        meaning = {
+            "shift": "the sets differ",
+            "slight": "the sets differ a little, too little to matter",
+            "cannot tell": "text alone cannot tell them apart, as it should be",
+            "not measured": "",
+        }[self.verdict]
+        classifier = f"{self._interval()}: {meaning}" if self.shift else "not measured, too few rows"
+        return [
+            f"Members: {self.n_members} rows, of which {self.repeats_exact} repeat an earlier one "
+            f"({self.repeats_normalized} but for case and punctuation){self._such_as('repeat')}.",
+            f"Held out: {self.n_heldout} rows, of which {self.shared_exact} have a member's text "
+            f"exactly, {self.shared_normalized} but for case and punctuation, "
+            f"{self.shared_near} nearly "
+            f"(Jaccard >= {self.near_jaccard:g}){self._such_as('near')}.",
+            f"Groups on both sides: {self.shared_groups}{self._such_as('group')}.",
+            f"Text-only classifier of members against held-out: {classifier}.",
+        ]
+
+    def _interval(self) -> str:
+        if self.shift is None:
+            return ""
+        auroc, low, high = self.shift
+        return f"AUROC {auroc:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+
+    def _such_as(self, kind: str) -> str:
+        return f", such as {', '.join(self.examples[kind])}" if self.examples.get(kind) else ""
+
+
+def check_trust(
+    train: Dataset,
+    heldout: Dataset,
+    near_jaccard: float = 0.7,
+    classifier_rows: int = 2000,
+    seed: int = 0,
+) -> TrustReport:
+    """Check the two sets of a corpus.
+
+    Args:
+        train: (M,) members, with the columns of `Corpus`; prompt and completion count as one text.
+        heldout: (N,) held-out rows, likewise.
+        near_jaccard: see `check_texts`.
+        classifier_rows: see `check_texts`.
+        seed: see `check_texts`.
+    """
+    members, others = _columns(train), _columns(heldout)
+    return check_texts(
+        members[0],
+        others[0],
+        groups=(members[1], others[1]),
+        origins=(members[2], others[2]),
+        near_jaccard=near_jaccard,
+        classifier_rows=classifier_rows,
+        seed=seed,
+    )
+
+
+def _columns(rows: Dataset) -> tuple[list[str], list[str], list[str]]:
+    texts = [a + b for a, b in zip(rows["prompt"], rows["completion"], strict=True)]
+    return texts, list(rows["group"]), list(rows["origin"])
+
+
+def check_texts(
+    members: Sequence[str],
+    heldout: Sequence[str],
+    groups: tuple[Sequence[str], Sequence[str]] | None = None,
+    origins: tuple[Sequence[str], Sequence[str]] | None = None,
+    near_jaccard: float = 0.7,
+    classifier_rows: int = 2000,
+    seed: int = 0,
+) -> TrustReport:
+    """Look for what makes attack figures untrustworthy: shared text or groups, a shift of source.
+
+    Args:
+        members: (M,) texts of the fine-tuning set.
+        heldout: (N,) texts never trained on.
+        groups: the (M,) and the (N,) names of their groups; None: every row is one.
+        origins: the (M,) and the (N,) places that rows came from, for messages; None: numbers.
+        near_jaccard: in (0, 1], similarity of three-word runs from which texts are nearly equal.
+        classifier_rows: the classifier reads at most so many random rows a side.
+        seed: of that sample and its folds.
+
+    Returns:
+        The counts, with `warnings` and `summary()`. Where a set is empty its counts are 0.
+
+    Raises:
+        ConfigError: `near_jaccard` is not in (0, 1].
+    """
+    named = origins or (_numbered("members", members), _numbered("heldout", heldout))
+    by_form = [[normalized(text) for text in side] for side in (members, heldout)]
+    again = repeats(members)
+    near = near_matches(members, heldout, near_jaccard)
+    of_members, of_heldout = groups or (None, None)
+    grouped, in_group = False, Matches()
+    if of_members is not None and of_heldout is not None:
+        in_group = matches(of_members, of_heldout)
+        grouped = bool(repeats(of_members) or repeats(of_heldout) or in_group)
+    return TrustReport(
+        n_members=len(members),
+        n_heldout=len(heldout),
+        repeats_exact=len(again),
+        repeats_normalized=len(repeats(by_form[0])),
+        shared_exact=len(matches(members, heldout)),
+        shared_normalized=len(matches(*by_form)),
+        shared_near=len(near),
+        shared_groups=len(set(in_group.values())),
+        shared_group_rows=len(in_group),
+        near_jaccard=near_jaccard,
+        grouped=grouped,
+        shift=text_shift(members, heldout, of_members, of_heldout, classifier_rows, seed),
+        examples={
+            "repeat": _pairs(again, named[0], named[0]),
+            "near": _pairs(near, named[1], named[0]),
+            "group": _pairs(in_group, named[1], named[0]),
+        },
+    )
+
+
+def _numbered(side: str, rows: Sequence[str]) -> list[str]:
+    return [f"{side}:{number}" for number in range(1, len(rows) + 1)]
+
+
+def _pairs(found: Matches, one: Sequence[str], other: Sequence[str]) -> list[str]:
+    return [f"{one[i]} = {other[j]}" for i, j in list(found.items())[:_EXAMPLES]]

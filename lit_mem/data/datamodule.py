@@ -1,0 +1,201 @@
+"""The LightningDataModule: one corpus as a training set, a members probe and a held-out set."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from datasets import Dataset
+from jsonargparse import lazy_instance
+from torch.utils.data import DataLoader, DistributedSampler
+
+from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
+from lit_mem.data.encoding import Encoded, Encoder, collate
+from lit_mem.data.sources.base import Corpus, Source
+from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.errors import ConfigError, DataError
+from lit_mem.types import Batch
+
+log = logging.getLogger(__name__)
+
+
+class TextDataModule(pl.LightningDataModule):
+    """Trains on the members; validates on held-out texts (non-members) and on a probe of the members.
+
+    The two validation loaders are what makes the validation loop a memorization pass: every batch says which
+    of its examples are members.
+
+    Args:
+        source: where the texts come from.
+        batch_size: training examples a step on each device.
+        max_length: longest example in tokens; the rest is cut, and counted in the log.
+        add_eos: end each example with the tokenizer's end-of-text token.
+        train_size: train on a random subset of this many rows; None: all.
+        heldout_size: hold out a random subset of this many rows; None: all.
+        members_size: score a random subset of this many members; None: as many as are held out.
+        heldout_fraction: share of `train` to hold out, by group, where the source has no held-out set.
+        scoring_tokens: most tokens in a scoring batch, padding included; lower it if scoring runs out of memory.
+        seed: of subsets, splits and the order of training.
+        check: look for duplicates and for a difference between members and held-out texts before training.
+        tokenizer: hub id or folder; None: the one of the model being trained.
+        num_workers: processes that build batches; 0 is fastest for texts that fit in memory.
+    """
+
+    def __init__(
+        self,
+        source: Source = lazy_instance(CaseReports),  # noqa: B008  (how jsonargparse spells a default sub-object)
+        batch_size: int = 8,
+        max_length: int = 512,
+        add_eos: bool = True,
+        train_size: int | None = None,
+        heldout_size: int | None = None,
+        members_size: int | None = None,
+        heldout_fraction: float = 0.2,
+        scoring_tokens: int = 2048,
+        seed: int = 0,
+        check: bool = True,
+        tokenizer: str | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "batch_size": batch_size,
+            "scoring_tokens": scoring_tokens,
+            "train_size": train_size,
+            "heldout_size": heldout_size,
+            "members_size": members_size,
+        }
+        for name, size in sizes.items():
+            if size is not None and size < 1:
+                raise ConfigError(f"data.{name} is {size}; expected 1 or more")
+        if max_length < 2:
+            raise ConfigError(f"data.max_length is {max_length}; expected 2 or more: the first token is never scored")
+        if not 0 < heldout_fraction < 1:
+            raise ConfigError(f"data.heldout_fraction is {heldout_fraction}; expected a number between 0 and 1")
+        self.source = source
+        self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
+        self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
+        self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
+        self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
+        self._corpus: Corpus | None = None
+        self.train: list[Encoded] = []
+        self.members: list[Encoded] = []
+        self.heldout: list[Encoded] = []
+        self.test: list[Encoded] = []
+
+    def prepare_data(self) -> None:
+        """Read the source once on one process, so that a download happens once."""
+        self._corpus = self.source.load()
+
+    def setup(self, stage: str) -> None:
+        """Split, check and tokenize; the second call does nothing.
+
+        Raises:
+            DataError: a row or split is not what was expected.
+            ConfigError: a size asks for more than there is.
+        """
+        if self.train:
+            return self._encode_test(stage)
+        corpus = self._corpus or self.source.load()
+        train, heldout, test = self._splits(corpus)
+        log.info(
+            "Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout)
+        )
+        if self.check:
+            self._report(train, heldout)
+        self._encoder = Encoder(self._tokenizer(), self.max_length, self.add_eos)
+        # One numbering over all sets: an id never means a member here and a non-member there.
+        self.train = self._encoder(train, 0, member=True, name="training")
+        self.heldout = self._encoder(heldout, len(train), member=False, name="held-out")
+        self.members = self._probe_of_members()
+        self._test_rows = test
+        return self._encode_test(stage)
+
+    def _encode_test(self, stage: str) -> None:
+        if stage == "test" and not self.test:
+            first = len(self.train) + len(self.heldout)
+            rows = self._test_rows
+            self.test = self.heldout if rows is None else self._encoder(rows, first, member=False, name="test")
+
+    def _splits(self, corpus: Corpus) -> tuple[Dataset, Dataset, Dataset | None]:
+        from lit_mem.data.split import split_by_group, take
+
+        train, heldout = corpus.train, corpus.heldout
+        if heldout is None:
+            train, heldout = split_by_group(train, self.heldout_fraction, self.seed)
+            log.info("%s has no held-out set: %d of its texts are held out, by group.", corpus.name, len(heldout))
+        for name, size, rows in (("train_size", self.train_size, train), ("heldout_size", self.heldout_size, heldout)):
+            if size is not None and size > len(rows):
+                raise ConfigError(f"data.{name} is {size}, but {corpus.name} has only {len(rows)} such texts")
+        train = take(train, self.train_size, self.seed)
+        heldout = take(heldout, self.heldout_size, self.seed)
+        if not len(train) or not len(heldout):
+            raise DataError(f"{corpus.name}: {len(train)} members and {len(heldout)} held-out texts; both are needed")
+        return train, heldout, corpus.test
+
+    def _report(self, train: Dataset, heldout: Dataset) -> None:
+        from lit_mem.data.checks import check_trust
+
+        report = check_trust(train, heldout, seed=self.seed)
+        for line in report.summary():
+            log.info("%s", line)
+        for line in report.warnings:
+            log.warning("%s", line)
+
+    def _tokenizer(self) -> Any:
+        from lit_mem.adapters.loading import load_tokenizer
+
+        if self.tokenizer_id is not None:
+            return load_tokenizer(self.tokenizer_id)
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        if module is None or not hasattr(module, "tokenizer"):
+            raise ConfigError("data.tokenizer is not set, and the model being trained brings no tokenizer")
+        return module.tokenizer
+
+    def _probe_of_members(self) -> list[Encoded]:
+        size = self.members_size if self.members_size is not None else len(self.heldout)
+        if self.members_size is not None and size > len(self.train):
+            raise ConfigError(f"data.members_size is {size}, but only {len(self.train)} members are trained on")
+        generator = torch.Generator().manual_seed(self.seed)
+        chosen = torch.randperm(len(self.train), generator=generator)[:size]
+        return [self.train[i] for i in sorted(chosen.tolist())]
+
+    # -- loaders -------------------------------------------------------------------------------------------
+
+    def _ranks(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"num_replicas": trainer.world_size, "rank": trainer.global_rank} if trainer else {"num_replicas": 1, "rank": 0}
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Members in an order that depends on seed and epoch alone."""
+        examples = ExampleList(self.train)
+        order: DistributedSampler[Encoded] = DistributedSampler(examples, shuffle=True, seed=self.seed, **self._ranks())
+        return DataLoader(
+            examples,
+            batch_size=self.batch_size,
+            sampler=order,
+            collate_fn=collate,
+            num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(self.seed),  # a loader draws from the global one otherwise
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _scoring_loader(self, examples: list[Encoded]) -> DataLoader[Batch]:
+        return DataLoader(
+            BatchList(examples),
+            batch_size=None,
+            sampler=ScoringBatches(examples, self.scoring_tokens, **self._ranks()),
+            num_workers=self.num_workers,
+            generator=torch.Generator().manual_seed(self.seed),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Held-out texts, then the members probe."""
+        return [self._scoring_loader(self.heldout), self._scoring_loader(self.members)]
+
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """Test texts, then the members probe."""
+        return [self._scoring_loader(self.test), self._scoring_loader(self.members)]

@@ -1,0 +1,163 @@
+"""Text that two sets share: the same, the same but for case and punctuation, or nearly the same."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from lit_mem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
+Matches = dict[int, int]
+"""For each held-out row (index) that has a match, one member (index) that it matches."""
+
+_SHINGLE_WORDS: Final = 3
+_CHUNK_ENTRIES: Final = 4_000_000
+_CHUNK_PAIRS: Final = 50_000
+_WORD: Final = re.compile(r"\w+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text without case, punctuation or differences of width and ligature.
+
+    Text without spaces between words (Chinese, Thai) is one word a run: for it, `near_matches`
+    finds little more than `matches` does.
+
+    >>> words("Cimetidine-induced  FEVER.")
+    ['cimetidine', 'induced', 'fever']
+    """
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def normalized(text: str) -> str:
+    """The words joined by single spaces; of a text without words, the text itself without space.
+
+    >>> normalized("A  case, of fever!") == normalized("a case of Fever")
+    True
+    """
+    return " ".join(words(text)) or "".join(text.split())
+
+
+def shingles(text: str) -> set[str]:
+    """All runs of three words; of a shorter text, its words.
+
+    >>> sorted(shingles("a case of fever")), shingles("Fever.")
+    (['a case of', 'case of fever'], {'fever'})
+    """
+    found = words(text)
+    if len(found) < _SHINGLE_WORDS:
+        return set(found)
+    return {" ".join(found[i : i + _SHINGLE_WORDS]) for i in range(len(found) - _SHINGLE_WORDS + 1)}
+
+
+def repeats(texts: Sequence[str]) -> Matches:
+    """For each text that stood before in the list, by index, where it first stood."""
+    first: dict[str, int] = {}
+    again: Matches = {}
+    for i, text in enumerate(texts):
+        if first.setdefault(text, i) != i:
+            again[i] = first[text]
+    return again
+
+
+def matches(members: Sequence[str], heldout: Sequence[str]) -> Matches:
+    """For each held-out text that is among the members, by index, the first such member."""
+    first: dict[str, int] = {}
+    for i, text in enumerate(members):
+        first.setdefault(text, i)
+    return {j: first[text] for j, text in enumerate(heldout) if text in first}
+
+
+def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: float = 0.7) -> Matches:
+    """For each held-out text with a nearly equal member, by index, the most similar member.
+
+    Nearly equal: the Jaccard similarity |a and b| / |a or b| of the sets of three-word runs is at
+    least `threshold` (Broder 1997), or the texts are equal once normalised. Exact: no hashing, no
+    sampling.
+
+    Two sets that similar share at least one of the |a| - ceil(threshold |a|) + 1 rarest elements of
+    each (prefix filtering: Chaudhuri et al. 2006; Bayardo et al. 2007). So only rows that share a
+    rare run are compared, and the phrases that all reports start with cost nothing.
+
+    Args:
+        members: (M,) texts.
+        heldout: (N,) texts.
+        threshold: in (0, 1].
+
+    Returns:
+        A dictionary of at most N entries. Time grows with the pairs that share a rare run; memory
+        is that of the runs, plus at most about 100 MB.
+
+    Raises:
+        ConfigError: `threshold` is not in (0, 1].
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"the near-duplicate threshold is {threshold}; expected above 0, up to 1")
+    # Equal texts are settled here, for many copies of one text would make as many pairs.
+    keys_members, keys_heldout = map(normalized, members), [normalized(text) for text in heldout]
+    first: dict[str, int] = {}
+    for i, key in enumerate(keys_members):
+        first.setdefault(key, i)
+    found = {j: first[key] for j, key in enumerate(keys_heldout) if key in first}
+    open_keys = list(dict.fromkeys(key for key in keys_heldout if key not in first))
+    keys = [*first, *open_keys]
+    if not open_keys or not any(map(_WORD.search, keys)):
+        return found
+    both = CountVectorizer(analyzer=shingles, dtype=np.int32).fit_transform(keys)
+    best = _most_similar(both[: len(first)], both[len(first) :], threshold)
+    origin = list(first.values())
+    nearest = {open_keys[j]: origin[i] for j, i in enumerate(best) if i >= 0}
+    found |= {j: nearest[key] for j, key in enumerate(keys_heldout) if key in nearest}
+    return dict(sorted(found.items()))
+
+
+def _most_similar(members: csr_matrix, heldout: csr_matrix, threshold: float) -> np.ndarray[Any, Any]:
+    """(N,) int64, the row of `members` most similar to each of `heldout`, or -1 for none."""
+    n_members, n_heldout = (np.diff(matrix.indptr) for matrix in (members, heldout))
+    frequency = np.asarray(members.sum(axis=0) + heldout.sum(axis=0)).ravel()
+    rank = np.empty(len(frequency), dtype=np.int64)
+    rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
+    rare_members, rare_heldout = (_rarest(matrix, rank, threshold) for matrix in (members, heldout))
+    best = np.full(heldout.shape[0], -1, dtype=np.int64)
+    similarity = np.zeros(heldout.shape[0])
+    # No product of a chunk has more entries than this counts.
+    entries = np.cumsum(rare_members @ np.asarray(rare_heldout.sum(axis=0)).ravel())
+    other = rare_heldout.T.tocsr()
+    start = 0
+    while start < members.shape[0]:
+        done = entries[start - 1] if start else 0
+        stop = max(start + 1, int(np.searchsorted(entries, done + _CHUNK_ENTRIES, side="right")))
+        pairs = (rare_members[start:stop] @ other).tocoo()
+        for at in range(0, pairs.nnz, _CHUNK_PAIRS):
+            i = pairs.row[at : at + _CHUNK_PAIRS] + start
+            j = pairs.col[at : at + _CHUNK_PAIRS]
+            common = np.asarray(members[i].multiply(heldout[j]).sum(axis=1)).ravel()
+            jaccard = common / (n_members[i] + n_heldout[j] - common)
+            for k in np.flatnonzero((jaccard >= threshold) & (jaccard > similarity[j])):
+                if jaccard[k] > similarity[j[k]]:
+                    similarity[j[k]], best[j[k]] = jaccard[k], i[k]
+        start = stop
+    return best
+
+
+def _rarest(matrix: csr_matrix, rank: np.ndarray[Any, Any], threshold: float) -> csr_matrix:
+    """The same rows with only the rarest entries: those that a similar row must share one of."""
+    from scipy.sparse import csr_matrix
+
+    ranked = csr_matrix((matrix.data, rank[matrix.indices], matrix.indptr), shape=matrix.shape)
+    ranked.sort_indices()
+    sizes = np.diff(ranked.indptr)
+    # A hair below, so that 0.7 * 10 does not count as more than 7.
+    kept = np.where(sizes > 0, sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1, 0)
+    position = np.arange(ranked.nnz) - np.repeat(ranked.indptr[:-1], sizes)
+    chosen = position < np.repeat(kept, sizes)
+    indptr = np.concatenate([[0], np.cumsum(kept)])
+    return csr_matrix((ranked.data[chosen], ranked.indices[chosen], indptr), shape=matrix.shape)

@@ -1,0 +1,9 @@
+"""Sources: one small file for each place that texts come from."""
+
+from lit_mem.data.sources.base import Corpus, Source
+from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.data.sources.hub import HubDataset
+from lit_mem.data.sources.phee import PHEE
+from lit_mem.data.sources.text import TextFiles
+
+__all__ = ["PHEE", "CaseReports", "Corpus", "HubDataset", "Source", "TextFiles"]

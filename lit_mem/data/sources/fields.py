@@ -1,0 +1,184 @@
+"""From rows to the columns of every split: prompt, completion, group and origin."""
+
+from __future__ import annotations
+
+import logging
+import string
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from lit_mem.data.sources.table import Table, shown
+from lit_mem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+
+CONTRACT: Final = ("prompt", "completion", "group", "origin")
+
+Finding = tuple[str | None, str | None]
+"""A usable text and None, or None and what is wrong with the value."""
+
+
+class TextFields:
+    r"""Which columns hold the text, and which one the group.
+
+    Args:
+        text_column: the text to train on; ignored when templates are given.
+        prompt_template: text that is given and not trained on, with columns in braces:
+            "Question: {question}\nAnswer:". A doubled brace is a plain one.
+        completion_template: text that is trained on, likewise: " {answer}". Both templates, or
+            neither.
+        group_column: rows with the same value (a patient, a document) stay on one side of every
+            split.
+
+    Raises:
+        ConfigError: one template without the other, or one that is malformed.
+    """
+
+    def __init__(
+        self,
+        text_column: str = "text",
+        prompt_template: str | None = None,
+        completion_template: str | None = None,
+        group_column: str | None = None,
+    ) -> None:
+        if (prompt_template is None) != (completion_template is None):
+            given = "prompt_template" if completion_template is None else "completion_template"
+            raise ConfigError(f"only {given} is given; expected prompt_template and completion_template, or none")
+        self.text_column, self.group_column = text_column, group_column
+        self.templates: tuple[_Template, _Template] | None = None
+        if prompt_template is not None and completion_template is not None:
+            self.templates = (
+                _Template("prompt_template", prompt_template),
+                _Template("completion_template", completion_template),
+            )
+            if not self.templates[1].fields:
+                raise ConfigError("completion_template names no column; expected at least one, such as '{answer}'")
+
+    def dataset(self, table: Table, label: str) -> Dataset:
+        """Check every row and build the split.
+
+        Args:
+            table: the rows of one file.
+            label: what `origin` calls the file, "train.json" in "train.json:17".
+
+        Returns:
+            (N,) rows with the columns `prompt`, `completion`, `group`, `origin`, then those of the
+            file. A column of the file with one of these four names gives way, as does
+            `text_column`, now `completion`.
+
+        Raises:
+            DataError: a column or text is missing, or is not a text; names file, rows and fields.
+        """
+        import pyarrow as pa
+        from datasets import Dataset, concatenate_datasets
+
+        origins = [f"{label}:{number}" for number in table.numbers]
+        prompts, completions = self._filled(table, self.templates) if self.templates else self._plain(table)
+        groups = origins if self.group_column is None else _checked(table, self.group_column, group_of)
+        table.bad.check()
+        columns = zip(CONTRACT, (prompts, completions, groups, origins), strict=True)
+        made = Dataset.from_dict({name: pa.array(values, pa.string()) for name, values in columns})
+        used = {*self._text_columns(), self.group_column}
+        dropped = {*CONTRACT} if self.templates else {*CONTRACT, self.text_column}
+        lost = [name for name in table.names if name in CONTRACT and name not in used]
+        if lost:
+            log.warning(
+                "%s: column %s gives way to the one of that name made here.",
+                table.file,
+                ", ".join(lost),
+            )
+        kept = [name for name in table.names if name not in dropped]
+        return concatenate_datasets([made, table.keep(kept)], axis=1) if kept else made
+
+    def _text_columns(self) -> list[str]:
+        if self.templates is None:
+            return [self.text_column]
+        return [name for template in self.templates for name in template.fields]
+
+    def _plain(self, table: Table) -> tuple[list[str], list[str]]:
+        texts = _checked(table, self.text_column, text_of)
+        return [""] * len(texts), texts
+
+    def _filled(self, table: Table, templates: tuple[_Template, _Template]) -> tuple[list[str], list[str]]:
+        prompt, completion = templates
+        values = {name: _checked(table, name, piece_of) for name in dict.fromkeys(self._text_columns())}
+        for i, number in enumerate(table.numbers):
+            # A template's own words must not make an empty answer look like a text.
+            if not any(values[name][i].strip() for name in completion.fields):
+                fields = ", ".join(map(shown, completion.fields))
+                table.bad.add(number, f"field {fields}: found only whitespace, expected a text")
+        n_rows = len(table.numbers)
+        return list(prompt.fill(values, n_rows)), list(completion.fill(values, n_rows))
+
+
+class _Template:
+    """A text with column names in braces; these may hold dots and spaces, as columns do."""
+
+    def __init__(self, option: str, text: str) -> None:
+        try:
+            parsed = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise ConfigError(f"{option} is malformed ({error}); write a plain brace as '{{{{' or '}}}}'") from error
+        for _, name, spec, conversion in parsed:
+            if name is not None and (not name.strip() or name.isdigit()):
+                raise ConfigError(f"{option} has braces with no column name; expected one, such as '{{text}}'")
+            if spec or conversion:
+                raise ConfigError(f"{option}: found a format after {name!r}; expected only the name of a column")
+        self._parts = [(literal, name) for literal, name, _, _ in parsed]
+        self.fields = list(dict.fromkeys(name for _, name in self._parts if name is not None))
+
+    def fill(self, values: dict[str, list[str]], n_rows: int) -> Iterator[str]:
+        """The (n_rows,) texts, each with its row's values in place of the names."""
+        for i in range(n_rows):
+            yield "".join(literal + (values[name][i] if name is not None else "") for literal, name in self._parts)
+
+
+def _checked(table: Table, name: str, reader: Callable[[Any], Finding]) -> list[str]:
+    """The (N,) values of a column as texts; "" where one is not, which is noted in `table.bad`."""
+    texts: list[str] = []
+    for number, value in zip(table.numbers, table.column(name), strict=True):
+        text, problem = reader(value)
+        if problem is not None:
+            table.bad.add(number, f"field {shown(name)}: {problem}")
+        texts.append(text or "")
+    return texts
+
+
+def text_of(value: Any) -> Finding:
+    """A value as a text that is not empty; anything but a string is refused."""
+    text, problem = piece_of(value, kinds=(str,))
+    if problem is None and not (text or "").strip():
+        return None, f"found {'only whitespace' if text else 'an empty string'}, expected a text"
+    return text, problem
+
+
+def group_of(value: Any) -> Finding:
+    """A value as the name of a group: a text or a whole number."""
+    text, problem = piece_of(value, kinds=(str, int))
+    if problem is None and not (text or "").strip():
+        return None, "found an empty group, expected a name or number"
+    return text, problem
+
+
+def piece_of(value: Any, kinds: Sequence[type] = (str, int, float)) -> Finding:
+    """A value as part of a text, empty or not; true and false are no numbers here."""
+    if value is Table.ABSENT:
+        return None, "is absent"
+    if value is Table.UNREADABLE:
+        return None, "found bytes that are not UTF-8, expected a text"
+    expected = "a text" if tuple(kinds) == (str,) else "a text or number"
+    if value is None:
+        return None, f"found null, expected {expected}"
+    if type(value) not in kinds:
+        return None, f"found {type(value).__name__}, expected {expected}"
+    text = str(value)
+    if (at := text.find("\0")) >= 0:
+        return None, f"found a NUL at character {at + 1}, expected a text"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return None, f"found an unpaired surrogate at character {error.start + 1}, expected a text"
+    return text, None

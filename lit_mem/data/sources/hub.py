@@ -1,0 +1,121 @@
+"""Texts from the Hugging Face hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lit_mem.data.sources.base import Corpus, Source
+from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.table import Table
+from lit_mem.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class HubDataset(Source):
+    r"""Texts from a dataset of the hub, or a local folder that `datasets.load_dataset` reads.
+
+    Args:
+        path: the dataset's id, such as "user/reports", or a folder.
+        name: its configuration, where it has several.
+        revision: a branch, tag or commit of it; name a commit for a run that can be repeated.
+        train_split: the fine-tuning set; slices such as "train[:80%]" work too.
+        heldout_split: rows never trained on; None: split off from the training rows.
+        test_split: a second held-out set; None: `heldout_split` serves.
+        text_column: the column of texts; ignored when templates are given.
+        prompt_template: given and not trained on, with column names in braces: "Question:
+            {question}\nAnswer:".
+        completion_template: trained on and scored: " {answer}". Both templates, or neither.
+        group_column: a patient, a document: rows with the same value stay on one side of every
+            split.
+
+    Raises:
+        ConfigError: the templates are malformed, or members and held-out rows are one split.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        revision: str | None = None,
+        train_split: str = "train",
+        heldout_split: str | None = None,
+        test_split: str | None = None,
+        text_column: str = "text",
+        prompt_template: str | None = None,
+        completion_template: str | None = None,
+        group_column: str | None = None,
+    ) -> None:
+        self.fields = TextFields(text_column, prompt_template, completion_template, group_column)
+        for option, split in (("heldout_split", heldout_split), ("test_split", test_split)):
+            if split == train_split:
+                raise ConfigError(
+                    f"{option} is the same as train_split ({split}); expected rows that are not trained on"
+                )
+        self.path, self.name, self.revision = path, name, revision
+        self.splits = (train_split, heldout_split, test_split)
+
+    def load(self) -> Corpus:
+        """Download or open the dataset, and check every row.
+
+        Raises:
+            DataError: the dataset, configuration, split or column is not there, there is no
+                network, it is a loading script (which `datasets` no longer runs), or a row has no
+                text.
+        """
+        train, heldout, test = self.splits
+        return Corpus(
+            train=self._split(train),
+            heldout=None if heldout is None else self._split(heldout),
+            test=None if test is None else self._split(test),
+            name=self.path if self.name is None else f"{self.path}/{self.name}",
+        )
+
+    def _split(self, split: str) -> Dataset:
+        dataset = self._opened(split)
+        if not len(dataset):
+            raise DataError(f"{self.path}, split {split!r}: is empty; expected at least one row")
+        label = Path(self.path).name if Path(self.path).is_dir() else self.path
+        table = Table.of_dataset(f"{self.path}, split {split!r}", dataset)
+        return self.fields.dataset(table, f"{label}/{split}")
+
+    def _opened(self, split: str) -> Dataset:
+        import datasets
+        from datasets import exceptions
+
+        try:
+            return datasets.load_dataset(self.path, name=self.name, split=split, revision=self.revision)
+        except exceptions.DatasetNotFoundError as error:
+            why = "no such folder, nor a dataset on the hub that you may read; expected 'user/name'"
+            raise self._error(why, error) from error
+        except exceptions.DataFilesNotFoundError as error:
+            raise self._error("holds no data files that can be read", error) from error
+        except exceptions.DatasetGenerationError as error:
+            # What was being read may be quoted in this one, so its words are not passed on.
+            cause = type(error.__cause__ or error).__name__
+            raise DataError(f"{self.path}: its files cannot be read as one table ({cause})") from error
+        except (ConnectionError, TimeoutError) as error:
+            why = "the hub cannot be reached; download it beforehand, or give a local folder as path"
+            raise self._error(why, error) from error
+        except (ValueError, RuntimeError, OSError) as error:
+            if "scripts are no longer supported" in str(error):
+                why = (
+                    "is a loading script, which `datasets` no longer runs; "
+                    "give its data files as a folder, or to TextFiles"
+                )
+            elif isinstance(error, FileNotFoundError):  # EmptyDatasetError, which is not public
+                why = "holds no data files that can be read"
+            elif "nknown split" in str(error):
+                why = f"has no split {split!r}"
+            elif "BuilderConfig" in str(error) or "Config name is missing" in str(error):
+                why = f"has no configuration {self.name!r}" if self.name else "has several configurations; set name"
+            else:
+                why = "cannot be loaded"
+            raise self._error(why, error) from error
+
+    def _error(self, why: str, error: BaseException) -> DataError:
+        """One line: our reason, then what `datasets` says."""
+        said = " ".join(str(error).split())
+        return DataError(f"{self.path}: {why} ({type(error).__name__}: {said[:300]})")

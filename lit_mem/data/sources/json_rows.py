@@ -1,0 +1,136 @@
+"""Read rows of JSON: an array of objects, or one object a line."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lit_mem.data.sources.table import BadRows, Table, shown
+from lit_mem.errors import DataError
+
+
+def lines_of(text: str) -> list[str]:
+    """Lines as editors count them; `splitlines` would also split at U+2028 inside a text."""
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+class _Rows:
+    """Gathers rows into columns; a key that a row lacks is noted as absent."""
+
+    def __init__(self, path: str, unit: str) -> None:
+        self.bad = BadRows(path, unit)
+        self.path, self.unit = path, unit
+        self.numbers: list[int] = []
+        self.rows: list[dict[str, Any]] = []
+        self.repeated: list[str] = []
+        self.decoder = json.JSONDecoder(object_pairs_hook=self._object)
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            names = [name for name, _ in pairs]
+            self.repeated.append(next(name for name in names if names.count(name) > 1))
+        return made
+
+    def add(self, number: int, row: object) -> None:
+        """Take one decoded JSON value as a row."""
+        self.bad.n_rows += 1
+        repeated, self.repeated = self.repeated, []
+        if not isinstance(row, dict):
+            self.bad.add(number, f"found {type(row).__name__}, expected an object")
+        elif repeated:
+            self.bad.add(number, f"field {shown(repeated[0])} is there twice, expected once")
+        else:
+            self.numbers.append(number)
+            self.rows.append(row)
+
+    def table(self) -> Table:
+        """The rows as columns: every name that any row has, in order of appearance."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        columns = {name: [row.get(name, Table.ABSENT) for row in self.rows] for name in names}
+        return Table(self.path, self.unit, self.numbers, self.bad, columns)
+
+
+def _problem(error: Exception, column: int | None = None) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"column {column or error.colno}: malformed JSON ({error.msg})"
+    if isinstance(error, RecursionError):
+        return "malformed JSON (nested too deeply)"
+    return "malformed JSON (a number with too many digits)"
+
+
+def read_lines(path: str, text: str) -> Table:
+    """Read one object a line; blank lines are no rows, broken ones are noted in the table.
+
+    Raises:
+        DataError: the file is one object that spans several lines.
+    """
+    rows = _Rows(path, "line")
+    for number, line in enumerate(lines_of(text), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = rows.decoder.decode(line)
+        except (ValueError, RecursionError) as error:
+            if not rows.bad.n_rows and _is_one_value(text):
+                raise DataError(
+                    f"{path}, line {number}: the file holds one object over several lines; "
+                    "expected an array of objects or one object a line"
+                ) from error
+            rows.bad.n_rows += 1
+            rows.bad.add(number, _problem(error))
+            rows.repeated.clear()
+        else:
+            rows.add(number, row)
+    return rows.table()
+
+
+def _is_one_value(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def read_array(path: str, text: str) -> Table:
+    """Read an array of objects, element by element, so that each error has its place.
+
+    Raises:
+        DataError: the array is malformed, which ends all reading, or empty.
+    """
+    rows = _Rows(path, "row")
+    end = len(text)
+
+    def skip(at: int) -> int:
+        while at < end and text[at] in " \t\r\n":
+            at += 1
+        return at
+
+    def fail(at: int, problem: str) -> DataError:
+        line, column = text.count("\n", 0, at) + 1, at - text.rfind("\n", 0, at)
+        return DataError(f"{path}, line {line}, column {column}: malformed JSON ({problem})")
+
+    at = skip(skip(0) + 1)
+    while at < end and text[at] != "]":
+        try:
+            row, after = rows.decoder.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise fail(error.pos, error.msg) from error
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, row {rows.bad.n_rows + 1}: {_problem(error)}") from error
+        rows.add(rows.bad.n_rows + 1, row)
+        at = skip(after)
+        if at < end and text[at] == ",":
+            at = skip(at + 1)
+            if at < end and text[at] == "]":
+                raise fail(at, "a row must follow the comma")
+        elif at < end and text[at] != "]":
+            raise fail(at, "expected ',' or ']'")
+    if at >= end:
+        raise fail(end, "the array is not closed")
+    if skip(at + 1) < end:
+        raise fail(skip(at + 1), "extra data after the array")
+    if not rows.bad.n_rows:
+        raise DataError(f"{path}: the array is empty; expected at least one row")
+    return rows.table()

@@ -1,0 +1,153 @@
+"""Read the rows of a text file so that every complaint can name its line."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lit_mem.data.sources.json_rows import lines_of, read_array, read_lines
+from lit_mem.data.sources.table import BadRows, Table, shown
+from lit_mem.errors import DataError
+
+SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
+
+
+def read_table(path: str) -> Table:
+    """Read every row of one file; its suffix says how.
+
+    A `.json` file holds an array of objects, or one object a line. Blank lines of json, jsonl and
+    csv, and those at the end of a txt file, are no rows.
+
+    Args:
+        path: a json, jsonl, csv, parquet or txt file, relative to the working directory.
+
+    Returns:
+        The rows, and beside them those that cannot be used: nothing is raised for these until a
+        text is asked for.
+
+    Raises:
+        DataError: the file is absent, empty, not UTF-8 or not of its format.
+    """
+    file = _existing(path)
+    suffix = file.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(SUFFIXES)}")
+    if suffix == ".parquet":
+        return _read_parquet(path)
+    text = _decode(path)
+    if suffix == ".json" and text.lstrip().startswith("["):
+        return read_array(path, text)
+    return {".txt": _read_txt, ".csv": _read_csv}.get(suffix, read_lines)(path, text)
+
+
+def _existing(path: str) -> Path:
+    file = Path(path).expanduser()
+    if file.is_file():
+        return file
+    if file.is_dir():
+        raise DataError(f"{path}: is a folder; expected a file ({', '.join(SUFFIXES)})")
+    if not file.parent.is_dir():
+        raise DataError(f"{path}: no such file; there is no folder {str(file.parent)!r} (seen from {Path.cwd()})")
+    here = sorted(entry.name for entry in file.parent.iterdir())
+    close = difflib.get_close_matches(file.name, here, n=3, cutoff=0.6)
+    close += [name for name in here if Path(name).stem == file.stem and name not in close]
+    hint = f"; the folder holds {', '.join(map(repr, close))}" if close else f" (seen from {Path.cwd()})"
+    raise DataError(f"{path}: no such file{hint}")
+
+
+def _decode(path: str) -> str:
+    try:
+        raw = Path(path).expanduser().read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: found byte 0x{raw[error.start]:02x} at offset {error.start}; expected UTF-8 text"
+        ) from error
+    text = text.removeprefix("\ufeff")
+    if not text.strip():
+        raise DataError(f"{path}: is empty; expected at least one row")
+    return text
+
+
+def _read_txt(path: str, text: str) -> Table:
+    lines = lines_of(text)
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return Table(path, "line", list(range(1, len(lines) + 1)), BadRows(path, "line"), {"text": lines})
+
+
+@contextmanager
+def _fields_of_any_size() -> Iterator[None]:
+    """The csv module refuses fields over 128 KiB unless told otherwise, for the whole process."""
+    before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+def _read_csv(path: str, text: str) -> Table:
+    # Strict, for otherwise a quote that is never closed swallows the rest of the file.
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    bad, numbers, rows, start = BadRows(path, "line"), list[int](), list[list[str]](), 1
+    header: list[str] | None = None
+    with _fields_of_any_size():
+        try:
+            for row in reader:
+                number, start = start, reader.line_num + 1
+                if not row:
+                    continue
+                if header is None:
+                    header = _checked_header(path, number, row)
+                    continue
+                bad.n_rows += 1
+                if len(row) != len(header):
+                    bad.add(number, f"found {len(row)} fields, expected {len(header)}")
+                    continue
+                numbers.append(number)
+                rows.append(row)
+        except csv.Error as error:
+            raise DataError(f"{path}, line {start}: malformed CSV ({error})") from error
+    if header is None or not bad.n_rows:
+        raise DataError(f"{path}: holds a header and no rows; expected at least one row")
+    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
+    return Table(path, "line", numbers, bad, columns)
+
+
+def _checked_header(path: str, number: int, header: list[str]) -> list[str]:
+    for position, name in enumerate(header, start=1):
+        if not name.strip():
+            raise DataError(f"{path}, line {number}: column {position} has no name; expected a header of column names")
+        if header.count(name) > 1:
+            raise DataError(f"{path}, line {number}: column {shown(name)} is there twice; expected each name once")
+    return header
+
+
+def _read_parquet(path: str) -> Table:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    try:
+        # Not `read_table`, which adds columns for folders named like "language=en".
+        with pq.ParquetFile(Path(path).expanduser()) as file:
+            names = list(file.schema_arrow.names)
+            for name in names:
+                if names.count(name) > 1:
+                    raise DataError(f"{path}: column {shown(name)} is there twice; expected each name once")
+            arrow = file.read()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: is not a parquet file that can be read ({type(error).__name__})") from error
+    if not arrow.num_rows:
+        raise DataError(f"{path}: is empty; expected at least one row")
+    return Table.of_dataset(path, Dataset(InMemoryTable(arrow)))

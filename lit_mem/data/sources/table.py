@@ -1,0 +1,157 @@
+"""Rows by column, and the list of those that cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from lit_mem.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+_LISTED: Final = 5
+_NAME_LENGTH: Final = 40
+
+
+class BadRows:
+    """Gathers what is wrong with single rows, so that one message can list the first few.
+
+    Args:
+        file: the file as the user named it.
+        unit: what its rows are counted in, "line" or "row", from 1.
+
+    Attributes:
+        n_rows: how many rows the file has, the bad ones included.
+    """
+
+    def __init__(self, file: str, unit: str) -> None:
+        self.file, self.unit, self.n_rows = file, unit, 0
+        self._problems: dict[int, str] = {}
+
+    def add(self, number: int, problem: str) -> None:
+        """Note what is wrong with one row; only the first problem of a row is kept."""
+        self._problems.setdefault(number, problem)
+
+    def check(self) -> None:
+        """Raise if there was any bad row.
+
+        Raises:
+            DataError: names the file, the first five bad rows with their fields, and how many there
+                are.
+        """
+        if not self._problems:
+            return
+        listed = [f"{self.unit} {number}, {problem}" for number, problem in sorted(self._problems.items())[:_LISTED]]
+        if len(self._problems) > _LISTED:
+            listed.append(f"and {len(self._problems) - _LISTED} more")
+        raise DataError(
+            f"{self.file}: {len(self._problems)} of {self.n_rows} rows cannot be used: " + "; ".join(listed)
+        )
+
+
+class Table:
+    """The rows of one file or split, by column.
+
+    Args:
+        file: the file as the user named it.
+        unit: what `numbers` count, "line" or "row", from 1.
+        numbers: (N,) where each row stands.
+        bad: rows left out so far; shares its file and unit.
+        columns: (N,) values by name, `Table.ABSENT` where a row has no such field.
+        dataset: the same rows as a typed dataset, used in place of `columns`.
+    """
+
+    ABSENT: ClassVar[Any] = type("_Absent", (), {"__repr__": lambda _: "ABSENT"})()
+    UNREADABLE: ClassVar[Any] = type("_Unreadable", (), {"__repr__": lambda _: "UNREADABLE"})()
+
+    def __init__(
+        self,
+        file: str,
+        unit: str,
+        numbers: Sequence[int],
+        bad: BadRows,
+        columns: dict[str, list[Any]] | None = None,
+        dataset: Dataset | None = None,
+    ) -> None:
+        self.file, self.unit, self.numbers, self.bad = file, unit, numbers, bad
+        self._columns, self._dataset = columns or {}, dataset
+        bad.n_rows = max(bad.n_rows, len(numbers))
+
+    @classmethod
+    def of_dataset(cls, file: str, dataset: Dataset) -> Table:
+        """Rows that are typed already, from parquet or from the hub."""
+        return cls(file, "row", range(1, len(dataset) + 1), BadRows(file, "row"), dataset=dataset)
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that there are, in order."""
+        return list(self._columns) if self._dataset is None else list(self._dataset.column_names)
+
+    def column(self, name: str) -> list[Any]:
+        """The (N,) values of one column.
+
+        Raises:
+            DataError: no row has such a field; the message lists the columns that there are.
+        """
+        if name not in self.names:
+            self.bad.check()  # A file of broken rows has no columns; that is what to say then.
+            hint = "" if not self.file.lower().endswith(".csv") else "; the first line must name the columns"
+            raise DataError(
+                f"{self.file}: no column {shown(name)}; there are: {', '.join(map(shown, self.names)) or 'none'}{hint}"
+            )
+        if self._dataset is None:
+            return self._columns[name]
+        one = self._dataset.select_columns([name])
+        try:
+            # Not from Arrow, where `datasets` keeps values of mixed types as JSON strings.
+            return list(one[name][:])
+        except UnicodeDecodeError:
+            return [_value(scalar) for scalar in one.with_format("arrow")[:][name]]
+
+    def keep(self, names: Iterable[str]) -> Dataset:
+        """The named columns as a dataset; those of mixed types as JSON strings."""
+        from datasets import Dataset
+
+        if self._dataset is not None:
+            return self._dataset.select_columns(list(names))
+        return Dataset.from_dict({name: typed(self._columns[name]) for name in names})
+
+
+def _value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        return Table.UNREADABLE
+
+
+def typed(values: Sequence[Any]) -> pa.Array:
+    """One Arrow array of the values, or of their JSON where they have no type in common.
+
+    Args:
+        values: (N,) decoded JSON; `Table.ABSENT` becomes null.
+
+    >>> typed([1, 2, None]).to_pylist(), typed([1, "a", None]).to_pylist()
+    ([1, 2, None], ['1', '"a"', None])
+    """
+    import pyarrow as pa
+
+    values = [None if value is Table.ABSENT else value for value in values]
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError, UnicodeError):
+        # ASCII, for an unpaired surrogate cannot be stored but its escape can.
+        return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+
+
+def shown(name: str) -> str:
+    """A column name for a message.
+
+    Of a long one only the length: it is likely the text of a file without a header.
+
+    >>> shown("age"), shown("x" * 50)
+    ("'age'", '(a name of 50 characters)')
+    """
+    return repr(name) if len(name) <= _NAME_LENGTH else f"(a name of {len(name)} characters)"

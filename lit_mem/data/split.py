@@ -1,0 +1,78 @@
+"""Split and subset: the same rows for the same seed on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections import Counter
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from lit_mem.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+
+
+def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
+    """Hold out about a `fraction` of the rows so that no group stands on both sides.
+
+    Groups are put in the order of a hash of seed and name, and the first ones are held out: as many
+    as bring the number of rows closest to what was asked. That depends on no library's random
+    numbers nor on the order of rows, and prefers neither small nor large groups.
+
+    Args:
+        dataset: (N,) rows with a column `group` (str).
+        fraction: share of the rows to hold out, between 0 and 1.
+        seed: another seed, another split.
+
+    Returns:
+        The rows to train on and the held-out rows, both in their old order and neither empty.
+
+    Raises:
+        ConfigError: `fraction` is not between 0 and 1.
+        DataError: there are fewer than two groups, so that one side would be empty.
+    """
+    if not 0 < fraction < 1:
+        raise ConfigError(f"the held-out fraction is {fraction}; expected a number between 0 and 1")
+    groups = list(dataset["group"])
+    sizes = Counter(groups)
+    if len(sizes) < 2:
+        raise DataError(
+            f"cannot hold out rows by group: found {len(sizes)} groups in {len(groups)} rows, "
+            "expected at least 2 (check group_column, or give a held-out set)"
+        )
+    order = sorted(sizes, key=lambda group: (_hash(seed, group), group))
+    held = list(accumulate(sizes[group] for group in order))[:-1]
+    asked = fraction * len(groups)
+    n_groups = min(range(len(held)), key=lambda i: abs(held[i] - asked)) + 1
+    out = frozenset(order[:n_groups])
+    n_out = held[n_groups - 1]
+    if not asked / 2 <= n_out <= asked * 2:
+        log.warning(
+            "%d of %d rows are held out, not %.1f as asked: its groups are too large for that.",
+            n_out, len(groups), asked,
+        )  # fmt: skip
+    train = [i for i, group in enumerate(groups) if group not in out]
+    heldout = [i for i, group in enumerate(groups) if group in out]
+    return dataset.select(train), dataset.select(heldout)
+
+
+def take(dataset: Dataset, n: int | None, seed: int) -> Dataset:
+    """A random subset of `n` rows in their old order; all if `n` is None or not below their number.
+
+    Raises:
+        ConfigError: `n` is below 1.
+    """
+    if n is not None and n < 1:
+        raise ConfigError(f"a subset of {n} rows was asked for; expected 1 or more")
+    if n is None or n >= len(dataset):
+        return dataset
+    return dataset.select(sorted(random.Random(seed).sample(range(len(dataset)), n)))
+
+
+def _hash(seed: int, group: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{group}".encode()).digest()

@@ -1,0 +1,51 @@
+"""Where a text is cut into prefix and suffix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lit_mem.types import IGNORED
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text cut in two.
+
+    Attributes:
+        input_ids: (T,) int64, the whole text, its end-of-text token left out.
+        cut: number of tokens in the prefix; the suffix is the rest, at least one token.
+    """
+
+    input_ids: Tensor
+    cut: int
+
+    @property
+    def suffix(self) -> Tensor:
+        """(T - cut,) int64."""
+        return self.input_ids[self.cut :]
+
+
+def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: int | None) -> Prompt | None:
+    """Cut a text after a share, or a number, of its trained tokens.
+
+    What is never trained on (a BOS token, a prompt before a completion) is given in any case, and does not count.
+
+    Args:
+        input_ids: (T,) int64, right padding allowed.
+        labels: (T,) int64, `IGNORED` where a token is not trained on.
+        prefix: a float in [0, 1): the share of trained tokens in the prefix, rounded down; an int: how many.
+        eos: id of the end-of-text token, which is no part of the suffix.
+
+    Returns:
+        The prompt, or None where no token is left for the suffix.
+    """
+    trained = (labels != IGNORED).nonzero().flatten()
+    if len(trained) and input_ids[trained[-1]] == eos:
+        trained = trained[:-1]
+    given = int(prefix * len(trained)) if isinstance(prefix, float) else prefix
+    if given >= len(trained):
+        return None
+    cut = int(trained[given])
+    return None if cut == 0 else Prompt(input_ids[: int(trained[-1]) + 1], cut)

@@ -1,0 +1,1 @@
+"""Thin torchmetrics shells that carry per-example numbers across batches and ranks."""

@@ -1,0 +1,293 @@
+"""The LightningModule: a causal language model, an adapter, and a validation step that returns `TokenScores`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import lazy_instance
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from lit_mem.adapters.base import Adapter, adapter_off, gives_base_back
+from lit_mem.adapters.loading import Quantization, fingerprint, load_adapter, load_base, load_tokenizer
+from lit_mem.adapters.lora import LoRA
+from lit_mem.checkpoints import CheckpointContent, check_content
+from lit_mem.errors import ConfigError, ModelError
+from lit_mem.guards import evaluation_mode, random_state, set_random_state
+from lit_mem.metrics.examples import ExampleTable
+from lit_mem.reference import Reference, ReferenceCache
+from lit_mem.scoring import TokenScorer
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+
+class CausalLM(pl.LightningModule):
+    """Fine-tunes a causal language model and scores every validation example, member or not.
+
+    `training_step` is the usual next-token loss (mean over the batch's labelled tokens, as Hugging Face has
+    it). `validation_step` returns the `TokenScores` that the memorization callbacks read; the held-out half of
+    them is also the validation loss.
+
+    Args:
+        model_id: base model: a hub id, a local folder, a .gguf file, or "asset:tiny_llama".
+        revision: branch, tag or commit on the hub.
+        adapter: how the base becomes trainable.
+        adapter_path: folder of an adapter saved by peft, to start from or to audit; it replaces `adapter`.
+        reference: the frozen model that membership is judged against.
+        optimizer: any torch optimizer; it gets the trainable parameters only.
+        lr_schedule: shape of the learning rate over all steps, after the warm-up.
+        warmup_fraction: share of all steps over which the learning rate rises from 0.
+        dtype: precision that the base is loaded in; "auto": the one it was saved in.
+        quantization: load the base in 4 or 8 bits (GPU, extra `quantization`).
+        attention: attention kernel; None: the library's choice.
+        gradient_checkpointing: trade time for memory in training.
+    """
+
+    def __init__(
+        self,
+        model_id: str = "meta-llama/Llama-2-7b-hf",
+        revision: str | None = None,
+        adapter: Adapter = lazy_instance(LoRA),  # noqa: B008  (how jsonargparse spells a default sub-object)
+        adapter_path: str | None = None,
+        reference: Reference = Reference(),  # noqa: B008
+        optimizer: OptimizerCallable = AdamW,
+        lr_schedule: Literal["constant", "linear", "cosine"] = "linear",
+        warmup_fraction: float = 0.0,
+        dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
+        quantization: Quantization = "none",
+        attention: str | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup_fraction < 1:
+            raise ConfigError(f"model.warmup_fraction is {warmup_fraction}; expected a number in [0, 1)")
+        if reference.model_id is not None and reference.kind == "adapter_off":
+            raise ConfigError("model.reference.kind adapter_off and model.reference.model_id exclude each other")
+        self.model_id, self.revision = model_id, revision
+        self.adapter, self.adapter_path = adapter, adapter_path
+        self.reference = reference
+        self.optimizer, self.lr_schedule, self.warmup_fraction = optimizer, lr_schedule, warmup_fraction
+        self.dtype_name, self.quantization, self.attention = dtype, quantization, attention
+        self.gradient_checkpointing = gradient_checkpointing
+        self.reference_cache = ReferenceCache()
+        self.base_fingerprint: dict[str, str] = {}
+        self._model: nn.Module | None = None
+        self._scorer: TokenScorer | None = None
+        self._reference_scorer: TokenScorer | None = None
+        self._loaded_random_state: dict[str, Any] | None = None
+        self._heldout = ExampleTable(["logprob", "n_tokens"])
+
+    # -- building ------------------------------------------------------------------------------------------
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The tokenizer that belongs to the base model."""
+        return load_tokenizer(self.model_id, self.revision)
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The model being tuned, with its adapter."""
+        if self._model is None:
+            raise ModelError("the model is not built yet; call configure_model() first")
+        return self._model
+
+    def configure_model(self) -> None:
+        """Load the base, put the adapter on, and check that the reference is what it must be.
+
+        Lightning calls this before every fit, validate and test; the second call does nothing.
+        """
+        if self._model is not None:
+            return
+        base = self._load(self.model_id, self.revision)
+        self.base_fingerprint = fingerprint(base)
+        before = _probe(base)
+        if self.adapter_path is None:
+            model = self.adapter.wrap(base)
+        else:
+            model = load_adapter(base, self.adapter_path)
+        self._model = model.train()
+        self._choose_reference(before)
+        if self.gradient_checkpointing:
+            # Renamed in transformers 5.2x; the old name warns there.
+            enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+            enable({"use_reentrant": False})
+        self._scorer = TokenScorer(model)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in model.parameters())
+        log.info(
+            "Model %s: %s parameters, %s trained (%.2f %%); reference: %s.",
+            self.model_id, f"{total:,}", f"{trained:,}", 100 * trained / total, self._reference_name(),
+        )  # fmt: skip
+
+    def _load(self, model_id: str, revision: str | None) -> Any:
+        device = self.device if self.device.type == "cuda" else None
+        return load_base(model_id, revision, self.dtype_name, self.quantization, self.attention, device)
+
+    def merged(self, adapter_path: str) -> Any:
+        """A fresh base with an exported adapter merged into it: one plain model, on the CPU.
+
+        The model in training is left alone: merging and unmerging would round its weights.
+        """
+        base = load_base(self.model_id, self.revision, self.dtype_name)
+        return load_adapter(base, adapter_path).merge_and_unload()  # type: ignore[operator]
+
+    def _choose_reference(self, before: Tensor) -> None:
+        kind = self.reference.kind
+        if kind == "auto":
+            known = gives_base_back(self.language_model) and self.reference.model_id is None
+            kind = "adapter_off" if known else "copy"
+        if kind == "adapter_off":
+            with adapter_off(self.language_model) as off:
+                after = _probe(off)
+            if not torch.equal(before, after):
+                raise ModelError(
+                    "with the adapter off the model is not its base any more (logits differ by up to "
+                    f"{(before - after).abs().max().item():.3g}), so it cannot be the reference; "
+                    "set model.reference.kind to copy"
+                )
+            return
+        copy = self._load(self.reference.model_id or self.model_id, None if self.reference.model_id else self.revision)
+        if copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
+            raise ModelError(f"model.reference.model_id {self.reference.model_id!r} has another vocabulary")
+        self._reference_scorer = TokenScorer(copy.eval())  # not a submodule: out of checkpoints and wrappers
+
+    def _reference_name(self) -> str:
+        if self._reference_scorer is None:
+            return "the same weights, adapter off"
+        return f"a frozen copy of {self.reference.model_id or self.model_id}"
+
+    @contextmanager
+    def reference_context(self) -> Iterator[nn.Module]:
+        """The frozen reference as a model to call; in eval mode, without gradients."""
+        if self._reference_scorer is not None:
+            model = self._reference_scorer.model.to(self.device)
+            with evaluation_mode(model):
+                yield model
+        else:
+            with evaluation_mode(self.language_model), adapter_off(self.language_model) as model:
+                yield model
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean next-token loss of the batch in nats."""
+        assert self._scorer is not None
+        loss = self._scorer.loss(batch)
+        n_tokens = int((batch["labels"][:, 1:] != -100).sum())
+        self.log("train/loss", loss, on_step=True, prog_bar=True, batch_size=max(1, n_tokens))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the trainable parameters, and its schedule by step."""
+        from transformers import get_scheduler
+
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        if self.lr_schedule == "constant" and not self.warmup_fraction:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        name = "constant_with_warmup" if self.lr_schedule == "constant" else self.lr_schedule
+        schedule = get_scheduler(
+            name,
+            optimizer,
+            num_warmup_steps=round(steps * self.warmup_fraction),
+            num_training_steps=steps,
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # -- scoring -------------------------------------------------------------------------------------------
+
+    def score(self, batch: Batch) -> TokenScores:
+        """Score a batch with the tuned model, and with the reference where a callback reads it."""
+        assert self._scorer is not None
+        scores = self._scorer(batch)
+        if not self._reference_is_read():
+            return scores
+        return scores.with_reference(self.reference_cache.scores(batch, self._score_reference))
+
+    def _score_reference(self, batch: Batch) -> TokenScores:
+        with self.reference_context():
+            scorer = self._reference_scorer or self._scorer
+            assert scorer is not None
+            return scorer(batch)
+
+    def _reference_is_read(self) -> bool:
+        if self._trainer is None:
+            return True
+        return any(getattr(callback, "needs_reference", False) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> TokenScores:
+        """Score a batch of members or non-members in one forward pass."""
+        scores = self.score(batch)
+        others = ~scores.member.cpu()
+        self._heldout.update(
+            scores.example_id.cpu()[others],
+            scores.member.cpu()[others],
+            {"logprob": scores.total_logprob[others], "n_tokens": scores.n_tokens[others]},
+        )
+        return scores
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> TokenScores:
+        """The same as `validation_step`, on the test set."""
+        return self.validation_step(batch, batch_idx, dataloader_idx)
+
+    def _log_heldout_loss(self, name: str) -> None:
+        table = self._heldout.compute()
+        self._heldout.reset()
+        if len(table):
+            loss = -table["logprob"].sum() / table["n_tokens"].sum()
+            self.log(name, loss.float(), prog_bar=True, rank_zero_only=False)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out loss, weighted by token."""
+        self._log_heldout_loss("val/loss")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test set's loss, weighted by token."""
+        self._log_heldout_loss("test/loss")
+
+    # -- checkpoints ---------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained weights only, name the base, and keep the random state for an exact resume."""
+        trained = {name for name, p in self.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        content: CheckpointContent = {
+            "format": 1,
+            "base": self.model_id,
+            "fingerprint": self.base_fingerprint,
+            "random_state": random_state(),
+        }
+        checkpoint["lit_mem"] = content
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another base or adapter; the trained weights must match one for one.
+
+        Raises:
+            CheckpointError: it is not of this base model and adapter.
+        """
+        self.strict_loading = False  # the base's weights are not in it; the check below is the strict one
+        self.configure_model()
+        trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        content = check_content(checkpoint, self.model_id, self.base_fingerprint, trained)
+        self._loaded_random_state = content["random_state"]
+
+    def on_train_epoch_start(self) -> None:
+        """Go on with the random numbers that the interrupted run would have had."""
+        if self._loaded_random_state is not None:
+            set_random_state(self._loaded_random_state)
+            self._loaded_random_state = None
+
+
+def _probe(model: nn.Module) -> Tensor:
+    """Logits of a few tokens, to compare a model with itself later."""
+    ids = torch.arange(1, 9, device=next(model.parameters()).device)[None]
+    with evaluation_mode(model):
+        return model(input_ids=ids, use_cache=False).logits.clone()

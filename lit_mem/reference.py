@@ -1,0 +1,77 @@
+"""The frozen reference model: the un-tuned base, scored once for each example."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_mem.types import Batch, TokenScores
+
+
+@dataclass
+class Reference:
+    """Which model the tuned one is compared with.
+
+    Attributes:
+        kind: "adapter_off" turns the adapter off (no second copy in memory), "copy" loads a real frozen copy,
+            "auto" takes the first where it gives exactly the base, and the second otherwise.
+        model_id: another model as the reference (same tokenizer), None: the base model itself. Implies "copy".
+    """
+
+    kind: Literal["auto", "adapter_off", "copy"] = "auto"
+    model_id: str | None = None
+
+
+class ReferenceCache:
+    """Reference scores by example, so that the frozen model never scores one twice.
+
+    The key is the example's id together with its tokens and labels, so that other data under the same ids can
+    never be answered from the cache.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, bytes], Tensor] = {}
+        self.computed = 0
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def scores(self, batch: Batch, compute: Callable[[Batch], TokenScores]) -> Tensor:
+        """(B, T) float32 log-probabilities under the reference; 0 where nothing is scored.
+
+        Args:
+            batch: the examples.
+            compute: scores a batch with the reference model; called only when an example is new.
+        """
+        keys = self._keys(batch)
+        if any(key not in self._rows for key in keys):
+            # The whole batch, even if some are known: the same shapes as the tuned model's pass give the same
+            # rounding, so that an untrained adapter differs from its base by exactly nothing.
+            fresh = compute(batch)
+            self.computed += len(keys)
+            for key, row in zip(keys, fresh.logprob.cpu(), strict=True):
+                self._rows[key] = row
+        width = batch["input_ids"].shape[1]
+        rows = [_fitted(self._rows[key], width) for key in keys]
+        return torch.stack(rows).to(batch["input_ids"].device)
+
+    @staticmethod
+    def _keys(batch: Batch) -> list[tuple[int, bytes]]:
+        ids, labels = batch["input_ids"].cpu(), batch["labels"].cpu()
+        keys = []
+        for example_id, row, label in zip(batch["example_id"].tolist(), ids, labels, strict=True):
+            # Padding is not part of an example: its width depends on the batch.
+            length = int((label != -100).nonzero().max()) + 1 if (label != -100).any() else 0
+            content = torch.stack([row[:length], label[:length]]).numpy().tobytes()
+            keys.append((example_id, hashlib.blake2b(content, digest_size=16).digest()))
+        return keys
+
+
+def _fitted(row: Tensor, width: int) -> Tensor:
+    """A row cut or zero-padded to the width of another batch."""
+    return torch.nn.functional.pad(row, (0, width - len(row))) if len(row) < width else row[:width]

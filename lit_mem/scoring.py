@@ -1,0 +1,109 @@
+"""Model and batch in, `TokenScores` out: the one forward pass that every measure reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lit_mem.guards import evaluation_mode
+from lit_mem.types import IGNORED, Batch, TokenScores
+
+
+def scored_positions(labels: Tensor) -> Tensor:
+    """(B, T) bool: where a token is scored. Position 0 never is, as nothing precedes it."""
+    mask = labels != IGNORED
+    mask[:, 0] = False
+    return mask
+
+
+def _head_and_backbone(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """The parts of a Hugging Face causal LM between which the hidden states pass, or None if it has no such."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    backbone = getattr(inner, getattr(inner, "base_model_prefix", "") or " ", None)
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    return None if backbone is None or head is None else (backbone, head)
+
+
+class TokenScorer:
+    """Scores batches with one causal language model.
+
+    Three things make it fast without changing a figure:
+    - With padding on the right and causal attention no real token sees padding, so no attention mask is
+      passed, and the fast causal kernel runs.
+    - The output layer, the widest of all, runs only where a token is scored.
+    - It runs in chunks, so that (tokens, vocabulary) never exists whole, and in float32 from there on.
+
+    The second needs a model whose logits are exactly its output layer applied to its last hidden states. Some
+    cap or scale their logits, and some adapters prepend virtual tokens: `TokenScorer` compares both ways on a
+    few tokens when it is made, and uses the model's own logits where they differ.
+
+    Args:
+        model: a Hugging Face causal LM, with or without a peft adapter, on a real device.
+        chunk_tokens: how many tokens' logits exist at once.
+    """
+
+    def __init__(self, model: nn.Module, chunk_tokens: int = 1024) -> None:
+        self.model = model
+        self.chunk_tokens = chunk_tokens
+        self._parts = _head_and_backbone(model)
+        if self._parts is not None and not self._parts_are_exact():
+            self._parts = None
+
+    def _parts_are_exact(self) -> bool:
+        probe = torch.arange(1, 9, device=next(self.model.parameters()).device)[None]
+        try:
+            with evaluation_mode(self.model):
+                whole = self.model(input_ids=probe, use_cache=False).logits
+                hidden, head = self._hidden(probe)
+                return torch.equal(head(hidden), whole)
+        except (TypeError, AttributeError, RuntimeError):
+            return False  # an architecture with other inputs or outputs: the general way works for it
+
+    def _hidden(self, input_ids: Tensor) -> tuple[Tensor, nn.Module]:
+        assert self._parts is not None
+        backbone, head = self._parts
+        return backbone(input_ids=input_ids, use_cache=False).last_hidden_state, head
+
+    def _chunks(self, batch: Batch, mask: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """((n, V) float32 logits, (n,) target), n <= `size`, over the scored positions in order."""
+        before = mask[:, 1:]  # the position that predicts token t is t - 1
+        targets = batch["input_ids"][:, 1:][before].split(size)
+        if self._parts is None:
+            logits = self.model(input_ids=batch["input_ids"], use_cache=False).logits
+            # Virtual tokens (prompt tuning) stand in front, so positions count from the end.
+            rows = logits[:, -batch["input_ids"].shape[1] :][:, :-1][before].split(size)
+            for row, target in zip(rows, targets, strict=True):
+                yield row.float(), target
+            return
+        hidden, head = self._hidden(batch["input_ids"])
+        for row, target in zip(hidden[:, :-1][before].split(size), targets, strict=True):
+            yield head(row).float(), target
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean negative log-probability of the batch's labelled tokens in nats, () float32, with gradient.
+
+        The same number as `model(**batch).loss`: the mean is over all tokens of the batch, not over examples.
+        A batch without a labelled token gives 0 (and zero gradients) rather than NaN.
+        """
+        mask = scored_positions(batch["labels"])
+        total = [F.cross_entropy(logits, target, reduction="sum") for logits, target in self._chunks(batch, mask, 2**31)]
+        return torch.stack(total).sum() / mask.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> TokenScores:
+        """One forward pass. The model must be in eval mode, or dropout noise is scored too."""
+        mask = scored_positions(batch["labels"])
+        logprob = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
+        hit = torch.zeros_like(mask)
+        values, hits = [], []
+        for logits, target in self._chunks(batch, mask, self.chunk_tokens):
+            values.append(-F.cross_entropy(logits, target, reduction="none"))
+            hits.append(logits.argmax(dim=-1) == target)
+        if values:
+            logprob[mask] = torch.cat(values)
+            hit[mask] = torch.cat(hits)
+        return TokenScores(logprob, hit, mask, batch["example_id"], batch["member"])
+

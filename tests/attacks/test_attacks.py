@@ -1,0 +1,160 @@
+"""Every attack keeps the contract; loss and reference ratio equal plain loops over the model's own loss."""
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+import lit_mem.attacks
+from lit_mem.adapters.base import adapter_off
+from lit_mem.adapters.loading import load_base
+from lit_mem.adapters.lora import LoRA
+from lit_mem.attacks import Attack, Loss, ReferenceRatio
+from lit_mem.data.encoding import collate
+from lit_mem.errors import MetricError
+from lit_mem.scoring import TokenScorer
+from lit_mem.types import TokenScores
+
+
+def every_attack():
+    """All concrete attacks in the room, so that a new file is tested without a word here."""
+    found = set()
+    for entry in pkgutil.walk_packages(lit_mem.attacks.__path__, "lit_mem.attacks."):
+        for value in vars(importlib.import_module(entry.name)).values():
+            if inspect.isclass(value) and issubclass(value, Attack) and not inspect.isabstract(value):
+                found.add(value)
+    return sorted(found, key=lambda attack: attack.__name__)
+
+
+@pytest.fixture(params=every_attack(), ids=lambda attack: attack.__name__)
+def attack(request):
+    return request.param()
+
+
+def made_up(lengths, width=None, seed=0):
+    """Scores of examples with these many tokens; row i is the same whatever the other rows and the width."""
+    width = width or max(lengths) + 1
+    logprob, reference = torch.zeros(len(lengths), width), torch.zeros(len(lengths), width)
+    mask = torch.zeros(len(lengths), width, dtype=torch.bool)
+    for row, n in enumerate(lengths):
+        generator = torch.Generator().manual_seed(seed + n)
+        logprob[row, 1 : n + 1] = -4 * torch.rand(n, generator=generator) - 0.1
+        reference[row, 1 : n + 1] = -4 * torch.rand(n, generator=generator) - 0.1
+        mask[row, 1 : n + 1] = True
+    example_id = torch.tensor(lengths)
+    return TokenScores(logprob, mask & (logprob > -1), mask, example_id, example_id % 2 == 0, reference)
+
+
+def test_the_room_is_not_empty():
+    assert {"Loss", "ReferenceRatio"} <= {attack.__name__ for attack in every_attack()}
+
+
+def test_shape_and_type(attack):
+    result = attack(made_up([5, 9, 1, 3]))
+    assert result.shape == (4,)
+    assert result.dtype == torch.float64
+    assert result.device.type == "cpu"
+    assert torch.isfinite(result).all()
+
+
+def test_one_token_is_enough_and_none_scores_zero(attack):
+    assert torch.isfinite(attack(made_up([1]))).all()
+    assert attack(made_up([1])) != 0
+    assert attack(made_up([0, 4]))[0] == 0
+
+
+def test_batch_order_and_company_do_not_matter(attack):
+    lengths = [5, 9, 1, 3, 30]
+    together = attack(made_up(lengths))
+    torch.testing.assert_close(attack(made_up(lengths[::-1])), together.flip(0), rtol=0, atol=1e-12)
+    alone = torch.cat([attack(made_up([n])) for n in lengths])
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-12)
+
+
+def test_padding_does_not_matter(attack):
+    lengths = [5, 9, 1]
+    torch.testing.assert_close(attack(made_up(lengths, 64)), attack(made_up(lengths)), rtol=0, atol=1e-12)
+
+
+def test_what_the_model_likes_better_looks_more_like_a_member(attack):
+    scores = made_up([5, 9, 1, 3])
+    likelier = replace(scores, logprob=torch.where(scores.mask, scores.logprob / 2, 0.0))
+    assert (attack(likelier) > attack(scores)).all()
+
+
+def test_an_attack_says_whether_it_needs_a_reference(attack):
+    without = replace(made_up([5, 9]), reference=None)
+    if attack.needs_reference:
+        with pytest.raises(MetricError, match="reference"):
+            attack(without)
+    else:
+        assert torch.equal(attack(without), attack(made_up([5, 9])))
+
+
+# Against the model itself, one text at a time, with its own loss -----------------------------------------------
+
+
+@torch.no_grad()
+def losses(model, examples):
+    return torch.tensor(
+        [model(input_ids=e.input_ids[None], labels=e.labels[None]).loss.item() for e in examples], dtype=torch.float64
+    )
+
+
+@pytest.fixture
+def tuned(base):
+    """A LoRA model that is no longer its base."""
+    model = LoRA(rank=4, dropout=0.0).wrap(base).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.2)
+    return model
+
+
+def test_loss_is_minus_the_models_own_loss(base, examples):
+    scores = TokenScorer(base)(collate(examples))
+    torch.testing.assert_close(Loss()(scores), -losses(base, examples), rtol=0, atol=2e-5)
+
+
+def test_reference_ratio_is_the_difference_of_two_models_losses(tuned, examples):
+    frozen = load_base("asset:tiny_llama").eval()
+    expected = losses(frozen, examples) - losses(tuned, examples)
+    assert expected.abs().min() > 1e-3, "the perturbed model must differ from its base for this to test anything"
+    batch = collate(examples)
+    scores = TokenScorer(tuned)(batch)
+    with adapter_off(tuned):
+        off = TokenScorer(tuned)(batch).logprob
+    copy = TokenScorer(frozen)(batch).logprob
+    assert torch.equal(off, copy)
+    scores = scores.with_reference(copy)
+    torch.testing.assert_close(ReferenceRatio()(scores), expected, rtol=0, atol=4e-5)
+    n_tokens = torch.tensor([int((e.labels[1:] != -100).sum()) for e in examples])
+    torch.testing.assert_close(ReferenceRatio(normalize=False)(scores), expected * n_tokens, rtol=0, atol=4e-3)
+
+
+def test_reference_ratio_of_an_untrained_adapter_is_exactly_zero(base, examples):
+    model = LoRA(rank=4, init="gaussian").wrap(base).eval()
+    scorer, batch = TokenScorer(model), collate(examples)
+    scores = scorer(batch)
+    with adapter_off(model):
+        scores = scores.with_reference(scorer(batch).logprob)
+    for normalize in (True, False):
+        assert torch.equal(ReferenceRatio(normalize)(scores), torch.zeros(len(examples), dtype=torch.float64))
+
+
+def test_reference_ratio_by_hand():
+    scores = TokenScores(
+        logprob=torch.tensor([[0.0, -1.0, -2.0, -0.5]]),
+        hit=torch.zeros(1, 4, dtype=torch.bool),
+        mask=torch.tensor([[False, True, True, True]]),
+        example_id=torch.tensor([7]),
+        member=torch.tensor([True]),
+        reference=torch.tensor([[0.0, -2.0, -4.0, -1.0]]),
+    )
+    assert ReferenceRatio()(scores).tolist() == [3.5 / 3]
+    assert ReferenceRatio(normalize=False)(scores).tolist() == [3.5]
+    assert Loss()(scores).tolist() == [-3.5 / 3]

@@ -1,0 +1,123 @@
+"""Fixtures that many tests share: the bundled model, small batches, a quiet and offline environment."""
+
+import os
+import random
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: threads only wait for one another
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from lit_mem import assets
+from lit_mem.adapters import LoRA
+from lit_mem.adapters.loading import load_base, load_tokenizer
+from lit_mem.data.datamodule import TextDataModule
+from lit_mem.data.encoding import Encoded, collate
+from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.module import CausalLM
+
+TINY = "asset:tiny_llama"
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return load_tokenizer(TINY)
+
+
+@pytest.fixture
+def base():
+    """The bundled base model, fresh for every test, in eval mode."""
+    return load_base(TINY).eval()
+
+
+@pytest.fixture(scope="session")
+def texts():
+    import json
+
+    lines = (assets.path("case_reports") / "train.jsonl").read_text().splitlines()
+    return [json.loads(line)["text"] for line in lines[:24]]
+
+
+@pytest.fixture
+def examples(tokenizer, texts):
+    """Encoded texts of various lengths; even ids are members."""
+    encoded = []
+    for i, text in enumerate(texts):
+        ids = torch.tensor(tokenizer(text)["input_ids"][: 12 + 3 * i])
+        labels = ids.clone()
+        labels[0] = -100
+        encoded.append(Encoded(ids, labels, i, i % 2 == 0))
+    return encoded
+
+
+@pytest.fixture
+def batch(examples):
+    return collate(examples[:8])
+
+
+@pytest.fixture(autouse=True)
+def restored_environment():
+    """Each test starts from the same random state and leaves the environment as it was."""
+    before = dict(os.environ)
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def module():
+    """Makes modules around the bundled base: `module(rank=4, reference=...)`."""
+
+    def make(rank=4, dropout=0.1, targets=("v", "o"), lr=5e-3, **kwargs):
+        kwargs.setdefault("adapter", LoRA(rank=rank, dropout=dropout, targets=list(targets)))
+        return CausalLM(model_id=TINY, optimizer=lambda p: torch.optim.AdamW(p, lr=lr), **kwargs)
+
+    return make
+
+
+@pytest.fixture
+def data():
+    """Makes small data modules over the bundled corpus."""
+
+    def make(**kwargs):
+        sizes = {"train_size": 24, "heldout_size": 20, "batch_size": 6, "max_length": 64, "check": False}
+        return TextDataModule(CaseReports(), **(sizes | kwargs))
+
+    return make
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """Makes quiet CPU trainers that write to a temporary folder only."""
+
+    def make(callbacks=(), **kwargs):
+        options = {
+            "accelerator": "cpu",
+            "devices": 1,
+            "max_epochs": 2,
+            "logger": False,
+            "enable_checkpointing": any(isinstance(c, pl.callbacks.Checkpoint) for c in callbacks),
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "num_sanity_val_steps": -1,
+            "default_root_dir": tmp_path,
+        }
+        return pl.Trainer(callbacks=list(callbacks), **(options | kwargs))
+
+    return make
+
+
+@pytest.fixture
+def trained():
+    """The trained weights of a module by name, copied."""
+
+    def weights(module):
+        return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+
+    return weights

@@ -1,0 +1,185 @@
+import random
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lit_mem.data import overlap
+from lit_mem.data.checks import check_texts, check_trust
+from lit_mem.data.overlap import near_matches, normalized, shingles
+from lit_mem.data.shift import clustered_auroc, text_shift
+from lit_mem.errors import ConfigError
+
+WORDS = [f"w{n}" for n in range(60)]
+
+
+def sentences(n, seed, words=WORDS, length=12):
+    dice = random.Random(seed)
+    return [" ".join(dice.choices(words, k=length)) for _ in range(n)]
+
+
+SHORT = st.lists(st.lists(st.sampled_from(["a", "b", "c", "!"]), max_size=8).map(" ".join), max_size=8)
+
+
+@settings(max_examples=300, deadline=None)
+@given(members=SHORT, heldout=SHORT, threshold=st.sampled_from([0.1, 0.5, 0.6, 0.7, 0.9, 1.0]))
+def test_near_matches_are_those_of_a_naive_search(members, heldout, threshold):
+    def similarity(one, other):
+        if normalized(one) == normalized(other):
+            return 1.0
+        a, b = shingles(one), shingles(other)
+        return len(a & b) / len(a | b) if a and b else 0.0
+
+    found = near_matches(members, heldout, threshold)
+    for j, text in enumerate(heldout):
+        best = max((similarity(member, text) for member in members), default=0.0)
+        assert (j in found) == (best >= threshold)
+        if j in found:
+            assert similarity(members[found[j]], text) == best
+
+
+def test_chunks_change_nothing(monkeypatch):
+    members, heldout = sentences(60, 0, WORDS[:4], 6), sentences(40, 1, WORDS[:4], 6)
+    whole = near_matches(members, heldout, 0.3)
+    monkeypatch.setattr(overlap, "_CHUNK_ENTRIES", 7)
+    monkeypatch.setattr(overlap, "_CHUNK_PAIRS", 3)
+    assert near_matches(members, heldout, 0.3) == whole
+    assert whole
+
+
+def test_many_copies_cost_little():
+    assert len(near_matches(["One and the same text."] * 5000, ["one and the same, text"] * 5000)) == 5000
+
+
+def test_what_is_counted():
+    members = ["A rash on both arms.", "Fever.", "fever", "Fever.", "He had hives all over.", "!!"]
+    heldout = ["A rash on both arms.", "a rash, on both arms", "A rash on both arms today.", "?"]
+    report = check_texts(
+        members,
+        heldout,
+        groups=(["1", "2", "2", "3", "4", "5"], ["1", "1", "6", "7"]),
+        origins=([f"train.json:{n}" for n in range(1, 7)], [f"dev.json:{n}" for n in range(1, 5)]),
+        near_jaccard=0.8,
+    )
+    assert (report.repeats_exact, report.repeats_normalized) == (1, 2)
+    assert (report.shared_exact, report.shared_normalized, report.shared_near) == (1, 2, 2)
+    assert (report.shared_groups, report.shared_group_rows) == (1, 2)
+    assert report.shift is None
+    assert report.verdict == "not measured"
+    assert report.examples["repeat"] == ["train.json:4 = train.json:2"]
+    assert report.examples["near"] == ["dev.json:1 = train.json:1", "dev.json:2 = train.json:1"]
+    assert [line.split(" have ")[0] for line in report.warnings[:2]] == [
+        "2 of 4 held-out rows",
+        "1 groups",
+    ]
+    said = " ".join([*report.summary(), *report.warnings])
+    assert not any(word in said.lower() for word in ("rash", "hives", "arms"))
+    assert "\n" not in said
+    assert check_texts(members, heldout, near_jaccard=0.7).shared_near == 3
+
+
+def test_one_source_is_not_flagged():
+    report = check_texts(sentences(300, 0), sentences(300, 1))
+    assert report.verdict == "cannot tell"
+    assert report.warnings == []
+    assert "cannot tell them apart" in report.summary()[-1]
+
+
+def test_another_source_is_flagged():
+    other = [*WORDS[:30], *(f"v{n}" for n in range(30))]
+    report = check_texts(sentences(200, 0), sentences(200, 1, other))
+    assert report.verdict == "shift"
+    assert report.shift.low > 0.9
+    assert len(report.warnings) == 1
+    assert "seem too strong" in report.warnings[0]
+    assert "group_column" in report.warnings[0]
+
+
+def test_documents_within_a_side_are_no_shift():
+    """Rows of a document share rare words: without groups that looks like a difference."""
+    sides, groups, dice = [], [], random.Random(0)
+    for side in "ab":
+        texts = []
+        for _ in range(60):
+            own = ["".join(dice.choices("abcdefghij", k=6)) for _ in range(5)]
+            texts += [" ".join(dice.choices(WORDS, k=12) + dice.choices(own, k=4)) for _ in "1234"]
+        sides.append(texts)
+        groups.append([f"{side}{n // 4}" for n in range(240)])
+    assert check_texts(*sides).verdict == "shift"
+    report = check_texts(*sides, groups=tuple(groups))
+    assert report.verdict == "cannot tell"
+    assert report.grouped
+
+
+def test_the_classifier_is_repeatable_and_leaves_random_state_alone():
+    members, heldout = sentences(100, 0), sentences(120, 1)
+    before = np.random.get_state()[1].copy()
+    first = text_shift(members, heldout, max_rows=80, seed=3)
+    assert first == text_shift(members, heldout, max_rows=80, seed=3)
+    assert first != text_shift(members, heldout, max_rows=80, seed=4)
+    assert (np.random.get_state()[1] == before).all()
+
+
+@pytest.mark.parametrize(
+    ("members", "heldout", "groups"),
+    [
+        ([], [], None),
+        (["a b c"] * 19, sentences(50, 0), None),
+        (sentences(50, 0), sentences(50, 1), (["x"] * 50, ["y"] * 50)),
+        (["!"] * 50, ["?"] * 50, None),
+    ],
+)
+def test_too_little_text_is_not_measured(members, heldout, groups):
+    report = check_texts(members, heldout, groups=groups)
+    assert report.verdict == "not measured"
+    assert "not measured" in report.summary()[-1]
+
+
+def test_interval_is_delongs_when_every_row_is_a_cluster():
+    dice = np.random.default_rng(0)
+    member = np.arange(60) < 25
+    score = dice.normal(size=60) + member
+    a, b = score[member], score[~member]
+    wins = (a[:, None] > b).astype(float)
+    spread = np.sqrt(wins.mean(1).var(ddof=1) / 25 + wins.mean(0).var(ddof=1) / 35)
+    found = clustered_auroc(score, member, np.arange(60))
+    assert found == pytest.approx(
+        (wins.mean(), wins.mean() - 1.959964 * spread, min(1.0, wins.mean() + 1.959964 * spread))
+    )
+
+
+def test_rows_that_are_copies_of_one_do_not_narrow_the_interval():
+    dice = np.random.default_rng(0)
+    member, score = np.arange(60) < 25, dice.normal(size=60)
+    once = clustered_auroc(score, member, np.arange(60))
+    four_times = clustered_auroc(*(np.repeat(x, 4) for x in (score, member, np.arange(60))))
+    assert four_times == pytest.approx(once)
+
+
+def test_datasets_are_read_by_column():
+    def rows(texts, name):
+        origins = [f"{name}:{n}" for n in range(len(texts))]
+        return Dataset.from_dict(
+            {
+                "prompt": ["Say: "] * len(texts),
+                "completion": texts,
+                "group": origins,
+                "origin": origins,
+            }
+        )
+
+    report = check_trust(rows(["one two", "x"], "a"), rows(["three", "One, two!"], "b"), seed=1)
+    assert report.examples["near"] == ["b:1 = a:0"]
+    assert not report.grouped
+
+
+def test_repeats_are_warned_of_when_there_are_many():
+    assert "memorization seems stronger" in check_texts(["a", "a"], ["b"]).warnings[0]
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.1, float("nan")])
+def test_a_threshold_is_above_0_up_to_1(threshold):
+    with pytest.raises(ConfigError, match="threshold"):
+        near_matches(["a"], ["b"], threshold)

@@ -1,0 +1,81 @@
+"""Every extraction measure keeps the contract."""
+
+import importlib
+import inspect
+import math
+import pkgutil
+
+import pytest
+import torch
+
+import lit_mem.extraction
+from lit_mem.extraction import Continuation, ExactMatch, ExtractionMeasure, NgramRate
+
+
+def every_measure():
+    """All concrete measures in the room, so that a new file is tested without a word here."""
+    found = set()
+    for entry in pkgutil.walk_packages(lit_mem.extraction.__path__, "lit_mem.extraction."):
+        for value in vars(importlib.import_module(entry.name)).values():
+            if inspect.isclass(value) and issubclass(value, ExtractionMeasure) and not inspect.isabstract(value):
+                found.add(value)
+    return sorted(found, key=lambda measure: measure.__name__)
+
+
+@pytest.fixture(params=every_measure(), ids=lambda measure: measure.__name__)
+def measure(request):
+    return request.param()
+
+
+def continuation(tokenizer, generated, truth):
+    generated_ids = tokenizer(generated, add_special_tokens=False)["input_ids"] if generated else []
+    return Continuation(generated_ids, tokenizer(truth, add_special_tokens=False)["input_ids"], generated, truth)
+
+
+def test_the_room_is_not_empty():
+    assert {"ExactMatch", "NgramRate"} <= {measure.__name__ for measure in every_measure()}
+
+
+def test_the_truth_is_one_and_nothing_is_zero(measure, tokenizer, texts):
+    for text in [*texts[:5], "rash"]:
+        assert measure(continuation(tokenizer, text, text)) == 1.0
+        assert measure(continuation(tokenizer, "", text)) == 0.0
+
+
+def test_every_value_is_a_finite_share(measure, tokenizer, texts):
+    for generated in (texts[0], texts[1][:30], " ", "zzz", texts[2] + " " + texts[0]):
+        value = measure(continuation(tokenizer, generated, texts[0]))
+        assert isinstance(value, float)
+        assert math.isfinite(value)
+        assert 0 <= value <= 1
+
+
+def test_the_truth_is_not_outdone(measure, tokenizer, texts):
+    truth = continuation(tokenizer, texts[0], texts[0])
+    for other in texts[1:6]:
+        assert measure(continuation(tokenizer, other, texts[0])) < measure(truth)
+
+
+def test_the_input_is_not_changed(measure, tokenizer, texts):
+    given = continuation(tokenizer, texts[1], texts[0])
+    before = (list(given.generated_ids), list(given.true_ids))
+    measure(given)
+    assert (given.generated_ids, given.true_ids) == before
+
+
+def test_no_random_number_is_drawn(measure, tokenizer, texts):
+    before = torch.get_rng_state()
+    measure(continuation(tokenizer, texts[1], texts[0]))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("generated", "exact"),
+    [([5, 6, 7], 1.0), ([5, 6], 0.0), ([5, 6, 8], 0.0), ([5, 6, 7, 7], 0.0), ([4, 5, 6], 0.0), ([], 0.0)],
+)
+def test_exact_match_is_token_for_token(generated, exact):
+    assert ExactMatch()(Continuation(generated, [5, 6, 7], "the same words", "the same words")) == exact
+
+
+def test_ngram_rate_reads_the_words():
+    assert NgramRate()(Continuation([1], [2, 3], "mild rash after two doses", "severe rash after two weeks")) == 0.6
