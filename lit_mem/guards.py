@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import nn
 def random_state() -> dict[str, Any]:
     """State of every global random generator, as plain types and tensors (safe for `weights_only` loading)."""
     version, keys, gauss = random.getstate()
-    kind, words, position, has_gauss, cached = np.random.get_state(legacy=True)  # type: ignore[misc]
+    kind, words, position, has_gauss, cached = cast("tuple[Any, ...]", np.random.get_state(legacy=True))
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

@@ -128,7 +128,8 @@ class CausalLM(pl.LightningModule):
         )  # fmt: skip
 
     def _load(self, model_id: str, revision: str | None) -> Any:
-        device = self.device if self.device.type == "cuda" else None
+        # Only a quantized model is put there now; the strategy moves others.
+        device = None if self._trainer is None else self.trainer.strategy.root_device
         return load_base(model_id, revision, self.dtype_name, self.quantization, self.attention, device)
 
     def merged(self, adapter_path: str) -> Any:
@@ -223,7 +224,10 @@ class CausalLM(pl.LightningModule):
             return True
         return any(getattr(callback, "needs_reference", False) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> TokenScores:
+    # Lightning hands whatever a step returns on to the callbacks; its annotation says tensors and mappings only.
+    def validation_step(  # type: ignore[override]
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> TokenScores:
         """Score a batch of members or non-members in one forward pass."""
         scores = self.score(batch)
         others = ~scores.member.cpu()
@@ -234,7 +238,9 @@ class CausalLM(pl.LightningModule):
         )
         return scores
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> TokenScores:
+    def test_step(  # type: ignore[override]
+        self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> TokenScores:
         """The same as `validation_step`, on the test set."""
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
@@ -243,7 +249,7 @@ class CausalLM(pl.LightningModule):
         self._heldout.reset()
         if len(table):
             loss = -table["logprob"].sum() / table["n_tokens"].sum()
-            self.log(name, loss.float(), prog_bar=True, rank_zero_only=False)
+            self.log(name, loss.float(), prog_bar=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out loss, weighted by token."""
@@ -290,4 +296,5 @@ def _probe(model: nn.Module) -> Tensor:
     """Logits of a few tokens, to compare a model with itself later."""
     ids = torch.arange(1, 9, device=next(model.parameters()).device)[None]
     with evaluation_mode(model):
-        return model(input_ids=ids, use_cache=False).logits.clone()
+        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        return logits.clone()

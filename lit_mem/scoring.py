@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,9 @@ def scored_positions(labels: Tensor) -> Tensor:
 
 def _head_and_backbone(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     """The parts of a Hugging Face causal LM between which the hidden states pass, or None if it has no such."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner: Any = model
+    if hasattr(inner, "get_base_model"):
+        inner = inner.get_base_model()
     backbone = getattr(inner, getattr(inner, "base_model_prefix", "") or " ", None)
     head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
     return None if backbone is None or head is None else (backbone, head)
@@ -70,16 +73,16 @@ class TokenScorer:
     def _chunks(self, batch: Batch, mask: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """((n, V) float32 logits, (n,) target), n <= `size`, over the scored positions in order."""
         before = mask[:, 1:]  # the position that predicts token t is t - 1
-        targets = batch["input_ids"][:, 1:][before].split(size)
+        targets = torch.split(batch["input_ids"][:, 1:][before], size)
         if self._parts is None:
             logits = self.model(input_ids=batch["input_ids"], use_cache=False).logits
             # Virtual tokens (prompt tuning) stand in front, so positions count from the end.
-            rows = logits[:, -batch["input_ids"].shape[1] :][:, :-1][before].split(size)
-            for row, target in zip(rows, targets, strict=True):
+            rows = logits[:, -batch["input_ids"].shape[1] :][:, :-1][before]
+            for row, target in zip(torch.split(rows, size), targets, strict=True):
                 yield row.float(), target
             return
         hidden, head = self._hidden(batch["input_ids"])
-        for row, target in zip(hidden[:, :-1][before].split(size), targets, strict=True):
+        for row, target in zip(torch.split(hidden[:, :-1][before], size), targets, strict=True):
             yield head(row).float(), target
 
     def loss(self, batch: Batch) -> Tensor:
@@ -89,8 +92,9 @@ class TokenScorer:
         A batch without a labelled token gives 0 (and zero gradients) rather than NaN.
         """
         mask = scored_positions(batch["labels"])
-        total = [F.cross_entropy(logits, target, reduction="sum") for logits, target in self._chunks(batch, mask, 2**31)]
-        return torch.stack(total).sum() / mask.sum().clamp(min=1)
+        # In one chunk: backward would keep the logits of all chunks anyway.
+        total = sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self._chunks(batch, mask, 2**31))
+        return total / mask.sum().clamp(min=1)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> TokenScores:
@@ -106,4 +110,3 @@ class TokenScorer:
             logprob[mask] = torch.cat(values)
             hit[mask] = torch.cat(hits)
         return TokenScores(logprob, hit, mask, batch["example_id"], batch["member"])
-

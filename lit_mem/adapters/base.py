@@ -51,8 +51,9 @@ def adapter_off(model: nn.Module) -> Iterator[nn.Module]:
     Raises:
         ModelError: `model` has no adapter to turn off.
     """
-    if not hasattr(model, "disable_adapter"):
+    disable = getattr(model, "disable_adapter", None)
+    if disable is None:
         raise ModelError("this model has no adapter to turn off; set model.reference.kind to copy")
     # peft makes every adapter weight trainable again when it turns the adapter on, frozen ones too.
-    with preserved_requires_grad(model), model.disable_adapter():
+    with preserved_requires_grad(model), disable():
         yield model

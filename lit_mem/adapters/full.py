@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
@@ -18,4 +18,4 @@ class FullFineTuning(Adapter):
     def wrap(self, base: PreTrainedModel) -> nn.Module:
         """Return `base` itself, every parameter trainable."""
         base.requires_grad_(True)
-        return base
+        return cast("nn.Module", base)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lit_mem import assets
@@ -37,8 +40,16 @@ def _place(model_id: str) -> tuple[str, dict[str, Any]]:
 
 def _failure(what: str, model_id: str, error: Exception) -> ModelError:
     """One line for whatever `from_pretrained` raised."""
-    text = " ".join(str(error).split())
-    if "gated repo" in text or "401" in text or "403" in text:
+    text, folder = " ".join(str(error).split()), Path(_place(model_id)[0])
+    if folder.is_dir() and not model_id.endswith(".gguf") and not (folder / "config.json").is_file():
+        hint = "the folder has no config.json; expected that of a Hugging Face model"
+    elif isinstance(error, pickle.UnpicklingError):
+        hint = "it holds pickled objects, which could run code when read; expected .safetensors files"
+    elif isinstance(error, SafetensorError):
+        hint = f"{_damaged(folder) or 'a .safetensors file'} is damaged or cut short ({text[:200]})"
+    elif "attn_implementation" in text:
+        hint = f"model.attention: {text[:300]}"
+    elif "gated repo" in text or "401" in text or "403" in text:
         hint = "it is gated: ask for access on its hub page, then log in with `hf auth login`"
     elif "gguf" in text.lower() and isinstance(error, ImportError):
         hint = "GGUF files need the extra: pip install 'lit_mem[gguf]'"
@@ -49,6 +60,17 @@ def _failure(what: str, model_id: str, error: Exception) -> ModelError:
     else:
         hint = f"{type(error).__name__}: {text[:300]}"
     return ModelError(f"cannot load the {what} of model_id {model_id!r}: {hint}")
+
+
+def _damaged(folder: Path) -> Path | None:
+    """The first weights file of a folder that cannot be opened."""
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError:
+            return file
+    return None
 
 
 def load_tokenizer(model_id: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -141,6 +163,8 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
     from peft import PeftModel
 
     path = Path(folder)
+    if not path.is_dir():
+        raise ModelError(f"model.adapter_path {folder!r} is no folder; expected one that peft has saved")
     if not (path / "adapter_config.json").is_file():
         raise ModelError(f"model.adapter_path {folder!r} holds no adapter_config.json; expected a peft adapter folder")
     if not (path / "adapter_model.safetensors").is_file():
@@ -148,8 +172,23 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
     try:
         expected = json.loads((path / "adapter_config.json").read_text())
         if not isinstance(expected, dict) or "peft_type" not in expected:
-            raise ValueError("adapter_config.json names no peft_type")
-        return PeftModel.from_pretrained(base, folder, is_trainable=True)
+            raise ValueError("it names no peft_type")
+    except ValueError as error:
+        raise ModelError(f"{path / 'adapter_config.json'} is not the config of an adapter: {error}") from error
+    try:
+        with safe_open(path / "adapter_model.safetensors", "pt") as weights:
+            saved = sum("lora_" in name for name in weights.keys())  # noqa: SIM118  (no mapping)
+    except SafetensorError as error:
+        raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
+    try:
+        with warnings.catch_warnings():
+            # Weights that the model needs and the file lacks would stay at their untrained start.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            model = PeftModel.from_pretrained(base, folder, is_trainable=True)
+        taken = sum("lora_" in name for name, _ in model.named_parameters())
+        if saved > taken:
+            raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")
+        return model
     except Exception as error:
         line = " ".join(str(error).split())[:300]
         raise ModelError(f"the adapter in {folder!r} does not fit this base model: {line}") from error

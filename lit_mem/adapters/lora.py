@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Literal
 
@@ -56,6 +57,8 @@ class LoRA(Adapter):
     ) -> None:
         if rank < 1:
             raise ConfigError(f"model.adapter.rank is {rank}; expected 1 or more")
+        if alpha is not None and not 0 < alpha < math.inf:
+            raise ConfigError(f"model.adapter.alpha is {alpha}; expected a number above 0")
         if not 0 <= dropout < 1:
             raise ConfigError(f"model.adapter.dropout is {dropout}; expected a number in [0, 1)")
         if targets is not None and not targets:

@@ -52,7 +52,7 @@ class Schedule(NamedTuple):
         """Share of the peak learning rate at a step; in (0, 1].
 
         >>> Schedule(steps=100).factor(4), round(Schedule(steps=100).factor(99), 3)
-        (1.0, 0.011)
+        (1.0, 0.01)
         """
         warmup = max(1, self.steps // 20)
         if step < warmup:

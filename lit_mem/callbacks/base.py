@@ -75,8 +75,8 @@ class Measure(Callback, ABC):
         """Compute and log; early enough for whatever monitors these names, in any order of callbacks."""
         with preserved_random_state():
             self.figures = self.results(trainer, pl_module)
-        # Every rank has computed the same from all rows, so there is nothing left to reduce.
-        pl_module.log_dict(dict(self.figures), sync_dist=False)
+        # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
+        pl_module.log_dict(dict(self.figures), sync_dist=True)
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """As in validation."""

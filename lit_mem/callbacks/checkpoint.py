@@ -124,7 +124,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
         """Copy the checkpoint just saved, and write the adapter beside it; each appears whole or not at all."""
         if which != "last":
             _replace(self._path("last"), self._path(which))
-        model = getattr(module, "language_model", None)
+        model: Any = getattr(module, "language_model", None)
         if self.export and hasattr(model, "save_pretrained"):
             folder = Path(str(self.dirpath)) / f"{which}-adapter"
             fresh = folder.with_suffix(".partial")
@@ -157,7 +157,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
                 lines.append(f"Last checkpoint{limited} (epoch {self.epochs['safe']}): {self.safe_model_path}")
         return [*lines, f"Last checkpoint, to resume from (epoch {self.epochs['last']}): {self.last_model_path}"]
 
-    def _write_merged(self, module: pl.LightningModule) -> None:
+    def _write_merged(self, module: Any) -> None:
         folder = Path(str(self.dirpath))
         adapter = folder / "best-adapter"
         if not self.export or not hasattr(module, "merged") or not (adapter / "adapter_config.json").is_file():

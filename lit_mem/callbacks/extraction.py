@@ -82,7 +82,8 @@ class Extraction(Measure):
             raise ConfigError(f"Extraction.every_n_validations is {every_n_validations}; expected 1 or more")
         if sampling is not None and sampling.temperature <= 0:
             raise ConfigError(
-                f"Extraction.sampling.temperature is {sampling.temperature}; expected above 0 (greedy: leave sampling out)"
+                f"Extraction.sampling.temperature is {sampling.temperature}; expected above 0 "
+                "(for greedy decoding leave sampling out)"
             )
         self.n_members, self.n_heldout = n_members, n_heldout
         self.prefix: int | float = float(prefix) if prefix < 1 else int(prefix)

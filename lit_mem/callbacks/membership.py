@@ -80,9 +80,7 @@ class MembershipInference(Measure):
         if not table.member.any() or table.member.all():
             if not trainer.sanity_checking:
                 n = int(table.member.sum())
-                log.warning(
-                    "No membership inference: %d members and %d non-members were validated.", n, len(table) - n
-                )
+                log.warning("No membership inference: %d members and %d non-members were validated.", n, len(table) - n)
             return {}
         figures: dict[str, float] = {}
         for name in self.attacks:

@@ -11,8 +11,11 @@ from lit_mem.types import Batch, TokenScores
 
 
 class Stopwatch(Measure):
-    """Logs `time/train`, seconds of training since the last validation, and `time/scoring`, seconds of the
-    validation loop's forward passes (generation is `time/generation`, which `Extraction` logs)."""
+    """Logs the seconds that training and scoring took.
+
+    `time/train` is the training since the last validation, `time/scoring` the validation loop's forward passes;
+    generation is `time/generation`, which `Extraction` logs.
+    """
 
     def __init__(self) -> None:
         self._train = 0.0

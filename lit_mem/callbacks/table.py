@@ -16,8 +16,8 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "mia/loss_auroc": ("AUROC loss", "{:.3f}"),
     "mia/reference_auroc": ("AUROC reference [95 %]", "{:.3f}"),
     "mia/reference_tpr_at_fpr_0.01": ("TPR@1%", "{:.3f}"),
-    "extraction/ngram_rate": ("n-gram", "{:.3f}"),
-    "extraction/ngram_rate_heldout": ("held-out", "{:.3f}"),
+    "extraction/ngram_rate": ("n-gram members", "{:.3f}"),
+    "extraction/ngram_rate_heldout": ("n-gram held-out", "{:.3f}"),
     "extraction/exact_rate": ("exact", "{:.3f}"),
 }
 """Logged name -> heading and format, in the order shown."""

@@ -140,11 +140,8 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
     for name in names:
         if name not in known and not foreign:
             close = difflib.get_close_matches(name, known, n=1)
-            raise ConfigError(
-                f"{who}: no callback logs {name!r}"
-                + (f"; did you mean {close[0]!r}?" if close else "")
-                + f" Logged are: {', '.join(sorted(known))}"
-            )
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise ConfigError(f"{who}: no callback logs {name!r}; {hint}Logged are: {', '.join(sorted(known))}")
 
 
 def read(name: str, metrics: Mapping[str, float], who: str) -> float:

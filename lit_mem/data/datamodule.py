@@ -100,9 +100,7 @@ class TextDataModule(pl.LightningDataModule):
             return self._encode_test(stage)
         corpus = self._corpus or self.source.load()
         train, heldout, test = self._splits(corpus)
-        log.info(
-            "Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout)
-        )
+        log.info("Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout))
         if self.check:
             self._report(train, heldout)
         self._encoder = Encoder(self._tokenizer(), self.max_length, self.add_eos)
@@ -164,14 +162,15 @@ class TextDataModule(pl.LightningDataModule):
 
     # -- loaders -------------------------------------------------------------------------------------------
 
-    def _ranks(self) -> dict[str, int]:
-        trainer = self.trainer
-        return {"num_replicas": trainer.world_size, "rank": trainer.global_rank} if trainer else {"num_replicas": 1, "rank": 0}
+    def _ranks(self) -> tuple[int, int]:
+        """How many processes there are, and which this is."""
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Members in an order that depends on seed and epoch alone."""
         examples = ExampleList(self.train)
-        order: DistributedSampler[Encoded] = DistributedSampler(examples, shuffle=True, seed=self.seed, **self._ranks())
+        world, rank = self._ranks()
+        order: DistributedSampler[Encoded] = DistributedSampler(examples, world, rank, shuffle=True, seed=self.seed)
         return DataLoader(
             examples,
             batch_size=self.batch_size,
@@ -186,7 +185,7 @@ class TextDataModule(pl.LightningDataModule):
         return DataLoader(
             BatchList(examples),
             batch_size=None,
-            sampler=ScoringBatches(examples, self.scoring_tokens, **self._ranks()),
+            sampler=ScoringBatches(examples, self.scoring_tokens, *self._ranks()),
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(self.seed),
             pin_memory=torch.cuda.is_available(),

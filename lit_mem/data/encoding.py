@@ -83,7 +83,9 @@ class Encoder:
                 )
             examples.append(Encoded(input_ids, labels, first_id + i, member))
         if cut:
-            log.warning("%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(texts), name, self.max_length)
+            log.warning(
+                "%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(texts), name, self.max_length
+            )
         return examples
 
 

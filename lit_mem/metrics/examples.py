@@ -77,16 +77,16 @@ class ExampleTable(Metric):
             values: for every column, (B,) real numbers.
         """
         # The wide types live on the CPU between batches: some accelerators have no float64.
-        self.ids.append(example_id.detach().cpu())
-        self.flags.append(member.detach().cpu().to(torch.uint8))
+        self._list("ids").append(example_id.detach().cpu())
+        self._list("flags").append(member.detach().cpu().to(torch.uint8))
         for i, name in enumerate(self.columns):
-            getattr(self, f"column_{i}").append(values[name].detach().cpu().to(torch.float64))
+            self._list(f"column_{i}").append(values[name].detach().cpu().to(torch.float64))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the rows of all ranks; a rank without any takes part with empty tensors of the right types."""
         if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
             return
-        if not self.ids:
+        if not self._list("ids"):
             empty = torch.empty(0)
             self.update(empty.long(), empty.bool(), {name: empty for name in self.columns})
         device = _collective_device()
@@ -96,24 +96,27 @@ class ExampleTable(Metric):
 
     def compute(self) -> ScoreTable:
         """All rows seen by all ranks since the last reset, on the CPU."""
-        if not _rows(self.ids).numel():
+        ids = self._rows("ids")
+        if not ids.numel():
             empty = torch.empty(0, dtype=torch.float64)
             return ScoreTable(empty.long(), empty.bool(), {name: empty for name in self.columns})
-        ids = _rows(self.ids)
         order = ids.argsort(stable=True)
-        ids = ids[order]
         first = torch.ones_like(ids, dtype=torch.bool)
-        first[1:] = ids[1:] != ids[:-1]
+        first[1:] = ids[order][1:] != ids[order][:-1]
         keep = order[first]
-        columns = {name: _rows(getattr(self, f"column_{i}"))[keep] for i, name in enumerate(self.columns)}
-        return ScoreTable(_rows(self.ids)[keep], _rows(self.flags)[keep].bool(), columns)
+        columns = {name: self._rows(f"column_{i}")[keep] for i, name in enumerate(self.columns)}
+        return ScoreTable(ids[keep], self._rows("flags")[keep].bool(), columns)
 
+    def _list(self, name: str) -> list[Tensor]:
+        state: list[Tensor] = getattr(self, name)
+        return state
 
-def _rows(state: list[Tensor] | Tensor) -> Tensor:
-    """One tensor, whether the state is a list (one process) or already gathered (several)."""
-    if isinstance(state, Tensor):
-        return state.cpu()
-    return torch.cat(state).cpu() if state else torch.empty(0)
+    def _rows(self, name: str) -> Tensor:
+        """One tensor, whether the state is a list (one process) or already gathered (several)."""
+        state: list[Tensor] | Tensor = getattr(self, name)
+        if isinstance(state, Tensor):
+            return state.cpu()
+        return torch.cat(state).cpu() if state else torch.empty(0)
 
 
 def _collective_device() -> torch.device:

@@ -57,7 +57,7 @@ def histogram_figure(name: str, members: Tensor, nonmembers: Tensor) -> Figure:
     high = max(members.max().item(), nonmembers.max().item())
     edges = np.linspace(low, high if high > low else low + 1, 41)
     for label, scores in (("members", members), ("non-members", nonmembers)):
-        axes.hist(scores.numpy(), bins=edges, alpha=0.55, density=True, label=f"{label} ({len(scores)})")
+        axes.hist(scores.numpy(), bins=edges.tolist(), alpha=0.55, density=True, label=f"{label} ({len(scores)})")
     axes.set(xlabel=f"{name} score (higher = more member-like)", ylabel="density", title=f"Attack: {name}")
     axes.legend()
     return figure

@@ -1,0 +1,182 @@
+"""The real command line, end to end, on the bundled model."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lit_mem import assets
+from lit_mem.cli import main
+
+ROOT = Path(__file__).parent.parent
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+SMALL = ["--data.train_size", "40", "--data.heldout_size", "40", "--trainer.max_epochs", "12", "--data.batch_size", "8"]
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """One small run of `train.py fit` in a process of its own: (folder, what it printed)."""
+    folder = tmp_path_factory.mktemp("run")
+    # On so few members one epoch already passes the quickstart's own threshold.
+    higher = QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 0.97")
+    (folder / "higher.yaml").write_text(higher)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), "fit", "--config", "higher.yaml", *SMALL],
+        cwd=folder, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder / "logs" / "quickstart" / "version_0", done.stdout
+
+
+def scalars(folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(folder))
+    board.Reload()
+    return board
+
+
+def test_the_run_stops_and_says_why_and_where_the_checkpoints_are(run):
+    folder, out = run
+    assert "Training was stopped after epoch" in out
+    assert "the threshold is mia/reference_auroc > " in out
+    lines = [line for line in out.splitlines() if "checkpoint under every threshold" in line]
+    assert len(lines) == 2
+    for line in lines:
+        assert Path(folder.parents[2], line.rpartition(": ")[2]).is_file()
+
+
+def test_the_table_starts_before_training_and_has_a_row_an_epoch(run):
+    rows = run[1].splitlines()
+    start = next(i for i, row in enumerate(rows) if row.lstrip().startswith("start"))
+    assert "AUROC reference [95 %]" in rows[start - 1]
+    assert "0.500 [0.500, 0.500]" in rows[start]
+    assert rows[start + 1].lstrip().startswith("1 ")
+
+
+def test_tensorboard_has_every_curve_from_step_0(run):
+    board = scalars(run[0])
+    tags = set(board.Tags()["scalars"])
+    expected = {"train/loss", "val/loss", "val/perplexity", "memorization/perplexity_members"}
+    expected |= {"memorization/perplexity_gap", "extraction/generated_perplexity", "time/train", "time/scoring"}
+    expected |= {f"mia/{a}_auroc{part}" for a in ("loss", "reference") for part in ("", "_low", "_high")}
+    expected |= {
+        f"extraction/{m}{who}"
+        for m in ("ngram_rate", "exact_rate")
+        for who in ("", "_heldout", "_base", "_base_heldout")
+    }
+    assert expected <= tags
+    assert "hp_metric" not in tags
+    for tag in expected - {"train/loss", "time/train"}:
+        assert board.Scalars(tag)[0].step == 0, tag
+    auroc = [event.value for event in board.Scalars("mia/reference_auroc")]
+    assert auroc[0] == 0.5
+    assert auroc[-1] > auroc[0]
+    assert {"mia/roc", "mia/loss_scores", "mia/reference_scores"} <= set(board.Tags()["images"])
+
+
+def test_the_hyper_parameters_page_has_the_run(run):
+    from tensorboard.backend.event_processing import event_file_loader
+
+    events = [e for path in run[0].glob("events*") for e in event_file_loader.EventFileLoader(str(path)).Load()]
+    tags = {v.tag for event in events for v in event.summary.value}
+    assert "_hparams_/session_start_info" in tags
+    parameters = yaml.safe_load((run[0] / "hparams.yaml").read_text())
+    assert parameters["model.adapter.rank"] == yaml.safe_load(QUICKSTART.read_text())["model"]["adapter"]["init_args"]["rank"]
+
+
+def test_csv_lies_beside_and_agrees(run):
+    board = scalars(run[0])
+    with open(run[0] / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["mia/reference_auroc"]]
+    events = board.Scalars("mia/reference_auroc")
+    assert [int(row["step"]) for row in rows] == [event.step for event in events]
+    for row, event in zip(rows, events, strict=True):
+        assert float(row["mia/reference_auroc"]) == pytest.approx(event.value, rel=1e-6)
+
+
+def test_no_training_text_is_written_anywhere(run):
+    """Every byte of a default run, against every text that went in."""
+    texts = []
+    for split in ("train", "heldout"):
+        lines = (assets.path("case_reports") / f"{split}.jsonl").read_text().splitlines()
+        texts += [json.loads(line)["text"].encode() for line in lines]
+    written = [path for path in run[0].parents[2].rglob("*") if path.is_file()]
+    assert len(written) > 10
+    for path in written:
+        content = path.read_bytes()
+        for text in texts:
+            assert text[:40] not in content, path
+            assert text[-40:] not in content, path
+    assert not any(text[:40].decode() in run[1] for text in texts)
+
+
+def test_a_checkpoint_is_measured_again_without_training(run, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    best = run[0] / "checkpoints" / "best.ckpt"
+    common = ["--config", str(run[0].parents[2] / "higher.yaml"), *SMALL, "--data.check", "false", "--trainer.logger", "false"]
+    main(["validate", *common, "--ckpt_path", str(best)])
+    measured = _figures(capsys.readouterr().out)
+    main(["validate", *common, "--model.adapter_path", str(best.parent / "best-adapter")])
+    assert _figures(capsys.readouterr().out) == measured
+    with open(run[0] / "metrics.csv", newline="") as file:
+        logged = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert measured["val/loss"] in [pytest.approx(loss, abs=1e-4) for loss in logged]
+    main(["test", *common, "--ckpt_path", str(best)])
+    assert "test/perplexity" in _figures(capsys.readouterr().out)
+    assert not list(tmp_path.iterdir())  # nothing is written without a logger
+
+
+def _figures(out):
+    """The `name  value` lines that validate and test print, without timings."""
+    pairs = [line.split() for line in out.splitlines() if "/" in line and len(line.split()) == 2]
+    return {name: float(value) for name, value in pairs if not name.startswith("time/")}
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["fit", "--help"], ["validate", "--help"]])
+def test_help_is_shown(arguments, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 0
+    assert "usage" in capsys.readouterr().out
+
+
+def test_the_printed_configuration_runs_as_it_is(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(QUICKSTART), "--print_config"])
+    printed = capsys.readouterr().out
+    (tmp_path / "again.yaml").write_text(printed)
+    main(["fit", "--config", "again.yaml", *SMALL, "--trainer.fast_dev_run", "true"])
+
+
+PHEE_ROW = '{"id": "%d_1", "context": "Rash number %d followed treatment with drug %d.", "is_mult_event": false, "annotations": [{"events": []}]}\n'  # noqa: E501
+
+
+@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("variant", [None, "4bit", "multi_gpu"])
+def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
+    config, variant, tmp_path, monkeypatch, capsys
+):
+    if variant is not None and "llama2" not in config.stem:
+        pytest.skip("the variants are of the LLaMA 2 configuration")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    arguments = ["fit", "--config", str(config)]
+    if variant is not None:
+        arguments += ["--config", str(ROOT / "configs" / "variants" / f"{variant}.yaml")]
+    substituted = ["--model.model_id", "asset:tiny_llama", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+    if variant == "4bit":
+        substituted += ["--model.quantization", "none"]  # needs a GPU; refused in one line without (test_bad_input)
+    if "phee" in config.stem:
+        for number, split in enumerate(("train", "dev", "test")):
+            rows = range(1000 * number, 1000 * number + 320)
+            (tmp_path / f"{split}.json").write_text("".join(PHEE_ROW % (i, i, i) for i in rows))
+        substituted += ["--data.source.folder", str(tmp_path), "--data.check", "false"]
+    main([*arguments, *substituted, "--trainer.fast_dev_run", "1"])
+    assert "stopped" not in capsys.readouterr().err
