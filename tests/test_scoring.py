@@ -122,7 +122,9 @@ def test_ids_and_sets_pass_through(base, batch):
 def test_the_padding_token_does_not_matter(base, examples):
     batch = collate(examples)
     scores = TokenScorer(base)(batch)
-    beyond = torch.arange(batch["input_ids"].shape[1])[None] >= torch.tensor([len(e.input_ids) for e in examples])[:, None]
+    beyond = (
+        torch.arange(batch["input_ids"].shape[1])[None] >= torch.tensor([len(e.input_ids) for e in examples])[:, None]
+    )
     other = {**batch, "input_ids": batch["input_ids"].masked_fill(beyond, 777)}
     assert torch.equal(TokenScorer(base)(other).logprob, scores.logprob)
 
@@ -206,6 +208,20 @@ def test_a_bfloat16_model_is_scored_in_float32(batch):
     rounded = scores.logprob.bfloat16().float()
     assert (rounded[scores.mask] != scores.logprob[scores.mask]).float().mean() > 0.9, "rounded to bfloat16"
     assert TokenScorer(model).loss(batch).dtype == torch.float32
+
+
+@pytest.mark.parametrize("build", [gemma, gemma2_capped])
+def test_other_bfloat16_models_are_scored_in_float32_too(build):
+    torch.manual_seed(1)
+    model = build().eval().bfloat16()
+    examples = random_examples()
+    scores = TokenScorer(model)(collate(examples))
+    rounded = scores.logprob.bfloat16().float()
+    assert (rounded[scores.mask] != scores.logprob[scores.mask]).float().mean() > 0.9, "rounded to bfloat16"
+    for row, example in enumerate(examples):
+        logprob, _ = alone(model, example)
+        torch.testing.assert_close(scores.logprob[row, 1 : len(logprob) + 1], logprob, rtol=0.05, atol=0.1)
+    assert TokenScorer(model).loss(collate(examples)).dtype == torch.float32
 
 
 def test_loss_and_its_gradient_are_the_models_own(base, examples):

@@ -120,11 +120,12 @@ def log_figure(trainer: pl.Trainer, name: str, figure: Any) -> None:
 
     if not trainer.is_global_zero:
         return
+    step = max(trainer.global_step - 1, 0)  # where Lightning puts the scalars of this validation
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure, global_step=trainer.global_step)
+            logger.experiment.add_figure(name, figure, global_step=step)
         elif hasattr(logger, "log_image"):
-            logger.log_image(name, [_picture(figure)], step=trainer.global_step)
+            logger.log_image(name, [_picture(figure)], step=step)
 
 
 def _picture(figure: Any) -> Any:

@@ -80,11 +80,10 @@ class Extraction(Measure):
             raise ConfigError(f"Extraction.prefix is {prefix}; expected a share below 1 or a whole number of tokens")
         if every_n_validations < 1:
             raise ConfigError(f"Extraction.every_n_validations is {every_n_validations}; expected 1 or more")
-        if sampling is not None and sampling.temperature <= 0:
-            raise ConfigError(
-                f"Extraction.sampling.temperature is {sampling.temperature}; expected above 0 "
-                "(for greedy decoding leave sampling out)"
-            )
+        if sampling is not None:
+            sampling.check("Extraction.sampling")
+        if measures is not None and not measures:
+            raise ConfigError("Extraction.measures is empty; expected at least one measure")
         self.n_members, self.n_heldout = n_members, n_heldout
         self.prefix: int | float = float(prefix) if prefix < 1 else int(prefix)
         self.measures: dict[str, ExtractionMeasure] = (
@@ -198,6 +197,7 @@ class Extraction(Measure):
             model,
             [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in open_ids],
             [len(asked[i].hit) - known[i] for i in open_ids],
+            open_ids,
         )
         rest = dict(zip(open_ids, answers, strict=True))
         whole = {}
@@ -228,12 +228,14 @@ class Extraction(Measure):
                     model,
                     [asked[i].prompt.input_ids[: asked[i].prompt.cut] for i in new],
                     [len(asked[i].hit) for i in new],
+                    new,
                 )
             self._base_answers.update({keys[i]: answer for i, answer in zip(new, answers, strict=True)})
         return {i: self._base_answers[keys[i]] for i in asked}
 
-    def _decode(self, model: nn.Module, prompts: list[Tensor], lengths: list[int]) -> list[Decoded]:
-        return decode(model, prompts, lengths, self._tokenizer.eos_token_id, self.sampling, self.token_budget)
+    def _decode(self, model: nn.Module, prompts: list[Tensor], lengths: list[int], ids: list[int]) -> list[Decoded]:
+        eos = self._tokenizer.eos_token_id
+        return decode(model, prompts, lengths, eos, self.sampling, self.token_budget, keys=ids)
 
     def _continuation(self, prompt: Prompt, generated: Tensor) -> Continuation:
         return Continuation(

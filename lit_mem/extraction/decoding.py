@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from lit_mem.errors import ConfigError
 
 
 @dataclass
@@ -16,12 +19,23 @@ class Sampling:
     Attributes:
         temperature: logits are divided by it.
         top_k: draw among the k likeliest tokens; None: among all.
-        seed: of the generator of its own that draws.
+        seed: of the generators that draw, one for each prompt.
     """
 
     temperature: float = 1.0
     top_k: int | None = None
     seed: int = 0
+
+    def check(self, option: str) -> None:
+        """Refuse what cannot be drawn from; `option` is where it was set.
+
+        Raises:
+            ConfigError: temperature or top_k is out of range.
+        """
+        if self.temperature <= 0:
+            raise ConfigError(f"{option}.temperature is {self.temperature}; expected above 0 (greedy: leave {option} out)")
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"{option}.top_k is {self.top_k}; expected 1 or more")
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,7 @@ def decode(
     eos: int | None,
     sampling: Sampling | None = None,
     token_budget: int = 4096,
+    keys: Sequence[int] | None = None,
 ) -> list[Decoded]:
     """Continue each prompt.
 
@@ -54,32 +69,45 @@ def decode(
         eos: id of the token that ends a text, None if there is no such.
         sampling: None decodes greedily.
         token_budget: most tokens in a batch, counting padding and new tokens.
+        keys: tell prompts apart when sampling: what is drawn for one depends on seed and key alone, not on which
+            others are in its batch or on its rank. None: the position.
 
     Returns:
         One `Decoded` a prompt, in the order given.
     """
-    generator = None
-    if sampling is not None:
-        generator = torch.Generator(device=next(model.parameters()).device).manual_seed(sampling.seed)
+    keys = range(len(prompts)) if keys is None else keys
     # Alike in prompt length, so that little is padding; a batch runs until its longest continuation is done.
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), lengths[i]))
     results: dict[int, Decoded] = {}
-    batch: list[int] = []
-    for i in [*order, None]:
-        if i is not None and _cost(prompts, lengths, [*batch, i]) <= token_budget:
-            batch.append(i)
-            continue
-        if batch:
-            outputs = _decode_batch(
-                model, [prompts[j] for j in batch], [lengths[j] for j in batch], eos, sampling, generator
-            )
-            results.update(zip(batch, outputs, strict=True))
-        batch = [] if i is None else [i]
+    for batch in _batches(order, prompts, lengths, token_budget):
+        draws = None if sampling is None else _draws([keys[j] for j in batch], max(lengths[j] for j in batch), sampling)
+        outputs = _decode_batch(model, [prompts[j] for j in batch], [lengths[j] for j in batch], eos, sampling, draws)
+        results.update(zip(batch, outputs, strict=True))
     return [results[i] for i in range(len(prompts))]
 
 
-def _cost(prompts: Sequence[Tensor], lengths: Sequence[int], batch: Sequence[int]) -> int:
-    return len(batch) * (max(len(prompts[j]) for j in batch) + max(lengths[j] for j in batch))
+def _batches(
+    order: Sequence[int], prompts: Sequence[Tensor], lengths: Sequence[int], token_budget: int
+) -> Iterator[list[int]]:
+    batch: list[int] = []
+    width = longest = 0
+    for i in order:
+        width, longest = max(width, len(prompts[i])), max(longest, lengths[i])
+        if batch and (len(batch) + 1) * (width + longest) > token_budget:
+            yield batch
+            batch, width, longest = [], len(prompts[i]), lengths[i]
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _draws(keys: Sequence[int], steps: int, sampling: Sampling) -> Tensor:
+    """(B, steps) float32, uniform in [0, 1): what decides each token of each prompt."""
+    rows = []
+    for key in keys:
+        seed = int.from_bytes(hashlib.blake2b(f"{sampling.seed}:{key}".encode(), digest_size=7).digest(), "big")
+        rows.append(torch.rand(steps, generator=torch.Generator().manual_seed(seed)))
+    return torch.stack(rows)
 
 
 @torch.no_grad()
@@ -89,7 +117,7 @@ def _decode_batch(
     lengths: Sequence[int],
     eos: int | None,
     sampling: Sampling | None,
-    generator: torch.Generator | None,
+    draws: Tensor | None,
 ) -> list[Decoded]:
     device = next(model.parameters()).device
     width = max(len(p) for p in prompts)
@@ -114,29 +142,33 @@ def _decode_batch(
         )
         cache = output.past_key_values
         logits = output.logits[:, -1].float()
-        chosen = _choose(logits, sampling, generator)
+        chosen = _choose(logits, sampling, None if draws is None else draws[:, step].to(device))
         tokens.append(chosen)
         logprobs.append(logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0])
         if eos is not None:
             remaining = torch.where(chosen == eos, 0, remaining)
-        if not (remaining > step + 1).any():
+        unfinished = remaining > step + 1
+        if not unfinished.any():
             break
         ids = chosen[:, None]
         mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-        position = position[:, -1:] + 1
+        # A finished row stays where it is: it may already be at the last position that the model has.
+        position = position[:, -1:] + unfinished[:, None]
     all_tokens, all_logprobs = torch.stack(tokens, dim=1).cpu(), torch.stack(logprobs, dim=1).cpu()
     return [_trimmed(all_tokens[i], all_logprobs[i], lengths[i], eos) for i in range(len(prompts))]
 
 
-def _choose(logits: Tensor, sampling: Sampling | None, generator: torch.Generator | None) -> Tensor:
-    """(B,) token ids out of (B, V) float32 logits."""
-    if sampling is None:
+def _choose(logits: Tensor, sampling: Sampling | None, draw: Tensor | None) -> Tensor:
+    """(B,) token ids out of (B, V) float32 logits; by inversion of the cumulative distribution at `draw`, (B,)."""
+    if sampling is None or draw is None:
         return logits.argmax(dim=-1)
     scaled = logits / sampling.temperature
     if sampling.top_k is not None:
         lowest = scaled.topk(min(sampling.top_k, scaled.shape[-1])).values[:, -1:]
         scaled = scaled.masked_fill(scaled < lowest, -torch.inf)
-    return torch.multinomial(scaled.softmax(dim=-1), 1, generator=generator)[:, 0]
+    cumulative = scaled.softmax(dim=-1).cumsum(dim=-1)
+    # Scaled by the last sum, which rounding may leave short of 1; "right" never lands on a token of probability 0.
+    return torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
 
 
 def _trimmed(tokens: Tensor, logprob: Tensor, length: int, eos: int | None) -> Decoded:

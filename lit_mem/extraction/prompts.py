@@ -44,7 +44,8 @@ def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: int 
     trained = (labels != IGNORED).nonzero().flatten()
     if len(trained) and input_ids[trained[-1]] == eos:
         trained = trained[:-1]
-    given = int(prefix * len(trained)) if isinstance(prefix, float) else prefix
+    # The product may fall a rounding error short of a whole number, as 0.29 x 100 does.
+    given = int(prefix * len(trained) + 1e-9) if isinstance(prefix, float) else prefix
     if given >= len(trained):
         return None
     cut = int(trained[given])

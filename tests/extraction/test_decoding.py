@@ -1,0 +1,261 @@
+"""Batched decoding against `generate`, one prompt at a time, and against a plain forward pass."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from lit_mem.adapters.base import adapter_off
+from lit_mem.adapters.lora import LoRA
+from lit_mem.extraction.decoding import Sampling, decode
+
+EOS = 2
+
+
+def gpt2(n_positions=96):
+    """Positions are learned, so that a wrong one is seen; and there are only so many."""
+    config = GPT2Config(
+        vocab_size=2048, n_positions=n_positions, n_embd=48, n_layer=2, n_head=4, initializer_range=0.3,
+        bos_token_id=1, eos_token_id=EOS,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    return GPT2LMHeadModel(config).eval()
+
+
+@pytest.fixture(params=["base", "lora", "gpt2"])
+def model(request, base):
+    if request.param == "base":
+        return base
+    if request.param == "gpt2":
+        return gpt2()
+    tuned = LoRA(rank=4, targets=["all-linear"]).wrap(base).eval()
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    return tuned
+
+
+@pytest.fixture
+def prompts(examples):
+    """Of 1 to about 30 tokens, in no order."""
+    cuts = [9, 3, 1, 20, 12, 5, 30, 2]
+    return [e.input_ids[:n] for e, n in zip(examples[8:16], cuts, strict=True)]
+
+
+LENGTHS = [6, 20, 12, 1, 9, 30, 4, 15]
+
+
+@torch.no_grad()
+def generated(model, prompt, length, eos=None):
+    """The library's own greedy decoding of one prompt, without padding."""
+    whole = model.generate(
+        input_ids=prompt[None],
+        attention_mask=torch.ones_like(prompt)[None],
+        do_sample=False,
+        max_new_tokens=length,
+        eos_token_id=eos,
+        pad_token_id=0,
+    )
+    new = whole[0, len(prompt) :].tolist()
+    return new[: new.index(eos)] if eos in new else new
+
+
+@torch.no_grad()
+def logits_after(model, prompt, ids=()):
+    """(n + 1, V) float32 logits at the end of the prompt and after each of the n new tokens."""
+    whole = torch.cat([prompt, torch.as_tensor(ids, dtype=torch.int64)])
+    return model(input_ids=whole[None], use_cache=False).logits[0, len(prompt) - 1 :].float()
+
+
+def rescored(model, prompt, ids):
+    rows = logits_after(model, prompt, ids)[: len(ids)].log_softmax(-1)
+    return rows[torch.arange(len(ids)), ids]
+
+
+def test_greedy_is_what_generate_writes(model, prompts):
+    decoded = decode(model, prompts, LENGTHS, None)
+    expected = [generated(model, p, n) for p, n in zip(prompts, LENGTHS, strict=True)]
+    assert [d.ids.tolist() for d in decoded] == expected
+    assert [len(d.ids) for d in decoded] == LENGTHS
+    assert len({tuple(e[:1]) for e in expected}) > 3, "prompts that all go on alike would test little"
+
+
+def test_end_of_text_ends_it_and_is_left_out(model, prompts):
+    free = [generated(model, p, 30) for p in prompts]
+    eos = free[0][3]  # a token that the model does write, early in some texts and not at all in others
+    expected = [generated(model, p, 30, eos) for p in prompts]
+    assert len({len(e) for e in expected}) > 1
+    decoded = decode(model, prompts, [30] * len(prompts), eos)
+    assert [d.ids.tolist() for d in decoded] == expected
+    assert all(len(d.ids) == len(d.logprob) for d in decoded)
+
+
+def test_end_of_text_at_once_gives_an_empty_continuation(model, prompts):
+    eos = generated(model, prompts[0], 1)[0]
+    decoded = decode(model, prompts[:1], [5], eos)[0]
+    assert decoded.ids.shape == decoded.logprob.shape == (0,)
+    assert decoded.ids.dtype == torch.int64
+
+
+def test_logprob_is_that_of_a_plain_forward_pass(model, prompts):
+    for sampling in (None, Sampling(temperature=1.7, top_k=50)):
+        for prompt, d in zip(prompts, decode(model, prompts, LENGTHS, None, sampling), strict=True):
+            torch.testing.assert_close(d.logprob, rescored(model, prompt, d.ids), rtol=0, atol=1e-4)
+            assert d.logprob.dtype == torch.float32
+
+
+@pytest.mark.parametrize("token_budget", [60, 150, 10**6])
+def test_the_company_and_the_token_budget_do_not_matter(model, prompts, token_budget):
+    together = decode(model, prompts, LENGTHS, EOS, token_budget=token_budget)
+    backwards = decode(model, prompts[::-1], LENGTHS[::-1], EOS, token_budget=token_budget)[::-1]
+    for i, (prompt, length) in enumerate(zip(prompts, LENGTHS, strict=True)):
+        (alone,) = decode(model, [prompt], [length], EOS)
+        for other in (together[i], backwards[i]):
+            assert torch.equal(other.ids, alone.ids)
+            torch.testing.assert_close(other.logprob, alone.logprob, rtol=0, atol=1e-4)
+
+
+class Spy(torch.nn.Module):
+    """Notes the shape of what the model is given."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.shapes = model, []
+
+    def forward(self, **inputs):
+        self.shapes.append(tuple(inputs["input_ids"].shape))
+        return self.model(**inputs)
+
+
+def test_the_token_budget_bounds_a_batch_and_the_cache_is_used(base, prompts):
+    spy = Spy(base)
+    decode(spy, prompts, [5] * len(prompts), None, token_budget=50)
+    starts = [shape for shape in spy.shapes if shape[1] > 1]
+    assert len(starts) > 1
+    assert all(rows * (width + 5) <= 50 or rows == 1 for rows, width in starts)
+    assert sum(rows for rows, width in spy.shapes) == 5 * len(prompts)
+    spy.shapes.clear()
+    decode(spy, prompts, [5] * len(prompts), None)
+    assert spy.shapes == [(8, 30)] + [(8, 1)] * 4, "one batch, one token a step, no step too many"
+
+
+def test_a_batch_stops_when_all_its_texts_have_ended(base, prompts):
+    spy = Spy(base)
+    eos = generated(base, prompts[0], 1)[0]
+    decode(spy, [prompts[0]] * 3, [40, 30, 20], eos)
+    assert len(spy.shapes) == 1
+
+
+def test_a_finished_text_does_not_run_out_of_learned_positions():
+    """A long prompt with little to write beside a short one with much: neither alone passes the last position."""
+    model = gpt2(n_positions=32)
+    prompts = [torch.arange(3, 33), torch.arange(5, 15)]
+    lengths = [2, 22]
+    decoded = decode(model, prompts, lengths, None)
+    assert [d.ids.tolist() for d in decoded] == [generated(model, p, n) for p, n in zip(prompts, lengths, strict=True)]
+
+
+def test_no_prompts_give_no_answers(base):
+    assert decode(base, [], [], EOS) == []
+
+
+def test_with_the_adapter_off_it_is_the_base_that_writes(base, prompts):
+    expected = [d.ids.tolist() for d in decode(base, prompts, LENGTHS, EOS)]
+    tuned = LoRA(rank=4, targets=["all-linear"]).wrap(base).eval()
+    with torch.no_grad():
+        for name, parameter in tuned.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)
+    assert [d.ids.tolist() for d in decode(tuned, prompts, LENGTHS, EOS)] != expected
+    with adapter_off(tuned):
+        assert [d.ids.tolist() for d in decode(tuned, prompts, LENGTHS, EOS)] == expected
+
+
+# Sampling -----------------------------------------------------------------------------------------------------
+
+
+def sampled(model, prompts, **options):
+    return [d.ids.tolist() for d in decode(model, prompts, LENGTHS, None, Sampling(**options))]
+
+
+def test_sampling_follows_its_seed_alone(base, prompts):
+    first = sampled(base, prompts, seed=1)
+    torch.manual_seed(99)
+    assert sampled(base, prompts, seed=1) == first
+    assert sampled(base, prompts, seed=2) != first
+    assert first != [d.ids.tolist() for d in decode(base, prompts, LENGTHS, None)]
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling()])
+def test_no_global_generator_is_touched(base, prompts, sampling):
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2]
+    decode(base, prompts, LENGTHS, EOS, sampling)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert np.random.get_state()[1].tolist() == before[2]
+    assert np.random.get_state()[2] == before[3]
+
+
+def test_top_k_of_one_is_greedy(model, prompts):
+    assert sampled(model, prompts, top_k=1) == [d.ids.tolist() for d in decode(model, prompts, LENGTHS, None)]
+
+
+def test_a_low_temperature_is_greedy(base, prompts):
+    assert sampled(base, prompts, temperature=1e-4) == [d.ids.tolist() for d in decode(base, prompts, LENGTHS, None)]
+
+
+def test_top_k_beyond_the_vocabulary_is_no_limit(base, prompts):
+    assert sampled(base, prompts, top_k=10**6) == sampled(base, prompts)
+
+
+@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.6, None), (1.0, 8), (1.8, 8)])
+def test_tokens_are_drawn_as_often_as_their_probability_says(base, prompts, temperature, top_k):
+    prompt, n = prompts[7], 3000
+    draws = decode(base, [prompt] * n, [1] * n, None, Sampling(temperature, top_k, seed=3), token_budget=800)
+    counts = torch.bincount(torch.cat([d.ids for d in draws]), minlength=2048).double()
+    logits = logits_after(base, prompt)[0].double()
+    if top_k is not None:
+        kept = logits.argsort(descending=True)[:top_k]
+        assert counts.sum() == counts[kept].sum() == n
+        logits = torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept])
+    expected = n * (logits / temperature).softmax(-1)
+    common = expected >= 5  # the rest together make one class
+    observed = torch.cat([counts[common], counts[~common].sum()[None]])
+    wanted = torch.cat([expected[common], expected[~common].sum()[None]])
+    if wanted[-1] < 5:
+        observed, wanted = observed[:-1], wanted[:-1] * observed[:-1].sum() / wanted[:-1].sum()
+    assert len(wanted) > 3
+    assert chisquare(observed.numpy(), wanted.numpy()).pvalue > 0.001
+
+
+def test_the_second_token_is_drawn_given_the_first(base, prompts):
+    """Pairs, so that a row that read another row's cache would be seen."""
+    prompt, n = prompts[7], 3000
+    draws = decode(base, [prompt] * n, [2] * n, None, Sampling(top_k=3, seed=4), token_budget=800)
+    observed = {}
+    for d in draws:
+        observed[tuple(d.ids.tolist())] = observed.get(tuple(d.ids.tolist()), 0) + 1
+    wanted = {}
+    first = logits_after(base, prompt)[0].double().topk(3)
+    for token, p in zip(first.indices.tolist(), first.values.softmax(-1).tolist(), strict=True):
+        second = logits_after(base, prompt, [token])[-1].double().topk(3)
+        for follower, q in zip(second.indices.tolist(), second.values.softmax(-1).tolist(), strict=True):
+            wanted[token, follower] = n * p * q
+    assert set(observed) <= set(wanted)
+    pairs = [pair for pair in wanted if wanted[pair] >= 5]
+    total = sum(observed.get(pair, 0) for pair in pairs)
+    scale = total / sum(wanted[pair] for pair in pairs)
+    assert len(pairs) > 3
+    assert chisquare([observed.get(p, 0) for p in pairs], [wanted[p] * scale for p in pairs]).pvalue > 0.001
+
+
+def test_what_is_sampled_for_a_prompt_depends_on_its_key_alone(base, prompts):
+    sampling, keys = Sampling(temperature=1.2, seed=5), [100 + i for i in range(len(prompts))]
+    together = decode(base, prompts, LENGTHS, None, sampling, keys=keys)
+    for prompt, length, key, drawn in zip(prompts, LENGTHS, keys, together, strict=True):
+        (alone,) = decode(base, [prompt], [length], None, sampling, keys=[key])
+        assert torch.equal(alone.ids, drawn.ids)
