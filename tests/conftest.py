@@ -70,7 +70,7 @@ def restored_environment():
     os.environ.update(before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def module():
     """Makes modules around the bundled base: `module(rank=4, reference=...)`."""
 
@@ -81,7 +81,7 @@ def module():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def data():
     """Makes small data modules over the bundled corpus."""
 
@@ -92,8 +92,8 @@ def data():
     return make
 
 
-@pytest.fixture
-def trainer(tmp_path):
+@pytest.fixture(scope="session")
+def trainer(tmp_path_factory):
     """Makes quiet CPU trainers that write to a temporary folder only."""
 
     def make(callbacks=(), **kwargs):
@@ -106,14 +106,15 @@ def trainer(tmp_path):
             "enable_progress_bar": False,
             "enable_model_summary": False,
             "num_sanity_val_steps": -1,
-            "default_root_dir": tmp_path,
+            "default_root_dir": tmp_path_factory.mktemp("trainer"),
+            "log_every_n_steps": 1,
         }
         return pl.Trainer(callbacks=list(callbacks), **(options | kwargs))
 
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def trained():
     """The trained weights of a module by name, copied."""
 

@@ -157,7 +157,8 @@ class Extraction(Measure):
         start = time.perf_counter()
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         assert isinstance(pl_module, MemorizationModule)
-        self._ask_all(mine, pl_module)
+        with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
+            self._ask_all(mine, pl_module)
         figures = self._means(self._answers.compute())
         return figures | {"time/generation": time.perf_counter() - start}
 

@@ -52,8 +52,7 @@ class PerplexityDropWarning(Callback):
             return
         members, heldout = float(metrics[MEMBERS]), float(metrics[HELDOUT])
         if self._last is not None and members < (1 - self.share) * self._last[0]:
-            message = self.message(self._last, (members, heldout))
-            pl_module.print(f"Warning: {message}")
+            log.warning("Warning: %s.", self.message(self._last, (members, heldout)))
         self._last = members, heldout
 
     @staticmethod

@@ -134,9 +134,8 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
         ConfigError: a name is unknown, and all callbacks are ones that say what they log.
     """
     known = logged_names(trainer)
-    foreign = [
-        c for c in trainer.callbacks if type(c).__module__.partition(".")[0] not in ("lightning", "lit_mem")  # type: ignore[attr-defined]
-    ]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    foreign = [c for c in callbacks if type(c).__module__.partition(".")[0] not in ("lightning", "lit_mem")]
     for name in names:
         if name not in known and not foreign:
             close = difflib.get_close_matches(name, known, n=1)

@@ -52,6 +52,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.eos = [tokenizer.eos_token_id] if add_eos else []
+        self.bos: int | None = tokenizer.bos_token_id
 
     def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> list[Encoded]:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
@@ -69,6 +70,8 @@ class Encoder:
         for i, (ids, offsets, prompt) in enumerate(
             zip(encoded["input_ids"], encoded["offset_mapping"], prompts, strict=True)
         ):
+            if self.bos is not None and ids[:2] == [self.bos, self.bos]:
+                ids, offsets = ids[1:], offsets[1:]  # a text that spells the BOS token itself
             trained = [end > len(prompt) for _, end in offsets] + [True] * len(self.eos)
             whole = [*ids, *self.eos]
             cut += len(whole) > self.max_length
