@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from torch import Tensor
 
@@ -26,6 +26,24 @@ class CheckpointContent(TypedDict):
     random_state: dict[str, Any]
 
 
+def own_content(checkpoint: Any) -> CheckpointContent:
+    """The `lit_mem` entry of a loaded checkpoint.
+
+    Raises:
+        CheckpointError: it was written by something else.
+    """
+    content = checkpoint.get("lit_mem") if isinstance(checkpoint, Mapping) else None
+    whole = (
+        isinstance(content, Mapping)
+        and content.get("format") == 1
+        and content.keys() >= CheckpointContent.__required_keys__
+        and checkpoint.keys() >= {"state_dict", "pytorch-lightning_version"}
+    )
+    if not whole:
+        raise CheckpointError("this checkpoint was not written by lit_mem (or by a later version of it)")
+    return cast("CheckpointContent", content)
+
+
 def check_content(
     checkpoint: Mapping[str, Any], model_id: str, fingerprint: Mapping[str, str], trained: Mapping[str, Tensor]
 ) -> CheckpointContent:
@@ -40,9 +58,7 @@ def check_content(
     Raises:
         CheckpointError: written by something else, for another base model, or for another adapter.
     """
-    content: CheckpointContent | None = checkpoint.get("lit_mem")
-    if content is None or content.get("format") != 1:
-        raise CheckpointError("this checkpoint was not written by lit_mem (or by a later version of it)")
+    content = own_content(checkpoint)
     # Quantization changes all but embeddings and norms: then only those can be compared.
     which = "full" if fingerprint["full"] and content["fingerprint"]["full"] else "light"
     if fingerprint[which] != content["fingerprint"][which]:

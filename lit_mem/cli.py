@@ -2,29 +2,134 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import logging
 import os
+import pickle
+import re
 import sys
+import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning.pytorch as pl
 import torch
 import transformers
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lit_mem.callbacks.baseline import Baseline
+from lit_mem.callbacks.thresholds import check_names
+from lit_mem.checkpoints import own_content
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.module import CausalLM
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 """What Lightning understands as `--ckpt_path` beside a path."""
+
+REFUSALS = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.data.": "data: "}
+"""Modules that check what a user chose, with what to put before their complaints."""
+
+
+class OneLineParser(LightningArgumentParser):
+    """Says in one line what is wrong with an option, where the library prints its usage and every type it tried."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse an option.
+
+        Raises:
+            ConfigError: always.
+        """
+        if not self.exit_on_error:
+            super().error(message, ex)
+        parser = getattr(ex, "subcommand_parser", None) or self
+        options = [name for name in parser._option_string_actions if name.startswith("--")]
+        raise ConfigError(readable(message, options)) from ex
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Read a configuration file; what is wrong inside names the file too."""
+        try:
+            return super().parse_path(cfg_path, *args, **kwargs)
+        except ConfigError as error:
+            raise ConfigError(f"{cfg_path}: {error}") from error
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            raise ConfigError(f"{cfg_path}: found byte 0x{byte:02x}; expected UTF-8 text") from error
+
+
+def readable(message: str, options: Iterable[str] = ()) -> str:
+    r"""One line that says what jsonargparse's tree of all types that it tried says.
+
+    Args:
+        message: of jsonargparse.
+        options: names that an unknown option could have meant.
+
+    >>> readable('Parser key "data.seed":\n - Expected a <class \'int\'>\nGiven value type: str\nGiven value: many')
+    'data.seed: found many; expected int'
+    """
+    keys, expected, rest, found, absent = dict[str, None](), dict[str, None](), list[str](), "", ""
+    for raw in message.replace(". Got value: ", "\nGiven value: ").splitlines():
+        line = raw.strip().removeprefix("- ")
+        line = re.sub(r"^Type .* expects a function or a callable class: ", "", line)
+        if match := re.match(r'Parser key "(.*?)"( element \d+)?: *(.*)', line):
+            keys[match[1] + (match[2] or "")] = None
+            line = match[3]
+        if match := re.match(r"Expected a path but (\S+\.(?:ya?ml|json)) .* invalid$", line):
+            absent = match[1]
+        if match := re.match(r"Problem with given class_path '([\w.]+)':$", line):
+            keys[match[1]] = None
+            continue
+        if not line or _NOISE.match(line):
+            continue
+        if match := re.match(r"Given value: (.*)", line):
+            found = found or match[1]
+        elif match := re.match(r"Expected an? (.*)", line):
+            kind = re.sub(r"<(?:class|enum) '(?:[\w.]*\.)?(\w+)'>", r"\1", match[1])
+            kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
+            if not found:  # what follows is of the types around this one
+                expected["null" if kind == "NoneType" else kind] = None
+        else:
+            rest.append(line)
+    if absent and not rest:
+        rest = [f"there is no file {absent} that can be read"]
+    elif expected and not rest:
+        rest = [f"found {found}; expected {' or '.join(expected)}" if found else f"expected {' or '.join(expected)}"]
+    text = " ".join(": ".join([*keys, " ".join(rest)]).split()).replace('in "<unicode string>",', "at")
+    return (text if len(text) <= 600 else f"{text[:600]} ...") + _near(message, options)
+
+
+_NOISE = re.compile(
+    r"Does not validate against|Subtypes: |Errors:|Given value type: |Not a valid subclass of |Subclass types expect|"
+    r"a class path \(str\)|a dict |Expected a path but .* invalid$|Expected a dot import path|Unexpected import path"
+)
+
+
+def _near(text: str, options: Iterable[str]) -> str:
+    """What an unknown option, parameter or class could have been meant to be."""
+    word, names, paths = "", list[str](), re.findall(r"class_path '([\w.]+)\.(\w+)'", text)
+    if match := re.search(r"unrecognized arguments: (--[\w.]+)", text):
+        word, names = match[1], list(options)
+    elif match := re.search(r"does not accept option '([\w.]+)'", text):
+        word, names = match[1], [name.removeprefix("--") for name in options]
+    elif (match := re.search(r"Option '(\w+)' is not accepted", text)) and paths:
+        module, name = paths[-1]
+        word, names = match[1], list(inspect.signature(getattr(import_module(module), name)).parameters)
+    elif match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
+        module = import_module(match[1])
+        word, names = match[2], getattr(module, "__all__", dir(module))
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there are {', '.join(names)}" if names and len(names) <= 30 else ""
 
 
 class RunConfig(SaveConfigCallback):
@@ -70,10 +175,16 @@ class MemorizationCLI(LightningCLI):
             CausalLM,
             TextDataModule,
             save_config_callback=RunConfig,
+            parser_class=OneLineParser,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             seed_everything_default=0,
-            trainer_defaults={"logger": loggers, "num_sanity_val_steps": -1, "callbacks": [self.baseline]},
+            trainer_defaults={
+                "logger": loggers,
+                "num_sanity_val_steps": -1,
+                "enable_model_summary": False,  # the module says in one line what is trained
+                "callbacks": [self.baseline],
+            },
             parser_kwargs={"description": "Fine-tune a causal language model and watch what it memorizes."},
             args=args if args is None else list(args),
         )
@@ -93,21 +204,52 @@ class MemorizationCLI(LightningCLI):
         Lightning would take hyper-parameters from it here; ours hold none, so that configuration and command
         line always say what runs.
         """
-        path = self.config[self.config.subcommand].get("ckpt_path")
-        if path is None or str(path).startswith(SPECIAL_CHECKPOINTS) or "://" in str(path):
+        given = self.config[self.config.subcommand].get("ckpt_path")
+        if given is None or str(given).partition(":")[0] in SPECIAL_CHECKPOINTS or "://" in str(given):
             return
-        if not Path(path).exists():
+        path = Path(given)
+        if not path.exists():
             raise CheckpointError(f"ckpt_path {path} does not exist")
-        if Path(path).is_file():
-            try:
-                torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except Exception as error:  # torch raises many kinds for what is not a checkpoint
-                line = str(error).strip().partition("\n")[0][:200]
-                raise CheckpointError(f"ckpt_path {path} is not a checkpoint that can be read safely: {line}") from error
+        if path.is_dir():
+            if not (path / ".metadata").is_file():
+                raise CheckpointError(f"ckpt_path {path} is a folder; expected a .ckpt file or a sharded checkpoint")
+            return
+        if not zipfile.is_zipfile(path):
+            raise CheckpointError(f"ckpt_path {path} is no checkpoint, or one that was cut short")
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"ckpt_path {path} holds pickled objects; expected tensors and plain values only, as reading others "
+                "could run code"
+            ) from error
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise CheckpointError(f"ckpt_path {path} is damaged: {_first_line(error)}") from error
+        try:
+            own_content(content)
+        except CheckpointError as error:
+            raise CheckpointError(f"ckpt_path {path}: {error}") from error
+
+    def instantiate_classes(self) -> None:
+        """Build all that the configuration names; what a constructor refused is not lost among what else was tried."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None and not isinstance(cause, LitMemError | MisconfigurationException):
+                cause = cause.__cause__
+            if isinstance(cause, LitMemError | MisconfigurationException):
+                raise ConfigError(str(cause)) from error
+            if isinstance(cause, ValueError | TypeError | ImportError) and "Union subtypes" in str(error):
+                raise ConfigError(readable(str(error))) from error
+            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
         """Give the CSV logger the folder of the TensorBoard logger, which it would otherwise count past."""
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise ConfigError(f"trainer: {error}") from error
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         aligned = []
         for logger in trainer.loggers:
@@ -117,8 +259,18 @@ class MemorizationCLI(LightningCLI):
         trainer.loggers = aligned
         return trainer
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except CheckpointError as error:
+            raise CheckpointError(f"ckpt_path {self.config[subcommand].ckpt_path}: {error}") from error
+
     def before_fit(self) -> None:
-        """Hand the hyper-parameters to the callback that logs them."""
+        """Refuse to watch what nothing logs; hand the hyper-parameters to the callback that logs them."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            monitor = getattr(callback, "monitor", None)
+            if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor not in (None, "epoch", "step"):
+                check_names([monitor], self.trainer, type(callback).__name__)
         config = self.parser.dump(self.config, format="json", skip_none=False, skip_link_targets=False)
         self.baseline.hyper_parameters = hyper_parameters(json.loads(config)["fit"])
 
@@ -197,13 +349,32 @@ def main(args: Sequence[str] | None = None) -> None:
     _quieten()
     try:
         MemorizationCLI(args)
-    except (LitMemError, MisconfigurationException) as error:
-        if os.environ.get("LIT_MEM_DEBUG"):
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        line = _mistake(error)
+        if line is None or os.environ.get("LIT_MEM_DEBUG"):
             raise
-        line = " ".join(str(error).split())
-        sys.exit(_complain(line))
+        print(f"error: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201  (the one place that complains)
+        sys.exit(2)
 
 
-def _complain(line: str) -> int:
-    print(f"error: {line}", file=sys.stderr)  # noqa: T201  (the one place that speaks to the user directly)
-    return 2
+def _mistake(error: Exception) -> str | None:
+    """What to tell the user who can mend it; None for a bug of ours, which keeps its traceback."""
+    text = str(error)
+    if isinstance(error, LitMemError | MisconfigurationException):
+        return text
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or "can't allocate memory" in text:
+        return f"out of memory; lower data.batch_size, data.max_length or data.scoring_tokens ({_first_line(error)})"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    if last.line is None or not last.line.startswith("raise "):
+        return None  # it crashed; nobody refused anything
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    module = frame.f_globals.get("__name__", "")
+    return next((before + text for start, before in REFUSALS.items() if module.startswith(start)), None)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0][:200]

@@ -168,7 +168,9 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
     if not (path / "adapter_config.json").is_file():
         raise ModelError(f"model.adapter_path {folder!r} holds no adapter_config.json; expected a peft adapter folder")
     if not (path / "adapter_model.safetensors").is_file():
-        raise ModelError(f"model.adapter_path {folder!r} holds no adapter_model.safetensors; pickled weights are refused")
+        raise ModelError(
+            f"model.adapter_path {folder!r} holds no adapter_model.safetensors; pickled weights are refused"
+        )
     try:
         expected = json.loads((path / "adapter_config.json").read_text())
         if not isinstance(expected, dict) or "peft_type" not in expected:
@@ -177,14 +179,14 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
         raise ModelError(f"{path / 'adapter_config.json'} is not the config of an adapter: {error}") from error
     try:
         with safe_open(path / "adapter_model.safetensors", "pt") as weights:
-            saved = sum("lora_" in name for name in weights.keys())  # noqa: SIM118  (no mapping)
+            saved = sum("lora_" in name for name in weights.keys())
     except SafetensorError as error:
         raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
     try:
         with warnings.catch_warnings():
             # Weights that the model needs and the file lacks would stay at their untrained start.
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            model = PeftModel.from_pretrained(base, folder, is_trainable=True)
+            model: nn.Module = PeftModel.from_pretrained(base, folder, is_trainable=True)
         taken = sum("lora_" in name for name, _ in model.named_parameters())
         if saved > taken:
             raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")

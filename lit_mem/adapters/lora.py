@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import nn
 
@@ -88,7 +88,7 @@ class LoRA(Adapter):
             use_dora=self.dora,
             bias="none",
         )
-        return get_peft_model(base, config)
+        return cast("nn.Module", get_peft_model(base, config))
 
     def _resolved_targets(self, base: nn.Module) -> list[str] | str:
         if self.targets == ["all-linear"]:
@@ -116,7 +116,7 @@ class LoRA(Adapter):
         return self.layers
 
 
-def linear_names(model: nn.Module) -> set[str]:
+def linear_names(model: Any) -> set[str]:
     """Last part of the name of every linear layer that stands in more than one place, the head left out."""
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     names = Counter(
