@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
 import logging
 import os
 import pickle
-import re
 import sys
 import traceback
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mem.callbacks.baseline import Baseline
@@ -32,104 +28,13 @@ from lit_mem.checkpoints import own_content
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.module import CausalLM
+from lit_mem.parsing import OneLineParser, readable
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 """What Lightning understands as `--ckpt_path` beside a path."""
 
 REFUSALS = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.data.": "data: "}
 """Modules that check what a user chose, with what to put before their complaints."""
-
-
-class OneLineParser(LightningArgumentParser):
-    """Says in one line what is wrong with an option, where the library prints its usage and every type it tried."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse an option.
-
-        Raises:
-            ConfigError: always.
-        """
-        if not self.exit_on_error:
-            super().error(message, ex)
-        parser = getattr(ex, "subcommand_parser", None) or self
-        options = [name for name in parser._option_string_actions if name.startswith("--")]
-        raise ConfigError(readable(message, options)) from ex
-
-    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Read a configuration file; what is wrong inside names the file too."""
-        try:
-            return super().parse_path(cfg_path, *args, **kwargs)
-        except ConfigError as error:
-            raise ConfigError(f"{cfg_path}: {error}") from error
-        except UnicodeDecodeError as error:
-            byte = error.object[error.start]
-            raise ConfigError(f"{cfg_path}: found byte 0x{byte:02x}; expected UTF-8 text") from error
-
-
-def readable(message: str, options: Iterable[str] = ()) -> str:
-    r"""One line that says what jsonargparse's tree of all types that it tried says.
-
-    Args:
-        message: of jsonargparse.
-        options: names that an unknown option could have meant.
-
-    >>> readable('Parser key "data.seed":\n - Expected a <class \'int\'>\nGiven value type: str\nGiven value: many')
-    'data.seed: found many; expected int'
-    """
-    keys, expected, rest, found, absent = dict[str, None](), dict[str, None](), list[str](), "", ""
-    for raw in message.replace(". Got value: ", "\nGiven value: ").splitlines():
-        line = raw.strip().removeprefix("- ")
-        line = re.sub(r"^Type .* expects a function or a callable class: ", "", line)
-        if match := re.match(r'Parser key "(.*?)"( element \d+)?: *(.*)', line):
-            keys[match[1] + (match[2] or "")] = None
-            line = match[3]
-        if match := re.match(r"Expected a path but (\S+\.(?:ya?ml|json)) .* invalid$", line):
-            absent = match[1]
-        if match := re.match(r"Problem with given class_path '([\w.]+)':$", line):
-            keys[match[1]] = None
-            continue
-        if not line or _NOISE.match(line):
-            continue
-        if match := re.match(r"Given value: (.*)", line):
-            found = found or match[1]
-        elif match := re.match(r"Expected an? (.*)", line):
-            kind = re.sub(r"<(?:class|enum) '(?:[\w.]*\.)?(\w+)'>", r"\1", match[1])
-            kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
-            if not found:  # what follows is of the types around this one
-                expected["null" if kind == "NoneType" else kind] = None
-        else:
-            rest.append(line)
-    if absent and not rest:
-        rest = [f"there is no file {absent} that can be read"]
-    elif expected and not rest:
-        rest = [f"found {found}; expected {' or '.join(expected)}" if found else f"expected {' or '.join(expected)}"]
-    text = " ".join(": ".join([*keys, " ".join(rest)]).split()).replace('in "<unicode string>",', "at")
-    return (text if len(text) <= 600 else f"{text[:600]} ...") + _near(message, options)
-
-
-_NOISE = re.compile(
-    r"Does not validate against|Subtypes: |Errors:|Given value type: |Not a valid subclass of |Subclass types expect|"
-    r"a class path \(str\)|a dict |Expected a path but .* invalid$|Expected a dot import path|Unexpected import path"
-)
-
-
-def _near(text: str, options: Iterable[str]) -> str:
-    """What an unknown option, parameter or class could have been meant to be."""
-    word, names, paths = "", list[str](), re.findall(r"class_path '([\w.]+)\.(\w+)'", text)
-    if match := re.search(r"unrecognized arguments: (--[\w.]+)", text):
-        word, names = match[1], list(options)
-    elif match := re.search(r"does not accept option '([\w.]+)'", text):
-        word, names = match[1], [name.removeprefix("--") for name in options]
-    elif (match := re.search(r"Option '(\w+)' is not accepted", text)) and paths:
-        module, name = paths[-1]
-        word, names = match[1], list(inspect.signature(getattr(import_module(module), name)).parameters)
-    elif match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
-        module = import_module(match[1])
-        word, names = match[2], getattr(module, "__all__", dir(module))
-    close = difflib.get_close_matches(word, names, n=1)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(names)}" if names and len(names) <= 30 else ""
 
 
 class RunConfig(SaveConfigCallback):
@@ -194,9 +99,6 @@ class MemorizationCLI(LightningCLI):
         """Lightning's, without prediction."""
         commands = LightningCLI.subcommands()
         return {name: skip | {"weights_only", "verbose"} for name, skip in commands.items() if name != "predict"}
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Nothing is linked: the data module asks the model for its tokenizer."""
 
     def _parse_ckpt_path(self) -> None:
         """Refuse a checkpoint that cannot be read, before anything is built.
@@ -318,9 +220,7 @@ def _quieten() -> None:
     rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
     logger = logging.getLogger("lit_mem")
     if not logger.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+        logger.addHandler(_Console())
         logger.propagate = False
     logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     # Texts are encoded before training and lie in memory: worker processes would only slow them down.
@@ -334,6 +234,13 @@ def _quieten() -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
     transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class _Console(logging.Handler):
+    """Writes messages as they are to whatever standard error is at the time."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)  # noqa: T201
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

@@ -68,6 +68,8 @@ def restored_environment():
     yield
     os.environ.clear()
     os.environ.update(before)
+    if torch.distributed.is_initialized():  # a trainer with a distributed strategy leaves its group behind
+        torch.distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="session")

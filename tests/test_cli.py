@@ -15,6 +15,8 @@ from lit_mem.cli import main
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
 SMALL = ["--data.train_size", "40", "--data.heldout_size", "40", "--trainer.max_epochs", "12", "--data.batch_size", "8"]
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """One small run of `train.py fit` in a process of its own: (folder, what it printed)."""
@@ -84,7 +86,8 @@ def test_the_hyper_parameters_page_has_the_run(run):
     tags = {v.tag for event in events for v in event.summary.value}
     assert "_hparams_/session_start_info" in tags
     parameters = yaml.safe_load((run[0] / "hparams.yaml").read_text())
-    assert parameters["model.adapter.rank"] == yaml.safe_load(QUICKSTART.read_text())["model"]["adapter"]["init_args"]["rank"]
+    configured = yaml.safe_load(QUICKSTART.read_text())["model"]["adapter"]["init_args"]
+    assert parameters["model.adapter.rank"] == configured["rank"]
 
 
 def test_csv_lies_beside_and_agrees(run):
@@ -117,7 +120,15 @@ def test_a_checkpoint_is_measured_again_without_training(run, capsys, monkeypatc
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     best = run[0] / "checkpoints" / "best.ckpt"
-    common = ["--config", str(run[0].parents[2] / "higher.yaml"), *SMALL, "--data.check", "false", "--trainer.logger", "false"]
+    common = [
+        "--config",
+        str(run[0].parents[2] / "higher.yaml"),
+        *SMALL,
+        "--data.check",
+        "false",
+        "--trainer.logger",
+        "false",
+    ]
     main(["validate", *common, "--ckpt_path", str(best)])
     measured = _figures(capsys.readouterr().out)
     main(["validate", *common, "--model.adapter_path", str(best.parent / "best-adapter")])

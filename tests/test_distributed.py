@@ -11,7 +11,13 @@ ROOT = Path(__file__).parent.parent
 
 def run(folder, *arguments):
     """Figures that `train.py` prints, by name, without timings."""
-    command = [sys.executable, str(ROOT / "train.py"), *arguments, "--config", str(ROOT / "configs" / "quickstart.yaml")]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        *arguments,
+        "--config",
+        str(ROOT / "configs" / "quickstart.yaml"),
+    ]
     # 41 and 33 examples do not divide evenly: a batch comes twice, and must count once.
     command += ["--data.train_size", "41", "--data.heldout_size", "33", "--data.scoring_tokens", "400"]
     command += ["--data.check", "false", "--trainer.logger", "false"]
@@ -26,11 +32,9 @@ def run(folder, *arguments):
 def test_figures_are_the_same_on_two_processes(tmp_path):
     fit = ["fit", "--trainer.max_epochs", "1", "--trainer.num_sanity_val_steps", "0", "--trainer.fast_dev_run", "false"]
     run(tmp_path, *fit)
-    adapter = tmp_path / "checkpoints" / "last-adapter"
-    one = run(tmp_path, "validate", "--model.adapter_path", str(adapter))
-    two = run(
-        tmp_path, "validate", "--model.adapter_path", str(adapter), "--trainer.devices", "2", "--trainer.strategy", "ddp"
-    )  # fmt: skip
+    audit = ["validate", "--model.adapter_path", str(tmp_path / "checkpoints" / "last-adapter")]
+    one = run(tmp_path, *audit)
+    two = run(tmp_path, *audit, "--trainer.devices", "2", "--trainer.strategy", "ddp")
     assert one["mia/reference_auroc"] != 0.5
     assert one["extraction/ngram_rate"] > 0
     assert two == pytest.approx(one, abs=1e-4)

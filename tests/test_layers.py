@@ -15,7 +15,7 @@ LAYERS = {
     2: ["functional", "scoring", "reference", "adapters", "data", "assets", "checkpoints"],
     3: ["metrics", "attacks", "extraction", "module", "data.datamodule", "data.__init__", "report.figures"],
     4: ["callbacks", "privacy", "report"],
-    5: ["cli"],
+    5: ["cli", "parsing"],
 }
 # Beside the layers: callbacks see a module only through `types.MemorizationModule`.
 NEVER = [("callbacks", "module"), ("callbacks", "data.datamodule")]

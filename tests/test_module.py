@@ -84,7 +84,7 @@ def test_initialisations_that_rewrite_the_base_get_a_copy(module, init):
     model = module(adapter=LoRA(rank=4, targets=["v"], init=init))
     model.configure_model()
     assert model._reference_scorer is not None
-    with pytest.raises(ModelError, match="set model.reference.kind to copy"):
+    with pytest.raises(ModelError, match=r"set model\.reference\.kind to copy"):
         module(adapter=LoRA(rank=4, targets=["v"], init=init), reference=Reference("adapter_off")).configure_model()
 
 

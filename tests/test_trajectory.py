@@ -25,7 +25,7 @@ def all_callbacks(folder):
         Perplexity(),
         MembershipInference(),
         Extraction(n_members=6, n_heldout=6),
-        Extraction(n_members=4, n_heldout=4, sampling=Sampling(temperature=0.8, top_k=5)),
+        Extraction(n_members=4, n_heldout=4, sampling=Sampling(temperature=0.8, top_k=5), group="sampled"),
         PerplexityDropWarning(),
         Stopwatch(),
         EpochTable(),

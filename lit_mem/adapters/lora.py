@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import nn
@@ -76,12 +75,15 @@ class LoRA(Adapter):
         """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
         from peft import LoraConfig, get_peft_model
 
+        targets = self._resolved_targets(base)
+        transposed = linear_layers(base)
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
-            target_modules=self._resolved_targets(base),
+            target_modules=targets,
+            fan_in_fan_out=all(transposed[name] for name in targets),
             layers_to_transform=self._checked_layers(base),
             init_lora_weights=True if self.init == "default" else self.init,
             use_rslora=self.rslora,
@@ -90,10 +92,10 @@ class LoRA(Adapter):
         )
         return cast("nn.Module", get_peft_model(base, config))
 
-    def _resolved_targets(self, base: nn.Module) -> list[str] | str:
+    def _resolved_targets(self, base: nn.Module) -> list[str]:
+        linear = linear_layers(base)
         if self.targets == ["all-linear"]:
-            return "all-linear"
-        linear = linear_names(base)
+            return sorted(linear)
         resolved = [SHORT_NAMES.get(name, name) for name in self.targets]
         for asked, name in zip(self.targets, resolved, strict=True):
             if name not in linear:
@@ -116,12 +118,15 @@ class LoRA(Adapter):
         return self.layers
 
 
-def linear_names(model: Any) -> set[str]:
-    """Last part of the name of every linear layer that stands in more than one place, the head left out."""
+def linear_layers(model: Any) -> dict[str, bool]:
+    """Names of the linear layers (their last part), the output layer left out.
+
+    Returns:
+        For each name whether its weight is stored transposed, as GPT-2's is.
+    """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    names = Counter(
-        name.rpartition(".")[2]
+    return {
+        name.rpartition(".")[2]: type(module).__name__ == "Conv1D"
         for name, module in model.named_modules()
         if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-    )
-    return set(names)
+    }

@@ -137,11 +137,7 @@ def case_reports(seed: int = 0, sizes: Mapping[str, int] = SPLIT_SIZES) -> dict[
                     continue
                 seen.add(text)
                 group = f"patient-{patient.record}"
-                rows.append(
-                    Row(
-                        id="", group=group, text=text, spans=spans, sex=patient.sex, age=patient.age
-                    )
-                )
+                rows.append(Row(id="", group=group, text=text, spans=spans, sex=patient.sex, age=patient.age))
         rng.shuffle(rows)
         splits[split] = [Row({**row, "id": f"{split}-{i:04d}"}) for i, row in enumerate(rows)]
     return splits

@@ -55,11 +55,7 @@ def _drug_classes(starred: bool) -> tuple[words.DrugClass, ...]:
     """All drug classes, with the starred drugs or without them."""
     return tuple(
         words.DrugClass(
-            tuple(
-                (name.lstrip("*"), doses)
-                for name, doses in group.drugs
-                if starred or not name.startswith("*")
-            ),
+            tuple((name.lstrip("*"), doses) for name, doses in group.drugs if starred or not name.startswith("*")),
             group.indications,
         )
         for group in words.DRUG_CLASSES

@@ -75,7 +75,4 @@ def expand(pieces: tuple[str | Choice, ...], dice: Dice) -> str:
     >>> expand(parse("x[y]"), Dice(random.Random(0)))
     'xy'
     """
-    return "".join(
-        piece if isinstance(piece, str) else expand(dice.pick(piece.options), dice)
-        for piece in pieces
-    )
+    return "".join(piece if isinstance(piece, str) else expand(dice.pick(piece.options), dice) for piece in pieces)

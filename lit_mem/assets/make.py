@@ -89,9 +89,7 @@ def write_model(out: Path, seed: int, steps: int | None) -> dict[str, Any]:
         "perplexity": {
             "pretraining_heldout": pretrain.perplexity(stored, held_out),
             # No model does better on average than the draws behind the texts allow.
-            "pretraining_heldout_entropy_bound": math.exp(
-                sum(text.nats for text in evaluation) / n_predicted
-            ),
+            "pretraining_heldout_entropy_bound": math.exp(sum(text.nats for text in evaluation) / n_predicted),
             **{
                 f"case_reports_{split}": pretrain.perplexity(
                     stored, pretrain.encode(reloaded, [row["text"] for row in rows])

@@ -138,9 +138,7 @@ def pad_right(examples: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return ids, ids.masked_fill(~real, -100)
 
 
-def batches(
-    examples: Sequence[Sequence[int]], batch_size: int, rng: random.Random
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(examples: Sequence[Sequence[int]], batch_size: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
     """Deal shuffled batches without end, each of texts of about one length.
 
     Raises:
@@ -159,9 +157,7 @@ def batches(
             yield pad_right([examples[i] for i in batch])
 
 
-def pretrain(
-    examples: Sequence[Sequence[int]], schedule: Schedule, seed: int
-) -> tuple[LlamaForCausalLM, list[float]]:
+def pretrain(examples: Sequence[Sequence[int]], schedule: Schedule, seed: int) -> tuple[LlamaForCausalLM, list[float]]:
     """Pretrain a new tiny LLaMA.
 
     Args:
@@ -202,9 +198,7 @@ def pretrain(
 
 
 @torch.no_grad()
-def perplexity(
-    model: torch.nn.Module, examples: Sequence[Sequence[int]], batch_size: int = 50
-) -> float:
+def perplexity(model: torch.nn.Module, examples: Sequence[Sequence[int]], batch_size: int = 50) -> float:
     """Token-weighted perplexity, exp(nats / tokens); `<s>` is given, `</s>` counts.
 
     Raises:

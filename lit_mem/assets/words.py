@@ -84,16 +84,13 @@ class DrugClass(NamedTuple):
 def _drug_class(drugs: str, indications: str) -> DrugClass:
     """Read `name:dose,dose` items; doses are in mg."""
     pairs = (item.split(":") for item in drugs.split())
-    parsed = tuple(
-        (name, tuple(f"{dose} mg" for dose in doses.split(","))) for name, doses in pairs
-    )
+    parsed = tuple((name, tuple(f"{dose} mg" for dose in doses.split(","))) for name, doses in pairs)
     return DrugClass(parsed, tuple(indications.split("; ")))
 
 
 DRUG_CLASSES: Final = (
     _drug_class(
-        "amiodarone:200,400 flecainide:50,100 sotalol:80,160 digoxin:0.125,0.25 "
-        "diltiazem:120,240 *dronedarone:400",
+        "amiodarone:200,400 flecainide:50,100 sotalol:80,160 digoxin:0.125,0.25 diltiazem:120,240 *dronedarone:400",
         "atrial fibrillation; atrial flutter; ventricular tachycardia; heart failure",
     ),
     _drug_class(
@@ -102,8 +99,7 @@ DRUG_CLASSES: Final = (
         "hypertension; nephrotic syndrome; angina pectoris; left ventricular dysfunction",
     ),
     _drug_class(
-        "warfarin:3,5 apixaban:2.5,5 rivaroxaban:15,20 clopidogrel:75 ticlopidine:250 "
-        "*edoxaban:30,60",
+        "warfarin:3,5 apixaban:2.5,5 rivaroxaban:15,20 clopidogrel:75 ticlopidine:250 *edoxaban:30,60",
         "deep vein thrombosis; pulmonary embolism; coronary stenting; ischemic stroke",
     ),
     _drug_class(
@@ -111,8 +107,7 @@ DRUG_CLASSES: Final = (
         "hypercholesterolemia; mixed dyslipidemia; familial hyperlipidemia",
     ),
     _drug_class(
-        "metformin:500,850 glipizide:5,10 pioglitazone:15,30 sitagliptin:50,100 acarbose:50 "
-        "*dapagliflozin:5,10",
+        "metformin:500,850 glipizide:5,10 pioglitazone:15,30 sitagliptin:50,100 acarbose:50 *dapagliflozin:5,10",
         "type 2 diabetes; gestational diabetes; impaired glucose tolerance",
     ),
     _drug_class(
@@ -140,8 +135,7 @@ DRUG_CLASSES: Final = (
     _drug_class(
         "fluconazole:100,200 voriconazole:200 acyclovir:400,800 ganciclovir:250,500 "
         "efavirenz:600 *posaconazole:300 *raltegravir:400",
-        "invasive aspergillosis; herpes zoster; cytomegalovirus retinitis; HIV infection; "
-        "oral candidiasis",
+        "invasive aspergillosis; herpes zoster; cytomegalovirus retinitis; HIV infection; oral candidiasis",
     ),
     _drug_class(
         "methotrexate:7.5,15 cisplatin:75,100 paclitaxel:135,175 imatinib:400,600 "
@@ -161,13 +155,11 @@ DRUG_CLASSES: Final = (
         "osteoarthritis; acute gout; ankylosing spondylitis; low back pain; tendinitis",
     ),
     _drug_class(
-        "morphine:10,30 tramadol:50,100 oxycodone:5,20 methadone:5,10 gabapentin:300,600 "
-        "*tapentadol:50,100",
+        "morphine:10,30 tramadol:50,100 oxycodone:5,20 methadone:5,10 gabapentin:300,600 *tapentadol:50,100",
         "postoperative pain; cancer pain; opioid dependence; postherpetic neuralgia",
     ),
     _drug_class(
-        "omeprazole:20,40 ranitidine:150,300 metoclopramide:10 loperamide:2,4 domperidone:10,20 "
-        "*esomeprazole:20,40",
+        "omeprazole:20,40 ranitidine:150,300 metoclopramide:10 loperamide:2,4 domperidone:10,20 *esomeprazole:20,40",
         "gastric ulcer; reflux esophagitis; diabetic gastroparesis; chronic diarrhea",
     ),
     _drug_class(
@@ -180,8 +172,7 @@ DRUG_CLASSES: Final = (
         "chronic bronchitis; bronchial asthma; allergic rhinitis; pulmonary hypertension",
     ),
     _drug_class(
-        "levodopa:100,250 ropinirole:1,4 donepezil:5,10 memantine:10,20 baclofen:10,20 "
-        "*rasagiline:1 *tizanidine:2,4",
+        "levodopa:100,250 ropinirole:1,4 donepezil:5,10 memantine:10,20 baclofen:10,20 *rasagiline:1 *tizanidine:2,4",
         "Parkinson disease; Alzheimer dementia; restless legs syndrome; spasticity",
     ),
     _drug_class(

@@ -45,6 +45,18 @@ class Measure(Callback, ABC):
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """The pass's figures by name; computed on every rank. A figure that cannot be measured is left out."""
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a second callback that would log under the same names.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(other, Measure) and other is not self:
+                shared = sorted(set(self.metric_names()) & set(other.metric_names()))
+                if shared:
+                    raise ConfigError(f"{type(self).__name__} and {type(other).__name__} both log {shared[0]!r}")
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start over."""
         self.begin()

@@ -62,6 +62,7 @@ class Extraction(Measure):
         every_n_validations: generate only in every n-th validation (and in the one before training).
         token_budget: most tokens in a decoding batch; lower it if generation runs out of memory.
         seed: chooses the texts asked.
+        group: first part of the logged names; each of several such callbacks in one run needs its own.
     """
 
     def __init__(
@@ -75,11 +76,18 @@ class Extraction(Measure):
         every_n_validations: int = 1,
         token_budget: int = 4096,
         seed: int = 0,
+        group: str = "extraction",
     ) -> None:
         if prefix < 0 or (prefix >= 1 and prefix != int(prefix)):
             raise ConfigError(f"Extraction.prefix is {prefix}; expected a share below 1 or a whole number of tokens")
-        if every_n_validations < 1:
-            raise ConfigError(f"Extraction.every_n_validations is {every_n_validations}; expected 1 or more")
+        for option, value, least in (
+            ("every_n_validations", every_n_validations, 1),
+            ("token_budget", token_budget, 1),
+            ("n_members", n_members, 0),
+            ("n_heldout", n_heldout, 0),
+        ):
+            if value is not None and value < least:
+                raise ConfigError(f"Extraction.{option} is {value}; expected {least} or more")
         if sampling is not None:
             sampling.check("Extraction.sampling")
         if measures is not None and not measures:
@@ -91,6 +99,7 @@ class Extraction(Measure):
         )
         self.base, self.sampling = base, sampling
         self.every_n_validations, self.token_budget, self.seed = every_n_validations, token_budget, seed
+        self.group = group
         self._seen: dict[int, _Candidate] = {}
         self._skipped: set[int] = set()
         self._told_of_skipped = False
@@ -103,10 +112,13 @@ class Extraction(Measure):
     def _columns(self) -> list[str]:
         return [name + who for name in self.measures for who in (("", "_base") if self.base else ("",))]
 
+    def _time_name(self) -> str:
+        return "time/generation" + ("" if self.group == "extraction" else f"_{self.group}")
+
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
-        names = [f"extraction/{c}{part}" for c in self._columns() for part in ("", "_heldout")]
-        return [*names, "extraction/generated_perplexity", "time/generation"]
+        names = [f"{self.group}/{c}{part}" for c in self._columns() for part in ("", "_heldout")]
+        return [*names, f"{self.group}/generated_perplexity", self._time_name()]
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check that the module can be asked.
@@ -114,6 +126,7 @@ class Extraction(Measure):
         Raises:
             ConfigError: it has no tokenizer or reference to generate with.
         """
+        super().setup(trainer, pl_module, stage)
         if not all(hasattr(type(pl_module), name) for name in ("language_model", "reference_context", "tokenizer")):
             raise ConfigError(
                 f"Extraction generates, so {type(pl_module).__name__} must have tokenizer, language_model and "
@@ -160,7 +173,7 @@ class Extraction(Measure):
         with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
             self._ask_all(mine, pl_module)
         figures = self._means(self._answers.compute())
-        return figures | {"time/generation": time.perf_counter() - start}
+        return figures | {self._time_name(): time.perf_counter() - start}
 
     def _chosen(self, table: ScoreTable) -> list[int]:
         """Ids to ask, the same on every rank."""
@@ -251,9 +264,9 @@ class Extraction(Measure):
         for column in self._columns():
             for part, rows in (("", table.members()), ("_heldout", table.nonmembers())):
                 if len(rows):
-                    figures[f"extraction/{column}{part}"] = rows[column].mean().item()
+                    figures[f"{self.group}/{column}{part}"] = rows[column].mean().item()
         members = table.members()
         if tokens := members["n_tokens"].sum().item():
             loss = -members["logprob"].sum().item() / tokens
-            figures["extraction/generated_perplexity"] = math.exp(min(loss, 700))
+            figures[f"{self.group}/generated_perplexity"] = math.exp(min(loss, 700))
         return figures

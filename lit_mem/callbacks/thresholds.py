@@ -134,8 +134,9 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
         ConfigError: a name is unknown, and all callbacks are ones that say what they log.
     """
     known = logged_names(trainer)
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    foreign = [c for c in callbacks if type(c).__module__.partition(".")[0] not in ("lightning", "lit_mem")]
+    silent = [c for c in trainer.callbacks if not isinstance(c, Measure)]  # type: ignore[attr-defined]
+    others = [*silent, *([trainer.lightning_module] if trainer.lightning_module else [])]
+    foreign = any(type(other).__module__.partition(".")[0] not in ("lightning", "lit_mem") for other in others)
     for name in names:
         if name not in known and not foreign:
             close = difflib.get_close_matches(name, known, n=1)

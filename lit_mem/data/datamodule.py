@@ -70,6 +70,8 @@ class TextDataModule(pl.LightningDataModule):
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise ConfigError(f"data.{name} is {size}; expected 1 or more")
+        if seed < 0:
+            raise ConfigError(f"data.seed is {seed}; expected 0 or more")
         if max_length < 2:
             raise ConfigError(f"data.max_length is {max_length}; expected 2 or more: the first token is never scored")
         if not 0 < heldout_fraction < 1:
@@ -122,7 +124,10 @@ class TextDataModule(pl.LightningDataModule):
 
         train, heldout = corpus.train, corpus.heldout
         if heldout is None:
-            train, heldout = split_by_group(train, self.heldout_fraction, self.seed)
+            try:
+                train, heldout = split_by_group(train, self.heldout_fraction, self.seed)
+            except DataError as error:
+                raise DataError(f"{corpus.name} has no held-out set: {error}") from error
             log.info("%s has no held-out set: %d of its texts are held out, by group.", corpus.name, len(heldout))
         for name, size, rows in (("train_size", self.train_size, train), ("heldout_size", self.heldout_size, heldout)):
             if size is not None and size > len(rows):

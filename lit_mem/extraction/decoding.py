@@ -33,7 +33,9 @@ class Sampling:
             ConfigError: temperature or top_k is out of range.
         """
         if self.temperature <= 0:
-            raise ConfigError(f"{option}.temperature is {self.temperature}; expected above 0 (greedy: leave {option} out)")
+            raise ConfigError(
+                f"{option}.temperature is {self.temperature}; expected above 0 (greedy: leave {option} out)"
+            )
         if self.top_k is not None and self.top_k < 1:
             raise ConfigError(f"{option}.top_k is {self.top_k}; expected 1 or more")
 

@@ -27,10 +27,7 @@ SPLITS = ("train", "heldout", "test")
 @pytest.fixture(scope="module")
 def shipped() -> dict[str, list[dict[str, Any]]]:
     return {
-        split: [
-            json.loads(line)
-            for line in (path("case_reports") / f"{split}.jsonl").read_text("ascii").splitlines()
-        ]
+        split: [json.loads(line) for line in (path("case_reports") / f"{split}.jsonl").read_text("ascii").splitlines()]
         for split in SPLITS
     }
 
@@ -58,10 +55,7 @@ def test_rebuilding_gives_the_shipped_bytes(split):
 
 
 def test_another_seed_gives_another_corpus():
-    one, two = (
-        {row["text"] for row in corpus.case_reports(seed, {"train": 50})["train"]}
-        for seed in (0, 1)
-    )
+    one, two = ({row["text"] for row in corpus.case_reports(seed, {"train": 50})["train"]} for seed in (0, 1))
     assert not one & two
 
 
@@ -84,9 +78,7 @@ def test_splits_share_nobody_and_nothing(shipped, one, two):
     assert not {r["group"] for r in a} & {r["group"] for r in b}
     assert not set(texts_a) & set(texts_b)
     assert not records(texts_a) & records(texts_b)
-    names_a, names_b = (
-        set().union(*(names(r["text"], r["spans"]) for r in rows)) for rows in (a, b)
-    )
+    names_a, names_b = (set().union(*(names(r["text"], r["spans"]) for r in rows)) for rows in (a, b))
     assert not names_a & names_b
 
 
@@ -126,10 +118,7 @@ def test_spans_point_at_what_they_say(shipped):
 def test_secrets_stand_in_the_second_half_too(shipped):
     rows = list(itertools.chain(*shipped.values()))
     for kind in ("name", "record", "date"):
-        late = [
-            any(s["type"] == kind and 2 * s["start"] > len(row["text"]) for s in row["spans"])
-            for row in rows
-        ]
+        late = [any(s["type"] == kind and 2 * s["start"] > len(row["text"]) for s in row["spans"]) for row in rows]
         assert np.mean(late) > 0.2, kind
 
 

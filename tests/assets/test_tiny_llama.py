@@ -111,9 +111,7 @@ def test_any_text_survives_the_tokenizer(text):
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-@pytest.mark.parametrize(
-    "text", ["a , b . c ' d", "don 't", " two  spaces ", "Zo\u00eb 5\u00b5g\n"]
-)
+@pytest.mark.parametrize("text", ["a , b . c ' d", "don 't", " two  spaces ", "Zo\u00eb 5\u00b5g\n"])
 def test_no_space_is_cleaned_up(tokenizer, text):
     assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True) == text
 
@@ -151,9 +149,7 @@ def test_short_pretraining_is_deterministic_and_lowers_the_loss(tokenizer):
 def test_padding_changes_no_perplexity(model, tokenizer, heldout):
     examples = pretrain.encode(tokenizer, heldout[:20])
     one_by_one = pretrain.perplexity(model, examples, batch_size=1)
-    assert pretrain.perplexity(model, examples, batch_size=20) == pytest.approx(
-        one_by_one, rel=1e-5
-    )
+    assert pretrain.perplexity(model, examples, batch_size=20) == pytest.approx(one_by_one, rel=1e-5)
 
 
 def test_perplexity_of_nothing_is_refused(model):

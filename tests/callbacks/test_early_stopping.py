@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lit_mem.callbacks import MemorizationCheckpoint, MemorizationEarlyStopping
+from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, MemorizationEarlyStopping
 from lit_mem.callbacks.base import Measure
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import ConfigError
@@ -57,9 +57,6 @@ class Figures(Measure):
 
     def results(self, trainer, pl_module):
         return {} if trainer.sanity_checking else self.script[trainer.current_epoch]
-
-
-Figures.__module__ = "lit_mem.testing"  # known to say what it logs, as the package's own do
 
 
 def run(tmp_path, callbacks, epochs, losses=None, **kwargs):
@@ -122,10 +119,23 @@ def test_no_checkpoint_is_best_when_none_is_under_the_thresholds(tmp_path, capsy
     assert (tmp_path / "last.ckpt").exists()
 
 
-def test_a_misspelt_name_is_refused_before_training_with_the_names_there_are(tmp_path):
+def test_a_misspelt_name_is_refused_before_training_with_the_names_there_are(module, data, trainer):
     stop = MemorizationEarlyStopping(["mia/los_auroc > 0.6"])
-    with pytest.raises(ConfigError, match=r"did you mean 'mia/loss_auroc'\?.*Logged are: mia/loss_auroc, "):
+    model = module()
+    with pytest.raises(ConfigError, match=r"did you mean 'mia/loss_auroc'\?.*Logged are: .*mia/loss_auroc, "):
+        trainer([MembershipInference(), stop]).fit(model, data())
+    assert model._model is None  # refused before the model was even loaded
+
+
+def test_a_name_that_the_users_own_code_may_log_is_refused_when_it_is_not_there(tmp_path):
+    stop = MemorizationEarlyStopping(["mine/accuracy > 0.6"])
+    with pytest.raises(ConfigError, match="'mine/accuracy' was not logged; logged are mia/loss_auroc, "):
         run(tmp_path, [Figures(auroc(0.5)), stop], 1)
+
+
+def test_two_measures_that_log_the_same_names_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="both log 'mia/loss_auroc'"):
+        run(tmp_path, [Figures(auroc(0.5)), Figures(auroc(0.5))], 1)
 
 
 def test_a_name_that_is_known_but_not_measured_this_time_passes_nothing(tmp_path):

@@ -97,7 +97,7 @@ def test_extraction_is_that_of_plain_generation(tuned, base, tokenizer):
 def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
     model, corpus, logged = tuned
     callback = Extraction(n_members=None, n_heldout=0, base=False)
-    callback.setup(None, model, "validate")
+    callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
     asked = callback._ask_tuned(callback._seen, model.language_model)
@@ -116,7 +116,7 @@ def test_some_answers_come_from_the_scoring_pass_alone(tuned):
     """The shortcut is taken: on a model that has memorized, decoding starts well after the prefix."""
     model, corpus, _ = tuned
     callback = Extraction(base=False)
-    callback.setup(None, model, "validate")
+    callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
     known = [callback._known_length(candidate) for candidate in callback._seen.values()]
@@ -198,7 +198,11 @@ def test_seconds_add_up(module, data, trainer):
 
 @pytest.mark.parametrize(
     ("members", "heldout", "warned"),
-    [([5.0, 4.0, 3.5], [6.0] * 3, False), ([5.0, 3.0, 2.9], [6.0, 6.3, 6.3], True), ([5.0, 6.0, 7.0], [6.0] * 3, False)],
+    [
+        ([5.0, 4.0, 3.5], [6.0] * 3, False),
+        ([5.0, 3.0, 2.9], [6.0, 6.3, 6.3], True),
+        ([5.0, 6.0, 7.0], [6.0] * 3, False),
+    ],
 )
 def test_a_sudden_fall_of_perplexity_is_told(members, heldout, warned, caplog):
     class State:

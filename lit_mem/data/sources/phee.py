@@ -17,7 +17,9 @@ from lit_mem.errors import DataError
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_URL = "https://raw.githubusercontent.com/ZhaoyueSun/PHEE/12e9311e89c3d1d2db16a1a9fc93edf83ec2d9d8/data/json/{split}.json"
+_URL = (
+    "https://raw.githubusercontent.com/ZhaoyueSun/PHEE/12e9311e89c3d1d2db16a1a9fc93edf83ec2d9d8/data/json/{split}.json"
+)
 _SHA256 = {
     "train": "a2d6cbdae3d95cb3a7e13439164c002041061f6f9823608af483c82d17a31f2b",
     "dev": "e1e24c0dfbe6f624e590a26d294f3082d0142ffc28b9da56761f1dd45e96aa53",
