@@ -123,8 +123,9 @@ class CausalLM(pl.LightningModule):
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
         log.info(
-            "Model %s: %s parameters, %s trained (%.2f %%); reference: %s.",
-            self.model_id, f"{total:,}", f"{trained:,}", 100 * trained / total, self._reference_name(),
+            "Model %s%s: %s parameters, %s trained (%.2f %%); reference: %s.",
+            self.model_id, f" with the adapter {self.adapter_path}" if self.adapter_path else "",
+            f"{total:,}", f"{trained:,}", 100 * trained / total, self._reference_name(),
         )  # fmt: skip
 
     def _load(self, model_id: str, revision: str | None) -> Any:

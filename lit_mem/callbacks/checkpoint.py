@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem.callbacks.base import latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
-from lit_mem.callbacks.thresholds import Limits, read
+from lit_mem.callbacks.thresholds import Limits, logged_names, read
 
 log = logging.getLogger(__name__)
 
@@ -92,17 +94,18 @@ class MemorizationCheckpoint(ModelCheckpoint):
             return
         assert self.dirpath is not None
         name = type(self).__name__
-        value = trainer.callback_metrics.get(str(self.monitor))
-        read(str(self.monitor), latest_figures(trainer), name)
+        figures, monitor = latest_figures(trainer), str(self.monitor)
+        # A figure that is measured only now and then makes no checkpoint the best when it is not.
+        value = figures.get(monitor) if monitor in logged_names(trainer) else read(monitor, figures, name)
         under = not any(limits.passed(trainer, name) for limits in self.limits or [])
         under = trainer.strategy.reduce_boolean_decision(under, all=True)
         kept = ["last"]
         if under:
             kept.append("safe")
             self.safe_model_path = self._path("safe")
-            if self._is_best(trainer, value):
+            if value is not None and self._is_best(trainer, value):
                 kept.append("best")
-                self.best_model_path, self.best_model_score = self._path("best"), value
+                self.best_model_path, self.best_model_score = self._path("best"), torch.tensor(value, dtype=torch.float64)
         self.last_model_path = self._path("last")
         for which in kept:
             self.epochs[which] = trainer.current_epoch + 1
@@ -112,9 +115,9 @@ class MemorizationCheckpoint(ModelCheckpoint):
                 self._keep(which, pl_module)
         trainer.strategy.barrier("MemorizationCheckpoint")
 
-    def _is_best(self, trainer: pl.Trainer, value: Any) -> bool:
-        best = self.best_model_score
-        better = best is None or bool(value < best if self.mode == "min" else value > best)
+    def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
+        best = None if self.best_model_score is None else float(self.best_model_score)
+        better = math.isfinite(value) and (best is None or (value < best if self.mode == "min" else value > best))
         return bool(trainer.strategy.reduce_boolean_decision(better))
 
     def _path(self, which: str) -> str:

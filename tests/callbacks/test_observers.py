@@ -18,7 +18,7 @@ from lit_mem.callbacks import (
     PerplexityDropWarning,
     Stopwatch,
 )
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, MetricError
 from lit_mem.extraction.decoding import Sampling
 
 
@@ -171,6 +171,30 @@ def test_a_module_that_returns_something_else_is_told_so(module, data, trainer):
     model.validation_step = lambda batch, batch_idx, dataloader_idx=0: torch.zeros(())
     with pytest.raises(ConfigError, match="reads the TokenScores that validation_step returns"):
         trainer([Perplexity()]).validate(model, data(), verbose=False)
+
+
+def test_a_loss_that_is_not_a_number_is_told_with_the_example(module, data, trainer):
+    model = module()
+    score = model.score
+
+    def broken(batch):
+        scores = score(batch)
+        scores.logprob[0, 1] = math.nan
+        return scores
+
+    model.score = broken
+    with pytest.raises(MetricError, match=r"attack 'loss' gave nan for example \d+ \(\d+ such\)"):
+        trainer([MembershipInference()]).validate(model, data(), verbose=False)
+
+
+def test_one_set_alone_gives_no_attack_figures_and_says_so(module, data, trainer, caplog):
+    logging.getLogger("lit_mem").propagate = True
+    t = trainer([MembershipInference()], limit_val_batches=1)
+    corpus = data()
+    corpus.val_dataloader = lambda: corpus._scoring_loader(corpus.heldout)
+    t.validate(module(), corpus, verbose=False)
+    assert not any(name.startswith("mia/") for name in t.callback_metrics)
+    assert "No membership inference: 0 members" in caplog.text
 
 
 def test_the_table_shows_a_row_before_training_and_one_an_epoch(module, data, trainer, capsys):
