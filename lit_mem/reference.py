@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_mem.scoring import scored_positions
 from lit_mem.types import Batch, TokenScores
 
 
@@ -30,8 +31,8 @@ class Reference:
 class ReferenceCache:
     """Reference scores by example, so that the frozen model never scores one twice.
 
-    The key is the example's id together with its tokens and labels, so that other data under the same ids can
-    never be answered from the cache.
+    The key is the example's id together with its tokens and which of them are scored, so that other data under the
+    same ids can never be answered from the cache.
     """
 
     def __init__(self) -> None:
@@ -62,12 +63,12 @@ class ReferenceCache:
 
     @staticmethod
     def _keys(batch: Batch) -> list[tuple[int, bytes]]:
-        ids, labels = batch["input_ids"].cpu(), batch["labels"].cpu()
+        ids, scored = batch["input_ids"].cpu(), scored_positions(batch).cpu()
         keys = []
-        for example_id, row, label in zip(batch["example_id"].tolist(), ids, labels, strict=True):
-            # Padding is not part of an example: its width depends on the batch.
-            length = int((label != -100).nonzero().max()) + 1 if (label != -100).any() else 0
-            content = torch.stack([row[:length], label[:length]]).numpy().tobytes()
+        for example_id, row, mask in zip(batch["example_id"].tolist(), ids, scored, strict=True):
+            # What follows the last scored token changes no score, and padding depends on the batch.
+            length = int(mask.nonzero().max()) + 1 if mask.any() else 0
+            content = torch.stack([row[:length], mask[:length].long()]).numpy().tobytes()
             keys.append((example_id, hashlib.blake2b(content, digest_size=16).digest()))
         return keys
 

@@ -13,11 +13,17 @@ from lit_mem.guards import evaluation_mode
 from lit_mem.types import IGNORED, Batch, TokenScores
 
 
-def scored_positions(labels: Tensor) -> Tensor:
-    """(B, T) bool: where a token is scored. Position 0 never is, as nothing precedes it."""
+def trained_positions(labels: Tensor) -> Tensor:
+    """(B, T) bool: where a token is trained on. Position 0 never is, as nothing precedes it."""
     mask = labels != IGNORED
     mask[:, 0] = False
     return mask
+
+
+def scored_positions(batch: Batch) -> Tensor:
+    """(B, T) bool: where a token is scored."""
+    mask = trained_positions(batch["labels"])
+    return mask & batch["scored"] if "scored" in batch else mask
 
 
 def _head_and_backbone(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
@@ -91,7 +97,7 @@ class TokenScorer:
         The same number as `model(**batch).loss`: the mean is over all tokens of the batch, not over examples.
         A batch without a labelled token gives 0 (and zero gradients) rather than NaN.
         """
-        mask = scored_positions(batch["labels"])
+        mask = trained_positions(batch["labels"])
         # In one chunk: backward would keep the logits of all chunks anyway.
         total = sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self._chunks(batch, mask, 2**31))
         return total / mask.sum().clamp(min=1)
@@ -99,7 +105,7 @@ class TokenScorer:
     @torch.no_grad()
     def __call__(self, batch: Batch) -> TokenScores:
         """One forward pass. The model must be in eval mode, or dropout noise is scored too."""
-        mask = scored_positions(batch["labels"])
+        mask = scored_positions(batch)
         logprob = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         hit = torch.zeros_like(mask)
         values, hits = [], []

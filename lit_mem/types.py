@@ -7,7 +7,7 @@ in a whole set.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -22,14 +22,18 @@ class Batch(TypedDict):
 
     Keys:
         input_ids: (B, T) int64, padded on the right.
-        labels: (B, T) int64, `input_ids` where the token is trained on and scored, `IGNORED` elsewhere
-            (padding, prompts, the first token, which nothing precedes).
+        labels: (B, T) int64, `input_ids` where the token is trained on, `IGNORED` elsewhere (padding, prompts,
+            the first token, which nothing precedes).
+        scored: (B, T) bool, the tokens that measures read: those trained on, but for an end-of-text token that was
+            appended. That token is no part of the text, and what an un-tuned model thinks of it would only add noise
+            to every comparison with the reference. Where this key is absent, all labels are scored.
         example_id: (B,) int64, unique over members and non-members together.
         member: (B,) bool, True where the example is in the fine-tuning set.
     """
 
     input_ids: Tensor
     labels: Tensor
+    scored: NotRequired[Tensor]
     example_id: Tensor
     member: Tensor
 

@@ -19,7 +19,7 @@ from transformers import (
 from lit_mem.adapters.loading import load_base
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded, collate
-from lit_mem.scoring import TokenScorer, scored_positions
+from lit_mem.scoring import TokenScorer, trained_positions
 
 SMALL = {
     "vocab_size": 97,
@@ -159,7 +159,7 @@ def test_position_zero_is_never_scored(base, examples):
     labelled[:, 0] = batch["input_ids"][:, 0]
     scores = TokenScorer(base)({**batch, "labels": labelled})
     assert torch.equal(scores.logprob, TokenScorer(base)(batch).logprob)
-    assert not scored_positions(labelled)[:, 0].any()
+    assert not trained_positions(labelled)[:, 0].any()
     assert (labelled[:, 0] != -100).all(), "the labels of the batch must not be written to"
 
 

@@ -105,7 +105,8 @@ class MemorizationCheckpoint(ModelCheckpoint):
             self.safe_model_path = self._path("safe")
             if value is not None and self._is_best(trainer, value):
                 kept.append("best")
-                self.best_model_path, self.best_model_score = self._path("best"), torch.tensor(value, dtype=torch.float64)
+                self.best_model_path = self._path("best")
+                self.best_model_score = torch.tensor(value, dtype=torch.float64)
         self.last_model_path = self._path("last")
         for which in kept:
             self.epochs[which] = trainer.current_epoch + 1
@@ -117,7 +118,8 @@ class MemorizationCheckpoint(ModelCheckpoint):
 
     def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
         best = None if self.best_model_score is None else float(self.best_model_score)
-        better = math.isfinite(value) and (best is None or (value < best if self.mode == "min" else value > best))
+        beats = best is None or (value < best if self.mode == "min" else value > best)
+        better = math.isfinite(value) and beats
         return bool(trainer.strategy.reduce_boolean_decision(better))
 
     def _path(self, which: str) -> str:

@@ -22,7 +22,7 @@ from lit_mem.extraction.ngram import NgramRate
 from lit_mem.extraction.prompts import Prompt, cut_prompt
 from lit_mem.guards import evaluation_mode
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
-from lit_mem.types import Batch, MemorizationModule, TokenScores
+from lit_mem.types import IGNORED, Batch, MemorizationModule, TokenScores
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +143,8 @@ class Extraction(Measure):
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Keep what may be asked later."""
-        ids, labels = batch["input_ids"].cpu(), batch["labels"].cpu()
+        ids, mask = batch["input_ids"].cpu(), scores.mask.cpu()
+        labels = ids.masked_fill(~mask, IGNORED)
         hit, logprob = scores.hit.cpu(), scores.logprob.cpu()
         kept = torch.zeros(len(ids), dtype=torch.bool)
         for row, example_id in enumerate(batch["example_id"].tolist()):

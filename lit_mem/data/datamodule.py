@@ -31,7 +31,8 @@ class TextDataModule(pl.LightningDataModule):
         source: where the texts come from.
         batch_size: training examples a step on each device.
         max_length: longest example in tokens; the rest is cut, and counted in the log.
-        add_eos: end each example with the tokenizer's end-of-text token.
+        add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop; that token
+            is trained on but not scored.
         train_size: train on a random subset of this many rows; None: all.
         heldout_size: hold out a random subset of this many rows; None: all.
         members_size: score a random subset of this many members; None: as many as are held out.

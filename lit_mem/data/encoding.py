@@ -26,12 +26,22 @@ class Encoded:
         labels: (T,) int64, `IGNORED` on the first token and on the prompt.
         example_id: unique over the sets that are compared.
         member: whether it is in the fine-tuning set.
+        appended: number of tokens at the end that are not of the text: trained on, not scored.
     """
 
     input_ids: Tensor
     labels: Tensor
     example_id: int
     member: bool
+    appended: int = 0
+
+    @property
+    def scored(self) -> Tensor:
+        """(T,) bool, which tokens measures read."""
+        scored = self.labels != IGNORED
+        scored[0] = False
+        scored[len(scored) - self.appended :] = False
+        return scored
 
 
 class Encoder:
@@ -79,12 +89,14 @@ class Encoder:
             labels = input_ids.clone()
             labels[~torch.tensor(trained[: self.max_length])] = IGNORED
             labels[0] = IGNORED
-            if (labels == IGNORED).all():
+            appended = len(self.eos) if len(whole) <= self.max_length else 0
+            example = Encoded(input_ids, labels, first_id + i, member, appended)
+            if not example.scored.any():
                 raise DataError(
-                    f"{origins[i]}: no token to train on is left (prompt and completion are {len(whole)} tokens, "
-                    f"data.max_length is {self.max_length}); shorten the prompt or raise data.max_length"
+                    f"{origins[i]}: no token to train on and score is left: prompt and completion are "
+                    f"{len(ids)} tokens, data.max_length is {self.max_length}, and the first token is never scored"
                 )
-            examples.append(Encoded(input_ids, labels, first_id + i, member))
+            examples.append(example)
         if cut:
             log.warning(
                 "%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(texts), name, self.max_length
@@ -100,12 +112,15 @@ def collate(examples: Sequence[Encoded]) -> Batch:
     width = max(len(e.input_ids) for e in examples)
     input_ids = torch.zeros((len(examples), width), dtype=torch.int64)
     labels = torch.full_like(input_ids, IGNORED)
+    scored = torch.zeros_like(input_ids, dtype=torch.bool)
     for row, example in enumerate(examples):
         input_ids[row, : len(example.input_ids)] = example.input_ids
         labels[row, : len(example.labels)] = example.labels
+        scored[row, : len(example.labels)] = example.scored
     return Batch(
         input_ids=input_ids,
         labels=labels,
+        scored=scored,
         example_id=torch.tensor([e.example_id for e in examples]),
         member=torch.tensor([e.member for e in examples]),
     )

@@ -33,9 +33,15 @@ def tuned(module, data, trainer):
     return model.eval(), corpus, {k: float(v) for k, v in t.callback_metrics.items()}
 
 
+def text_of(example, eos=2):
+    """The example's tokens without the end-of-text token that was appended: what is scored."""
+    return example.input_ids[:-1] if example.input_ids[-1] == eos else example.input_ids
+
+
 def nll(model, example):
+    ids = text_of(example)[None]
     with torch.no_grad():
-        out = model(input_ids=example.input_ids[None], labels=example.labels[None])
+        out = model(input_ids=ids, labels=ids)  # Hugging Face never scores the first token
     return out.loss.item(), out.logits
 
 
@@ -45,7 +51,7 @@ def test_perplexities_are_those_of_torchmetrics(tuned):
         metric = TorchmetricsPerplexity(ignore_index=-100)
         for example in examples:
             _, logits = nll(model.language_model, example)
-            metric.update(logits[:, :-1], example.labels[None, 1:])
+            metric.update(logits[:, :-1], text_of(example)[None, 1:])
         assert logged[name] == pytest.approx(metric.compute().item(), rel=1e-4)
     gap = math.log(logged["val/perplexity"] / logged["memorization/perplexity_members"])
     assert logged["memorization/perplexity_gap"] == pytest.approx(gap, abs=1e-5)
@@ -72,8 +78,7 @@ def test_extraction_is_that_of_plain_generation(tuned, base, tokenizer):
         for part, examples in (("", corpus.members), ("_heldout", corpus.heldout)):
             rates, exact = [], []
             for example in examples:
-                ids = example.input_ids
-                ids = ids[:-1] if ids[-1] == tokenizer.eos_token_id else ids
+                ids = text_of(example)
                 cut = 1 + (len(ids) - 1) // 2  # BOS is given and does not count
                 with torch.no_grad():
                     out = asked.generate(
