@@ -183,8 +183,7 @@ class CausalLM(pl.LightningModule):
         """Mean next-token loss of the batch in nats."""
         assert self._scorer is not None
         loss = self._scorer.loss(batch)
-        n_tokens = int((batch["labels"][:, 1:] != -100).sum())
-        self.log("train/loss", loss, on_step=True, prog_bar=True, batch_size=max(1, n_tokens))
+        self.log("train/loss", loss, on_step=True, prog_bar=True, batch_size=len(batch["input_ids"]))
         return loss
 
     def configure_optimizers(self) -> Any:

@@ -169,20 +169,24 @@ def test_the_printed_configuration_runs_as_it_is(capsys, monkeypatch, tmp_path):
 PHEE_ROW = '{"id": "%d_1", "context": "Rash number %d followed treatment with drug %d.", "is_mult_event": false, "annotations": [{"events": []}]}\n'  # noqa: E501
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-@pytest.mark.parametrize("variant", [None, "4bit", "multi_gpu"])
+CONFIGURATIONS = [(path, None) for path in sorted((ROOT / "configs").glob("*.yaml"))] + [
+    (ROOT / "configs" / "llama2_7b_phee.yaml", path) for path in sorted((ROOT / "configs" / "variants").glob("*.yaml"))
+]
+
+
+@pytest.mark.parametrize(
+    ("config", "variant"), CONFIGURATIONS, ids=["+".join(path.stem for path in pair if path) for pair in CONFIGURATIONS]
+)
 def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
     config, variant, tmp_path, monkeypatch, capsys
 ):
-    if variant is not None and "llama2" not in config.stem:
-        pytest.skip("the variants are of the LLaMA 2 configuration")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     arguments = ["fit", "--config", str(config)]
     if variant is not None:
-        arguments += ["--config", str(ROOT / "configs" / "variants" / f"{variant}.yaml")]
+        arguments += ["--config", str(variant)]
     substituted = ["--model.model_id", "asset:tiny_llama", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
-    if variant == "4bit":
+    if variant is not None and variant.stem == "4bit":
         substituted += ["--model.quantization", "none"]  # needs a GPU; refused in one line without (test_bad_input)
     if "phee" in config.stem:
         for number, split in enumerate(("train", "dev", "test")):

@@ -53,12 +53,14 @@ class Encoder:
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop.
 
     Raises:
-        DataError: `add_eos` with a tokenizer that has no such token.
+        DataError: `add_eos` with a tokenizer that has no such token, or a tokenizer without offsets.
     """
 
     def __init__(self, tokenizer: Any, max_length: int, add_eos: bool) -> None:
         if add_eos and tokenizer.eos_token_id is None:
             raise DataError("data.add_eos is true, but the tokenizer has no end-of-text token; set it to false")
+        if not getattr(tokenizer, "is_fast", False):
+            raise DataError("this tokenizer does not tell where its tokens stand in the text; a fast one is needed")
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.eos = [tokenizer.eos_token_id] if add_eos else []
