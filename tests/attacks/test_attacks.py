@@ -12,9 +12,9 @@ import lit_mem.attacks
 from lit_mem.adapters.base import adapter_off
 from lit_mem.adapters.loading import load_base
 from lit_mem.adapters.lora import LoRA
-from lit_mem.attacks import Attack, Loss, ReferenceRatio
+from lit_mem.attacks import Attack, Loss, MinK, ReferenceRatio
 from lit_mem.data.encoding import collate
-from lit_mem.errors import MetricError
+from lit_mem.errors import ConfigError, MetricError
 from lit_mem.scoring import TokenScorer
 from lit_mem.types import TokenScores
 
@@ -158,3 +158,36 @@ def test_reference_ratio_by_hand():
     assert ReferenceRatio()(scores).tolist() == [3.5 / 3]
     assert ReferenceRatio(normalize=False)(scores).tolist() == [3.5]
     assert Loss()(scores).tolist() == [-3.5 / 3]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.2, 0.29, 0.5, 1.0])
+def test_min_k_is_the_mean_of_the_lowest_tokens_one_example_at_a_time(share):
+    from fractions import Fraction
+
+    lengths = [1, 2, 4, 5, 9, 30, 100]
+    scores = made_up(lengths)
+    for row, n in enumerate(lengths):
+        k = max(1, int(Fraction(str(share)) * n))
+        lowest = sorted(scores.logprob[row, 1 : n + 1].double().tolist())[:k]
+        assert MinK(share)(scores)[row].item() == pytest.approx(sum(lowest) / k, abs=1e-12)
+
+
+def test_min_k_of_all_tokens_is_the_loss_attack():
+    scores = made_up([1, 5, 9, 30])
+    torch.testing.assert_close(MinK(1.0)(scores), Loss()(scores), rtol=0, atol=1e-12)
+
+
+def test_min_k_reads_the_models_own_log_probabilities(base, examples):
+    """Shi et al. by hand: log-softmax of the model's logits on one text at a time, no padding."""
+    scores = MinK(0.2)(TokenScorer(base)(collate(examples)))
+    for row, example in enumerate(examples):
+        with torch.no_grad():
+            logprob = base(input_ids=example.input_ids[None]).logits[0, :-1].double().log_softmax(-1)
+        mine = logprob.gather(1, example.input_ids[1:, None])[:, 0].sort().values
+        assert scores[row].item() == pytest.approx(mine[: max(1, len(mine) // 5)].mean().item(), abs=5e-5)
+
+
+@pytest.mark.parametrize("share", [0, -0.1, 1.5])
+def test_min_k_refuses_a_share_that_is_none(share):
+    with pytest.raises(ConfigError, match=r"MinK\.share is"):
+        MinK(share)
