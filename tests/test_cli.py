@@ -166,6 +166,33 @@ def test_the_printed_configuration_runs_as_it_is(capsys, monkeypatch, tmp_path):
     main(["fit", "--config", "again.yaml", *SMALL, "--trainer.fast_dev_run", "true"])
 
 
+OWN_MEASURES = """
+trainer:
+  callbacks:
+    - class_path: lit_mem.callbacks.MembershipInference
+      init_args:
+        attacks:
+          mine: {class_path: lit_mem.attacks.MinK, init_args: {share: 0.2}}
+    - class_path: lit_mem.callbacks.Extraction
+      init_args:
+        prefix: 8
+        measures:
+          run: {class_path: lit_mem.extraction.NgramRate}
+        sampling: {temperature: 0.8, top_k: 20}
+"""
+
+
+def test_attacks_and_measures_are_named_in_the_configuration(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    (tmp_path / "mine.yaml").write_text(OWN_MEASURES)
+    common = ["--config", str(QUICKSTART), "--config", "mine.yaml", *SMALL, "--data.check", "false"]
+    main(["validate", *common, "--trainer.logger", "false"])
+    figures = _figures(capsys.readouterr().out)
+    assert {"mia/mine_auroc", "extraction/run", "extraction/run_base_heldout"} <= figures.keys()
+    assert "mia/loss_auroc" not in figures
+
+
 PHEE_ROW = '{"id": "%d_1", "context": "Rash number %d followed treatment with drug %d.", "is_mult_event": false, "annotations": [{"events": []}]}\n'  # noqa: E501
 
 
