@@ -22,6 +22,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lit_mem.callbacks.base import callbacks_of
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.checkpoints import own_content
@@ -169,7 +170,7 @@ class MemorizationCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Refuse to watch what nothing logs; hand the hyper-parameters to the callback that logs them."""
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+        for callback in callbacks_of(self.trainer):
             monitor = getattr(callback, "monitor", None)
             if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor not in (None, "epoch", "step"):
                 check_names([monitor], self.trainer, type(callback).__name__)
@@ -190,7 +191,7 @@ class MemorizationCLI(LightningCLI):
             figures = self.trainer.callback_metrics
             width = max(map(len, figures), default=0)
             for name in sorted(figures):
-                print(f"{name.ljust(width)}  {float(figures[name]):.4f}")  # noqa: T201
+                print(f"{name.ljust(width)}  {float(figures[name]):.4f}")  # noqa: T201  (what the command is for)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # A checkpoint from a URL would be unpickled with code in it otherwise.
@@ -240,7 +241,7 @@ class _Console(logging.Handler):
     """Writes messages as they are to whatever standard error is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)  # noqa: T201
+        print(self.format(record), file=sys.stderr)  # noqa: T201  (the console handler itself)
 
 
 def _no_advertisement(record: logging.LogRecord) -> bool:

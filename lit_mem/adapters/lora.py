@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import nn
@@ -75,8 +76,8 @@ class LoRA(Adapter):
         """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
         from peft import LoraConfig, get_peft_model
 
-        targets = self._resolved_targets(base)
         transposed = linear_layers(base)
+        targets = self._resolved_targets(transposed)
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=self.rank,
@@ -92,8 +93,7 @@ class LoRA(Adapter):
         )
         return cast("nn.Module", get_peft_model(base, config))
 
-    def _resolved_targets(self, base: nn.Module) -> list[str]:
-        linear = linear_layers(base)
+    def _resolved_targets(self, linear: Collection[str]) -> list[str]:
         if self.targets == ["all-linear"]:
             return sorted(linear)
         resolved = [SHORT_NAMES.get(name, name) for name in self.targets]

@@ -51,11 +51,9 @@ class Measure(Callback, ABC):
         Raises:
             ConfigError: there is one.
         """
-        for other in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(other, Measure) and other is not self:
-                shared = sorted(set(self.metric_names()) & set(other.metric_names()))
-                if shared:
-                    raise ConfigError(f"{type(self).__name__} and {type(other).__name__} both log {shared[0]!r}")
+        for other in measures(trainer):
+            if other is not self and (shared := sorted(set(self.metric_names()) & set(other.metric_names()))):
+                raise ConfigError(f"{type(self).__name__} and {type(other).__name__} both log {shared[0]!r}")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start over."""
@@ -111,6 +109,18 @@ class Measure(Callback, ABC):
         self.on_validation_epoch_end(trainer, pl_module)
 
 
+def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
+    """The trainer's callbacks."""
+    # Lightning sets this attribute without declaring it.
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def measures(trainer: pl.Trainer) -> list[Measure]:
+    """Those of the trainer's callbacks that measure."""
+    return [callback for callback in callbacks_of(trainer) if isinstance(callback, Measure)]
+
+
 def latest_figures(trainer: pl.Trainer) -> dict[str, float]:
     """What the validation that just ended logged, by name.
 
@@ -118,11 +128,10 @@ def latest_figures(trainer: pl.Trainer) -> dict[str, float]:
     every n validations), and keeps it in float32, where 0.6 is above 0.6.
     """
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Measure):
-            for name in callback.metric_names():
-                figures.pop(name, None)
-            figures.update(callback.figures)
+    for measure in measures(trainer):
+        for name in measure.metric_names():
+            figures.pop(name, None)
+        figures.update(measure.figures)
     return figures
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_mem.callbacks.base import latest_figures
+from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
 from lit_mem.callbacks.thresholds import Limits, logged_names, read
 
@@ -81,10 +82,10 @@ class MemorizationCheckpoint(ModelCheckpoint):
             ConfigError: a threshold is on a figure that nothing logs.
         """
         super().setup(trainer, pl_module, stage)
-        if self.limits is None:
-            callbacks = trainer.callbacks  # type: ignore[attr-defined]
-            self.limits = [c.limits for c in callbacks if isinstance(c, MemorizationEarlyStopping)]
-        if stage == "fit":
+        if self.limits is None:  # those who own them have checked them
+            stops = [c for c in callbacks_of(trainer) if isinstance(c, MemorizationEarlyStopping)]
+            self.limits = [stop.limits for stop in stops]
+        elif stage == "fit":
             for limits in self.limits:
                 limits.check_names(trainer, type(self).__name__)
 
@@ -112,8 +113,9 @@ class MemorizationCheckpoint(ModelCheckpoint):
             self.epochs[which] = trainer.current_epoch + 1
         self._save_checkpoint(trainer, self.last_model_path)
         if trainer.is_global_zero:
-            for which in kept:
-                self._keep(which, pl_module)
+            self._export(pl_module)
+            for which in kept[1:]:
+                self._copy_last_to(which)
         trainer.strategy.barrier("MemorizationCheckpoint")
 
     def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
@@ -125,20 +127,26 @@ class MemorizationCheckpoint(ModelCheckpoint):
     def _path(self, which: str) -> str:
         return os.path.join(str(self.dirpath), f"{which}{self.FILE_EXTENSION}")
 
-    def _keep(self, which: str, module: pl.LightningModule) -> None:
-        """Copy the checkpoint just saved, and write the adapter beside it; each appears whole or not at all."""
-        if which != "last":
-            _replace(self._path("last"), self._path(which))
+    def _adapter(self, which: str) -> str:
+        return os.path.join(str(self.dirpath), f"{which}-adapter")
+
+    def _export(self, module: pl.LightningModule) -> None:
+        """Write the adapter beside the last checkpoint; it appears whole or not at all."""
         model: Any = getattr(module, "language_model", None)
-        if self.export and hasattr(model, "save_pretrained"):
-            folder = Path(str(self.dirpath)) / f"{which}-adapter"
-            fresh = folder.with_suffix(".partial")
-            shutil.rmtree(fresh, ignore_errors=True)
-            adapter = hasattr(model, "peft_config")
+        if not self.export or not hasattr(model, "save_pretrained"):
+            return
+        with tempfile.TemporaryDirectory(dir=self.dirpath, prefix=".export-") as folder:
+            fresh = os.path.join(folder, "adapter")
             # Otherwise peft asks the hub whether the vocabulary grew.
-            model.save_pretrained(fresh, **({"save_embedding_layers": False} if adapter else {}))
-            shutil.rmtree(folder, ignore_errors=True)
-            fresh.rename(folder)
+            model.save_pretrained(fresh, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
+            shutil.rmtree(self._adapter("last"), ignore_errors=True)
+            os.replace(fresh, self._adapter("last"))
+
+    def _copy_last_to(self, which: str) -> None:
+        """Keep the last checkpoint, and its adapter if there is one, under another name too."""
+        _replace(self._path("last"), self._path(which))
+        if self.export and os.path.isdir(self._adapter("last")):
+            _replace(self._adapter("last"), self._adapter(which))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where the checkpoints lie, and merge the best one if that was asked for."""
@@ -163,8 +171,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
         return [*lines, f"Last checkpoint, to resume from (epoch {self.epochs['last']}): {self.last_model_path}"]
 
     def _write_merged(self, module: Any) -> None:
-        folder = Path(str(self.dirpath))
-        adapter = folder / "best-adapter"
+        folder, adapter = Path(str(self.dirpath)), Path(self._adapter("best"))
         if not self.export or not hasattr(module, "merged") or not (adapter / "adapter_config.json").is_file():
             log.warning("Nothing to merge: there is no adapter folder beside the best checkpoint.")
             return
@@ -175,7 +182,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
 
 
 def _replace(source: str, target: str) -> None:
-    """Copy a checkpoint (a file, or a folder when it is sharded) over another."""
+    """Copy a checkpoint or an adapter (a file or a folder) over another."""
     fresh = f"{target}.partial"
     if os.path.isdir(source):
         shutil.rmtree(fresh, ignore_errors=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
-from lit_mem.callbacks.base import Measure, latest_figures
+from lit_mem.callbacks.base import Measure, callbacks_of, latest_figures, measures
 from lit_mem.errors import ConfigError
 
 _PATTERN = re.compile(r"^\s*(?P<name>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<limit>\S+)\s*$")
@@ -65,11 +65,7 @@ class Threshold:
 
 def logged_names(trainer: pl.Trainer) -> set[str]:
     """Every name that the trainer's measuring callbacks and module are known to log in validation."""
-    names = {"train/loss", "val/loss"}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Measure):
-            names.update(callback.metric_names())
-    return names
+    return {"train/loss", "val/loss"}.union(*(measure.metric_names() for measure in measures(trainer)))
 
 
 class Limits:
@@ -134,7 +130,7 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
         ConfigError: a name is unknown, and all callbacks are ones that say what they log.
     """
     known = logged_names(trainer)
-    silent = [c for c in trainer.callbacks if not isinstance(c, Measure)]  # type: ignore[attr-defined]
+    silent = [c for c in callbacks_of(trainer) if not isinstance(c, Measure)]
     others = [*silent, *([trainer.lightning_module] if trainer.lightning_module else [])]
     foreign = any(type(other).__module__.partition(".")[0] not in ("lightning", "lit_mem") for other in others)
     for name in names:
