@@ -218,7 +218,9 @@ def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _quieten() -> None:
     """Messages of this package to the console; of the libraries, only what a user can act on."""
-    rank = int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")))
+    # torchrun sets the first, Slurm the second, Lightning's own launcher only the third.
+    named = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    rank = int(next((value for value in named if value), "0"))
     logger = logging.getLogger("lit_mem")
     if not logger.handlers:
         logger.addHandler(_Console())

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -24,7 +24,10 @@ from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.metrics.examples import ExampleTable
 from lit_mem.reference import Reference, ReferenceCache
 from lit_mem.scoring import TokenScorer
-from lit_mem.types import Batch, TokenScores
+from lit_mem.types import Batch, Needs, TokenScores
+
+if TYPE_CHECKING:
+    from lit_mem.adapters.population import Population
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,7 @@ class CausalLM(pl.LightningModule):
         self.dtype_name, self.quantization, self.attention = dtype, quantization, attention
         self.gradient_checkpointing = gradient_checkpointing
         self.reference_cache = ReferenceCache()
+        self._populations: dict[tuple[str, ...], Population] = {}
         self.base_fingerprint: dict[str, str] = {}
         self._model: nn.Module | None = None
         self._scorer: TokenScorer | None = None
@@ -205,13 +209,19 @@ class CausalLM(pl.LightningModule):
 
     # -- scoring -------------------------------------------------------------------------------------------
 
-    def score(self, batch: Batch) -> TokenScores:
-        """Score a batch with the tuned model, and with the reference where a callback reads it."""
+    def score(self, batch: Batch, needs: Needs | None = None) -> TokenScores:
+        """Score a batch with the tuned model, and with the reference where a callback reads it.
+
+        Args:
+            batch: the examples.
+            needs: what is computed beside log-probabilities and hits; None: what the callbacks read.
+        """
         assert self._scorer is not None
-        scores = self._scorer(batch)
-        if not self._reference_is_read():
+        needs = self._needs() if needs is None else needs
+        scores = self._scorer(batch, needs)
+        if not needs.reference:
             return scores
-        return scores.with_reference(self.reference_cache.scores(batch, self._score_reference))
+        return scores.with_reference(*self.reference_cache.scores(batch, self._score_reference))
 
     def _score_reference(self, batch: Batch) -> TokenScores:
         with self.reference_context():
@@ -219,10 +229,26 @@ class CausalLM(pl.LightningModule):
             assert scorer is not None
             return scorer(batch)
 
-    def _reference_is_read(self) -> bool:
+    def _needs(self) -> Needs:
         if self._trainer is None:
-            return True
-        return any(getattr(callback, "needs_reference", False) for callback in self.trainer.callbacks)  # type: ignore[attr-defined]
+            return Needs(reference=True, moments=True)
+        needs = Needs()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            needs |= getattr(callback, "needs", Needs())
+        return needs
+
+    def population(self, references: Sequence[str]) -> Population:
+        """Further frozen models to compare with: adapters of the same base, or whole models; loaded once a list."""
+        from lit_mem.adapters.population import Population
+
+        def load(model_id: str | None) -> nn.Module:
+            base: nn.Module = self._load(model_id or self.model_id, None if model_id else self.revision)
+            return base.to(self.device)
+
+        key = tuple(references)
+        if key not in self._populations:
+            self._populations[key] = Population(references, load)
+        return self._populations[key]
 
     # Lightning hands whatever a step returns on to the callbacks; its annotation says tensors and mappings only.
     def validation_step(  # type: ignore[override]

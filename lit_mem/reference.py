@@ -36,14 +36,14 @@ class ReferenceCache:
     """
 
     def __init__(self) -> None:
-        self._rows: dict[tuple[int, bytes], Tensor] = {}
+        self._rows: dict[tuple[int, bytes], tuple[Tensor, Tensor]] = {}
         self.computed = 0
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def scores(self, batch: Batch, compute: Callable[[Batch], TokenScores]) -> Tensor:
-        """(B, T) float32 log-probabilities under the reference; 0 where nothing is scored.
+    def scores(self, batch: Batch, compute: Callable[[Batch], TokenScores]) -> tuple[Tensor, Tensor]:
+        """(B, T) float32 log-probabilities under the reference, and (B, T) bool greedy hits; 0 where nothing is scored.
 
         Args:
             batch: the examples.
@@ -55,11 +55,13 @@ class ReferenceCache:
             # rounding, so that an untrained adapter differs from its base by exactly nothing.
             fresh = compute(batch)
             self.computed += len(keys)
-            for key, row in zip(keys, fresh.logprob.cpu(), strict=True):
-                self._rows[key] = row
-        width = batch["input_ids"].shape[1]
-        rows = [_fitted(self._rows[key], width) for key in keys]
-        return torch.stack(rows).to(batch["input_ids"].device)
+            self._rows.update(zip(keys, zip(fresh.logprob.cpu(), fresh.hit.cpu(), strict=True), strict=True))
+        width, device = batch["input_ids"].shape[1], batch["input_ids"].device
+        logprob, hit = zip(*(self._rows[key] for key in keys), strict=True)
+        return (
+            torch.stack([_fitted(row, width) for row in logprob]).to(device),
+            torch.stack([_fitted(row, width) for row in hit]).to(device),
+        )
 
     @staticmethod
     def _keys(batch: Batch) -> list[tuple[int, bytes]]:

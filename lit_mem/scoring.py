@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mem.functional.next_token import is_greedy_choice, moments, sampled_logprob
 from lit_mem.guards import evaluation_mode
-from lit_mem.types import IGNORED, Batch, TokenScores
+from lit_mem.types import IGNORED, Batch, Needs, TokenScores
+
+_CPU_BLOCK: Final = 100_000  # logits
 
 
 def trained_positions(labels: Tensor) -> Tensor:
@@ -103,16 +106,47 @@ class TokenScorer:
         return total / mask.sum().clamp(min=1)
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> TokenScores:
-        """One forward pass. The model must be in eval mode, or dropout noise is scored too."""
+    def __call__(self, batch: Batch, needs: Needs = Needs()) -> TokenScores:  # noqa: B008  (frozen)
+        """One forward pass. The model must be in eval mode, or dropout noise is scored too.
+
+        Args:
+            batch: the examples.
+            needs: what is computed beside log-probabilities and hits; the reference is somebody else's.
+        """
         mask = scored_positions(batch)
-        logprob = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
-        hit = torch.zeros_like(mask)
-        values, hits = [], []
+        found: list[dict[Any, Tensor]] = []
         for logits, target in self._chunks(batch, mask, self.chunk_tokens):
-            values.append(-F.cross_entropy(logits, target, reduction="none"))
-            hits.append(logits.argmax(dim=-1) == target)
-        if values:
-            logprob[mask] = torch.cat(values)
-            hit[mask] = torch.cat(hits)
-        return TokenScores(logprob, hit, mask, batch["example_id"], batch["member"])
+            # A CPU reads them several times: few at once, so that they stay in its cache.
+            block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+            for rows, wanted in zip(torch.split(logits, block), torch.split(target, block), strict=True):
+                found.append(_row_scores(rows, wanted, needs))
+
+        def spread(key: Any, dtype: torch.dtype = torch.float32) -> Tensor:
+            whole = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+            if found:
+                whole[mask] = torch.cat([block[key] for block in found])
+            return whole
+
+        return TokenScores(
+            spread("logprob"),
+            spread("hit", torch.bool),
+            mask,
+            batch["example_id"],
+            batch["member"],
+            mean=spread("mean") if needs.moments else None,
+            std=spread("std") if needs.moments else None,
+            sampled={scheme: spread(scheme) for scheme in needs.sampling},
+            batch=batch,
+        )
+
+
+def _row_scores(logits: Tensor, target: Tensor, needs: Needs) -> dict[Any, Tensor]:
+    """Scores of (n, V) float32 logits, each (n,), by name; those of a sampling scheme by the scheme."""
+    with torch.autocast(logits.device.type, enabled=False):  # it would round sums of products to 16 bits
+        found: dict[Any, Tensor] = {scheme: sampled_logprob(logits, target, scheme) for scheme in needs.sampling}
+        found["hit"] = is_greedy_choice(logits, target)
+        logprobs = logits.log_softmax(dim=-1)
+        found["logprob"] = logprobs.gather(1, target[:, None])[:, 0]
+        if needs.moments:
+            found["mean"], found["std"] = moments(logprobs)
+    return found

@@ -1,4 +1,4 @@
-"""The types that every room shares. Torch only: nothing here may import another room.
+"""The types that every room shares. Torch only: nothing here may import another room but errors.
 
 Shape letters used throughout the package: B examples in a batch, T tokens in the longest of them, N examples
 in a whole set.
@@ -6,13 +6,107 @@ in a whole set.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, NotRequired, Protocol, TypedDict, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 
 from torch import Tensor, nn
 
+from lit_mem.errors import ConfigError, MetricError
+
 IGNORED = -100
 """The label of a token that is neither trained on nor scored (Hugging Face's convention)."""
+
+
+class Span(NamedTuple):
+    """A telling piece of a text: a name, a date, a drug.
+
+    Attributes:
+        kind: what it is, as the data calls it.
+        start: position in `input_ids` of its first token.
+        end: position after its last token; every position from `start` to it is scored.
+    """
+
+    kind: str
+    start: int
+    end: int
+
+
+class Record:
+    """What is known of an example beside its tokens.
+
+    A plain class, so that Lightning, which takes collections and dataclasses apart to move the tensors in them, hands
+    it on as it is.
+
+    Attributes:
+        text: the text that is scored, as far as `input_ids` reaches.
+        origin: where it came from: "train.jsonl:17".
+        attributes: what else the data says of it, by column: a text, a number, or several texts.
+        spans: its telling pieces.
+        duplicates: how many other members have the same text but for case, spacing and punctuation.
+    """
+
+    __slots__ = ("attributes", "duplicates", "origin", "spans", "text")
+
+    def __init__(
+        self,
+        text: str,
+        origin: str = "",
+        attributes: Mapping[str, str | float | tuple[str, ...]] | None = None,
+        spans: Sequence[Span] = (),
+        duplicates: int = 0,
+    ) -> None:
+        self.text, self.origin = text, origin
+        self.attributes = dict(attributes or {})
+        self.spans = tuple(spans)
+        self.duplicates = duplicates
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn when decoding is not greedy.
+
+    Attributes:
+        temperature: logits are divided by it.
+        top_k: draw among the k likeliest tokens; None: among all.
+        seed: of the generators that draw, one for each prompt.
+    """
+
+    temperature: float = 1.0
+    top_k: int | None = None
+    seed: int = 0
+
+    def check(self, option: str) -> None:
+        """Refuse what cannot be drawn from; `option` is where it was set.
+
+        Raises:
+            ConfigError: temperature or top_k is out of range.
+        """
+        if self.temperature <= 0:
+            raise ConfigError(
+                f"{option}.temperature is {self.temperature}; expected above 0 (greedy: leave {option} out)"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(f"{option}.top_k is {self.top_k}; expected 1 or more")
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What of `TokenScores` is computed only if someone reads it.
+
+    Attributes:
+        reference: the frozen reference model's scores.
+        moments: mean and deviation of the next-token log-probability.
+        sampling: the schemes under which tokens may be drawn.
+    """
+
+    reference: bool = False
+    moments: bool = False
+    sampling: frozenset[Sampling] = frozenset()
+
+    def __or__(self, other: Needs) -> Needs:
+        """What either needs."""
+        return Needs(self.reference or other.reference, self.moments or other.moments, self.sampling | other.sampling)
 
 
 class Batch(TypedDict):
@@ -29,6 +123,7 @@ class Batch(TypedDict):
             to every comparison with the reference. Where this key is absent, all labels are scored.
         example_id: (B,) int64, unique over members and non-members together.
         member: (B,) bool, True where the example is in the fine-tuning set.
+        records: B of what else is known; absent where the data says nothing more.
     """
 
     input_ids: Tensor
@@ -36,6 +131,7 @@ class Batch(TypedDict):
     scored: NotRequired[Tensor]
     example_id: Tensor
     member: Tensor
+    records: NotRequired[list[Record]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +147,13 @@ class TokenScores:
         example_id: (B,) int64.
         member: (B,) bool.
         reference: (B, T) float32, the same as `logprob` under the frozen reference model, or None.
+        reference_hit: (B, T) bool, the same as `hit` under the frozen reference model, or None.
+        mean: (B, T) float32, the mean μ_t = Σ_v p(v) log p(v) of the log-probability of a token drawn from the tuned
+            model's own next-token distribution, in nats, at most 0; 0 where `mask` is False. None if nobody needs it.
+        std: (B, T) float32, its standard deviation σ_t, at least 0, likewise.
+        sampled: for each sampling scheme asked for (B, T) float32, the log-probability of x_t under it: tempered, and
+            normalised over the top k; -inf for a token outside them; 0 where `mask` is False.
+        batch: the batch that was scored, or None where it was not kept.
     """
 
     logprob: Tensor
@@ -59,10 +162,25 @@ class TokenScores:
     example_id: Tensor
     member: Tensor
     reference: Tensor | None = None
+    reference_hit: Tensor | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    sampled: Mapping[Sampling, Tensor] = field(default_factory=dict)
+    batch: Batch | None = None
 
-    def with_reference(self, reference: Tensor) -> TokenScores:
-        """The same scores with the reference model's (B, T) log-probabilities beside them."""
-        return replace(self, reference=reference)
+    def with_reference(self, reference: Tensor, hit: Tensor | None = None) -> TokenScores:
+        """The same scores with the reference model's (B, T) log-probabilities (and greedy hits) beside them."""
+        return replace(self, reference=reference, reference_hit=hit)
+
+    def records(self, who: str) -> Sequence[Record]:
+        """What else is known of the B examples.
+
+        Raises:
+            MetricError: the batch does not say; `who` asks, for the message.
+        """
+        if self.batch is None or "records" not in self.batch:
+            raise MetricError(f"{who} needs the examples' texts, and the batches carry no `records`")
+        return self.batch["records"]
 
     @property
     def n_tokens(self) -> Tensor:
@@ -76,12 +194,46 @@ class TokenScores:
         return self.logprob.cpu().double().sum(dim=1)
 
 
+class Prober(Protocol):
+    """What an attack may use that asks the model more than the scoring pass told."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The Hugging Face tokenizer of the model."""
+        ...
+
+    @property
+    def language_model(self) -> nn.Module:
+        """The Hugging Face model (or its peft wrapper) that is being tuned; in eval mode while an attack asks it."""
+        ...
+
+    def score(self, batch: Batch) -> TokenScores:
+        """One more forward pass of the tuned model, without reference scores."""
+        ...
+
+    def texts(self, member: bool) -> Mapping[int, Tensor]:
+        """(T,) int64 token ids of every validated member, or of every held-out text, by example id, on every rank.
+
+        Raises:
+            ConfigError: the data module does not tell them.
+        """
+        ...
+
+    def population(self, references: Sequence[str]) -> Callable[[Batch], Sequence[Tensor]]:
+        """Load reference models; what is returned scores a batch under each: (B, T) float32 log-probabilities.
+
+        Args:
+            references: folders of adapters saved by peft for the same base, or ids or folders of whole models.
+        """
+        ...
+
+
 @runtime_checkable
 class MemorizationModule(Protocol):
     """What the callbacks need of a LightningModule beside `validation_step` returning `TokenScores`.
 
-    Loss-based callbacks read nothing but those scores. Extraction also generates, so it needs the three
-    members below.
+    Loss-based callbacks read nothing but those scores. Extraction also generates, so it needs `tokenizer`,
+    `language_model` and `reference_context`.
     """
 
     tokenizer: Any

@@ -240,7 +240,37 @@ MISTAKES = [
     bad("heldout_fraction 1", "--data.heldout_fraction 1", "data.heldout_fraction is 1", "between 0 and 1"),
     bad("num_workers -1", "--data.num_workers -1", "num_workers", "non-negative"),
     bad("no end-of-text token", "--data.tokenizer MADE/no_eos --data.add_eos true", "data.add_eos", "end-of-text"),
+    # -- spans
+    data(
+        "spans are a text", rows(40).replace('"id"', '"spans": "4-9", "id"'),
+        "d.jsonl:", "'spans'", "found a text", "expected a list of {type, start, end}", "data.spans_column",
+    ),
+    data(
+        "span beyond the text", rows(40).replace('"id"', '"spans": [{"type": "x", "start": 4, "end": 400}], "id"'),
+        "d.jsonl:", "span 1", "found start 4 and end 400", "0 <= start < end <= 6",
+    ),
+    bad("spans column absent", "--data.spans_column marks", "data.spans_column", "'marks'"),
     # -- callbacks
+    callback("two prefixes alike", OURS + "Extraction", {"prefix": [8, 8]}, "Extraction.prefix is [8, 8]", "each once"),
+    callback(
+        "prefixes of two kinds",
+        OURS + "Extraction", {"prefix": [0.5, 8]}, "Extraction.prefix is [0.5, 8]", "all shares, or all numbers",
+    ),
+    callback(
+        "no try",
+        OURS + "Extractability",
+        {"measures": {"d": {"class_path": "lit_mem.extraction.Discoverable", "init_args": {"n": 0}}}},
+        "Discoverable.n is 0", "1 or more",
+    ),
+    callback(
+        "one reference for LiRA",
+        OURS + "MembershipInference",
+        {"attacks": {"lira": {"class_path": "lit_mem.attacks.OfflineLiRA", "init_args": {"references": ["a"]}}}},
+        "OfflineLiRA.references names 1", "2 or more",
+    ),
+    callback("a table without a folder", OURS + "PerExampleTable", {}, "PerExampleTable.folder is not set", "logger"),
+    callback("two Slices", OURS + "Slices", {}, "two Slices callbacks", "expected one"),
+    callback("no rate of Movers", OURS + "Movers", {"fpr": 0}, "Movers.fpr is 0", "between 0 and 1"),
     callback(
         "threshold misspelt",
         STOP, {"thresholds": ["mia/los_auroc > 0.6"]}, "'mia/los_auroc'", "'mia/loss_auroc'?",

@@ -1,6 +1,7 @@
 """`TokenScorer` against the model's own logits and loss, one text at a time and without padding."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from lit_mem.adapters.loading import load_base
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.scoring import TokenScorer, trained_positions
+from lit_mem.types import Needs, Sampling
 
 SMALL = {
     "vocab_size": 97,
@@ -300,3 +302,114 @@ def test_making_a_scorer_leaves_the_model_as_it_was(base):
     TokenScorer(base)
     assert [m.training for m in base.modules()] == flags
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+# What is computed only if someone reads it -----------------------------------------------------------------------
+
+
+def test_moments_are_those_of_the_whole_vocabulary(base, examples):
+    """μ = Σ p log p and σ² = Σ p (log p − μ)², in float64, one text at a time."""
+    scores = TokenScorer(base, chunk_tokens=7)(collate(examples), Needs(moments=True))
+    for row, example in enumerate(examples):
+        with torch.no_grad():
+            logprob = base(input_ids=example.input_ids[None]).logits[0, :-1].double().log_softmax(-1)
+        p, n = logprob.exp(), len(example.input_ids)
+        mean = (p * logprob).sum(-1)
+        std = (p * (logprob - mean[:, None]) ** 2).sum(-1).sqrt()
+        torch.testing.assert_close(scores.mean[row, 1:n].double(), mean, rtol=0, atol=3e-5)
+        torch.testing.assert_close(scores.std[row, 1:n].double(), std, rtol=0, atol=3e-5)
+    for values in (scores.mean, scores.std):
+        assert (values[~scores.mask] == 0).all()
+
+
+def test_what_else_is_computed_changes_no_score(base, batch):
+    plain = TokenScorer(base)(batch)
+    rich = TokenScorer(base)(batch, Needs(moments=True, sampling=frozenset({Sampling(top_k=5), Sampling(0.5)})))
+    assert torch.equal(plain.logprob, rich.logprob)
+    assert torch.equal(plain.hit, rich.hit)
+    assert plain.mean is None
+    assert plain.std is None
+    assert not plain.sampled
+    assert rich.batch is batch
+
+
+@pytest.mark.parametrize(
+    "scheme", [Sampling(), Sampling(0.7), Sampling(1.0, 1), Sampling(2.0, 5), Sampling(1.0, 10**6)], ids=str
+)
+def test_sampled_log_probabilities_are_those_of_the_warped_distribution(base, examples, scheme):
+    """Against transformers' own warpers of temperature and top-k."""
+    from transformers import TemperatureLogitsWarper, TopKLogitsWarper
+
+    scores = TokenScorer(base)(collate(examples), Needs(sampling=frozenset({scheme})))
+    for row, example in enumerate(examples):
+        ids = example.input_ids[None]
+        with torch.no_grad():
+            logits = base(input_ids=ids).logits[0, :-1]
+        logits = TemperatureLogitsWarper(float(scheme.temperature))(None, logits)
+        if scheme.top_k is not None:
+            logits = TopKLogitsWarper(scheme.top_k)(None, logits)
+        expected = logits.log_softmax(-1).gather(1, example.input_ids[1:, None])[:, 0]
+        n = len(example.input_ids)
+        torch.testing.assert_close(scores.sampled[scheme][row, 1:n], expected, rtol=0, atol=3e-5)
+    assert (scores.sampled[scheme][~scores.mask] == 0).all()
+
+
+class FixedLogits(torch.nn.Module):
+    """Answers every position with the same logits."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.nn.Parameter(logits)
+
+    def forward(self, input_ids, use_cache=False):
+        return SimpleNamespace(logits=self.logits.expand(*input_ids.shape, -1))
+
+
+def one_text(*ids):
+    ids = torch.tensor([ids])
+    labels = ids.clone()
+    labels[:, 0] = -100
+    return {"input_ids": ids, "labels": labels, "example_id": torch.tensor([0]), "member": torch.tensor([True])}
+
+
+def test_a_token_tied_with_the_kth_is_drawn_too():
+    """As in decoding, where every token as likely as the k-th stays in."""
+    model = FixedLogits(torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0]))
+    scheme = Sampling(top_k=2)
+    scores = TokenScorer(model)(one_text(0, 0, 3, 4), Needs(sampling=frozenset({scheme})))
+    total = math.log(math.exp(2) + 3 * math.exp(1))
+    assert scores.sampled[scheme][0, 1:].tolist() == pytest.approx([2 - total, 1 - total, -math.inf])
+
+
+def test_a_token_that_cannot_come_leaves_the_moments_finite():
+    model = FixedLogits(torch.tensor([1.0, 0.0, -math.inf]))
+    scores = TokenScorer(model)(one_text(0, 0, 1), Needs(moments=True))
+    logprob = torch.tensor([1.0, 0.0]).log_softmax(-1)
+    mean = (logprob.exp() * logprob).sum()
+    std = (logprob.exp() * (logprob - mean) ** 2).sum().sqrt()
+    torch.testing.assert_close(scores.mean[0, 1:], mean.expand(2))
+    torch.testing.assert_close(scores.std[0, 1:], std.expand(2))
+
+
+def test_the_deviation_of_a_model_that_is_sure_is_zero_and_not_less():
+    """E[x²] − μ² cancels there; around the mean it does not."""
+    model = FixedLogits(torch.tensor([200.0, 0.0, 0.0]))
+    scores = TokenScorer(model)(one_text(0, 0, 1), Needs(moments=True))
+    assert scores.std[0, 1:].tolist() == [0.0, 0.0]
+    assert scores.mean[0, 1:].tolist() == [0.0, 0.0]
+    assert scores.logprob[0, 1:].tolist() == [0.0, -200.0]
+
+
+def test_under_autocast_all_is_computed_in_float32(base, batch):
+    """Autocast runs products in 16 bits, the sums behind the moments among them."""
+    needs = Needs(moments=True, sampling=frozenset({Sampling(0.5, 7)}))
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = TokenScorer(base)(batch, needs)
+        logits = base(input_ids=batch["input_ids"], use_cache=False).logits.double()
+    logprob = logits[:, :-1].log_softmax(-1)
+    mean = (logprob.exp() * logprob).sum(-1)
+    std = (logprob.exp() * (logprob - mean[..., None]) ** 2).sum(-1).sqrt()
+    mask = scores.mask[:, 1:]
+    torch.testing.assert_close(scores.mean[:, 1:].double()[mask], mean[mask], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores.std[:, 1:].double()[mask], std[mask], rtol=0, atol=1e-4)
+    assert {v.dtype for v in (scores.logprob, scores.mean, scores.std, *scores.sampled.values())} == {torch.float32}

@@ -6,26 +6,49 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from lit_mem.attacks import ConReCaLL, GradientNorm, Lowercase, ReCaLL
 from lit_mem.callbacks import (
     Baseline,
+    Correlation,
     EpochTable,
+    Extractability,
     Extraction,
     MembershipInference,
     MemorizationCheckpoint,
     MemorizationEarlyStopping,
+    Movers,
+    PerExampleTable,
     Perplexity,
     PerplexityDropWarning,
+    Slices,
+    SpanExtraction,
     Stopwatch,
 )
+from lit_mem.callbacks.membership import default_attacks
 from lit_mem.extraction.decoding import Sampling
+
+
+def probing_attacks():
+    return {
+        "recall": ReCaLL(shots=1),
+        "con_recall": ConReCaLL(shots=1),
+        "lowercase": Lowercase(),
+        "gradient_norm": GradientNorm(),
+    }
 
 
 def all_callbacks(folder):
     return [
         Perplexity(),
-        MembershipInference(),
-        Extraction(n_members=6, n_heldout=6),
+        MembershipInference(default_attacks() | probing_attacks()),
+        Extraction(n_members=6, n_heldout=6, prefix=[0.3, 0.6]),
         Extraction(n_members=4, n_heldout=4, sampling=Sampling(temperature=0.8, top_k=5), group="sampled"),
+        Extractability(),
+        SpanExtraction(),
+        Correlation(),
+        Movers(),
+        Slices(min_size=5),
+        PerExampleTable(str(folder / "examples"), text=True),
         PerplexityDropWarning(),
         Stopwatch(),
         EpochTable(),

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lit_mem.attacks.base import Attack
 from lit_mem.errors import MetricError
-from lit_mem.types import TokenScores
+from lit_mem.types import Needs, TokenScores
 
 
 class ReferenceRatio(Attack):
@@ -20,7 +20,7 @@ class ReferenceRatio(Attack):
     Sources: Carlini et al. 2021; Mireshghallah et al. 2022; Savine et al. 2025 (arXiv 2507.21009).
     """
 
-    needs_reference = True
+    needs = Needs(reference=True)
 
     def __init__(self, normalize: bool = True) -> None:
         self.normalize = normalize

@@ -2,22 +2,34 @@
 
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.checkpoint import MemorizationCheckpoint
+from lit_mem.callbacks.correlation import Correlation
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
+from lit_mem.callbacks.example_table import PerExampleTable
+from lit_mem.callbacks.extractability import Extractability
 from lit_mem.callbacks.extraction import Extraction
 from lit_mem.callbacks.membership import MembershipInference
+from lit_mem.callbacks.movers import Movers
 from lit_mem.callbacks.perplexity import Perplexity
 from lit_mem.callbacks.perplexity_drop import PerplexityDropWarning
+from lit_mem.callbacks.slices import Slices
+from lit_mem.callbacks.spans import SpanExtraction
 from lit_mem.callbacks.stopwatch import Stopwatch
 from lit_mem.callbacks.table import EpochTable
 
 __all__ = [
     "Baseline",
+    "Correlation",
     "EpochTable",
+    "Extractability",
     "Extraction",
     "MembershipInference",
     "MemorizationCheckpoint",
     "MemorizationEarlyStopping",
+    "Movers",
+    "PerExampleTable",
     "Perplexity",
     "PerplexityDropWarning",
+    "Slices",
+    "SpanExtraction",
     "Stopwatch",
 ]

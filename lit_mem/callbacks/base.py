@@ -12,7 +12,8 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_mem.errors import ConfigError
 from lit_mem.guards import preserved_random_state
-from lit_mem.types import Batch, TokenScores
+from lit_mem.metrics.examples import ScoreTable, joined
+from lit_mem.types import Batch, Needs, TokenScores
 
 
 class Measure(Callback, ABC):
@@ -22,12 +23,18 @@ class Measure(Callback, ABC):
     training it measures as well, which gives the figures of the untrained model (see `Baseline`).
 
     Attributes:
-        needs_reference: whether it reads `TokenScores.reference`; the module then scores the reference model.
+        needs: what it reads of `TokenScores` that is computed only if someone reads it.
+        metric_prefixes: how names begin that this callback logs and cannot list before it has seen the data.
         figures: what the last pass measured, by name.
+        examples: what the last pass measured of single examples, a row each, by name; None if it does not say. An
+            example that was not asked has NaN.
     """
 
-    needs_reference: bool = False
+    needs: Needs = Needs()
+    metric_prefixes: tuple[str, ...] = ()
     figures: Mapping[str, float] = MappingProxyType({})
+    examples: ScoreTable | None = None
+    _finished: bool = False
 
     @abstractmethod
     def metric_names(self) -> list[str]:
@@ -57,6 +64,7 @@ class Measure(Callback, ABC):
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start over."""
+        self._finished = False
         self.begin()
 
     def on_validation_batch_end(
@@ -81,10 +89,16 @@ class Measure(Callback, ABC):
         with preserved_random_state():
             self.observe(outputs, batch)
 
+    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compute figures and examples of the pass, once; earlier than its own turn if another callback reads them."""
+        if not self._finished:
+            self._finished = True
+            with preserved_random_state():
+                self.figures = self.results(trainer, pl_module)
+
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compute and log; early enough for whatever monitors these names, in any order of callbacks."""
-        with preserved_random_state():
-            self.figures = self.results(trainer, pl_module)
+        self.finish(trainer, pl_module)
         # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
         pl_module.log_dict(dict(self.figures), sync_dist=True)
 
@@ -109,6 +123,24 @@ class Measure(Callback, ABC):
         self.on_validation_epoch_end(trainer, pl_module)
 
 
+class Relation(Measure):
+    """A measure of what other measures found: it reads their per-example numbers."""
+
+
+def per_example(trainer: pl.Trainer, pl_module: pl.LightningModule) -> ScoreTable:
+    """All per-example numbers of the pass that just ended, a row for each validated example, NaN where not measured.
+
+    Every rank must call it, and has the same rows.
+    """
+    tables = []
+    for measure in measures(trainer):
+        if not isinstance(measure, Relation):
+            measure.finish(trainer, pl_module)
+            if measure.examples is not None:
+                tables.append(measure.examples)
+    return joined(tables)
+
+
 def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
     """The trainer's callbacks."""
     # Lightning sets this attribute without declaring it.
@@ -129,7 +161,7 @@ def latest_figures(trainer: pl.Trainer) -> dict[str, float]:
     """
     figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
     for measure in measures(trainer):
-        for name in measure.metric_names():
+        for name in [*measure.metric_names(), *(n for n in figures if n.startswith(measure.metric_prefixes))]:
             figures.pop(name, None)
         figures.update(measure.figures)
     return figures
@@ -147,6 +179,15 @@ def log_figure(trainer: pl.Trainer, name: str, figure: Any) -> None:
             logger.experiment.add_figure(name, figure, global_step=step)
         elif hasattr(logger, "log_image"):
             logger.log_image(name, [_picture(figure)], step=step)
+
+
+def log_text(trainer: pl.Trainer, name: str, text: str) -> None:
+    """Give a text in Markdown to TensorBoard; it must hold no training text."""
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+            logger.experiment.add_text(name, text, global_step=max(trainer.global_step - 1, 0))
 
 
 def _picture(figure: Any) -> Any:

@@ -11,6 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 log = logging.getLogger(__name__)
 
+DETAILS = ("slice/", "correlation/", "time/")
+"""How names begin that do not sum up a run."""
+
 
 class Baseline(Callback):
     """Logs what the validation before training (Lightning's sanity check) measured, at step 0.
@@ -29,6 +32,8 @@ class Baseline(Callback):
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what was measured; Lightning forgets it next."""
+        if trainer.global_step:
+            return  # a resumed run: this is not where it started
         run, whole = sum(trainer.num_sanity_val_batches), sum(trainer.num_val_batches)
         if run < whole:
             log.warning(
@@ -41,9 +46,12 @@ class Baseline(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log them at step 0."""
         for logger in trainer.loggers:
+            rest = dict(self.metrics)
             if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(self.hyper_parameters, self.metrics)  # logs the metrics too
-                continue
-            logger.log_hyperparams(self.hyper_parameters)
-            if self.metrics:
-                logger.log_metrics(self.metrics, step=0)
+                # One column a figure on the HParams page: the many figures of subgroups would hide the others.
+                wide = {name: rest.pop(name) for name in self.metrics if not name.startswith(DETAILS)}
+                logger.log_hyperparams(self.hyper_parameters, wide)  # logs the metrics too
+            else:
+                logger.log_hyperparams(self.hyper_parameters)
+            if rest:
+                logger.log_metrics(rest, step=0)

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lit_mem.callbacks.base import Measure
+from lit_mem.callbacks.asking import Asker, Candidate
+from lit_mem.callbacks.base import Measure, log_figure
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
-from lit_mem.extraction.decoding import Decoded, Sampling, decode
+from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.ngram import NgramRate
 from lit_mem.extraction.prompts import Prompt, cut_prompt
-from lit_mem.guards import evaluation_mode
+from lit_mem.extraction.rouge import RougeL
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
-from lit_mem.types import IGNORED, Batch, MemorizationModule, TokenScores
+from lit_mem.report.figures import sweep_figure
+from lit_mem.types import IGNORED, Batch, MemorizationModule, Sampling, TokenScores
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Candidate:
-    """An example that may be asked: its prompt, and what the scoring pass says of its suffix."""
-
-    prompt: Prompt
-    member: bool
-    hit: Tensor
-    logprob: Tensor
+def default_measures() -> dict[str, ExtractionMeasure]:
+    """Words, tokens, subsequences and characters."""
+    return {
+        "ngram_rate": NgramRate(),
+        "exact_rate": ExactMatch(),
+        "rouge_l": RougeL(),
+        "edit_similarity": EditSimilarity(),
+    }
 
 
 class Extraction(Measure):
@@ -46,7 +46,9 @@ class Extraction(Measure):
     Logged for each measure, as means over the texts asked: `extraction/<name>` (members),
     `extraction/<name>_heldout`, and the base model's `extraction/<name>_base` and `_base_heldout`; further
     `extraction/generated_perplexity`, the tuned model's perplexity of what it wrote for members; and
-    `time/generation`, in seconds.
+    `time/generation`, in seconds. With several prefix lengths each name has the length in it, as in
+    `extraction/<name>_prefix_8_heldout`, and a figure shows the measures against the length. Of each example asked it
+    tells `extraction/<name>` and `extraction/<name>_base`.
 
     Greedy decoding costs less than it seems. The scoring pass knows at which suffix token greedy decoding first
     leaves the true text: up to there the true tokens are what it writes, so decoding starts at that miss, and a
@@ -55,8 +57,10 @@ class Extraction(Measure):
     Args:
         n_members: how many members are asked; None: all that are validated.
         n_heldout: how many held-out texts are asked; None: all that are validated.
-        prefix: a number below 1: the share of a text that is given; 1 or more: the number of tokens given.
-        measures: by the name under which they are logged. None: `ngram_rate` and `exact_rate`.
+        prefix: a number below 1: the share of a text that is given; 1 or more: the number of tokens given. A list: each
+            of them is asked of the same texts, those long enough for all.
+        measures: by the name under which they are logged. None: `ngram_rate`, `exact_rate`, `rouge_l` and
+            `edit_similarity`.
         base: ask the base model too.
         sampling: draw tokens instead of greedy decoding.
         every_n_validations: generate only in every n-th validation (and in the one before training).
@@ -69,7 +73,7 @@ class Extraction(Measure):
         self,
         n_members: int | None = 100,
         n_heldout: int | None = 100,
-        prefix: float = 0.5,
+        prefix: float | list[float] = 0.5,
         measures: dict[str, ExtractionMeasure] | None = None,
         base: bool = True,
         sampling: Sampling | None = None,
@@ -78,8 +82,17 @@ class Extraction(Measure):
         seed: int = 0,
         group: str = "extraction",
     ) -> None:
-        if prefix < 0 or (prefix >= 1 and prefix != int(prefix)):
-            raise ConfigError(f"Extraction.prefix is {prefix}; expected a share below 1 or a whole number of tokens")
+        prefixes = prefix if isinstance(prefix, list) else [prefix]
+        told = f"[{', '.join(f'{length:g}' for length in prefixes)}]"
+        if not prefixes or len(set(prefixes)) < len(prefixes):
+            raise ConfigError(f"Extraction.prefix is {told}; expected at least one length, each once")
+        for length in prefixes:
+            if length < 0 or (length >= 1 and length != int(length)):
+                raise ConfigError(
+                    f"Extraction.prefix is {length}; expected a share below 1 or a whole number of tokens"
+                )
+        if min(prefixes) < 1 <= max(prefixes):
+            raise ConfigError(f"Extraction.prefix is {told}; expected all shares, or all numbers of tokens")
         for option, value, least in (
             ("every_n_validations", every_n_validations, 1),
             ("token_budget", token_budget, 1),
@@ -93,32 +106,51 @@ class Extraction(Measure):
         if measures is not None and not measures:
             raise ConfigError("Extraction.measures is empty; expected at least one measure")
         self.n_members, self.n_heldout = n_members, n_heldout
-        self.prefix: int | float = float(prefix) if prefix < 1 else int(prefix)
-        self.measures: dict[str, ExtractionMeasure] = (
-            measures if measures is not None else {"ngram_rate": NgramRate(), "exact_rate": ExactMatch()}
-        )
+        self.prefixes: list[int | float] = [float(p) if p < 1 else int(p) for p in prefixes]
+        self.measures: dict[str, ExtractionMeasure] = measures if measures is not None else default_measures()
         self.base, self.sampling = base, sampling
         self.every_n_validations, self.token_budget, self.seed = every_n_validations, token_budget, seed
         self.group = group
-        self._seen: dict[int, _Candidate] = {}
+        self._seen: dict[int, list[Candidate]] = {}
         self._skipped: set[int] = set()
         self._told_of_skipped = False
         self._validations = 0
-        self._base_answers: dict[tuple[int, bytes], Decoded] = {}
         self._eligible = ExampleTable([])
-        self._answers = ExampleTable([*self._columns(), "logprob", "n_tokens"])
+        columns = [c for tag in self._tags() for c in (*self._columns(tag), f"logprob{tag}", f"n_tokens{tag}")]
+        self._answers = ExampleTable(columns)
         self._tokenizer: Any = None
+        self._asker = Asker(None, sampling, token_budget)
 
-    def _columns(self) -> list[str]:
-        return [name + who for name in self.measures for who in (("", "_base") if self.base else ("",))]
+    @property
+    def state_key(self) -> str:
+        """Tells several such callbacks in one run apart."""
+        return f"{type(self).__qualname__}({self.group})"
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs to generate in the same validations."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
+    def _tags(self) -> list[str]:
+        """What tells the prefix lengths apart in names."""
+        return [f"_prefix_{p:g}" for p in self.prefixes] if len(self.prefixes) > 1 else [""]
+
+    def _columns(self, tag: str = "") -> list[str]:
+        return [name + tag + who for name in self.measures for who in (("", "_base") if self.base else ("",))]
 
     def _time_name(self) -> str:
         return "time/generation" + ("" if self.group == "extraction" else f"_{self.group}")
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
-        names = [f"{self.group}/{c}{part}" for c in self._columns() for part in ("", "_heldout")]
-        return [*names, f"{self.group}/generated_perplexity", self._time_name()]
+        names = [self._time_name()]
+        for tag in self._tags():
+            names += [f"{self.group}/{c}{part}" for c in self._columns(tag) for part in ("", "_heldout")]
+            names.append(f"{self.group}/generated_perplexity{tag}")
+        return names
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check that the module can be asked.
@@ -133,6 +165,7 @@ class Extraction(Measure):
                 "reference_context (see lit_mem.types.MemorizationModule)"
             )
         self._tokenizer = pl_module.tokenizer
+        self._asker.eos = self._tokenizer.eos_token_id
 
     def begin(self) -> None:
         """Forget the last pass."""
@@ -148,18 +181,22 @@ class Extraction(Measure):
         hit, logprob = scores.hit.cpu(), scores.logprob.cpu()
         kept = torch.zeros(len(ids), dtype=torch.bool)
         for row, example_id in enumerate(batch["example_id"].tolist()):
-            prompt = cut_prompt(ids[row], labels[row], self.prefix, self._tokenizer.eos_token_id)
-            if prompt is None or not self._text(prompt.suffix).split():
+            prompts = [cut_prompt(ids[row], labels[row], p, self._tokenizer.eos_token_id) for p in self.prefixes]
+            usable = [prompt for prompt in prompts if prompt is not None and self._text(prompt.suffix).split()]
+            if len(usable) < len(prompts):
                 self._skipped.add(example_id)
                 continue
-            span = slice(prompt.cut, len(prompt.input_ids))
-            member = bool(batch["member"][row])
-            self._seen[example_id] = _Candidate(prompt, member, hit[row, span], logprob[row, span])
+            member, candidates = bool(batch["member"][row]), []
+            for prompt in usable:
+                span = slice(prompt.cut, len(prompt.input_ids))
+                candidates.append(Candidate(prompt, member, hit[row, span], logprob[row, span]))
+            self._seen[example_id] = candidates
             kept[row] = True
         self._eligible.update(batch["example_id"].cpu()[kept], batch["member"].cpu()[kept], {})
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Generate, compare and average."""
+        self.examples = None
         chosen = self._chosen(self._eligible.compute())
         if not trainer.sanity_checking:
             self._validations += 1
@@ -167,13 +204,19 @@ class Extraction(Measure):
                 return {}
         if self._skipped and not self._told_of_skipped:
             self._told_of_skipped = True
-            log.info("Extraction skips %d texts too short for a prefix of %s.", len(self._skipped), self.prefix)
+            lengths = ", ".join(f"{p:g}" for p in self.prefixes)
+            log.info("Extraction skips %d texts too short for a prefix of %s.", len(self._skipped), lengths)
         start = time.perf_counter()
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         assert isinstance(pl_module, MemorizationModule)
         with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
             self._ask_all(mine, pl_module)
-        figures = self._means(self._answers.compute())
+        table = self._answers.compute()
+        columns = [c for tag in self._tags() for c in self._columns(tag)]
+        self.examples = table.renamed({f"{self.group}/{c}": c for c in columns})
+        figures = self._means(table)
+        if len(self.prefixes) > 1 and trainer.loggers and trainer.is_global_zero:
+            self._draw(trainer, figures)
         return figures | {self._time_name(): time.perf_counter() - start}
 
     def _chosen(self, table: ScoreTable) -> list[int]:
@@ -185,72 +228,24 @@ class Extraction(Measure):
             chosen += part.example_id[order].tolist()
         return chosen
 
-    def _ask_all(self, asked: dict[int, _Candidate], module: MemorizationModule) -> None:
-        with evaluation_mode(module.language_model):
-            tuned = self._ask_tuned(asked, module.language_model)
-        columns: dict[str, list[float]] = {name: [] for name in self._answers.columns}
-        base = self._ask_base(asked, module) if self.base else {}
-        for i, candidate in asked.items():
-            for who, answers in (("", tuned), ("_base", base)):
-                if i in answers:
-                    continuation = self._continuation(candidate.prompt, answers[i].ids)
-                    for name, measure in self.measures.items():
-                        columns[name + who].append(measure(continuation))
-            columns["logprob"].append(tuned[i].logprob.double().sum().item())
-            columns["n_tokens"].append(len(tuned[i].ids))
+    def _ask_all(self, asked: dict[int, list[Candidate]], module: MemorizationModule) -> None:
+        """Ask for every text at every prefix length."""
+        columns: dict[str, list[float]] = {}
+        for k, tag in enumerate(self._tags()):
+            candidates = {i: at_all_lengths[k] for i, at_all_lengths in asked.items()}
+            tuned = self._asker.tuned(candidates, module.language_model)
+            answers = {"": tuned} | ({"_base": self._asker.base(candidates, module)} if self.base else {})
+            for who, decoded in answers.items():
+                continuations = [self._continuation(c.prompt, decoded[i].ids) for i, c in candidates.items()]
+                for name, measure in self.measures.items():
+                    columns[name + tag + who] = measure.over(continuations)
+            columns[f"logprob{tag}"] = [tuned[i].logprob.double().sum().item() for i in candidates]
+            columns[f"n_tokens{tag}"] = [len(tuned[i].ids) for i in candidates]
         self._answers.update(
             torch.tensor(list(asked), dtype=torch.int64),
-            torch.tensor([c.member for c in asked.values()], dtype=torch.bool),
+            torch.tensor([at_all_lengths[0].member for at_all_lengths in asked.values()], dtype=torch.bool),
             {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()},
         )
-
-    def _ask_tuned(self, asked: dict[int, _Candidate], model: nn.Module) -> dict[int, Decoded]:
-        """Answers of the tuned model; what the scoring pass proves is not generated again."""
-        known = {i: self._known_length(candidate) for i, candidate in asked.items()}
-        open_ids = [i for i, candidate in asked.items() if known[i] < len(candidate.hit)]
-        answers = self._decode(
-            model,
-            [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in open_ids],
-            [len(asked[i].hit) - known[i] for i in open_ids],
-            open_ids,
-        )
-        rest = dict(zip(open_ids, answers, strict=True))
-        whole = {}
-        for i, candidate in asked.items():
-            ids, logprob = candidate.prompt.suffix[: known[i]], candidate.logprob[: known[i]]
-            if i in rest:
-                ids, logprob = torch.cat([ids, rest[i].ids]), torch.cat([logprob, rest[i].logprob])
-            whole[i] = Decoded(ids, logprob)
-        return whole
-
-    def _known_length(self, candidate: _Candidate) -> int:
-        """How many suffix tokens greedy decoding is known to write; 0 when sampling."""
-        if self.sampling is not None:
-            return 0
-        misses = (~candidate.hit).nonzero()
-        return int(misses[0]) if len(misses) else len(candidate.hit)
-
-    def _ask_base(self, asked: dict[int, _Candidate], module: MemorizationModule) -> dict[int, Decoded]:
-        """Answers of the frozen base model, each generated once in a run."""
-        keys = {
-            i: (i, hashlib.blake2b(c.prompt.input_ids.numpy().tobytes(), digest_size=16).digest())
-            for i, c in asked.items()
-        }
-        new = [i for i in asked if keys[i] not in self._base_answers]
-        if new:
-            with module.reference_context() as model:
-                answers = self._decode(
-                    model,
-                    [asked[i].prompt.input_ids[: asked[i].prompt.cut] for i in new],
-                    [len(asked[i].hit) for i in new],
-                    new,
-                )
-            self._base_answers.update({keys[i]: answer for i, answer in zip(new, answers, strict=True)})
-        return {i: self._base_answers[keys[i]] for i in asked}
-
-    def _decode(self, model: nn.Module, prompts: list[Tensor], lengths: list[int], ids: list[int]) -> list[Decoded]:
-        eos = self._tokenizer.eos_token_id
-        return decode(model, prompts, lengths, eos, self.sampling, self.token_budget, keys=ids)
 
     def _continuation(self, prompt: Prompt, generated: Tensor) -> Continuation:
         return Continuation(
@@ -262,12 +257,23 @@ class Extraction(Measure):
 
     def _means(self, table: ScoreTable) -> dict[str, float]:
         figures = {}
-        for column in self._columns():
-            for part, rows in (("", table.members()), ("_heldout", table.nonmembers())):
-                if len(rows):
-                    figures[f"{self.group}/{column}{part}"] = rows[column].mean().item()
-        members = table.members()
-        if tokens := members["n_tokens"].sum().item():
-            loss = -members["logprob"].sum().item() / tokens
-            figures[f"{self.group}/generated_perplexity"] = math.exp(min(loss, 700))
+        for tag in self._tags():
+            for column in self._columns(tag):
+                for part, rows in (("", table.members()), ("_heldout", table.nonmembers())):
+                    if len(rows):
+                        figures[f"{self.group}/{column}{part}"] = rows[column].mean().item()
+            members = table.members()
+            if tokens := members[f"n_tokens{tag}"].sum().item():
+                loss = -members[f"logprob{tag}"].sum().item() / tokens
+                figures[f"{self.group}/generated_perplexity{tag}"] = math.exp(min(loss, 700))
         return figures
+
+    def _draw(self, trainer: pl.Trainer, figures: dict[str, float]) -> None:
+        curves: dict[str, dict[str, list[float]]] = {}
+        whose = {"": "members", "_heldout": "held-out", "_base": "members, base", "_base_heldout": "held-out, base"}
+        for measure in self.measures:
+            for end, label in whose.items():
+                keys = [f"{self.group}/{measure}{tag}{end}" for tag in self._tags()]
+                if all(key in figures for key in keys):
+                    curves.setdefault(measure, {})[label] = [figures[key] for key in keys]
+        log_figure(trainer, f"{self.group}/prefix_sweep", sweep_figure(curves, self.prefixes))

@@ -3,34 +3,64 @@
 from __future__ import annotations
 
 import logging
+from functools import reduce
+from operator import or_
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 
-from lit_mem.attacks.base import Attack
+from lit_mem.attacks.base import Attack, ProbingAttack
+from lit_mem.attacks.ez_mia import EzMia
 from lit_mem.attacks.loss import Loss
+from lit_mem.attacks.min_k import MinK
+from lit_mem.attacks.min_k_plus_plus import MinKPlusPlus
 from lit_mem.attacks.reference import ReferenceRatio
+from lit_mem.attacks.wbc import WindowComparison
+from lit_mem.attacks.zlib import Zlib
 from lit_mem.callbacks.base import Measure, log_figure
+from lit_mem.callbacks.prober import ModuleProber
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.functional.auroc import auroc
-from lit_mem.functional.roc import roc_curve, tpr_at_fpr
+from lit_mem.functional.combine import cross_validated_scores
+from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
-from lit_mem.report.figures import histogram_figure, roc_figure
-from lit_mem.types import Batch, TokenScores
+from lit_mem.report.figures import histograms_figure, roc_figure
+from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
+
+COMBINED = "combined"
+FOLDS = 5
+
+
+def default_attacks() -> dict[str, Attack]:
+    """Those that cost nothing beside the scoring pass."""
+    return {
+        "loss": Loss(),
+        "reference": ReferenceRatio(),
+        "zlib": Zlib(),
+        "min_k": MinK(),
+        "min_k_plus_plus": MinKPlusPlus(),
+        "ez_mia": EzMia(),
+        "wbc": WindowComparison(),
+    }
 
 
 class MembershipInference(Measure):
     """How well an attacker tells members from held-out texts by the model's scores.
 
     Logged for each attack: `mia/<name>_auroc` with its 95 % DeLong interval `mia/<name>_auroc_low` and
-    `_auroc_high`, and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it. Figures:
-    the ROC on log axes and a histogram of both sets' scores.
+    `_auroc_high`; `mia/<name>_balanced_accuracy` at the threshold that is best on these texts (the attack's advantage
+    is twice that less one); and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it.
+    Figures: the ROC on log axes and histograms of both sets' scores. Of each example it tells `mia/<name>`.
 
     Args:
-        attacks: by the name under which they are logged. None: `loss` and `reference`.
-        fprs: false-positive rates at which the true-positive rate is read.
+        attacks: by the name under which they are logged. None: `loss`, `reference`, `zlib`, `min_k`,
+            `min_k_plus_plus`, `ez_mia` and `wbc`, of which those that the module's scores do not serve are left out.
+        fprs: false-positive rates at which the true-positive rate is read; None: 0.01 and 0.001.
+        combined: add the attack `combined`, a logistic regression over all others, scored out of fold (5 folds): an
+            upper view, as it learns from known members, which an attacker seldom has.
         figures: draw ROC and histograms for loggers that show pictures.
     """
 
@@ -38,28 +68,41 @@ class MembershipInference(Measure):
         self,
         attacks: dict[str, Attack] | None = None,
         fprs: list[float] | None = None,
+        combined: bool = True,
         figures: bool = True,
     ) -> None:
-        self.attacks: dict[str, Attack] = (
-            attacks if attacks is not None else {"loss": Loss(), "reference": ReferenceRatio()}
-        )
-        self.fprs = fprs if fprs is not None else [0.01]
+        self.attacks = default_attacks() if attacks is None else attacks
+        self.fprs = fprs if fprs is not None else [0.01, 0.001]
         if bad := [fpr for fpr in self.fprs if not 0 < fpr < 1]:
             raise ConfigError(f"MembershipInference.fprs holds {bad[0]}; expected rates between 0 and 1")
         if not self.attacks:
             raise ConfigError("MembershipInference.attacks is empty; expected at least one attack")
+        if COMBINED in self.attacks and combined:
+            raise ConfigError(
+                f"MembershipInference.attacks names one {COMBINED!r}; set combined to false, or rename it"
+            )
+        self.combined = combined and len(self.attacks) > 1
         self.draw = figures
-        self.needs_reference = any(attack.needs_reference for attack in self.attacks.values())
+        self.needs = reduce(or_, (attack.needs for attack in self.attacks.values()), Needs())
+        self._may_leave_out = attacks is None
         self._table = ExampleTable(list(self.attacks))
-        self._told_of_too_few = False
+        self._told: set[str] = set()
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
         names = []
-        for attack in self.attacks:
+        for attack in [*self.attacks, *([COMBINED] if self.combined else [])]:
             names += [f"mia/{attack}_auroc", f"mia/{attack}_auroc_low", f"mia/{attack}_auroc_high"]
+            names += [f"mia/{attack}_balanced_accuracy"]
             names += [f"mia/{attack}_tpr_at_fpr_{fpr:g}" for fpr in self.fprs]
         return names
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start over; let the attacks that ask the model know which."""
+        super().on_validation_start(trainer, pl_module)
+        for name, attack in self.attacks.items():
+            if isinstance(attack, ProbingAttack):
+                attack.prepare(ModuleProber(trainer, pl_module, f"attack {name!r}"))
 
     def begin(self) -> None:
         """Forget the last pass."""
@@ -67,56 +110,110 @@ class MembershipInference(Measure):
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Score the batch with every attack."""
-        values = {name: attack(scores) for name, attack in self.attacks.items()}
-        self._table.update(scores.example_id, scores.member, values)
+        if self._may_leave_out:
+            self._leave_out_what_cannot_be(scores)
+        # An example without a scored token tells nothing; its score of 0 would be the surest of some attacks.
+        told = scores.n_tokens > 0
+        values = {name: attack(scores)[told] for name, attack in self.attacks.items()}
+        self._table.update(scores.example_id.cpu()[told], scores.member.cpu()[told], values)
+
+    def _leave_out_what_cannot_be(self, scores: TokenScores) -> None:
+        """A user's own module need not give all that the default attacks read."""
+        self._may_leave_out = False
+        for name, attack in list(self.attacks.items()):
+            try:
+                attack(scores)
+            except MetricError as error:
+                log.info("No attack %r: %s.", name, error)
+                del self.attacks[name]
+        self.combined = self.combined and len(self.attacks) > 1
+        self._table = ExampleTable(list(self.attacks))
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """AUROC, interval and TPR of every attack.
+        """AUROC, interval, balanced accuracy and TPR of every attack.
 
         Raises:
             MetricError: an attack gave a score that is not a number; it names the example.
         """
         table = self._table.compute()
+        self.examples = None
         if not table.member.any() or table.member.all():
             if not trainer.sanity_checking:
                 n = int(table.member.sum())
                 log.warning("No membership inference: %d members and %d non-members were validated.", n, len(table) - n)
             return {}
+        for name, attack in self.attacks.items():
+            table.columns[name] = self._checked(name, attack, table)
+        names = list(self.attacks)
+        if self.combined and (scores := self._combined(table)) is not None:
+            table.columns[COMBINED] = scores
+            names.append(COMBINED)
+        self.examples = table.renamed({f"mia/{name}": name for name in names})
         figures: dict[str, float] = {}
-        for name in self.attacks:
-            figures |= self._figures_of(name, table)
+        for name in names:
+            figures |= self._figures_of(name, table[name], table.member)
         if self.draw and trainer.loggers:
-            self._draw(trainer, table)
+            self._draw(trainer, table, names)
         return figures
 
-    def _figures_of(self, name: str, table: ScoreTable) -> dict[str, float]:
+    @staticmethod
+    def _checked(name: str, attack: Attack, table: ScoreTable) -> Tensor:
+        """(N,) the attack's scores of the whole set; NaN only where a probing attack could not judge."""
         score = table[name]
-        finite = torch.isfinite(score)
-        if not finite.all():
-            first = int(table.example_id[~finite][0])
+        judged = ~torch.isnan(score) if isinstance(attack, ProbingAttack) else torch.ones_like(table.member)
+        wrong = judged & ~torch.isfinite(score)
+        if wrong.any():
             raise MetricError(
-                f"attack {name!r} gave {score[~finite][0].item()} for example {first} "
-                f"({int((~finite).sum())} such); the model's loss there is not a number"
+                f"attack {name!r} gave {score[wrong][0].item()} for example {int(table.example_id[wrong][0])} "
+                f"({int(wrong.sum())} such); the model's loss there is not a number"
             )
-        area = auroc(score, table.member)
+        whole = torch.full_like(score, torch.nan)
+        whole[judged] = attack.over_set(score[judged], table.member[judged])
+        return whole
+
+    def _combined(self, table: ScoreTable) -> Tensor | None:
+        """(N,) out-of-fold scores over all attacks; NaN where one could not judge, None with too few examples."""
+        columns = {name: table[name] for name in self.attacks}
+        judged = torch.stack(list(columns.values())).isfinite().all(dim=0)
+        member = table.member[judged]
+        if min(int(member.sum()), int((~member).sum())) < FOLDS:
+            self._tell_once(COMBINED, f"No attack {COMBINED!r}: it needs at least {FOLDS} members and non-members.")
+            return None
+        scores = torch.full(table.member.shape, torch.nan, dtype=torch.float64)
+        scores[judged] = cross_validated_scores({name: c[judged] for name, c in columns.items()}, member, FOLDS)
+        return scores
+
+    def _figures_of(self, name: str, score: Tensor, member: Tensor) -> dict[str, float]:
+        judged = ~torch.isnan(score)
+        score, member = score[judged], member[judged]
+        if not member.any() or member.all():
+            return {}
+        area = auroc(score, member)
         figures = {f"mia/{name}_auroc{part}": v for part, v in zip(("", "_low", "_high"), area, strict=True)}
+        figures[f"mia/{name}_balanced_accuracy"] = best_balanced_accuracy(score, member)
         for fpr in self.fprs:
-            tpr = tpr_at_fpr(score, table.member, fpr)
+            tpr = tpr_at_fpr(score, member, fpr)
             if tpr is not None:
                 figures[f"mia/{name}_tpr_at_fpr_{fpr:g}"] = tpr
-            elif not self._told_of_too_few:
-                self._told_of_too_few = True
-                log.warning(
-                    "TPR at FPR %g needs at least %d non-members, there are %d: not logged.",
-                    fpr, round(1 / fpr), int((~table.member).sum()),
-                )  # fmt: skip
+            else:
+                needed, there = round(1 / fpr), int((~member).sum())
+                self._tell_once(
+                    f"{fpr:g}",
+                    f"TPR at FPR {fpr:g} needs at least {needed} non-members, there are {there}: not logged.",
+                )
         return figures
 
-    def _draw(self, trainer: pl.Trainer, table: ScoreTable) -> None:
+    def _tell_once(self, key: str, message: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            log.info("%s", message)
+
+    def _draw(self, trainer: pl.Trainer, table: ScoreTable, names: list[str]) -> None:
         if not trainer.is_global_zero:
             return
-        curves = {name: roc_curve(table[name], table.member) for name in self.attacks}
+        judged = {name: table.where(~torch.isnan(table[name])) for name in names}
+        judged = {name: rows for name, rows in judged.items() if rows.member.any() and not rows.member.all()}
+        curves = {name: roc_curve(rows[name], rows.member) for name, rows in judged.items()}
         log_figure(trainer, "mia/roc", roc_figure(curves, int((~table.member).sum())))
-        for name in self.attacks:
-            figure = histogram_figure(name, table.members()[name], table.nonmembers()[name])
-            log_figure(trainer, f"mia/{name}_scores", figure)
+        pairs = {name: (rows.members()[name], rows.nonmembers()[name]) for name, rows in judged.items()}
+        log_figure(trainer, "mia/scores", histograms_figure(pairs))

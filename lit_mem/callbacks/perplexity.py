@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import lightning.pytorch as pl
+import torch
 
 from lit_mem.callbacks.base import Measure
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
@@ -17,10 +18,13 @@ class Perplexity(Measure):
     Logged: `val/perplexity` (held-out; `test/perplexity` in a test), `memorization/perplexity_members`, and
     `memorization/perplexity_gap`, the log ratio held-out ÷ members in nats a token: 0 where members are no
     easier than texts never seen, growing as they are memorized.
+
+    Of each example it tells `perplexity`, `perplexity_base` (the reference model's, where something else has it scored)
+    and `n_tokens`.
     """
 
     def __init__(self) -> None:
-        self._table = ExampleTable(["logprob", "n_tokens"])
+        self._table = ExampleTable(["logprob", "reference", "n_tokens"])
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
@@ -32,12 +36,25 @@ class Perplexity(Measure):
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Keep each example's sums."""
-        values = {"logprob": scores.total_logprob, "n_tokens": scores.n_tokens}
+        reference = torch.full_like(scores.total_logprob, torch.nan)
+        if scores.reference is not None:
+            reference = scores.reference.cpu().double().sum(dim=1)
+        values = {"logprob": scores.total_logprob, "reference": reference, "n_tokens": scores.n_tokens}
         self._table.update(scores.example_id, scores.member, values)
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Perplexities of whichever sets were seen."""
         table = self._table.compute()
+        per_token = {name: -table[name] / table["n_tokens"] for name in ("logprob", "reference")}
+        self.examples = ScoreTable(
+            table.example_id,
+            table.member,
+            {
+                "perplexity": per_token["logprob"].exp(),
+                "perplexity_base": per_token["reference"].exp(),
+                "n_tokens": table["n_tokens"],
+            },
+        )
         heldout, members = _loss(table.nonmembers()), _loss(table.members())
         stage = "test" if trainer.testing else "val"
         figures = {}

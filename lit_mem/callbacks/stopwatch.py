@@ -34,7 +34,7 @@ class Stopwatch(Measure):
         """Training time stops, scoring time runs."""
         now = time.perf_counter()
         self._train, self._mark = now - self._mark, now
-        self.begin()
+        super().on_validation_start(trainer, pl_module)
 
     def begin(self) -> None:
         """Forget the last pass."""

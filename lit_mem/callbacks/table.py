@@ -39,7 +39,7 @@ class EpochTable(Callback):
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The row before training, if the whole validation set was run."""
-        if trainer.num_sanity_val_batches == trainer.num_val_batches:
+        if trainer.num_sanity_val_batches == trainer.num_val_batches and not trainer.global_step:
             self._row("start", trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

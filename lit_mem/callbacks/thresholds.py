@@ -68,6 +68,11 @@ def logged_names(trainer: pl.Trainer) -> set[str]:
     return {"train/loss", "val/loss"}.union(*(measure.metric_names() for measure in measures(trainer)))
 
 
+def is_logged(name: str, trainer: pl.Trainer) -> bool:
+    """Whether a figure of this name may be logged; some names are known only once the data is (`slice/…`)."""
+    return name in logged_names(trainer) or any(name.startswith(m.metric_prefixes) for m in measures(trainer))
+
+
 class Limits:
     """Thresholds that belong together.
 
@@ -110,7 +115,7 @@ class Limits:
         beyond, figures = [], latest_figures(trainer)
         for threshold in self.thresholds:
             name = self._reads(threshold)
-            if name not in figures and name in logged_names(trainer):
+            if name not in figures and is_logged(name, trainer):
                 continue
             value = read(name, figures, who)
             if threshold.passed_by(value):
@@ -134,10 +139,20 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
     others = [*silent, *([trainer.lightning_module] if trainer.lightning_module else [])]
     foreign = any(type(other).__module__.partition(".")[0] not in ("lightning", "lit_mem") for other in others)
     for name in names:
-        if name not in known and not foreign:
+        if not is_logged(name, trainer) and not foreign:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ConfigError(f"{who}: no callback logs {name!r}; {hint}Logged are: {', '.join(sorted(known))}")
+            raise ConfigError(f"{who}: no callback logs {name!r}; {hint}{_listed(name, known)}")
+
+
+def _listed(name: str, known: set[str]) -> str:
+    """What is logged in the same room as a name, or in all; at most twenty names."""
+    room = name.partition("/")[0] + "/"
+    names = sorted(other for other in known if other.startswith(room)) or sorted(known)
+    # The likest first, where there are too many to show.
+    shown = sorted(difflib.get_close_matches(name, names, n=20, cutoff=0.0)) if len(names) > 20 else names
+    more = f" and {len(names) - len(shown)} more (see docs/measures.md)" if len(shown) < len(names) else ""
+    return f"Logged are: {', '.join(shown)}{more}"
 
 
 def read(name: str, metrics: Mapping[str, float], who: str) -> float:

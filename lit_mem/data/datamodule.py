@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
 from datasets import Dataset
 from jsonargparse import lazy_instance
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
 from lit_mem.data.encoding import Encoded, Encoder, collate
+from lit_mem.data.overlap import normalized
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.data.sources.table import shown
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.types import Batch
 
 log = logging.getLogger(__name__)
+
+_SPANS: Final = "spans"
 
 
 class TextDataModule(pl.LightningDataModule):
@@ -42,6 +49,8 @@ class TextDataModule(pl.LightningDataModule):
         check: look for duplicates and for a difference between members and held-out texts before training.
         tokenizer: hub id or folder; None: the one of the model being trained.
         num_workers: processes that build batches; 0 is fastest for texts that fit in memory.
+        spans_column: the column that marks telling pieces (names, dates, drugs): a list of {type, start, end} in
+            characters of the completion. Where the texts have no column "spans", nothing is marked; null reads none.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class TextDataModule(pl.LightningDataModule):
         check: bool = True,
         tokenizer: str | None = None,
         num_workers: int = 0,
+        spans_column: str | None = _SPANS,
     ) -> None:
         super().__init__()
         sizes = {
@@ -82,6 +92,7 @@ class TextDataModule(pl.LightningDataModule):
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
+        self.spans_column = spans_column
         self._corpus: Corpus | None = None
         self.train: list[Encoded] = []
         self.members: list[Encoded] = []
@@ -97,7 +108,7 @@ class TextDataModule(pl.LightningDataModule):
 
         Raises:
             DataError: a row or split is not what was expected.
-            ConfigError: a size asks for more than there is.
+            ConfigError: a size asks for more than there is, or `spans_column` names a column that is not there.
         """
         if self.train:
             return self._encode_test(stage)
@@ -106,10 +117,16 @@ class TextDataModule(pl.LightningDataModule):
         log.info("Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout))
         if self.check:
             self._report(train, heldout)
-        self._encoder = Encoder(self._tokenizer(), self.max_length, self.add_eos)
+        if self.spans_column not in (None, _SPANS, *train.column_names):
+            raise ConfigError(
+                f"data.spans_column is {self.spans_column!r}, but {corpus.name} has no such column; "
+                f"there are: {', '.join(map(shown, train.column_names))}"
+            )
+        self._encoder = Encoder(self._tokenizer(), self.max_length, self.add_eos, self.spans_column)
         # One numbering over all sets: an id never means a member here and a non-member there.
         self.train = self._encoder(train, 0, member=True, name="training")
         self.heldout = self._encoder(heldout, len(train), member=False, name="held-out")
+        _count_duplicates([*self.train, *self.heldout], members=self.train)
         self.members = self._probe_of_members()
         self._test_rows = test
         return self._encode_test(stage)
@@ -118,7 +135,11 @@ class TextDataModule(pl.LightningDataModule):
         if stage == "test" and not self.test:
             first = len(self.train) + len(self.heldout)
             rows = self._test_rows
-            self.test = self.heldout if rows is None else self._encoder(rows, first, member=False, name="test")
+            if rows is None:
+                self.test = self.heldout
+                return
+            self.test = self._encoder(rows, first, member=False, name="test")
+            _count_duplicates(self.test, members=self.train)
 
     def _splits(self, corpus: Corpus) -> tuple[Dataset, Dataset, Dataset | None]:
         from lit_mem.data.split import split_by_group, take
@@ -166,6 +187,23 @@ class TextDataModule(pl.LightningDataModule):
         chosen = torch.randperm(len(self.train), generator=generator)[:size]
         return [self.train[i] for i in sorted(chosen.tolist())]
 
+    def texts(self, member: bool) -> dict[int, Tensor]:
+        """What attacks that put other texts in front may take: whole sets, not a rank's share of them.
+
+        The loaders deal the sets out over ranks; this does not, so every rank has all of them and, as a dictionary
+        keeps its order, has them in the same one.
+
+        Args:
+            member: the validated members (the probe), or the held-out texts; while testing, the test texts.
+
+        Returns:
+            (T,) int64 token ids by example id, the appended end-of-text token included; empty before `setup`. These
+            are the examples' own tensors: do not write to them.
+        """
+        testing = self.trainer is not None and self.trainer.testing
+        examples = self.members if member else self.test if testing else self.heldout
+        return {example.example_id: example.input_ids for example in examples}
+
     # -- loaders -------------------------------------------------------------------------------------------
 
     def _ranks(self) -> tuple[int, int]:
@@ -204,3 +242,11 @@ class TextDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Test texts, then the members probe."""
         return [self._scoring_loader(self.test), self._scoring_loader(self.members)]
+
+
+def _count_duplicates(examples: Iterable[Encoded], members: Iterable[Encoded]) -> None:
+    """Note in each record how many other members have the same text once normalised."""
+    copies = Counter(normalized(e.record.text) for e in members if e.record is not None)
+    for example in examples:
+        if example.record is not None:
+            example.record.duplicates = copies[normalized(example.record.text)] - example.member

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
 import torch
-from datasets import Dataset
+from datasets import ClassLabel, Dataset, Json, LargeList, List, Value
 from torch import Tensor
 
+from lit_mem.data.sources.table import shown
 from lit_mem.errors import DataError
-from lit_mem.types import IGNORED, Batch
+from lit_mem.types import IGNORED, Batch, Record, Span
 
 log = logging.getLogger(__name__)
+
+Offsets = Sequence[tuple[int, int]]
+"""Where each token stands in the text, in characters: start and end; equal for a token that is not of the text."""
+
+_CONTRACT: Final = ("prompt", "completion", "group", "origin")
+_SIMPLE: Final = (Value, ClassLabel, List, LargeList, Json)
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,7 @@ class Encoded:
         example_id: unique over the sets that are compared.
         member: whether it is in the fine-tuning set.
         appended: number of tokens at the end that are not of the text: trained on, not scored.
+        record: what else is known of it.
     """
 
     input_ids: Tensor
@@ -34,6 +44,7 @@ class Encoded:
     example_id: int
     member: bool
     appended: int = 0
+    record: Record | None = None
 
     @property
     def scored(self) -> Tensor:
@@ -51,12 +62,14 @@ class Encoder:
         tokenizer: a Hugging Face tokenizer; whether a BOS token stands in front is its own habit.
         max_length: longest example in tokens; what goes beyond is cut, and counted.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop.
+        spans_column: the column of telling pieces: a list of {type, start, end}, in characters of the completion;
+            None: there is none. Rows without such a column have no telling pieces.
 
     Raises:
         DataError: `add_eos` with a tokenizer that has no such token, or a tokenizer without offsets.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, add_eos: bool) -> None:
+    def __init__(self, tokenizer: Any, max_length: int, add_eos: bool, spans_column: str | None = "spans") -> None:
         if add_eos and tokenizer.eos_token_id is None:
             raise DataError("data.add_eos is true, but the tokenizer has no end-of-text token; set it to false")
         if not getattr(tokenizer, "is_fast", False):
@@ -65,22 +78,30 @@ class Encoder:
         self.max_length = max_length
         self.eos = [tokenizer.eos_token_id] if add_eos else []
         self.bos: int | None = tokenizer.bos_token_id
+        self.spans_column = spans_column
 
     def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> list[Encoded]:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
 
+        The further columns go into each example's record: texts, numbers, true and false (as texts) and lists of
+        texts become attributes, where a row has a value; the column of spans becomes its spans. A span with a token
+        that is not scored is left out: one that was cut off, or the first token of all.
+
         Raises:
-            DataError: a row leaves no token to train on, as its prompt fills `max_length`.
+            DataError: a row leaves no token to train on, as its prompt fills `max_length`; or a span is malformed.
         """
         if not len(rows):
             return []
-        prompts, completions, origins = rows["prompt"], rows["completion"], rows["origin"]
+        prompts, completions, origins = (list(rows[column]) for column in ("prompt", "completion", "origin"))
         texts = [p + c for p, c in zip(prompts, completions, strict=True)]
         # Together, then told apart by offsets: tokenizing the halves alone can give other tokens at the seam.
         encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
+        attributes = _attributes(rows, self.spans_column, name)
+        has_spans = self.spans_column is not None and self.spans_column in rows.column_names
+        marked = rows[self.spans_column] if has_spans else [None] * len(texts)
         examples, cut = [], 0
-        for i, (ids, offsets, prompt) in enumerate(
-            zip(encoded["input_ids"], encoded["offset_mapping"], prompts, strict=True)
+        for i, (ids, offsets, prompt, completion, marks) in enumerate(
+            zip(encoded["input_ids"], encoded["offset_mapping"], prompts, completions, marked, strict=True)
         ):
             if self.bos is not None and ids[:2] == [self.bos, self.bos]:
                 ids, offsets = ids[1:], offsets[1:]  # a text that spells the BOS token itself
@@ -98,7 +119,20 @@ class Encoder:
                     f"{origins[i]}: no token to train on and score is left: prompt and completion are "
                     f"{len(ids)} tokens, data.max_length is {self.max_length}, and the first token is never scored"
                 )
-            examples.append(example)
+            # Not decoded from the ids: that need not give the text back.
+            reached = max(end for _, end in offsets[: self.max_length]) - len(prompt)
+            where = f"{origins[i]}: field {shown(self.spans_column or '')}"
+            spans = [
+                (kind, len(prompt) + start, len(prompt) + end)
+                for kind, start, end in _marks(marks, len(completion), where)
+            ]
+            record = Record(
+                text=completion if len(ids) <= self.max_length else completion[:reached],
+                origin=origins[i],
+                attributes=attributes[i],
+                spans=_scored_spans(spans, texts[i], offsets, example.scored.tolist()),
+            )
+            examples.append(replace(example, record=record))
         if cut:
             log.warning(
                 "%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(texts), name, self.max_length
@@ -106,10 +140,109 @@ class Encoder:
         return examples
 
 
+def _attributes(rows: Dataset, spans_column: str | None, name: str) -> list[dict[str, Any]]:
+    """For each row what its further columns say, by column; a column without a value is left out."""
+    said: list[dict[str, Any]] = [{} for _ in range(len(rows))]
+    for column, feature in rows.features.items():
+        # Images and the like are not even opened.
+        if column in _CONTRACT or column == spans_column or not isinstance(feature, _SIMPLE):
+            continue
+        try:
+            values = list(rows[column])
+        except UnicodeDecodeError:
+            log.warning("Column %s of the %s texts is not UTF-8; it is no attribute.", shown(column), name)
+            continue
+        for row, value in zip(said, values, strict=True):
+            attribute = _attribute(value)
+            if attribute is not None:
+                row[column] = attribute
+    return said
+
+
+def _attribute(value: Any) -> str | float | tuple[str, ...] | None:
+    """A value of a column as an attribute; None where it says nothing, or is of a kind that is not kept."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return None if math.isnan(value) else float(value)
+    if isinstance(value, list):
+        parts = [part for part in value if part is not None and part != ""]
+        return tuple(parts) if parts and all(isinstance(part, str) for part in parts) else None
+    return value if isinstance(value, str) and value else None
+
+
+def _marks(value: Any, length: int, where: str) -> Iterator[tuple[str, int, int]]:
+    """Type, start and end of each span of a row, in characters of its completion, which has `length` of them.
+
+    Raises:
+        DataError: the value is not a list of {type, start, end}; the message starts with `where`, and quotes no text.
+    """
+    if isinstance(value, str):  # as a csv file has it, and a column whose rows are not all of one form
+        try:
+            value = json.loads(value.strip() or "null")
+        except (ValueError, RecursionError):
+            pass
+    if value is None:
+        return
+    form = "a list of {type, start, end} (data.spans_column: null leaves the column unread)"
+    if not isinstance(value, list):
+        raise DataError(f"{where}: found {_kind(value)}, expected {form}")
+    for number, mark in enumerate(value, start=1):
+        at = f"{where}, span {number}"
+        if not isinstance(mark, dict):
+            raise DataError(f"{at}: found {_kind(mark)}, expected {form}")
+        kind = mark.get("type")
+        if not isinstance(kind, str) or not kind.strip():
+            found = "an empty text" if isinstance(kind, str) else _kind(kind)
+            raise DataError(f"{at}: found {found} as its type, expected a text that is not empty")
+        start, end = (_whole(mark.get(bound), at, bound) for bound in ("start", "end"))
+        if not 0 <= start < end <= length:
+            raise DataError(
+                f"{at}: found start {start} and end {end}, expected 0 <= start < end <= {length}, "
+                "the characters of the completion"
+            )
+        yield kind, start, end
+
+
+def _whole(value: Any, where: str, bound: str) -> int:
+    """A whole number; a float too, for a column with one broken row may hold all its numbers as floats."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    found = str(value) if isinstance(value, float) else _kind(value)
+    raise DataError(f"{where}: found {found} as its {bound}, expected a whole number")
+
+
+def _kind(value: Any) -> str:
+    """What a value is, for a message that must not show it."""
+    return {"NoneType": "nothing", "str": "a text", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
+
+
+def _scored_spans(
+    spans: Sequence[tuple[str, int, int]], text: str, offsets: Offsets, scored: Sequence[bool]
+) -> list[Span]:
+    """Spans in characters of the text to spans in tokens, but for those with a token that is not scored.
+
+    The tokens of a span are those that overlap it in a character that is no space, and all between these.
+    """
+    found = []
+    for kind, start, end in spans:
+        tokens = [
+            token
+            for token, (a, b) in enumerate(offsets)
+            if a < end and b > start and text[max(a, start) : min(b, end)].strip()
+        ]
+        if tokens and tokens[-1] < len(scored) and all(scored[tokens[0] : tokens[-1] + 1]):
+            found.append(Span(kind, tokens[0], tokens[-1] + 1))
+    return found
+
+
 def collate(examples: Sequence[Encoded]) -> Batch:
     """Examples to one batch, padded on the right to the longest.
 
     The padding token does not matter: causal attention keeps real tokens from seeing it, and no label is on it.
+    Records are handed on as they are, not copied; there are none in the batch unless every example has one.
     """
     width = max(len(e.input_ids) for e in examples)
     input_ids = torch.zeros((len(examples), width), dtype=torch.int64)
@@ -119,10 +252,14 @@ def collate(examples: Sequence[Encoded]) -> Batch:
         input_ids[row, : len(example.input_ids)] = example.input_ids
         labels[row, : len(example.labels)] = example.labels
         scored[row, : len(example.labels)] = example.scored
-    return Batch(
+    batch = Batch(
         input_ids=input_ids,
         labels=labels,
         scored=scored,
         example_id=torch.tensor([e.example_id for e in examples]),
         member=torch.tensor([e.member for e in examples]),
     )
+    records = [e.record for e in examples if e.record is not None]
+    if len(records) == len(examples):
+        batch["records"] = records
+    return batch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -29,3 +30,10 @@ class ExtractionMeasure(ABC):
     @abstractmethod
     def __call__(self, continuation: Continuation) -> float:
         """A finite number; 0 for an empty continuation, 1 (of a share) for the true suffix itself."""
+
+    def over(self, continuations: Sequence[Continuation]) -> list[float]:
+        """The number of each continuation, in the order given.
+
+        One after another; a measure that gains from seeing many at a time, as a neural one does, overrides this.
+        """
+        return [self(continuation) for continuation in continuations]

@@ -9,35 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lit_mem.errors import ConfigError
+from lit_mem.types import Sampling
 
-
-@dataclass
-class Sampling:
-    """How tokens are drawn when decoding is not greedy.
-
-    Attributes:
-        temperature: logits are divided by it.
-        top_k: draw among the k likeliest tokens; None: among all.
-        seed: of the generators that draw, one for each prompt.
-    """
-
-    temperature: float = 1.0
-    top_k: int | None = None
-    seed: int = 0
-
-    def check(self, option: str) -> None:
-        """Refuse what cannot be drawn from; `option` is where it was set.
-
-        Raises:
-            ConfigError: temperature or top_k is out of range.
-        """
-        if self.temperature <= 0:
-            raise ConfigError(
-                f"{option}.temperature is {self.temperature}; expected above 0 (greedy: leave {option} out)"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"{option}.top_k is {self.top_k}; expected 1 or more")
+__all__ = ["Decoded", "Sampling", "decode"]
 
 
 @dataclass(frozen=True)

@@ -53,3 +53,29 @@ def tpr_at_fpr(score: Tensor, member: Tensor, max_fpr: float) -> float | None:
         return None
     fpr, tpr = roc_curve(score, member)
     return float(tpr[fpr <= max_fpr + 1e-12].max())
+
+
+def best_balanced_accuracy(score: Tensor, member: Tensor) -> float:
+    """Highest balanced accuracy, (TPR + 1 − FPR) / 2, among all thresholds.
+
+    The membership advantage, TPR − FPR, of the same threshold is twice this, less 1. The threshold is chosen on the
+    same examples on which it is judged, so the figure is optimistic: with few examples it is above 0.5 by chance alone.
+
+    Args:
+        score: (N,) float, higher = more member-like.
+        member: (N,) bool.
+
+    Returns:
+        A number in [0.5, 1]; 0.5 = no threshold beats guessing, as where all scores are tied.
+
+    Raises:
+        MetricError: a set is empty, or a score is not finite.
+
+    Source: Yeom et al. 2018, "Privacy Risk in Machine Learning", definition 4 (advantage).
+
+    >>> import torch
+    >>> best_balanced_accuracy(torch.tensor([3.0, 1.0, 2.0, 0.0]), torch.tensor([True, True, False, False]))
+    0.75
+    """
+    fpr, tpr = roc_curve(score, member)
+    return float((tpr + 1 - fpr).max() / 2)

@@ -34,6 +34,10 @@ class ScoreTable:
         """The rows where `keep`, (N,) bool, is True."""
         return ScoreTable(self.example_id[keep], self.member[keep], {k: v[keep] for k, v in self.columns.items()})
 
+    def renamed(self, names: Mapping[str, str]) -> ScoreTable:
+        """Some columns under other names: `names` gives for each new name the old one."""
+        return ScoreTable(self.example_id, self.member, {new: self.columns[old] for new, old in names.items()})
+
     def members(self) -> ScoreTable:
         """The members' rows."""
         return self.where(self.member)
@@ -41,6 +45,23 @@ class ScoreTable:
     def nonmembers(self) -> ScoreTable:
         """The non-members' rows."""
         return self.where(~self.member)
+
+
+def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
+    """The tables side by side, a row for each example that is in any; NaN where a table has no such row."""
+    if not tables:
+        empty = torch.empty(0)
+        return ScoreTable(empty.long(), empty.bool(), {})
+    example_id: Tensor = torch.cat([table.example_id for table in tables]).unique()  # type: ignore[no-untyped-call]
+    member = torch.zeros(len(example_id), dtype=torch.bool)
+    columns: dict[str, Tensor] = {}
+    for table in tables:
+        at = torch.searchsorted(example_id, table.example_id)
+        member[at] = table.member
+        for name, values in table.columns.items():
+            columns[name] = torch.full((len(example_id),), torch.nan, dtype=torch.float64)
+            columns[name][at] = values
+    return ScoreTable(example_id, member, columns)
 
 
 class ExampleTable(Metric):

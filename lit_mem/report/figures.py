@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -40,24 +41,76 @@ def roc_figure(curves: Mapping[str, tuple[Tensor, Tensor]], n_nonmembers: int) -
     return figure
 
 
-def histogram_figure(name: str, members: Tensor, nonmembers: Tensor) -> Figure:
-    """How an attack's scores are spread in both sets.
+def grid(n: int, width: float = 3.2, height: float = 2.5, columns: int = 4) -> tuple[Figure, list[Axes]]:
+    """A figure with n small panels, its margins set: matplotlib's own layouts draw everything twice.
 
     Args:
-        name: the attack's.
-        members: (M,) scores.
-        nonmembers: (K,) scores.
+        n: panels; at least one is there.
+        width: of a panel with its margin, in inches.
+        height: likewise.
+        columns: most panels side by side.
     """
     import numpy as np
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 3.5), layout="constrained")
-    axes = figure.add_subplot()
-    low = min(members.min().item(), nonmembers.min().item())
-    high = max(members.max().item(), nonmembers.max().item())
-    edges = np.linspace(low, high if high > low else low + 1, 41)
-    for label, scores in (("members", members), ("non-members", nonmembers)):
-        axes.hist(scores.numpy(), bins=edges.tolist(), alpha=0.55, density=True, label=f"{label} ({len(scores)})")
-    axes.set(xlabel=f"{name} score (higher = more member-like)", ylabel="density", title=f"Attack: {name}")
-    axes.legend()
+    columns = max(1, min(n, columns))
+    rows = max(1, -(-n // columns))
+    wide, high = max(width * columns, 5.0), height * rows + 0.9
+    figure = Figure(figsize=(wide, high))
+    panels = list(np.atleast_1d(figure.subplots(rows, columns)).flatten())
+    for axes in panels[n:]:
+        axes.set_axis_off()
+    for axes in panels:
+        axes.tick_params(labelsize=7)
+    figure.subplots_adjust(
+        left=0.65 / wide, right=1 - 0.15 / wide, bottom=0.65 / high, top=1 - 0.6 / high, hspace=0.34, wspace=0.25
+    )
+    return figure, panels[: max(n, 1)]
+
+
+def histograms_figure(scores: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
+    """How each attack's scores are spread in both sets, a panel each.
+
+    Args:
+        scores: for each attack the members' (M,) and the non-members' (K,) scores.
+    """
+    import numpy as np
+
+    figure, panels = grid(len(scores))
+    for axes, (name, (members, nonmembers)) in zip(panels, scores.items(), strict=False):
+        low = min(members.min().item(), nonmembers.min().item())
+        high = max(members.max().item(), nonmembers.max().item())
+        edges = np.linspace(low, high if high > low else low + 1, 41)
+        for label, values in (("members", members), ("non-members", nonmembers)):
+            density, _ = np.histogram(values.numpy(), edges, density=True)
+            axes.stairs(density, edges, fill=True, alpha=0.55, label=f"{label} ({len(values)})")
+        axes.set_title(name, fontsize=9)
+    if scores:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="upper right", ncols=2, fontsize=8, frameon=False)
+    figure.supxlabel("attack score (higher = more member-like)", fontsize=9, y=0.01)
+    figure.supylabel("density", fontsize=9, x=0.005)
+    return figure
+
+
+def sweep_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], prefixes: Sequence[float]) -> Figure:
+    """Extraction measures against the length of the prefix, a panel each.
+
+    Args:
+        curves: for each measure its value at every prefix, by whose texts and which model ("members, base").
+        prefixes: shares of a text, or numbers of tokens, as many as each curve has values.
+    """
+    figure, panels = grid(len(curves), columns=2 if len(curves) <= 4 else 3)
+    order = sorted(range(len(prefixes)), key=lambda i: prefixes[i])
+    for axes, (name, lines) in zip(panels, curves.items(), strict=False):
+        for label, values in lines.items():
+            style = "--" if "base" in label else "-"
+            colour = "tab:blue" if label.startswith("members") else "tab:orange"
+            points = [prefixes[i] for i in order], [values[i] for i in order]
+            axes.plot(*points, style, color=colour, marker="o", markersize=3, label=label)
+        axes.set_title(name, fontsize=9)
+        axes.grid(alpha=0.3)
+    if curves:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="upper right", ncols=4, fontsize=8, frameon=False)
+    unit = "share of the text" if max(prefixes) < 1 else "tokens"
+    figure.supxlabel(f"prefix ({unit}); mean over the texts asked", fontsize=9, y=0.01)
     return figure

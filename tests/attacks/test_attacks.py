@@ -12,19 +12,24 @@ import lit_mem.attacks
 from lit_mem.adapters.base import adapter_off
 from lit_mem.adapters.loading import load_base
 from lit_mem.adapters.lora import LoRA
-from lit_mem.attacks import Attack, Loss, MinK, ReferenceRatio
+from lit_mem.attacks import Attack, Loss, MinK, ReferenceRatio, WindowComparison
+from lit_mem.attacks.base import ProbingAttack
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.scoring import TokenScorer
-from lit_mem.types import TokenScores
+from lit_mem.types import IGNORED, Batch, Needs, Record, TokenScores
+
+IN_STEPS = (WindowComparison,)
+"""Attacks that count votes: a token may become likelier without a vote more."""
 
 
 def every_attack():
-    """All concrete attacks in the room, so that a new file is tested without a word here."""
+    """All concrete attacks in the room that read scores alone, so that a new file is tested without a word here."""
     found = set()
     for entry in pkgutil.walk_packages(lit_mem.attacks.__path__, "lit_mem.attacks."):
         for value in vars(importlib.import_module(entry.name)).values():
-            if inspect.isclass(value) and issubclass(value, Attack) and not inspect.isabstract(value):
+            concrete = inspect.isclass(value) and issubclass(value, Attack) and not inspect.isabstract(value)
+            if concrete and not issubclass(value, ProbingAttack):
                 found.add(value)
     return sorted(found, key=lambda attack: attack.__name__)
 
@@ -37,19 +42,36 @@ def attack(request):
 def made_up(lengths, width=None, seed=0):
     """Scores of examples with these many tokens; row i is the same whatever the other rows and the width."""
     width = width or max(lengths) + 1
-    logprob, reference = torch.zeros(len(lengths), width), torch.zeros(len(lengths), width)
+    logprob, reference, mean, std = torch.zeros(4, len(lengths), width)
     mask = torch.zeros(len(lengths), width, dtype=torch.bool)
     for row, n in enumerate(lengths):
         generator = torch.Generator().manual_seed(seed + n)
         logprob[row, 1 : n + 1] = -4 * torch.rand(n, generator=generator) - 0.1
         reference[row, 1 : n + 1] = -4 * torch.rand(n, generator=generator) - 0.1
+        mean[row, 1 : n + 1] = -3 * torch.rand(n, generator=generator)
+        std[row, 1 : n + 1] = 2 * torch.rand(n, generator=generator)
         mask[row, 1 : n + 1] = True
     example_id = torch.tensor(lengths)
-    return TokenScores(logprob, mask & (logprob > -1), mask, example_id, example_id % 2 == 0, reference)
+    member = example_id % 2 == 0
+    batch = Batch(
+        input_ids=torch.where(mask, 7, 0),
+        labels=torch.where(mask, 7, IGNORED),
+        example_id=example_id,
+        member=member,
+        records=[Record(" ".join(f"word{i}" for i in range(n))) for n in lengths],
+    )
+    hit = mask & (logprob > -1)
+    return TokenScores(logprob, hit, mask, example_id, member, reference, hit, mean, std, batch=batch)
+
+
+def with_logprob(scores, logprob):
+    """The same with another log-probability (a number or a tensor) wherever a token is scored."""
+    return replace(scores, logprob=torch.where(scores.mask, torch.as_tensor(logprob), 0.0))
 
 
 def test_the_room_is_not_empty():
-    assert {"Loss", "ReferenceRatio"} <= {attack.__name__ for attack in every_attack()}
+    names = {attack.__name__ for attack in every_attack()}
+    assert {"EzMia", "Loss", "MinK", "MinKPlusPlus", "ReferenceRatio", "WindowComparison", "Zlib"} <= names
 
 
 def test_shape_and_type(attack):
@@ -61,9 +83,11 @@ def test_shape_and_type(attack):
 
 
 def test_one_token_is_enough_and_none_scores_zero(attack):
-    assert torch.isfinite(attack(made_up([1]))).all()
-    assert attack(made_up([1])) != 0
-    assert attack(made_up([0, 4]))[0] == 0
+    one = made_up([1, 0, 4])
+    sure, unlikely = attack(with_logprob(one, -1e-3)), attack(with_logprob(one, -9.0))
+    assert torch.isfinite(torch.stack([sure, unlikely])).all()
+    assert sure[0] > unlikely[0], "the one token must count"
+    assert sure[1] == unlikely[1] == 0
 
 
 def test_batch_order_and_company_do_not_matter(attack):
@@ -80,18 +104,60 @@ def test_padding_does_not_matter(attack):
 
 
 def test_what_the_model_likes_better_looks_more_like_a_member(attack):
-    scores = made_up([5, 9, 1, 3])
-    likelier = replace(scores, logprob=torch.where(scores.mask, scores.logprob / 2, 0.0))
-    assert (attack(likelier) > attack(scores)).all()
+    """Hits stay as they are: which tokens an attack looks at is another matter than how likely they are."""
+    scores = made_up([5, 9, 1, 3, 30, 60])
+    hopeless, before, half, nearly_sure = (
+        attack(with_logprob(scores, scores.logprob * c)) for c in (1e6, 1, 0.5, 1e-6)
+    )
+    assert (half >= before).all()
+    assert (nearly_sure >= half).all()
+    # Whoever does not rise must already stand at the top, as high as any example gets.
+    top, bottom = nearly_sure.max(), hopeless.min()
+    assert (nearly_sure > before).any()
+    assert ((nearly_sure > before) | (before == top)).all()
+    if not isinstance(attack, IN_STEPS):
+        # A bounded score may also have nothing to say yet, as low as any example gets.
+        assert (half > before).any()
+        assert ((half > before) | (before == top) | (half == bottom)).all()
 
 
-def test_an_attack_says_whether_it_needs_a_reference(attack):
-    without = replace(made_up([5, 9]), reference=None)
-    if attack.needs_reference:
-        with pytest.raises(MetricError, match="reference"):
+@pytest.mark.parametrize(
+    ("need", "gone", "message"),
+    [("reference", ("reference", "reference_hit"), "reference"), ("moments", ("mean", "std"), "moments")],
+)
+def test_an_attack_says_what_it_needs(attack, need, gone, message):
+    scores = made_up([5, 9])
+    without = replace(scores, **dict.fromkeys(gone))
+    if getattr(attack.needs, need):
+        with pytest.raises(MetricError, match=message):
             attack(without)
     else:
-        assert torch.equal(attack(without), attack(made_up([5, 9])))
+        assert torch.equal(attack(without), attack(scores))
+
+
+def test_what_is_needed_is_told_in_full(attack):
+    """Without anything that it does not name, it still works."""
+    scores = replace(made_up([5, 9]), reference_hit=None, sampled={})
+    needs = attack.needs
+    assert isinstance(needs, Needs)
+    without = replace(
+        scores,
+        reference=scores.reference if needs.reference else None,
+        mean=scores.mean if needs.moments else None,
+        std=scores.std if needs.moments else None,
+    )
+    assert torch.equal(attack(without), attack(made_up([5, 9])))
+
+
+def test_a_log_probability_that_is_no_number_is_not_passed_over(attack):
+    scores = made_up([5, 9, 60])
+    scores.logprob[1, 4] = torch.nan
+    assert torch.isfinite(attack(scores)).tolist() == [True, False, True]
+
+
+def test_scores_of_a_set_are_left_as_they_are(attack):
+    score = torch.tensor([0.5, -1.0], dtype=torch.float64)
+    assert torch.equal(attack.over_set(score, torch.tensor([True, False])), score)
 
 
 # Against the model itself, one text at a time, with its own loss -----------------------------------------------

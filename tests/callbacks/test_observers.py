@@ -105,10 +105,12 @@ def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
     callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
-    asked = callback._ask_tuned(callback._seen, model.language_model)
+    callback._asker.eos = model.tokenizer.eos_token_id
+    candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
+    asked = callback._asker.tuned(candidates, model.language_model)
     total = tokens = 0
     for i, answer in asked.items():
-        prompt = callback._seen[i].prompt
+        prompt = candidates[i].prompt
         ids = torch.cat([prompt.input_ids[: prompt.cut], answer.ids])[None]
         with torch.no_grad():
             logprob = model.language_model(input_ids=ids).logits.log_softmax(-1)[0, prompt.cut - 1 : -1]
@@ -124,7 +126,7 @@ def test_some_answers_come_from_the_scoring_pass_alone(tuned):
     callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
-    known = [callback._known_length(candidate) for candidate in callback._seen.values()]
+    known = [callback._asker.known_length(candidate) for [candidate] in callback._seen.values()]
     assert sum(known) > len(known)
 
 
@@ -270,5 +272,5 @@ def test_any_other_logger_gets_figures_and_pictures(module, data, trainer):
     logger = OtherLogger()
     trainer([MembershipInference(), Baseline()], max_epochs=1, logger=logger).fit(module(), data())
     assert (0, True) in [(step, "mia/reference_auroc" in names) for step, names in logger.seen]
-    assert {key for key, _, _ in logger.pictures} == {"mia/roc", "mia/loss_scores", "mia/reference_scores"}
+    assert {key for key, _, _ in logger.pictures} == {"mia/roc", "mia/scores"}
     assert all(shape[2] == 3 for _, shape, _ in logger.pictures)

@@ -11,6 +11,9 @@ import torch
 import lit_mem.extraction
 from lit_mem.extraction import Continuation, ExactMatch, ExtractionMeasure, NgramRate
 
+SHORT = ["rash", ".", "I", "a b"]
+OTHER_SCRIPTS = ["患者出现皮疹", "皮疹。", "🙂", "👩‍⚕️ ❤️", "zażółć gęślą jaźń", "कि का", "\ufffd", " rash\n"]
+
 
 def every_measure():
     """All concrete measures in the room, so that a new file is tested without a word here."""
@@ -22,9 +25,11 @@ def every_measure():
     return sorted(found, key=lambda measure: measure.__name__)
 
 
-@pytest.fixture(params=every_measure(), ids=lambda measure: measure.__name__)
-def measure(request):
-    return request.param()
+@pytest.fixture(scope="module", params=every_measure(), ids=lambda measure: measure.__name__)
+def measure(request, encoder_folder):
+    """With its defaults; one that asks for a model gets a tiny one."""
+    options = inspect.signature(request.param).parameters
+    return request.param(**({"model": encoder_folder()} if "model" in options else {}))
 
 
 def continuation(tokenizer, generated, truth):
@@ -33,27 +38,51 @@ def continuation(tokenizer, generated, truth):
 
 
 def test_the_room_is_not_empty():
-    assert {"ExactMatch", "NgramRate"} <= {measure.__name__ for measure in every_measure()}
+    assert {"ExactMatch", "NgramRate", "RougeL", "BertScore"} <= {measure.__name__ for measure in every_measure()}
 
 
 def test_the_truth_is_one_and_nothing_is_zero(measure, tokenizer, texts):
-    for text in [*texts[:5], "rash"]:
+    for text in [*texts[:5], *SHORT, *OTHER_SCRIPTS]:
         assert measure(continuation(tokenizer, text, text)) == 1.0
         assert measure(continuation(tokenizer, "", text)) == 0.0
 
 
 def test_every_value_is_a_finite_share(measure, tokenizer, texts):
-    for generated in (texts[0], texts[1][:30], " ", "zzz", texts[2] + " " + texts[0]):
-        value = measure(continuation(tokenizer, generated, texts[0]))
-        assert isinstance(value, float)
-        assert math.isfinite(value)
-        assert 0 <= value <= 1
+    for generated in (texts[0], texts[1][:30], " ", "zzz", texts[2] + " " + texts[0], *SHORT, *OTHER_SCRIPTS):
+        for truth in (texts[0], *SHORT, *OTHER_SCRIPTS):
+            value = measure(continuation(tokenizer, generated, truth))
+            assert isinstance(value, float)
+            assert math.isfinite(value)
+            assert 0 <= value <= 1
 
 
 def test_the_truth_is_not_outdone(measure, tokenizer, texts):
     truth = continuation(tokenizer, texts[0], texts[0])
     for other in texts[1:6]:
         assert measure(continuation(tokenizer, other, texts[0])) < measure(truth)
+
+
+def test_many_at_a_time_are_as_one_after_another(measure, tokenizer, texts):
+    pairs = [(texts[i][: 10 + 40 * (i % 3)], texts[j]) for i, j in ((0, 0), (1, 2), (2, 2), (3, 1), (1, 2))]
+    pairs += [("", texts[0]), (texts[4], texts[4]), *zip(OTHER_SCRIPTS, reversed(OTHER_SCRIPTS), strict=True)]
+    asked = [continuation(tokenizer, generated, truth) for generated, truth in pairs]
+    together = measure.over(asked)
+    assert all(isinstance(value, float) for value in together)
+    assert together == pytest.approx([measure(one) for one in asked], abs=1e-5)
+    assert measure.over(asked[::-1]) == pytest.approx(together[::-1], abs=1e-5)
+    assert measure.over([]) == []
+
+
+def test_the_precision_of_the_trainer_makes_no_difference(measure, tokenizer, texts):
+    asked = [continuation(tokenizer, texts[i][:70], texts[i + 1] + texts[i][:40]) for i in range(3)]
+    before = measure.over(asked)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+            assert measure.over(asked) == before
+        assert torch.get_default_dtype() == torch.bfloat16
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_input_is_not_changed(measure, tokenizer, texts):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from lit_mem.errors import MetricError
-from lit_mem.functional.roc import roc_curve, tpr_at_fpr
+from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
 
 RATES = [Fraction(1, 1000), Fraction(1, 100), Fraction(1, 20), Fraction(1, 10), Fraction(1, 3), Fraction(7, 10)]
 
@@ -102,3 +102,36 @@ def test_what_cannot_be_computed_is_an_error_however_many_non_members(score, mem
         roc_curve(torch.tensor(score), torch.tensor(member))
     with pytest.raises(MetricError):
         tpr_at_fpr(torch.tensor(score), torch.tensor(member), max_fpr)
+    with pytest.raises(MetricError):
+        best_balanced_accuracy(torch.tensor(score), torch.tensor(member))
+
+
+@settings(deadline=None)
+@given(scores, scores)
+def test_best_balanced_accuracy_is_scikit_learns_at_the_best_of_all_thresholds(members, others):
+    score, member = tensors(members, others)
+    thresholds = [*score.tolist(), float(score.max()) + 1]
+    each = [metrics.balanced_accuracy_score(member, score >= threshold) for threshold in thresholds]
+    best = best_balanced_accuracy(score, member)
+    assert best == pytest.approx(max(each), abs=1e-12)
+    assert 0.5 <= best <= 1
+
+
+@pytest.mark.parametrize(
+    ("members", "others", "expected"),
+    [
+        ([2.0, 3.0], [0.0, 1.0], 1.0),
+        ([0.0, 1.0], [2.0, 3.0], 0.5),  # the wrong way round is no better than guessing
+        ([5.0] * 3, [5.0] * 9, 0.5),
+        ([4.0, 4.0, 0.0], [2.0] * 10, 0.5 + 1 / 3),
+        ([4.0], [5.0, 3.0, 3.0, 3.0], 0.875),
+    ],
+)
+def test_best_balanced_accuracy_by_hand(members, others, expected):
+    assert best_balanced_accuracy(*tensors(members, others)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_best_balanced_accuracy_is_optimistic_where_there_is_nothing_to_find():
+    """As the docstring warns: of equal distributions it is above one half by chance."""
+    found = [best_balanced_accuracy(torch.randn(40), torch.arange(40) % 2 == 0) for _ in range(50)]
+    assert sum(found) / 50 > 0.55

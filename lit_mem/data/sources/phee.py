@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Iterator
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.download import cache_folder, fetch
 from lit_mem.data.sources.fields import CONTRACT, text_of
+from lit_mem.data.sources.phee_annotations import AnnotationError, events_of, sentence, spans_of, wordings
+from lit_mem.data.sources.phee_patients import age_of, sex_of
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import BadRows, Table
 from lit_mem.errors import DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+log = logging.getLogger(__name__)
 
 _URL = (
     "https://raw.githubusercontent.com/ZhaoyueSun/PHEE/12e9311e89c3d1d2db16a1a9fc93edf83ec2d9d8/data/json/{split}.json"
@@ -34,7 +39,15 @@ class PHEE(Source):
 
     The three share no article. The group is the article (its PubMed number). Columns beside those
     of every split: `id` ("PubMed number_sentence"), `event_types` (list of str), `sex` and `age`
-    (as the text words them, several joined by "; "; "" where it does not say).
+    (as the text words them, several joined by "; "; "" where it does not say), and for subgroups
+    `patient_sex` ("female", "male", or "" where the wording of `sex` leaves it open or names both)
+    and `patient_age` (years; null unless `age` gives one number with a unit).
+
+    Column `spans` has the annotated pieces, each fragment by itself and each once: a list of type
+    (subject, age, sex, race, population, disorder, drug, dosage, frequency, route, duration,
+    time_elapsed, effect), start and end, in characters of the completion. A piece whose offsets do
+    not lead to its text is left out, and counted in the log (version 1 has none such). Triggers and
+    whole treatments, whose parts are there, are no pieces.
 
     Args:
         folder: a folder with train.json, dev.json and test.json, of version 1 or 2; None: version 1
@@ -55,7 +68,14 @@ class PHEE(Source):
         folder = self._downloaded() if self.folder is None else Path(self.folder).expanduser()
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; expected one with train.json, dev.json, test.json")
-        train, heldout, test = (_split(folder / f"{name}.json") for name in _SPLITS)
+        tally: Counter[str] = Counter()
+        train, heldout, test = (_split(folder / f"{name}.json", tally) for name in _SPLITS)
+        if tally["astray"]:
+            log.warning(
+                "PHEE: %d of %d annotated spans are left out: their offsets do not lead to their text.",
+                tally["astray"],
+                tally.total(),
+            )
         return Corpus(train=train, heldout=heldout, test=test, name="PHEE")
 
     def _downloaded(self) -> Path:
@@ -69,33 +89,37 @@ class PHEE(Source):
         return folder
 
 
-def _split(file: Path) -> Dataset:
+def _split(file: Path, tally: Counter[str]) -> Dataset:
     import pyarrow as pa
     from datasets import Dataset
 
     table = read_table(str(file))
     ids, texts, notes = (table.column(name) for name in ("id", "context", "annotations"))
     seen: dict[str, int] = {}
-    made: dict[str, list[Any]] = {name: [] for name in (*CONTRACT, "id", "event_types", "sex", "age")}
+    derived = ("patient_sex", "patient_age", "spans")
+    made: dict[str, list[Any]] = {name: [] for name in (*CONTRACT, "id", "event_types", "sex", "age", *derived)}
     for number, row_id, raw, note in zip(table.numbers, ids, texts, notes, strict=True):
         text, problem = text_of(raw)
         if problem is not None:
             table.bad.add(number, f"field 'context': {problem}")
         group = _group(row_id, number, seen, table.bad)
         try:
-            events = list(_events(note))
+            events = list(events_of(note))
             types = [event["event_type"] for event in events]
-            sex, age = (_subject(events, name) for name in ("Gender", "Age"))
-        except _AnnotationError as error:
+            sexes, ages = (wordings(events, name) for name in ("Gender", "Age"))
+        except AnnotationError as error:
             table.bad.add(number, f"field 'annotations': {error}")
             continue
-        # One row has a line break within its sentence.
-        sentence = re.sub(r"[\r\n]+", " ", (text or "").strip())
-        row = ("", sentence, group, f"{file.name}:{number}", row_id, types, sex, age)
+        row = (
+            *("", sentence(text or ""), group, f"{file.name}:{number}", row_id, types),
+            *("; ".join(sexes), "; ".join(ages), sex_of(sexes), age_of(ages)),
+            spans_of(events, text or "", tally),
+        )
         for column, value in zip(made.values(), row, strict=True):
             column.append(value)
     table.bad.check()
-    types_of = {"event_types": pa.list_(pa.string())}
+    span = pa.struct([("type", pa.string()), ("start", pa.int64()), ("end", pa.int64())])
+    types_of = {"event_types": pa.list_(pa.string()), "patient_age": pa.float64(), "spans": pa.list_(span)}
     return Dataset.from_dict({k: pa.array(v, types_of.get(k, pa.string())) for k, v in made.items()})
 
 
@@ -112,40 +136,3 @@ def _group(row_id: Any, number: int, seen: dict[str, int], bad: BadRows) -> str:
         bad.add(number, f"field 'id': is that of line {seen[row_id]} too, expected each id once")
     seen.setdefault(row_id, number)
     return match[1]
-
-
-class _AnnotationError(ValueError):
-    """Annotations are not of PHEE's form; says what was found and expected."""
-
-
-def _expect(value: Any, kind: type, what: str) -> Any:
-    if not isinstance(value, kind):
-        found = "nothing" if value is Table.ABSENT or value is None else type(value).__name__
-        raise _AnnotationError(f"found {found}, expected {what}")
-    return value
-
-
-def _events(annotations: Any) -> Iterator[dict[str, Any]]:
-    for annotation in _expect(annotations, list, "a list"):
-        events = _expect(annotation, dict, "a list of objects").get("events")
-        for event in _expect(events, list, "a list 'events' in each"):
-            _expect(
-                _expect(event, dict, "objects in 'events'").get("event_type"),
-                str,
-                "a text 'event_type' in each event",
-            )
-            yield event
-
-
-def _subject(events: list[dict[str, Any]], name: str) -> str:
-    """What the events say of their subject: fragments by spaces, entities by "; ", each once."""
-    said: dict[str, None] = {}
-    for event in events:
-        leaf = _expect(event.get("Subject", {}), dict, "an object 'Subject'").get(name)
-        if leaf is None:
-            continue
-        form = f"lists of texts in Subject.{name}.text"
-        for entity in _expect(_expect(leaf, dict, form).get("text"), list, form):
-            fragments = [_expect(fragment, str, form) for fragment in _expect(entity, list, form)]
-            said[" ".join(fragments)] = None
-    return "; ".join(said)

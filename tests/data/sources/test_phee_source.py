@@ -9,6 +9,7 @@ import pytest
 from lit_mem.data.sources import phee
 from lit_mem.data.sources.download import cache_folder
 from lit_mem.data.sources.phee import PHEE
+from lit_mem.data.sources.phee_patients import age_of, sex_of
 from lit_mem.errors import DataError
 
 
@@ -58,12 +59,164 @@ def test_reads_the_schema(tmp_path):
         "event_types": ["Adverse_event"],
         "sex": "",
         "age": "41 years; old",
+        "patient_sex": "",
+        "patient_age": 41.0,
+        "spans": [],  # the offsets made up here lead nowhere
     }
     assert list(corpus.train["group"]) == ["11", "11", "12"]
     assert corpus.train[1]["event_types"] == ["Adverse_event", "Potential_therapeutic_event"]
     assert (corpus.train[2]["sex"], corpus.train[2]["age"]) == ("She", "9 days")
     assert list(corpus.heldout["origin"]) == ["dev.json:1"]
     assert list(corpus.test["completion"]) == ["It went away."]
+
+
+def leaf(context, *entities, shift=0):
+    """An annotation as PHEE has it: fragments and their offsets in the context."""
+    starts = [[context.index(fragment) + shift for fragment in fragments] for fragments in entities]
+    return {"text": [list(fragments) for fragments in entities], "start": starts, "entity_id": ["T1"]}
+
+
+CONTEXT = " \tA black man\r\nof 41 years with gout, given aspirin (2 g)\nand ibuprofen, had a rash of both arms. "
+
+
+def annotated(row_id, *events):
+    return {"id": row_id, "context": CONTEXT, "annotations": [{"events": list(events)}]}
+
+
+def test_spans_are_the_annotated_pieces_of_the_sentence(tmp_path):
+    def part(*entities):
+        return leaf(CONTEXT, *entities)
+
+    drugs = part(["aspirin"], ["ibuprofen"])
+    event = {
+        "event_id": "E1",
+        "event_type": "Adverse_event",
+        "Trigger": part(["had"]),
+        "Subject": {
+            **part(["A black man\r\nof 41 years"]),
+            "Age": part(["41 years"]),
+            "Gender": part(["man"]),
+            "Race": part(["black"]),
+        },
+        "Treatment": {
+            **part(["aspirin (2 g)\nand ibuprofen"]),
+            "Drug": drugs,
+            "Dosage": part(["2 g"]),
+            "Disorder": part(["gout"]),
+            "Combination": [{"event_type": "Combination", "Trigger": part(["and"]), "Drug": drugs}],
+        },
+        "Effect": part(["rash", "arms"]),
+    }
+    again = {"event_id": "E2", "event_type": "Adverse_event", "Effect": part(["rash"])}
+    folder = write(tmp_path / "mini", train=[annotated("11_1", event, again)])
+    (found,) = PHEE(str(folder)).load().train
+    text = found["completion"]
+    assert text == "A black man of 41 years with gout, given aspirin (2 g) and ibuprofen, had a rash of both arms."
+    assert [(span["type"], text[span["start"] : span["end"]]) for span in found["spans"]] == [
+        ("subject", "A black man of 41 years"),
+        ("race", "black"),
+        ("sex", "man"),
+        ("age", "41 years"),
+        ("disorder", "gout"),
+        ("drug", "aspirin"),
+        ("dosage", "2 g"),
+        ("drug", "ibuprofen"),
+        ("effect", "rash"),
+        ("effect", "arms"),
+    ]
+    assert (found["patient_sex"], found["patient_age"]) == ("male", 41.0)
+
+
+def test_pieces_whose_offsets_lead_elsewhere_are_left_out_and_counted(tmp_path, caplog):
+    good = leaf(CONTEXT, ["rash"])
+    wrong = [
+        leaf(CONTEXT, ["rash"], shift=1),
+        leaf(CONTEXT, ["rash"], shift=-len(CONTEXT)),  # right, if counted from the end
+        leaf(CONTEXT, [CONTEXT[:4]]),  # starts in the space that is stripped
+        {"text": [["rash"]], "start": [[]]},
+        {"text": [["rash"]]},
+        {"text": [["rash"]], "start": [["7"]]},
+        {"text": [[" "]], "start": [[0]]},
+        {"text": [[""]], "start": [[0]]},
+        {"text": "rash", "start": 7},
+        "rash",
+    ]
+    events = [{"event_id": "E1", "event_type": "Adverse_event", "Effect": effect} for effect in [good, *wrong]]
+    folder = write(tmp_path / "mini", train=[annotated("11_1", *events)], dev=[annotated("21_1", events[1])])
+    corpus = PHEE(str(folder)).load()
+    at = corpus.train[0]["completion"].index("rash")
+    assert list(corpus.train["spans"]) == [[{"type": "effect", "start": at, "end": at + 4}]]
+    assert list(corpus.heldout["spans"]) == [[]]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines == ["PHEE: 11 of 12 annotated spans are left out: their offsets do not lead to their text."]
+
+
+def test_right_offsets_are_not_spoken_of(tmp_path, caplog):
+    event = {"event_id": "E1", "event_type": "Adverse_event", "Effect": leaf(CONTEXT, ["rash"])}
+    rows = {split: [annotated(f"{n}1_1", event)] for n, split in enumerate(ROWS, start=1)}
+    PHEE(str(write(tmp_path / "mini", **rows))).load()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("sexes", "expected"),
+    [
+        ([], ""),
+        (["woman"], "female"),
+        (["Women"], "female"),
+        (["girl", "her"], "female"),
+        (["old lady"], "female"),
+        (["He", "his"], "male"),
+        (["human"], ""),
+        (["woman", "boy"], ""),
+        (["4 males and 1 female"], ""),
+        (["transgender female"], ""),
+        (["pregnant"], ""),
+        (["mand"], ""),
+    ],
+)
+def test_the_sex_that_the_wording_settles(sexes, expected):
+    assert sex_of(sexes) == expected
+
+
+@pytest.mark.parametrize(
+    ("ages", "expected"),
+    [
+        ([], None),
+        (["50-year-old"], 50),
+        (["64 year old"], 64),
+        (["58-yr-old"], 58),
+        (["36-y-o"], 36),
+        (["60 yrs of age"], 60),
+        (["71-year"], 71),
+        (["a 51-year-old"], 51),
+        (["aged 80 years"], 80),
+        (["6.9-year-old"], 6.9),
+        (["4(1/2)-year-old"], 4.5),
+        (["28 month-old child"], 28 / 12),
+        (["6-week-old", "infant"], 6 * 7 / 365.25),
+        (["11-day-old"], 11 / 365.25),
+        (["Sixty-year-old"], 60),
+        (["sixty-five-year-old"], 65),
+        (["eight-year old"], 8),
+        (["sixteen years"], 16),
+        (["44-year-old", "44 years"], 44),
+        (["44-year-old", "20-year-old"], None),
+        (["44-year-old", "aged 70"], None),
+        (["10-15 years"], None),
+        (["ten-fifteen years"], None),
+        (["two three years"], None),
+        (["16 years and younger"], None),
+        (["over the age of 50"], None),
+        (["aged 25 and 45"], None),
+        (["mean gestational age 27 weeks"], None),
+        (["elderly"], None),
+        (["6"], None),
+        (["few years"], None),
+    ],
+)
+def test_the_age_that_the_wording_gives(ages, expected):
+    assert age_of(ages) == (None if expected is None else pytest.approx(expected))
 
 
 @pytest.mark.parametrize(

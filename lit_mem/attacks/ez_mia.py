@@ -1,0 +1,44 @@
+"""EZ-MIA: where the tuned model errs, does it still find the truth likelier than the reference does?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_mem.attacks.base import Attack
+from lit_mem.errors import MetricError
+from lit_mem.types import Needs, TokenScores
+
+
+class EzMia(Attack):
+    """Balance of rises and falls in log-probability where the tuned model's greedy token is wrong (its error zone).
+
+    With δ_t = ℓ_t − ℓ_t^ref in nats, P the sum of the positive δ_t there and N that of the negative ones without their
+    sign, the paper's score is P / N. This one is (P − N) / (P + N), which grows strictly with P / N, so ranks alike,
+    and is finite: 1 where nothing fell (an infinite ratio, the surest member), −1 where nothing rose.
+
+    The paper leaves two cases open. A text that the tuned model predicts whole has no error zone, and would be
+    undefined just where memorization is greatest; there, and where no δ_t of the zone differs from 0, all scored
+    tokens are taken. If no δ_t differs from 0 even so, there is no evidence, and the score is 0.
+
+    Source: Ilić et al. 2026, "Powerful Training-Free Membership Inference Against Autoregressive Language Models"
+    (arXiv 2601.12104).
+    """
+
+    needs = Needs(reference=True)
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        """(B,) float64 in [−1, 1], higher = more member-like; 0 while the tuned model still is its reference.
+
+        Raises:
+            MetricError: the scores carry no reference.
+        """
+        if scores.reference is None:
+            raise MetricError("the EZ-MIA attack needs reference scores; the module gave none")
+        mask = scores.mask.cpu()
+        delta = (scores.logprob.cpu().double() - scores.reference.cpu().double()).masked_fill(~mask, 0.0)
+        in_zone = delta.masked_fill(scores.hit.cpu(), 0.0)
+        delta = torch.where((in_zone != 0).any(dim=1, keepdim=True), in_zone, delta)
+        rise, fall = delta.clamp(min=0).sum(dim=1), delta.clamp(max=0).sum(dim=1).neg()
+        total = rise + fall
+        return torch.where(total == 0, 0.0, (rise - fall) / total)

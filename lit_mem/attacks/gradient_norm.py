@@ -1,0 +1,60 @@
+"""The gradient-norm attack: a member hardly moves the weights any more."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lit_mem.attacks.base import ProbingAttack
+from lit_mem.attacks.likelihood import batch_of, examples_of
+from lit_mem.data.encoding import collate
+from lit_mem.errors import MetricError
+from lit_mem.scoring import TokenScorer
+from lit_mem.types import Batch, Prober, TokenScores
+
+
+class GradientNorm(ProbingAttack):
+    """−‖∇_θ loss(x)‖₂ over all trained parameters, the loss being the mean over the example's scored tokens.
+
+    One norm over all weights together, not a mean of norms of tensors. It costs a forward and a backward pass for
+    every example by itself. Nothing of training is touched: the gradients go nowhere but into the norm.
+
+    Not for parameters that are sharded over processes (FSDP, DeepSpeed ZeRO-3).
+
+    Sources: Nasr et al. 2019, "Comprehensive Privacy Analysis of Deep Learning" (gradients as the signal); Wang et al.
+    2024, "Pandora's White-Box" (arXiv 2402.17012) (their norm, for language models).
+    """
+
+    _scorer: TokenScorer
+
+    def prepare(self, prober: Prober) -> None:
+        """Find out how to run the model.
+
+        Raises:
+            MetricError: no parameter of the model is trained.
+        """
+        super().prepare(prober)
+        if not any(p.requires_grad for p in prober.language_model.parameters()):
+            raise MetricError("GradientNorm needs trained parameters, and none of the model's requires a gradient")
+        self._scorer = TokenScorer(prober.language_model)
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        """(B,) float64, at most 0, higher = more member-like; in nats a unit of weight.
+
+        Raises:
+            MetricError: the scores do not carry their batch.
+        """
+        batch_of(scores, "the gradient-norm attack")
+        trained = [p for p in self.prober.language_model.parameters() if p.requires_grad]
+        # Lightning validates in inference mode, whose tensors cannot be differentiated through; these are new ones.
+        with torch.inference_mode(False), torch.enable_grad():
+            result = torch.zeros(len(scores.example_id), dtype=torch.float64)
+            for row, example in examples_of(scores):
+                alone = {k: v.to(scores.mask.device) for k, v in collate([example]).items() if isinstance(v, Tensor)}
+                loss = self._scorer.loss(cast("Batch", alone))
+                gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+                norms = [gradient.float().norm() for gradient in gradients if gradient is not None]
+                result[row] = -torch.stack(norms).cpu().double().norm()
+        return result

@@ -1,0 +1,84 @@
+"""What the probing attacks share: mean log-probabilities of texts, scored already or asked for now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, cast
+
+import torch
+from torch import Tensor
+
+from lit_mem.data.batching import length_groups
+from lit_mem.data.encoding import Encoded, collate
+from lit_mem.errors import MetricError
+from lit_mem.types import IGNORED, Batch, Prober, TokenScores
+
+_CERTAIN: Final = -1e-6
+
+
+def batch_of(scores: TokenScores, who: str) -> Batch:
+    """The batch that was scored.
+
+    Raises:
+        MetricError: it was not kept; `who` asks, for the message.
+    """
+    if scores.batch is None:
+        raise MetricError(f"{who} needs the examples' tokens, and the scores do not carry their batch")
+    return scores.batch
+
+
+def examples_of(scores: TokenScores) -> Iterator[tuple[int, Encoded]]:
+    """Each example that has a scored token, with its row.
+
+    It is cut behind its last scored token, which changes no score, and labelled where it is scored. Its tensors are
+    new ones on the CPU.
+    """
+    batch = batch_of(scores, "a probing attack")
+    ids, masks = batch["input_ids"].cpu(), scores.mask.cpu()
+    for row, (example_id, member) in enumerate(zip(scores.example_id.tolist(), scores.member.tolist(), strict=True)):
+        if masks[row].any():
+            end = int(masks[row].nonzero().max()) + 1
+            labels = torch.where(masks[row, :end], ids[row, :end], IGNORED)
+            yield row, Encoded(ids[row, :end].clone(), labels, example_id, member)
+
+
+def mean_logprob(scores: TokenScores) -> Tensor:
+    """(B,) float64 on the CPU, (1/n) Σ ℓ_t in nats; 0 for an example without a scored token."""
+    return scores.total_logprob / scores.n_tokens.clamp(min=1)
+
+
+def divisible(mean: Tensor) -> Tensor:
+    """Mean log-probabilities as something to divide by: at most −1e-6.
+
+    What lies between that and 0 is rounding in float32 logits: the model is certain of the text.
+    """
+    return mean.clamp(max=_CERTAIN)
+
+
+def asked_mean_logprob(prober: Prober, rows: Sequence[Encoded], scores: TokenScores) -> Tensor:
+    """Mean log-probability of further texts under the tuned model.
+
+    Args:
+        prober: is asked.
+        rows: the texts; a text's labelled tokens are those that count.
+        scores: the scoring pass that raised the question: as many tokens, padding included, go through the model at
+            a time as there, so that the question needs no more memory. A longer text goes alone.
+
+    Returns:
+        (len(rows),) float64 on the CPU, in nats.
+    """
+    result = torch.zeros(len(rows), dtype=torch.float64)
+    for group in length_groups([len(row.input_ids) for row in rows], scores.mask.numel()):
+        batch = collate([rows[i] for i in group])
+        moved = {k: v.to(scores.mask.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        result[group] = mean_logprob(prober.score(cast("Batch", moved)))
+    return result
+
+
+def longest_input(prober: Prober) -> int | None:
+    """How many tokens the model can read, as its configuration says; None if it sets no limit."""
+    config: Any = getattr(prober.language_model, "config", None)
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None

@@ -1,0 +1,53 @@
+"""Min-K%++: members have few tokens less likely than what the model expects of its own next token."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor
+
+from lit_mem.attacks.base import Attack
+from lit_mem.attacks.lowest import check_share, lowest_mean
+from lit_mem.errors import MetricError
+from lit_mem.types import Needs, TokenScores
+
+_LEAST_STD: Final = 1e-4
+
+
+class MinKPlusPlus(Attack):
+    """Mean of the lowest (ℓ_t − μ_t) / σ_t of the example: Min-K% with each token measured against its alternatives.
+
+    μ_t and σ_t are mean and deviation of log p(v | x_<t) over v drawn from p(· | x_<t) itself. (Mean and deviation
+    over the vocabulary with equal weights, as some code has it, are another statistic.)
+
+    σ_t counts as at least 0.0001 nats. It is 0 where the next token is certain, and where all are equally likely; near
+    that, float32 log-probabilities tell ℓ_t from μ_t only up to some 1e-6, and a smaller σ_t would blow up nothing but
+    that. It touches only positions where all tokens but one together have a probability below about 1e-9, or where all
+    that are possible are equally likely to four digits; among those a less likely token still scores lower.
+
+    Args:
+        share: how many of the example's tokens are averaged, as a share of them, rounded down but at least one.
+
+    Source: Zhang et al. 2025, "Min-K%++: Improved Baseline for Detecting Pre-Training Data from Large Language
+    Models" (arXiv 2404.02936).
+    """
+
+    needs = Needs(moments=True)
+
+    def __init__(self, share: float = 0.2) -> None:
+        check_share(share, "MinKPlusPlus.share")
+        self.share = share
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        """(B,) float64, in deviations, higher = more member-like.
+
+        Raises:
+            MetricError: the scores carry no moments.
+        """
+        if scores.mean is None or scores.std is None:
+            raise MetricError(
+                "the Min-K%++ attack needs the moments of the next-token log-probability (`mean` and `std`); "
+                "the module gave none"
+            )
+        above = scores.logprob.cpu().double() - scores.mean.cpu().double()
+        return lowest_mean(above / scores.std.cpu().double().clamp(min=_LEAST_STD), scores.mask, self.share)

@@ -1,0 +1,71 @@
+"""What the attacks that change an example's text share: the changed text as the model sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_mem.data.encoding import Encoded
+from lit_mem.types import IGNORED
+
+
+def rewritten(example: Encoded, text: str, versions: Sequence[str], tokenizer: Any, limit: int | None) -> list[Encoded]:
+    """Other versions of an example's text, tokenized as it was, behind the same prompt.
+
+    The prompt, all before the first scored token, keeps its tokens. A version is tokenized together with the prompt's
+    text, as the data was, and its own tokens are then told apart by offsets.
+
+    Args:
+        example: the example; its labelled tokens are the scored ones, of which it has at least one.
+        text: what is scored of it, as a text.
+        versions: what stands there instead.
+        tokenizer: a fast Hugging Face tokenizer.
+        limit: tokens that the model can read; a version is cut there. None: any number.
+
+    Returns:
+        One example a version, with every token of the version labelled but for position 0; without a label where a
+        version has no token that can be scored.
+    """
+    start, has_bos = int((example.labels != IGNORED).nonzero()[0]), int(example.input_ids[0]) == tokenizer.bos_token_id
+    prompt = _prompt(example.input_ids[int(has_bos) :], start - int(has_bos), text, tokenizer)
+    # Without a prompt, what is in front is BOS, or the text's own first token, which nothing precedes.
+    head = example.input_ids[: start if prompt else int(has_bos)]
+    kept = len(_decoded(head[int(has_bos) :], tokenizer))
+    encoded = tokenizer(
+        [prompt + version for version in versions],
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+    )
+    rows = []
+    for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        # A token may reach over the seam, or have done so in the example and not in this version.
+        new = [(token, end > len(prompt)) for token, (_, end) in zip(ids, offsets, strict=True) if end > kept]
+        whole = torch.cat([head, torch.tensor([token for token, _ in new], dtype=torch.int64)])[:limit]
+        counts = torch.tensor([False] * len(head) + [own for _, own in new])[:limit]
+        counts[:1] = False
+        rows.append(Encoded(whole, torch.where(counts, whole, IGNORED), example.example_id, example.member))
+    return rows
+
+
+def _decoded(ids: Tensor, tokenizer: Any) -> str:
+    text: str = tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return text
+
+
+def _prompt(ids: Tensor, before: int, text: str, tokenizer: Any) -> str:
+    """What stands in front of a text, of whose token ids `before` are not scored; all without BOS."""
+    if (whole := _decoded(ids, tokenizer)).endswith(text):
+        return whole.removesuffix(text)
+    # A tokenizer that does not give the text back.
+    if before == 1 and ids[:1].tolist() == _ids(text, tokenizer)[:1]:
+        return ""
+    return _decoded(ids[:before], tokenizer)
+
+
+def _ids(text: str, tokenizer: Any) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return ids

@@ -1,0 +1,68 @@
+"""Window-based comparison: in how much of the text does the tuned model beat the reference?"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_mem.attacks.base import Attack
+from lit_mem.errors import ConfigError, MetricError
+from lit_mem.types import Needs, TokenScores
+
+
+class WindowComparison(Attack):
+    """WBC: share of windows of consecutive scored tokens that the tuned model finds likelier than the reference does.
+
+    With δ_t = ℓ_t − ℓ_t^ref, a window votes for membership where its Σ δ_t is above 0. The votes of all windows of one
+    size give a share, and the score is the mean of the shares over the sizes.
+
+    The sizes are a geometric progression, rounded to whole tokens; where two of them round alike, one stands (the paper
+    counts both; its own sizes 2, 3, 4, 5, 8, 11, 15, 21, 29, 40 are all different). The paper's texts are longer than
+    every window. Here a size beyond the text's length is left out, and a text shorter than all of them is one window.
+
+    Args:
+        smallest: size of the smallest windows in tokens.
+        largest: size of the largest.
+        sizes: how many sizes.
+
+    Source: Chen et al. 2026, "Window-based Membership Inference Attacks Against Fine-tuned Large Language Models"
+    (arXiv 2601.02751).
+    """
+
+    needs = Needs(reference=True)
+
+    def __init__(self, smallest: int = 2, largest: int = 40, sizes: int = 10) -> None:
+        if smallest < 1:
+            raise ConfigError(f"WindowComparison.smallest is {smallest}; expected at least 1 token")
+        if largest < smallest:
+            raise ConfigError(f"WindowComparison.largest is {largest}; expected at least smallest, which is {smallest}")
+        if sizes < 1:
+            raise ConfigError(f"WindowComparison.sizes is {sizes}; expected at least 1")
+        steps = [k / max(1, sizes - 1) for k in range(sizes)]
+        self.sizes = sorted({round(smallest * (largest / smallest) ** step) for step in steps})
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        """(B,) float64 in [0, 1], higher = more member-like; 0 while the tuned model still is its reference.
+
+        Raises:
+            MetricError: the scores carry no reference.
+        """
+        if scores.reference is None:
+            raise MetricError("the window comparison needs reference scores; the module gave none")
+        mask, n_tokens = scores.mask.cpu(), scores.n_tokens
+        delta = (scores.logprob.cpu().double() - scores.reference.cpu().double()).masked_fill(~mask, 0.0)
+        in_order = delta.gather(1, mask.long().argsort(dim=1, descending=True, stable=True))
+        # Sums up to each token. Zeros add nothing, so a window in which nothing changed has a sum of exactly 0; where
+        # changes cancel, the rounding of float64 decides, some 1e-14 nats against float32's 1e-7 in every δ_t.
+        upto = torch.nn.functional.pad(in_order.cumsum(dim=1), (1, 0))
+        shares = torch.zeros(len(mask), dtype=torch.float64)
+        for size in self.sizes:
+            votes = upto[:, size:] - upto[:, : max(0, upto.shape[1] - size)] > 0
+            n_windows = (n_tokens - size + 1).clamp(min=0)
+            inside = torch.arange(votes.shape[1]) < n_windows[:, None]
+            shares += (votes & inside).sum(dim=1) / n_windows.clamp(min=1).double()
+        n_sizes = (torch.tensor(self.sizes) <= n_tokens[:, None]).sum(dim=1)
+        whole = (upto[:, -1] > 0).double()
+        result = torch.where(n_sizes > 0, shares / n_sizes.clamp(min=1), whole)
+        # NaN is above nothing, and would pass for a vote against.
+        return result.masked_fill(~delta.isfinite().all(dim=1), torch.nan)

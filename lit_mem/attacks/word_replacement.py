@@ -1,0 +1,157 @@
+"""Replaces words of a text with others that a masked language model proposes there."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from lit_mem.errors import ModelError
+from lit_mem.guards import preserved_random_state
+
+_PROPOSALS: Final = 20
+_TOKENS_AT_ONCE: Final = 2048
+_WORD: Final = re.compile(r"[^\W_]+")
+_WORD_START: Final = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies mark the token that starts a word
+
+
+class WordReplacer:
+    """A masked language model and which of its tokens are words.
+
+    Its weights must be safetensors, and its code that of transformers. It stays on the device it was last used on.
+
+    Args:
+        model_id: hub id or local folder of a masked language model with a fast tokenizer.
+
+    Raises:
+        ModelError: it cannot be loaded, or does not propose words.
+    """
+
+    def __init__(self, model_id: str) -> None:
+        from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+        try:
+            # Inference tensors, as all are that are made while Lightning validates, could not be moved about freely.
+            with preserved_random_state(), torch.inference_mode(False):
+                self.tokenizer: Any = AutoTokenizer.from_pretrained(model_id)
+                self.model: Any = AutoModelForMaskedLM.from_pretrained(
+                    model_id, use_safetensors=True, dtype=torch.float32
+                )
+        except Exception as error:  # the library raises dozens of kinds; each is one line to the user
+            line = " ".join(str(error).split())[:300]
+            raise ModelError(f"cannot load the masked language model {model_id!r}: {line}") from error
+        if self.tokenizer.mask_token_id is None or not self.tokenizer.is_fast:
+            raise ModelError(f"the tokenizer of {model_id!r} has no mask token or is no fast one; expected BERT's like")
+        self.model.requires_grad_(False).eval()
+        self._words = self._vocabulary()
+        self._ids: dict[str, list[int]] = defaultdict(list)
+        for token, word in self._words.items():
+            self._ids[word.casefold()].append(token)
+        if len(self._ids) < 2:
+            raise ModelError(f"the vocabulary of {model_id!r} holds {len(self._ids)} whole words; expected 2 or more")
+        limits = [self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 512)]
+        self._limit = int(min(limits)) - 2  # some number their positions from 2
+
+    def _vocabulary(self) -> dict[int, str]:
+        """Tokens that are whole words, as text."""
+        special = set(self.tokenizer.all_special_ids)
+        tokens = {i: token for token, i in self.tokenizer.get_vocab().items() if i not in special}
+        marked = any(token.startswith(_WORD_START) for token in tokens.values())
+        starts = [i for i, t in tokens.items() if (t.startswith(_WORD_START) if marked else not t.startswith("##"))]
+        texts = self.tokenizer.batch_decode([[i] for i in sorted(starts)])
+        words = {i: text.strip() for i, text in zip(sorted(starts), texts, strict=True)}
+        return {i: word for i, word in words.items() if _WORD.fullmatch(word)}
+
+    def versions(self, text: str, count: int, share: float, generator: torch.Generator) -> list[str]:
+        """`count` versions of a text, in each of which a random share of the words, at least one, is another word.
+
+        The chosen words of a version are masked together. Each is drawn among the 20 likeliest whole words there, by
+        their likelihood, but for the word itself in any case; it gets a capital where the word has one. Words beyond
+        what the masked model reads stay.
+
+        Args:
+            text: any text.
+            count: of versions, each drawn by itself; short texts may get the same one twice.
+            share: of the words, rounded.
+            generator: on the CPU; nothing else is drawn from.
+
+        Returns:
+            `count` texts; none if there is no word in the text.
+        """
+        words = self._words_in_reach(text)
+        if not words:
+            return []
+        size = max(1, round(share * len(words)))
+        chosen = [
+            [words[i] for i in sorted(torch.randperm(len(words), generator=generator)[:size].tolist())]
+            for _ in range(count)
+        ]
+        versions = []
+        for places, logits in zip(chosen, self._proposals(text, chosen), strict=True):
+            version = text
+            drawn = [self._draw(word.group(), row, generator) for word, row in zip(places, logits, strict=True)]
+            for word, new in reversed(list(zip(places, drawn, strict=True))):
+                version = version[: word.start()] + new + version[word.end() :]
+            versions.append(version)
+        return versions
+
+    def _words_in_reach(self, text: str) -> list[re.Match[str]]:
+        encoded = self.tokenizer(text, truncation=True, max_length=self._limit, return_offsets_mapping=True)
+        reach = max((end for _, end in encoded["offset_mapping"]), default=0)
+        return [word for word in _WORD.finditer(text) if word.end() <= reach]
+
+    def _proposals(self, text: str, chosen: list[list[re.Match[str]]]) -> list[Tensor]:
+        """For each version (n, V) float32 logits on the CPU, at its n masked words in order."""
+        masked = [_masked(text, places, self.tokenizer.mask_token) for places in chosen]
+        encoded = self.tokenizer([text for text, _ in masked], truncation=True, max_length=self._limit)
+        width = max(len(ids) for ids in encoded["input_ids"])
+        found: list[Tensor] = []
+        step = max(1, _TOKENS_AT_ONCE // width)
+        for first in range(0, len(masked), step):
+            found += self._logits(masked[first : first + step])
+        return found
+
+    @torch.no_grad()
+    def _logits(self, masked: list[tuple[str, list[int]]]) -> list[Tensor]:
+        encoded = self.tokenizer(
+            [text for text, _ in masked],
+            truncation=True,
+            max_length=self._limit,
+            padding=True,
+            return_offsets_mapping=True,
+            return_tensors="pt",
+        )
+        offsets = encoded.pop("offset_mapping")
+        logits = self.model(**encoded.to(self.model.device)).logits
+        is_mask = encoded["input_ids"].cpu() == self.tokenizer.mask_token_id
+        rows = []
+        for row, (_, places) in enumerate(masked):
+            # By offset, as the text may spell the mask token itself.
+            start, end = offsets[row].unbind(-1)
+            at = [int((is_mask[row] & (start <= place) & (place < end)).nonzero()[0]) for place in places]
+            rows.append(logits[row, at].float().cpu())
+        return rows
+
+    def _draw(self, word: str, logits: Tensor, generator: torch.Generator) -> str:
+        """A word to stand there instead."""
+        allowed = torch.full_like(logits, -torch.inf)
+        ids = list(self._words)
+        allowed[ids] = logits[ids]
+        allowed[self._ids.get(word.casefold(), [])] = -torch.inf
+        best = allowed.topk(min(_PROPOSALS, len(allowed)))
+        pick = torch.multinomial(best.values.softmax(dim=0), 1, generator=generator)
+        new = self._words[int(best.indices[pick])]
+        return new[:1].upper() + new[1:] if word[:1].isupper() else new
+
+
+def _masked(text: str, places: list[re.Match[str]], mask: str) -> tuple[str, list[int]]:
+    """The text with mask tokens in these places, and where in it each of them starts."""
+    parts, starts, last = [], [], 0
+    for word in places:
+        parts += [text[last : word.start()], mask]
+        starts.append(sum(map(len, parts)) - len(mask))
+        last = word.end()
+    return "".join([*parts, text[last:]]), starts

@@ -1,0 +1,32 @@
+"""The zlib attack: members are the texts that the model finds likely and a compressor does not."""
+
+from __future__ import annotations
+
+import zlib
+
+import torch
+from torch import Tensor
+
+from lit_mem.attacks.base import Attack
+from lit_mem.types import TokenScores
+
+
+class Zlib(Attack):
+    """Log-probability of the example in nats for each byte that its text takes when compressed, Σ ℓ_t / len(zlib(x)).
+
+    The compressor stands in for a reference model: a repetitive text is likely under any model, member or not. The
+    text is compressed as UTF-8, with zlib's default level and header.
+
+    Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models". There the mean
+    log-probability is divided, not the sum, which favours long texts; here both sides grow with the text.
+    """
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        """(B,) float64, at most 0, higher = more member-like.
+
+        Raises:
+            MetricError: the batch does not carry the texts.
+        """
+        texts = [record.text.encode() for record in scores.records("the zlib attack")]
+        # An empty text compresses to 8 bytes, so nothing is divided by 0.
+        return scores.total_logprob / torch.tensor([len(zlib.compress(text)) for text in texts], dtype=torch.float64)

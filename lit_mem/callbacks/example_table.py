@@ -1,0 +1,197 @@
+"""Every per-example number of a run, as files to analyse later."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+
+from lit_mem.callbacks.base import Relation, per_example
+from lit_mem.errors import ConfigError
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.gathered import Gathered
+from lit_mem.types import Batch, Record, TokenScores
+
+
+class _Pass(NamedTuple):
+    """What one pass gives to write."""
+
+    name: str
+    epoch: int
+    step: int
+    rows: ScoreTable
+    records: dict[int, Record]
+
+
+class PerExampleTable(Relation):
+    """Writes one parquet file a validation, a row an example: for whatever this package does not compute itself.
+
+    `start.parquet` is the validation before training (if it runs over all batches), then comes, say,
+    `epoch_0003_step_000120.parquet`; `validate.parquet` and `test.parquet` are those of a run without training. A run
+    that is killed leaves whole files only. A dry run (`fast_dev_run`) writes none.
+
+    Columns: example_id (int64), origin (where the example came from: "train.jsonl:17"), set ("member" or "heldout",
+    which in a test is the test set), epoch (counted from 1; 0 before training), step (int64, training steps so far),
+    duplicates (int64, how many other members have the same text), with `text` the text as far as it was scored, and
+    every per-example number that the callbacks tell, by name: `perplexity`, `mia/reference`, `extraction/ngram_rate`.
+    What was not measured, or is not known, is null.
+
+    Args:
+        folder: where to; None: `examples` in the first logger's folder.
+        text: write the texts too. They are what the run may not leak: mind who can read the folder.
+        every_n_validations: write only every n-th validation of a fit (and the one before training).
+    """
+
+    def __init__(self, folder: str | None = None, text: bool = False, every_n_validations: int = 1) -> None:
+        if every_n_validations < 1:
+            raise ConfigError(f"PerExampleTable.every_n_validations is {every_n_validations}; expected 1 or more")
+        self.folder, self.text, self.every_n_validations = folder, text, every_n_validations
+        self._validations = 0
+        self._records: Gathered[int, Record] = Gathered()
+        self._pass: _Pass | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Several may write to several folders."""
+        return self._generate_state_key(folder=self.folder)
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
+    def metric_names(self) -> list[str]:
+        """It logs nothing."""
+        return []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse to have nowhere to write.
+
+        Raises:
+            ConfigError: there is neither a folder nor a logger.
+        """
+        super().setup(trainer, pl_module, stage)
+        if self.folder is None and not trainer.loggers:
+            raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
+
+    def begin(self) -> None:
+        """Forget the last pass."""
+        self._records.reset()
+        self._pass = None
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Note what else is known of the examples.
+
+        Raises:
+            ConfigError: texts are asked for, and the batches do not say.
+        """
+        if "records" not in batch:
+            if self.text:
+                raise ConfigError("PerExampleTable.text is true, and the batches carry no `records`, so no texts")
+            return
+        for example_id, record in zip(batch["example_id"].tolist(), batch["records"], strict=True):
+            text = record.text if self.text else ""  # not even gathered unless asked for
+            self._records[example_id] = Record(text, record.origin, duplicates=record.duplicates)
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Collect the rows, on every rank; they are written once the pass has been logged."""
+        name = self._name(trainer)
+        if name is not None:
+            rows, records = per_example(trainer, pl_module), self._records.compute()
+            step = trainer.global_step
+            epoch = trainer.current_epoch + (trainer.state.fn == "fit" and not trainer.sanity_checking)
+            self._pass = _Pass(name, epoch, step, rows, dict(records))
+        return {}
+
+    def _name(self, trainer: pl.Trainer) -> str | None:
+        """Of this pass's file; None: it is not written."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
+        if trainer.state.fn is not None and trainer.state.fn != "fit":
+            return str(trainer.state.fn.value)
+        if trainer.sanity_checking:  # a resumed run may check again, in mid training
+            whole = trainer.num_sanity_val_batches == trainer.num_val_batches
+            return "start" if whole and trainer.global_step == 0 else None
+        self._validations += 1
+        if self._validations % self.every_n_validations:
+            return None
+        return f"epoch_{trainer.current_epoch + 1:04d}_step_{trainer.global_step:06d}"
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write; only now, so that a failure costs nothing of what this pass logs.
+
+        Raises:
+            ConfigError: the file cannot be written; on every rank, so that none waits for another.
+        """
+        if self._pass is None:
+            return
+        problem = self._write(trainer, self._pass) if trainer.is_global_zero else None
+        self._pass = None
+        problem = trainer.strategy.broadcast(problem)
+        if problem is not None:
+            raise ConfigError(problem)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_end(trainer, pl_module)
+
+    def _write(self, trainer: pl.Trainer, this: _Pass) -> str | None:
+        """What went wrong, or None."""
+        folder = self._folder(trainer)
+        if folder is None:
+            name = type(trainer.loggers[0]).__name__
+            return f"PerExampleTable.folder is not set, and the first logger, {name}, has no folder"
+        path = folder / f"{this.name}.parquet"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            _write_whole(path, self._table(this))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return f"PerExampleTable.folder: {path} cannot be written ({reason}); set it to a folder that can be"
+        return None
+
+    def _folder(self, trainer: pl.Trainer) -> Path | None:
+        if self.folder is not None:
+            return Path(self.folder)
+        logger = trainer.loggers[0]
+        directory = logger.log_dir or logger.save_dir
+        return None if directory is None else Path(directory) / "examples"
+
+    def _table(self, this: _Pass) -> Any:
+        import pyarrow as pa
+
+        ids, n = this.rows.example_id.tolist(), len(this.rows)
+        known = [this.records.get(i) for i in ids]
+        columns = {
+            "example_id": pa.array(ids, pa.int64()),
+            "origin": pa.array([(r.origin or None) if r else None for r in known], pa.string()),
+            "set": pa.array(["member" if m else "heldout" for m in this.rows.member.tolist()], pa.string()),
+            "epoch": pa.array([this.epoch] * n, pa.int64()),
+            "step": pa.array([this.step] * n, pa.int64()),
+            "duplicates": pa.array([r.duplicates if r else None for r in known], pa.int64()),
+        }
+        if self.text:
+            columns["text"] = pa.array([r.text if r else None for r in known], pa.string())
+        for name, values in this.rows.columns.items():
+            columns[name] = pa.array(values.numpy(), pa.float64(), from_pandas=True)  # NaN: null
+        return pa.table(columns)
+
+
+def _write_whole(path: Path, table: Any) -> None:
+    """Under another name first, so that a file of this name is never half written."""
+    import pyarrow.parquet as pq
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            pq.write_table(table, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,79 @@
+"""What could be extracted, read from the scoring pass: every validated text, no generation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import reduce
+from operator import or_
+
+import lightning.pytorch as pl
+
+from lit_mem.callbacks.base import Measure
+from lit_mem.errors import ConfigError
+from lit_mem.extraction.discoverable import Discoverable
+from lit_mem.extraction.exact_memorization import ExactMemorization
+from lit_mem.extraction.scored import ScoredMeasure
+from lit_mem.extraction.strength import ExtractionStrength
+from lit_mem.metrics.examples import ExampleTable
+from lit_mem.types import Batch, Needs, TokenScores
+
+
+class Extractability(Measure):
+    """Measures of extraction that need no generation, over all validated texts.
+
+    Logged for each measure, as means: `extraction/<name>` (members) and `extraction/<name>_heldout`; and the base
+    model's `extraction/<name>_base` and `_base_heldout`, but for measures that sample, as the base is not scored under
+    sampling. Of each example it tells `extraction/<name>` and `extraction/<name>_base`.
+
+    Args:
+        measures: by the name under which they are logged. None: `exact_memorization`, `extraction_strength` and
+            `discoverable` (a suffix drawn within 1000 tries with probability one half, top 40).
+        base: read the base model's scores too.
+    """
+
+    def __init__(self, measures: dict[str, ScoredMeasure] | None = None, base: bool = True) -> None:
+        if measures is not None and not measures:
+            raise ConfigError("Extractability.measures is empty; expected at least one measure")
+        self.measures: dict[str, ScoredMeasure] = measures or {
+            "exact_memorization": ExactMemorization(),
+            "extraction_strength": ExtractionStrength(),
+            "discoverable": Discoverable(),
+        }
+        self.base = base
+        self.needs = reduce(or_, (measure.needs for measure in self.measures.values()), Needs(reference=base))
+        self._table = ExampleTable(self._columns())
+
+    def _columns(self) -> list[str]:
+        asked_of_base = [name for name, m in self.measures.items() if self.base and not m.needs.sampling]
+        return [*self.measures, *(f"{name}_base" for name in asked_of_base)]
+
+    def metric_names(self) -> list[str]:
+        """Names that this callback logs."""
+        return [f"extraction/{column}{part}" for column in self._columns() for part in ("", "_heldout")]
+
+    def begin(self) -> None:
+        """Forget the last pass."""
+        self._table.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Measure the batch's examples."""
+        values = {name: measure(scores) for name, measure in self.measures.items()}
+        if self.base and scores.reference is not None and scores.reference_hit is not None:
+            base = replace(scores, logprob=scores.reference, hit=scores.reference_hit)
+            values |= {c: self.measures[c.removesuffix("_base")](base) for c in self._columns() if c not in values}
+        elif self.base:  # a user's own module that gives no reference
+            self.base = False
+            self._table = ExampleTable(self._columns())
+        told = scores.n_tokens > 0
+        values = {name: value[told] for name, value in values.items()}
+        self._table.update(scores.example_id.cpu()[told], scores.member.cpu()[told], values)
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Means over members and over held-out texts."""
+        table = self._table.compute()
+        self.examples = table.renamed({f"extraction/{column}": column for column in self._columns()})
+        figures: dict[str, float] = {}
+        for part, rows in (("", table.members()), ("_heldout", table.nonmembers())):
+            if len(rows):
+                figures |= {f"extraction/{column}{part}": rows[column].mean().item() for column in self._columns()}
+        return figures

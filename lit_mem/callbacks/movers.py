@@ -1,0 +1,169 @@
+"""Which members are memorized now that were not before, and whether they are those that come twice."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lit_mem.callbacks.base import Relation, log_text, per_example
+from lit_mem.callbacks.correlation import check_columns
+from lit_mem.errors import ConfigError
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.gathered import Gathered
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+
+class Movers(Relation):
+    """The members whose memorization moved most since the last validation, and the share that stands exposed.
+
+    A table in TensorBoard (`memorization/moved_most`) names, by where they came from and never by their text, the
+    members whose score rose or fell most; with `console` a line in the console does too. The first validation of a fit
+    is the start, be it the one before training, if that runs over all batches.
+
+    A member is exposed where at most `fpr` of the non-members reach its score: an attacker who accuses no more of the
+    innocent than that names it.
+
+    Logged:
+    - `memorization/largest_move`: the size of the largest move, in the score's unit (nats a token for `mia/reference`);
+    - `memorization/exposed_share`: the share of members that are exposed, which is the attack's TPR at `fpr`; left out
+      with fewer than 1 / `fpr` non-members, as for the TPR;
+    - `memorization/exposed_duplicates`: the share of the exposed members that stand in the fine-tuning set more than
+      once, up to case, spacing and punctuation; left out where none is exposed;
+    - `memorization/members_duplicates`: the same share of all validated members, to compare with.
+
+    The last two are left out where the batches carry no records.
+
+    Args:
+        column: the per-example score that is followed, higher = more memorized.
+        top: how many members are named.
+        fpr: share of non-members that may be taken for members.
+        console: name them in the console too.
+    """
+
+    def __init__(self, column: str = "mia/reference", top: int = 5, fpr: float = 0.01, console: bool = False) -> None:
+        if top < 1:
+            raise ConfigError(f"Movers.top is {top}; expected 1 or more")
+        if not 0 < fpr < 1:
+            raise ConfigError(f"Movers.fpr is {fpr}; expected a rate between 0 and 1")
+        self.column, self.top, self.fpr, self.console = column, top, fpr, console
+        self._last: dict[int, float] = {}
+        self._members: Gathered[int, tuple[str, int]] = Gathered()
+
+    @property
+    def state_key(self) -> str:
+        """Scores of another column are no scores to go on from."""
+        return self._generate_state_key(column=self.column)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs: the last validation's scores."""
+        return {
+            "example_id": torch.tensor(list(self._last), dtype=torch.int64),
+            "score": torch.tensor(list(self._last.values()), dtype=torch.float64),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the last validation."""
+        self._last = dict(zip(state_dict["example_id"].tolist(), state_dict["score"].tolist(), strict=True))
+
+    def metric_names(self) -> list[str]:
+        """Names that this callback logs."""
+        names = ("exposed_share", "exposed_duplicates", "members_duplicates", "largest_move")
+        return [f"memorization/{name}" for name in names]
+
+    def begin(self) -> None:
+        """Forget the last pass, but for its scores."""
+        self._members.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Note where the members came from."""
+        if "records" not in batch:
+            return
+        rows = zip(batch["example_id"].tolist(), batch["member"].tolist(), batch["records"], strict=True)
+        for example_id, member, record in rows:
+            if member:
+                self._members[example_id] = (record.origin, record.duplicates)
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Exposure, and in a fit what moved.
+
+        Raises:
+            ConfigError: the column is not known.
+        """
+        told = self._members.compute()
+        table = per_example(trainer, pl_module)
+        check_columns([self.column], table, trainer, "Movers.column")
+        if self.column not in table.columns:  # measured in other passes
+            return {}
+        rows = table.where(table[self.column].isfinite())
+        duplicates = {i: copies > 0 for i, (_, copies) in told.items()}
+        figures = _exposure(rows, self.column, self.fpr, duplicates)
+        if _comparable(trainer) and rows.member.any():
+            moves = self._moves(rows.members())
+            if moves and not trainer.sanity_checking:  # that of a resumed run repeats the last validation
+                figures["memorization/largest_move"] = abs(next(iter(moves.values())))
+                first = self._first(moves, {i: origin for i, (origin, _) in told.items()})
+                if first:
+                    lines = [
+                        f"| member | {self.column} |",
+                        "| --- | --- |",
+                        *(f"| {n} | {move} |" for n, move in first),
+                    ]
+                    log_text(trainer, "memorization/moved_most", "\n".join(lines))
+                if first and self.console and trainer.is_global_zero:
+                    line = ", ".join(f"{name} {move}" for name, move in first)
+                    log.info("Moved most since the last validation (%s): %s", self.column, line)
+        return figures
+
+    def _moves(self, members: ScoreTable) -> dict[int, float]:
+        """By example id how far each member's score moved since the last validation, the largest move first."""
+        now = dict(zip(members.example_id.tolist(), members[self.column].tolist(), strict=True))
+        last, self._last = self._last, now
+        moves = {i: score - last[i] for i, score in now.items() if i in last}
+        return dict(sorted(moves.items(), key=lambda move: (-abs(move[1]), move[0])))
+
+    def _first(self, moves: dict[int, float], origins: dict[int, str]) -> list[tuple[str, str]]:
+        """The first few that moved at all: where they came from, and how far."""
+        first = [(i, move) for i, move in moves.items() if move][: self.top]
+        return [(" ".join(origins.get(i, "").split()) or f"example {i}", f"{move:+#.3g}") for i, move in first]
+
+
+def exposed(score: Tensor, member: Tensor, fpr: float) -> Tensor | None:
+    """(N,) bool, the members that the threshold behind `tpr_at_fpr` names; None where that cannot be measured.
+
+    Args:
+        score: (N,) finite float, higher = more member-like.
+        member: (N,) bool.
+        fpr: share of non-members that may reach the threshold, in (0, 1).
+    """
+    others = score[~member].sort().values
+    # The product may fall a rounding error short of 1, as 49 x (1 / 49) does.
+    if not member.any() or len(others) * fpr < 1 - 1e-9:
+        return None
+    reached = len(others) - torch.searchsorted(others, score)  # non-members with as high a score, or a higher one
+    return member & (reached / len(others) <= fpr + 1e-12)
+
+
+def _exposure(rows: ScoreTable, column: str, fpr: float, duplicates: dict[int, bool]) -> dict[str, float]:
+    figures = {}
+    if duplicates:
+        figures["memorization/members_duplicates"] = sum(duplicates.values()) / len(duplicates)
+    named = exposed(rows[column], rows.member, fpr)
+    if named is not None:
+        figures["memorization/exposed_share"] = (named.sum() / rows.member.sum()).item()
+        known = [duplicates[i] for i in rows.example_id[named].tolist() if i in duplicates]
+        if known:
+            figures["memorization/exposed_duplicates"] = sum(known) / len(known)
+    return figures
+
+
+def _comparable(trainer: pl.Trainer) -> bool:
+    """Whether this pass is one of a row: of a fit, and over all batches."""
+    if trainer.state.fn != "fit":
+        return False
+    return not trainer.sanity_checking or trainer.num_sanity_val_batches == trainer.num_val_batches

@@ -1,0 +1,224 @@
+"""Every attack and extraction figure by subgroup: who is exposed most?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import lightning.pytorch as pl
+import torch
+
+from lit_mem.callbacks.base import Relation, log_figure, measures, per_example
+from lit_mem.callbacks.thresholds import check_names
+from lit_mem.errors import ConfigError
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.slices import Exposure, Slice, TooSmall, verdict
+from lit_mem.metrics.subgroups import Subgroups
+from lit_mem.report.slices_figure import exposure_figure
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+_ATTACK: Final = "mia/"
+_EXTRACTION: Final = "extraction/"
+
+
+class Slices(Relation):
+    """The figures of attacks and extraction on subgroups of the validated texts, to see who is exposed most.
+
+    A subgroup is the examples with one value in a column of the data; a column with several values an example, as
+    `event_types` in PHEE, puts it into several. Numbers are cut into quantile bins. Examples without a value in a
+    column are in none of its subgroups.
+
+    Logged for each subgroup, as in `slice/sex/F/reference_auroc`: for each attack `<attack>_auroc` (its members against
+    its non-members) with the 95 % DeLong interval `_auroc_low` and `_auroc_high`; for each extraction measure with
+    values in [0, 1] the members' mean `<measure>` with Wilson's interval `<measure>_low` and `<measure>_high`, and
+    the base model's mean `<measure>_base`; and `perplexity_members`. What takes fewer than `min_size` examples of a
+    kind is not logged; the log says once which. Values and columns keep in names what every logger takes:
+    "not known" is `not_known`. Figure: the subgroups by their AUROC under one attack (`reference`, or the first).
+
+    At the end of fit, validate or test a line says who is exposed most under that attack, if anyone stands out from all
+    texts: the subgroup's interval must lie above their AUROC, at a level raised for the number of subgroups compared
+    (Bonferroni). Without that, among 20 subgroups that are all alike one may well stand out by chance.
+
+    What is sliced is what the other callbacks measured: `MembershipInference`, `Extraction`, `Extractability`,
+    `SpanExtraction` and `Perplexity`.
+
+    Args:
+        columns: of the data, by name. None: all that tell at least two groups and no more than `max_groups`, which
+            leaves out identifiers and free text.
+        length: slice by the number of scored tokens too, as column `length`.
+        duplicates: slice by how many other members have the same text too (0, 1, 2 or more), as column `duplicates`.
+        min_size: fewest members, and for attacks fewest non-members too, from which a figure is computed.
+        bins: how many groups numbers are cut into.
+        max_groups: most distinct texts in a column that `columns` does not name; and numbers of no more distinct
+            values than this are not cut.
+        attacks: by name; None: all.
+        measures: of extraction, by name (another group's with it: `group/name`); None: all.
+        figures: draw the subgroups for loggers that show pictures.
+    """
+
+    metric_prefixes = ("slice/",)
+
+    def __init__(
+        self,
+        columns: list[str] | None = None,
+        length: bool = True,
+        duplicates: bool = True,
+        min_size: int = 30,
+        bins: int = 4,
+        max_groups: int = 12,
+        attacks: list[str] | None = None,
+        measures: list[str] | None = None,
+        figures: bool = True,
+    ) -> None:
+        for option, value, least in (("min_size", min_size, 2), ("bins", bins, 2), ("max_groups", max_groups, 2)):
+            if value < least:
+                raise ConfigError(f"Slices.{option} is {value}; expected {least} or more")
+        if columns == [] and not length and not duplicates:
+            raise ConfigError("Slices.columns is empty, and neither length nor duplicates is on; expected one of them")
+        self.min_size = min_size
+        self.attacks, self.measures, self.draw = attacks, measures, figures
+        self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups)
+        self._told: set[str] = set()
+        self._verdict: str | None = None
+
+    def metric_names(self) -> list[str]:
+        """None that are known before the data is."""
+        return []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start with other data; refuse names that nothing logs.
+
+        Raises:
+            ConfigError: `attacks` or `measures` has one, or there is a second such callback.
+        """
+        super().setup(trainer, pl_module, stage)
+        if any(isinstance(other, Slices) and other is not self for other in measures(trainer)):
+            raise ConfigError("there are two Slices callbacks, which would log the same names; expected one")
+        check_names([f"{_ATTACK}{name}_auroc" for name in self.attacks or ()], trainer, "Slices.attacks")
+        check_names([_full(name) for name in self.measures or ()], trainer, "Slices.measures")
+        self._subgroups.reset()
+        self._verdict = None
+
+    def begin(self) -> None:
+        """Nothing to forget: what is known of an example stays as it is."""
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Keep what the examples are sorted by."""
+        self._subgroups.observe(scores, batch)
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Every figure of every subgroup that is large enough.
+
+        Raises:
+            ConfigError: `columns` has a name that no validated example has; it names those there are.
+        """
+        if trainer.sanity_checking and sum(trainer.num_sanity_val_batches) < sum(trainer.num_val_batches):
+            return {}  # a few batches say little of who is there
+        self._subgroups.gather()  # first, as a mistake is better told before texts are generated
+        table = per_example(trainer, pl_module)
+        if not table.columns:
+            self._tell_once("nothing", "No slices: no other callback tells what it measured of single examples.")
+            return {}
+        slices, too_small = self._subgroups.of(table), TooSmall(self.min_size)
+        attacks, means = self._attacks(table), self._measures(table)
+        figures: dict[str, float] = {}
+        for part in slices:
+            figures |= self._of_attacks(part, attacks, too_small)
+        for part in slices:
+            figures |= self._of_measures(part, means, too_small)
+        if line := too_small.line():
+            self._tell_once("small", line)
+        self._compare(trainer, table, slices, attacks)
+        return figures
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say who is exposed most."""
+        self._tell_verdict()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say it where there is nothing but this validation."""
+        if trainer.state.fn == "validate":
+            self._tell_verdict()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say it of the test texts."""
+        self._tell_verdict()
+
+    def _attacks(self, table: ScoreTable) -> list[str]:
+        there = [name.removeprefix(_ATTACK) for name in table.columns if name.startswith(_ATTACK)]
+        return [name for name in there if self.attacks is None or name in self.attacks]
+
+    def _measures(self, table: ScoreTable) -> dict[str, str]:
+        """Column by name: what is asked for, and within [0, 1]."""
+        chosen = {}
+        for column, values in table.columns.items():
+            measure = column.removeprefix(_EXTRACTION)
+            if "/" not in column or column.startswith(_ATTACK):
+                continue
+            if self.measures is not None and _full(measure.removesuffix("_base")) not in map(_full, self.measures):
+                continue
+            measured = values[~torch.isnan(values)]
+            if ((measured < 0) | (measured > 1)).any():
+                self._tell_once(column, f"No slices of {column}: its values are not all in [0, 1].")
+            elif len(measured):
+                chosen[measure] = column
+        return chosen
+
+    def _of_attacks(self, part: Slice, attacks: Sequence[str], too_small: TooSmall) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for attack in attacks:
+            n_members, n_nonmembers = part.measured(_ATTACK + attack)
+            if min(n_members, n_nonmembers) < self.min_size:
+                too_small.add(attack, part, f"{n_members} / {n_nonmembers}")
+                continue
+            ends = zip(("", "_low", "_high"), part.exposure(_ATTACK + attack).area, strict=True)
+            figures |= {f"{part.name}/{attack}_auroc{end}": value for end, value in ends}
+        return figures
+
+    def _of_measures(self, part: Slice, measures: Mapping[str, str], too_small: TooSmall) -> dict[str, float]:
+        figures: dict[str, float] = {}
+        for measure, column in measures.items():
+            base = measure.endswith("_base")  # stands beside the tuned model's, which has the interval
+            n_members, _ = part.measured(column)
+            if n_members >= self.min_size:
+                ends = ("",) if base else ("", "_low", "_high")
+                figures |= {f"{part.name}/{measure}{end}": v for end, v in zip(ends, part.mean(column), strict=False)}
+            elif not base:
+                too_small.add(measure, part, f"{n_members}")
+        if "perplexity" in part.table.columns and part.measured("perplexity")[0] >= self.min_size:
+            figures[f"{part.name}/perplexity_members"] = part.perplexity()
+        return figures
+
+    def _tell_once(self, key: str, message: str) -> None:
+        if key not in self._told:
+            self._told.add(key)
+            log.info("%s", message)
+
+    def _tell_verdict(self) -> None:
+        if self._verdict is not None:
+            log.info("%s", self._verdict)
+
+    def _compare(self, trainer: pl.Trainer, table: ScoreTable, slices: Sequence[Slice], attacks: Sequence[str]) -> None:
+        """One attack on all subgroups that are large enough: a verdict and a figure."""
+        self._verdict = None
+        attack = "reference" if "reference" in attacks else next(iter(attacks), None)
+        column = f"{_ATTACK}{attack}"
+        parts = [part for part in slices if attack and min(part.measured(column)) >= self.min_size]
+        if attack is None or not parts:
+            return
+        overall = Slice("", "", "", table).exposure(column).area.value
+        if not trainer.sanity_checking:
+            self._verdict = verdict(parts, attack, column, overall)
+        if self.draw and trainer.loggers and trainer.is_global_zero:
+            columns: dict[str, list[Exposure]] = {}
+            for part in parts:
+                columns.setdefault(part.column, []).append(part.exposure(column))
+            log_figure(trainer, "slice/exposure", exposure_figure(columns, overall, attack))
+
+
+def _full(measure: str) -> str:
+    """The per-example column of an extraction measure; one of another group brings its group along."""
+    return measure if "/" in measure else _EXTRACTION + measure

@@ -1,0 +1,117 @@
+"""Sensitive spans: which names, dates and record numbers the model writes, given what stands before them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from typing import NamedTuple
+
+import lightning.pytorch as pl
+import torch
+
+from lit_mem.callbacks.base import Measure
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.gathered import Gathered
+from lit_mem.types import Batch, Needs, TokenScores
+
+log = logging.getLogger(__name__)
+
+
+class _Asked(NamedTuple):
+    """One span: is it of a member, and is it written whole by the tuned model, and by the base (None: not known)."""
+
+    kind: str
+    member: bool
+    written: bool
+    written_base: bool | None
+
+
+class SpanExtraction(Measure):
+    """The rate at which marked spans are reproduced, given the true text before them.
+
+    A span counts where greedy decoding from what stands before it writes it token for token. The scoring pass tells
+    that without generating: all its tokens are the likeliest ones.
+
+    Logged: `extraction/span_rate` (members' spans), `extraction/span_rate_heldout`, the base model's `_base` and
+    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Of each example
+    with spans it tells `extraction/span_rate`, the share of its own. Nothing is logged where the data marks no spans.
+
+    Args:
+        base: read the base model's scores too.
+    """
+
+    metric_prefixes = ("extraction/span_rate_",)
+
+    def __init__(self, base: bool = True) -> None:
+        self.base = base
+        self.needs = Needs(reference=base)
+        self._spans: Gathered[tuple[int, int, int, str], _Asked] = Gathered()
+        self._told = False
+
+    def metric_names(self) -> list[str]:
+        """Names that this callback logs."""
+        parts = ("", "_heldout", "_base", "_base_heldout") if self.base else ("", "_heldout")
+        return [f"extraction/span_rate{part}" for part in parts]
+
+    def begin(self) -> None:
+        """Forget the last pass."""
+        self._spans.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Look at the spans of the batch."""
+        if not any(record.spans for record in batch.get("records", ())):
+            return
+        hit = scores.hit.cpu()
+        base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None
+        rows = zip(batch["records"], scores.example_id.tolist(), scores.member.tolist(), strict=True)
+        for row, (record, example_id, member) in enumerate(rows):
+            for span in record.spans:
+                of_base = None if base is None else bool(base[row, span.start : span.end].all())
+                written = bool(hit[row, span.start : span.end].all())
+                key = (example_id, span.start, span.end, span.kind)
+                self._spans[key] = _Asked(span.kind, member, written, of_base)
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Rates over all spans, and over those of each kind."""
+        spans = self._spans.compute()
+        self.examples = _by_example(spans)
+        if not self._told and not trainer.sanity_checking:
+            self._told = True
+            kinds = Counter(span.kind for span in spans.values() if span.member)
+            if kinds:
+                counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+                log.info("Sensitive spans of the members: %s.", counts)
+            else:
+                log.info("No sensitive spans: the data marks none (column `spans`).")
+        figures = {}
+        for kind in [None, *sorted({span.kind for span in spans.values()})]:
+            name = "extraction/span_rate" + ("" if kind is None else f"_{_tag(kind)}")
+            chosen = [span for span in spans.values() if kind in (None, span.kind)]
+            for part, member in (("", True), ("_heldout", False)):
+                mine = [span for span in chosen if span.member == member]
+                if mine:
+                    figures[name + part] = sum(span.written for span in mine) / len(mine)
+                if mine and all(span.written_base is not None for span in mine):
+                    figures[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
+        return figures
+
+
+def _by_example(spans: dict[tuple[int, int, int, str], _Asked]) -> ScoreTable:
+    """A row for each example with spans: the share of them that is written."""
+    written: dict[int, list[bool]] = {}
+    member: dict[int, bool] = {}
+    for (example_id, *_), span in sorted(spans.items()):
+        written.setdefault(example_id, []).append(span.written)
+        member[example_id] = span.member
+    shares = [sum(each) / len(each) for each in written.values()]
+    return ScoreTable(
+        torch.tensor(list(written), dtype=torch.int64),
+        torch.tensor(list(member.values()), dtype=torch.bool),
+        {"extraction/span_rate": torch.tensor(shares, dtype=torch.float64)},
+    )
+
+
+def _tag(kind: str) -> str:
+    """A kind as part of a logged name."""
+    return re.sub(r"[^\w.-]+", "_", kind.strip().lower())

@@ -1,0 +1,69 @@
+"""(n, p)-discoverable extraction: what sampling would give away, without sampling."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lit_mem.errors import ConfigError, MetricError
+from lit_mem.extraction.scored import ScoredMeasure
+from lit_mem.functional.tries import probability_within
+from lit_mem.types import Needs, Sampling, TokenScores
+
+
+class Discoverable(ScoredMeasure):
+    """Whether the whole suffix is drawn at least once within n tries with probability p or more: 1 or 0.
+
+    The probability of one try, p_z, is the product of the suffix tokens' probabilities under the sampling scheme, which
+    one forward pass tells exactly; so no token is sampled, and n may be of any size. With `p` None the number is the
+    probability itself, 1 − (1 − p_z)^n; its mean is the share of texts expected to be extracted.
+
+    Args:
+        n: tries.
+        p: the probability that counts as extractable; None: give the probability.
+        prefix: share of the example's tokens that is given (below 1), or how many; an example with no more gives 0.
+        sampling: how tokens are drawn.
+
+    Source: Hayes et al. 2024, "Measuring memorization through probabilistic discoverable extraction" (arXiv
+    2410.19482).
+    """
+
+    def __init__(
+        self,
+        n: float = 1000,
+        p: float | None = 0.5,
+        prefix: float = 0.5,
+        sampling: Sampling = Sampling(top_k=40),  # noqa: B008  (frozen)
+    ) -> None:
+        if n < 1:
+            raise ConfigError(f"Discoverable.n is {n}; expected 1 or more")
+        if p is not None and not 0 < p < 1:
+            raise ConfigError(f"Discoverable.p is {p}; expected a number between 0 and 1, or null")
+        if prefix < 0 or (prefix >= 1 and prefix != int(prefix)):
+            raise ConfigError(f"Discoverable.prefix is {prefix}; expected a share below 1 or a whole number of tokens")
+        sampling.check("Discoverable.sampling")
+        self.n, self.p, self.prefix, self.sampling = n, p, prefix, sampling
+        self.needs = Needs(sampling=frozenset({sampling}))
+
+    def __call__(self, scores: TokenScores) -> Tensor:
+        """(B,) float64 in [0, 1].
+
+        Raises:
+            MetricError: the scores hold no log-probabilities under this scheme.
+        """
+        logprob = self.suffix_logprob(scores)
+        probability = probability_within(logprob, self.n)
+        return probability if self.p is None else (probability >= self.p).double()
+
+    def suffix_logprob(self, scores: TokenScores) -> Tensor:
+        """(B,) float64, log p_z in nats: of the whole suffix in one try; -inf where there is none."""
+        if self.sampling not in scores.sampled:
+            raise MetricError(f"the module gave no log-probabilities under {self.sampling}")
+        mask = scores.mask.cpu()
+        # The product may fall a rounding error short of a whole number, as 0.29 x 100 does.
+        share = (scores.n_tokens * self.prefix + 1e-9).floor()
+        given = share if self.prefix < 1 else torch.full_like(share, self.prefix)
+        suffix = mask & (mask.cumsum(dim=1) > given[:, None])
+        drawn = scores.sampled[self.sampling].cpu().double()
+        total = torch.where(suffix, drawn, 0.0).sum(dim=1)
+        return torch.where(suffix.any(dim=1), total, -torch.inf)

@@ -1,0 +1,205 @@
+"""A frozen transformers model that turns texts into vectors, for the measures that compare meaning."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_mem import assets
+from lit_mem.errors import ConfigError, ModelError
+from lit_mem.extraction.base import Continuation
+from lit_mem.extraction.precision import own_precision
+from lit_mem.guards import preserved_random_state
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+class EncodedText(NamedTuple):
+    """The tokens of a text as an encoder sees them.
+
+    Attributes:
+        states: (n, D) float32 on the CPU, one vector a token, special tokens included.
+        own: (n,) bool, False for special tokens that the tokenizer added.
+    """
+
+    states: Tensor
+    own: Tensor
+
+
+class Encoder:
+    """Loads a model when it is first needed and keeps it, outside the tree of modules that is trained and saved.
+
+    A plain class and no module, so that neither checkpoints nor Lightning's wrappers see the weights. They are float32
+    and in eval mode, whatever the trainer's precision.
+
+    Args:
+        who: the measure that uses it, for messages.
+        model: hub id, local folder, or `asset:<name>` for what ships with the package. Weights must be saved as
+            .safetensors; code that comes with a model is never run.
+        layer: which hidden states are taken: 0 the embeddings, 1 the first layer's output, …; None: the last.
+        batch_size: texts that go through the model together.
+        device: where the model runs; None: the current CUDA device if there is one, else the CPU.
+
+    Raises:
+        ConfigError: an option is out of range.
+    """
+
+    def __init__(self, who: str, model: str, layer: int | None, batch_size: int, device: str | None) -> None:
+        if layer is not None and layer < 0:
+            raise ConfigError(f"{who}.layer is {layer}; expected 0 (the embeddings) or more, or null for the last")
+        if batch_size < 1:
+            raise ConfigError(f"{who}.batch_size is {batch_size}; expected 1 or more")
+        self.who, self.model = who, model
+        self.layer, self.batch_size, self.device = layer, batch_size, device
+        self._loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel] | None = None
+
+    def compare(
+        self, continuations: Sequence[Continuation], similarity: Callable[[EncodedText, EncodedText], float]
+    ) -> list[float]:
+        """Compare what was generated with the truth, in the order given.
+
+        Args:
+            continuations: any number.
+            similarity: of generated text and truth, each of which has a token of its own.
+
+        Returns:
+            What `similarity` says, but 0 where no word was generated (or none that the tokenizer knows how to read),
+            and 1, with no rounding, where the truth itself was.
+
+        Raises:
+            ModelError: the model cannot be loaded, has no such layer, or gives numbers that are not finite.
+        """
+        given = {i: c for i, c in enumerate(continuations) if c.generated.split() and c.generated != c.truth}
+        encoded = self._encode({text for c in given.values() for text in (c.generated, c.truth)})
+        results = [float(c.generated == c.truth) for c in continuations]
+        for i, c in given.items():
+            generated, truth = encoded[c.generated], encoded[c.truth]
+            if generated.own.any() and truth.own.any():
+                results[i] = similarity(generated, truth)
+        return results
+
+    def _encode(self, texts: set[str]) -> dict[str, EncodedText]:
+        if not texts:
+            return {}
+        # Normal tensors even where the caller is in inference mode, which the model would otherwise never leave.
+        with torch.inference_mode(False), torch.no_grad():
+            tokenizer, model = self._load()
+            limit = _longest_input(tokenizer, model)
+            ordered = sorted(texts)
+            tokens = tokenizer(ordered, truncation=limit is not None, max_length=limit, return_special_tokens_mask=True)
+            ids = [torch.tensor(row, dtype=torch.int64) for row in tokens["input_ids"]]
+            own = [torch.tensor(row, dtype=torch.int64) == 0 for row in tokens["special_tokens_mask"]]
+            # Alike in length, so that little is padding.
+            order = sorted(range(len(ordered)), key=lambda i: len(ids[i]))
+            encoded = {}
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                states = self._states(model, [ids[i] for i in rows], tokenizer.pad_token_id or 0)
+                encoded.update({ordered[i]: EncodedText(s, own[i]) for i, s in zip(rows, states, strict=True)})
+        return encoded
+
+    def _states(self, model: PreTrainedModel, rows: Sequence[Tensor], pad: int) -> list[Tensor]:
+        """(n, D) of each row of ids; the padding is on the right whatever the tokenizer's habit."""
+        device = next(model.parameters()).device
+        lengths = [len(row) for row in rows]
+        ids = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)
+        if ids.shape[1] == 0:
+            return [torch.zeros(0, 1, dtype=torch.float32) for _ in rows]
+        known = model.get_input_embeddings().weight.shape[0]
+        if (highest := int(ids.max())) >= known:
+            raise ModelError(
+                f"{self.who}.model {self.model!r}: its tokenizer gives token {highest}, and the model knows {known}"
+            )
+        mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
+        with own_precision(torch.float32, device.type):
+            output = model(
+                input_ids=ids.to(device),
+                attention_mask=mask.long().to(device),
+                output_hidden_states=self.layer is not None,
+            )
+        if self.layer is None:
+            states = output.last_hidden_state
+        elif self.layer < len(output.hidden_states):
+            states = output.hidden_states[self.layer]
+        else:
+            raise ModelError(
+                f"{self.who}.layer is {self.layer}; {self.model!r} has layers 0 (the embeddings) to "
+                f"{len(output.hidden_states) - 1}"
+            )
+        found = [state[:n] for state, n in zip(states.float().cpu(), lengths, strict=True)]
+        if not all(state.isfinite().all() for state in found):
+            raise ModelError(f"{self.who}.model {self.model!r} gives numbers that are not finite")
+        return found
+
+    def _load(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+        if self._loaded is None:
+            # Weights that a model has and its file lacks, as the unused pooler of many, are drawn at random.
+            with preserved_random_state():
+                self._loaded = _load(f"{self.who}.model", self.model)
+            device = self.device
+            if device is None:
+                device = f"cuda:{torch.cuda.current_device()}" if torch.cuda.is_available() else "cpu"
+            self._loaded[1].to(device)
+            log.info("%s loaded %s onto %s.", self.who, self.model, device)
+        return self._loaded
+
+
+def _load(option: str, name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
+    from transformers import AutoModel, AutoTokenizer
+
+    place = str(assets.path(name.removeprefix("asset:"))) if name.startswith("asset:") else name
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        model, found = AutoModel.from_pretrained(
+            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
+    except Exception as error:  # the library raises dozens of kinds; each is one line to the user
+        raise ModelError(f"cannot load {option} {name!r}: {_hint(place, error)}") from error
+    if missing := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
+        raise ModelError(
+            f"{option} {name!r} lacks {len(missing)} weights of a {type(model).__name__} ({missing[0]}, …); "
+            "at random they would measure nothing"
+        )
+    if model.config.is_encoder_decoder:
+        raise ModelError(f"{option} {name!r} is an encoder-decoder; expected an encoder such as BERT")
+    return tokenizer, model.requires_grad_(False).eval()
+
+
+def _hint(place: str, error: Exception) -> str:
+    """What the user can do about whatever `from_pretrained` raised."""
+    text, folder = " ".join(str(error).split()), Path(place)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            return "the folder has no config.json; expected that of a Hugging Face model"
+        if not any(folder.glob("*.safetensors")):
+            return "the folder has no .safetensors file; pickled weights are refused"
+    elif isinstance(error, OSError):
+        if place.startswith((".", "/", "~")) or place.count("/") > 1:
+            return "there is no such folder"
+        if "safetensors" in text:
+            return "it has no .safetensors file; pickled weights are refused"
+        if "gated repo" in text or "401" in text or "403" in text:
+            return "it is gated: ask for access on its hub page, then log in with `hf auth login`"
+        return "it is neither a folder here nor in the local hub cache, and the hub cannot be reached or lacks it"
+    return f"{type(error).__name__}: {text[:300]}"
+
+
+def _longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | None:
+    """How many tokens the model takes at most, None for any number."""
+    limits: list[Any] = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa counts positions from after its padding token's id.
+            taken = 0 if module.padding_idx is None else module.padding_idx + 1
+            limits.append(module.num_embeddings - taken)
+    # Tokenizers that know no limit say 10^30; XLNet says −1.
+    known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
+    return min(known, default=None)

@@ -1,0 +1,78 @@
+"""Mean of per-example shares, and an interval that does not trust a small sample."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from lit_mem.errors import MetricError
+
+
+class Mean(NamedTuple):
+    """A mean and its confidence interval, all in [0, 1]."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share seen in n trials.
+
+    Args:
+        share: in [0, 1].
+        n: above 0.
+        level: confidence of the two-sided interval, in (0, 1).
+
+    Returns:
+        Its two ends in [0, 1], with `share` between them; never the same number twice.
+
+    Source: Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+    """
+    from scipy.stats import norm
+
+    z = float(norm.ppf(0.5 + level / 2))
+    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    # At 0 and 1 an end is the share itself, but for rounding.
+    low = middle - half if share > 0 else 0.0
+    high = middle + half if share < 1 else 1.0
+    return max(0.0, min(low, share)), min(1.0, max(high, share))
+
+
+def mean_interval(values: Tensor, level: float = 0.95) -> Mean:
+    """Mean of numbers in [0, 1], with Wilson's interval as if it were the share of as many trials.
+
+    No variable in [0, 1] of mean p varies more than one that is 0 or 1, whose variance is p (1 − p); so the interval
+    is wider than need be, the more so the less the values are 0 or 1. Unlike mean ± deviation it is never of width 0:
+    0 of 12 extracted leaves up to 24 % possible.
+
+    Args:
+        values: (N,) float in [0, 1], at least one.
+        level: confidence of the two-sided interval, in (0, 1).
+
+    Returns:
+        The mean and the ends of its interval.
+
+    Raises:
+        MetricError: there are no values, or one is not in [0, 1].
+
+    Sources: Wilson 1927 (interval); Bhatia & Davis 2000, "A Better Bound on the Variance" (the bound p (1 − p)).
+
+    >>> import torch
+    >>> round(mean_interval(torch.zeros(12)).high, 3)
+    0.242
+    """
+    values = values.detach().cpu().double()
+    if values.ndim != 1 or not len(values):
+        raise MetricError(f"a mean needs an (N,) tensor with at least one value, got {tuple(values.shape)}")
+    outside = ~((values >= 0) & (values <= 1))  # NaN is outside too
+    if outside.any():
+        raise MetricError(
+            f"{int(outside.sum())} of {len(values)} values are not in [0, 1]: {values[outside][0].item()}"
+        )
+    # All equal values can have a mean that is a rounding error away from them, and above 1.
+    mean = min(max(values.mean().item(), values.min().item()), values.max().item())
+    return Mean(mean, *wilson_interval(mean, len(values), level))

@@ -1,0 +1,40 @@
+"""Python objects by key, the same on every rank: for what is no number, such as a text or a subgroup."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+import torch
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class Gathered(Generic[K, V]):
+    """A dictionary that every rank fills in part and reads whole."""
+
+    def __init__(self) -> None:
+        self._mine: dict[K, V] = {}
+        self._all: dict[K, V] = {}
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._all or key in self._mine
+
+    def __setitem__(self, key: K, value: V) -> None:
+        self._mine[key] = value
+
+    def compute(self) -> dict[K, V]:
+        """What all ranks have set since the last `reset`, by key; every rank must call it. Each value travels once."""
+        parts = [self._mine]
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            parts = [{} for _ in range(torch.distributed.get_world_size())]
+            torch.distributed.all_gather_object(parts, self._mine)
+        for part in parts:
+            self._all.update(part)
+        self._mine = {}
+        return self._all
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._mine, self._all = {}, {}

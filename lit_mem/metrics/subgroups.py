@@ -1,0 +1,144 @@
+"""Which subgroups the validated examples fall into, by what the data says of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import torch
+
+from lit_mem.errors import ConfigError
+from lit_mem.functional.groups import Value, groups_of, safe_names, shortened, tells_groups
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.gathered import Gathered
+from lit_mem.metrics.slices import Slice
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+_LENGTH: Final = "length"
+_DUPLICATES: Final = "duplicates"
+
+
+class _Known(NamedTuple):
+    """What an example is sorted by; never its text."""
+
+    n_tokens: int
+    duplicates: int | None
+    attributes: Mapping[str, Value]
+
+
+class Subgroups:
+    """Gathers what examples are sorted by, over batches and ranks, and cuts a score table accordingly.
+
+    Nothing is forgotten between passes, as what is known of an example stays as it is.
+
+    Args:
+        columns: of the data, by name; None: all that tell groups.
+        length: sort by the number of scored tokens too.
+        duplicates: sort by the number of other members with the same text too.
+        bins: how many groups numbers are cut into.
+        max_groups: most distinct texts in a column that is not named, and most distinct numbers that are not cut.
+    """
+
+    def __init__(self, columns: list[str] | None, length: bool, duplicates: bool, bins: int, max_groups: int) -> None:
+        self.columns, self.length, self.duplicates = columns, length, duplicates
+        self.bins, self.max_groups = bins, max_groups
+        self._known: Gathered[int, _Known] = Gathered()
+        self._there: Gathered[str, bool] = Gathered()
+        self._told = False
+
+    def reset(self) -> None:
+        """Forget everything: other data comes, whose examples may have the same ids."""
+        self._known.reset()
+        self._there.reset()
+        self._told = False
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Keep what the batch's examples are sorted by."""
+        records = batch.get("records")
+        for row, (example_id, n_tokens) in enumerate(
+            zip(scores.example_id.tolist(), scores.n_tokens.tolist(), strict=True)
+        ):
+            if example_id in self._known:
+                continue
+            if records is None:
+                self._known[example_id] = _Known(n_tokens, None, {})
+                continue
+            said = records[row].attributes
+            for column in said:
+                self._there[column] = True
+            attributes = {c: shortened(value) for c, value in said.items() if self.columns is None or c in self.columns}
+            self._known[example_id] = _Known(n_tokens, records[row].duplicates, attributes)
+
+    def gather(self) -> None:
+        """Bring together what all ranks have seen; every rank must call it.
+
+        Raises:
+            ConfigError: a column that is asked for is one that no example has; it names those there are.
+        """
+        self._known.compute()
+        there = sorted(self._there.compute())
+        if missing := [column for column in self.columns or () if column not in there]:
+            raise ConfigError(
+                f"Slices.columns names {missing[0]!r}, which no validated text has; "
+                + (f"they have: {', '.join(there)}" if there else "the data has no columns beside the texts")
+            )
+
+    def of(self, table: ScoreTable) -> list[Slice]:
+        """The subgroups of the table's examples, column by column; those of all ranks, once they are gathered."""
+        known = self._known.compute()
+        rows = [known.get(example_id) for example_id in table.example_id.tolist()]
+        groups = self._by_attribute(rows)
+        self._told = True
+        if self.length:
+            lengths = [None if row is None else float(row.n_tokens) for row in rows]
+            groups[_free(_LENGTH, groups)] = groups_of(lengths, self.bins, self.bins)
+        if self.duplicates:
+            groups[_free(_DUPLICATES, groups)] = [_copies(row) for row in rows]
+        slices = []
+        columns = safe_names(groups)
+        for column, labels in groups.items():
+            values = sorted({label for each in labels for label in each})
+            if len(values) < 2 and column not in (self.columns or ()):
+                continue  # the only group is the whole set
+            names = safe_names(values)
+            for value in values:
+                keep = torch.tensor([value in each for each in labels], dtype=torch.bool)
+                slices.append(Slice(column, value, f"slice/{columns[column]}/{names[value]}", table.where(keep)))
+        return slices
+
+    def _by_attribute(self, rows: Sequence[_Known | None]) -> dict[str, list[tuple[str, ...]]]:
+        attributes: list[Mapping[str, Value]] = [{} if row is None else row.attributes for row in rows]
+        there = sorted({column for each in attributes for column in each})
+        if self.columns is None and not there:
+            self._tell_once("No slices by attribute: the data has no columns beside the texts.")
+        groups, left_out = {}, []
+        for column in there if self.columns is None else self.columns:
+            values = [each.get(column) for each in attributes]
+            if self.columns is None and not tells_groups(values, self.max_groups):
+                left_out.append(column)
+            else:
+                groups[column] = groups_of(values, self.bins, self.max_groups)
+        if left_out:
+            self._tell_once(
+                f"No slices by {', '.join(left_out)}: one value only, or too many to be groups; "
+                "name a column in Slices.columns to have it all the same."
+            )
+        return groups
+
+    def _tell_once(self, message: str) -> None:
+        if not self._told:
+            log.info("%s", message)
+
+
+def _free(column: str, taken: Mapping[str, object]) -> str:
+    """The column's name, changed where the data has one of that name."""
+    return _free(f"{column}_2", taken) if column in taken else column
+
+
+def _copies(row: _Known | None) -> tuple[str, ...]:
+    if row is None or row.duplicates is None:
+        return ()
+    return (str(row.duplicates) if row.duplicates < 2 else "2 or more",)
