@@ -1,0 +1,1 @@
+"""Costs as ratios within one run; nothing here is a test."""
