@@ -63,7 +63,7 @@ class Extraction(Measure):
             `edit_similarity`.
         base: ask the base model too.
         sampling: draw tokens instead of greedy decoding.
-        every_n_validations: generate only in every n-th validation (and in the one before training).
+        every_n_validations: in a fit, generate only in every n-th validation (and in the one before training).
         token_budget: most tokens in a decoding batch; lower it if generation runs out of memory.
         seed: chooses the texts asked.
         group: first part of the logged names; each of several such callbacks in one run needs its own.
@@ -198,7 +198,7 @@ class Extraction(Measure):
         """Generate, compare and average."""
         self.examples = None
         chosen = self._chosen(self._eligible.compute())
-        if not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._validations += 1
             if self._validations % self.every_n_validations:
                 return {}

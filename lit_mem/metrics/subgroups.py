@@ -118,7 +118,9 @@ class Subgroups:
         for column in there if self.columns is None else self.columns:
             values = [each.get(column) for each in attributes]
             if self.columns is None and not tells_groups(values, self.max_groups):
-                left_out.append(column)
+                given = [value for value in values if value is not None]
+                if len(set(given)) < len(given):  # a name for each example is nothing to wonder at
+                    left_out.append(column)
             else:
                 groups[column] = groups_of(values, self.bins, self.max_groups)
         if left_out:

@@ -140,6 +140,8 @@ def test_generation_every_n_validations_and_before_training(module, data, traine
     extraction = Extraction(n_members=3, n_heldout=3, every_n_validations=2)
     trainer([extraction, Look()], max_epochs=4).fit(module(), data())
     assert logged == [True, False, True, False, True]
+    trainer([extraction, Look()]).validate(module(), data(), verbose=False)
+    assert logged[-1]  # asked for by itself, a validation is not one of a row
 
 
 def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module, data, trainer):
