@@ -14,24 +14,32 @@ One run, ratios only. Both sides see the same batches of the same model, in turn
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import time
-import warnings
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from lit_mem.adapters import LoRA
+from benchmarks.setting import parser, prepare, seconds
 from lit_mem.callbacks import Extractability, MembershipInference, Perplexity, SpanExtraction
-from lit_mem.data import TextDataModule
-from lit_mem.data.sources import PHEE, CaseReports
 from lit_mem.guards import evaluation_mode
 from lit_mem.module import CausalLM
 from lit_mem.scoring import TokenScorer, scored_positions
 from lit_mem.types import Batch, Needs
+
+
+def default_callbacks() -> list[Any]:
+    """Those that read the scoring pass; pictures are left out."""
+    return [Perplexity(), MembershipInference(figures=False), Extractability(), SpanExtraction()]
+
+
+def all_needs(callbacks: list[Any]) -> Needs:
+    """What they read beside log-probabilities and hits."""
+    needs = Needs()
+    for callback in callbacks:
+        needs |= callback.needs
+    return needs
 
 
 def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
@@ -47,9 +55,12 @@ def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
     return total / tokens
 
 
-def default_pass(
-    module: CausalLM, batches: list[Batch], callbacks: list[Any], needs: Needs, trainer: Any
-) -> dict[str, float]:
+TRAINER: Any = SimpleNamespace(
+    sanity_checking=False, testing=False, loggers=[], is_global_zero=True, state=SimpleNamespace(fn="validate")
+)
+
+
+def default_pass(module: CausalLM, batches: list[Batch], callbacks: list[Any], needs: Needs) -> dict[str, float]:
     """Figures of the default callbacks over all batches."""
     figures: dict[str, float] = {}
     for callback in callbacks:
@@ -59,48 +70,27 @@ def default_pass(
         for callback in callbacks:
             callback.observe(scores, batch)
     for callback in callbacks:
-        figures |= callback.results(trainer, module)
+        figures |= callback.results(TRAINER, module)
     return figures
 
 
 def main() -> None:
     """Print one line of ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="asset:tiny_llama")
-    parser.add_argument("--source", choices=["CaseReports", "PHEE"], default="CaseReports")
-    parser.add_argument("--folder")
-    parser.add_argument("--rows", type=int, default=300, help="members and held-out texts, each")
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
-    warnings.filterwarnings("ignore")
-
-    source = {"CaseReports": CaseReports, "PHEE": PHEE}[args.source](args.folder)
-    module = CausalLM(args.model, adapter=LoRA(rank=16, targets=["v", "o"], dropout=0.0))
-    module.configure_model()
-    data = TextDataModule(source, train_size=args.rows, heldout_size=args.rows, max_length=256, check=False)
-    data.trainer = SimpleNamespace(lightning_module=module, world_size=1, global_rank=0, testing=False)  # type: ignore[assignment]
-    data.setup("validate")
-    batches = [batch for loader in data.val_dataloader() for batch in loader]
-    callbacks = [Perplexity(), MembershipInference(figures=False), Extractability(), SpanExtraction()]
-    needs = Needs()
-    for callback in callbacks:
-        needs |= callback.needs
-    trainer = SimpleNamespace(sanity_checking=False, testing=False, loggers=[], is_global_zero=True)
+    args = parser(__doc__, rows=300).parse_args()
+    setting = prepare(args)
+    module, batches, callbacks = setting.module, setting.batches, default_callbacks()
+    needs = all_needs(callbacks)
+    figures: dict[str, float] = {}
     plain, default = [], []
     with evaluation_mode(module.language_model):
-        default_pass(module, batches, callbacks, needs, trainer)  # fills the reference cache
-        plain_pass(module.language_model, batches)
+        figures = default_pass(module, batches, callbacks, needs)  # fills the reference cache
+        loss = plain_pass(module.language_model, batches)
         for _ in range(args.repeats):
-            start = time.perf_counter()
-            loss = plain_pass(module.language_model, batches)
-            middle = time.perf_counter()
-            figures = default_pass(module, batches, callbacks, needs, trainer)
-            plain.append(middle - start)
-            default.append(time.perf_counter() - middle)
+            plain.append(seconds(lambda: plain_pass(module.language_model, batches)))
+            default.append(seconds(lambda: default_pass(module, batches, callbacks, needs)))
     ratios = [d / p for d, p in zip(default, plain, strict=True)]
-    tokens = sum(int(scored_positions(batch).sum()) for batch in batches)
     print(  # noqa: T201
-        f"{args.model}, {2 * args.rows} texts, {tokens} tokens, {torch.get_num_threads()} threads: "
+        f"{args.model}, {2 * args.rows} texts, {setting.tokens} tokens, {torch.get_num_threads()} threads: "
         f"default / plain {statistics.median(ratios):.3f} (least {min(ratios):.3f}, most {max(ratios):.3f}); "
         f"plain {statistics.median(plain):.2f} s; {len(figures)} figures, loss {loss:.3f} nats"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import lightning.pytorch as pl
 import torch
+import transformers
 from jsonargparse import lazy_instance
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
@@ -19,10 +22,12 @@ from lit_mem.adapters.base import Adapter, adapter_off, gives_base_back
 from lit_mem.adapters.loading import Quantization, fingerprint, load_adapter, load_base, load_tokenizer
 from lit_mem.adapters.lora import LoRA
 from lit_mem.checkpoints import CheckpointContent, check_content
+from lit_mem.data.sources.download import cache_folder
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.metrics.examples import ExampleTable
 from lit_mem.reference import Reference, ReferenceCache
+from lit_mem.reference_store import ReferenceStore
 from lit_mem.scoring import TokenScorer
 from lit_mem.types import Batch, Needs, TokenScores
 
@@ -81,6 +86,8 @@ class CausalLM(pl.LightningModule):
         self.dtype_name, self.quantization, self.attention = dtype, quantization, attention
         self.gradient_checkpointing = gradient_checkpointing
         self.reference_cache = ReferenceCache()
+        self._reference_probe: Tensor | None = None
+        self._reference_fingerprint: dict[str, str] = {}
         self._populations: dict[tuple[str, ...], Population] = {}
         self.base_fingerprint: dict[str, str] = {}
         self._model: nn.Module | None = None
@@ -153,6 +160,7 @@ class CausalLM(pl.LightningModule):
         if kind == "adapter_off":
             with adapter_off(self.language_model) as off:
                 after = _probe(off)
+            self._reference_probe, self._reference_fingerprint = before, self.base_fingerprint
             if not torch.equal(before, after):
                 raise ModelError(
                     "with the adapter off the model is not its base any more (logits differ by up to "
@@ -163,6 +171,7 @@ class CausalLM(pl.LightningModule):
         copy = self._load(self.reference.model_id or self.model_id, None if self.reference.model_id else self.revision)
         if copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
             raise ModelError(f"model.reference.model_id {self.reference.model_id!r} has another vocabulary")
+        self._reference_probe, self._reference_fingerprint = _probe(copy), fingerprint(copy)
         self._reference_scorer = TokenScorer(copy.eval())  # not a submodule: out of checkpoints and wrappers
 
     def _reference_name(self) -> str:
@@ -221,7 +230,25 @@ class CausalLM(pl.LightningModule):
         scores = self._scorer(batch, needs)
         if not needs.reference:
             return scores
+        if self.reference.cache and self.reference_cache.store is None:
+            self.reference_cache.store = ReferenceStore(cache_folder("reference"), self._reference_settings())
         return scores.with_reference(*self.reference_cache.scores(batch, self._score_reference))
+
+    def _reference_settings(self) -> dict[str, str]:
+        """All that the reference's scores depend on, to the last bit, beside the batch."""
+        assert self._reference_probe is not None
+        probe = hashlib.sha256(self._reference_probe.float().cpu().numpy().tobytes()).hexdigest()
+        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
+        # Nothing of the adapter: turned off it leaves the base to the last bit, which was checked when it was put on,
+        # so that runs with other adapters share the scores.
+        return {
+            "model": json.dumps(self._reference_fingerprint, sort_keys=True),
+            "probe": probe,  # its logits, which other weights or other kernels would change
+            "loaded": f"{self.dtype_name}, {self.quantization}, {self.attention}",
+            "precision": str(self._trainer.precision) if self._trainer is not None else "",
+            "machine": f"{device}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
+            "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+        }
 
     def _score_reference(self, batch: Batch) -> TokenScores:
         with self.reference_context():

@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lit_mem.reference_store import ReferenceStore, batch_key
 from lit_mem.scoring import scored_positions
 from lit_mem.types import Batch, TokenScores
 
@@ -22,10 +23,14 @@ class Reference:
         kind: "adapter_off" turns the adapter off (no second copy in memory), "copy" loads a real frozen copy,
             "auto" takes the first where it gives exactly the base, and the second otherwise.
         model_id: another model as the reference (same tokenizer), None: the base model itself. Implies "copy".
+        cache: keep its scores on disk (in `~/.cache/lit_mem/reference`, or below `$LIT_MEM_CACHE` or
+            `$XDG_CACHE_HOME`), so that a second run on the same texts computes none. The files hold log-probabilities,
+            no text.
     """
 
     kind: Literal["auto", "adapter_off", "copy"] = "auto"
     model_id: str | None = None
+    cache: bool = True
 
 
 class ReferenceCache:
@@ -33,11 +38,16 @@ class ReferenceCache:
 
     The key is the example's id together with its tokens and which of them are scored, so that other data under the
     same ids can never be answered from the cache.
+
+    Attributes:
+        computed: how many examples were scored.
+        store: where scores outlive the run; None: nowhere.
     """
 
     def __init__(self) -> None:
         self._rows: dict[tuple[int, bytes], tuple[Tensor, Tensor]] = {}
         self.computed = 0
+        self.store: ReferenceStore | None = None
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -53,15 +63,26 @@ class ReferenceCache:
         if any(key not in self._rows for key in keys):
             # The whole batch, even if some are known: the same shapes as the tuned model's pass give the same
             # rounding, so that an untrained adapter differs from its base by exactly nothing.
-            fresh = compute(batch)
-            self.computed += len(keys)
-            self._rows.update(zip(keys, zip(fresh.logprob.cpu(), fresh.hit.cpu(), strict=True), strict=True))
+            self._rows.update(zip(keys, zip(*self._whole(batch, compute), strict=True), strict=True))
         width, device = batch["input_ids"].shape[1], batch["input_ids"].device
         logprob, hit = zip(*(self._rows[key] for key in keys), strict=True)
         return (
             torch.stack([_fitted(row, width) for row in logprob]).to(device),
             torch.stack([_fitted(row, width) for row in hit]).to(device),
         )
+
+    def _whole(self, batch: Batch, compute: Callable[[Batch], TokenScores]) -> tuple[Tensor, Tensor]:
+        """(B, T) log-probabilities and hits of a batch on the CPU, from disk where they are."""
+        key = batch_key(batch["input_ids"].cpu(), scored_positions(batch).cpu()) if self.store else b""
+        stored = self.store.load(key, tuple(batch["input_ids"].shape)) if self.store else None
+        if stored is not None:
+            return stored
+        fresh = compute(batch)
+        self.computed += len(fresh.example_id)
+        logprob, hit = fresh.logprob.cpu(), fresh.hit.cpu()
+        if self.store:
+            self.store.save(key, logprob, hit)
+        return logprob, hit
 
     @staticmethod
     def _keys(batch: Batch) -> list[tuple[int, bytes]]:

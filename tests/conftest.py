@@ -1,9 +1,14 @@
 """Fixtures that many tests share: the bundled model, small batches, a quiet and offline environment."""
 
+import atexit
+import logging
 import os
 import random
+import shutil
+import tempfile
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["LIT_MEM_CACHE"] = tempfile.mkdtemp(prefix="lit_mem_cache_")  # nothing is read from or left in the user's
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: threads only wait for one another
 
 import lightning.pytorch as pl
@@ -20,6 +25,8 @@ from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.module import CausalLM
 
 TINY = "asset:tiny_llama"
+
+atexit.register(shutil.rmtree, os.environ["LIT_MEM_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
@@ -59,9 +66,13 @@ def batch(examples):
 
 
 @pytest.fixture(autouse=True)
-def restored_environment():
-    """Each test starts from the same random state and leaves the environment as it was."""
+def restored_environment(tmp_path_factory):
+    """Each test starts from the same random state and an empty cache, and leaves the environment as it was."""
     before = dict(os.environ)
+    log = logging.getLogger("lit_mem")  # the command line, run in this process, gives it a handler of its own
+    log.handlers.clear()
+    log.propagate = True
+    os.environ["LIT_MEM_CACHE"] = str(tmp_path_factory.mktemp("cache", numbered=True) / "lit_mem")
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)

@@ -1,8 +1,11 @@
 """Objects by key, and tables side by side: the same whatever rank held them."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from lit_mem.metrics.examples import ScoreTable, joined
 from lit_mem.metrics.gathered import Gathered
@@ -21,21 +24,39 @@ def test_one_process_reads_what_it_set():
     assert "a" not in store
 
 
-def _rank(rank, folder):
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    store, seen = Gathered(), []
-    for share in ([["x", 1], ["y", 2]], [[], ["z", 3]], [[], []]):
-        if share[rank]:
-            store[share[rank][0]] = share[rank][1]
-        seen.append(dict(store.compute()))
-    torch.save(seen, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+SCRIPT = """
+import datetime, sys
+import torch
+import torch.distributed as dist
+from lit_mem.metrics.gathered import Gathered
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2,
+                        timeout=datetime.timedelta(seconds=60))
+store, seen = Gathered(), []
+for share in ([["x", 1], ["y", 2]], [[], ["z", 3]], [[], []]):
+    if share[rank]:
+        store[share[rank][0]] = share[rank][1]
+    seen.append(dict(store.compute()))
+torch.save(seen, f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
 
 
 @pytest.mark.ddp
-def test_two_processes_read_what_either_set(tmp_path, monkeypatch):
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    mp.spawn(_rank, (str(tmp_path),), nprocs=2)
+@pytest.mark.timeout(100)
+def test_two_processes_read_what_either_set(tmp_path):
+    script = tmp_path / "rank.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "GLOO_SOCKET_IFNAME": "lo"}
+    command = [sys.executable, str(script), str(tmp_path)]
+    processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in (0, 1)]
+    try:
+        assert [process.wait(timeout=90) for process in processes] == [0, 0]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
     expected = [{"x": 1, "y": 2}, {"x": 1, "y": 2, "z": 3}, {"x": 1, "y": 2, "z": 3}]
     for rank in (0, 1):
         assert torch.load(tmp_path / f"{rank}.pt") == expected
