@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
+from lit_mem.attacks.likelihood import mean_logprob
 from lit_mem.types import TokenScores
 
 
@@ -16,4 +17,4 @@ class Loss(Attack):
 
     def __call__(self, scores: TokenScores) -> Tensor:
         """(B,) float64, at most 0, higher = more member-like."""
-        return scores.total_logprob / scores.n_tokens.clamp(min=1)
+        return mean_logprob(scores)

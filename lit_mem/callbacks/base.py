@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -141,6 +141,17 @@ def per_example(trainer: pl.Trainer, pl_module: pl.LightningModule) -> ScoreTabl
     return joined(tables)
 
 
+def whole_check(trainer: pl.Trainer) -> bool:
+    """Whether Lightning's check before training runs over all validation batches, so that its figures count."""
+    return bool(trainer.num_sanity_val_batches == trainer.num_val_batches)
+
+
+def means_by_set(table: ScoreTable, columns: Iterable[str], room: str) -> dict[str, float]:
+    """Each column's mean over members, `<room>/<column>`, and over held-out texts, `…_heldout`; a set may be absent."""
+    sets = (("", table.members()), ("_heldout", table.nonmembers()))
+    return {f"{room}/{c}{part}": rows[c].mean().item() for c in columns for part, rows in sets if len(rows)}
+
+
 def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
     """The trainer's callbacks."""
     # Lightning sets this attribute without declaring it.
@@ -173,12 +184,17 @@ def log_figure(trainer: pl.Trainer, name: str, figure: Any) -> None:
 
     if not trainer.is_global_zero:
         return
-    step = max(trainer.global_step - 1, 0)  # where Lightning puts the scalars of this validation
+    step = _step(trainer)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_figure(name, figure, global_step=step)
         elif hasattr(logger, "log_image"):
             logger.log_image(name, [_picture(figure)], step=step)
+
+
+def _step(trainer: pl.Trainer) -> int:
+    """Where Lightning puts the scalars of this validation."""
+    return max(trainer.global_step - 1, 0)
 
 
 def log_text(trainer: pl.Trainer, name: str, text: str) -> None:
@@ -187,7 +203,7 @@ def log_text(trainer: pl.Trainer, name: str, text: str) -> None:
 
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            logger.experiment.add_text(name, text, global_step=max(trainer.global_step - 1, 0))
+            logger.experiment.add_text(name, text, global_step=_step(trainer))
 
 
 def _picture(figure: Any) -> Any:

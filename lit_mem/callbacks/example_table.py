@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 
-from lit_mem.callbacks.base import Relation, per_example
+from lit_mem.callbacks.base import Relation, per_example, whole_check
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
@@ -115,8 +115,7 @@ class PerExampleTable(Relation):
         if trainer.state.fn is not None and trainer.state.fn != "fit":
             return str(trainer.state.fn.value)
         if trainer.sanity_checking:  # a resumed run may check again, in mid training
-            whole = trainer.num_sanity_val_batches == trainer.num_val_batches
-            return "start" if whole and trainer.global_step == 0 else None
+            return "start" if whole_check(trainer) and trainer.global_step == 0 else None
         self._validations += 1
         if self._validations % self.every_n_validations:
             return None

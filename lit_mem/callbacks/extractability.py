@@ -8,7 +8,7 @@ from operator import or_
 
 import lightning.pytorch as pl
 
-from lit_mem.callbacks.base import Measure
+from lit_mem.callbacks.base import Measure, means_by_set
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.discoverable import Discoverable
 from lit_mem.extraction.exact_memorization import ExactMemorization
@@ -72,8 +72,4 @@ class Extractability(Measure):
         """Means over members and over held-out texts."""
         table = self._table.compute()
         self.examples = table.renamed({f"extraction/{column}": column for column in self._columns()})
-        figures: dict[str, float] = {}
-        for part, rows in (("", table.members()), ("_heldout", table.nonmembers())):
-            if len(rows):
-                figures |= {f"extraction/{column}{part}": rows[column].mean().item() for column in self._columns()}
-        return figures
+        return means_by_set(table, self._columns(), "extraction")

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from lit_mem.callbacks.asking import Asker, Candidate
-from lit_mem.callbacks.base import Measure, log_figure
+from lit_mem.callbacks.base import Measure, log_figure, means_by_set
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.ngram import NgramRate
-from lit_mem.extraction.prompts import Prompt, cut_prompt
+from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
 from lit_mem.extraction.rouge import RougeL
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.report.figures import sweep_figure
@@ -87,10 +87,7 @@ class Extraction(Measure):
         if not prefixes or len(set(prefixes)) < len(prefixes):
             raise ConfigError(f"Extraction.prefix is {told}; expected at least one length, each once")
         for length in prefixes:
-            if length < 0 or (length >= 1 and length != int(length)):
-                raise ConfigError(
-                    f"Extraction.prefix is {length}; expected a share below 1 or a whole number of tokens"
-                )
+            check_prefix(length, "Extraction.prefix")
         if min(prefixes) < 1 <= max(prefixes):
             raise ConfigError(f"Extraction.prefix is {told}; expected all shares, or all numbers of tokens")
         for option, value, least in (
@@ -256,12 +253,9 @@ class Extraction(Measure):
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
     def _means(self, table: ScoreTable) -> dict[str, float]:
-        figures = {}
+        figures: dict[str, float] = {}
         for tag in self._tags():
-            for column in self._columns(tag):
-                for part, rows in (("", table.members()), ("_heldout", table.nonmembers())):
-                    if len(rows):
-                        figures[f"{self.group}/{column}{part}"] = rows[column].mean().item()
+            figures |= means_by_set(table, self._columns(tag), self.group)
             members = table.members()
             if tokens := members[f"n_tokens{tag}"].sum().item():
                 loss = -members[f"logprob{tag}"].sum().item() / tokens

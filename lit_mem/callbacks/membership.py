@@ -149,11 +149,13 @@ class MembershipInference(Measure):
             table.columns[COMBINED] = scores
             names.append(COMBINED)
         self.examples = table.renamed({f"mia/{name}": name for name in names})
+        judged = {name: table.where(~torch.isnan(table[name])) for name in names}
+        judged = {name: rows for name, rows in judged.items() if rows.member.any() and not rows.member.all()}
         figures: dict[str, float] = {}
-        for name in names:
-            figures |= self._figures_of(name, table[name], table.member)
-        if self.draw and trainer.loggers:
-            self._draw(trainer, table, names)
+        for name, rows in judged.items():
+            figures |= self._figures_of(name, rows[name], rows.member)
+        if self.draw and trainer.loggers and trainer.is_global_zero:
+            self._draw(trainer, judged, int((~table.member).sum()))
         return figures
 
     @staticmethod
@@ -184,10 +186,6 @@ class MembershipInference(Measure):
         return scores
 
     def _figures_of(self, name: str, score: Tensor, member: Tensor) -> dict[str, float]:
-        judged = ~torch.isnan(score)
-        score, member = score[judged], member[judged]
-        if not member.any() or member.all():
-            return {}
         area = auroc(score, member)
         figures = {f"mia/{name}_auroc{part}": v for part, v in zip(("", "_low", "_high"), area, strict=True)}
         figures[f"mia/{name}_balanced_accuracy"] = best_balanced_accuracy(score, member)
@@ -208,12 +206,10 @@ class MembershipInference(Measure):
             self._told.add(key)
             log.info("%s", message)
 
-    def _draw(self, trainer: pl.Trainer, table: ScoreTable, names: list[str]) -> None:
-        if not trainer.is_global_zero:
-            return
-        judged = {name: table.where(~torch.isnan(table[name])) for name in names}
-        judged = {name: rows for name, rows in judged.items() if rows.member.any() and not rows.member.all()}
+    @staticmethod
+    def _draw(trainer: pl.Trainer, judged: dict[str, ScoreTable], n_nonmembers: int) -> None:
+        """Both figures, of the examples that each attack could judge."""
         curves = {name: roc_curve(rows[name], rows.member) for name, rows in judged.items()}
-        log_figure(trainer, "mia/roc", roc_figure(curves, int((~table.member).sum())))
+        log_figure(trainer, "mia/roc", roc_figure(curves, n_nonmembers))
         pairs = {name: (rows.members()[name], rows.nonmembers()[name]) for name, rows in judged.items()}
         log_figure(trainer, "mia/scores", histograms_figure(pairs))

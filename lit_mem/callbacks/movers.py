@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_mem.callbacks.base import Relation, log_text, per_example
+from lit_mem.callbacks.base import Relation, log_text, per_example, whole_check
 from lit_mem.callbacks.correlation import check_columns
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
@@ -166,4 +166,4 @@ def _comparable(trainer: pl.Trainer) -> bool:
     """Whether this pass is one of a row: of a fit, and over all batches."""
     if trainer.state.fn != "fit":
         return False
-    return not trainer.sanity_checking or trainer.num_sanity_val_batches == trainer.num_val_batches
+    return not trainer.sanity_checking or whole_check(trainer)

@@ -9,7 +9,7 @@ from typing import Final
 import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import Relation, log_figure, measures, per_example
+from lit_mem.callbacks.base import Relation, log_figure, measures, per_example, whole_check
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
@@ -115,7 +115,7 @@ class Slices(Relation):
         Raises:
             ConfigError: `columns` has a name that no validated example has; it names those there are.
         """
-        if trainer.sanity_checking and sum(trainer.num_sanity_val_batches) < sum(trainer.num_val_batches):
+        if trainer.sanity_checking and not whole_check(trainer):
             return {}  # a few batches say little of who is there
         self._subgroups.gather()  # first, as a mistake is better told before texts are generated
         table = per_example(trainer, pl_module)

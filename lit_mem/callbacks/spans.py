@@ -10,7 +10,7 @@ from typing import NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import Measure
+from lit_mem.callbacks.base import Measure, whole_check
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
 from lit_mem.types import Batch, Needs, TokenScores
@@ -76,7 +76,7 @@ class SpanExtraction(Measure):
         """Rates over all spans, and over those of each kind."""
         spans = self._spans.compute()
         self.examples = _by_example(spans)
-        if not self._told and not _is_part(trainer):
+        if not self._told and not (trainer.sanity_checking and not whole_check(trainer)):
             self._told = True
             kinds = Counter(span.kind for span in spans.values() if span.member)
             if kinds:
@@ -95,11 +95,6 @@ class SpanExtraction(Measure):
                 if mine and all(span.written_base is not None for span in mine):
                     figures[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
         return figures
-
-
-def _is_part(trainer: pl.Trainer) -> bool:
-    """Whether this pass looks at some batches only: Lightning's check before training, unless it takes all."""
-    return trainer.sanity_checking and trainer.num_sanity_val_batches != trainer.num_val_batches
 
 
 def _by_example(spans: dict[tuple[int, int, int, str], _Asked]) -> ScoreTable:

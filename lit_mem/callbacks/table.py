@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from lit_mem.callbacks.base import latest_figures
+from lit_mem.callbacks.base import latest_figures, whole_check
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "val/loss": ("val/loss", "{:.3f}"),
@@ -39,7 +39,7 @@ class EpochTable(Callback):
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The row before training, if the whole validation set was run."""
-        if trainer.num_sanity_val_batches == trainer.num_val_batches and not trainer.global_step:
+        if whole_check(trainer) and not trainer.global_step:
             self._row("start", trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

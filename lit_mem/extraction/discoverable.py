@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.errors import ConfigError, MetricError
+from lit_mem.extraction.prompts import check_prefix
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.functional.tries import probability_within
 from lit_mem.types import Needs, Sampling, TokenScores
@@ -39,8 +40,7 @@ class Discoverable(ScoredMeasure):
             raise ConfigError(f"Discoverable.n is {n}; expected 1 or more")
         if p is not None and not 0 < p < 1:
             raise ConfigError(f"Discoverable.p is {p}; expected a number between 0 and 1, or null")
-        if prefix < 0 or (prefix >= 1 and prefix != int(prefix)):
-            raise ConfigError(f"Discoverable.prefix is {prefix}; expected a share below 1 or a whole number of tokens")
+        check_prefix(prefix, "Discoverable.prefix")
         sampling.check("Discoverable.sampling")
         self.n, self.p, self.prefix, self.sampling = n, p, prefix, sampling
         self.needs = Needs(sampling=frozenset({sampling}))

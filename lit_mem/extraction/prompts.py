@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lit_mem.errors import ConfigError
 from lit_mem.types import IGNORED
 
 
@@ -25,6 +26,16 @@ class Prompt:
     def suffix(self) -> Tensor:
         """(T - cut,) int64."""
         return self.input_ids[self.cut :]
+
+
+def check_prefix(prefix: float, option: str) -> None:
+    """Refuse a length that is neither a share nor a number of tokens; `option` is where it was set.
+
+    Raises:
+        ConfigError: it is negative, or a number of tokens that is not whole.
+    """
+    if prefix < 0 or (prefix >= 1 and prefix != int(prefix)):
+        raise ConfigError(f"{option} is {prefix}; expected a share below 1 or a whole number of tokens")
 
 
 def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: int | None) -> Prompt | None:
