@@ -18,7 +18,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from lit_mem.adapters.base import Adapter, adapter_off, gives_base_back
+from lit_mem.adapters.base import Adapter, adapter_off, changes_nothing, gives_base_back
 from lit_mem.adapters.loading import Quantization, fingerprint, load_adapter, load_base, load_tokenizer
 from lit_mem.adapters.lora import LoRA
 from lit_mem.checkpoints import CheckpointContent, check_content
@@ -93,6 +93,7 @@ class CausalLM(pl.LightningModule):
         self._model: nn.Module | None = None
         self._scorer: TokenScorer | None = None
         self._reference_scorer: TokenScorer | None = None
+        self._starts_as_base = False
         self._loaded_random_state: dict[str, Any] | None = None
         self._heldout = ExampleTable(["logprob", "n_tokens"])
 
@@ -126,6 +127,7 @@ class CausalLM(pl.LightningModule):
             model = load_adapter(base, self.adapter_path)
         self._model = model.train()
         self._choose_reference(before)
+        self._starts_as_base = changes_nothing(model)
         if self.gradient_checkpointing:
             # Renamed in transformers 5.2x; the old name warns there.
             enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
@@ -232,7 +234,20 @@ class CausalLM(pl.LightningModule):
             return scores
         if self.reference.cache and self.reference_cache.store is None:
             self.reference_cache.store = ReferenceStore(cache_folder("reference"), self._reference_settings())
-        return scores.with_reference(*self.reference_cache.scores(batch, self._score_reference))
+
+        def compute(batch: Batch) -> TokenScores:
+            return scores if self.tuned_is_reference() else self._score_reference(batch)
+
+        return scores.with_reference(*self.reference_cache.scores(batch, compute))
+
+    def tuned_is_reference(self) -> bool:
+        """Whether the tuned model still gives the reference's numbers, to the last bit, as before the first step.
+
+        Whatever is asked of both then need only be asked of one. May be false where it would be true.
+        """
+        fresh = self._starts_as_base and self._reference_scorer is None
+        # Not after a step: parameters may be sharded, and ranks that see other shards must not disagree.
+        return fresh and self.global_step == 0 and changes_nothing(self.language_model)
 
     def _reference_settings(self) -> dict[str, str]:
         """All that the reference's scores depend on, to the last bit, beside the batch."""
@@ -337,6 +352,7 @@ class CausalLM(pl.LightningModule):
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         content = check_content(checkpoint, self.model_id, self.base_fingerprint, trained)
         self._loaded_random_state = content["random_state"]
+        self._starts_as_base = False
 
     def on_train_epoch_start(self) -> None:
         """Go on with the random numbers that the interrupted run would have had."""

@@ -40,7 +40,7 @@ class ReferenceCache:
     same ids can never be answered from the cache.
 
     Attributes:
-        computed: how many examples were scored.
+        computed: how many examples' scores came from a model, neither from here nor from disk.
         store: where scores outlive the run; None: nowhere.
     """
 

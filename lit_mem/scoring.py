@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lit_mem.functional.next_token import is_greedy_choice, moments, sampled_logprob
+from lit_mem.functional.next_token import Maxima, greedy_choice, read, sampled_logprob
 from lit_mem.guards import evaluation_mode
 from lit_mem.types import IGNORED, Batch, Needs, TokenScores
 
-_CPU_BLOCK: Final = 100_000  # logits
+_CPU_BLOCK: Final = 400_000  # logits
 
 
 def trained_positions(labels: Tensor) -> Tensor:
@@ -115,11 +115,14 @@ class TokenScorer:
         """
         mask = scored_positions(batch)
         found: list[dict[Any, Tensor]] = []
+        scratch: Tensor | None = None
         for logits, target in self._chunks(batch, mask, self.chunk_tokens):
             # A CPU reads them several times: few at once, so that they stay in its cache.
             block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
+            if scratch is None or len(scratch) < min(block, len(logits)):
+                scratch = torch.empty((min(block, len(logits)), logits.shape[-1]), device=logits.device)
             for rows, wanted in zip(torch.split(logits, block), torch.split(target, block), strict=True):
-                found.append(_row_scores(rows, wanted, needs))
+                found.append(_row_scores(rows, wanted, needs, scratch))
 
         def spread(key: Any, dtype: torch.dtype = torch.float32) -> Tensor:
             whole = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
@@ -140,13 +143,21 @@ class TokenScorer:
         )
 
 
-def _row_scores(logits: Tensor, target: Tensor, needs: Needs) -> dict[Any, Tensor]:
-    """Scores of (n, V) float32 logits, each (n,), by name; those of a sampling scheme by the scheme."""
+def _row_scores(logits: Tensor, target: Tensor, needs: Needs, scratch: Tensor) -> dict[Any, Tensor]:
+    """Scores of (n, V) float32 logits, each (n,), by name; those of a sampling scheme by the scheme.
+
+    Both `logits` and `scratch`, of the same shape, are overwritten.
+    """
     with torch.autocast(logits.device.type, enabled=False):  # it would round sums of products to 16 bits
-        found: dict[Any, Tensor] = {scheme: sampled_logprob(logits, target, scheme) for scheme in needs.sampling}
-        found["hit"] = is_greedy_choice(logits, target)
-        logprobs = logits.log_softmax(dim=-1)
-        found["logprob"] = logprobs.gather(1, target[:, None])[:, 0]
+        most = max((scheme.top_k or 0 for scheme in needs.sampling), default=0)
+        maxima = Maxima.of(logits, most + 1)
+        found: dict[Any, Tensor] = {
+            scheme: sampled_logprob(logits, target, scheme, maxima) for scheme in needs.sampling
+        }
+        found["hit"] = greedy_choice(logits, maxima) == target
         if needs.moments:
-            found["mean"], found["std"] = moments(logprobs)
+            found["logprob"], found["mean"], found["std"] = read(logits, target, scratch, moments=True)
+        else:
+            (found["logprob"],) = read(logits, target, scratch)
+        found["hit"] &= ~found["logprob"].isnan()
     return found

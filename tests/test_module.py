@@ -6,6 +6,7 @@ import torch
 from lit_mem.adapters import FullFineTuning, LoRA
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, Perplexity
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
+from lit_mem.module import CausalLM
 from lit_mem.reference import Reference
 
 
@@ -64,6 +65,48 @@ def test_reference_attack_starts_at_exactly_one_half(module, data, trainer):
     t.validate(module(), data(), verbose=False)
     assert float(t.callback_metrics["mia/reference_auroc"]) == 0.5
     assert all(torch.equal(s.logprob, s.reference) for s in keep.seen)
+
+
+def test_before_the_first_step_one_pass_gives_the_scores_of_both_models(module, data, trainer, monkeypatch):
+    """And the same ones, to the last bit, as a pass of the reference."""
+    asked = []
+    score_reference = CausalLM._score_reference
+    monkeypatch.setattr(CausalLM, "_score_reference", lambda self, batch: asked.append(batch))
+    model, keep = module(), Keep(figures=False)
+    trainer([keep]).validate(model, data(), verbose=False)
+    assert not asked
+    assert keep.seen
+    for scores in keep.seen:
+        really = score_reference(model, scores.batch)
+        assert torch.equal(scores.reference, really.logprob)
+        assert torch.equal(scores.reference_hit, really.hit)
+
+
+def test_an_adapter_that_was_trained_before_gets_a_pass_of_the_reference(module, data, trainer, tmp_path):
+    model = module()
+    model.configure_model()
+    assert model.tuned_is_reference()
+    # Too little to show in a logit, perhaps; not to be guessed.
+    next(p for name, p in model.named_parameters() if "lora_B" in name).data[0, 0] = 1e-30
+    assert not model.tuned_is_reference()
+    model.language_model.save_pretrained(tmp_path)
+    again = module(adapter_path=str(tmp_path))
+    again.configure_model()
+    assert not again.tuned_is_reference()
+
+
+@pytest.mark.parametrize("reference", [Reference("copy"), Reference(model_id="asset:tiny_llama")])
+def test_a_reference_of_its_own_is_never_taken_for_the_tuned_model(module, reference):
+    model = module(reference=reference)
+    model.configure_model()
+    assert not model.tuned_is_reference()
+
+
+def test_after_a_step_the_tuned_model_is_never_taken_for_the_reference(module, data, trainer):
+    model = module(lr=0.0)
+    trainer([Perplexity()]).fit(model, data())
+    assert not any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
+    assert not model.tuned_is_reference()
 
 
 def test_the_reference_is_scored_once_for_each_example(module, data, trainer):

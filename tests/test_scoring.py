@@ -413,3 +413,18 @@ def test_under_autocast_all_is_computed_in_float32(base, batch):
     torch.testing.assert_close(scores.mean[:, 1:].double()[mask], mean[mask], rtol=0, atol=1e-4)
     torch.testing.assert_close(scores.std[:, 1:].double()[mask], std[mask], rtol=0, atol=1e-4)
     assert {v.dtype for v in (scores.logprob, scores.mean, scores.std, *scores.sampled.values())} == {torch.float32}
+
+
+def test_a_token_whose_logits_are_not_numbers_is_no_hit(base, batch):
+    class Diverged(torch.nn.Module):
+        def forward(self, hidden):
+            return torch.full((*hidden.shape[:-1], 50), torch.nan)
+
+    scorer = TokenScorer(base)
+    assert scorer._parts is not None
+    scorer._parts = (scorer._parts[0], Diverged())
+    clipped = batch | {"input_ids": batch["input_ids"] % 50}
+    scores = scorer(clipped, Needs(moments=True, sampling=frozenset({Sampling(1.0, 5)})))
+    assert scores.mask.any()
+    assert not scores.hit.any()
+    assert scores.logprob[scores.mask].isnan().all()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from torch import nn
 
@@ -14,6 +15,12 @@ from lit_mem.guards import preserved_requires_grad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+# Options of a LoRA configuration with which it does more than add a product of two matrices.
+_MORE_THAN_A_SUM: Final = ("use_dora", "alora_invocation_tokens", "modules_to_save", "trainable_token_indices")
+_FIRST: Final = re.compile(r"\.lora_A\b")
+_SECOND: Final = re.compile(r"\.lora_B\b")
 
 
 class Adapter(ABC):
@@ -42,6 +49,33 @@ def gives_base_back(model: nn.Module) -> bool:
         if getattr(config, "bias", "none") != "none" or start not in (True, False, "gaussian", "orthogonal"):
             return False
     return True
+
+
+def changes_nothing(model: nn.Module) -> bool:
+    """Whether the model gives exactly its base's numbers although its adapters are on, as LoRA does before training.
+
+    Known for plain LoRA alone: its second matrix is zero everywhere, so that it adds nothing to any output. False for
+    all else, even where it would be true. Parameters must be whole here: a process that holds a shard of them sees
+    only its own.
+    """
+    configs = getattr(model, "peft_config", None) or {}
+    plain = all(
+        getattr(config.peft_type, "value", config.peft_type) == "LORA"
+        and not any(getattr(config, option, None) for option in _MORE_THAN_A_SUM)
+        for config in configs.values()
+    )
+    if not plain or not gives_base_back(model):
+        return False
+    first, second = [], []
+    for name, parameter in model.named_parameters():
+        if _SECOND.search(name):
+            second.append(parameter)
+        elif _FIRST.search(name):
+            first.append(parameter)
+        elif parameter.requires_grad:
+            return False
+    # Zero times infinity is not zero.
+    return bool(second) and all(bool(p.isfinite().all()) for p in first) and not any(bool(p.any()) for p in second)
 
 
 @contextmanager

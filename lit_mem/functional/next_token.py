@@ -7,6 +7,7 @@ here gives the same numbers as the plain formula beside it in the tests.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,44 +15,80 @@ from torch import Tensor
 from lit_mem.types import Sampling
 
 
-def is_greedy_choice(logits: Tensor, target: Tensor) -> Tensor:
-    """(n,) bool, whether `argmax` of (n, V) logits is the (n,) int64 target; of tied tokens it is the first."""
-    hit = logits.gather(1, target[:, None])[:, 0] == logits.amax(dim=-1)
-    # amax is many times faster than argmax; only where the target is a maximum must ties be told.
-    rows = hit.nonzero()[:, 0]
-    hit[rows] = logits[rows].argmax(dim=-1) == target[rows]
-    return hit
+@dataclass(frozen=True)
+class Maxima:
+    """The largest value in each group of neighbouring columns, from one reading of the rows.
+
+    Attributes:
+        values: (n, G) float32; the last group may be narrower than the others.
+        width: columns in a group.
+    """
+
+    values: Tensor
+    width: int
+
+    @classmethod
+    def of(cls, rows: Tensor, k: int = 1) -> Maxima:
+        """Of (n, V) rows, in groups of about √(V / k) columns: the best width to find the k largest values with."""
+        n, total = rows.shape
+        width = min(total, 2 ** round(math.log2(max(4.0, total / k)) / 2))
+        whole = total // width
+        values = rows[:, : whole * width].view(n, whole, width).amax(dim=-1)
+        if total % width:
+            values = torch.cat([values, rows[:, whole * width :].amax(dim=-1, keepdim=True)], dim=1)
+        return cls(values, width)
 
 
-def moments(logprobs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the log-probability of a token drawn from the distribution itself.
+def greedy_choice(rows: Tensor, maxima: Maxima | None = None) -> Tensor:
+    """(n,) int64, `argmax` of (n, V) rows; of tied columns the first."""
+    maxima = maxima or Maxima.of(rows)
+    group = maxima.values.argmax(dim=-1, keepdim=True)
+    # Only the first group with the largest value is searched. The last one may end before its width does.
+    columns = group * maxima.width + torch.arange(maxima.width, device=rows.device)
+    found = rows.gather(1, columns.clamp(max=rows.shape[-1] - 1)).argmax(dim=-1, keepdim=True)
+    return columns.gather(1, found)[:, 0].clamp(max=rows.shape[-1] - 1)
+
+
+def read(logits: Tensor, target: Tensor, scratch: Tensor | None = None, moments: bool = False) -> tuple[Tensor, ...]:
+    """Log-probability of each target, and with `moments` its mean and standard deviation over all tokens.
 
     Args:
-        logprobs: (n, V) float32, normalised, in nats; -inf for a token that cannot come. Overwritten.
+        logits: (n, V) float32. Overwritten.
+        target: (n,) int64.
+        scratch: float32, at least (n, V): where powers are kept, so that no memory is asked for. Overwritten.
+        moments: also μ = Σ p log p, and σ = √(Σ p (log p − μ)²), of the log-probability of a token drawn from the
+            distribution itself. Around the mean, since the difference of mean square and squared mean cancels.
 
     Returns:
-        (n,) float32 each: μ = Σ p log p, and σ = √(Σ p (log p − μ)²). Around the mean, since the difference of mean
-        square and squared mean cancels where the model is sure.
+        (n,) float32 each, in nats.
 
-    Source: Zhang et al. 2025, "Min-K%++" (arXiv 2404.02936).
+    Source: Zhang et al. 2025, "Min-K%++" (arXiv 2404.02936), of the moments.
     """
-    p = logprobs.exp()
-    mean = torch.linalg.vecdot(p, logprobs)
+    powers = None if scratch is None else scratch[: len(logits)]
+    shifted = logits.sub_(logits.amax(dim=-1, keepdim=True))
+    wanted = shifted.gather(1, target[:, None])[:, 0]
+    powers = torch.exp(shifted, out=powers)
+    total = powers.sum(dim=-1)
+    normaliser = total.log()
+    if not moments:
+        return (wanted - normaliser,)
+    mean = torch.linalg.vecdot(powers, shifted) / total
     if not mean.isfinite().all():
         # 0 times -inf: what cannot come counts for nothing.
-        logprobs.clamp_(min=-1e4)
-        mean = torch.linalg.vecdot(p, logprobs)
-    variance = torch.linalg.vecdot(p, logprobs.sub_(mean[:, None]).square_())
-    return mean, variance.sqrt()
+        shifted.clamp_(min=-1e4)
+        mean = torch.linalg.vecdot(powers, shifted) / total
+    variance = torch.linalg.vecdot(powers, shifted.sub_(mean[:, None]).square_()) / total
+    return wanted - normaliser, mean - normaliser, variance.sqrt()
 
 
-def sampled_logprob(logits: Tensor, target: Tensor, scheme: Sampling) -> Tensor:
+def sampled_logprob(logits: Tensor, target: Tensor, scheme: Sampling, maxima: Maxima | None = None) -> Tensor:
     """Log-probability of each target when drawn under a scheme.
 
     Args:
         logits: (n, V) float32.
         target: (n,) int64.
         scheme: temperature and top-k. Tokens tied with the k-th are drawn too, as in `extraction.decoding`.
+        maxima: of the logits, where known.
 
     Returns:
         (n,) float32 in nats; -inf where the target is never drawn.
@@ -61,7 +98,7 @@ def sampled_logprob(logits: Tensor, target: Tensor, scheme: Sampling) -> Tensor:
     k, vocabulary = scheme.top_k, logits.shape[-1]
     if k is None or k >= vocabulary:
         return wanted - scaled.logsumexp(dim=-1)
-    best = top_values(scaled, k + 1)
+    best = top_values(scaled, k + 1, maxima)
     lowest = best[:, k - 1 : k]
     total = best[:, :k].logsumexp(dim=-1)
     tied = (best[:, k] == lowest[:, 0]).nonzero()[:, 0]
@@ -71,18 +108,17 @@ def sampled_logprob(logits: Tensor, target: Tensor, scheme: Sampling) -> Tensor:
     return torch.where(wanted >= lowest[:, 0], wanted - total, -torch.inf)
 
 
-def top_values(rows: Tensor, k: int) -> Tensor:
+def top_values(rows: Tensor, k: int, maxima: Maxima | None = None) -> Tensor:
     """(n, k) float32, the k largest values of each of (n, V) rows, descending; the same as `rows.topk(k).values`.
 
-    Cut into groups of columns, each of them lies in one of the k groups with the largest maxima; so only the maxima and
-    these groups are sorted. Groups of about √(V / k) columns make both as few.
+    Each of them lies in one of the k groups of columns with the largest maxima; so only the maxima and these groups are
+    sorted. `maxima` may be of other rows, if these are the same but for a positive factor.
     """
-    n, width = rows.shape
-    group = 2 ** round(math.log2(max(4.0, width / k)) / 2)
-    n_groups = width // group
-    if n_groups <= k:
+    maxima = maxima or Maxima.of(rows, k)
+    whole = rows.shape[-1] // maxima.width
+    if whole <= k:
         return rows.topk(k).values
-    grouped = rows[:, : n_groups * group].view(n, n_groups, group)
-    chosen = grouped.amax(dim=-1).topk(k, sorted=False).indices
-    among = grouped.gather(1, chosen[:, :, None].expand(-1, -1, group)).flatten(1)
-    return torch.cat([among, rows[:, n_groups * group :]], dim=1).topk(k).values
+    chosen = maxima.values[:, :whole].topk(k, sorted=False).indices
+    grouped = rows[:, : whole * maxima.width].view(len(rows), whole, maxima.width)
+    among = grouped.gather(1, chosen[:, :, None].expand(-1, -1, maxima.width)).flatten(1)
+    return torch.cat([among, rows[:, whole * maxima.width :]], dim=1).topk(k).values

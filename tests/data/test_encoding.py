@@ -1,5 +1,6 @@
 """Texts to tokens, labels, scored positions and records; examples to batches."""
 
+import itertools
 import json
 from datetime import date
 
@@ -88,6 +89,26 @@ def test_every_example_is_scored_and_every_rank_gets_as_many_batches(world):
     groups = length_groups(lengths, 32)
     assert all(batch in groups for batches in dealt for batch in batches)
     assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= 32 for g in groups)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(8, 80))
+@settings(max_examples=100, deadline=None)
+def test_no_grouping_in_order_of_length_costs_less(lengths, budget):
+    """Against all of them."""
+
+    def cost(groups):
+        return sum(len(g) * max(lengths[i] for i in g) + budget / 16 for g in groups)
+
+    ordered = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    allowed = []
+    for cuts in itertools.product([False, True], repeat=len(lengths) - 1):
+        bounds = [0, *(i + 1 for i, cut in enumerate(cuts) if cut), len(lengths)]
+        groups = [ordered[a:b] for a, b in itertools.pairwise(bounds)]
+        if all(len(g) == 1 or len(g) * lengths[g[0]] <= budget for g in groups):
+            allowed.append(cost(groups))
+    found = length_groups(lengths, budget)
+    assert [i for g in found for i in g] == ordered
+    assert cost(found) == pytest.approx(min(allowed))
 
 
 def bytewise():
