@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from lit_mem.functional.next_token import Maxima, greedy_choice, read, sampled_logprob
 from lit_mem.guards import evaluation_mode
+from lit_mem.training_loss import Packer, head_loss, keeps_texts_apart, laid_out
 from lit_mem.types import IGNORED, Batch, Needs, TokenScores
 
 _CPU_BLOCK: Final = 400_000  # logits
+_CHUNK: Final = 2**26  # logits: a quarter of a GiB
 
 
 def trained_positions(labels: Tensor) -> Tensor:
@@ -54,13 +56,16 @@ class TokenScorer:
 
     Args:
         model: a Hugging Face causal LM, with or without a peft adapter, on a real device.
-        chunk_tokens: how many tokens' logits exist at once.
+        chunk_tokens: how many tokens' logits exist at once; fewer where the vocabulary is so large that they would take
+            more than a quarter of a GiB.
     """
 
     def __init__(self, model: nn.Module, chunk_tokens: int = 1024) -> None:
         self.model = model
         self.chunk_tokens = chunk_tokens
         self._parts = _head_and_backbone(model)
+        self._packer: Packer | None = None
+        self._packs = False
         if self._parts is not None and not self._parts_are_exact():
             self._parts = None
 
@@ -69,6 +74,7 @@ class TokenScorer:
         try:
             with evaluation_mode(self.model):
                 whole = self.model(input_ids=probe, use_cache=False).logits
+                self.chunk_tokens = min(self.chunk_tokens, max(1, _CHUNK // whole.shape[-1]))
                 hidden, head = self._hidden(probe)
                 return torch.equal(head(hidden), whole)
         except (TypeError, AttributeError, RuntimeError):
@@ -97,13 +103,40 @@ class TokenScorer:
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-probability of the batch's labelled tokens in nats, () float32, with gradient.
 
-        The same number as `model(**batch).loss`: the mean is over all tokens of the batch, not over examples.
+        The same number as `model(**batch).loss`: the mean is over all tokens of the batch, not over examples. Texts
+        are laid end to end, so that next to no padding is computed, where the model keeps them apart.
         A batch without a labelled token gives 0 (and zero gradients) rather than NaN.
         """
         mask = trained_positions(batch["labels"])
-        # In one chunk: backward would keep the logits of all chunks anyway.
-        total = sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self._chunks(batch, mask, 2**31))
-        return total / mask.sum().clamp(min=1)
+        count = mask.sum().clamp(min=1)
+        if self._parts is None or not bool(mask.any()):
+            # In one chunk: backward would keep the logits of all chunks anyway.
+            return sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self._chunks(batch, mask, 2**31)) / count
+        backbone, head = self._parts
+        # Nothing after the last trained token is read, nor this token itself.
+        lengths = (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1).tolist()
+        ids, before = batch["input_ids"], mask[:, 1:]
+        rows = self._rows(lengths)
+        if len(rows) == len(ids):
+            hidden = backbone(input_ids=ids[:, : max(lengths)], use_cache=False).last_hidden_state
+            read = hidden[before[:, : max(lengths)]]
+        else:
+            packed, positions, place = laid_out(ids, lengths, rows)
+            hidden = backbone(input_ids=packed, position_ids=positions, use_cache=False).last_hidden_state
+            read = hidden.flatten(0, 1)[place[:, :-1][before]]
+        return head_loss(read, ids[:, 1:][before], head) / count
+
+    def _rows(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Which texts of a batch share a row in training."""
+        if len(lengths) == 1:
+            return [[0]]
+        if self._packer is None:
+            assert self._parts is not None
+            self._packer = Packer(self.model)
+            with evaluation_mode(self.model):
+                device = next(self.model.parameters()).device
+                self._packs = self._packer.masks and keeps_texts_apart(self._parts[0], device)
+        return self._packer.rows(lengths) if self._packs else [[i] for i in range(len(lengths))]
 
     @torch.no_grad()
     def __call__(self, batch: Batch, needs: Needs = Needs()) -> TokenScores:  # noqa: B008  (frozen)

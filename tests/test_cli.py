@@ -229,3 +229,14 @@ def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
         substituted += ["--data.source.folder", str(tmp_path), "--data.check", "false"]
     main([*arguments, *substituted, "--trainer.fast_dev_run", "1"])
     assert "stopped" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_a_fused_optimizer_is_an_option(precision, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    options = ["--model.optimizer.init_args.fused", "true", "--data.check", "false", "--trainer.precision", precision]
+    # Lightning refuses to clip gradients for a fused optimizer in mixed precision, as the README says.
+    clip = ["--trainer.gradient_clip_val", "1.0"] if precision == "32-true" else []
+    main(["fit", "--config", str(QUICKSTART), *options, *clip, "--trainer.fast_dev_run", "2"])
+    assert [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("1 ")]

@@ -12,7 +12,17 @@ ROOT = Path(lit_mem.__file__).parent
 # A name stands for the module and for all in it; the longest name that fits decides.
 LAYERS = {
     1: ["types", "errors", "guards"],
-    2: ["functional", "scoring", "reference", "reference_store", "adapters", "data", "assets", "checkpoints"],
+    2: [
+        "functional",
+        "scoring",
+        "training_loss",
+        "reference",
+        "reference_store",
+        "adapters",
+        "data",
+        "assets",
+        "checkpoints",
+    ],
     3: ["metrics", "attacks", "extraction", "module", "data.datamodule", "data.__init__", "report.figures"],
     4: ["callbacks", "privacy", "report"],
     5: ["cli", "parsing"],

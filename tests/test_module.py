@@ -185,7 +185,8 @@ def test_gradient_checkpointing_is_on_when_asked_and_changes_no_weight(module, d
         model.configure_model()
         counted = []
         layer = model.language_model.get_base_model().model.layers[0].self_attn
-        layer.register_forward_pre_hook(lambda *_, counted=counted: counted.append(1))
+        # In training: whether texts may share a row is tried out in eval mode.
+        layer.register_forward_pre_hook(lambda m, *_, counted=counted: counted.append(1) if m.training else None)
         trainer([], max_epochs=1, limit_val_batches=0).fit(model, data())
         weights.append(trained(model))
         runs.append(len(counted))
@@ -273,3 +274,95 @@ def test_the_learning_rate_follows_the_schedule(module, data, trainer):
     assert len(rates) == 8
     assert rates[:3] == pytest.approx([0.0, 0.005, 0.01])
     assert rates[-1] == pytest.approx(0.01 / 6)
+
+
+# -- the cost of training ------------------------------------------------------------------------------------
+
+
+def test_gradient_checkpointing_keeps_less_for_the_backward_pass_and_gives_the_same_gradients(module, batch):
+    kept, losses, gradients = [], [], []
+    for on in (False, True):
+        torch.manual_seed(1)
+        model = module(gradient_checkpointing=on, dropout=0.0)
+        model.configure_model()
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        with torch.no_grad():
+            for p in parameters:
+                p.normal_(std=0.05, generator=torch.Generator().manual_seed(p.numel()))
+        own = {p.data_ptr() for p in model.parameters()}
+        sizes = {}
+
+        def note(tensor, own=own, sizes=sizes):
+            if tensor.untyped_storage().data_ptr() not in own:
+                sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = model._scorer.loss(batch)
+        kept.append(sum(sizes.values()))
+        losses.append(loss.detach())
+        gradients.append(torch.autograd.grad(loss, parameters))
+    assert kept[1] < kept[0] / 2
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=0)
+    for one, other in zip(*gradients, strict=True):
+        assert one.abs().max() > 0
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_a_fused_optimizer_trains_the_same_model(module, data, trainer, trained, clip):
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(1)
+        model = module(dropout=0.0)
+        model.optimizer = lambda parameters, fused=fused: torch.optim.AdamW(parameters, lr=5e-3, fused=fused)
+        t = trainer([], max_epochs=2, limit_val_batches=0, num_sanity_val_steps=0, gradient_clip_val=clip)
+        t.fit(model, data())
+        assert bool(t.optimizers[0].param_groups[0]["fused"]) == fused
+        weights.append(trained(model))
+    for name, expected in weights[0].items():
+        torch.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("precision", "width"), [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16)])
+def test_training_in_bfloat16_loses_as_much_as_in_float32(module, data, trainer, trained, precision, width):
+    losses = []
+
+    class Look(Perplexity):
+        def on_train_batch_end(self, trainer, pl_module, outputs, *args):
+            losses.append(float(outputs["loss"]))
+
+    for each in ("32-true", precision):
+        torch.manual_seed(1)
+        model = module(dropout=0.0)
+        trainer([Look()], max_epochs=3, precision=each).fit(model, data())
+    full, half = losses[: len(losses) // 2], losses[len(losses) // 2 :]
+    assert {p.dtype for p in trained(model).values()} == {width}
+    assert full != half
+    assert half == pytest.approx(full, rel=0.02)
+    assert full[-1] < full[0]
+
+
+def test_a_grouped_run_is_resumed_in_its_own_order(module, data, trainer, trained, tmp_path):
+    def fit(folder, epochs, resume=None):
+        torch.manual_seed(1)
+        model, keep = module(), MemorizationCheckpoint(dirpath=str(tmp_path / folder))
+        seen = []
+
+        class Look(Perplexity):
+            def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+                seen.append(batch["example_id"].tolist())
+
+        # A constant rate, or the shorter run would have another schedule.
+        model.lr_schedule = "constant"
+        path = None if resume is None else str(tmp_path / resume / "last.ckpt")
+        t = trainer([keep, Look()], max_epochs=epochs)
+        t.fit(model, data(group_by_length=True), ckpt_path=path, weights_only=True)
+        return seen, trained(model)
+
+    whole, expected = fit("whole", 4)
+    first, _ = fit("first", 2)
+    rest, found = fit("rest", 4, resume="first")
+    assert first + rest == whole
+    assert len(rest) == 8
+    assert all(torch.equal(found[name], expected[name]) for name in expected)

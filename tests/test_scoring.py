@@ -15,6 +15,8 @@ from transformers import (
     GemmaForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
 )
 
 from lit_mem.adapters.loading import load_base
@@ -428,3 +430,23 @@ def test_a_token_whose_logits_are_not_numbers_is_no_hit(base, batch):
     assert scores.mask.any()
     assert not scores.hit.any()
     assert scores.logprob[scores.mask].isnan().all()
+
+
+def test_logits_of_a_large_vocabulary_exist_for_few_tokens_at_a_time(monkeypatch):
+    """Seen at the output layer itself: a chunk has at most a quarter of a GiB."""
+    monkeypatch.setattr("lit_mem.scoring._CHUNK", 3000)
+    config = LlamaConfig(
+        vocab_size=1000, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).eval()
+    ids = torch.randint(1000, (2, 9))
+    batch = {"input_ids": ids, "labels": ids.clone(), "example_id": torch.arange(2), "member": torch.ones(2).bool()}
+    scorer, seen = TokenScorer(model), []
+    model.get_output_embeddings().register_forward_hook(lambda module, given, made: seen.append(made.numel()))
+    scores = scorer(batch)
+    assert len(seen) == 6
+    assert max(seen) == 3000
+    with torch.no_grad():
+        loss = model(input_ids=ids, labels=ids).loss
+    torch.testing.assert_close(-scores.logprob.sum() / 16, loss)

@@ -169,8 +169,9 @@ def check_trust(
 
 
 def _columns(rows: Dataset) -> tuple[list[str], list[str], list[str]]:
-    texts = [a + b for a, b in zip(rows["prompt"], rows["completion"], strict=True)]
-    return texts, list(rows["group"]), list(rows["origin"])
+    # A column by itself is read row by row, ten times as slowly.
+    prompt, completion, group, origin = (rows[name][:] for name in ("prompt", "completion", "group", "origin"))
+    return [a + b for a, b in zip(prompt, completion, strict=True)], group, origin
 
 
 def check_texts(

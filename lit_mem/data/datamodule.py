@@ -5,23 +5,26 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
 import torch
-from datasets import Dataset
 from jsonargparse import lazy_instance
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
 from lit_mem.data.encoding import Encoded, Encoder, collate
+from lit_mem.data.grouped_order import GroupedOrder
 from lit_mem.data.overlap import normalized
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.table import shown
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.types import Batch
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ class TextDataModule(pl.LightningDataModule):
     Args:
         source: where the texts come from.
         batch_size: training examples a step on each device.
+        group_by_length: train on batches of texts of similar length. The order is random still, but another one, and
+            texts of one length come in runs. It saves padding where the model cannot lay texts end to end.
         max_length: longest example in tokens; the rest is cut, and counted in the log.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop; that token
             is trained on but not scored.
@@ -57,6 +62,7 @@ class TextDataModule(pl.LightningDataModule):
         self,
         source: Source = lazy_instance(CaseReports),  # noqa: B008  (how jsonargparse spells a default sub-object)
         batch_size: int = 8,
+        group_by_length: bool = False,
         max_length: int = 512,
         add_eos: bool = True,
         train_size: int | None = None,
@@ -87,7 +93,7 @@ class TextDataModule(pl.LightningDataModule):
             raise ConfigError(f"data.max_length is {max_length}; expected 2 or more: the first token is never scored")
         if not 0 < heldout_fraction < 1:
             raise ConfigError(f"data.heldout_fraction is {heldout_fraction}; expected a number between 0 and 1")
-        self.source = source
+        self.source, self.group_by_length = source, group_by_length
         self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
@@ -214,7 +220,11 @@ class TextDataModule(pl.LightningDataModule):
         """Members in an order that depends on seed and epoch alone."""
         examples = ExampleList(self.train)
         world, rank = self._ranks()
-        order: DistributedSampler[Encoded] = DistributedSampler(examples, world, rank, shuffle=True, seed=self.seed)
+        order: DistributedSampler[Encoded]
+        if self.group_by_length:
+            order = GroupedOrder(self.train, self.batch_size, world, rank, seed=self.seed)
+        else:
+            order = DistributedSampler(examples, world, rank, shuffle=True, seed=self.seed)
         return DataLoader(
             examples,
             batch_size=self.batch_size,

@@ -6,16 +6,18 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from datasets import ClassLabel, Dataset, Json, LargeList, List, Value
 from torch import Tensor
 
 from lit_mem.data.sources.table import shown
 from lit_mem.errors import DataError
 from lit_mem.types import IGNORED, Batch, Record, Span
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,6 @@ Offsets = Sequence[tuple[int, int]]
 """Where each token stands in the text, in characters: start and end; equal for a token that is not of the text."""
 
 _CONTRACT: Final = ("prompt", "completion", "group", "origin")
-_SIMPLE: Final = (Value, ClassLabel, List, LargeList, Json)
 
 
 @dataclass(frozen=True)
@@ -92,29 +93,27 @@ class Encoder:
         """
         if not len(rows):
             return []
-        prompts, completions, origins = (list(rows[column]) for column in ("prompt", "completion", "origin"))
+        prompts, completions, origins = (rows[column][:] for column in ("prompt", "completion", "origin"))
         texts = [p + c for p, c in zip(prompts, completions, strict=True)]
         # Together, then told apart by offsets: tokenizing the halves alone can give other tokens at the seam.
         encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
         attributes = _attributes(rows, self.spans_column, name)
         has_spans = self.spans_column is not None and self.spans_column in rows.column_names
-        marked = rows[self.spans_column] if has_spans else [None] * len(texts)
+        marked = rows[self.spans_column][:] if has_spans else [None] * len(texts)
         examples, cut = [], 0
         for i, (ids, offsets, prompt, completion, marks) in enumerate(
             zip(encoded["input_ids"], encoded["offset_mapping"], prompts, completions, marked, strict=True)
         ):
             if self.bos is not None and ids[:2] == [self.bos, self.bos]:
                 ids, offsets = ids[1:], offsets[1:]  # a text that spells the BOS token itself
-            trained = [end > len(prompt) for _, end in offsets] + [True] * len(self.eos)
+            # In lists: a tensor for each intermediate result would take longer than the rest.
+            labels = [token if end > len(prompt) else IGNORED for token, (_, end) in zip(ids, offsets, strict=True)]
+            labels = [IGNORED, *labels[1:], *self.eos][: self.max_length]
             whole = [*ids, *self.eos]
             cut += len(whole) > self.max_length
-            input_ids = torch.tensor(whole[: self.max_length])
-            labels = input_ids.clone()
-            labels[~torch.tensor(trained[: self.max_length])] = IGNORED
-            labels[0] = IGNORED
             appended = len(self.eos) if len(whole) <= self.max_length else 0
-            example = Encoded(input_ids, labels, first_id + i, member, appended)
-            if not example.scored.any():
+            scored = [label != IGNORED for label in labels[: len(labels) - appended]] + [False] * appended
+            if not any(scored):
                 raise DataError(
                     f"{origins[i]}: no token to train on and score is left: prompt and completion are "
                     f"{len(ids)} tokens, data.max_length is {self.max_length}, and the first token is never scored"
@@ -130,9 +129,10 @@ class Encoder:
                 text=completion if len(ids) <= self.max_length else completion[:reached],
                 origin=origins[i],
                 attributes=attributes[i],
-                spans=_scored_spans(spans, texts[i], offsets, example.scored.tolist()),
+                spans=_scored_spans(spans, texts[i], offsets, scored) if spans else (),
             )
-            examples.append(replace(example, record=record))
+            input_ids = torch.tensor(whole[: self.max_length])
+            examples.append(Encoded(input_ids, torch.tensor(labels), first_id + i, member, appended, record))
         if cut:
             log.warning(
                 "%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(texts), name, self.max_length
@@ -142,13 +142,16 @@ class Encoder:
 
 def _attributes(rows: Dataset, spans_column: str | None, name: str) -> list[dict[str, Any]]:
     """For each row what its further columns say, by column; a column without a value is left out."""
+    from datasets import ClassLabel, Json, LargeList, List, Value
+
+    simple = (Value, ClassLabel, List, LargeList, Json)
     said: list[dict[str, Any]] = [{} for _ in range(len(rows))]
     for column, feature in rows.features.items():
         # Images and the like are not even opened.
-        if column in _CONTRACT or column == spans_column or not isinstance(feature, _SIMPLE):
+        if column in _CONTRACT or column == spans_column or not isinstance(feature, simple):
             continue
         try:
-            values = list(rows[column])
+            values = rows[column][:]
         except UnicodeDecodeError:
             log.warning("Column %s of the %s texts is not UTF-8; it is no attribute.", shown(column), name)
             continue

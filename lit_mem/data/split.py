@@ -38,7 +38,7 @@ def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
     """
     if not 0 < fraction < 1:
         raise ConfigError(f"the held-out fraction is {fraction}; expected a number between 0 and 1")
-    groups = list(dataset["group"])
+    groups = dataset["group"][:]
     sizes = Counter(groups)
     if len(sizes) < 2:
         raise DataError(

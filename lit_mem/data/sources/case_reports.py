@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from datasets import Dataset
+from typing import TYPE_CHECKING
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.data.sources.rows import read_table
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 class CaseReports(Source):
