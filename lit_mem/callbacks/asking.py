@@ -23,12 +23,16 @@ class Candidate:
         member: whether it is in the fine-tuning set.
         hit: (n,) bool on the CPU, the scoring pass's greedy hits of the suffix.
         logprob: (n,) float32 on the CPU, its log-probabilities.
+        base_hit: the same as `hit` under the frozen base model, or None where nobody had it scored.
+        base_logprob: the same as `logprob` under it, or None.
     """
 
     prompt: Prompt
     member: bool
     hit: Tensor
     logprob: Tensor
+    base_hit: Tensor | None = None
+    base_logprob: Tensor | None = None
 
 
 class Asker:
@@ -46,48 +50,66 @@ class Asker:
 
     def tuned(self, asked: dict[int, Candidate], model: nn.Module) -> dict[int, Decoded]:
         """Answers of the tuned model by example id; what the scoring pass proves is not generated again."""
-        known = {i: self.known_length(candidate) for i, candidate in asked.items()}
-        open_ids = [i for i, candidate in asked.items() if known[i] < len(candidate.hit)]
         with evaluation_mode(model):
-            answers = self._decode(
-                model,
-                [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in open_ids],
-                [len(asked[i].hit) - known[i] for i in open_ids],
-                open_ids,
-            )
-        rest = dict(zip(open_ids, answers, strict=True))
-        whole = {}
-        for i, candidate in asked.items():
-            ids, logprob = candidate.prompt.suffix[: known[i]], candidate.logprob[: known[i]]
-            if i in rest:
-                ids, logprob = torch.cat([ids, rest[i].ids]), torch.cat([logprob, rest[i].logprob])
-            whole[i] = Decoded(ids, logprob)
-        return whole
+            return self._answers(asked, {i: (c.hit, c.logprob) for i, c in asked.items()}, model)
 
-    def known_length(self, candidate: Candidate) -> int:
-        """How many suffix tokens greedy decoding is known to write; 0 when sampling."""
-        if self.sampling is not None:
-            return 0
-        misses = (~candidate.hit).nonzero()
-        return int(misses[0]) if len(misses) else len(candidate.hit)
+    def base(
+        self, asked: dict[int, Candidate], module: MemorizationModule, tuned: dict[int, Decoded] | None = None
+    ) -> dict[int, Decoded]:
+        """Answers of the frozen base model by example id, each generated once in a run.
 
-    def base(self, asked: dict[int, Candidate], module: MemorizationModule) -> dict[int, Decoded]:
-        """Answers of the frozen base model by example id, each generated once in a run."""
+        Args:
+            asked: the examples.
+            module: what holds the model.
+            tuned: answers of the tuned model of now; they are the base's too where the module says that both give
+                the same numbers, as before training.
+        """
         keys = {i: _key(i, candidate.prompt) for i, candidate in asked.items()}
-        new = [i for i in asked if keys[i] not in self._base_answers]
+        new = {i: candidate for i, candidate in asked.items() if keys[i] not in self._base_answers}
         if new:
-            with module.reference_context() as model:
-                answers = self._decode(
-                    model,
-                    [asked[i].prompt.input_ids[: asked[i].prompt.cut] for i in new],
-                    [len(asked[i].hit) for i in new],
-                    new,
-                )
-            self._base_answers.update({keys[i]: answer for i, answer in zip(new, answers, strict=True)})
+            if tuned is not None and getattr(module, "tuned_is_reference", lambda: False)():
+                answers = {i: tuned[i] for i in new}
+            else:
+                scored = {
+                    i: (c.base_hit, c.base_logprob)
+                    for i, c in new.items()
+                    if c.base_hit is not None and c.base_logprob is not None
+                }
+                with module.reference_context() as model:
+                    answers = self._answers(new, scored, model)
+            self._base_answers.update({keys[i]: answer for i, answer in answers.items()})
         return {i: self._base_answers[keys[i]] for i in asked}
 
-    def _decode(self, model: nn.Module, prompts: list[Tensor], lengths: list[int], ids: list[int]) -> list[Decoded]:
-        return decode(model, prompts, lengths, self.eos, self.sampling, self.token_budget, keys=ids)
+    def known_length(self, hit: Tensor) -> int:
+        """How many suffix tokens greedy decoding is known to write, by the (n,) bool hits; 0 when sampling."""
+        if self.sampling is not None:
+            return 0
+        misses = (~hit).nonzero()
+        return int(misses[0]) if len(misses) else len(hit)
+
+    def _answers(
+        self, asked: dict[int, Candidate], scored: dict[int, tuple[Tensor, Tensor]], model: nn.Module
+    ) -> dict[int, Decoded]:
+        """By example id; `scored`: hits and log-probabilities of suffixes under the model, as far as they are known."""
+        known = {i: self.known_length(scored[i][0]) if i in scored else 0 for i in asked}
+        open_ids = [i for i, candidate in asked.items() if known[i] < len(candidate.prompt.suffix)]
+        decoded = decode(
+            model,
+            [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in open_ids],
+            [len(asked[i].prompt.suffix) - known[i] for i in open_ids],
+            self.eos,
+            self.sampling,
+            self.token_budget,
+            keys=open_ids,
+        )
+        answers = dict(zip(open_ids, decoded, strict=True))
+        for i, n in known.items():
+            if n:
+                ids, logprob = asked[i].prompt.suffix[:n], scored[i][1][:n]
+                if i in answers:
+                    ids, logprob = torch.cat([ids, answers[i].ids]), torch.cat([logprob, answers[i].logprob])
+                answers[i] = Decoded(ids, logprob)
+        return answers
 
 
 def _key(example_id: int, prompt: Prompt) -> tuple[int, int, bytes]:

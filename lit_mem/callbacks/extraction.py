@@ -52,7 +52,9 @@ class Extraction(Measure):
 
     Greedy decoding costs less than it seems. The scoring pass knows at which suffix token greedy decoding first
     leaves the true text: up to there the true tokens are what it writes, so decoding starts at that miss, and a
-    text without a miss is extracted with no decoding at all. The base model is asked once, as it never changes.
+    text without a miss is extracted with no decoding at all. The base model is asked once, as it never changes; before
+    training its answers are those of the tuned model, and later decoding starts at its own first miss, where another
+    callback has reference scores computed.
 
     Args:
         n_members: how many members are asked; None: all that are validated.
@@ -175,7 +177,9 @@ class Extraction(Measure):
         """Keep what may be asked later."""
         ids, mask = batch["input_ids"].cpu(), scores.mask.cpu()
         labels = ids.masked_fill(~mask, IGNORED)
-        hit, logprob = scores.hit.cpu(), scores.logprob.cpu()
+        scored = [scores.hit.cpu(), scores.logprob.cpu()]
+        if self.base and scores.reference is not None and scores.reference_hit is not None:
+            scored += [scores.reference_hit.cpu(), scores.reference.cpu()]
         kept = torch.zeros(len(ids), dtype=torch.bool)
         for row, example_id in enumerate(batch["example_id"].tolist()):
             prompts = [cut_prompt(ids[row], labels[row], p, self._tokenizer.eos_token_id) for p in self.prefixes]
@@ -186,7 +190,7 @@ class Extraction(Measure):
             member, candidates = bool(batch["member"][row]), []
             for prompt in usable:
                 span = slice(prompt.cut, len(prompt.input_ids))
-                candidates.append(Candidate(prompt, member, hit[row, span], logprob[row, span]))
+                candidates.append(Candidate(prompt, member, *(each[row, span] for each in scored)))
             self._seen[example_id] = candidates
             kept[row] = True
         self._eligible.update(batch["example_id"].cpu()[kept], batch["member"].cpu()[kept], {})
@@ -231,7 +235,7 @@ class Extraction(Measure):
         for k, tag in enumerate(self._tags()):
             candidates = {i: at_all_lengths[k] for i, at_all_lengths in asked.items()}
             tuned = self._asker.tuned(candidates, module.language_model)
-            answers = {"": tuned} | ({"_base": self._asker.base(candidates, module)} if self.base else {})
+            answers = {"": tuned} | ({"_base": self._asker.base(candidates, module, tuned)} if self.base else {})
             for who, decoded in answers.items():
                 continuations = [self._continuation(c.prompt, decoded[i].ids) for i, c in candidates.items()]
                 for name, measure in self.measures.items():

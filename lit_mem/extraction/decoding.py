@@ -1,17 +1,28 @@
-"""Batched decoding with a key-value cache, greedy or sampled, that draws nothing from the global generators."""
+"""Batched decoding with a key-value cache, greedy or sampled, that draws nothing from the global generators.
+
+A step of a small batch costs the reading of all weights, however few its rows; a step of a large one costs its rows,
+be they padding or done. So a batch holds as many prompts as it may, alike in how much is left to write; each prompt is
+read beside others of about its own length; and rows leave when they are done.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from lit_mem.extraction.rows import Rows
 from lit_mem.types import Sampling
 
 __all__ = ["Decoded", "Sampling", "decode"]
+
+# A GPU works ahead of its host until it is asked for a result: whether texts have ended is asked in every n-th step.
+_STEPS_BETWEEN_LOOKS: Final = {"cpu": 1}
+_STEPS_BETWEEN_LOOKS_ELSEWHERE: Final = 8
 
 
 @dataclass(frozen=True)
@@ -52,8 +63,8 @@ def decode(
         One `Decoded` a prompt, in the order given.
     """
     keys = range(len(prompts)) if keys is None else keys
-    # Alike in prompt length, so that little is padding; a batch runs until its longest continuation is done.
-    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), lengths[i]))
+    # Those with most to write first: the rows that leave a batch are then its last, and it stays large to its end.
+    order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], len(prompts[i])))
     results: dict[int, Decoded] = {}
     for batch in _batches(order, prompts, lengths, token_budget):
         draws = None if sampling is None else _draws([keys[j] for j in batch], max(lengths[j] for j in batch), sampling)
@@ -96,41 +107,30 @@ def _decode_batch(
     draws: Tensor | None,
 ) -> list[Decoded]:
     device = next(model.parameters()).device
-    width = max(len(p) for p in prompts)
-    # Padding on the left, so that every row goes on from its last column; masked, so its token does not matter.
-    ids = torch.zeros((len(prompts), width), dtype=torch.int64)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, width - len(prompt) :] = prompt
-        mask[row, width - len(prompt) :] = 1
-    ids, mask = ids.to(device), mask.to(device)
-    position = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    remaining = torch.tensor(lengths, device=device)
-    tokens, logprobs, cache = [], [], None
-    for step in range(max(lengths)):
-        output = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=position,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = output.past_key_values
-        logits = output.logits[:, -1].float()
-        chosen = _choose(logits, sampling, None if draws is None else draws[:, step].to(device))
-        tokens.append(chosen)
-        logprobs.append(logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0])
-        if eos is not None:
-            remaining = torch.where(chosen == eos, 0, remaining)
-        unfinished = remaining > step + 1
-        if not unfinished.any():
-            break
-        ids = chosen[:, None]
-        mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
-        # A finished row stays where it is: it may already be at the last position that the model has.
-        position = position[:, -1:] + unfinished[:, None]
-    all_tokens, all_logprobs = torch.stack(tokens, dim=1).cpu(), torch.stack(logprobs, dim=1).cpu()
+    every = _STEPS_BETWEEN_LOOKS.get(device.type, _STEPS_BETWEEN_LOOKS_ELSEWHERE)
+    draws = None if draws is None else draws.to(device)
+    tokens = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64, device=device)
+    logprobs = torch.zeros(tokens.shape, device=device)
+    for rows in Rows.begin(model, prompts, lengths):
+        ended = torch.zeros(len(rows.index), dtype=torch.bool, device=device)
+        for step in range(max(lengths)):
+            chosen = _choose(rows.logits, sampling, None if draws is None else draws[rows.place, step])
+            tokens[rows.place, step] = chosen
+            logprobs[rows.place, step] = rows.logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
+            staying = [k for k, i in enumerate(rows.index) if lengths[i] > step + 1]
+            if eos is not None:
+                ended |= chosen == eos
+                if (step + 1) % every == 0:
+                    over = ended.tolist()
+                    staying = [k for k in staying if not over[k]]
+            if not staying:
+                break
+            if rows.leaving_pays(len(staying), are_first=staying[-1] < len(staying)):
+                rows.keep(staying)
+                kept = torch.tensor(staying, device=device)
+                chosen, ended = chosen[kept], ended[kept]
+            rows.step(chosen)
+    all_tokens, all_logprobs = tokens.cpu(), logprobs.cpu()
     return [_trimmed(all_tokens[i], all_logprobs[i], lengths[i], eos) for i in range(len(prompts))]
 
 

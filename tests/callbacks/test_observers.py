@@ -126,7 +126,7 @@ def test_some_answers_come_from_the_scoring_pass_alone(tuned):
     callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
-    known = [callback._asker.known_length(candidate) for [candidate] in callback._seen.values()]
+    known = [callback._asker.known_length(candidate.hit) for [candidate] in callback._seen.values()]
     assert sum(known) > len(known)
 
 

@@ -5,11 +5,14 @@ import random
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForCausalLM
 
 from lit_mem.adapters.base import adapter_off
 from lit_mem.adapters.lora import LoRA
+from lit_mem.extraction import rows
 from lit_mem.extraction.decoding import Sampling, decode
 
 EOS = 2
@@ -25,12 +28,24 @@ def gpt2(n_positions=96):
     return GPT2LMHeadModel(config).eval()
 
 
-@pytest.fixture(params=["base", "lora", "gpt2"])
+def sliding():
+    """Attends to the last six tokens alone, so that its cache is of another kind, whose rows cannot be joined."""
+    config = MistralConfig(
+        vocab_size=2048, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, sliding_window=6, initializer_range=0.3, bos_token_id=1, eos_token_id=EOS,
+    )  # fmt: skip
+    torch.manual_seed(2)
+    return MistralForCausalLM(config).eval()
+
+
+@pytest.fixture(params=["base", "lora", "gpt2", "sliding"])
 def model(request, base):
     if request.param == "base":
         return base
     if request.param == "gpt2":
         return gpt2()
+    if request.param == "sliding":
+        return sliding()
     tuned = LoRA(rank=4, targets=["all-linear"]).wrap(base).eval()
     with torch.no_grad():
         for name, parameter in tuned.named_parameters():
@@ -120,15 +135,18 @@ def test_the_company_and_the_token_budget_do_not_matter(model, prompts, token_bu
 
 
 class Spy(torch.nn.Module):
-    """Notes the shape of what the model is given."""
+    """Notes what the model is given, and how many columns its cache has afterwards."""
 
     def __init__(self, model):
         super().__init__()
-        self.model, self.shapes = model, []
+        self.model, self.shapes, self.masks, self.columns = model, [], [], []
 
     def forward(self, **inputs):
         self.shapes.append(tuple(inputs["input_ids"].shape))
-        return self.model(**inputs)
+        self.masks.append(inputs["attention_mask"])
+        output = self.model(**inputs)
+        self.columns.append(output.past_key_values.get_seq_length())
+        return output
 
 
 def test_the_token_budget_bounds_a_batch_and_the_cache_is_used(base, prompts):
@@ -140,7 +158,116 @@ def test_the_token_budget_bounds_a_batch_and_the_cache_is_used(base, prompts):
     assert sum(rows for rows, width in spy.shapes) == 5 * len(prompts)
     spy.shapes.clear()
     decode(spy, prompts, [5] * len(prompts), None)
-    assert spy.shapes == [(8, 30)] + [(8, 1)] * 4, "one batch, one token a step, no step too many"
+    read = [shape for shape in spy.shapes if shape[1] > 1]
+    assert sum(n for n, _ in read) == 8
+    assert spy.shapes == read + [(8, 1)] * 4, "one batch, one token a step, no step too many"
+
+
+def test_prompts_are_read_beside_others_of_their_length(base, examples):
+    """Neither all in one padded batch nor each alone, and without a mask where none is needed."""
+    ids = torch.cat([e.input_ids for e in examples])
+    prompts = [ids[:n] for n in [4] * 30 + [80] * 5]
+    spy = Spy(base)
+    decode(spy, prompts, [3] * len(prompts), None)
+    assert sorted(spy.shapes) == sorted([(30, 4), (5, 80), (35, 1), (35, 1)])
+    assert [mask is None for mask in spy.masks] == [True, True, False, False]
+    spy.masks.clear()
+    decode(spy, prompts[:30], [3] * 30, None)
+    assert spy.masks == [None] * 3
+
+
+def test_finished_texts_leave_the_batch(base, prompts):
+    spy = Spy(base)
+    decoded = decode(spy, prompts, LENGTHS, None)
+    assert [d.ids.tolist() for d in decoded] == [generated(base, p, n) for p, n in zip(prompts, LENGTHS, strict=True)]
+    steps = [n for n, width in spy.shapes[-(max(LENGTHS) - 1) :]]
+    assert steps == [sum(length > k for length in LENGTHS) for k in range(1, max(LENGTHS))]
+
+
+@pytest.mark.parametrize("who", ["base", "gpt2", "sliding"])
+def test_texts_that_end_by_themselves_leave_from_the_middle(base, prompts, who):
+    """Rows left and right of the leaving ones must keep their own keys, positions and padding."""
+    model = {"base": base, "gpt2": gpt2(), "sliding": sliding()}[who]
+    free = [generated(model, p, 24) for p in prompts]
+    spy, seen = Spy(model), set()
+    for eos in sorted({token for row in free for token in row[:8]}):
+        spy.shapes.clear()
+        decoded = decode(spy, prompts, [24] * len(prompts), eos)
+        expected = [row[: row.index(eos)] if eos in row else row for row in free]
+        assert [d.ids.tolist() for d in decoded] == expected
+        ended = tuple(len(row) < 24 for row in expected)
+        steps = [n for n, width in spy.shapes if width == 1]
+        if who != "sliding" and 2 <= sum(ended) < len(prompts) and max(map(len, expected)) == 24:
+            assert min(steps) <= len(prompts) - sum(ended) + 1
+            seen.add(ended)
+    assert who == "sliding" or any(flags[0] < flags[1] or flags[1] < flags[2] for flags in seen)
+
+
+def test_padding_that_no_text_left_needs_is_given_up(base, examples):
+    """The longest prompt stays and the short ones go: the columns before it go with them, or the other way round."""
+    ids = torch.cat([e.input_ids for e in examples])
+    long, short = ids[:90], ids[3:9]
+    for prompts, lengths, columns in (([long, short], [2, 12], 6 + 11), ([long, short], [12, 2], 90 + 11)):
+        spy = Spy(base)
+        decoded = decode(spy, prompts, lengths, None)
+        expected = [generated(base, p, n) for p, n in zip(prompts, lengths, strict=True)]
+        assert [d.ids.tolist() for d in decoded] == expected
+        assert spy.columns[-1] == columns
+        assert spy.masks[-1] is None
+
+
+def test_one_prompt_and_one_token(model, prompts):
+    (alone,) = decode(model, prompts[3:4], [17], EOS)
+    assert alone.ids.tolist() == generated(model, prompts[3], 17, EOS)
+    spy = Spy(model)
+    decoded = decode(spy, prompts, [1] * len(prompts), None)
+    assert [d.ids.tolist() for d in decoded] == [generated(model, p, 1) for p in prompts]
+    assert sum(n for n, _ in spy.shapes) == len(prompts), "all done after the first token: no step"
+
+
+POOL = [(3, 7), (0, 30), (5, 1), (2, 12), (7, 12), (1, 3), (4, 21), (6, 2)]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two models with the prompts and the free continuations of 20 tokens of each."""
+    made = {}
+    for name, model in (("gpt2", gpt2(n_positions=50)), ("sliding", sliding())):
+        prompts = [(torch.arange(n) * 37 + 11 * k + 5) % 2048 for k, n in POOL]
+        made[name] = model, prompts, [generated(model, p, 20) for p in prompts]
+    return made
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["gpt2", "sliding"]),
+    st.lists(st.tuples(st.integers(0, len(POOL) - 1), st.integers(1, 20)), min_size=1, max_size=12),
+    st.none() | st.tuples(st.integers(0, len(POOL) - 1), st.integers(0, 19)),
+    st.sampled_from([40, 200, 4096]),
+    st.booleans(),
+)
+def test_any_lengths_and_any_end_of_text_give_what_generate_writes(pool, name, asked, end, token_budget, join):
+    """The free continuation, cut at the end-of-text token and at the length, is what each prompt alone gives."""
+    model, prompts, free = pool[name]
+    eos = None if end is None else free[end[0]][end[1]]
+    with pytest.MonkeyPatch.context() as patch:
+        if not join:
+            patch.setattr(rows, "join", lambda *args, **kwargs: False)
+        decoded = decode(model, [prompts[k] for k, _ in asked], [n for _, n in asked], eos, None, token_budget)
+    expected = [free[k][:n] for k, n in asked]
+    assert [d.ids.tolist() for d in decoded] == [e[: e.index(eos)] if eos in e else e for e in expected]
+
+
+def test_looking_for_ends_only_now_and_then_changes_nothing(prompts, monkeypatch):
+    """As on a GPU, which is not asked for results in every step."""
+    from lit_mem.extraction import decoding
+
+    model = gpt2()
+    eos = generated(model, prompts[0], 9)[4]
+    expected = decode(model, prompts, LENGTHS, eos)
+    monkeypatch.setattr(decoding, "_STEPS_BETWEEN_LOOKS", {"cpu": 3})
+    for answer, other in zip(expected, decode(model, prompts, LENGTHS, eos), strict=True):
+        assert torch.equal(answer.ids, other.ids)
 
 
 def test_a_batch_stops_when_all_its_texts_have_ended(base, prompts):
@@ -157,6 +284,23 @@ def test_a_finished_text_does_not_run_out_of_learned_positions():
     lengths = [2, 22]
     decoded = decode(model, prompts, lengths, None)
     assert [d.ids.tolist() for d in decoded] == [generated(model, p, n) for p, n in zip(prompts, lengths, strict=True)]
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_finished_text_that_stays_does_not_run_out_of_positions_either(joined, monkeypatch):
+    """One of many is done: too few to copy the others' cache, or to leave a cache that cannot be cut."""
+    if not joined:
+        monkeypatch.setattr(rows, "join", lambda *args, **kwargs: False)
+    model = gpt2(n_positions=50)
+    prompts = [(torch.arange(n) * (17 + 2 * k) + 11 * k + 5) % 2048 for k, n in enumerate([48] + [44] * 9)]
+    lengths = [2] + [6] * 9
+    free = [generated(model, p, n) for p, n in zip(prompts, lengths, strict=True)]
+    # It ends one text alone, one between others, so that those that stay are not the first rows.
+    eos = next(row[0] for row in free[1:-1] if sum(row[0] in other for other in free) == 1)
+    spy = Spy(model)
+    decoded = decode(spy, prompts, lengths, eos)
+    assert [d.ids.tolist() for d in decoded] == [row[: row.index(eos)] if eos in row else row for row in free]
+    assert [n for n, width in spy.shapes if width == 1] == [10] * 5, "nobody has left"
 
 
 def test_no_prompts_give_no_answers(base):
@@ -258,4 +402,14 @@ def test_what_is_sampled_for_a_prompt_depends_on_its_key_alone(base, prompts):
     together = decode(base, prompts, LENGTHS, None, sampling, keys=keys)
     for prompt, length, key, drawn in zip(prompts, LENGTHS, keys, together, strict=True):
         (alone,) = decode(base, [prompt], [length], None, sampling, keys=[key])
+        assert torch.equal(alone.ids, drawn.ids)
+
+
+def test_what_is_sampled_does_not_depend_on_who_leaves(base, prompts):
+    sampling, free = Sampling(temperature=1.2, seed=5), [20] * len(prompts)
+    eos = decode(base, prompts, free, None, sampling)[2].ids[4].item()
+    together = decode(base, prompts, free, eos, sampling)
+    assert len({len(d.ids) for d in together}) > 1
+    for key, (prompt, drawn) in enumerate(zip(prompts, together, strict=True)):
+        (alone,) = decode(base, [prompt], [20], eos, sampling, keys=[key])
         assert torch.equal(alone.ids, drawn.ids)

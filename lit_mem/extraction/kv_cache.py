@@ -1,0 +1,91 @@
+"""A key-value cache for prompts of different lengths that grows in place and gives up rows and columns as views."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+
+class RoomyLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values with room for what is to come.
+
+    `DynamicLayer` copies all that it holds for every new token.
+
+    Args:
+        keys: (B, heads, T + room, head size), the first T filled.
+        values: likewise.
+        filled: T.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, filled: int) -> None:
+        super().__init__()
+        self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
+        self._all_keys, self._all_values = keys, values
+        self._show(filled)
+
+    def _show(self, filled: int) -> None:
+        self.keys, self.values = self._all_keys[:, :, :filled], self._all_values[:, :, :filled]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Write (B, heads, n, head size) at the end, and return all there is."""
+        start = self.keys.shape[-2]
+        end = start + key_states.shape[-2]
+        self._all_keys[:, :, start:end] = key_states
+        self._all_values[:, :, start:end] = value_states
+        self._show(end)
+        return self.keys, self.values
+
+    def keep(self, rows: slice | Tensor, first: int) -> None:
+        """Forget all other rows, and the columns before `first`; without a copy if the rows are a slice."""
+        filled = self.keys.shape[-2] - first
+        self._all_keys = self._all_keys[rows][:, :, first:]
+        self._all_values = self._all_values[rows][:, :, first:]
+        self._show(filled)
+
+
+def join(caches: Sequence[Any], places: Sequence[Sequence[int]], room: int) -> bool:
+    """Put several caches into the first of them, shorter ones padded on the left with zeros; the others are emptied.
+
+    Args:
+        caches: as a model returned them, each with all its rows of one width.
+        places: for each cache the rows that its own have in the whole; together every row once.
+        room: how many more tokens a row is to hold.
+
+    Returns:
+        Whether it was done. Only caches known to hold nothing but keys and values of all tokens are touched: not those
+        of sliding windows, of recurrent or quantized layers.
+    """
+    if not all(_is_plain(cache) for cache in caches):
+        return False
+    layers = []
+    for parts in zip(*(cache.layers for cache in caches), strict=True):
+        filled = max(part.keys.shape[-2] for part in parts)
+        keys = _stacked([part.keys for part in parts], places, filled + room)
+        values = _stacked([part.values for part in parts], places, filled + room)
+        for part in parts:
+            part.keys = part.values = None  # never more than one layer twice in memory
+        layers.append(RoomyLayer(keys, values, filled))
+    caches[0].layers = layers
+    return True
+
+
+def _is_plain(cache: Any) -> bool:
+    return (
+        type(cache) is DynamicCache
+        and not getattr(cache, "offloading", False)
+        and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
+    )
+
+
+def _stacked(parts: Sequence[Tensor], places: Sequence[Sequence[int]], columns: int) -> Tensor:
+    filled = max(part.shape[-2] for part in parts)
+    _, heads, _, size = parts[0].shape
+    # Zeros, since a masked column still counts zero times what it holds.
+    whole = parts[0].new_zeros((sum(map(len, places)), heads, columns, size))
+    for part, place in zip(parts, places, strict=True):
+        whole[torch.tensor(place, device=whole.device), :, filled - part.shape[-2] : filled] = part
+    return whole
