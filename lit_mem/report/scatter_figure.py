@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lit_mem.report.figures import grid
+from lit_mem.report.figures import TITLE_AT, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def scatter_figure(
             mine = shown & part
             points = perplexity[mine].numpy(), values[mine].numpy()
             axes.scatter(*points, s=size, color=colour, alpha=0.5, linewidths=0)
-        axes.set_title(f"{name}   {_told(rho.get(name))}", fontsize=8)
+        axes.set_title(f"{name}   {_told(rho.get(name))}", fontsize=8, y=TITLE_AT)
         _log_axis(axes, perplexity[drawn], ticks)
         axes.grid(alpha=0.25)
     kinds = ((MEMBERS, "members", member), (HELDOUT, "held-out texts", ~member))

@@ -6,12 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lit_mem.metrics.slices import Exposure
+from lit_mem.report.figures import TITLE_AT
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MOST_ROWS: Final = 15
 _LONGEST_LABEL: Final = 28
+_LABEL_SIZE: Final = 8
+
+# In inches; the figure is wider where labels would leave a panel less than its least width, and rows between panels
+# hold their titles.
+_WIDE: Final = 6.4
+_PANEL: Final = 3.6
+_ROW: Final = 0.26
+_BETWEEN: Final = 1.6
+_TOP: Final = 0.3
+_BOTTOM: Final = 0.55
 
 
 def exposure_figure(columns: Mapping[str, Sequence[Exposure]], overall: float, attack: str) -> Figure:
@@ -22,14 +34,26 @@ def exposure_figure(columns: Mapping[str, Sequence[Exposure]], overall: float, a
         overall: the attack's AUROC on all examples.
         attack: its name.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     drawn = {
         column: sorted(rows, key=lambda row: -row.area.value)[:_MOST_ROWS] for column, rows in columns.items() if rows
     }
-    heights = [len(rows) + 1.6 for rows in drawn.values()] or [1.0]
-    figure = Figure(figsize=(6.4, 0.26 * sum(heights) + 1.1), layout="constrained")
-    panels = figure.subplots(len(heights), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
+    n_rows = [len(rows) for rows in drawn.values()] or [1]
+    high = _ROW * sum(n + _BETWEEN for n in n_rows) + _TOP + _BOTTOM
+    figure = Figure(figsize=(_WIDE, high))
+    FigureCanvasAgg(figure)  # measures the labels
+    left = _widest([_label(row) for rows in drawn.values() for row in rows], figure) + 0.15
+    wide = max(_WIDE, left + _PANEL)
+    figure.set_figwidth(wide)
+    panels: list[Axes] = []
+    floor = high - _TOP
+    for n in n_rows:
+        floor -= _ROW * (n + _BETWEEN)
+        place = (left / wide, floor / high, 1 - (left + 0.1) / wide, _ROW * (n + 0.2) / high)
+        panels.append(figure.add_axes(place, sharex=panels[0] if panels else None))
+        panels[-1].tick_params(labelbottom=len(panels) == len(n_rows))
     for axes, (column, rows) in zip(panels, drawn.items(), strict=False):
         values = [row.area.value for row in rows]
         below = [row.area.value - row.area.low for row in rows]
@@ -38,16 +62,26 @@ def exposure_figure(columns: Mapping[str, Sequence[Exposure]], overall: float, a
         axes.axvline(overall, color="C1", linewidth=1.2, label=f"all texts: {overall:.3f}")
         axes.errorbar(values, range(len(rows)), xerr=[below, above], fmt="o", color="C0", markersize=4, capsize=2)
         # No label is mathematics, whatever dollar signs the data holds.
-        axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=8, parse_math=False)
+        axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=_LABEL_SIZE, parse_math=False)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         omitted = len(columns[column]) - len(rows)
         note = f" (the {len(rows)} most exposed of {len(columns[column])})" if omitted else ""
-        axes.set_title(f"{_short(column)}  (members / non-members){note}", fontsize=9, loc="left", parse_math=False)
+        title = f"{_short(column)}  (members / non-members){note}"
+        axes.set_title(title, fontsize=9, loc="left", parse_math=False, y=TITLE_AT)
         axes.grid(axis="x", alpha=0.3)
     if drawn:
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, fontsize=8)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="upper right", ncols=2, fontsize=8)
     panels[-1].set_xlabel(f"AUROC of {_short(attack)}, 95 % interval", fontsize=9, parse_math=False)
     return figure
+
+
+def _widest(labels: Sequence[str], figure: Figure) -> float:
+    """Width of the widest label in inches; matplotlib's own layouts would draw everything twice to know it."""
+    from matplotlib.font_manager import FontProperties
+
+    renderer, font = figure.canvas.get_renderer(), FontProperties(size=_LABEL_SIZE)  # type: ignore[attr-defined]
+    widths = [renderer.get_text_width_height_descent(label, font, False)[0] for label in labels]
+    return float(max(widths, default=0.0)) / figure.dpi
 
 
 def _label(row: Exposure) -> str:
