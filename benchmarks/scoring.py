@@ -1,21 +1,33 @@
 """How fast a validation scores, beside what people run otherwise. One run, ratios only, all sides in turns.
 
-Ours is the scoring pass of a validation with the default callbacks and all their figures: `first` scores the tuned and
-the reference model, `cached` has the reference's scores from before, as from the second validation on.
+Ours is the scoring pass of a validation with the default callbacks and all their figures, pictures left out:
 
-- research loop: `model(**x).loss` of one text at a time, tuned and reference model, at every epoch.
-- padded: the same losses in batches of 8 in the order given, padded, with an attention mask.
-- a pass a measure: in such batches one forward pass for each of loss, zlib, Min-K%, Min-K%++, exact memorization,
-  extraction strength and (n, p), each with log-probabilities over the vocabulary, and one of the reference.
-- speed of light: backbone and output layer over as many real tokens, packed without padding into rows of 128, and
-  nothing else.
+- first: the validation before training. The reference has no scores yet, and gets those of the tuned model, which it
+  still is to the last bit.
+- first, trained: the same without a validation before training: the reference gets a pass of its own.
+- cached: every validation after the first, and the first one too in a second run on the same texts.
+
+What they are compared with, the tuned and the reference model both, at every epoch:
+
+- research loop: `model(**x).loss` of one text at a time.
+- padded: log-probabilities in batches of 8 in the order given, padded, with an attention mask.
+- a pass a measure, one at a time / padded: one forward pass for each of loss, zlib, Min-K%, Min-K%++, exact
+  memorization, extraction strength and (n, p), each with log-probabilities over the vocabulary, and one of the
+  reference.
+
+And with what could be reached at best, for the tuned model alone:
+
+- packed: backbone and output layer over as many real tokens, without padding, in rows of 128, and nothing else: the
+  speed of light of this model in this library.
+- products: as long as this machine takes for as many multiplications in matrix products of the model's shapes.
 
     python -m benchmarks.scoring
-    python -m benchmarks.scoring --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 50 --repeats 3
+    python -m benchmarks.scoring --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 100 --repeats 3
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 from collections.abc import Callable
 
@@ -23,37 +35,63 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.scoring_cost import all_needs, default_callbacks, default_pass
-from benchmarks.setting import Setting, parser, prepare, seconds
+from benchmarks.setting import (
+    Setting,
+    agree,
+    device_of,
+    flops_rate,
+    machine,
+    multiply_rate,
+    multiplying,
+    parser,
+    prepare,
+    seconds,
+)
+from benchmarks.table import Table, tell
 from lit_mem.data.encoding import Encoded
 from lit_mem.guards import evaluation_mode
+from lit_mem.module import CausalLM
 from lit_mem.reference import ReferenceCache
 
 MEASURES = 7
 PACKED = 128
 
 
-def research_loop(model: nn.Module, examples: list[Encoded]) -> None:
-    """One text at a time."""
-    for example in examples:
-        model(input_ids=example.input_ids[None], labels=example.labels[None]).loss.item()
+class AfterTraining(CausalLM):
+    """As if a step had been taken: the reference must be asked itself."""
+
+    def tuned_is_reference(self) -> bool:
+        """No."""
+        return False
 
 
-def padded(examples: list[Encoded], size: int = 8) -> list[dict[str, Tensor]]:
+def research_loop(model: nn.Module, examples: list[Encoded]) -> float:
+    """One text at a time; the mean over texts of their loss."""
+    losses = [model(input_ids=e.input_ids[None], labels=e.labels[None]).loss.item() for e in examples]
+    return statistics.fmean(losses)
+
+
+def padded(examples: list[Encoded], size: int) -> list[dict[str, Tensor]]:
     """Batches in the order given, padded on the right."""
     batches = []
     for start in range(0, len(examples), size):
-        rows = [example.input_ids for example in examples[start : start + size]]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        lengths = torch.tensor([len(row) for row in rows])
-        batches.append({"input_ids": ids, "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long()})
+        part = examples[start : start + size]
+        ids = nn.utils.rnn.pad_sequence([e.input_ids for e in part], batch_first=True)
+        scored = nn.utils.rnn.pad_sequence([e.scored for e in part], batch_first=True)
+        lengths = torch.tensor([len(e.input_ids) for e in part], device=ids.device)
+        attention = (torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]).long()
+        batches.append({"input_ids": ids, "attention_mask": attention, "scored": scored})
     return batches
 
 
-def padded_pass(model: nn.Module, batches: list[dict[str, Tensor]]) -> None:
-    """Log-probability of each token, all logits at once."""
+def padded_pass(model: nn.Module, batches: list[dict[str, Tensor]]) -> float:
+    """Log-probability of each token, all logits at once; their sum over scored tokens."""
+    total = 0.0
     for batch in batches:
-        logits = model(**batch).logits[:, :-1].float()
-        logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None]).sum().item()
+        logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, :-1].float()
+        logprob = logits.log_softmax(-1).gather(2, batch["input_ids"][:, 1:, None])[:, :, 0]
+        total += logprob[batch["scored"][:, 1:]].double().sum().item()
+    return total
 
 
 def packed_pass(model: nn.Module, packed: Tensor, rows: int) -> None:
@@ -64,52 +102,87 @@ def packed_pass(model: nn.Module, packed: Tensor, rows: int) -> None:
 
 def sides(setting: Setting) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
-    module, examples = setting.module, setting.examples
-    callbacks = default_callbacks()
-    needs, batches = all_needs(callbacks), padded(examples)
+    module, examples, callbacks = setting.module, setting.examples, default_callbacks()
+    needs = all_needs(callbacks)
+    one, eight = padded(examples, 1), padded(examples, 8)
     ids = torch.cat([example.input_ids for example in examples])
     packed = ids[: len(ids) // PACKED * PACKED].view(-1, PACKED)
 
-    def both(work: Callable[[nn.Module], None], tuned: int = 1) -> None:
-        for _ in range(tuned):
-            work(module.language_model)
+    def ours() -> dict[str, float]:
+        return default_pass(module, setting.batches, callbacks, needs)
+
+    def first(kind: type[CausalLM]) -> dict[str, float]:
+        module.reference_cache = ReferenceCache()
+        module.__class__ = kind
+        try:
+            return ours()
+        finally:
+            module.__class__ = CausalLM
+
+    def both(work: Callable[[nn.Module], float], times: int = 1) -> float:
+        found = [work(module.language_model) for _ in range(times)]
         with module.reference_context() as reference:
             work(reference)
-
-    def first() -> None:
-        module.reference_cache = ReferenceCache()
-        default_pass(module, setting.batches, callbacks, needs)
+        return found[0]
 
     return {
-        "first": first,
-        "cached": lambda: default_pass(module, setting.batches, callbacks, needs),
+        "first": lambda: first(CausalLM),
+        "first, trained": lambda: first(AfterTraining),
+        "cached": ours,
         "research loop": lambda: both(lambda model: research_loop(model, examples)),
-        "padded": lambda: both(lambda model: padded_pass(model, batches)),
-        "a pass a measure": lambda: both(lambda model: padded_pass(model, batches), MEASURES),
-        "speed of light": lambda: packed_pass(module.language_model, packed, 16),
+        "padded": lambda: both(lambda model: padded_pass(model, eight)),
+        "a pass a measure, one at a time": lambda: both(lambda model: padded_pass(model, one), MEASURES),
+        "a pass a measure, padded": lambda: both(lambda model: padded_pass(model, eight), MEASURES),
+        "packed": lambda: packed_pass(module.language_model, packed, 16),
     }
 
 
-def main() -> None:
-    """Print a table of ratios."""
-    args = parser(__doc__, rows=100).parse_args()
+def check(setting: Setting) -> None:
+    """All sides find the same log-probabilities, but for rounding."""
+    module = setting.module
+    scored = [module.score(batch, all_needs([])) for batch in setting.batches]
+    total = sum(scores.logprob.double().sum().item() for scores in scored)
+    for size in (1, 8):
+        other = padded_pass(module.language_model, padded(setting.examples, size))
+        agree(total, other, f"the sum of log-probabilities in batches of {size}", 1e-5)
+
+
+def measure(args: argparse.Namespace) -> list[Table]:
+    """Time all sides in turns."""
     setting = prepare(args)
     times: dict[str, list[float]] = {}
     with evaluation_mode(setting.module.language_model):
         timed = sides(setting)
+        check(setting)
         timed["first"]()  # warms up
         for _ in range(args.repeats):
             for name, work in timed.items():
                 times.setdefault(name, []).append(seconds(work))
+    parameters = multiplying(setting.module.language_model)
+    real = sum(len(example.input_ids) for example in setting.examples)
+    rate = multiply_rate(setting.module)
+    times["products"] = [2 * parameters * real / rate]
     middle = {name: statistics.median(values) for name, values in times.items()}
-    lines = [
-        f"{args.model}, {len(setting.examples)} texts, {setting.tokens} tokens, {torch.get_num_threads()} threads, "
-        f"medians of {args.repeats}",
-        f"{'':18} {'seconds':>8} {'÷ first':>8} {'÷ cached':>9}",
+    mine = ("first", "first, trained", "cached")
+    padding = sum(batch["input_ids"].numel() for batch in setting.batches) / real
+    notes = [
+        f"{setting.tokens} tokens scored, {padding:.3f} tokens computed for each real one; "
+        f"matrix products at {rate / 1e9:.0f} GFLOP/s, ours (cached) in effect at "
+        f"{flops_rate(parameters, real, middle['cached']) / 1e9:.0f}."
     ]
-    for name, value in middle.items():
-        lines.append(f"{name:18} {value:8.2f} {value / middle['first']:8.2f} {value / middle['cached']:9.2f}")
-    print("\n".join(lines))  # noqa: T201
+    table = Table(
+        f"Scoring: {args.model}, {len(setting.examples)} texts, medians of {args.repeats}, {machine(device_of(args))}",
+        ["", "seconds", *(f"÷ {name}" for name in mine)],
+        [[name, value, *(value / middle[side] for side in mine)] for name, value in middle.items()],
+        notes,
+    )
+    return [table]
+
+
+def main() -> None:
+    """Print the table."""
+    args = parser(__doc__, rows=100).parse_args()
+    tell(args, "scoring", measure(args))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,23 @@
-"""What the benchmarks share: a model with an adapter, texts, and the batches that a validation scores."""
+"""What the benchmarks share: the machine, a model with an adapter, texts, batches of a validation, and the clock."""
 
 from __future__ import annotations
 
 import argparse
+import logging
+import math
+import os
+import platform
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import torch
+import transformers
+from torch import nn
 
 from lit_mem.adapters import LoRA
 from lit_mem.data import TextDataModule
@@ -21,7 +30,7 @@ from lit_mem.types import Batch
 
 @dataclass
 class Setting:
-    """A module in eval mode, its texts, and how a validation batches them."""
+    """A module in eval mode, its texts, and how a validation batches them; all tensors on one device."""
 
     module: CausalLM
     data: TextDataModule
@@ -33,37 +42,175 @@ class Setting:
         """How many tokens are scored."""
         return sum(int(example.scored.sum()) for example in self.examples)
 
+    @property
+    def device(self) -> torch.device:
+        """Where model and texts lie."""
+        return self.module.device
+
+
+# -- options -----------------------------------------------------------------------------------------------
+
+
+def options(doc: str | None, repeats: int = 5) -> argparse.ArgumentParser:
+    """Options of every benchmark, whatever it measures; `doc` is what `--help` says."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--repeats", type=int, default=repeats, help="of which the median is shown")
+    made.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    made.add_argument(
+        "--out", type=Path, help="folder for tables (.txt, .json) and plots (.png); none: standard output"
+    )
+    return made
+
 
 def parser(doc: str | None, rows: int) -> argparse.ArgumentParser:
-    """Options of all benchmarks; `rows` is the default of that option."""
-    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Options of the benchmarks on a model and a corpus; `rows` is the default of that option."""
+    made = options(doc)
     made.add_argument("--model", default="asset:tiny_llama")
     made.add_argument("--source", choices=["CaseReports", "PHEE"], default="CaseReports")
     made.add_argument("--folder", help="of the corpus")
     made.add_argument("--rows", type=int, default=rows, help="members and held-out texts, each")
-    made.add_argument("--repeats", type=int, default=5)
     return made
 
 
-def prepare(args: argparse.Namespace) -> Setting:
-    """Load model and texts; nothing comes from the reference scores on disk."""
-    warnings.filterwarnings("ignore")
+def device_of(args: argparse.Namespace) -> torch.device:
+    """The device chosen; "auto" is the GPU where there is one."""
+    chosen = getattr(args, "device", "auto")
+    return torch.device("cuda" if chosen == "auto" and torch.cuda.is_available() else chosen.replace("auto", "cpu"))
+
+
+# -- model and texts ---------------------------------------------------------------------------------------
+
+
+def make_module(args: argparse.Namespace, dropout: float = 0.0, **more: Any) -> CausalLM:
+    """The model with an adapter as in `configs/smollm2_phee.yaml`; not built yet, nothing from scores on disk."""
+    more = {"reference": Reference(cache=False)} | more
+    return CausalLM(args.model, adapter=LoRA(rank=16, targets=["v", "o"], dropout=dropout), **more)
+
+
+def make_data(
+    args: argparse.Namespace, train: int, scored: int, kind: type[TextDataModule] = TextDataModule
+) -> TextDataModule:
+    """So many texts to train on, and so many members and held-out texts to score, each."""
     source = {"CaseReports": CaseReports, "PHEE": PHEE}[args.source](args.folder)
-    adapter = LoRA(rank=16, targets=["v", "o"], dropout=0.0)
-    module = CausalLM(args.model, adapter=adapter, reference=Reference(cache=False))
+    return kind(source, max_length=256, train_size=train, heldout_size=scored, check=False)
+
+
+def quieten() -> None:
+    """Nothing on the console but tables."""
+    warnings.filterwarnings("ignore")
+    for name in ("lightning.pytorch", "lightning.fabric", "lit_mem"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def prepare(args: argparse.Namespace) -> Setting:
+    """Load model and texts onto the chosen device; nothing comes from the reference scores on disk."""
+    quieten()
+    device = device_of(args)
+    module = make_module(args)
     module.configure_model()
     module.eval()
     module.language_model.eval()
-    data = TextDataModule(source, train_size=args.rows, heldout_size=args.rows, max_length=256, check=False)
+    module.to(device)
+    data = make_data(args, args.rows, args.rows)
     stand_in: Any = SimpleNamespace(lightning_module=module, world_size=1, global_rank=0, testing=False)
     data.trainer = stand_in
     data.setup("validate")
-    batches = [batch for loader in data.val_dataloader() for batch in loader]
-    return Setting(module, data, [*data.heldout, *data.members], batches)
+    batches = [on_device(batch, device) for loader in data.val_dataloader() for batch in loader]
+    examples = [
+        replace(each, input_ids=each.input_ids.to(device), labels=each.labels.to(device))
+        for each in [*data.heldout, *data.members]
+    ]
+    return Setting(module, data, examples, batches)
+
+
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """The batch with its tensors there."""
+    moved: Any = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+    return moved  # type: ignore[no-any-return]
+
+
+# -- clock and fairness ------------------------------------------------------------------------------------
+
+
+def now() -> float:
+    """Seconds on the clock, once a GPU has done all that it was asked."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def seconds(work: Callable[[], Any]) -> float:
     """How long it takes, once."""
-    start = time.perf_counter()
+    start = now()
     work()
-    return time.perf_counter() - start
+    return now() - start
+
+
+def agree(left: float, right: float, what: str, tolerance: float = 0.0) -> None:
+    """Both sides did the same work, or the comparison is none.
+
+    Args:
+        left: what one side found.
+        right: what the other found.
+        what: the number that they should agree on.
+        tolerance: largest relative difference; 0: the same to the last bit.
+
+    Raises:
+        RuntimeError: they differ, or are not finite.
+    """
+    if not (math.isfinite(left) and abs(left - right) <= tolerance * max(abs(left), abs(right))):
+        raise RuntimeError(f"the sides do not do the same: {what} is {left!r} on one and {right!r} on the other")
+
+
+# -- the machine -------------------------------------------------------------------------------------------
+
+
+def machine(device: torch.device | None = None) -> str:
+    """The class of machine in one line: processor, cores, threads, GPU if it is used, versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    told = f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads"
+    if device is None or device.type == "cuda":
+        told += f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    return f"{told}; torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
+
+
+def multiplying(model: nn.Module) -> int:
+    """Parameters that each token is multiplied with: all but an embedding table that is not the output layer too."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
+    total = sum(p.numel() for p in model.parameters())
+    return total if table is head else total - int(table.numel())
+
+
+def flops_rate(parameters: int, tokens: int, took: float) -> float:
+    """Floating-point operations a second of a forward pass: 2 a parameter and token; attention is not counted."""
+    return 2 * parameters * tokens / took
+
+
+def multiply_rate(module: CausalLM, tokens: int = 2048) -> float:
+    """Floating-point operations a second at which this machine multiplies matrices of the model's own shape and type.
+
+    A batch of `tokens` tokens into the model's widest layer but the output layer; the best of a few tries.
+    """
+    config: Any = module.language_model.config
+    width, wide = int(config.hidden_size), int(config.intermediate_size)
+    like = next(module.language_model.parameters())
+    left, right = torch.randn(tokens, width).to(like), torch.randn(wide, width).to(like)
+
+    def work() -> None:
+        for _ in range(10):
+            nn.functional.linear(left, right)
+
+    with torch.inference_mode():
+        return 10 * 2 * tokens * width * wide / min(seconds(work) for _ in range(8))

@@ -1,0 +1,167 @@
+"""Real fits through Lightning, tracked or not, with a clock."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import importlib
+import io
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+import yaml  # type: ignore[import-untyped]
+from lightning.pytorch.callbacks import Callback
+from torch.utils.data import DataLoader
+
+from benchmarks.setting import device_of, make_data, make_module, multiplying, now, quieten
+from lit_mem.data import TextDataModule
+from lit_mem.reference import Reference
+from lit_mem.types import Batch
+
+CONFIG = Path(__file__).parent.parent / "configs" / "smollm2_phee.yaml"
+
+
+class HeldoutOnly(TextDataModule):
+    """Validates the held-out texts alone, as a run without tracking would."""
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """Held-out texts."""
+        return super().val_dataloader()[:1]
+
+
+class Clock(Callback):
+    """Notes when epochs and validations begin; changes nothing.
+
+    Attributes:
+        before: seconds of the validation before training.
+        epochs: seconds of each epoch, from its start to that of the next, with all that callbacks do at its end.
+        training: seconds of each epoch before its validation.
+        losses: held-out loss after each epoch, the first before training.
+        figures: all that was logged in the last epoch.
+    """
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.epochs: list[float] = []
+        self.training: list[float] = []
+        self.losses: list[float] = []
+        self.figures: dict[str, float] = {}
+        self._mark: float | None = None
+
+    @property
+    def after_training(self) -> list[float]:
+        """Seconds of the rest of each epoch: validation, and all that callbacks do at its end."""
+        return [epoch - training for epoch, training in zip(self.epochs, self.training, strict=True)]
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The validation before training begins."""
+        self._start = now()
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """It has ended."""
+        self.before = now() - self._start
+        self.losses.append(float(trainer.callback_metrics["val/loss"]))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last epoch is over, and the next begins."""
+        self._lap()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training is over."""
+        if self._mark is not None:
+            self.training.append(now() - self._mark)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Figures are there."""
+        self.figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.losses.append(self.figures["val/loss"])
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The last epoch is over."""
+        self._lap()
+
+    def _lap(self) -> None:
+        mark = now()
+        if self._mark is not None:
+            self.epochs.append(mark - self._mark)
+        self._mark = mark
+
+
+@dataclass
+class Fit:
+    """What one fit left behind.
+
+    Attributes:
+        clock: when what happened.
+        weights: digest of the trained weights.
+        parameters: how many each token is multiplied with.
+        scored: tokens that a validation scores.
+        trained: tokens of a training epoch.
+    """
+
+    clock: Clock
+    weights: str
+    parameters: int
+    scored: int
+    trained: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """How many texts are trained on, and how many members and held-out texts are scored, each."""
+
+    name: str
+    train: int
+    scored: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.train} trained on, {self.scored} + {self.scored} scored"
+
+
+def configured(section: str, **more: Any) -> list[Any]:
+    """What `configs/smollm2_phee.yaml` lists as the trainer's `callbacks` or `logger`; `more` replaces arguments."""
+    made = []
+    for entry in yaml.safe_load(CONFIG.read_text())["trainer"][section]:
+        module, _, name = entry["class_path"].rpartition(".")
+        made.append(getattr(importlib.import_module(module), name)(**entry.get("init_args", {}) | more))
+    return made
+
+
+def fit(args: argparse.Namespace, case: Case, tracked: bool, epochs: int, reference: Reference | None = None) -> Fit:
+    """One whole fit; what it writes is removed again."""
+    quieten()
+    clock = Clock()
+    pl.seed_everything(0, verbose=False)
+    optimizer = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)  # noqa: E731
+    reference = reference or Reference(cache=False)
+    module = make_module(args, dropout=0.05, optimizer=optimizer, reference=reference)
+    data = make_data(args, case.train, case.scored, TextDataModule if tracked else HeldoutOnly)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
+            devices=1,
+            min_epochs=epochs,  # thresholds end no fit early
+            max_epochs=epochs,
+            num_sanity_val_steps=-1,
+            log_every_n_steps=5,
+            callbacks=[clock, *(configured("callbacks") if tracked else [])],
+            logger=configured("logger", save_dir=folder) if tracked else False,
+            enable_checkpointing=tracked,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # the epoch table
+            trainer.fit(module, data)
+    digest = hashlib.sha256()
+    for p in module.parameters():
+        if p.requires_grad:
+            digest.update(p.detach().float().cpu().numpy().tobytes())
+    scored = sum(int(e.scored.sum()) for e in (*data.heldout, *(data.members if tracked else [])))
+    trained = sum(len(e.input_ids) - 1 for e in data.train)
+    return Fit(clock, digest.hexdigest(), multiplying(module.language_model), scored, trained)

@@ -1,0 +1,58 @@
+"""How the benchmarks show what they found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+Cell = str | float | int | None
+
+
+@dataclass
+class Table:
+    """Rows of one comparison.
+
+    Attributes:
+        title: what is compared, where.
+        columns: their headings; the first is that of the rows' names.
+        rows: a cell a column; None where there is nothing to say.
+        notes: lines below it.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[Cell]]
+    notes: list[str] = field(default_factory=list)
+
+    def row(self, name: str) -> dict[str, Cell]:
+        """A row's cells by heading."""
+        (found,) = [row for row in self.rows if row[0] == name]
+        return dict(zip(self.columns, found, strict=True))
+
+    def text(self) -> str:
+        """As aligned lines."""
+        cells = [self.columns, *([_shown(cell) for cell in row] for row in self.rows)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
+        lines = [self.title]
+        for first, *rest in cells:
+            padded = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True)]
+            lines.append("  ".join([first.ljust(widths[0]), *padded]).rstrip())
+        return "\n".join([*lines, *self.notes])
+
+
+def _shown(cell: Cell) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.3f}" if abs(cell) < 100 else f"{cell:.0f}"
+    return "" if cell is None else str(cell)
+
+
+def tell(args: argparse.Namespace, name: str, tables: Sequence[Table]) -> None:
+    """Print the tables; with `--out` write them there too, as `<name>.txt` and `<name>.json`."""
+    text = "\n\n".join(table.text() for table in tables)
+    print(text, flush=True)  # noqa: T201  (what a benchmark is for)
+    if args.out is not None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / f"{name}.txt").write_text(text + "\n")
+        (args.out / f"{name}.json").write_text(json.dumps([asdict(table) for table in tables], indent=1) + "\n")

@@ -1,0 +1,338 @@
+"""The benchmarks run, show what they say, and refuse sides that do not do the same. No times are looked at."""
+
+import json
+import resource
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import LlamaConfig, LlamaForCausalLM
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
+
+from benchmarks import fits, growth, memory, run, setting, tracking  # noqa: E402
+from benchmarks.table import Table, tell  # noqa: E402
+from lit_mem.extraction.decoding import Decoded  # noqa: E402
+
+CPU = torch.device("cpu")
+
+
+# -- what they share ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_flops_of_a_forward_pass_are_those_that_torch_counts(tied):
+    config = LlamaConfig(
+        vocab_size=600, hidden_size=64, intermediate_size=256, num_hidden_layers=3, num_attention_heads=4,
+        tie_word_embeddings=tied, attn_implementation="eager",
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with FlopCounterMode(display=False) as counted:
+        model(input_ids=torch.zeros((4, 2), dtype=torch.int64), use_cache=False)
+    # Torch counts attention too (short here), we count the norms' weights.
+    assert setting.flops_rate(setting.multiplying(model), 8, took=1.0) == pytest.approx(
+        counted.get_total_flops(), rel=0.02
+    )
+
+
+def test_flops_with_an_adapter_count_the_output_layer_once(module):
+    made = module()
+    made.configure_model()
+    model = made.language_model
+    table = model.get_base_model().get_input_embeddings().weight
+    tied = model.get_base_model().get_output_embeddings().weight is table
+    assert setting.multiplying(model) == sum(p.numel() for p in model.parameters()) - (0 if tied else table.numel())
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "tolerance"), [(1.0, 1.0 + 2**-52, 0.0), (1.0, 1.02, 0.01), (float("nan"), float("nan"), 1.0)]
+)
+def test_sides_that_differ_are_refused(left, right, tolerance):
+    with pytest.raises(RuntimeError, match=r"the sides do not do the same: loss is"):
+        setting.agree(left, right, "loss", tolerance)
+
+
+def test_sides_that_agree_pass():
+    setting.agree(1.0, 1.0, "loss")
+    setting.agree(100.0, 100.9, "loss", tolerance=0.01)
+
+
+def test_the_device_chosen_is_used(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    chosen = {name: setting.device_of(Namespace(device=name)).type for name in ("auto", "cpu", "cuda")}
+    assert chosen == {"auto": "cuda", "cpu": "cpu", "cuda": "cuda"}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert setting.device_of(Namespace(device="auto")) == CPU
+
+
+def test_the_clock_waits_for_the_gpu(monkeypatch):
+    order = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: order.append("wait"))
+    assert setting.seconds(lambda: order.append("work")) >= 0
+    assert order == ["wait", "work", "wait"]
+
+
+def test_the_setting_is_a_validation_of_the_corpus():
+    args = setting.parser("", rows=6).parse_args(["--device", "cpu"])
+    made = setting.prepare(args)
+    assert made.device == CPU
+    assert [example.member for example in made.examples] == [False] * 6 + [True] * 6
+    scored = sum(int(batch["scored"].sum()) for batch in made.batches)
+    assert made.tokens == scored > 0
+    assert not made.module.language_model.training
+
+
+def test_a_table_is_shown_and_written(tmp_path, capsys):
+    table = Table("title", ["", "s", "ratio"], [["one", 1.5, None], ["another", 12345.0, 2.0]], ["note"])
+    tell(Namespace(out=tmp_path / "new"), "name", [table])
+    shown = "title\n             s  ratio\none      1.500\nanother  12345  2.000\nnote\n"
+    assert capsys.readouterr().out == shown == (tmp_path / "new" / "name.txt").read_text()
+    (written,) = json.loads((tmp_path / "new" / "name.json").read_text())
+    assert Table(**written) == table
+    assert table.row("another") == {"": "another", "s": 12345.0, "ratio": 2.0}
+
+
+# -- tracking ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tracked_args():
+    return tracking.options().parse_args(["--rows", "8", "--repeats", "1", "--epochs", "2", "--device", "cpu"])
+
+
+@pytest.fixture(scope="module")
+def sides(tracked_args):
+    """A fit of each side, compared as the benchmark does."""
+    return tracking.measure(tracked_args, fits.Case("as many", 8, 8))
+
+
+@pytest.mark.slow
+def test_both_sides_train_the_same_and_only_one_is_tracked(sides):
+    (untracked,), (tracked,) = sides
+    assert untracked.weights == tracked.weights
+    assert untracked.clock.losses == tracked.clock.losses
+    assert len(set(tracked.clock.losses)) == 3  # before training, and after two epochs that changed something
+    assert not [name for name in untracked.clock.figures if name.startswith(("mia/", "extraction/", "time/"))]
+    wanted = {"mia/reference_auroc", "extraction/ngram_rate", "extraction/exact_memorization", "time/generation"}
+    assert wanted <= set(tracked.clock.figures)
+    assert untracked.scored < tracked.scored  # the members are not validated without tracking
+    assert untracked.trained == tracked.trained
+
+
+@pytest.mark.slow
+def test_tracking_shows_every_epoch_and_where_its_time_goes(tracked_args, sides):
+    ratios, shares = tracking.tables(tracked_args, fits.Case("as many", 8, 8), sides)
+    assert [row[0] for row in ratios.rows] == ["before training", "first epoch", "later epochs"]
+    for row in ratios.rows:
+        assert row[3] == row[2] / row[1]
+    parts = {str(name): seconds for name, seconds, _ in shares.rows}
+    later = ratios.row("later epochs")
+    for side in ("untracked", "tracked"):
+        whole = sum(seconds for name, seconds in parts.items() if name.startswith(side))
+        assert whole == pytest.approx(later[f"{side} s"])
+    assert all(seconds > 0 for seconds in parts.values())
+
+
+@pytest.mark.slow
+def test_a_side_that_trained_otherwise_is_refused(sides):
+    (untracked,), (tracked,) = sides
+    other = tracking.Sides([untracked], [replace(tracked, weights="0")])
+    with pytest.raises(RuntimeError, match="changed the trained weights"):
+        tracking.check(other, exact=True)
+    tracking.check(other, exact=False)
+    clock = fits.Clock()
+    clock.losses = [loss * 1.01 for loss in tracked.clock.losses]
+    for exact in (True, False):
+        with pytest.raises(RuntimeError, match="val/loss"):
+            tracking.check(tracking.Sides([untracked], [replace(tracked, clock=clock)]), exact)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], [(300, 300), (300, 50)]),
+        (["--trained", "2898"], [(300, 300), (2898, 483)]),
+        (["--trained", "6000"], [(300, 300), (6000, 500)]),
+        (["--rows", "100", "--scored", "7"], [(100, 100), (100, 7)]),
+        (["--case", "few"], [(300, 50)]),
+    ],
+)
+def test_cases_score_as_many_or_a_sixth_and_500_at_most(words, expected):
+    found = tracking.cases(tracking.options().parse_args(words))
+    assert [(case.train, case.scored) for case in found] == expected
+
+
+def test_the_tracked_side_has_what_the_configuration_lists():
+    listed = [type(callback).__name__ for callback in fits.configured("callbacks")]
+    for name in ("Perplexity", "MembershipInference", "Extraction", "Stopwatch", "MemorizationCheckpoint"):
+        assert f"lit_mem.callbacks.{name}\n" in fits.CONFIG.read_text()
+        assert name in listed
+    assert len(listed) == fits.CONFIG.read_text().count("lit_mem.callbacks.")
+
+
+# -- memory ------------------------------------------------------------------------------------------------
+
+
+def test_the_peak_lies_between_what_is_resident_and_what_the_kernel_reports_of_the_whole_process():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    resident, most = pages * resource.getpagesize(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    assert resident * 0.98 <= memory.peak_resident() <= most * 1.02
+
+
+@pytest.mark.slow
+def test_memory_compares_three_processes():
+    args = memory.options().parse_args(["--rows", "4", "--repeats", "1", "--device", "cpu"])
+    (table,) = memory.run(args)
+    assert [row[0] for row in table.rows] == list(memory.SIDES)
+    for _, peak, ratio, above, ratio_above in table.rows:
+        assert 0 < above < peak
+        assert ratio == pytest.approx(peak / table.row("untracked")["peak MiB"])
+        assert ratio_above == pytest.approx(above / table.row("untracked")["above libraries MiB"])
+
+
+@pytest.mark.parametrize(("side", "name"), [("tracked", "losses"), ("tracked, copy", "losses"), ("tracked", "figures")])
+def test_memory_refuses_sides_that_found_something_else(side, name):
+    figures = dict.fromkeys(memory.WATCHED, 0.5)
+    found = {each: {"losses": [2.0, 1.0], "figures": dict(figures)} for each in memory.SIDES}
+    memory.check(found, 0.0)
+    found[side][name] = [2.0, 1.5] if name == "losses" else figures | {"mia/loss_auroc": 0.6}
+    with pytest.raises(RuntimeError, match=r"val/loss \(tracked" if name == "losses" else "mia/loss_auroc"):
+        memory.check(found, 1e-3)
+
+
+# -- growth ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_the_exponent_of_a_power_is_found(power):
+    sizes = [32, 64, 200, 1000]
+    assert growth.exponent(sizes, [3 * size**power for size in sizes]) == pytest.approx(power)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "expected"),
+    [
+        ("scoring", {"scoring": 1.05, "forward pass": 1.0}, "linear or less"),
+        ("scoring", {"scoring": 1.4, "forward pass": 1.35}, "as the forward pass"),
+        ("scoring", {"scoring": 1.6, "forward pass": 1.35}, "FASTER THAN LINEAR"),
+        ("extraction", {"extraction": 1.4, "generate": 1.5}, "as generate"),
+        ("generate", {"generate": 1.5}, ""),
+        ("figures", {"figures": 1.3}, "FASTER THAN LINEAR"),
+    ],
+)
+def test_growth_is_judged_by_its_exponent(name, last, expected):
+    assert growth.verdict(name, last) == expected
+
+
+def test_growth_shows_and_draws_three_sweeps(tmp_path):
+    words = ["--most", "300", "--longest", "64", "--widest", "4096", "--repeats", "1", "--device", "cpu"]
+    tables = growth.run(growth.parser().parse_args([*words, "--out", str(tmp_path)]))
+    assert [table.columns[0] for table in tables] == ["examples", "length", "vocabulary"]
+    assert [table.columns[1:3] for table in tables] == [["100", "300"], ["32", "64"], ["1024", "4096"]]
+    for table in tables:
+        assert [row[0] for row in table.rows] == ["scoring", "forward pass", "extraction", "generate", "figures"]
+        assert all(seconds > 0 for row in table.rows for seconds in row[1:3])
+        with Image.open(tmp_path / f"growth_{table.columns[0]}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(2**20) or []) > 10
+
+
+@pytest.fixture
+def workload():
+    return growth.Workload(growth.Sweep("length", [12], examples=20, asked=3, length=12, vocabulary=64), CPU)
+
+
+def test_growth_measures_the_size_it_says():
+    sweep = growth.Sweep("length", [16, 32]).at(32)
+    made = growth.Workload(sweep, CPU)
+    assert {len(text.input_ids) for text in made.texts} == {32}
+    assert {len(each.ids) for each in made.extraction()} == {16}
+    more = growth.Sweep("examples", [5, 7]).at(7)
+    assert len(growth.make_texts(more)) == len(growth.Workload(more, CPU).prompts) == 7
+
+
+def test_growth_refuses_other_tokens(workload, monkeypatch):
+    workload.check()
+    decode = growth.decode
+
+    def wrong(*args, **kwargs):
+        return [Decoded((each.ids + 1) % 64, each.logprob) for each in decode(*args, **kwargs)]
+
+    monkeypatch.setattr(growth, "decode", wrong)
+    with pytest.raises(RuntimeError, match="wrote other tokens"):
+        workload.check()
+
+
+def test_growth_refuses_other_scores(workload, monkeypatch):
+    monkeypatch.setattr(workload, "forward_pass", lambda: 0.0)
+    with pytest.raises(RuntimeError, match="sum of log-probabilities"):
+        workload.check()
+
+
+def test_growth_refuses_other_figures(workload, monkeypatch):
+    monkeypatch.setattr(workload, "figures", lambda: {"mia/loss_auroc": 0.123})
+    with pytest.raises(RuntimeError, match="AUROC of the loss attack"):
+        workload.check()
+
+
+# -- all of them -------------------------------------------------------------------------------------------
+
+
+def test_every_script_is_run_and_told_of():
+    scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
+    told = (ROOT / "benchmarks" / "README.md").read_text()
+    assert set(run.NAMES) <= scripts
+    for name in run.NAMES:
+        assert f"| `{name}.py` |" in told
+        assert f"- {name}: " in run.__doc__
+
+
+def test_options_reach_the_scripts_that_have_them():
+    args = Namespace(
+        device="cpu", out=Path("o"), quick=False, repeats=None, rows=9, model="m", source="PHEE", folder="f"
+    )
+    given = ["--device", "cpu", "--out", "o"]
+    assert run.words(args, "growth") == given
+    assert run.words(args, "scoring") == [*given, "--rows", "9", "--model", "m", "--source", "PHEE", "--folder", "f"]
+    quick = run.words(Namespace(**(vars(args) | {"quick": True, "rows": None, "folder": None})), "tracking")
+    assert quick[4:] == "--repeats 1 --epochs 2 --rows 16 --model m --source PHEE".split()
+
+
+def test_one_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "run_one", lambda args, name: (3, "") if name == "scoring" else (0, f"of {name}\n"))
+    monkeypatch.setattr(sys, "argv", ["run.py", "--only", "scoring", "memory", "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="failed: scoring"):
+        run.main()
+    assert "[2/2] benchmarks.memory" in capsys.readouterr().out
+    results = json.loads((tmp_path / "run.json").read_text())
+    assert [results[name]["exit_code"] for name in ("scoring", "memory")] == [3, 0]
+    assert (tmp_path / "memory.txt").read_text() == "of memory\n"
+
+
+SHOWN = {
+    "scoring": ["first", "cached", "research loop", "padded", "packed"],
+    "extraction": ["ours", "generate, padded batches of 8", "generate, one at a time"],
+    "training": ["ours", "padded", "Trainer"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in run.NAMES if name not in ("tracking", "memory", "growth")])
+def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
+    """From another folder; those left out are run above, in this process."""
+    words = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--quick", "--rows", "4", "--only", name]
+    done = subprocess.run([*words, "--device", "cpu"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    first, *rest = done.stdout.splitlines()
+    assert "cores" in first
+    assert f"torch {torch.__version__}" in first
+    for row in SHOWN[name]:
+        assert any(line.startswith(f"{row}  ") for line in rest), row
+    assert not list(tmp_path.iterdir())  # nothing is written unless asked for
