@@ -26,14 +26,13 @@ import statistics
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from benchmarks.setting import agree, device_of, machine, make_data, make_module, now, parser, quieten, seconds
+from benchmarks.setting import agree, attach, device_of, machine, make_data, make_module, now, parser, quieten, seconds
 from benchmarks.table import Table, tell
 from lit_mem.data import TextDataModule
 from lit_mem.module import CausalLM
@@ -107,8 +106,7 @@ class Workload:
     def _data(self, grouped: bool) -> TextDataModule:
         made = make_data(self.args, self.args.rows, 2)
         made.group_by_length, made.batch_size = grouped, BATCH
-        stand_in: Any = SimpleNamespace(lightning_module=self.module, world_size=1, global_rank=0, testing=False)
-        made.trainer = stand_in
+        attach(made, self.module)
         made.setup("fit")
         return made
 

@@ -10,14 +10,24 @@ from torch import Tensor
 from lit_mem.errors import CheckpointError
 
 
-class CheckpointContent(TypedDict):
+class _Amid(TypedDict, total=False):
+    gradients: dict[str, Tensor]
+    random_states: list[dict[str, Any]]
+    schedule: dict[str, Any]
+
+
+class CheckpointContent(_Amid):
     """The `lit_mem` entry of a checkpoint.
 
     Keys:
         format: version of this layout.
         base: the base model's id, for messages.
         fingerprint: `adapters.loading.fingerprint` of the base.
-        random_state: `guards.random_state` when it was saved.
+        random_state: `guards.random_state` when it was saved, of the process that saved it.
+        random_states: those of all processes, by rank.
+        gradients: by name of the parameter, those of the batches since the last step, where a step takes several
+            batches and some were done; absent otherwise.
+        schedule: of the learning rate, its `shape` and how many `steps` it is over (0 where it needs none to be known).
     """
 
     format: int

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import pickle
 import sys
 import traceback
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,31 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lit_mem import atomic
 from lit_mem.callbacks.base import callbacks_of
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.checkpoints import own_content
+from lit_mem.csv_logger import AtomicCSVLogger
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
+from lit_mem.functional.plain_text import printable
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
+from lit_mem.runs import find_checkpoint
+from lit_mem.stopping import (
+    STOPPED_BY,
+    EndOnSigterm,
+    ended_by_sigterm,
+    refused_write,
+    stop_code,
+    writers_are_heard_once,
+)
+
+log = logging.getLogger(__name__)
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
-"""What Lightning understands as `--ckpt_path` beside a path."""
+"""What is understood as `--ckpt_path` beside a path."""
 
 REFUSALS = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.data.": "data: "}
 """Modules that check what a user chose, with what to put before their complaints."""
@@ -47,15 +62,19 @@ class RunConfig(SaveConfigCallback):
         Raises:
             ConfigError: another run's logs lie in this run's folder.
         """
-        if not trainer.loggers:
+        if not trainer.loggers or self.already_saved:
             return
-        try:
-            super().setup(trainer, pl_module, stage)
-        except RuntimeError as error:
+        path = Path(str(trainer.log_dir), self.config_filename)
+        if trainer.strategy.broadcast(trainer.is_global_zero and path.exists()):
             raise ConfigError(
-                f"the log folder {trainer.log_dir} already holds a run (its config.yaml); "
+                f"the log folder {path.parent} already holds a run (its config.yaml); "
                 "give the loggers another version or none"
-            ) from error
+            )
+        if trainer.is_global_zero:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Whole or not at all: what is cut off a configuration would be defaults when it is used again.
+            atomic.write_text(path, self.parser.dump(self.config, skip_none=False))
+        self.already_saved = True
 
 
 class MemorizationCLI(LightningCLI):
@@ -89,7 +108,7 @@ class MemorizationCLI(LightningCLI):
                 "logger": loggers,
                 "num_sanity_val_steps": -1,
                 "enable_model_summary": False,  # the module says in one line what is trained
-                "callbacks": [self.baseline],
+                "callbacks": [self.baseline, EndOnSigterm()],
             },
             parser_kwargs={"description": "Fine-tune a causal language model and watch what it memorizes."},
             args=args if args is None else list(args),
@@ -110,28 +129,13 @@ class MemorizationCLI(LightningCLI):
         given = self.config[self.config.subcommand].get("ckpt_path")
         if given is None or str(given).partition(":")[0] in SPECIAL_CHECKPOINTS or "://" in str(given):
             return
-        path = Path(given)
-        if not path.exists():
-            raise CheckpointError(f"ckpt_path {path} does not exist")
-        if path.is_dir():
-            if not (path / ".metadata").is_file():
-                raise CheckpointError(f"ckpt_path {path} is a folder; expected a .ckpt file or a sharded checkpoint")
-            return
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError(f"ckpt_path {path} is no checkpoint, or one that was cut short")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"ckpt_path {path} holds pickled objects; expected tensors and plain values only, as reading others "
-                "could run code"
-            ) from error
-        except Exception as error:  # torch raises many kinds for a damaged file
-            raise CheckpointError(f"ckpt_path {path} is damaged: {_first_line(error)}") from error
-        try:
-            own_content(content)
-        except CheckpointError as error:
-            raise CheckpointError(f"ckpt_path {path}: {error}") from error
+        _check_checkpoint(Path(given))
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse what is no number where one is asked for: no comparison finds it, and it spoils what it touches."""
+        for name, value in leaves("", self.config[self.subcommand].as_dict(), lists=True):
+            if isinstance(value, float) and math.isnan(value):
+                raise ConfigError(f"{name} is nan; expected a number")
 
     def instantiate_classes(self) -> None:
         """Build all that the configuration names; what a constructor refused is not lost among what else was tried."""
@@ -148,25 +152,54 @@ class MemorizationCLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Give the CSV logger the folder of the TensorBoard logger, which it would otherwise count past."""
+        """Give the CSV logger the folder of the TensorBoard logger, which it would otherwise count past.
+
+        It is replaced by one that writes every row at once, and none by half.
+        """
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise ConfigError(f"trainer: {error}") from error
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        aligned = []
+        loggers = []
         for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger) and boards and logger.name == boards[0].name:
-                logger = CSVLogger(boards[0].save_dir, logger.name, boards[0].version, flush_logs_every_n_steps=1)
-            aligned.append(logger)
-        trainer.loggers = aligned
+            if isinstance(logger, CSVLogger):
+                beside = boards[0] if boards and logger.name == boards[0].name else logger
+                logger = AtomicCSVLogger(beside.save_dir, logger.name, beside.version, logger._prefix, 1)
+            loggers.append(logger)
+        trainer.loggers = loggers
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
+        options = self.config_init[subcommand]
+        if options.get("ckpt_path") in ("last", "best"):
+            path = find_checkpoint(self.trainer, options.ckpt_path)
+            _check_checkpoint(path)
+            log.info("The %s checkpoint is %s.", options.ckpt_path, path)
+            options.ckpt_path = str(path)
+        try:
+            self._run_from(options.ckpt_path, subcommand)
+        except BaseException as error:
+            code = stop_code(error)
+            if code is not None:
+                log.warning("Stopped by %s%s.", STOPPED_BY[code], self._how_to_go_on() if subcommand == "fit" else "")
+                sys.exit(code)
+            refused = refused_write(error, str(getattr(self.trainer.logger, "log_dir", None) or "the log folder"))
+            if refused is not None and not isinstance(error, LitMemError):
+                raise refused from error
+            raise
+
+    def _how_to_go_on(self) -> str:
+        keepers = [keeper for keeper in self.trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
+        paths = [keeper.last_model_path for keeper in keepers] + [str(self.trainer.ckpt_path or "")]
+        path = next((path for path in paths if path and Path(path).exists()), None)
+        return f"; the same command with --ckpt_path {path} goes on" if path else " before the first checkpoint"
+
+    def _run_from(self, checkpoint: str | None, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
         except CheckpointError as error:
-            raise CheckpointError(f"ckpt_path {self.config[subcommand].ckpt_path}: {error}") from error
+            raise CheckpointError(f"ckpt_path {checkpoint}: {error}") from error
 
     def before_fit(self) -> None:
         """Refuse to watch what nothing logs; hand the hyper-parameters to the callback that logs them."""
@@ -199,21 +232,68 @@ class MemorizationCLI(LightningCLI):
         return kwargs if subcommand == "fit" else kwargs | {"verbose": False}
 
 
+def _check_checkpoint(path: Path) -> None:
+    """Refuse a checkpoint that cannot be read.
+
+    Raises:
+        CheckpointError: this one cannot.
+    """
+    if not path.exists():
+        raise CheckpointError(f"ckpt_path {path} does not exist")
+    if path.is_dir():
+        if not (path / ".metadata").is_file():
+            raise CheckpointError(f"ckpt_path {path} is a folder; expected a .ckpt file or a sharded checkpoint")
+        return
+    if not path.is_file():
+        raise CheckpointError(f"ckpt_path {path} is a pipe or a device; expected a .ckpt file")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"ckpt_path {path} is no checkpoint, or one that was cut short")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()  # torch writes checksums, and takes what does not match them for weights
+        if broken is not None:
+            raise zipfile.BadZipFile(f"{broken} is not what was written there")
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"ckpt_path {path} holds pickled objects; expected tensors and plain values only, as reading others "
+            "could run code"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"ckpt_path {path} is damaged: {_first_line(error)}") from error
+    try:
+        own_content(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"ckpt_path {path}: {error}") from error
+
+
 def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
     """What of a configuration belongs on TensorBoard's HParams page: flat names, plain values."""
     trainer = {key: config["trainer"].get(key) for key in ("max_epochs", "precision", "accumulate_grad_batches")}
     flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}" if key != "init_args" else prefix, inner)
-        elif value is not None:
-            flat[prefix.removesuffix(".class_path")] = value if isinstance(value, int | float | str) else str(value)
-
     for section, part in (("model", config["model"]), ("data", config["data"]), ("trainer", trainer)):
-        walk(section, part)
+        for name, value in leaves(section, part):
+            if value is not None:
+                flat[name] = value if isinstance(value, int | float | str) else str(value)
     return flat | {"seed_everything": config.get("seed_everything")}
+
+
+def leaves(name: str, value: Any, lists: bool = False) -> Iterator[tuple[str, Any]]:
+    """The plain values of a configuration with their names, as a user would write them.
+
+    Args:
+        name: of the value.
+        value: part of a configuration.
+        lists: take lists apart too.
+    """
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from leaves(name if key == "init_args" else f"{name}.{key}".removeprefix("."), inner, lists)
+    elif lists and isinstance(value, list | tuple):
+        for i, inner in enumerate(value):
+            yield from leaves(f"{name}[{i}]", inner, lists)
+    else:
+        yield name.removesuffix(".class_path"), value
 
 
 def _quieten() -> None:
@@ -234,7 +314,8 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=".*jsonargparse.*deprecat.*")
     # The CSV logger meets the files that TensorBoard has just put into their common folder.
     warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_no_advertisement)
+    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").addFilter(_worth_saying)
     transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -243,29 +324,35 @@ class _Console(logging.Handler):
     """Writes messages as they are to whatever standard error is at the time."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)  # noqa: T201  (the console handler itself)
+        print(printable(self.format(record)), file=sys.stderr)  # noqa: T201  (the console handler itself)
 
 
-def _no_advertisement(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(("💡 Tip", "TPU available"))
+def _worth_saying(record: logging.LogRecord) -> bool:
+    """No advertisement, and nothing that `_run_subcommand` says better."""
+    unwanted = ("💡 Tip", "TPU available", "Detected KeyboardInterrupt", "Received SIGTERM")
+    return not any(text in record.getMessage() for text in unwanted)
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line; a mistake of the user's is one line on standard error and exit code 2.
+    """Run the command line.
+
+    A mistake of the user's is one line on standard error and exit code 2. Ctrl-C and SIGTERM end a run with a line that
+    says how to go on from its last checkpoint, and exit code 130 or 143.
 
     Args:
         args: words of the command line after the program's name; None: `sys.argv`.
     """
     _quieten()
     try:
-        MemorizationCLI(args)
+        with ended_by_sigterm(), writers_are_heard_once():
+            MemorizationCLI(args)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         line = _mistake(error)
         if line is None or os.environ.get("LIT_MEM_DEBUG"):
             raise
-        print(f"error: {' '.join(line.split())}", file=sys.stderr)  # noqa: T201  (the one place that complains)
+        print(f"error: {printable(line)}", file=sys.stderr)  # noqa: T201  (the one place that complains)
         sys.exit(2)
 
 

@@ -25,5 +25,9 @@ class CheckpointError(LitMemError):
     """A checkpoint is damaged, or belongs to another base model or adapter."""
 
 
+class TrainingError(LitMemError):
+    """Training has gone where nothing more can be learned."""
+
+
 class MetricError(LitMemError):
     """A measure was asked for something that its input cannot give."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -15,20 +16,34 @@ import torch
 import transformers
 from jsonargparse import lazy_instance
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
 from lit_mem.adapters.base import Adapter, adapter_off, changes_nothing, gives_base_back
-from lit_mem.adapters.loading import Quantization, fingerprint, load_adapter, load_base, load_tokenizer
+from lit_mem.adapters.loading import (
+    Quantization,
+    check_reads,
+    fingerprint,
+    load_adapter,
+    load_base,
+    load_base_in_parts,
+    load_tokenizer,
+)
 from lit_mem.adapters.lora import LoRA
 from lit_mem.checkpoints import CheckpointContent, check_content
 from lit_mem.data.sources.download import cache_folder
-from lit_mem.errors import ConfigError, ModelError
+from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
+from lit_mem.errors import CheckpointError, ConfigError, ModelError
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.metrics.examples import ExampleTable
+from lit_mem.metrics.gathered import gathered
 from lit_mem.reference import Reference, ReferenceCache
 from lit_mem.reference_store import ReferenceStore
 from lit_mem.scoring import TokenScorer
+from lit_mem.sharding.lockstep import Lockstep
+from lit_mem.sharding.strategy import ShardedBase, whole_shapes
 from lit_mem.types import Batch, Needs, TokenScores
 
 if TYPE_CHECKING:
@@ -86,16 +101,22 @@ class CausalLM(pl.LightningModule):
         self.dtype_name, self.quantization, self.attention = dtype, quantization, attention
         self.gradient_checkpointing = gradient_checkpointing
         self.reference_cache = ReferenceCache()
+        self._cached_for: tuple[str, str] | None = None
         self._reference_probe: Tensor | None = None
         self._reference_fingerprint: dict[str, str] = {}
         self._populations: dict[tuple[str, ...], Population] = {}
+        self.lockstep = Lockstep()
         self.base_fingerprint: dict[str, str] = {}
         self._model: nn.Module | None = None
         self._scorer: TokenScorer | None = None
         self._reference_scorer: TokenScorer | None = None
         self._starts_as_base = False
-        self._loaded_random_state: dict[str, Any] | None = None
+        self._resumed: CheckpointContent | None = None
+        self._schedule_steps = 0
         self._heldout = ExampleTable(["logprob", "n_tokens"])
+        self._not_finite: str | None = None
+        self._losses = LossWatch()
+        self._validated_at = 0
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -118,13 +139,21 @@ class CausalLM(pl.LightningModule):
         """
         if self._model is not None:
             return
+        self._refuse_strategies()
         base = self._load(self.model_id, self.revision)
+        self._check_reads_texts(base, self.model_id)
         self.base_fingerprint = fingerprint(base)
         before = _probe(base)
         if self.adapter_path is None:
-            model = self.adapter.wrap(base)
+            with whole_shapes(base):
+                model = self.adapter.wrap(base)
         else:
             model = load_adapter(base, self.adapter_path)
+        if any(p.requires_grad and isinstance(p, DTensor) for p in model.parameters()):
+            raise ConfigError(
+                f"{type(self.adapter).__name__} trains the weights that trainer.strategy sharded spreads over devices; "
+                "expected an adapter that leaves the base as it is, or trainer.strategy ddp"
+            )
         self._model = model.train()
         self._choose_reference(before)
         self._starts_as_base = changes_nothing(model)
@@ -142,9 +171,48 @@ class CausalLM(pl.LightningModule):
         )  # fmt: skip
 
     def _load(self, model_id: str, revision: str | None) -> Any:
+        strategy = None if self._trainer is None else self.trainer.strategy
+        if isinstance(strategy, ShardedBase):
+            model = load_base_in_parts(
+                model_id, revision, self.dtype_name, self.attention, strategy.mesh, strategy.root_device
+            )
+            self.lockstep.add(model)
+            return model
         # Only a quantized model is put there now; the strategy moves others.
-        device = None if self._trainer is None else self.trainer.strategy.root_device
+        device = None if strategy is None else strategy.root_device
         return load_base(model_id, revision, self.dtype_name, self.quantization, self.attention, device)
+
+    def _refuse_strategies(self) -> None:
+        """Say at once which strategies cannot work here.
+
+        Raises:
+            ConfigError: this one cannot.
+        """
+        strategy = None if self._trainer is None else self.trainer.strategy
+        stage_3 = isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
+        if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or stage_3:
+            raise ConfigError(
+                f"trainer.strategy is {type(strategy).__name__}{' stage 3' if stage_3 else ''}, which spreads the "
+                "model in a way that callbacks cannot ask it; set trainer.strategy to sharded, which spreads the "
+                "frozen base (FSDP2), or to ddp"
+            )
+        if not isinstance(strategy, ShardedBase):
+            return
+        if self.quantization != "none":
+            raise ConfigError(
+                f"model.quantization is {self.quantization}, which trainer.strategy sharded cannot spread; expected "
+                "none (a base in 4 bits may fit each device: trainer.strategy ddp)"
+            )
+        if isinstance(self.adapter, LoRA) and (self.adapter.dora or self.adapter.init in ("pissa", "olora")):
+            raise ConfigError(
+                "model.adapter's dora, and its init pissa or olora, read whole weights of the base, which "
+                "trainer.strategy sharded spreads over devices; set trainer.strategy to ddp"
+            )
+
+    def _check_reads_texts(self, model: Any, model_id: str) -> None:
+        data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "extent"):
+            check_reads(model, model_id, *data.extent())
 
     def merged(self, adapter_path: str) -> Any:
         """A fresh base with an exported adapter merged into it: one plain model, on the CPU.
@@ -173,6 +241,7 @@ class CausalLM(pl.LightningModule):
         copy = self._load(self.reference.model_id or self.model_id, None if self.reference.model_id else self.revision)
         if copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
             raise ModelError(f"model.reference.model_id {self.reference.model_id!r} has another vocabulary")
+        self._check_reads_texts(copy, self.reference.model_id or self.model_id)
         self._reference_probe, self._reference_fingerprint = _probe(copy), fingerprint(copy)
         self._reference_scorer = TokenScorer(copy.eval())  # not a submodule: out of checkpoints and wrappers
 
@@ -186,6 +255,9 @@ class CausalLM(pl.LightningModule):
         """The frozen reference as a model to call; in eval mode, without gradients."""
         if self._reference_scorer is not None:
             model = self._reference_scorer.model.to(self.device)
+            if self._trainer is not None and self.quantization == "none":
+                # Not being a submodule, it does not follow the tuned model into the trainer's precision by itself.
+                model = self.trainer.precision_plugin.convert_module(model)
             with evaluation_mode(model):
                 yield model
         else:
@@ -195,11 +267,48 @@ class CausalLM(pl.LightningModule):
     # -- training ------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean next-token loss of the batch in nats."""
+        """Mean next-token loss of the batch in nats.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
         assert self._scorer is not None
+        self._losses.begin_step(self.trainer)
         loss = self._scorer.loss(batch)
+        self._losses.add(loss, self.trainer)
         self.log("train/loss", loss, on_step=True, prog_bar=True, batch_size=len(batch["input_ids"]))
         return loss
+
+    def on_fit_start(self) -> None:
+        """Forget the losses of a fit that was broken off.
+
+        Raises:
+            ConfigError: a step would be of no batch.
+        """
+        if (n := self.trainer.accumulate_grad_batches) < 1:
+            raise ConfigError(f"trainer.accumulate_grad_batches is {n}; expected 1 or more")
+        self._losses = LossWatch()
+
+    def on_train_start(self) -> None:
+        """From here on steps are counted that no validation has seen; a resumed run is where the other one was."""
+        self._validated_at = self.trainer.global_step
+        if self._resumed is not None:
+            self._go_on_from(self._resumed)
+            self._resumed = None
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the last losses."""
+        self._losses.look(self.trainer)
+
+    def on_train_end(self) -> None:
+        """Say so if the model that training ends with is not the one that was validated last."""
+        unseen = self.trainer.global_step - self._validated_at
+        if unseen and self.trainer.enable_validation:
+            log.warning(
+                "The last %d of %d training steps came after the last validation, so no figure tells of them: "
+                "trainer.val_check_interval and trainer.check_val_every_n_epoch say when there is one.",
+                unseen, self.trainer.global_step,
+            )  # fmt: skip
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the trainable parameters, and its schedule by step."""
@@ -208,14 +317,20 @@ class CausalLM(pl.LightningModule):
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
         if self.lr_schedule == "constant" and not self.warmup_fraction:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise ConfigError(
+                f"model.lr_schedule is {self.lr_schedule} with a warm-up of {self.warmup_fraction:g}, which needs the "
+                "number of steps; set trainer.max_epochs or trainer.max_steps, or take constant and no warm-up"
+            )
         name = "constant_with_warmup" if self.lr_schedule == "constant" else self.lr_schedule
         schedule = get_scheduler(
             name,
             optimizer,
             num_warmup_steps=round(steps * self.warmup_fraction),
-            num_training_steps=steps,
+            num_training_steps=int(steps),
         )
+        self._schedule_steps = int(steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     # -- scoring -------------------------------------------------------------------------------------------
@@ -232,13 +347,22 @@ class CausalLM(pl.LightningModule):
         scores = self._scorer(batch, needs)
         if not needs.reference:
             return scores
+        self._forget_scores_of_another_precision()
         if self.reference.cache and self.reference_cache.store is None:
             self.reference_cache.store = ReferenceStore(cache_folder("reference"), self._reference_settings())
 
         def compute(batch: Batch) -> TokenScores:
             return scores if self.tuned_is_reference() else self._score_reference(batch)
 
-        return scores.with_reference(*self.reference_cache.scores(batch, compute))
+        with self.lockstep():  # one rank may have them on disk, another not
+            return scores.with_reference(*self.reference_cache.scores(batch, compute))
+
+    def _forget_scores_of_another_precision(self) -> None:
+        """A second trainer may have another precision or device, and scores of both would differ by rounding."""
+        now = (str(self._trainer.precision) if self._trainer is not None else "", self.device.type)
+        if self._cached_for not in (None, now):
+            self.reference_cache = ReferenceCache()
+        self._cached_for = now
 
     def tuned_is_reference(self) -> bool:
         """Whether the tuned model still gives the reference's numbers, to the last bit, as before the first step.
@@ -298,6 +422,7 @@ class CausalLM(pl.LightningModule):
     ) -> TokenScores:
         """Score a batch of members or non-members in one forward pass."""
         scores = self.score(batch)
+        self._not_finite = self._not_finite or not_finite(scores, batch)
         others = ~scores.member.cpu()
         self._heldout.update(
             scores.example_id.cpu()[others],
@@ -312,7 +437,24 @@ class CausalLM(pl.LightningModule):
         """The same as `validation_step`, on the test set."""
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
+    def on_validation_start(self) -> None:
+        """Look at the losses before it; forget what is left of a pass that was broken off."""
+        if self.trainer.state.fn == "fit":
+            self._losses.look(self.trainer)
+        self._heldout.reset()
+        self._not_finite = None
+
+    def on_test_start(self) -> None:
+        """As in validation."""
+        self.on_validation_start()
+
+    def on_validation_end(self) -> None:
+        """Note how far training was."""
+        if not self.trainer.sanity_checking:
+            self._validated_at = self.trainer.global_step
+
     def _log_heldout_loss(self, name: str) -> None:
+        refuse_not_finite(self._not_finite, self.trainer, self)
         table = self._heldout.compute()
         self._heldout.reset()
         if len(table):
@@ -330,7 +472,12 @@ class CausalLM(pl.LightningModule):
     # -- checkpoints ---------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained weights only, name the base, and keep the random state for an exact resume."""
+        """Keep the trained weights only, name the base, and keep what an exact resume needs.
+
+        Raises:
+            TrainingError: the weights are no numbers.
+        """
+        refuse_to_save(self.trainer, self)
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         content: CheckpointContent = {
@@ -338,27 +485,69 @@ class CausalLM(pl.LightningModule):
             "base": self.model_id,
             "fingerprint": self.base_fingerprint,
             "random_state": random_state(),
+            "random_states": gathered(random_state()),
+            "schedule": {"shape": self.lr_schedule, "steps": self._schedule_steps},
         }
+        if self._amid_a_step() and self.trainer.world_size == 1:  # each rank has gradients of its own
+            named = {name: p.grad for name, p in self.named_parameters() if p.requires_grad}
+            content["gradients"] = {name: gradient for name, gradient in named.items() if gradient is not None}
         checkpoint["lit_mem"] = content
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint of another base or adapter; the trained weights must match one for one.
 
         Raises:
-            CheckpointError: it is not of this base model and adapter.
+            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with.
         """
         self.strict_loading = False  # the base's weights are not in it; the check below is the strict one
         self.configure_model()
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         content = check_content(checkpoint, self.model_id, self.base_fingerprint, trained)
-        self._loaded_random_state = content["random_state"]
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            shape = content.get("schedule", {}).get("shape", self.lr_schedule)
+            if shape != self.lr_schedule:
+                raise CheckpointError(
+                    f"its run had model.lr_schedule {shape}, and this one {self.lr_schedule}; expected the same, as "
+                    "the learning rate goes on from where it was"
+                )
+            self._resumed = content
         self._starts_as_base = False
 
-    def on_train_epoch_start(self) -> None:
-        """Go on with the random numbers that the interrupted run would have had."""
-        if self._loaded_random_state is not None:
-            set_random_state(self._loaded_random_state)
-            self._loaded_random_state = None
+    def _amid_a_step(self) -> bool:
+        """Whether some but not all batches of a step were done (`trainer.accumulate_grad_batches`)."""
+        return self.trainer.fit_loop._should_accumulate()
+
+    def _go_on_from(self, content: CheckpointContent) -> None:
+        """Take up what weights, optimizer and Lightning's counters do not tell, right before the next batch.
+
+        Not earlier, as nothing may draw random numbers in between; and not when an epoch begins, as a run that is
+        resumed amid one begins none.
+        """
+        steps = content.get("schedule", {}).get("steps", self._schedule_steps)
+        if steps != self._schedule_steps:
+            log.warning(
+                "model.lr_schedule %s was over %d steps in the run that is resumed, and is over %d now: the learning "
+                "rate goes on from where the new schedule has it at step %d.",
+                self.lr_schedule, steps, self._schedule_steps, self.trainer.global_step,
+            )  # fmt: skip
+        if self._amid_a_step():
+            gradients = content.get("gradients", {})
+            if not gradients:
+                step = self.trainer.global_step
+                log.warning(
+                    "The checkpoint lacks the gradients after step %d: the next step is of fewer batches.", step
+                )
+            for name, parameter in self.named_parameters():
+                if name in gradients:
+                    parameter.grad = gradients[name].to(parameter)
+        states = content.get("random_states", [])
+        same = len(states) == self.trainer.world_size
+        if states and not same:
+            log.warning(
+                "The run that is resumed had %d processes, this one has %d: their random numbers are new.",
+                len(states), self.trainer.world_size,
+            )  # fmt: skip
+        set_random_state(states[self.global_rank] if same else content["random_state"])
 
 
 def _probe(model: nn.Module) -> Tensor:

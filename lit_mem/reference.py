@@ -25,7 +25,7 @@ class Reference:
         model_id: another model as the reference (same tokenizer), None: the base model itself. Implies "copy".
         cache: keep its scores on disk (in `~/.cache/lit_mem/reference`, or below `$LIT_MEM_CACHE` or
             `$XDG_CACHE_HOME`), so that a second run on the same texts computes none. The files hold log-probabilities,
-            no text.
+            no text, and are sealed: they would spell the texts to whoever has the model.
     """
 
     kind: Literal["auto", "adapter_off", "copy"] = "auto"

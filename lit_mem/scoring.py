@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from lit_mem.functional.next_token import Maxima, greedy_choice, read, sampled_logprob
 from lit_mem.guards import evaluation_mode
-from lit_mem.training_loss import Packer, head_loss, keeps_texts_apart, laid_out
+from lit_mem.training_loss import Packer, head_loss, keeps_texts_apart, laid_out, token_losses
 from lit_mem.types import IGNORED, Batch, Needs, TokenScores
 
 _CPU_BLOCK: Final = 400_000  # logits
@@ -112,7 +112,37 @@ class TokenScorer:
         if self._parts is None or not bool(mask.any()):
             # In one chunk: backward would keep the logits of all chunks anyway.
             return sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self._chunks(batch, mask, 2**31)) / count
+        read, target, head = self._read(batch, mask, packed=True)
+        return head_loss(read, target, head) / count
+
+    def text_losses(self, batch: Batch, packed: bool = False) -> tuple[Tensor, Tensor]:
+        """The same loss text by text: its sum over labelled tokens, and how many these are.
+
+        Args:
+            batch: the examples.
+            packed: lay texts end to end and leave out what is not read; otherwise each text has a row of its own in
+                every layer, as wide as the batch is.
+
+        Returns:
+            (B,) float32 in nats, with gradient, and (B,) int64.
+        """
+        mask = trained_positions(batch["labels"])
+        before = mask[:, 1:]
+        if self._parts is None or not bool(mask.any()):
+            chunks = [F.cross_entropy(*chunk, reduction="none") for chunk in self._chunks(batch, mask, 2**31)]
+            each = torch.cat(chunks) if chunks else torch.zeros(0, dtype=torch.float32, device=mask.device)
+        else:
+            each = token_losses(*self._read(batch, mask, packed))
+        spread = torch.zeros(before.shape, dtype=each.dtype, device=each.device).masked_scatter(before, each)
+        return spread.sum(dim=1), before.sum(dim=1)
+
+    def _read(self, batch: Batch, mask: Tensor, packed: bool) -> tuple[Tensor, Tensor, nn.Module]:
+        """(n, d) hidden states before the trained tokens, text by text, these (n,) tokens, and the output layer."""
+        assert self._parts is not None
         backbone, head = self._parts
+        if not packed:
+            hidden = backbone(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
+            return hidden[:, :-1][mask[:, 1:]], batch["input_ids"][:, 1:][mask[:, 1:]], head
         # Nothing after the last trained token is read, nor this token itself.
         lengths = (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1).tolist()
         ids, before = batch["input_ids"], mask[:, 1:]
@@ -121,10 +151,10 @@ class TokenScorer:
             hidden = backbone(input_ids=ids[:, : max(lengths)], use_cache=False).last_hidden_state
             read = hidden[before[:, : max(lengths)]]
         else:
-            packed, positions, place = laid_out(ids, lengths, rows)
-            hidden = backbone(input_ids=packed, position_ids=positions, use_cache=False).last_hidden_state
+            laid, positions, place = laid_out(ids, lengths, rows)
+            hidden = backbone(input_ids=laid, position_ids=positions, use_cache=False).last_hidden_state
             read = hidden.flatten(0, 1)[place[:, :-1][before]]
-        return head_loss(read, ids[:, 1:][before], head) / count
+        return read, ids[:, 1:][before], head
 
     def _rows(self, lengths: Sequence[int]) -> list[list[int]]:
         """Which texts of a batch share a row in training."""
@@ -153,7 +183,8 @@ class TokenScorer:
             # A CPU reads them several times: few at once, so that they stay in its cache.
             block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
             if scratch is None or len(scratch) < min(block, len(logits)):
-                scratch = torch.empty((min(block, len(logits)), logits.shape[-1]), device=logits.device)
+                size = min(block, len(logits)), logits.shape[-1]
+                scratch = torch.empty(size, dtype=torch.float32, device=logits.device)  # whatever the trainer's default
             for rows, wanted in zip(torch.split(logits, block), torch.split(target, block), strict=True):
                 found.append(_row_scores(rows, wanted, needs, scratch))
 

@@ -72,6 +72,7 @@ def restored_environment(tmp_path_factory):
     log = logging.getLogger("lit_mem")  # the command line, run in this process, gives it a handler of its own
     log.handlers.clear()
     log.propagate = True
+    log.setLevel(logging.NOTSET)
     os.environ["LIT_MEM_CACHE"] = str(tmp_path_factory.mktemp("cache", numbered=True) / "lit_mem")
     random.seed(0)
     np.random.seed(0)

@@ -1,17 +1,28 @@
 """Every mistake that a user can make: exit code 2; one line says where, what was found and what was expected."""
 
+import copy
+import gzip
+import importlib.util
+import io
 import json
 import logging
+import os
 import pickle
 import shutil
 import sys
 import traceback
+import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_mem import assets
 from lit_mem.adapters import LoRA
@@ -28,6 +39,9 @@ SMALL = (
 ).split()
 TEXT = "Mrs Example took zymurgol and was found asleep in the garden"
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+no_root = pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
+no_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is here")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 class Bomb:
@@ -37,8 +51,22 @@ class Bomb:
         return (open, ("code_was_run", "w"))
 
 
-def rows(n, text=TEXT):
-    return "".join(json.dumps({"text": f"{text} {i}", "id": i}) + "\n" for i in range(n))
+def rows(count, text=TEXT, **further):
+    return "".join(json.dumps({"text": f"{text} {i}", "id": i, **further}) + "\n" for i in range(count))
+
+
+def parquet(column):
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": column}), file)
+    return file.getvalue()
+
+
+def archive(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        for name, content in members.items():
+            made.writestr(name, content)
+    return file.getvalue()
 
 
 @dataclass
@@ -46,21 +74,25 @@ class Bad:
     """A mistake.
 
     Attributes:
-        args: after `fit --config quickstart.yaml` and SMALL; "MADE" stands for the folder of the fixture `made`.
+        args: after `fit --config` and SMALL; "MADE" stands for the folder of the fixture `made`.
         says: what the line on standard error must hold.
         files: what lies in the working directory.
         bare: `args` are the whole command line.
+        before: called in the working directory, for what is more than a file with content.
+        config: of the run, unless it is bare: without callbacks, where these have no part in the mistake.
     """
 
     args: list[str]
     says: list[str]
     files: dict[str, str | bytes] = field(default_factory=dict)
     bare: bool = False
+    before: Callable[[], object] = bool
+    config: str = "MADE/lean.yaml"
 
 
-def bad(name, args, *says, files=None, bare=False, marks=()):
+def bad(name, args, *says, marks=(), **further):
     args = args.split() if isinstance(args, str) else args
-    return pytest.param(Bad(args, list(says), files or {}, bare), id=name.replace(" ", "_"), marks=marks)
+    return pytest.param(Bad(args, list(says), **further), id=name.replace(" ", "_"), marks=marks)
 
 
 def config(name, text, *says):
@@ -68,22 +100,30 @@ def config(name, text, *says):
     return bad(name, "fit --config c.yaml", *says, files={"c.yaml": text, "d.yaml": "- ["}, bare=True)
 
 
-def data(name, text, *says, options="", file="d.jsonl"):
+def data(name, text, *says, options="", file="d.jsonl", more=None, **further):
     """A data file with a mistake in it."""
-    source = f"--data.source lit_mem.data.sources.TextFiles --data.source.train {file} "
-    return bad(name, source + options, *says, files={} if text is None else {file: text})
+    source = ["--data.source", "lit_mem.data.sources.TextFiles", "--data.source.train", file]
+    files = ({} if text is None else {file: text}) | (more or {})
+    return bad(name, source + options.split(), *says, files=files, **further)
 
 
-def callback(name, class_path, options, *says):
-    entry = {"class_path": class_path, "init_args": options}
-    return bad(name, [f"--trainer.callbacks+={json.dumps(entry)}"], *says)
+def source(name, kind, options, *says, files):
+    return bad(name, f"--data.source lit_mem.data.sources.{kind} {options}", *says, files=files)
 
 
-def logger(name, options, *says, files):
-    entry = {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": options}
-    return bad(name, [f"--trainer.logger={json.dumps(entry)}"], *says, files=files)
+def callback(name, class_path, options, *says, alone=False, files=None):
+    """One more callback than the quickstart has, or no other."""
+    entry = f"--trainer.callbacks+={json.dumps({'class_path': class_path, 'init_args': options})}"
+    config = Bad.config if alone else QUICKSTART
+    return bad(name, [entry], *says, files=files or {}, config=config)
 
 
+def logger(name, options, *says, kind="TensorBoardLogger", **further):
+    entry = {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": options}
+    return bad(name, [f"--trainer.logger={json.dumps(entry)}"], *says, **further)
+
+
+WHOLE = "--data.train_size null --data.heldout_size null"
 OURS = "lit_mem.callbacks."
 STOP = OURS + "MemorizationEarlyStopping"
 THEIRS = "lightning.pytorch.callbacks."
@@ -114,6 +154,9 @@ MISTAKES = [
         "c.yaml: trainer.callbacks: ", "lit_mem.callbacks.Extraction: prefix: found abc; expected float",
     ),
     config("included file absent", "trainer: {callbacks: a/b.yaml}", "c.yaml: trainer.callbacks: ", "no file a/b.yaml"),
+    bad("config is a folder", "fit --config .", "config: Path is not a file", bare=True),
+    config("config runs code", "data: !!python/object/apply:os.mkdir [code_was_run]", "c.yaml: ", "python/object"),
+    config("config is a list", "- data\n- model", "c.yaml: ", "data"),
     bad("targets as a word", "--model.adapter.targets v", "targets", "found v", "list"),
     bad("unknown option", "--data.trainsize 8", "--data.trainsize", "did you mean --data.train_size?"),
     bad("unknown parameter", "--model.adapter.rnk 8", "model.adapter", "'rnk'", "did you mean rank?"),
@@ -122,6 +165,13 @@ MISTAKES = [
     bad("unknown class", "--data.source lit_mem.data.sources.Nope", "data.source", "Nope", "PHEE", "TextFiles"),
     bad("unknown optimizer", "--model.optimizer torch.optim.Adamm", "model.optimizer", "Adamm", "Adam?"),
     bad("negative seed", "--seed_everything -5", "-5", "0 to 4294967295"),
+    bad("learning rate nan", "--model.optimizer.init_args.lr nan", "lr", "nan"),
+    bad("gradient clip nan", "--trainer.gradient_clip_val nan", "trainer.gradient_clip_val: found nan; expected"),
+    config(
+        "not a number, in a file",
+        "trainer: {callbacks: [{class_path: lit_mem.callbacks.Extraction, init_args: {prefix: .nan}}]}",
+        "trainer.callbacks[", "].prefix is nan; expected a number",
+    ),
     # -- trainer
     bad("precision", "--trainer.precision 12", "trainer.precision: found 12; expected", "'bf16-mixed'"),
     bad("no GPU", "--trainer.accelerator gpu", "trainer: ", "gpu", marks=no_gpu),
@@ -136,6 +186,13 @@ MISTAKES = [
         "logs/a/version_3", "already holds a run", "another version",
         files={"logs/a/version_3/config.yaml": "kept"},
     ),
+    logger("log folder cannot be", {"save_dir": "/proc/nowhere"}, "/proc/nowhere", "No such file", marks=linux),
+    bad(
+        "log folder is read-only",
+        ['--trainer.logger={"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "shut"}}'],
+        "shut", "Permission denied", before=lambda: os.mkdir("shut", 0o555), marks=no_root,
+    ),
+    logger("logger not installed", {}, "wandb", kind="WandbLogger", marks=no_wandb),
     # -- base model
     bad("model folder absent", "--model.model_id ./nope", "model_id", "./nope", "does not exist"),
     bad("hub model offline", "--model.model_id some/model", "model_id 'some/model'", "neither a folder here nor"),
@@ -144,7 +201,17 @@ MISTAKES = [
     bad("model folder without config", "--model.model_id empty", "'empty'", "config.json", files={"empty/x": ""}),
     bad("damaged weights", "--model.model_id MADE/damaged", "damaged/model.safetensors", "damaged or cut short"),
     bad("truncated weights", "--model.model_id MADE/short", "short/model.safetensors", "damaged or cut short"),
-    bad("pickled weights", "--model.model_id MADE/pickled", "MADE/pickled", "pickled objects", "expected .safetensors"),
+    bad("pickled weights", "--model.model_id MADE/pickled", "pytorch_model.bin", "a pickle", "expected .safetensors"),
+    bad("model with code of its own", "--model.model_id MADE/code", "MADE/code", "code", "never run"),
+    bad("model config broken", "--model.model_id m", "'m'", "JSON", files={"m/config.json": "{"}),
+    bad("model of another kind", "--model.model_id MADE/other_kind", "MADE/other_kind", "T5Config"),
+    bad("texts longer than the model reads", "--model.model_id MADE/narrow", "MADE/narrow reads 16", "data.max_length"),
+    bad(
+        "reference that reads less",
+        "--model.reference.model_id MADE/narrow", "MADE/narrow reads 16", "data.max_length to 16",
+    ),
+    bad("reference of fewer tokens", "--model.reference.model_id MADE/small", "MADE/small", "another vocabulary"),
+    bad("damaged GGUF", "--model.model_id m.gguf", "'m.gguf'", files={"m.gguf": "no GGUF"}),
     bad("no such GGUF", "--model.model_id ./nope.gguf", "./nope.gguf", "does not exist"),
     bad("unknown asset", "--model.model_id asset:tny", "'tny'", "tiny_llama"),
     bad("unknown attention", "--model.attention quick", "model.attention", "quick", "eager"),
@@ -153,6 +220,9 @@ MISTAKES = [
     bad("adapter absent", "--model.adapter_path ./nope", "model.adapter_path './nope'", "expected"),
     bad("adapter without config", "--model.adapter_path MADE/a_bare", "a_bare", "no adapter_config.json"),
     bad("adapter config broken", "--model.adapter_path MADE/a_json", "a_json/adapter_config.json", "line 1 column 2"),
+    bad("adapter is a file", "--model.adapter_path a", "model.adapter_path 'a'", "is no folder", files={"a": ""}),
+    bad("adapter of an unknown kind", "--model.adapter_path MADE/a_kind", "a_kind", "does not fit", "NOPE"),
+    bad("adapter that names code", "--model.adapter_path MADE/a_code", "a_code", "does not fit", "bomb.core"),
     bad("adapter damaged", "--model.adapter_path MADE/a_damaged", "a_damaged/adapter_model.safetensors", "damaged"),
     bad("adapter pickled", "--model.adapter_path MADE/a_pickled", "adapter_model.safetensors", "pickled", "refused"),
     bad("adapter of other shapes", "--model.adapter_path MADE/a_shapes", "a_shapes", "size mismatch"),
@@ -165,6 +235,13 @@ MISTAKES = [
     ),
     bad("no target", "--model.adapter.targets []", "model.adapter.targets is empty", "q, k, v, o"),
     bad("rank 0", "--model.adapter.rank 0", "model.adapter.rank is 0; expected 1 or more"),
+    bad("rank -3", "--model.adapter.rank -3", "model.adapter.rank is -3; expected 1 or more"),
+    bad("rank above the matrix", "--model.adapter.rank 500", "model.adapter.rank is 500", "above 128"),
+    bad(
+        "rank above the matrix, of one target",
+        "--model.adapter.rank 65 --model.adapter.targets [v]", "model.adapter.rank is 65", "above 64",
+    ),
+    bad("alpha nan", "--model.adapter.alpha nan", "model.adapter", "alpha: found nan; expected float"),
     bad("alpha 0", "--model.adapter.alpha 0", "model.adapter.alpha is 0", "expected a number above 0"),
     bad("dropout 1.5", "--model.adapter.dropout 1.5", "model.adapter.dropout is 1.5", "[0, 1)"),
     bad("layers out of range", "--model.adapter.layers [1,99]", "model.adapter.layers is [1, 99]", "layers 0 to 3"),
@@ -179,9 +256,16 @@ MISTAKES = [
     # -- checkpoints
     bad("checkpoint absent", "--ckpt_path nope.ckpt", "ckpt_path nope.ckpt", "does not exist"),
     bad("checkpoint absent, named best", "--ckpt_path best.ckpt", "ckpt_path best.ckpt", "does not exist"),
-    bad("no best checkpoint", "--ckpt_path best", 'ckpt_path="best"', "not configured to save"),
+    bad("no best checkpoint", "--ckpt_path best", "ckpt_path best: there is no", "checkpoints/last.ckpt"),
     bad("checkpoint is a folder", "--ckpt_path .", "ckpt_path .", "is a folder", "expected a .ckpt file"),
     bad("checkpoint is text", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "no checkpoint", files={"t.ckpt": TEXT}),
+    bad("checkpoint empty", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "no checkpoint", files={"t.ckpt": ""}),
+    bad("checkpoint is a zip", "--ckpt_path t.ckpt", "t.ckpt is damaged", files={"t.ckpt": archive(a="b")}),
+    bad("checkpoint with a flipped bit", "--ckpt_path MADE/flipped.ckpt", "is damaged", "not what was written"),
+    bad(
+        "checkpoint is a pipe",
+        "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "a pipe or a device", before=lambda: os.mkfifo("t.ckpt"),
+    ),
     bad("checkpoint truncated", "--ckpt_path MADE/short.ckpt", "MADE/short.ckpt", "cut short"),
     bad("checkpoint with code", "--ckpt_path MADE/bomb.ckpt", "MADE/bomb.ckpt", "pickled", "could run code"),
     bad("checkpoint is a pickle", "--ckpt_path MADE/pickle.ckpt", "MADE/pickle.ckpt", "no checkpoint"),
@@ -209,6 +293,81 @@ MISTAKES = [
     data("no text in a row", rows(2) + json.dumps({"txt": TEXT}), "d.jsonl", "line 3", "field 'text': is absent"),
     data("empty text", rows(1) + '{"text": " "}\n' + rows(1), "d.jsonl", "line 2", "'text'", "only whitespace"),
     data("not UTF-8", f'{{"text": "{TEXT} caf\xe9"}}'.encode("latin-1"), "d.jsonl, line 1", "0xe9", "expected UTF-8"),
+    data("UTF-16", rows(9).encode("utf-16"), "d.jsonl, line 1", "0xff at offset 0", "UTF-16", "expected UTF-8"),
+    data("UTF-16 without a mark", rows(9).encode("utf-16-le"), "d.jsonl", "line 1, column 2", "malformed JSON"),
+    data(
+        "two encodings", rows(9).encode() + '{"text": "caf\xe9"}\n'.encode("latin-1") + rows(9).encode(),
+        "d.jsonl, line 10", "0xe9", "expected UTF-8",
+    ),
+    data("only a byte order mark", b"\xef\xbb\xbf", "d.jsonl: is empty"),
+    data("only blank lines", "\n  \n\t\n", "d.jsonl: is empty"),
+    data("text null", rows(2) + '{"text": null}', "d.jsonl", "line 3", "'text'", "found null", "expected a text"),
+    data("text a number", rows(2) + '{"text": 1e999}', "d.jsonl", "line 3", "'text'", "found float", "expected a text"),
+    data("text nested", rows(2) + f'{{"text": {{"t": "{TEXT}"}}}}', "d.jsonl", "line 3", "found dict"),
+    data("NUL in a text", rows(2) + '{"text": "a\\u0000b"}', "d.jsonl", "line 3", "NUL at character 2"),
+    data("unpaired surrogate", rows(2) + '{"text": "ab\\ud800"}', "d.jsonl", "line 3", "surrogate at character 3"),
+    data("unpaired surrogate in a name", rows(2) + '{"\\ud800": 1}', "d.jsonl", "line 3", "'\\ud800'", "surrogate"),
+    data("field twice", rows(2) + f'{{"text": "{TEXT}", "text": "b"}}', "d.jsonl", "line 3", "'text' is there twice"),
+    data(
+        "nested too deeply", rows(2) + '{"m": ' + "[" * 150 + "]" * 150 + "}", "d.jsonl", "line 3", "100 levels",
+    ),
+    data("nested beyond reading", "[" * 100_000, "d.jsonl", "line 1", "nested too deeply"),
+    data("a number of 5000 digits", f'{{"n": {"9" * 5000}}}', "d.jsonl", "line 1", "too many digits"),
+    data("array of texts", json.dumps([TEXT, TEXT]), "d.json", "row 1", "found str, expected an object", file="d.json"),
+    data("array not closed", f'[{{"text": "{TEXT}"}}', "d.json, line 1", "not closed", file="d.json"),
+    data("text column absent", rows(9), "no column 'note'", "'text', 'id'", options="--data.source.text_column note"),
+    data("a split empty", rows(9), "h.jsonl: is empty", options="--data.source.heldout h.jsonl", more={"h.jsonl": " "}),
+    data("held-out file absent", rows(9), "h.jsonl: no such file", options="--data.source.heldout h.jsonl"),
+    data(
+        "the held-out texts are the members",
+        rows(20), "d.jsonl", "each of the 20 held-out texts is a member's text too", "h.jsonl:1 = d.jsonl:1",
+        options=f"--data.source.heldout h.jsonl {WHOLE}", more={"h.jsonl": rows(20, TEXT.upper())},
+    ),
+    data(
+        "group absent in a row", rows(9, g="a") + json.dumps({"text": TEXT}) + "\n" + rows(9, g="b"),
+        "d.jsonl", "line 10", "field 'g': is absent", options="--data.source.group_column g",
+    ),
+    data("group column absent", rows(9), "no column 'ward'", options="--data.source.group_column ward"),
+    data("group not a name", rows(9, g=[1]), "line 1", "'g'", "found list", options="--data.source.group_column g"),
+    data("one group only", rows(9, g=7), "found 1 groups in 9 rows", options="--data.source.group_column g"),
+    data("number no number", rows(9, n=float("nan")), "line 1", "'n'", "found nan",
+         options="--data.source.prompt_template {n} --data.source.completion_template {text}"),
+    data("data is a folder", None, ".: is a folder", "expected a file", file="."),
+    data("no path", None, "path of a data file is empty", file=""),
+    data("a path that is no text", None, "data.source: ", "surrogates not allowed", file="\udcff.jsonl"),
+    data("a path with an escape sequence", None, "\\x1b[31md.jsonl: no such file", file="\x1b[31md.jsonl"),
+    data("no such user", None, "~nobody_here/d.jsonl", "cannot be found", file="~nobody_here/d.jsonl"),
+    data("a path too long", None, "cannot be found (File name too long)", file="d" * 300 + ".jsonl"),
+    data("a broken link", None, "d.jsonl: is a link to nowhere", before=lambda: os.symlink("nowhere", "d.jsonl")),
+    data("a pipe", None, "d.jsonl: is a pipe or a device", before=lambda: os.mkfifo("d.jsonl")),
+    data("a device", None, "/dev/null: is a pipe or a device", file="/dev/null"),
+    data("unreadable", None, "d.jsonl: cannot be read (Permission denied)",
+         before=lambda: os.close(os.open("d.jsonl", os.O_CREAT, 0)), marks=no_root),
+    data("compressed", gzip.compress(rows(9).encode()), "d.jsonl.gz: unknown kind of file '.gz'", file="d.jsonl.gz"),
+    data("CSV by semicolons", f"text;id\n{TEXT};1\n", "d.csv: no column 'text'", "separated by ';'", file="d.csv"),
+    data("CSV ragged", f"text,id\n{TEXT},1\n{TEXT}\n", "line 3", "found 1 fields, expected 2", file="d.csv"),
+    data("CSV quote not closed", f'text,id\n{TEXT},1\n"{TEXT},2\n', "d.csv, line 3: malformed CSV", file="d.csv"),
+    data("CSV with NUL", f"text,id\n{TEXT}\0,1\n", "line 2", "found a NUL at character", file="d.csv"),
+    data("CSV column twice", f"text,text\n{TEXT},{TEXT}\n", "d.csv, line 1", "'text' is there twice", file="d.csv"),
+    data("CSV of a header", "text,id\n", "d.csv: holds a header and no rows", file="d.csv"),
+    data("txt with a gap", f"{TEXT}\n\n{TEXT}\n", "d.txt", "line 2", "empty string", file="d.txt"),
+    data("parquet of garbage", b"PAR1" + bytes(40) + b"PAR1", "d.parquet: is not a parquet file", file="d.parquet"),
+    data("parquet cut short", parquet([TEXT] * 9)[:-9], "d.parquet: is not a parquet file", file="d.parquet"),
+    data("parquet of numbers", parquet([1, 2]), "d.parquet", "row 1", "'text'", "found int", file="d.parquet"),
+    data("parquet without rows", parquet(pa.array([], pa.string())), "d.parquet: is empty", file="d.parquet"),
+    data(
+        "a text without tokens", rows(9) + '{"text": "\u2603"}\n',
+        "d.jsonl:10", "no token to train on", options=f"--data.tokenizer MADE/odd {WHOLE}",
+    ),
+    source("PHEE absent", "PHEE", "--data.source.folder nope", "nope", "no such folder", files={}),
+    source("PHEE of other rows", "PHEE", "--data.source.folder p", "p/train.json", "no column 'context'",
+           files={f"p/{split}.json": '{"id": "1_1"}' for split in ("train", "dev", "test")}),
+    source("case reports without a split", "CaseReports", "--data.source.folder p", "p/heldout.jsonl", "no such file",
+           files={"p/train.jsonl": rows(9, spans=[], sex="F", age=1, group="a")}),
+    source("a hub folder of pickles", "HubDataset", "--data.source.path p", "p: ", "no data files",
+           files={"p/data.pkl": pickle.dumps(Bomb())}),
+    source("a hub folder with a script", "HubDataset", "--data.source.path p", "p: ",
+           files={"p/p.py": "open('code_was_run', 'w')"}),
     data("CSV without header", f"{TEXT}\n{TEXT}\n", "d.csv", "no column 'text'", "the first line must", file="d.csv"),
     data("unknown kind of file", TEXT, "d.docx", "'.docx'", ".jsonl", file="d.docx"),
     data(
@@ -235,6 +394,16 @@ MISTAKES = [
     bad("train_size too large", "--data.train_size 9999999", "data.train_size is 9999999", "case_reports has only"),
     bad("members_size too large", "--data.members_size 9", "data.members_size is 9", "only 8 members"),
     bad("heldout_size 0", "--data.heldout_size 0", "data.heldout_size is 0; expected 1 or more"),
+    bad("train_size 0", "--data.train_size 0", "data.train_size is 0; expected 1 or more"),
+    bad("train_size -8", "--data.train_size -8", "data.train_size is -8; expected 1 or more"),
+    bad("members_size 0", "--data.members_size 0", "data.members_size is 0; expected 1 or more"),
+    bad("scoring_tokens 0", "--data.scoring_tokens 0", "data.scoring_tokens is 0; expected 1 or more"),
+    bad("batch_size -1", "--data.batch_size -1", "data.batch_size is -1; expected 1 or more"),
+    bad("batch_size 2.5", "--data.batch_size 2.5", "data.batch_size: found 2.5; expected int"),
+    bad("data seed -1", "--data.seed -1", "data.seed is -1; expected 0 or more"),
+    bad("heldout_fraction nan", "--data.heldout_fraction nan", "data.heldout_fraction", "nan"),
+    bad("tokenizer absent", "--data.tokenizer ./nope", "data.tokenizer", "./nope", "does not exist"),
+    bad("tokenizer of another model", "--data.tokenizer MADE/odd", "gives token 2048", "knows 2048", "data.tokenizer"),
     bad("max_length 1", "--data.max_length 1", "data.max_length is 1; expected 2 or more"),
     bad("batch_size 0", "--data.batch_size 0", "data.batch_size is 0; expected 1 or more"),
     bad("heldout_fraction 1", "--data.heldout_fraction 1", "data.heldout_fraction is 1", "between 0 and 1"),
@@ -249,6 +418,23 @@ MISTAKES = [
         "span beyond the text", rows(40).replace('"id"', '"spans": [{"type": "x", "start": 4, "end": 400}], "id"'),
         "d.jsonl:", "span 1", "found start 4 and end 400", "0 <= start < end <= 6",
     ),
+    data(
+        "spans without a type", rows(60, spans=[{"start": 0, "end": 4}]),
+        "d.jsonl:", "span 1", "found nothing as its type",
+    ),
+    data(
+        "span ends before it starts", rows(60, spans=[{"type": "x", "start": 9, "end": 4}]),
+        "d.jsonl:", "span 1", "found start 9 and end 4",
+    ),
+    data(
+        "span starts at a text", rows(60, spans=[{"type": "x", "start": "4", "end": 9}]),
+        "d.jsonl:", "span 1", "found a text as its start", "whole number",
+    ),
+    data(
+        "span ends at infinity", rows(60, spans=[{"type": "x", "start": 0, "end": float("inf")}]),
+        "d.jsonl:", "span 1", "found inf as its end", "whole number",
+    ),
+    data("span a number", rows(60, spans=[4]), "d.jsonl:", "span 1", "found int", "a list of {type, start, end}"),
     bad("spans column absent", "--data.spans_column marks", "data.spans_column", "'marks'"),
     # -- callbacks
     callback("two prefixes alike", OURS + "Extraction", {"prefix": [8, 8]}, "Extraction.prefix is [8, 8]", "each once"),
@@ -271,6 +457,47 @@ MISTAKES = [
     callback("a table without a folder", OURS + "PerExampleTable", {}, "PerExampleTable.folder is not set", "logger"),
     callback("two Slices", OURS + "Slices", {}, "two Slices callbacks", "expected one"),
     callback("no rate of Movers", OURS + "Movers", {"fpr": 0}, "Movers.fpr is 0", "between 0 and 1"),
+    callback("two Perplexity", OURS + "Perplexity", {}, "Perplexity and Perplexity both log", "perplexity"),
+    callback("two MembershipInference", OURS + "MembershipInference", {}, "both log 'mia/"),
+    callback("two Extraction", OURS + "Extraction", {}, "more than one", "Extraction"),
+    callback("two Movers", OURS + "Movers", {}, "more than one", "Movers"),
+    callback("two Stopwatch", OURS + "Stopwatch", {}, "Stopwatch and Stopwatch both log 'time/"),
+    callback("two Correlation", OURS + "Correlation", {}, "two Correlation callbacks"),
+    callback("two checkpoints", OURS + "MemorizationCheckpoint", {}, "more than one", "MemorizationCheckpoint"),
+    callback(
+        "two alike early stoppings",
+        STOP, {"thresholds": ["mia/reference_auroc > 0.85"]}, "more than one", "MemorizationEarlyStopping",
+    ),
+    callback("not a callback", "collections.OrderedDict", {}, "trainer.callbacks", "OrderedDict"),
+    callback("top 0", OURS + "Movers", {"top": 0}, "Movers.top is 0; expected 1 or more"),
+    callback("one bin", OURS + "Slices", {"bins": 1}, "Slices.bins is 1; expected 2 or more"),
+    callback("-1 members asked", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "0 or more"),
+    callback(
+        "temperature 0",
+        OURS + "Extraction", {"sampling": {"temperature": 0}}, "Extraction.sampling.temperature is 0", "above 0",
+    ),
+    callback(
+        "share of nothing",
+        OURS + "MembershipInference",
+        {"attacks": {"m": {"class_path": "lit_mem.attacks.MinK", "init_args": {"share": 0}}}},
+        "MinK.share is 0", "above 0",
+    ),
+    callback("a folder that is a file", OURS + "PerExampleTable", {"folder": "taken"},
+             "PerExampleTable.folder: taken/start.parquet cannot be written", files={"taken": ""}),
+    callback("checkpoints into a file", OURS + "MemorizationCheckpoint", {"dirpath": "taken"},
+             "taken/last.ckpt: Not a directory", alone=True, files={"taken": ""}),
+    callback("nothing logs it here", STOP, {"thresholds": ["mia/loss_auroc > 0.6"]},
+             "no callback logs 'mia/loss_auroc'", alone=True),
+    callback("slices of no column", OURS + "Slices", {"columns": ["ward"]}, "Slices.columns names 'ward'", alone=True),
+    callback("movers by no column", OURS + "Movers", {"column": "mia/los"}, "Movers.column", "'mia/los'", alone=True),
+    callback("correlation alone", OURS + "Correlation", {}, "'perplexity'", "add the callback Perplexity", alone=True),
+    callback("threshold nan", STOP, {"thresholds": ["val/loss > nan"]}, "'val/loss > nan'", "name > number"),
+    callback("threshold inf", STOP, {"thresholds": ["val/loss < inf"]}, "'val/loss < inf'", "name > number"),
+    config(
+        "prefix inf",
+        "trainer: {callbacks: [{class_path: lit_mem.callbacks.Extraction, init_args: {prefix: .inf}}]}",
+        "Extraction.prefix is inf; expected a share below 1 or a whole number",
+    ),
     callback(
         "threshold misspelt",
         STOP, {"thresholds": ["mia/los_auroc > 0.6"]}, "'mia/los_auroc'", "'mia/loss_auroc'?",
@@ -325,6 +552,38 @@ def clean_logging(monkeypatch):
     log.setLevel(before[2])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def signatures_read_once():
+    """Every command line has jsonargparse read the same classes, which takes longer than most mistakes do."""
+    resolvers, read = sys.modules["jsonargparse._parameter_resolvers"], {}
+    before = resolvers.get_signature_parameters
+
+    def remembered(*args, logger=True):
+        if args not in read:
+            read[args] = before(*args, logger=logger)
+        return [copy.copy(parameter) for parameter in read[args]]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jsonargparse._signatures.get_signature_parameters", remembered)
+        yield
+
+
+def edit(file, change):
+    content = json.loads(file.read_text())
+    change(content)
+    file.write_text(json.dumps(content))
+
+
+def flip(checkpoint, target):
+    """One bit in the middle of the largest tensor is another."""
+    content = bytearray(checkpoint.read_bytes())
+    with zipfile.ZipFile(checkpoint) as opened:
+        tensors = [member for member in opened.infolist() if "/data/" in member.filename]
+        largest = max(tensors, key=lambda member: member.file_size)
+        content[largest.header_offset + 500 + largest.file_size // 2] ^= 1
+    target.write_bytes(content)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Base models, adapters and checkpoints, broken in all ways but for good.ckpt."""
@@ -336,8 +595,29 @@ def made(tmp_path_factory):
     (folder / "damaged" / "model.safetensors").write_bytes(b"\x08" + bytes(7) + b"garbage!")
     (folder / "short" / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     torch.save({"weight": Bomb()}, folder / "pickled" / "pytorch_model.bin")
-    path = folder / "no_eos" / "tokenizer_config.json"
-    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "eos_token"}))
+    edit(folder / "no_eos" / "tokenizer_config.json", lambda config: config.pop("eos_token"))
+    for name in ("narrow", "odd", "bare"):
+        shutil.copytree(tiny, folder / name)
+    edit(folder / "narrow" / "config.json", lambda config: config.update(max_position_embeddings=16))
+    # "odd" knows the word "the" as one token more, and reads a snowman as nothing.
+    word = {"id": 2048, "content": "the", "special": False}
+    word |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    edit(folder / "odd" / "tokenizer.json", lambda made: made["added_tokens"].append(word))
+    snowman = {"type": "Replace", "pattern": {"String": "\u2603"}, "content": ""}
+    edit(folder / "odd" / "tokenizer.json", lambda made: made.update(normalizer=snowman))
+    edit(folder / "bare" / "tokenizer.json", lambda made: made.update(post_processor=None))
+    for key in ("bos_token", "eos_token", "pad_token"):
+        edit(folder / "bare" / "tokenizer_config.json", lambda config, key=key: config.pop(key))
+    LlamaForCausalLM(
+        LlamaConfig(vocab_size=64, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
+    ).save_pretrained(folder / "small")
+    for name, config in (
+        ("other_kind", {"model_type": "t5"}),
+        ("code", {"model_type": "bomb", "auto_map": {"AutoConfig": "bomb.Bomb", "AutoModelForCausalLM": "bomb.Bomb"}}),
+    ):
+        shutil.copytree(tiny, folder / name, ignore=shutil.ignore_patterns("config.json"))
+        (folder / name / "config.json").write_text(json.dumps(config))
+    (folder / "code" / "bomb.py").write_text("open('code_was_run', 'w')\nclass Bomb: pass\n")
 
     def adapter(name, change, config=None):
         target = folder / name
@@ -355,10 +635,21 @@ def made(tmp_path_factory):
     pickled = adapter("a_pickled", dict)
     (pickled / "adapter_model.safetensors").unlink()
     torch.save({"weight": Bomb()}, pickled / "adapter_model.bin")
+    adapter("a_kind", dict, {"peft_type": "NOPE"})
+    adapter("a_code", dict, {"megatron_config": {"a": 1}, "megatron_core": "bomb.core"})
     adapter("a_shapes", lambda w: {k: torch.zeros(2 * v.shape[0], v.shape[1]) for k, v in w.items()})
     adapter("a_modules", lambda w: {k.replace("v_proj", "qkv"): v for k, v in w.items()}, {"target_modules": ["qkv"]})
     adapter("a_lacks", lambda w: {k.replace("v_proj", "k_proj"): v for k, v in w.items()})
     adapter("a_deeper", lambda w: w | {k.replace("layers.", "layers.3"): v.clone() for k, v in w.items()})
+
+    lean = yaml.safe_load(Path(QUICKSTART).read_text())
+    lean["trainer"] |= {"callbacks": [], "logger": False}
+    lean["data"]["source"]["init_args"] = {"folder": str(folder / "corpus")}
+    (folder / "lean.yaml").write_text(yaml.safe_dump(lean))
+    (folder / "corpus").mkdir()
+    for split in ("train", "heldout", "test"):
+        lines = (assets.path("case_reports") / f"{split}.jsonl").read_text().splitlines(keepends=True)
+        (folder / "corpus" / f"{split}.jsonl").write_text("".join(lines[:24]))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -369,6 +660,7 @@ def made(tmp_path_factory):
     last = folder / "checkpoints" / "last.ckpt"
     shutil.copy(last, folder / "good.ckpt")
     (folder / "short.ckpt").write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    flip(last, folder / "flipped.ckpt")
     torch.save({"state_dict": Bomb()}, folder / "bomb.ckpt")
     (folder / "pickle.ckpt").write_bytes(pickle.dumps(Bomb()))
     torch.save([1, 2], folder / "list.ckpt")
@@ -385,9 +677,11 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, made, tmp_path, monkeypa
     for name, content in mistake.files.items():
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    mistake.before()
     args = [arg.replace("MADE", str(made)) for arg in mistake.args]
+    config = mistake.config.replace("MADE", str(made))
     with pytest.raises(SystemExit) as stop:
-        main(args if mistake.bare else ["fit", "--config", QUICKSTART, *SMALL, *args])
+        main(args if mistake.bare else ["fit", "--config", config, *SMALL, *args])
     err = capsys.readouterr().err
     lines = err.splitlines()
     assert stop.value.code == 2
@@ -397,10 +691,43 @@ def test_a_mistake_is_one_line_and_exit_code_2(mistake, made, tmp_path, monkeypa
         assert piece.replace("MADE", str(made)) in lines[-1]
     assert len(lines[-1]) < 1000
     assert "Traceback" not in err
+    assert all(line.isprintable() for line in lines)
     assert TEXT not in err
     assert not list(tmp_path.rglob("code_was_run"))
     for name, content in mistake.files.items():
         assert Path(name).read_bytes() == (content if isinstance(content, bytes) else content.encode())
+
+
+SPANS = [{"type": "x", "start": start, "end": start + 30} for start in (0, 3, 3)]  # overlap, and one comes twice
+ODD = [
+    {"text": "\u0645\u0631\u06cc\u0636 fever \U0001f912 " + TEXT, "n": float("inf"), "m": [[["x"]]], "spans": SPANS},
+    {"text": "</s><s> <unk> " + TEXT, "n": -1, "m": {"a": 1}, "big": 10**40, "spans": []},
+    {"text": "\u200b\u202e" + TEXT, "n": None, "m": "y"},
+]
+
+
+@pytest.mark.parametrize(
+    ("members", "heldout", "options"),
+    [
+        (rows(1, "Only this text is a member, and"), rows(9), ""),
+        (rows(9, "A tokenizer without any special token:"), rows(9), "--data.tokenizer MADE/bare --data.add_eos false"),
+        ("".join(json.dumps(row) + "\n" for row in ODD), rows(9), ""),
+        pytest.param(
+            json.dumps({"text": "word " * 2_000_000}) + "\n" + rows(3), rows(9), "", marks=pytest.mark.slow
+        ),
+    ],
+    ids=["one member", "no special tokens", "odd values", "a line of 10 MB"],
+)  # fmt: skip
+def test_what_is_unusual_but_no_mistake_is_measured(members, heldout, options, made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("d.jsonl").write_text(members)
+    Path("h.jsonl").write_text(heldout)
+    source = "--data.source lit_mem.data.sources.TextFiles --data.source.train d.jsonl --data.source.heldout h.jsonl"
+    options = options.replace("MADE", str(made))
+    main(["validate", "--config", QUICKSTART, *SMALL, *WHOLE.split(), *source.split(), *options.split()])
+    figures = dict(line.split() for line in capsys.readouterr().out.splitlines())
+    assert float(figures["mia/reference_auroc"]) == 0.5
+    assert all(torch.isfinite(torch.tensor(float(value))) for value in figures.values())
 
 
 def test_a_good_adapter_and_a_good_checkpoint_are_taken(made, tmp_path, monkeypatch, capsys):

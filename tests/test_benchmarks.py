@@ -7,6 +7,7 @@ import sys
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,9 +18,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
-from benchmarks import fits, growth, memory, run, setting, tracking  # noqa: E402
+from benchmarks import fits, growth, memory, run, scaling, scaling_check, setting, sizes, tensors, tracking  # noqa: E402
 from benchmarks.table import Table, tell  # noqa: E402
+from lit_mem.adapters import LoRA  # noqa: E402
+from lit_mem.data.encoding import Encoded, collate  # noqa: E402
 from lit_mem.extraction.decoding import Decoded  # noqa: E402
+from lit_mem.reference import ReferenceCache  # noqa: E402
+from lit_mem.reference_store import ReferenceStore  # noqa: E402
+from lit_mem.scoring import TokenScorer  # noqa: E402
+from lit_mem.types import Needs  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -280,6 +287,182 @@ def test_growth_refuses_other_figures(workload, monkeypatch):
     monkeypatch.setattr(workload, "figures", lambda: {"mia/loss_auroc": 0.123})
     with pytest.raises(RuntimeError, match="AUROC of the loss attack"):
         workload.check()
+
+
+# -- scaling -----------------------------------------------------------------------------------------------
+
+ALL = ("q", "k", "v", "o", "gate", "up", "down")
+SMALL = sizes.Shape(hidden=64, layers=3, heads=4, kv_heads=2, intermediate=96, vocabulary=500, tied=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("7B", 6_738_415_616), ("13B", 13_015_864_320), ("70B", 68_976_648_192)]
+)
+def test_llama_2_has_as_many_parameters_as_transformers_counts(name, expected):
+    assert sizes.LLAMA_2[name].parameters == scaling.counted(sizes.LLAMA_2[name]) == expected
+
+
+@pytest.mark.parametrize("shape", [SMALL, replace(SMALL, tied=True, kv_heads=4)])
+def test_a_shape_is_read_from_a_configuration(shape):
+    config = LlamaConfig(
+        vocab_size=500, hidden_size=64, intermediate_size=96, num_hidden_layers=3, num_attention_heads=4,
+        num_key_value_heads=shape.kv_heads, tie_word_embeddings=shape.tied,
+    )  # fmt: skip
+    assert sizes.Shape.of(config) == shape
+    model = LlamaForCausalLM(config)
+    assert shape.parameters == sum(p.numel() for p in model.parameters())
+    assert shape.multiplied == setting.multiplying(model) - (2 * shape.layers + 1) * shape.hidden  # the norms
+
+
+@pytest.mark.parametrize("targets", [("v", "o"), ALL])
+def test_the_adapter_is_as_large_as_peft_makes_it(module, targets):
+    made = module(rank=8, targets=targets)
+    made.configure_model()
+    shape = sizes.Shape.of(made.language_model.config)
+    trained = sum(p.numel() for p in made.parameters() if p.requires_grad)
+    assert shape.adapter(8, targets) == trained
+    assert sizes.adapter_bytes(trained) == 4 * 4 * trained
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("targets", [("v", "o"), ALL])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_memory_of_training_is_what_tensors_take_at_once(width, targets, checkpointing):
+    made, batch = wide(width, targets), random_batch(8)
+    scaling_check.set_checkpointing(SimpleNamespace(language_model=made), checkpointing)
+    scorer = TokenScorer(made)
+    with torch.autocast("cpu", torch.bfloat16, enabled=width == 2):
+        found = tensors.made_at_once(lambda: scorer.loss(batch).backward())
+    layer = sizes.saved_bytes(WIDE, 8, targets, width, dropout=False)
+    assert sizes.training_bytes(WIDE, 8 * 64, layer, checkpointing, width) == pytest.approx(found, rel=0.1)
+
+
+@pytest.mark.parametrize("width", [2, 4])
+@pytest.mark.parametrize("texts", [4, 20])  # one chunk of logits, and two
+def test_memory_of_scoring_is_what_tensors_take_at_once(width, texts):
+    scorer, batch = TokenScorer(wide(width, ("v", "o")).eval()), random_batch(texts)
+    with torch.autocast("cpu", torch.bfloat16, enabled=width == 2):
+        found = tensors.made_at_once(lambda: scorer(batch, Needs(moments=True)))
+    assert sizes.scoring_bytes(WIDE, texts * 64, width, on_gpu=False) == pytest.approx(found, rel=0.1)
+
+
+WIDE = sizes.Shape(hidden=128, layers=4, heads=4, kv_heads=2, intermediate=352, vocabulary=4000)
+
+
+def wide(width, targets):
+    config = LlamaConfig(
+        vocab_size=4000, hidden_size=128, intermediate_size=352, num_hidden_layers=4, num_attention_heads=4,
+        num_key_value_heads=2,
+    )  # fmt: skip
+    base = LlamaForCausalLM(config).to(torch.float32 if width == 4 else torch.bfloat16).requires_grad_(False)
+    return LoRA(rank=8, targets=list(targets), dropout=0.0).wrap(base).train()
+
+
+def random_batch(texts):
+    ids = torch.randint(0, 4000, (texts, 65))
+    return collate([Encoded(row, torch.cat([torch.tensor([-100]), row[1:]]), i, True) for i, row in enumerate(ids)])
+
+
+def test_four_operations_a_parameter_and_token_are_what_torch_counts(module, batch):
+    made = module(rank=1, dropout=0.0)
+    made.configure_model()
+    shape = sizes.Shape.of(made.language_model.config)
+    tokens = scaling_check.training_tokens(made, batch)
+    with FlopCounterMode(display=False) as counted:
+        made._scorer.loss(batch).backward()
+    here = sizes.Machine(flops=1.0, bandwidth=1.0)
+    assert sizes.training_seconds(shape, tokens, here) == pytest.approx(counted.get_total_flops(), rel=0.1)
+
+
+def test_keys_and_values_are_as_large_as_the_models_cache(base):
+    shape = sizes.Shape.of(base.config)
+    cache = base(input_ids=torch.zeros((3, 7), dtype=torch.int64), use_cache=True).past_key_values
+    held = sum(t.nbytes for layer in cache.layers for t in (layer.keys, layer.values))
+    assert sizes.cache_bytes(shape, 21, width=4) == held
+
+
+def test_reference_scores_are_as_large_as_they_are_kept(module, batch, tmp_path):
+    made = module()
+    made.configure_model()
+    cache = ReferenceCache()
+    cache.store = ReferenceStore(tmp_path, {})
+    cache.scores(batch, lambda batch: made.score(batch, Needs()))
+    expected = sizes.reference_cache_bytes(batch["input_ids"].numel())
+    assert sum(logprob.nbytes + hit.nbytes for logprob, hit in cache._rows.values()) == expected
+    (file,) = tmp_path.rglob("*.safetensors")
+    assert expected < file.stat().st_size < expected + 400
+
+
+def test_four_bits_are_four_and_the_scales():
+    matrices, rest = SMALL.in_layers, SMALL.parameters - SMALL.in_layers
+    scales = matrices / 64 + 4 * matrices / 64 / 256
+    assert sizes.base_bytes(SMALL, quantized=True) == pytest.approx(matrices / 2 + scales + 2 * rest)
+    assert sizes.base_bytes(SMALL) == 2 * SMALL.parameters
+
+
+def test_four_bits_are_as_large_as_bitsandbytes_makes_them():
+    quantize = pytest.importorskip("bitsandbytes").functional.quantize_4bit
+    weight, state = quantize(torch.randn(1024, 512), quant_type="nf4", compress_statistics=True)
+    found = weight.nbytes + state.absmax.nbytes + state.state2.absmax.nbytes
+    assert found == sizes.NF4_BITS * 1024 * 512 / 8
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_sharded_layers_are_spread_and_the_rest_is_on_every_device(devices):
+    layers = 2 * (SMALL.in_layers + 2 * SMALL.layers * SMALL.hidden)
+    gathered = 3 * layers / SMALL.layers if devices > 1 else 0
+    everywhere = 2 * (2 * SMALL.table + SMALL.hidden)
+    assert sizes.sharded_bytes(SMALL, devices) == layers / devices + gathered + everywhere
+    linked = sizes.Machine(1.0, 1.0, link=2.0)
+    assert sizes.gathering_seconds(SMALL, devices, linked) == SMALL.in_layers * (devices - 1) / devices
+
+
+def test_checkpointing_computes_the_layers_once_more():
+    here = sizes.Machine(flops=1e3, bandwidth=1.0)
+    once, twice = (sizes.training_seconds(SMALL, 100, here, again) for again in (False, True))
+    assert once == pytest.approx(4 * SMALL.multiplied * 100 / 1e3)
+    assert twice - once == pytest.approx(2 * SMALL.in_layers * 100 / 1e3)
+
+
+def test_generation_is_bound_by_reading_or_by_products():
+    reading = sizes.Machine(flops=float("inf"), bandwidth=1.0)
+    assert sizes.generation_seconds(SMALL, [(9, [5, 2]), (4, [1])], reading, width=4) == 4 * 4 * SMALL.multiplied
+    products = sizes.Machine(flops=2.0 * SMALL.multiplied, bandwidth=float("inf"))
+    assert sizes.generation_seconds(SMALL, [(9, [5, 2]), (4, [1])], products) == 9 + 2 + 1 + 1 + 1 + 4
+
+
+@pytest.mark.slow
+def test_scaling_predicts_measures_and_assumes_what_it_measured(monkeypatch):
+    peaks = {"peak": 3 * 2**20, "libraries": 2**20}
+    monkeypatch.setattr(memory, "in_fresh_process", lambda args, side: peaks)  # three processes: tested above
+    args = scaling.options().parse_args(["--rows", "10", "--repeats", "1", "--device", "cpu"])
+    check, *computed = scaling.run(args)
+    for _, predicted, measured, ratio in check.rows:
+        assert predicted > 0
+        assert ratio == predicted / measured
+    assert [ratio for name, _, _, ratio in check.rows if name.startswith("parameters")] == [1.0, 1.0]
+    assert check.row("a fit, tracked, MiB")["measured"] == 2.0
+    (limit, *_), (assumed, *_) = (tables[-2:] for tables in (scaling.run(no_check()), computed))
+    for row, part in (("training", "training"), ("a scoring pass", "scoring"), ("extraction", "generation")):
+        reached = check.row(f"{part}, s")["predicted ÷ measured"]
+        assert assumed.row(row)["7B"] == pytest.approx(limit.row(row)["7B"] / reached)
+
+
+def no_check(*words):
+    return scaling.options().parse_args(["--no-check", *words])
+
+
+def test_large_models_are_computed_without_measuring():
+    parts, ways, *gpus = scaling.run(no_check("--members", "1000", "--length", "100"))
+    assert parts.row("parameters")["70B"] == "68,976,648,192"
+    assert parts.row("base, bfloat16")["7B"] == pytest.approx(2 * 6_738_415_616 / 2**30)
+    assert parts.row("reference, adapter off")["70B"] == 0
+    alone, eight = (ways.row(way)["70B"] for way in ("bfloat16, one device or ddp", "sharded over 8"))
+    assert eight < 80 < alone
+    assert [table.title.count("NOT MEASURED") for table in gpus] == [1, 1]
+    shape = sizes.LLAMA_2["7B"]
+    for table, most in zip(gpus, (989e12, 312e12), strict=True):
+        assert table.row("training")["7B"] == pytest.approx(4 * shape.multiplied * 1000 * 100 / most)
 
 
 # -- all of them -------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The real command line, end to end, on the bundled model."""
 
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -204,8 +205,17 @@ PHEE_ROW = '{"id": "%d_1", "context": "Rash number %d followed treatment with dr
 
 
 CONFIGURATIONS = [(path, None) for path in sorted((ROOT / "configs").glob("*.yaml"))] + [
-    (ROOT / "configs" / "llama2_7b_phee.yaml", path) for path in sorted((ROOT / "configs" / "variants").glob("*.yaml"))
+    (ROOT / "configs" / "llama2_7b_phee.yaml", path)
+    for path in sorted((ROOT / "configs" / "variants").glob("*.yaml"))
+    if path.stem != "deepspeed"  # refused without its package, see below
 ]
+
+
+# What a variant needs that is not here, and what stands for it.
+ELSEWHERE = {
+    "4bit": ["--model.quantization", "none"],  # refused in one line without a GPU (test_bad_input)
+    "multi_node": ["--trainer.num_nodes", "1", "--trainer.strategy.init_args.ranks_per_copy", "null"],
+}
 
 
 @pytest.mark.parametrize(
@@ -220,8 +230,8 @@ def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
     if variant is not None:
         arguments += ["--config", str(variant)]
     substituted = ["--model.model_id", "asset:tiny_llama", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
-    if variant is not None and variant.stem == "4bit":
-        substituted += ["--model.quantization", "none"]  # needs a GPU; refused in one line without (test_bad_input)
+    if variant is not None:
+        substituted += ELSEWHERE.get(variant.stem, [])
     if "phee" in config.stem:
         for number, split in enumerate(("train", "dev", "test")):
             rows = range(1000 * number, 1000 * number + 320)
@@ -229,6 +239,17 @@ def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
         substituted += ["--data.source.folder", str(tmp_path), "--data.check", "false"]
     main([*arguments, *substituted, "--trainer.fast_dev_run", "1"])
     assert "stopped" not in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is not None, reason="DeepSpeed is there")
+def test_deepspeed_without_its_package_is_refused_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(QUICKSTART), "--config", str(ROOT / "configs" / "variants" / "deepspeed.yaml")])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "deepspeed" in line
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

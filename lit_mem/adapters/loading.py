@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
+import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lit_mem import assets
-from lit_mem.errors import ModelError
+from lit_mem.errors import ConfigError, ModelError
+from lit_mem.sharding.strategy import is_sharded, put_adapter, whole
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Quantization = Literal["none", "8bit", "4bit"]
@@ -43,8 +45,10 @@ def _failure(what: str, model_id: str, error: Exception) -> ModelError:
     text, folder = " ".join(str(error).split()), Path(_place(model_id)[0])
     if folder.is_dir() and not model_id.endswith(".gguf") and not (folder / "config.json").is_file():
         hint = "the folder has no config.json; expected that of a Hugging Face model"
-    elif isinstance(error, pickle.UnpicklingError):
-        hint = "it holds pickled objects, which could run code when read; expected .safetensors files"
+    elif "custom code" in text or "trust_remote_code" in text:
+        hint = "it needs code that comes with it, which is never run; expected a model that transformers knows"
+    elif what == "weights" and isinstance(error, OSError) and (pickled := _pickled(folder)) is not None:
+        hint = f"{pickled.name} is a pickle, which could run code when read; expected .safetensors files"
     elif isinstance(error, SafetensorError):
         hint = f"{_damaged(folder) or 'a .safetensors file'} is damaged or cut short ({text[:200]})"
     elif "attn_implementation" in text:
@@ -60,6 +64,13 @@ def _failure(what: str, model_id: str, error: Exception) -> ModelError:
     else:
         hint = f"{type(error).__name__}: {text[:300]}"
     return ModelError(f"cannot load the {what} of model_id {model_id!r}: {hint}")
+
+
+def _pickled(folder: Path) -> Path | None:
+    """The first pickled weights of a folder that has no others."""
+    if any(folder.glob("*.safetensors")):
+        return None
+    return next((file for end in ("bin", "pt", "pth", "ckpt") for file in sorted(folder.glob(f"*.{end}"))), None)
 
 
 def _damaged(folder: Path) -> Path | None:
@@ -87,7 +98,8 @@ def load_tokenizer(model_id: str, revision: str | None = None) -> PreTrainedToke
 
     place, more = _place(model_id)
     try:
-        return AutoTokenizer.from_pretrained(place, revision=revision or "main", **more)
+        # Not to say so would have the user asked whether code that comes with it may run.
+        return AutoTokenizer.from_pretrained(place, revision=revision or "main", trust_remote_code=False, **more)
     except Exception as error:  # the library raises dozens of kinds; each is one line to the user
         raise _failure("tokenizer", model_id, error) from error
 
@@ -116,6 +128,9 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     place, more = _place(model_id)
+    more |= {"trust_remote_code": False}
+    if "gguf_file" not in more:
+        more["use_safetensors"] = True
     if attention is not None:
         more["attn_implementation"] = attention
     if quantization != "none":
@@ -135,8 +150,40 @@ def load_base(
     return model.train()
 
 
+def load_base_in_parts(
+    model_id: str,
+    revision: str | None,
+    dtype: str,
+    attention: str | None,
+    mesh: DeviceMesh,
+    device: torch.device,
+) -> PreTrainedModel:
+    """The same, its decoder layers spread over a mesh of devices (see `lit_mem.sharding.loading.load_sharded_base`).
+
+    Raises:
+        ModelError: it cannot be found, read, or spread.
+    """
+    from lit_mem.sharding.loading import load_sharded_base
+
+    place, more = _place(model_id)
+    if more:
+        raise ModelError(f"model_id {model_id!r} is a GGUF file, which cannot be read in parts; expected safetensors")
+    try:
+        return cast("PreTrainedModel", load_sharded_base(place, revision, dtype, attention, mesh, device))
+    except ModelError:
+        raise
+    except Exception as error:
+        raise _failure("weights", model_id, error) from error
+
+
+def _has_gpu() -> bool:
+    # On a processor bitsandbytes (0.50) may pack weights anew when they are first evaluated, and then gives wrong
+    # gradients in training without a word.
+    return torch.cuda.is_available()
+
+
 def _quantization_config(quantization: Quantization) -> Any:
-    if not torch.cuda.is_available():
+    if not _has_gpu():
         raise ModelError(f"model.quantization is {quantization}, which needs a CUDA GPU; none was found")
     try:
         import bitsandbytes  # noqa: F401  (only to name the extra when it is absent)
@@ -145,6 +192,8 @@ def _quantization_config(quantization: Quantization) -> Any:
     from transformers import BitsAndBytesConfig
 
     if quantization == "8bit":
+        # It would say at every product that it works in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(
         load_in_4bit=True,
@@ -152,6 +201,34 @@ def _quantization_config(quantization: Quantization) -> Any:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=torch.bfloat16,
     )
+
+
+def check_reads(model: PreTrainedModel, model_id: str, longest: int, highest: int) -> None:
+    """Refuse texts that a model cannot read.
+
+    Args:
+        model: any causal language model.
+        model_id: what it is called.
+        longest: tokens of the longest text.
+        highest: the highest token id.
+
+    Raises:
+        ConfigError: a text is longer than the model was made for, or was tokenized for another vocabulary.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    if highest >= known:
+        raise ConfigError(
+            f"the tokenizer gives token {highest}, but the model {model_id} knows {known}: it is that of another "
+            "model; check data.tokenizer, model.model_id and model.reference.model_id"
+        )
+    config = model.config.get_text_config()
+    limit = getattr(config, "max_position_embeddings", None)
+    scaling = getattr(config, "rope_parameters", None) or {}
+    if isinstance(limit, int) and 0 < limit < longest and scaling.get("rope_type") != "dynamic":
+        raise ConfigError(
+            f"the longest text has {longest} tokens, but the model {model_id} reads {limit}; "
+            f"set data.max_length to {limit} or less"
+        )
 
 
 def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
@@ -186,7 +263,13 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
         with warnings.catch_warnings():
             # Weights that the model needs and the file lacks would stay at their untrained start.
             warnings.filterwarnings("error", message="Found missing adapter keys")
-            model: nn.Module = PeftModel.from_pretrained(base, folder, is_trainable=True)
+            model: nn.Module
+            if is_sharded(base):
+                model, missing = put_adapter(base, folder, "default", trainable=True)
+                if missing:
+                    raise ValueError(f"found missing adapter keys, such as {missing[0]}")
+            else:
+                model = PeftModel.from_pretrained(base, folder, is_trainable=True)
         taken = sum("lora_" in name for name, _ in model.named_parameters())
         if saved > taken:
             raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")
@@ -211,7 +294,7 @@ def fingerprint(model: PreTrainedModel) -> dict[str, str]:
     for name, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             continue
-        flat = parameter.detach().reshape(-1)
+        flat = whole(parameter.detach()).reshape(-1)
         picked = flat[:: max(1, flat.numel() // 64)][:64].to(torch.bfloat16).float().cpu()
         digest = f"{name} {tuple(parameter.shape)} {picked.tolist()}".encode()
         full.update(digest)

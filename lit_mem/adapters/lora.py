@@ -78,6 +78,7 @@ class LoRA(Adapter):
 
         transposed = linear_layers(base)
         targets = self._resolved_targets(transposed)
+        self._check_rank(base, targets)
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=self.rank,
@@ -108,6 +109,12 @@ class LoRA(Adapter):
                 )
         return resolved
 
+    def _check_rank(self, base: PreTrainedModel, targets: Collection[str]) -> None:
+        sizes = [_shape(module) for name, module in base.named_modules() if name.rpartition(".")[2] in targets]
+        highest = max(map(min, sizes))
+        if self.rank > highest:
+            raise ConfigError(f"model.adapter.rank is {self.rank}; no matrix that it adapts has a rank above {highest}")
+
     def _checked_layers(self, base: PreTrainedModel) -> list[int] | None:
         if self.layers is None:
             return None
@@ -116,6 +123,11 @@ class LoRA(Adapter):
         if outside or not self.layers:
             raise ConfigError(f"model.adapter.layers is {self.layers}; this model has layers 0 to {count - 1}")
         return self.layers
+
+
+def _shape(layer: Any) -> tuple[int, int]:
+    """Of a linear layer's matrix; quantized weights are stored in another shape."""
+    return (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else tuple(layer.weight.shape)
 
 
 def linear_layers(model: Any) -> dict[str, bool]:

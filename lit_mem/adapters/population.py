@@ -17,6 +17,7 @@ from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.reference import ReferenceCache
 from lit_mem.scoring import TokenScorer
+from lit_mem.sharding.strategy import is_sharded, put_adapter
 from lit_mem.types import Batch, TokenScores
 
 if TYPE_CHECKING:
@@ -125,9 +126,13 @@ def _add_adapter(model: Any, folder: str, name: str) -> None:
     with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as weights:
         saved = sum("lora_" in key for key in weights.keys())
     try:
-        result = model.load_adapter(folder, adapter_name=name, is_trainable=False)
+        if is_sharded(model):
+            _, missing = put_adapter(model, folder, name, trainable=False)
+        else:
+            result = model.load_adapter(folder, adapter_name=name, is_trainable=False)
+            missing = [key for key in result.missing_keys if f".{name}." in f"{key}."]
         # Weights that the model needs and the file lacks would stay at their untrained start.
-        if missing := [key for key in result.missing_keys if f".{name}." in f"{key}."]:
+        if missing:
             raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
         parameters = [parameter for parameter, _ in model.named_parameters() if "lora_" in parameter]
         taken = sum(f".{name}." in f"{parameter}." for parameter in parameters)

@@ -10,8 +10,9 @@ from torch import Tensor
 from lit_mem.attacks.base import ProbingAttack
 from lit_mem.attacks.likelihood import batch_of, examples_of
 from lit_mem.data.encoding import collate
-from lit_mem.errors import MetricError
+from lit_mem.errors import ConfigError, MetricError
 from lit_mem.scoring import TokenScorer
+from lit_mem.sharding.strategy import is_sharded
 from lit_mem.types import Batch, Prober, TokenScores
 
 
@@ -21,7 +22,7 @@ class GradientNorm(ProbingAttack):
     One norm over all weights together, not a mean of norms of tensors. It costs a forward and a backward pass for
     every example by itself. Nothing of training is touched: the gradients go nowhere but into the norm.
 
-    Not for parameters that are sharded over processes (FSDP, DeepSpeed ZeRO-3).
+    Not for a base that is spread over processes (`trainer.strategy: sharded`).
 
     Sources: Nasr et al. 2019, "Comprehensive Privacy Analysis of Deep Learning" (gradients as the signal); Wang et al.
     2024, "Pandora's White-Box" (arXiv 2402.17012) (their norm, for language models).
@@ -33,9 +34,15 @@ class GradientNorm(ProbingAttack):
         """Find out how to run the model.
 
         Raises:
+            ConfigError: the base is spread over processes.
             MetricError: no parameter of the model is trained.
         """
         super().prepare(prober)
+        if is_sharded(prober.language_model):
+            raise ConfigError(
+                "GradientNorm asks for gradients of each text alone, for which ranks with parts of one model do not "
+                "wait; leave it out, or set trainer.strategy to ddp"
+            )
         if not any(p.requires_grad for p in prober.language_model.parameters()):
             raise MetricError("GradientNorm needs trained parameters, and none of the model's requires a gradient")
         self._scorer = TokenScorer(prober.language_model)

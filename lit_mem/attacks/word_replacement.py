@@ -36,9 +36,9 @@ class WordReplacer:
         try:
             # Inference tensors, as all are that are made while Lightning validates, could not be moved about freely.
             with preserved_random_state(), torch.inference_mode(False):
-                self.tokenizer: Any = AutoTokenizer.from_pretrained(model_id)
+                self.tokenizer: Any = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
                 self.model: Any = AutoModelForMaskedLM.from_pretrained(
-                    model_id, use_safetensors=True, dtype=torch.float32
+                    model_id, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
                 )
         except Exception as error:  # the library raises dozens of kinds; each is one line to the user
             line = " ".join(str(error).split())[:300]

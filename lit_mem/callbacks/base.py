@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from lit_mem.divergence import not_finite, refuse_not_finite
 from lit_mem.errors import ConfigError
+from lit_mem.functional.plain_text import markdown_table
 from lit_mem.guards import preserved_random_state
 from lit_mem.metrics.examples import ScoreTable, joined
+from lit_mem.report.figures import any_script
 from lit_mem.types import Batch, Needs, TokenScores
+
+log = logging.getLogger(__name__)
 
 
 class Measure(Callback, ABC):
@@ -35,6 +42,7 @@ class Measure(Callback, ABC):
     figures: Mapping[str, float] = MappingProxyType({})
     examples: ScoreTable | None = None
     _finished: bool = False
+    _not_finite: str | None = None
 
     @abstractmethod
     def metric_names(self) -> list[str]:
@@ -46,25 +54,43 @@ class Measure(Callback, ABC):
 
     @abstractmethod
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Take in one batch."""
+        """Take in one batch. It may ask the model, on each rank as often as it needs; it may not gather over ranks."""
 
     @abstractmethod
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """The pass's figures by name; computed on every rank. A figure that cannot be measured is left out."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse a second callback that would log under the same names.
+        """Refuse a trainer that logs nothing, and a second callback that would log under the same names.
 
         Raises:
-            ConfigError: there is one.
+            ConfigError: it is one, or there is one.
         """
+        if trainer.barebones:
+            raise ConfigError(
+                f"trainer.barebones is true: nothing is logged, so {type(self).__name__} can log no figures; "
+                "leave one of them out"
+            )
+        if stage == "fit" and trainer.limit_val_batches == 0 and self is measures(trainer)[0]:
+            log.warning(
+                "trainer.limit_val_batches is 0: nothing is measured, no threshold can stop the run, and only what "
+                "needs no validation writes a checkpoint."
+            )
         for other in measures(trainer):
             if other is not self and (shared := sorted(set(self.metric_names()) & set(other.metric_names()))):
                 raise ConfigError(f"{type(self).__name__} and {type(other).__name__} both log {shared[0]!r}")
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let a run that `max_steps` ends amid an epoch end with a validation, as one that `max_time` ends does."""
+        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start over."""
         self._finished = False
+        self._not_finite = None
         self.begin()
 
     def on_validation_batch_end(
@@ -86,13 +112,19 @@ class Measure(Callback, ABC):
                 f"{type(self).__name__} reads the TokenScores that validation_step returns, "
                 f"but {type(pl_module).__name__}.validation_step returned {type(outputs).__name__}"
             )
-        with preserved_random_state():
+        self._not_finite = self._not_finite or not_finite(outputs, batch)
+        with preserved_random_state(), in_step(pl_module):
             self.observe(outputs, batch)
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compute figures and examples of the pass, once; earlier than its own turn if another callback reads them."""
+        """Compute figures and examples of the pass, once; earlier than its own turn if another callback reads them.
+
+        Raises:
+            MetricError: a text had no loss that is a number.
+        """
         if not self._finished:
             self._finished = True
+            refuse_not_finite(self._not_finite, trainer, pl_module)
             with preserved_random_state():
                 self.figures = self.results(trainer, pl_module)
 
@@ -146,10 +178,24 @@ def whole_check(trainer: pl.Trainer) -> bool:
     return bool(trainer.num_sanity_val_batches == trainer.num_val_batches)
 
 
+def partial_check(trainer: pl.Trainer) -> bool:
+    """Whether this pass is a check before training over some of the batches, of which no counts are worth telling."""
+    return bool(trainer.sanity_checking) and not whole_check(trainer)
+
+
 def means_by_set(table: ScoreTable, columns: Iterable[str], room: str) -> dict[str, float]:
     """Each column's mean over members, `<room>/<column>`, and over held-out texts, `…_heldout`; a set may be absent."""
     sets = (("", table.members()), ("_heldout", table.nonmembers()))
     return {f"{room}/{c}{part}": rows[c].mean().item() for c in columns for part, rows in sets if len(rows)}
+
+
+def in_step(module: Any) -> AbstractContextManager[None]:
+    """While ranks ask a module different numbers of times; where its base is spread over them, one waits for another.
+
+    Every rank must enter, and may not gather anything within (see `lit_mem.sharding.Lockstep`).
+    """
+    context: AbstractContextManager[None] = getattr(module, "lockstep", nullcontext)()
+    return context
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
@@ -182,28 +228,29 @@ def log_figure(trainer: pl.Trainer, name: str, figure: Any) -> None:
     """Give a matplotlib figure to every logger that shows pictures; others go without."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    if not trainer.is_global_zero:
+    if not trainer.is_global_zero or partial_check(trainer):
         return
     step = _step(trainer)
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_figure(name, figure, global_step=step)
-        elif hasattr(logger, "log_image"):
-            logger.log_image(name, [_picture(figure)], step=step)
+    with any_script():
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure(name, figure, global_step=step)
+            elif hasattr(logger, "log_image"):
+                logger.log_image(name, [_picture(figure)], step=step)
 
 
 def _step(trainer: pl.Trainer) -> int:
     """Where Lightning puts the scalars of this validation."""
-    return max(trainer.global_step - 1, 0)
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
-def log_text(trainer: pl.Trainer, name: str, text: str) -> None:
-    """Give a text in Markdown to TensorBoard; it must hold no training text."""
+def log_table(trainer: pl.Trainer, name: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Give a table to TensorBoard; it must hold no training text."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-            logger.experiment.add_text(name, text, global_step=_step(trainer))
+            logger.experiment.add_text(name, markdown_table(header, rows), global_step=_step(trainer))
 
 
 def _picture(figure: Any) -> Any:

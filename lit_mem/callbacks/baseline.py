@@ -30,6 +30,10 @@ class Baseline(Callback):
         self.metrics: dict[str, float] = {}
         self.hyper_parameters: dict[str, Any] = {}
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Forget the last run's."""
+        self.metrics = {}
+
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep what was measured; Lightning forgets it next."""
         if trainer.global_step:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
+from weakref import proxy
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_mem import atomic
 from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
 from lit_mem.callbacks.thresholds import Limits, logged_names, read
 
 log = logging.getLogger(__name__)
+
+_STAGE: Final = ".saving"
+"""Folder, beside the checkpoints, of what is not finished yet."""
+
+_KEPT: Final = ("best", "safe", "last")
+"""In the order in which they get their names: what `last.ckpt` says of the others is true once it is there.
+
+A run that is killed between two of them is resumed from the older `last.ckpt`, and then saves the newer ones again."""
 
 
 class MemorizationCheckpoint(ModelCheckpoint):
@@ -28,7 +38,9 @@ class MemorizationCheckpoint(ModelCheckpoint):
     - `safe.ckpt`: the last validation under every threshold;
     - `last.ckpt`: the last validation whatever it measured, to resume from.
 
-    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load.
+    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load; its `lit_mem.json` has the
+    `global_step` of the checkpoint that it belongs to. Whatever ends the run, each file and folder is whole: all are
+    written under other names first, and then take over one by one, `last.ckpt` last.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6". None: those of the run's `MemorizationEarlyStopping`s.
@@ -76,7 +88,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
         self.epochs = dict(state_dict["epochs"])
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find folder and thresholds.
+        """Find folder and thresholds; clear away what a killed run has left half done.
 
         Raises:
             ConfigError: a threshold is on a figure that nothing logs.
@@ -88,12 +100,22 @@ class MemorizationCheckpoint(ModelCheckpoint):
         elif stage == "fit":
             for limits in self.limits:
                 limits.check_names(trainer, type(self).__name__)
+        if stage == "fit" and trainer.is_global_zero:
+            atomic.remove(self._stage())
+            for which in _KEPT:
+                atomic.settle(Path(self._path(which)))
+                atomic.settle(self._adapter(which))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What a resumed run starts with is on the disk already."""
+        super().on_train_start(trainer, pl_module)
+        if self.last_model_path:
+            self._last_global_step_saved = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what this validation deserves, all from one checkpoint."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        assert self.dirpath is not None
         name = type(self).__name__
         figures, monitor = latest_figures(trainer), str(self.monitor)
         # A figure that is measured only now and then makes no checkpoint the best when it is not.
@@ -111,12 +133,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
         self.last_model_path = self._path("last")
         for which in kept:
             self.epochs[which] = trainer.current_epoch + 1
-        self._save_checkpoint(trainer, self.last_model_path)
-        if trainer.is_global_zero:
-            self._export(pl_module)
-            for which in kept[1:]:
-                self._copy_last_to(which)
-        trainer.strategy.barrier("MemorizationCheckpoint")
+        self._write(trainer, kept)
 
     def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
         best = None if self.best_model_score is None else float(self.best_model_score)
@@ -127,31 +144,73 @@ class MemorizationCheckpoint(ModelCheckpoint):
     def _path(self, which: str) -> str:
         return os.path.join(str(self.dirpath), f"{which}{self.FILE_EXTENSION}")
 
-    def _adapter(self, which: str) -> str:
-        return os.path.join(str(self.dirpath), f"{which}-adapter")
+    def _stage(self) -> Path:
+        return Path(str(self.dirpath), _STAGE)
 
-    def _export(self, module: pl.LightningModule) -> None:
-        """Write the adapter beside the last checkpoint; it appears whole or not at all."""
+    def _adapter(self, which: str) -> Path:
+        return Path(str(self.dirpath), f"{which}-adapter")
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Lightning calls this at the end of a fit in which there was no validation."""
+        self.epochs["last"] = trainer.current_epoch
+        self._write(trainer, ["last"])
+
+    def _write(self, trainer: pl.Trainer, kept: list[str]) -> None:
+        """Save once, and keep it under each of these names, the last one among them.
+
+        Raises:
+            OSError: it cannot be written; what was there before is there still.
+        """
+        stage, writes = self._stage(), trainer.is_global_zero
+        with atomic.naming(Path(self._path("last"))):
+            try:
+                if writes:
+                    atomic.remove(stage)
+                    stage.mkdir(parents=True)
+                trainer.strategy.barrier("MemorizationCheckpoint.stage")
+                with atomic.temporary_files_in(stage):
+                    trainer.save_checkpoint(stage / "last.ckpt", self.save_weights_only)
+                if writes:
+                    self._export(trainer.lightning_module, stage / "last-adapter", trainer.global_step)
+                    self._keep(stage, kept)
+            finally:
+                if writes:
+                    atomic.remove(stage)
+        trainer.strategy.barrier("MemorizationCheckpoint")
+        self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, self._path("last")
+        if writes:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+
+    def _keep(self, stage: Path, kept: list[str]) -> None:
+        """Give what was saved its names, once all of it is on the disk."""
+        forms = [form for form in ("-adapter", self.FILE_EXTENSION) if (stage / f"last{form}").exists()]
+        for which in set(kept) - {"last"}:
+            for form in forms:
+                _copy(stage / f"last{form}", stage / f"{which}{form}")
+        atomic.sync(stage)
+        for which in (name for name in _KEPT if name in kept):
+            for form in forms:
+                atomic.put(stage / f"{which}{form}", stage.parent / f"{which}{form}")
+        atomic.sync_names(stage.parent)
+
+    def _export(self, module: pl.LightningModule, folder: Path, step: int) -> None:
+        """Write the adapter, if there is one, and which checkpoint it belongs to."""
         model: Any = getattr(module, "language_model", None)
         if not self.export or not hasattr(model, "save_pretrained"):
             return
-        with tempfile.TemporaryDirectory(dir=self.dirpath, prefix=".export-") as folder:
-            fresh = os.path.join(folder, "adapter")
-            # Otherwise peft asks the hub whether the vocabulary grew.
-            model.save_pretrained(fresh, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
-            shutil.rmtree(self._adapter("last"), ignore_errors=True)
-            os.replace(fresh, self._adapter("last"))
-
-    def _copy_last_to(self, which: str) -> None:
-        """Keep the last checkpoint, and its adapter if there is one, under another name too."""
-        _replace(self._path("last"), self._path(which))
-        if self.export and os.path.isdir(self._adapter("last")):
-            _replace(self._adapter("last"), self._adapter(which))
+        # Otherwise peft asks the hub whether the vocabulary grew.
+        model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
+        told = {"epoch": self.epochs["last"], "global_step": step}
+        (folder / "lit_mem.json").write_text(json.dumps(told) + "\n", "utf-8")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where the checkpoints lie, and merge the best one if that was asked for."""
-        super().on_train_end(trainer, pl_module)
-        if trainer.fast_dev_run or not self.last_model_path:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if trainer.global_step != self._last_global_step_saved:
+            super().on_train_end(trainer, pl_module)
+        if not self.last_model_path:
             return
         for line in self.summary():
             pl_module.print(line)
@@ -171,23 +230,23 @@ class MemorizationCheckpoint(ModelCheckpoint):
         return [*lines, f"Last checkpoint, to resume from (epoch {self.epochs['last']}): {self.last_model_path}"]
 
     def _write_merged(self, module: Any) -> None:
-        folder, adapter = Path(str(self.dirpath)), Path(self._adapter("best"))
+        # A resumed run's best checkpoint may lie in the folder of the run that it goes on from.
+        adapter, merged = Path(self.best_model_path).with_name("best-adapter"), Path(str(self.dirpath), "best-merged")
         if not self.export or not hasattr(module, "merged") or not (adapter / "adapter_config.json").is_file():
             log.warning("Nothing to merge: there is no adapter folder beside the best checkpoint.")
             return
-        model = module.merged(str(adapter))
-        model.save_pretrained(folder / "best-merged")
-        module.tokenizer.save_pretrained(folder / "best-merged")
-        module.print(f"Best checkpoint as one merged model: {folder / 'best-merged'}")
+        model, fresh = module.merged(str(adapter)), self._stage() / "best-merged"
+        with atomic.naming(merged):
+            try:
+                model.save_pretrained(fresh)
+                module.tokenizer.save_pretrained(fresh)
+                atomic.sync(fresh)
+                atomic.put(fresh, merged)
+            finally:
+                atomic.remove(self._stage())
+        module.print(f"Best checkpoint as one merged model: {merged}")
 
 
-def _replace(source: str, target: str) -> None:
-    """Copy a checkpoint or an adapter (a file or a folder) over another."""
-    fresh = f"{target}.partial"
-    if os.path.isdir(source):
-        shutil.rmtree(fresh, ignore_errors=True)
-        shutil.copytree(source, fresh)
-        shutil.rmtree(target, ignore_errors=True)
-    else:
-        shutil.copyfile(source, fresh)
-    os.replace(fresh, target)
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder."""
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)

@@ -57,6 +57,17 @@ class Correlation(Relation):
         names = _short(self.measures or [])
         return [f"correlation/{perplexity}_vs_{name}" for name in names.values() for perplexity in PERPLEXITIES]
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse a second such callback that would log the same.
+
+        Raises:
+            ConfigError: there is one.
+        """
+        super().setup(trainer, pl_module, stage)
+        others = [each for each in measures(trainer) if isinstance(each, Correlation) and each is not self]
+        if any(self.measures is None or other.measures is None for other in others):
+            raise ConfigError("there are two Correlation callbacks, which would log the same names; expected one")
+
     def begin(self) -> None:
         """Nothing is kept from pass to pass."""
 

@@ -26,6 +26,7 @@ class MemorizationEarlyStopping(Callback):
 
     Attributes:
         reason: why training was ended, None while it was not.
+        stopped_after: the epoch in which that was, from 1.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class MemorizationEarlyStopping(Callback):
         self.stop_when, self.patience = stop_when, patience
         self.over_in_a_row = 0
         self.reason: str | None = None
+        self.stopped_after = 0
 
     @property
     def state_key(self) -> str:
@@ -49,20 +51,30 @@ class MemorizationEarlyStopping(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"over_in_a_row": self.over_in_a_row}
+        return {"over_in_a_row": self.over_in_a_row, "reason": self.reason, "stopped_after": self.stopped_after}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.over_in_a_row = state_dict["over_in_a_row"]
+        self.reason, self.stopped_after = state_dict.get("reason"), state_dict.get("stopped_after", 0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End at once a resumed run that had been ended: it would memorize more with every step."""
+        if self.over_in_a_row < self.patience:
+            self.reason = None  # more patience now than then
+        elif self.reason is not None:
+            trainer.should_stop = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse misspelt names before anything is computed.
+        """Refuse misspelt names before anything is computed; know nothing of another run.
 
         Raises:
             ConfigError: a threshold is on a figure that nothing logs.
         """
         if stage == "fit":
             self.limits.check_names(trainer, type(self).__name__)
+            if trainer.global_step == 0:  # a resumed run gets its own state next
+                self.over_in_a_row, self.reason = 0, None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the figures, which are all logged by now, whatever the order of callbacks."""
@@ -75,6 +87,7 @@ class MemorizationEarlyStopping(Callback):
         self.over_in_a_row = self.over_in_a_row + 1 if over else 0
         if self.over_in_a_row >= self.patience:
             trainer.should_stop = True
+            self.stopped_after = trainer.current_epoch + 1
             self.reason = "; ".join(
                 f"{name} is {value:.4g}, the threshold is {threshold}" for threshold, name, value in passed
             )
@@ -82,4 +95,4 @@ class MemorizationEarlyStopping(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""
         if self.reason is not None:
-            pl_module.print(f"Training was stopped after epoch {trainer.current_epoch}: {self.reason}.")
+            pl_module.print(f"Training was stopped after epoch {self.stopped_after}: {self.reason}.")

@@ -70,12 +70,14 @@ class PerExampleTable(Relation):
         return []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse to have nowhere to write.
+        """Refuse to have nowhere to write; count a new run's validations from the first.
 
         Raises:
             ConfigError: there is neither a folder nor a logger.
         """
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own count next
+            self._validations = 0
         if self.folder is None and not trainer.loggers:
             raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
 

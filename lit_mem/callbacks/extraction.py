@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from lit_mem.callbacks.asking import Asker, Candidate
-from lit_mem.callbacks.base import Measure, log_figure, means_by_set
-from lit_mem.errors import ConfigError
+from lit_mem.callbacks.base import Measure, in_step, log_figure, means_by_set, partial_check
+from lit_mem.errors import ConfigError, MetricError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
@@ -152,19 +152,21 @@ class Extraction(Measure):
         return names
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check that the module can be asked.
+        """Check that the module can be asked; know nothing of what another one's base answered.
 
         Raises:
             ConfigError: it has no tokenizer or reference to generate with.
         """
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own count next
+            self._validations = 0
         if not all(hasattr(type(pl_module), name) for name in ("language_model", "reference_context", "tokenizer")):
             raise ConfigError(
                 f"Extraction generates, so {type(pl_module).__name__} must have tokenizer, language_model and "
                 "reference_context (see lit_mem.types.MemorizationModule)"
             )
         self._tokenizer = pl_module.tokenizer
-        self._asker.eos = self._tokenizer.eos_token_id
+        self._asker = Asker(self._tokenizer.eos_token_id, self.sampling, self.token_budget)
 
     def begin(self) -> None:
         """Forget the last pass."""
@@ -196,23 +198,29 @@ class Extraction(Measure):
         self._eligible.update(batch["example_id"].cpu()[kept], batch["member"].cpu()[kept], {})
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Generate, compare and average."""
+        """Generate, compare and average.
+
+        Raises:
+            MetricError: the model's logits are no numbers.
+        """
         self.examples = None
         chosen = self._chosen(self._eligible.compute())
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._validations += 1
             if self._validations % self.every_n_validations:
                 return {}
-        if self._skipped and not self._told_of_skipped:
+        if self._skipped and not self._told_of_skipped and not partial_check(trainer):
             self._told_of_skipped = True
             lengths = ", ".join(f"{p:g}" for p in self.prefixes)
             log.info("Extraction skips %d texts too short for a prefix of %s.", len(self._skipped), lengths)
         start = time.perf_counter()
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         assert isinstance(pl_module, MemorizationModule)
-        with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
+        # Callbacks get no autocast by themselves.
+        with trainer.precision_plugin.forward_context(), in_step(pl_module):
             self._ask_all(mine, pl_module)
         table = self._answers.compute()
+        self._refuse_not_finite(table)
         columns = [c for tag in self._tags() for c in self._columns(tag)]
         self.examples = table.renamed({f"{self.group}/{c}": c for c in columns})
         figures = self._means(table)
@@ -247,6 +255,16 @@ class Extraction(Measure):
             torch.tensor([at_all_lengths[0].member for at_all_lengths in asked.values()], dtype=torch.bool),
             {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()},
         )
+
+    def _refuse_not_finite(self, table: ScoreTable) -> None:
+        """No rate is computed from what was chosen among logits that are no numbers."""
+        for tag in self._tags():
+            bad = ~table[f"logprob{tag}"].isfinite()
+            if bad.any():
+                raise MetricError(
+                    f"Extraction: what the model wrote for example {int(table.example_id[bad][0])} ({int(bad.sum())} "
+                    "such) has no finite log-probability, though the text's own has; set trainer.precision to 32-true"
+                )
 
     def _continuation(self, prompt: Prompt, generated: Tensor) -> Continuation:
         return Continuation(

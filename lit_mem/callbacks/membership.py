@@ -18,7 +18,7 @@ from lit_mem.attacks.min_k_plus_plus import MinKPlusPlus
 from lit_mem.attacks.reference import ReferenceRatio
 from lit_mem.attacks.wbc import WindowComparison
 from lit_mem.attacks.zlib import Zlib
-from lit_mem.callbacks.base import Measure, log_figure
+from lit_mem.callbacks.base import Measure, log_figure, partial_check
 from lit_mem.callbacks.prober import ModuleProber
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.functional.auroc import auroc
@@ -87,6 +87,7 @@ class MembershipInference(Measure):
         self._may_leave_out = attacks is None
         self._table = ExampleTable(list(self.attacks))
         self._told: set[str] = set()
+        self._quiet = False
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
@@ -137,6 +138,7 @@ class MembershipInference(Measure):
         """
         table = self._table.compute()
         self.examples = None
+        self._quiet = partial_check(trainer)
         if not table.member.any() or table.member.all():
             if not trainer.sanity_checking:
                 n = int(table.member.sum())
@@ -202,7 +204,7 @@ class MembershipInference(Measure):
         return figures
 
     def _tell_once(self, key: str, message: str) -> None:
-        if key not in self._told:
+        if key not in self._told and not self._quiet:
             self._told.add(key)
             log.info("%s", message)
 

@@ -9,9 +9,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_mem.callbacks.base import Relation, log_text, per_example, whole_check
+from lit_mem.callbacks.base import Relation, log_table, per_example, whole_check
 from lit_mem.callbacks.correlation import check_columns
 from lit_mem.errors import ConfigError
+from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
 from lit_mem.types import Batch, TokenScores
@@ -76,6 +77,12 @@ class Movers(Relation):
         names = ("exposed_share", "exposed_duplicates", "members_duplicates", "largest_move")
         return [f"memorization/{name}" for name in names]
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start a new run with no scores to compare with; a resumed one gets its own next."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.global_step == 0:
+            self._last = {}
+
     def begin(self) -> None:
         """Forget the last pass, but for its scores."""
         self._members.reset()
@@ -109,12 +116,7 @@ class Movers(Relation):
                 figures["memorization/largest_move"] = abs(next(iter(moves.values())))
                 first = self._first(moves, {i: origin for i, (origin, _) in told.items()})
                 if first:
-                    lines = [
-                        f"| member | {self.column} |",
-                        "| --- | --- |",
-                        *(f"| {n} | {move} |" for n, move in first),
-                    ]
-                    log_text(trainer, "memorization/moved_most", "\n".join(lines))
+                    log_table(trainer, "memorization/moved_most", ("member", self.column), first)
                 if first and self.console and trainer.is_global_zero:
                     line = ", ".join(f"{name} {move}" for name, move in first)
                     log.info("Moved most since the last validation (%s): %s", self.column, line)
@@ -130,7 +132,7 @@ class Movers(Relation):
     def _first(self, moves: dict[int, float], origins: dict[int, str]) -> list[tuple[str, str]]:
         """The first few that moved at all: where they came from, and how far."""
         first = [(i, move) for i, move in moves.items() if move][: self.top]
-        return [(" ".join(origins.get(i, "").split()) or f"example {i}", f"{move:+#.3g}") for i, move in first]
+        return [(printable(origins.get(i, ""), 80) or f"example {i}", f"{move:+#.3g}") for i, move in first]
 
 
 def exposed(score: Tensor, member: Tensor, fpr: float) -> Tensor | None:

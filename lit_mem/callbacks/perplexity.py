@@ -74,5 +74,5 @@ def _loss(table: ScoreTable) -> float | None:
 
 
 def _exp(loss: float) -> float:
-    """exp, infinite rather than an error where it overflows."""
-    return math.exp(loss) if loss < 700 else math.inf
+    """exp, infinite rather than an error where it overflows; NaN stays NaN."""
+    return math.inf if loss > 700 else math.exp(loss)

@@ -41,9 +41,11 @@ class PerplexityDropWarning(Callback):
         self._last = (last[0], last[1]) if last else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse to watch what nothing logs."""
+        """Refuse to watch what nothing logs; start a new run with nothing to compare with."""
         if stage == "fit":
             check_names([MEMBERS, HELDOUT], trainer, type(self).__name__)
+            if trainer.global_step == 0:  # a resumed run gets its own next
+                self._last = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Compare with the last validation."""

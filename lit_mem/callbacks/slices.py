@@ -9,7 +9,7 @@ from typing import Final
 import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import Relation, log_figure, measures, per_example, whole_check
+from lit_mem.callbacks.base import Relation, log_figure, measures, partial_check, per_example
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
@@ -47,7 +47,8 @@ class Slices(Relation):
 
     Args:
         columns: of the data, by name. None: all that tell at least two groups and no more than `max_groups`, which
-            leaves out identifiers and free text.
+            leaves out identifiers and free text; a value with five words in a row from the example's text counts as
+            none.
         length: slice by the number of scored tokens too, as column `length`.
         duplicates: slice by how many other members have the same text too (0, 1, 2 or more), as column `duplicates`.
         min_size: fewest members, and for attacks fewest non-members too, from which a figure is computed.
@@ -115,7 +116,7 @@ class Slices(Relation):
         Raises:
             ConfigError: `columns` has a name that no validated example has; it names those there are.
         """
-        if trainer.sanity_checking and not whole_check(trainer):
+        if partial_check(trainer):
             return {}  # a few batches say little of who is there
         self._subgroups.gather()  # first, as a mistake is better told before texts are generated
         table = per_example(trainer, pl_module)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import Measure, whole_check
+from lit_mem.callbacks.base import Measure, partial_check
+from lit_mem.functional.groups import safe_names
+from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
+
+
+_OTHERS: Final = re.compile(r"(^|_)(heldout|base)$")
+_KINDS_TOLD: Final = 20
 
 
 class _Asked(NamedTuple):
@@ -76,18 +83,20 @@ class SpanExtraction(Measure):
         """Rates over all spans, and over those of each kind."""
         spans = self._spans.compute()
         self.examples = _by_example(spans)
-        if not self._told and not (trainer.sanity_checking and not whole_check(trainer)):
+        if not self._told and not partial_check(trainer):
             self._told = True
             kinds = Counter(span.kind for span in spans.values() if span.member)
             if kinds:
-                counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-                log.info("Sensitive spans of the members: %s.", counts)
+                counts = [f"{n} {printable(kind, 40)}" for kind, n in sorted(kinds.items())]
+                more = [f"and {len(counts) - _KINDS_TOLD} more kinds"] if len(counts) > _KINDS_TOLD else []
+                log.info("Sensitive spans of the members: %s.", ", ".join([*counts[:_KINDS_TOLD], *more]))
             else:
                 log.info("No sensitive spans: the data marks none (column `spans`).")
         figures = {}
-        for kind in [None, *sorted({span.kind for span in spans.values()})]:
-            name = "extraction/span_rate" + ("" if kind is None else f"_{_tag(kind)}")
-            chosen = [span for span in spans.values() if kind in (None, span.kind)]
+        tags = _tags({_folded(span.kind) for span in spans.values()})
+        for kind in [None, *sorted(tags)]:
+            name = "extraction/span_rate" + ("" if kind is None else f"_{tags[kind]}")
+            chosen = [span for span in spans.values() if kind in (None, _folded(span.kind))]
             for part, member in (("", True), ("_heldout", False)):
                 mine = [span for span in chosen if span.member == member]
                 if mine:
@@ -112,6 +121,11 @@ def _by_example(spans: dict[tuple[int, int, int, str], _Asked]) -> ScoreTable:
     )
 
 
-def _tag(kind: str) -> str:
-    """A kind as part of a logged name."""
-    return re.sub(r"[^\w.-]+", "_", kind.strip().lower())
+def _folded(kind: str) -> str:
+    """Kinds that differ in case only are one."""
+    return kind.strip().lower()
+
+
+def _tags(kinds: Iterable[str]) -> dict[str, str]:
+    """Each kind as part of a logged name; none makes the name of another figure, as a kind "heldout" would."""
+    return safe_names(kinds, lambda name: _OTHERS.search(name) is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 
@@ -13,27 +14,53 @@ from lit_mem.types import Batch, TokenScores
 class Stopwatch(Measure):
     """Logs the seconds that training and scoring took.
 
-    `time/train` is the training since the last validation, `time/scoring` the validation loop's forward passes;
-    generation is `time/generation`, which `Extraction` logs.
+    `time/train` is the training since the last validation, over all epochs since then, without what stands between
+    them (checkpoints); `time/scoring` is the validation loop's forward passes; generation is `time/generation`, which
+    `Extraction` logs.
     """
 
     def __init__(self) -> None:
         self._train = 0.0
-        self._mark = time.perf_counter()
+        self._train_began: float | None = None
+        self._scoring_began = 0.0
         self._scoring = 0.0
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
         return ["time/train", "time/scoring"]
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing was trained yet."""
+        self._train, self._train_began = 0.0, None
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Training time runs."""
-        self._mark = time.perf_counter()
+        self._train_began = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Training time runs again, should the epoch go on after a validation."""
+        if self._train_began is None:
+            self._train_began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count what has run; the next batch is waited for from now on."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        now = time.perf_counter()
+        self._train += now - (self._train_began or now)
+        self._train_began = now
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training time stops."""
+        self._train_began = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Training time stops, scoring time runs."""
-        now = time.perf_counter()
-        self._train, self._mark = now - self._mark, now
+        self._train_began = None
+        self._scoring_began = time.perf_counter()
         super().on_validation_start(trainer, pl_module)
 
     def begin(self) -> None:
@@ -42,15 +69,11 @@ class Stopwatch(Measure):
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Scoring runs from the start of the loop to its last batch."""
-        self._scoring = time.perf_counter() - self._mark
+        self._scoring = time.perf_counter() - self._scoring_began
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Seconds."""
         figures = {"time/scoring": self._scoring}
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            figures["time/train"] = self._train
+            figures["time/train"], self._train = self._train, 0.0
         return figures
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training time runs again, should the epoch go on."""
-        self._mark = time.perf_counter()

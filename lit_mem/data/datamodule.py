@@ -17,10 +17,11 @@ from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.grouped_order import GroupedOrder
 from lit_mem.data.overlap import normalized
+from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
-from lit_mem.data.sources.table import shown
-from lit_mem.errors import ConfigError, DataError
+from lit_mem.data.sources.table import listed
+from lit_mem.errors import ConfigError, DataError, ModelError
 from lit_mem.types import Batch
 
 if TYPE_CHECKING:
@@ -100,33 +101,41 @@ class TextDataModule(pl.LightningDataModule):
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
         self.spans_column = spans_column
         self._corpus: Corpus | None = None
+        self._told: set[str] = set()
         self.train: list[Encoded] = []
         self.members: list[Encoded] = []
         self.heldout: list[Encoded] = []
         self.test: list[Encoded] = []
 
     def prepare_data(self) -> None:
-        """Read the source once on one process, so that a download happens once."""
-        self._corpus = self.source.load()
+        """Read the source once on one process, so that a download happens once; the second call does nothing."""
+        if self._corpus is None:
+            self._corpus = self.source.load()
 
     def setup(self, stage: str) -> None:
         """Split, check and tokenize; the second call does nothing.
 
         Raises:
             DataError: a row or split is not what was expected.
-            ConfigError: a size asks for more than there is, or `spans_column` names a column that is not there.
+            ConfigError: a size asks for more than there is, `spans_column` names a column that is not there, or the
+                trainer would not train on the members.
         """
+        if (n := getattr(self.trainer, "overfit_batches", 0)) > 0:
+            raise ConfigError(
+                f"trainer.overfit_batches is {n}: it trains on a few texts, and all members "
+                "would be judged; set data.train_size to train on few texts, and leave it out"
+            )
         if self.train:
             return self._encode_test(stage)
         corpus = self._corpus or self.source.load()
         train, heldout, test = self._splits(corpus)
         log.info("Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout))
         if self.check:
-            self._report(train, heldout)
+            self._report(train, heldout, corpus.name)
         if self.spans_column not in (None, _SPANS, *train.column_names):
             raise ConfigError(
                 f"data.spans_column is {self.spans_column!r}, but {corpus.name} has no such column; "
-                f"there are: {', '.join(map(shown, train.column_names))}"
+                f"there are: {listed(train.column_names)}"
             )
         self._encoder = Encoder(self._tokenizer(), self.max_length, self.add_eos, self.spans_column)
         # One numbering over all sets: an id never means a member here and a non-member there.
@@ -166,10 +175,16 @@ class TextDataModule(pl.LightningDataModule):
             raise DataError(f"{corpus.name}: {len(train)} members and {len(heldout)} held-out texts; both are needed")
         return train, heldout, corpus.test
 
-    def _report(self, train: Dataset, heldout: Dataset) -> None:
+    def _report(self, train: Dataset, heldout: Dataset, name: str) -> None:
         from lit_mem.data.checks import check_trust
 
         report = check_trust(train, heldout, seed=self.seed)
+        if report.shared_normalized == report.n_heldout:
+            raise DataError(
+                f"{name}: each of the {report.n_heldout} held-out texts is a member's text too, such as "
+                f"{', '.join(report.examples['near'])}, so there is nothing to compare members with; expected texts "
+                "that are not trained on (data.check: false runs it all the same)"
+            )
         for line in report.summary():
             log.info("%s", line)
         for line in report.warnings:
@@ -179,7 +194,10 @@ class TextDataModule(pl.LightningDataModule):
         from lit_mem.adapters.loading import load_tokenizer
 
         if self.tokenizer_id is not None:
-            return load_tokenizer(self.tokenizer_id)
+            try:
+                return load_tokenizer(self.tokenizer_id)
+            except ModelError as error:
+                raise ConfigError(str(error).replace("model_id", "data.tokenizer")) from error
         module = self.trainer.lightning_module if self.trainer is not None else None
         if module is None or not hasattr(module, "tokenizer"):
             raise ConfigError("data.tokenizer is not set, and the model being trained brings no tokenizer")
@@ -192,6 +210,12 @@ class TextDataModule(pl.LightningDataModule):
         generator = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(self.train), generator=generator)[:size]
         return [self.train[i] for i in sorted(chosen.tolist())]
+
+    def extent(self) -> tuple[int, int]:
+        """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""
+        examples = [*self.train, *self.heldout, *self.test]
+        longest = max((len(example.input_ids) for example in examples), default=0)
+        return longest, max((int(example.input_ids.max()) for example in examples), default=0)
 
     def texts(self, member: bool) -> dict[int, Tensor]:
         """What attacks that put other texts in front may take: whole sets, not a rank's share of them.
@@ -218,6 +242,7 @@ class TextDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Members in an order that depends on seed and epoch alone."""
+        self._tell_of_limited_training()
         examples = ExampleList(self.train)
         world, rank = self._ranks()
         order: DistributedSampler[Encoded]
@@ -225,7 +250,8 @@ class TextDataModule(pl.LightningDataModule):
             order = GroupedOrder(self.train, self.batch_size, world, rank, seed=self.seed)
         else:
             order = DistributedSampler(examples, world, rank, shuffle=True, seed=self.seed)
-        return DataLoader(
+        loader = ResumableLoader if self.trainer is not None else DataLoader
+        batches: DataLoader[Any] = loader(
             examples,
             batch_size=self.batch_size,
             sampler=order,
@@ -234,6 +260,9 @@ class TextDataModule(pl.LightningDataModule):
             generator=torch.Generator().manual_seed(self.seed),  # a loader draws from the global one otherwise
             pin_memory=torch.cuda.is_available(),
         )
+        if isinstance(batches, ResumableLoader):
+            batches.trainer = self.trainer
+        return batches
 
     def _scoring_loader(self, examples: list[Encoded]) -> DataLoader[Batch]:
         return DataLoader(
@@ -247,11 +276,52 @@ class TextDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Held-out texts, then the members probe."""
-        return [self._scoring_loader(self.heldout), self._scoring_loader(self.members)]
+        return self._scoring_loaders(self.heldout, "held-out texts", "limit_val_batches")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Test texts, then the members probe."""
-        return [self._scoring_loader(self.test), self._scoring_loader(self.members)]
+        return self._scoring_loaders(self.test, "test texts", "limit_test_batches")
+
+    def _scoring_loaders(self, others: list[Encoded], name: str, option: str) -> list[DataLoader[Batch]]:
+        loaders = [self._scoring_loader(others), self._scoring_loader(self.members)]
+        limit = 1.0 if self.trainer is None else getattr(self.trainer, option, 1.0)
+        scored = [_examples_within(loader, limit) for loader in loaders]
+        sizes = [len(others), len(self.members)]
+        if 0 < sum(scored) < sum(sizes):
+            self._tell_once(
+                f"trainer.{self._limited_by(option, limit)}: only the longest texts are scored, {scored[0]} of "
+                f"{sizes[0]} {name} and {scored[1]} of {sizes[1]} members, so no figure is that of the whole sets; "
+                "data.heldout_size and data.members_size take random texts instead."
+            )
+        return loaders
+
+    def _tell_of_limited_training(self) -> None:
+        if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
+            return
+        limit: int | float = getattr(self.trainer, "limit_train_batches", 1.0)
+        batches = -(-len(self.train) // (self.batch_size * self._ranks()[0]))
+        if 0 < (n := limit if isinstance(limit, int) else int(batches * limit)) < batches:
+            self._tell_once(
+                f"trainer.limit_train_batches is {limit}: an epoch trains on {n} of {batches} batches, but all "
+                f"{len(self.train)} texts count as members in every figure; data.train_size takes fewer instead."
+            )
+
+    def _limited_by(self, option: str, limit: float) -> str:
+        dry = getattr(self.trainer, "fast_dev_run", False)
+        return f"fast_dev_run is {limit}" if dry else f"{option} is {limit}"
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:  # loaders may be made again every epoch
+            self._told.add(line)
+            log.warning("%s", line)
+
+
+def _examples_within(loader: DataLoader[Batch], limit: float) -> int:
+    """How many examples of a scoring loader, on all ranks, a limit of batches leaves: the longest."""
+    order = loader.sampler
+    assert isinstance(order, ScoringBatches)
+    batches = limit if isinstance(limit, int) else int(len(loader) * limit)
+    return sum(len(group) for group in order.groups[: batches * order.num_replicas])
 
 
 def _count_duplicates(examples: Iterable[Encoded], members: Iterable[Encoded]) -> None:

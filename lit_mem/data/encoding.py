@@ -152,8 +152,8 @@ def _attributes(rows: Dataset, spans_column: str | None, name: str) -> list[dict
             continue
         try:
             values = rows[column][:]
-        except UnicodeDecodeError:
-            log.warning("Column %s of the %s texts is not UTF-8; it is no attribute.", shown(column), name)
+        except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's
+            log.warning("Column %s of the %s texts cannot be read; it is no attribute.", shown(column), name)
             continue
         for row, value in zip(said, values, strict=True):
             attribute = _attribute(value)
@@ -241,13 +241,13 @@ def _scored_spans(
     return found
 
 
-def collate(examples: Sequence[Encoded]) -> Batch:
-    """Examples to one batch, padded on the right to the longest.
+def collate(examples: Sequence[Encoded], width: int | None = None) -> Batch:
+    """Examples to one batch, padded on the right to the longest, or to `width` tokens.
 
     The padding token does not matter: causal attention keeps real tokens from seeing it, and no label is on it.
     Records are handed on as they are, not copied; there are none in the batch unless every example has one.
     """
-    width = max(len(e.input_ids) for e in examples)
+    width = width or max(len(e.input_ids) for e in examples)
     input_ids = torch.zeros((len(examples), width), dtype=torch.int64)
     labels = torch.full_like(input_ids, IGNORED)
     scored = torch.zeros_like(input_ids, dtype=torch.bool)

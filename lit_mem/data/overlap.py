@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -119,15 +119,59 @@ def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: floa
     return dict(sorted(found.items()))
 
 
+def near_repeats(texts: Sequence[str], threshold: float = 0.7) -> Matches:
+    """For each text that is nearly equal to an earlier one that is none itself, by index, the first such text.
+
+    Nearly equal as for `near_matches`. What is left without them has no two texts that are nearly equal.
+
+    Raises:
+        ConfigError: `threshold` is not in (0, 1].
+    """
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    if not 0 < threshold <= 1:
+        raise ConfigError(f"the near-duplicate threshold is {threshold}; expected above 0, up to 1")
+    keys = [normalized(text) for text in texts]
+    again = repeats(keys)
+    origin = [i for i in range(len(keys)) if i not in again]
+    if not any(_WORD.search(keys[i]) for i in origin):
+        return again
+    runs = CountVectorizer(analyzer=shingles, dtype=np.int32).fit_transform([keys[i] for i in origin])
+    earlier: dict[int, list[int]] = {}
+    for first, second, _ in _similar(runs, runs, threshold):
+        for i, j in zip(first[first < second].tolist(), second[first < second].tolist(), strict=True):
+            earlier.setdefault(j, []).append(i)
+    nearly: Matches = {}
+    for j in sorted(earlier):
+        kept = [i for i in earlier[j] if i not in nearly]
+        if kept:
+            nearly[j] = min(kept)
+    found = {origin[j]: origin[i] for j, i in nearly.items()}
+    # A copy of a text that is left out itself repeats what that one repeats.
+    found |= {j: found.get(i, i) for j, i in again.items()}
+    return dict(sorted(found.items()))
+
+
 def _most_similar(members: csr_matrix, heldout: csr_matrix, threshold: float) -> np.ndarray[Any, Any]:
     """(N,) int64, the row of `members` most similar to each of `heldout`, or -1 for none."""
+    best = np.full(heldout.shape[0], -1, dtype=np.int64)
+    similarity = np.zeros(heldout.shape[0])
+    for i, j, jaccard in _similar(members, heldout, threshold):
+        for k in np.flatnonzero(jaccard > similarity[j]):
+            if jaccard[k] > similarity[j[k]]:
+                similarity[j[k]], best[j[k]] = jaccard[k], i[k]
+    return best
+
+
+def _similar(
+    members: csr_matrix, heldout: csr_matrix, threshold: float
+) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+    """Rows of both that are at least so similar: row of `members`, row of `heldout`, similarity; some at a time."""
     n_members, n_heldout = (np.diff(matrix.indptr) for matrix in (members, heldout))
     frequency = np.asarray(members.sum(axis=0) + heldout.sum(axis=0)).ravel()
     rank = np.empty(len(frequency), dtype=np.int64)
     rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
     rare_members, rare_heldout = (_rarest(matrix, rank, threshold) for matrix in (members, heldout))
-    best = np.full(heldout.shape[0], -1, dtype=np.int64)
-    similarity = np.zeros(heldout.shape[0])
     # No product of a chunk has more entries than this counts.
     entries = np.cumsum(rare_members @ np.asarray(rare_heldout.sum(axis=0)).ravel())
     other = rare_heldout.T.tocsr()
@@ -141,11 +185,9 @@ def _most_similar(members: csr_matrix, heldout: csr_matrix, threshold: float) ->
             j = pairs.col[at : at + _CHUNK_PAIRS]
             common = np.asarray(members[i].multiply(heldout[j]).sum(axis=1)).ravel()
             jaccard = common / (n_members[i] + n_heldout[j] - common)
-            for k in np.flatnonzero((jaccard >= threshold) & (jaccard > similarity[j])):
-                if jaccard[k] > similarity[j[k]]:
-                    similarity[j[k]], best[j[k]] = jaccard[k], i[k]
+            enough = jaccard >= threshold
+            yield i[enough], j[enough], jaccard[enough]
         start = stop
-    return best
 
 
 def _rarest(matrix: csr_matrix, rank: np.ndarray[Any, Any], threshold: float) -> csr_matrix:

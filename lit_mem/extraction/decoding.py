@@ -93,7 +93,7 @@ def _draws(keys: Sequence[int], steps: int, sampling: Sampling) -> Tensor:
     rows = []
     for key in keys:
         seed = int.from_bytes(hashlib.blake2b(f"{sampling.seed}:{key}".encode(), digest_size=7).digest(), "big")
-        rows.append(torch.rand(steps, generator=torch.Generator().manual_seed(seed)))
+        rows.append(torch.rand(steps, dtype=torch.float32, generator=torch.Generator().manual_seed(seed)))
     return torch.stack(rows)
 
 
@@ -110,7 +110,7 @@ def _decode_batch(
     every = _STEPS_BETWEEN_LOOKS.get(device.type, _STEPS_BETWEEN_LOOKS_ELSEWHERE)
     draws = None if draws is None else draws.to(device)
     tokens = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64, device=device)
-    logprobs = torch.zeros(tokens.shape, device=device)
+    logprobs = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
     for rows in Rows.begin(model, prompts, lengths):
         ended = torch.zeros(len(rows.index), dtype=torch.bool, device=device)
         for step in range(max(lengths)):
@@ -144,7 +144,8 @@ def _choose(logits: Tensor, sampling: Sampling | None, draw: Tensor | None) -> T
         scaled = scaled.masked_fill(scaled < lowest, -torch.inf)
     cumulative = scaled.softmax(dim=-1).cumsum(dim=-1)
     # Scaled by the last sum, which rounding may leave short of 1; "right" never lands on a token of probability 0.
-    return torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    chosen = torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    return chosen.clamp(max=logits.shape[-1] - 1)  # beyond the last token where the logits are no numbers
 
 
 def _trimmed(tokens: Tensor, logprob: Tensor, length: int, eos: int | None) -> Decoded:

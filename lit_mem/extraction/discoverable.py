@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,8 +38,8 @@ class Discoverable(ScoredMeasure):
         prefix: float = 0.5,
         sampling: Sampling = Sampling(top_k=40),  # noqa: B008  (frozen)
     ) -> None:
-        if n < 1:
-            raise ConfigError(f"Discoverable.n is {n}; expected 1 or more")
+        if not 1 <= n < math.inf:
+            raise ConfigError(f"Discoverable.n is {n}; expected a number, 1 or more")
         if p is not None and not 0 < p < 1:
             raise ConfigError(f"Discoverable.p is {p}; expected a number between 0 and 1, or null")
         check_prefix(prefix, "Discoverable.prefix")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,7 +35,7 @@ def check_prefix(prefix: float, option: str) -> None:
     Raises:
         ConfigError: it is negative, or a number of tokens that is not whole.
     """
-    if prefix < 0 or (prefix >= 1 and prefix != int(prefix)):
+    if not 0 <= prefix < math.inf or (prefix >= 1 and prefix != int(prefix)):
         raise ConfigError(f"{option} is {prefix}; expected a share below 1 or a whole number of tokens")
 
 

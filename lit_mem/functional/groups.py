@@ -9,7 +9,7 @@ import re
 import unicodedata
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 Value = str | float | tuple[str, ...] | None
@@ -17,6 +17,8 @@ Value = str | float | tuple[str, ...] | None
 
 _LONGEST_TEXT: Final = 80
 _LONGEST_NAME: Final = 40
+_QUOTED_WORDS: Final = 5
+_WORDS_COMPARED: Final = 100
 _NUMBER: Final = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # 02139 is a code, not a number
 _SIGNS: Final = {"<=": " le ", ">=": " ge ", "≤": " le ", "≥": " ge ", "<": " lt ", ">": " gt ", "+": " plus "}
 
@@ -34,6 +36,23 @@ def shortened(value: Value) -> Value:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 10]}… {_digest(text, 8)}"
+
+
+def quotes(value: Value, text: str) -> bool:
+    """Whether a value has five words in a row from a text, among its first hundred.
+
+    >>> quotes("fever after the first dose", "He had fever after the first dose."), quotes("fever", "fever")
+    (True, False)
+    """
+    parts = (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ()
+    line = ""
+    for part in parts:
+        words = part.split()[:_WORDS_COMPARED]
+        for i in range(len(words) - _QUOTED_WORDS + 1):
+            line = line or " ".join(text.split())
+            if " ".join(words[i : i + _QUOTED_WORDS]) in line:
+                return True
+    return False
 
 
 def tells_groups(values: Sequence[Value], most: int) -> bool:
@@ -110,7 +129,7 @@ def number_labels(values: Sequence[float], bins: int, most: int) -> list[str]:
     return [labels[bisect_left(edges, value)] for value in values]
 
 
-def safe_names(values: Iterable[str]) -> dict[str, str]:
+def safe_names(values: Iterable[str], refused: Callable[[str], bool] = lambda _: False) -> dict[str, str]:
     """For each text a name made of letters, digits, "_", "-" and "." alone: one level of a logged name.
 
     A text that is such a name keeps it. Of several that would get one name, those that differ from it get a mark that
@@ -118,6 +137,7 @@ def safe_names(values: Iterable[str]) -> dict[str, str]:
 
     Args:
         values: any texts.
+        refused: says of a name that it means something else where it will stand; it gets a mark as well.
 
     Returns:
         Name by text; no name is empty, "." or "..", and no two are the same.
@@ -127,7 +147,7 @@ def safe_names(values: Iterable[str]) -> dict[str, str]:
     """
     plain = {value: _plain(value) for value in values}
     wanted = Counter(plain.values())
-    names = {value: name for value, name in plain.items() if value == name or wanted[name] == 1}
+    names = {value: name for value, name in plain.items() if not refused(name) and (value == name or wanted[name] == 1)}
     used = set(names.values())
     for value in sorted(plain.keys() - names.keys()):
         marked = (f"{plain[value]}_{_digest(f'{attempt}{value}', 6)}" for attempt in itertools.count())

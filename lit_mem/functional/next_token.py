@@ -78,6 +78,9 @@ def read(logits: Tensor, target: Tensor, scratch: Tensor | None = None, moments:
         shifted.clamp_(min=-1e4)
         mean = torch.linalg.vecdot(powers, shifted) / total
     variance = torch.linalg.vecdot(powers, shifted.sub_(mean[:, None]).square_()) / total
+    if not variance.isfinite().all():
+        # 0 times infinity again: the square of what is as low as numbers go, as some models mark what cannot come.
+        variance = torch.linalg.vecdot(powers, shifted.clamp_(max=1e8)) / total
     return wanted - normaliser, mean - normaliser, variance.sqrt()
 
 

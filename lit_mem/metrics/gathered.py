@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
+T = TypeVar("T")
+
+
+def gathered(mine: T) -> list[T]:
+    """What each rank gave, by rank; every rank must call it."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [mine]
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, mine)
+    return parts
 
 
 class Gathered(Generic[K, V]):
@@ -26,11 +36,7 @@ class Gathered(Generic[K, V]):
 
     def compute(self) -> dict[K, V]:
         """What all ranks have set since the last `reset`, by key; every rank must call it. Each value travels once."""
-        parts = [self._mine]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            parts = [{} for _ in range(torch.distributed.get_world_size())]
-            torch.distributed.all_gather_object(parts, self._mine)
-        for part in parts:
+        for part in gathered(self._mine):
             self._all.update(part)
         self._mine = {}
         return self._all

@@ -10,6 +10,7 @@ import torch
 
 from lit_mem.functional.auroc import Auroc, auroc
 from lit_mem.functional.interval import Mean, mean_interval, wilson_interval
+from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.examples import ScoreTable
 
 
@@ -45,7 +46,8 @@ class Slice(NamedTuple):
     table: ScoreTable
 
     def __str__(self) -> str:
-        return f"{self.column}={self.value}"
+        """For a line that people read."""
+        return f"{printable(self.column, 80)}={printable(self.value, 80)}"
 
     def measured(self, column: str) -> tuple[int, int]:
         """How many members and non-members were measured."""

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 import torch
 
 from lit_mem.errors import ConfigError
-from lit_mem.functional.groups import Value, groups_of, safe_names, shortened, tells_groups
+from lit_mem.functional.groups import Value, groups_of, quotes, safe_names, shortened, tells_groups
+from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
 from lit_mem.metrics.slices import Slice
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 _LENGTH: Final = "length"
 _DUPLICATES: Final = "duplicates"
+_COLUMNS_TOLD: Final = 20
 
 
 class _Known(NamedTuple):
@@ -69,7 +71,13 @@ class Subgroups:
             said = records[row].attributes
             for column in said:
                 self._there[column] = True
-            attributes = {c: shortened(value) for c, value in said.items() if self.columns is None or c in self.columns}
+            # Of columns that nobody named none is to bring the texts into names and onto the console.
+            text = records[row].text
+            attributes = {
+                column: shortened(value)
+                for column, value in said.items()
+                if (not quotes(value, text) if self.columns is None else column in self.columns)
+            }
             self._known[example_id] = _Known(n_tokens, records[row].duplicates, attributes)
 
     def gather(self) -> None:
@@ -83,7 +91,7 @@ class Subgroups:
         if missing := [column for column in self.columns or () if column not in there]:
             raise ConfigError(
                 f"Slices.columns names {missing[0]!r}, which no validated text has; "
-                + (f"they have: {', '.join(there)}" if there else "the data has no columns beside the texts")
+                + (f"they have: {_listing(there)}" if there else "the data has no columns beside the texts")
             )
 
     def of(self, table: ScoreTable) -> list[Slice]:
@@ -125,7 +133,7 @@ class Subgroups:
                 groups[column] = groups_of(values, self.bins, self.max_groups)
         if left_out:
             self._tell_once(
-                f"No slices by {', '.join(left_out)}: one value only, or too many to be groups; "
+                f"No slices by {_listing(left_out)}: one value only, or too many to be groups; "
                 "name a column in Slices.columns to have it all the same."
             )
         return groups
@@ -138,6 +146,11 @@ class Subgroups:
 def _free(column: str, taken: Mapping[str, object]) -> str:
     """The column's name, changed where the data has one of that name."""
     return _free(f"{column}_2", taken) if column in taken else column
+
+
+def _listing(columns: Sequence[str]) -> str:
+    more = [f"and {len(columns) - _COLUMNS_TOLD} more"] if len(columns) > _COLUMNS_TOLD else []
+    return ", ".join([*(printable(column, 40) for column in columns[:_COLUMNS_TOLD]), *more])
 
 
 def _copies(row: _Known | None) -> tuple[str, ...]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
@@ -13,6 +16,16 @@ if TYPE_CHECKING:
 
 TITLE_AT: Final = 1.0
 """Top of the axes; matplotlib measures every tick label to find where a title without a place is free of them."""
+BEYOND: Final = 1e100
+"""Scores further from 0 are drawn here, as the distance of two such need not be a number."""
+
+
+@contextmanager
+def any_script() -> Iterator[None]:
+    """While words of the data are drawn: what the font lacks becomes a box, without a warning for each character."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
 
 
 def roc_figure(curves: Mapping[str, tuple[Tensor, Tensor]], n_nonmembers: int) -> Figure:
@@ -85,10 +98,9 @@ def histograms_figure(scores: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
 
     figure, panels = grid(len(scores))
     for axes, (name, (members, nonmembers)) in zip(panels, scores.items(), strict=False):
-        low = min(members.min().item(), nonmembers.min().item())
-        high = max(members.max().item(), nonmembers.max().item())
-        edges = np.linspace(low, high if high > low else low + 1, 41)
-        for label, values in (("members", members), ("non-members", nonmembers)):
+        shown = [values.double().clamp(-BEYOND, BEYOND) for values in (members, nonmembers)]
+        edges = np.linspace(*_ends(torch.cat(shown)), 41)
+        for label, values in zip(("members", "non-members"), shown, strict=True):
             density, _ = np.histogram(values.numpy(), edges, density=True)
             axes.stairs(density, edges, fill=True, alpha=0.55, label=f"{label} ({len(values)})")
         axes.set_title(name, fontsize=9, y=TITLE_AT)
@@ -97,6 +109,13 @@ def histograms_figure(scores: Mapping[str, tuple[Tensor, Tensor]]) -> Figure:
     figure.supxlabel("attack score (higher = more member-like)", fontsize=9, y=0.01)
     figure.supylabel("density", fontsize=9, x=0.005)
     return figure
+
+
+def _ends(values: Tensor) -> tuple[float, float]:
+    """Of an axis that holds the values, and can be told apart where these hardly can."""
+    low, high = values.min().item(), values.max().item()
+    size = max(abs(low), abs(high))
+    return (low, high) if high - low > max(1e-100, 1e-9 * size) else (low, low + max(1.0, size))
 
 
 def sweep_figure(curves: Mapping[str, Mapping[str, Sequence[float]]], prefixes: Sequence[float]) -> Figure:

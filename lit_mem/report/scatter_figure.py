@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lit_mem.report.figures import TITLE_AT, grid
+from lit_mem.report.figures import BEYOND, TITLE_AT, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,9 +33,11 @@ def scatter_figure(
 
     figure, panels = grid(len(measures), width=2.9, height=2.3, columns=3)
     drawn = perplexity.isfinite() & (perplexity > 0)
+    perplexity = perplexity.double().clamp(1 / BEYOND, BEYOND)
     ticks = _ticks(perplexity[drawn])
     for axes, (name, values) in zip(panels, measures.items(), strict=False):
         shown = drawn & values.isfinite()
+        values = values.double().clamp(-BEYOND, BEYOND)
         size = min(20.0, max(5.0, 2000 / max(int(shown.sum()), 1)))
         for part, colour in ((~member, HELDOUT), (member, MEMBERS)):
             mine = shown & part

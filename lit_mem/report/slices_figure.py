@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.slices import Exposure
-from lit_mem.report.figures import TITLE_AT
+from lit_mem.report.figures import TITLE_AT, any_script
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -80,7 +81,8 @@ def _widest(labels: Sequence[str], figure: Figure) -> float:
     from matplotlib.font_manager import FontProperties
 
     renderer, font = figure.canvas.get_renderer(), FontProperties(size=_LABEL_SIZE)  # type: ignore[attr-defined]
-    widths = [renderer.get_text_width_height_descent(label, font, False)[0] for label in labels]
+    with any_script():
+        widths = [renderer.get_text_width_height_descent(label, font, False)[0] for label in labels]
     return float(max(widths, default=0.0)) / figure.dpi
 
 
@@ -89,5 +91,4 @@ def _label(row: Exposure) -> str:
 
 
 def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= _LONGEST_LABEL else f"{text[: _LONGEST_LABEL - 1]}…"
+    return printable(text, _LONGEST_LABEL)

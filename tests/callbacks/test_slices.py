@@ -310,7 +310,7 @@ def test_attacks_and_measures_can_be_chosen_and_must_exist(validated):
 class Trainer:
     """As much of a trainer as `setup` reads."""
 
-    lightning_module = None
+    lightning_module, barebones, limit_val_batches = None, False, 1.0
 
     def __init__(self, callbacks):
         self.callbacks = callbacks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import string
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -168,12 +169,14 @@ def piece_of(value: Any, kinds: Sequence[type] = (str, int, float)) -> Finding:
     if value is Table.ABSENT:
         return None, "is absent"
     if value is Table.UNREADABLE:
-        return None, "found bytes that are not UTF-8, expected a text"
+        return None, "found bytes that are not UTF-8 or a value beyond Python's range, expected a text"
     expected = "a text" if tuple(kinds) == (str,) else "a text or number"
     if value is None:
         return None, f"found null, expected {expected}"
     if type(value) not in kinds:
         return None, f"found {type(value).__name__}, expected {expected}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return None, f"found {value}, expected {expected}"
     text = str(value)
     if (at := text.find("\0")) >= 0:
         return None, f"found a NUL at character {at + 1}, expected a text"

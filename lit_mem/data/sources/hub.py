@@ -9,6 +9,7 @@ from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.data.sources.table import Table
 from lit_mem.errors import ConfigError, DataError
+from lit_mem.functional.plain_text import printable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,7 +78,7 @@ class HubDataset(Source):
         dataset = self._opened(split)
         if not len(dataset):
             raise DataError(f"{self.path}, split {split!r}: is empty; expected at least one row")
-        label = Path(self.path).name if Path(self.path).is_dir() else self.path
+        label = printable(Path(self.path).name if Path(self.path).is_dir() else self.path)
         table = Table.of_dataset(f"{self.path}, split {split!r}", dataset)
         return self.fields.dataset(table, f"{label}/{split}")
 
@@ -99,7 +100,7 @@ class HubDataset(Source):
         except (ConnectionError, TimeoutError) as error:
             why = "the hub cannot be reached; download it beforehand, or give a local folder as path"
             raise self._error(why, error) from error
-        except (ValueError, RuntimeError, OSError) as error:
+        except (ValueError, RuntimeError, OSError, exceptions.DatasetsError) as error:
             if "scripts are no longer supported" in str(error):
                 why = (
                     "is a loading script, which `datasets` no longer runs; "

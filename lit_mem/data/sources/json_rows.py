@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from lit_mem.data.sources.table import BadRows, Table, shown
 from lit_mem.errors import DataError
+
+_DEEPEST: Final = 100
+"""Levels of lists and objects in a row; libraries that take such values apart call themselves for each."""
 
 
 def lines_of(text: str) -> list[str]:
@@ -40,6 +43,10 @@ class _Rows:
             self.bad.add(number, f"found {type(row).__name__}, expected an object")
         elif repeated:
             self.bad.add(number, f"field {shown(repeated[0])} is there twice, expected once")
+        elif (wrong := next((name for name in row if not _is_text(name)), None)) is not None:
+            self.bad.add(number, f"the name of field {shown(wrong)} has an unpaired surrogate, expected a text")
+        elif _is_too_deep(row):
+            self.bad.add(number, f"found a value nested more than {_DEEPEST} levels deep")
         else:
             self.numbers.append(number)
             self.rows.append(row)
@@ -49,6 +56,24 @@ class _Rows:
         names = dict.fromkeys(name for row in self.rows for name in row)
         columns = {name: [row.get(name, Table.ABSENT) for row in self.rows] for name in names}
         return Table(self.path, self.unit, self.numbers, self.bad, columns)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_too_deep(row: dict[str, Any]) -> bool:
+    level: list[Any] = [row]
+    for _ in range(_DEEPEST):
+        nested = [value for value in level if isinstance(value, dict | list)]
+        if not nested:
+            return False
+        level = [inner for value in nested for inner in (value.values() if isinstance(value, dict) else value)]
+    return True
 
 
 def _problem(error: Exception, column: int | None = None) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,11 +48,23 @@ def read_table(path: str) -> Table:
 
 
 def _existing(path: str) -> Path:
-    file = Path(path).expanduser()
-    if file.is_file():
-        return file
+    if not path.strip():
+        raise DataError(f"the path of a data file is empty; expected a file ({', '.join(SUFFIXES)})")
+    try:
+        path.encode()
+        file = Path(path).expanduser()
+        if file.is_file():
+            return file
+    except UnicodeEncodeError as error:
+        raise DataError(f"{path!a}: the name of this file is not UTF-8; rename it") from error
+    except (OSError, RuntimeError) as error:  # a name that is too long; no such user as in ~user
+        raise DataError(f"{path}: cannot be found ({getattr(error, 'strerror', None) or error})") from error
     if file.is_dir():
         raise DataError(f"{path}: is a folder; expected a file ({', '.join(SUFFIXES)})")
+    if file.is_symlink():
+        raise DataError(f"{path}: is a link to {os.readlink(file)}, which leads to no file")
+    if file.exists():
+        raise DataError(f"{path}: is a pipe or a device; expected a file ({', '.join(SUFFIXES)})")
     if not file.parent.is_dir():
         raise DataError(f"{path}: no such file; there is no folder {str(file.parent)!r} (seen from {Path.cwd()})")
     here = sorted(entry.name for entry in file.parent.iterdir())
@@ -69,8 +83,10 @@ def _decode(path: str) -> str:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
+        seems = ", which starts as UTF-16 does" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else ""
         raise DataError(
-            f"{path}, line {line}: found byte 0x{raw[error.start]:02x} at offset {error.start}; expected UTF-8 text"
+            f"{path}, line {line}: found byte 0x{raw[error.start]:02x} at offset {error.start}{seems}; "
+            "expected UTF-8 text"
         ) from error
     text = text.removeprefix("\ufeff")
     if not text.strip():
@@ -133,7 +149,6 @@ def _checked_header(path: str, number: int, header: list[str]) -> list[str]:
 
 
 def _read_parquet(path: str) -> Table:
-    import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Dataset
     from datasets.table import InMemoryTable
@@ -146,8 +161,11 @@ def _read_parquet(path: str) -> Table:
                 if names.count(name) > 1:
                     raise DataError(f"{path}: column {shown(name)} is there twice; expected each name once")
             arrow = file.read()
-    except (pa.ArrowException, OSError) as error:
+        dataset = Dataset(InMemoryTable(arrow))
+    except DataError:
+        raise
+    except Exception as error:  # the libraries raise many kinds for a damaged file, some of which quote it
         raise DataError(f"{path}: is not a parquet file that can be read ({type(error).__name__})") from error
     if not arrow.num_rows:
         raise DataError(f"{path}: is empty; expected at least one row")
-    return Table.of_dataset(path, Dataset(InMemoryTable(arrow)))
+    return Table.of_dataset(path, dataset)

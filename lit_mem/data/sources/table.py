@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _LISTED: Final = 5
+_NAMES_LISTED: Final = 20
 _NAME_LENGTH: Final = 40
 
 
@@ -98,18 +99,24 @@ class Table:
         """
         if name not in self.names:
             self.bad.check()  # A file of broken rows has no columns; that is what to say then.
-            hint = "" if not self.file.lower().endswith(".csv") else "; the first line must name the columns"
-            raise DataError(
-                f"{self.file}: no column {shown(name)}; there are: {', '.join(map(shown, self.names)) or 'none'}{hint}"
-            )
+            raise DataError(f"{self.file}: no column {shown(name)}; there are: {listed(self.names)}{self._hint()}")
         if self._dataset is None:
             return self._columns[name]
         one = self._dataset.select_columns([name])
         try:
             # Not from Arrow, where `datasets` keeps values of mixed types as JSON strings.
             return list(one[name][:])
-        except UnicodeDecodeError:
+        except (ValueError, OverflowError):
             return [_value(scalar) for scalar in one.with_format("arrow")[:][name]]
+
+    def _hint(self) -> str:
+        """What may be the matter with a file that lacks a column."""
+        if not self.file.lower().endswith(".csv"):
+            return ""
+        other = next((sign for sign in ";\t|" if len(self.names) == 1 and sign in self.names[0]), None)
+        if other is not None:
+            return f"; the columns seem to be separated by {other!r}, expected ','"
+        return "; the first line must name the columns"
 
     def keep(self, names: Iterable[str]) -> Dataset:
         """The named columns as a dataset; those of mixed types as JSON strings."""
@@ -123,7 +130,7 @@ class Table:
 def _value(scalar: Any) -> Any:
     try:
         return scalar.as_py()
-    except UnicodeDecodeError:
+    except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's
         return Table.UNREADABLE
 
 
@@ -155,3 +162,13 @@ def shown(name: str) -> str:
     ("'age'", '(a name of 50 characters)')
     """
     return repr(name) if len(name) <= _NAME_LENGTH else f"(a name of {len(name)} characters)"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Column names for a message; of many the first twenty.
+
+    >>> listed(["age", "sex"]), listed([])
+    ("'age', 'sex'", 'none')
+    """
+    more = [f"and {len(names) - _NAMES_LISTED} more"] if len(names) > _NAMES_LISTED else []
+    return ", ".join([*map(shown, names[:_NAMES_LISTED]), *more]) or "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.data.sources.rows import read_table
 from lit_mem.errors import ConfigError
+from lit_mem.functional.plain_text import printable
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,7 +52,7 @@ class TextFiles(Source):
     ) -> None:
         self.fields = TextFields(text_column, prompt_template, completion_template, group_column)
         for name, other in (("heldout", heldout), ("test", test)):
-            if other is not None and Path(other).resolve() == Path(train).resolve():
+            if other is not None and os.path.realpath(other) == os.path.realpath(train):
                 raise ConfigError(f"{name} is the same file as train ({train}); expected rows that are not trained on")
         self.train, self.heldout, self.test = train, heldout, test
 
@@ -62,12 +64,12 @@ class TextFiles(Source):
                 row and field.
         """
         paths = (self.train, self.heldout, self.test)
-        names = [Path(path).name for path in paths if path is not None]
+        names = [printable(Path(path).name) for path in paths if path is not None]
         # Origins serve as groups too, so two files of one name in two folders must not share them.
         short = len(set(names)) == len(names)
 
         def split(path: str) -> Dataset:
-            return self.fields.dataset(read_table(path), Path(path).name if short else path)
+            return self.fields.dataset(read_table(path), printable(Path(path).name if short else path))
 
         return Corpus(
             train=split(self.train),

@@ -1,0 +1,154 @@
+"""How near the arithmetic of `benchmarks.sizes` comes to what is measured of a model that fits here."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+
+from benchmarks import extraction, memory, sizes, training
+from benchmarks.scoring_cost import all_needs, default_callbacks, default_pass
+from benchmarks.setting import Setting, machine, multiply_rate, on_device, prepare, quieten, seconds
+from benchmarks.sizes import MIB, Machine, Shape
+from benchmarks.table import Cell, Table
+from benchmarks.tensors import made_at_once
+from lit_mem.callbacks.asking import Asker, Candidate
+from lit_mem.extraction.decoding import _batches
+from lit_mem.guards import evaluation_mode
+from lit_mem.module import CausalLM
+from lit_mem.types import IGNORED, Batch
+
+TARGETS: Final = ("v", "o")
+RANK: Final = 16
+"""The adapter of `benchmarks.setting.make_module`."""
+BUDGET: Final = 4096
+"""Most tokens that are continued at once."""
+
+
+def reading_rate(device: torch.device) -> float:
+    """Bytes a second that this machine reads."""
+    numbers = torch.ones(2**26, device=device)
+    return numbers.numel() * 4 / min(seconds(numbers.sum) for _ in range(5))
+
+
+def training_tokens(module: CausalLM, batch: Batch) -> int:
+    """Tokens of a training batch laid end to end."""
+    scorer: Any = module._scorer
+    lengths = (batch["labels"] != IGNORED).sum(dim=1).tolist()
+    rows = scorer._rows(lengths)
+    return len(rows) * max(sum(lengths[i] for i in row) for row in rows)
+
+
+def set_checkpointing(module: CausalLM, on: bool) -> None:
+    """Of the activations, as `model.gradient_checkpointing` does."""
+    base: Any = module.language_model.get_base_model()  # type: ignore[operator]
+    if on:
+        # Renamed in transformers 5.2x; the old name warns there.
+        enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    else:
+        (getattr(base, "activation_checkpointing_disable", None) or base.gradient_checkpointing_disable)()
+
+
+def decoding(asked: dict[int, Candidate]) -> list[tuple[int, list[int]]]:
+    """The batches that are continued: tokens of all prompts, and what is to be written of each."""
+    asker = Asker(None, None, BUDGET)
+    known = {i: asker.known_length(c.hit) for i, c in asked.items()}
+    left = [i for i, c in asked.items() if known[i] < len(c.prompt.suffix)]
+    prompts = [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in left]
+    lengths = [len(asked[i].prompt.suffix) - known[i] for i in left]
+    order = sorted(range(len(left)), key=lambda j: (-lengths[j], len(prompts[j])))
+    batches = _batches(order, prompts, lengths, BUDGET)
+    return [(sum(len(prompts[j]) for j in batch), [lengths[j] for j in batch]) for batch in batches]
+
+
+def row(name: str, predicted: float, measured: float) -> list[Cell]:
+    """Of the check."""
+    return [name, predicted, measured, predicted / measured]
+
+
+def counts(module: CausalLM, shape: Shape) -> list[list[Cell]]:
+    """Parameters of base and adapter."""
+    trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    base = sum(p.numel() for p in module.language_model.parameters()) - trained
+    return [
+        row("parameters of the base", shape.parameters, base),
+        row("parameters of the adapter", shape.adapter(RANK, TARGETS), trained),
+    ]
+
+
+def memory_rows(args: argparse.Namespace, load: training.Workload, setting: Setting, shape: Shape) -> list[list[Cell]]:
+    """Tensors of a training and of a scoring batch, and the peak of whole fits."""
+    rows, width, on_gpu = [], 4, setting.device.type == "cuda"
+    layer = sizes.saved_bytes(shape, RANK, TARGETS, width, dropout=False)
+    batch, module = on_device(next(iter(load.data[False].train_dataloader())), setting.device), load.module
+    module.to(setting.device)
+    tokens, loss = training_tokens(module, batch), module._scorer.loss  # type: ignore[union-attr]
+    for twice in (False, True):
+        set_checkpointing(module, twice)
+        work = sizes.training_bytes(shape, tokens, layer, twice, width)
+        found = made_at_once(lambda: loss(batch).backward())
+        rows.append(row(f"training {tokens} tokens{', checkpointed' * twice}, MiB", work / MIB, found / MIB))
+    set_checkpointing(module, False)
+    scored, needs = setting.batches[0], all_needs(default_callbacks())
+    tokens = scored["input_ids"].numel()
+    with evaluation_mode(setting.module.language_model):
+        found = made_at_once(lambda: setting.module.score(scored, needs))
+    rows.append(
+        row(f"scoring {tokens} tokens, MiB", sizes.scoring_bytes(shape, tokens, width, on_gpu) / MIB, found / MIB)
+    )
+    longest = max(len(example.input_ids) for example in setting.examples)
+    work = max(
+        sizes.training_bytes(shape, training.BATCH * longest, layer, width=width),
+        max(sizes.scoring_bytes(shape, b["input_ids"].numel(), width, on_gpu) for b in setting.batches),
+    )
+    base, adapter = sizes.base_bytes(shape, width), sizes.adapter_bytes(shape.adapter(RANK, TARGETS))
+    for side in memory.SIDES:
+        peak = memory.in_fresh_process(args, side)
+        expected = (2 if side.endswith("copy") else 1) * base + adapter + work
+        rows.append(row(f"a fit, {side}, MiB", expected / MIB, (peak["peak"] - peak["libraries"]) / MIB))
+    return rows
+
+
+def second_rows(
+    args: argparse.Namespace, load: training.Workload, setting: Setting, shape: Shape, here: Machine
+) -> dict[str, list[Cell]]:
+    """Seconds of a training epoch, of a scoring pass whose reference scores are known, of the tuned model's answers."""
+    module, callbacks, asked = setting.module, default_callbacks(), extraction.candidates(setting)
+
+    def score() -> None:
+        with evaluation_mode(module.language_model):
+            default_pass(module, setting.batches, callbacks, all_needs(callbacks))
+
+    texts = sum(len(example.input_ids) for example in setting.examples)
+    sides: dict[str, tuple[float, Callable[[], float]]] = {
+        "training": (sizes.training_seconds(shape, load.tokens(), here), lambda: load.ours().seconds),
+        "scoring": (sizes.scoring_seconds(shape, texts, here), lambda: seconds(score)),
+        "generation": (
+            sizes.generation_seconds(shape, decoding(asked), here, width=4),
+            lambda: seconds(lambda: extraction.ours(setting, asked, base=False)),
+        ),
+    }
+    found = {}
+    for name, (predicted, side) in sides.items():
+        side()  # warms up
+        found[name] = row(f"{name}, s", predicted, statistics.median(side() for _ in range(args.repeats)))
+    return found
+
+
+def check(args: argparse.Namespace) -> tuple[Table, dict[str, float]]:
+    """Predicted and measured, and the part of the machine that is reached, by what it does."""
+    quieten()
+    load, setting = training.Workload(args), prepare(args)
+    shape = Shape.of(setting.module.language_model.config)
+    here = Machine(multiply_rate(setting.module), reading_rate(setting.device))
+    took = second_rows(args, load, setting, shape, here)
+    rows = [*counts(setting.module, shape), *memory_rows(args, load, setting, shape), *took.values()]
+    title = f"{args.model}, {args.rows} members and {args.rows} held-out texts, float32; {machine(setting.device)}"
+    notes = [f"{here.flops / 1e9:.0f} GFLOP/s in matrix products, {here.bandwidth / 1e9:.1f} GB/s read."]
+    notes += ["Seconds of the processor, not of the clock: others used the machine too."] * args.shared
+    reached = {name: float(cells[3] or 0) for name, cells in took.items()}
+    return Table(title, ["", "predicted", "measured", "predicted ÷ measured"], rows, notes), reached

@@ -1,0 +1,86 @@
+"""In whatever order a user lists the callbacks: the same figures, and whoever watches them sees them in time."""
+
+import random
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from lit_mem.callbacks import (
+    Correlation,
+    Extractability,
+    Extraction,
+    MembershipInference,
+    MemorizationCheckpoint,
+    MemorizationEarlyStopping,
+    Movers,
+    Perplexity,
+    PerplexityDropWarning,
+    Slices,
+    SpanExtraction,
+    Stopwatch,
+)
+
+pytestmark = pytest.mark.slow
+
+
+def listed(folder):
+    return [
+        Perplexity(),
+        MembershipInference(figures=False),
+        Extraction(n_members=4, n_heldout=4),
+        Extractability(),
+        SpanExtraction(),
+        Correlation(figures=False),
+        Movers(),
+        Slices(min_size=3, figures=False),
+        PerplexityDropWarning(),
+        Stopwatch(),
+        EarlyStopping("memorization/perplexity_gap", mode="max", patience=1),
+        MemorizationCheckpoint(dirpath=str(folder), export=False),
+        MemorizationEarlyStopping(["mia/loss_auroc > 0.6"]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def fitted(module, data, trainer, tmp_path_factory):
+    """What a fit ends with, its callbacks in the order that a function puts them into."""
+
+    def fit(arrange):
+        callbacks = listed(tmp_path_factory.mktemp("checkpoints"))
+        by_type = {type(callback): callback for callback in callbacks}
+        arrange(callbacks)
+        torch.manual_seed(1)
+        t = trainer(callbacks, max_epochs=4)
+        t.fit(module(dropout=0.0, targets=["all-linear"]), data(train_size=16, heldout_size=16))
+        figures = {name: float(value) for name, value in t.callback_metrics.items() if not name.startswith("time/")}
+        keeper, stopping = by_type[MemorizationCheckpoint], by_type[EarlyStopping]
+        return {
+            "figures": figures,
+            "epochs": t.current_epoch,
+            "reason": by_type[MemorizationEarlyStopping].reason,
+            "kept": (keeper.epochs, float(keeper.best_model_score)),
+            "stopping": (float(stopping.best_score), stopping.wait_count),
+        }
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def expected(fitted):
+    return fitted(lambda callbacks: None)
+
+
+def test_there_is_something_to_compare(expected):
+    assert expected["epochs"] == 3
+    assert "mia/loss_auroc is" in expected["reason"]
+    assert expected["kept"][0].keys() == {"best", "safe", "last"}
+    assert len(expected["figures"]) > 100
+
+
+@pytest.mark.parametrize("arrange", [list.reverse, random.Random(1).shuffle], ids=["reversed", "shuffled"])
+def test_the_order_of_callbacks_changes_nothing(fitted, expected, arrange):
+    found = fitted(arrange)
+    differing = {name for name, value in expected["figures"].items() if found["figures"].get(name) != value}
+    assert not differing
+    assert found == expected

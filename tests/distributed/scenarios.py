@@ -1,0 +1,235 @@
+"""What one process and two do alike, for test_two_processes.py: `python scenarios.py FOLDER` on each of two ranks.
+
+Each scenario is a function of the strategy that returns plain figures; all run one after the other in the same
+processes, as starting them takes longer than all of them.
+"""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import json
+import logging
+import sys
+import warnings
+from datetime import timedelta
+from pathlib import Path
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
+from torch.distributed.tensor import DTensor
+
+from lit_mem.adapters import LoRA
+from lit_mem.attacks import ConReCaLL, Loss, Lowercase, ReCaLL, ReferenceRatio
+from lit_mem.callbacks import (
+    Baseline,
+    Correlation,
+    Extractability,
+    Extraction,
+    MembershipInference,
+    MemorizationCheckpoint,
+    MemorizationEarlyStopping,
+    Movers,
+    Perplexity,
+    Slices,
+    SpanExtraction,
+)
+from lit_mem.data.datamodule import TextDataModule
+from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.module import CausalLM
+from lit_mem.reference import Reference
+from lit_mem.sharding import ShardedBase
+from lit_mem.types import Sampling
+
+LIMIT = timedelta(seconds=60)  # a rank that waits in vain ends the test and does not hang it
+STRATEGIES = {
+    "one": lambda: "auto",
+    "ddp": lambda: DDPStrategy(timeout=LIMIT),
+    "sharded": lambda: ShardedBase(timeout=LIMIT),
+    "copies": lambda: ShardedBase(ranks_per_copy=1, timeout=LIMIT),
+}
+
+
+class Figures(Callback):
+    """Keeps what each validation measured, but for seconds."""
+
+    def __init__(self):
+        self.all = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            names = [name for name in trainer.callback_metrics if not name.startswith(("time/", "train/"))]
+            self.all.append({name: float(trainer.callback_metrics[name]) for name in sorted(names)})
+
+
+def measures():
+    return [
+        Perplexity(),
+        MembershipInference(),
+        Extraction(n_members=7, n_heldout=5),
+        Extraction(n_members=3, n_heldout=2, sampling=Sampling(temperature=0.8, top_k=5), group="sampled"),
+        Extractability(),
+        SpanExtraction(),
+        Correlation(),
+        Movers(),
+        Slices(min_size=3),
+    ]
+
+
+def trainer(strategy, folder, callbacks, **options):
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=1 if strategy == "one" else 2,
+        strategy=STRATEGIES[strategy](),
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=any(isinstance(c, MemorizationCheckpoint) for c in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **({"max_epochs": 3, "num_sanity_val_steps": -1} | options),
+    )
+
+
+def module(adapter_path=None, **more):
+    torch.manual_seed(3)
+    more = {"reference": Reference(cache=False)} | more
+    return CausalLM(
+        "asset:tiny_llama",
+        adapter=LoRA(rank=4, dropout=0.1),
+        adapter_path=adapter_path,
+        optimizer=lambda p: torch.optim.AdamW(p, lr=2e-2),
+        **more,
+    )
+
+
+def data(**sizes):
+    # 21 and 17 examples do not divide evenly: a batch comes twice, and must count once.
+    sizes = {"train_size": 21, "heldout_size": 17, "scoring_tokens": 300, "batch_size": 3} | sizes
+    return TextDataModule(CaseReports(), max_length=64, check=False, **sizes)
+
+
+def trained(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def fit(strategy, folder):
+    """Train until it is too much: the figures, and what early stopping and checkpoints made of them."""
+    figures, stop = Figures(), MemorizationEarlyStopping(["mia/reference_auroc > 0.6"], patience=2)
+    keep = MemorizationCheckpoint(dirpath=str(folder / f"{strategy}_fit"))
+    model = module()
+    run = trainer(strategy, folder, [*measures(), Baseline(), stop, keep, figures])
+    run.fit(model, data())
+    torch.save(trained(model), folder / f"{strategy}_weights_{run.global_rank}.pt")
+    in_layers = [p for p in model.parameters() if isinstance(p, DTensor)]
+    return {
+        "figures": figures.all,
+        "stopped": stop.reason,
+        "epochs": run.current_epoch,
+        "kept": keep.epochs,
+        "rows here": sum(p.to_local().numel() for p in in_layers),
+        "rows": sum(p.numel() for p in in_layers),
+    }
+
+
+def validate(strategy, folder, callbacks=None, sizes=None, **more):
+    """The adapter that two processes have trained."""
+    figures = Figures()
+    run = trainer(strategy, folder, [*(callbacks or measures()), figures])
+    run.validate(module(str(folder / "ddp_fit" / "last-adapter"), **more), data(**(sizes or {})), verbose=False)
+    return figures.all[0]
+
+
+def few(strategy, folder):
+    """Fewer texts than ranks in one set."""
+    callbacks = [Perplexity(), MembershipInference(), Extraction()]
+    return validate(strategy, folder, callbacks, {"train_size": 3, "heldout_size": 2, "members_size": 1})
+
+
+def probing(strategy, folder):
+    """Attacks that ask the model more; how often depends on the batch."""
+    attacks = {"loss": Loss(), "recall": ReCaLL(shots=1), "con": ConReCaLL(shots=1), "lower": Lowercase()}
+    return validate(strategy, folder, [MembershipInference(attacks, combined=False)])
+
+
+def copied(strategy, folder):
+    """The reference is a second copy of the model."""
+    callbacks = [MembershipInference({"reference": ReferenceRatio()}), Extraction(n_members=5, n_heldout=4)]
+    return validate(strategy, folder, callbacks, reference=Reference(kind="copy", cache=False))
+
+
+def stored(strategy, folder):
+    """Reference scores of some batches are on disk: after one pass half of the files are taken away."""
+    callbacks = [MembershipInference({"reference": ReferenceRatio()}), SpanExtraction()]
+    os.environ["LIT_MEM_CACHE"] = str(folder / f"{strategy}_store")
+    first = validate(strategy, folder, callbacks, reference=Reference(cache=True))
+    files = sorted((folder / f"{strategy}_store").rglob("*.safetensors"))
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        for file in files[::3]:
+            file.unlink()
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    callbacks = [MembershipInference({"reference": ReferenceRatio()}), SpanExtraction()]
+    second = validate(strategy, folder, callbacks, reference=Reference(cache=True))
+    assert first == second
+    return second | {"files": len(files)}
+
+
+class Interrupt(Callback):
+    """Ends training as a killed job would after its last checkpoint."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            raise KeyError("killed")
+
+
+def resume(strategy, folder):
+    """Weights after an interruption; the other strategy goes on."""
+    other = {"ddp": "sharded", "sharded": "ddp"}[strategy]
+    weights = []
+    for name, callbacks in (("whole", []), ("cut", [Interrupt()])):
+        keep = MemorizationCheckpoint(dirpath=str(folder / f"{strategy}_{name}"))
+        model = module()
+        try:
+            trainer(strategy, folder, [Perplexity(), keep, *callbacks]).fit(model, data())
+        except KeyError:
+            torch.manual_seed(99)
+            model = module()
+            keep = MemorizationCheckpoint(dirpath=str(folder / f"{strategy}_cut"))
+            last = str(folder / f"{strategy}_cut" / "last.ckpt")
+            trainer(other, folder, [Perplexity(), keep]).fit(model, data(), ckpt_path=last, weights_only=True)
+        weights.append(trained(model))
+    return {"same": all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])}
+
+
+SCENARIOS = {
+    "fit": (fit, ["ddp", "sharded"]),
+    "validate": (validate, ["ddp", "sharded", "copies"]),
+    "few": (few, ["ddp", "sharded"]),
+    "probing": (probing, ["ddp", "sharded"]),
+    "copied": (copied, ["sharded"]),
+    "stored": (stored, ["sharded"]),
+    "resume": (resume, ["ddp", "sharded"]),
+}
+
+
+def main(folder):
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    results = {}
+    only = sys.argv[2:]
+    for name, (scenario, strategies) in SCENARIOS.items():
+        for strategy in strategies if not only or name in only else []:
+            sys.stdout.write(f"{name} {strategy}\n")  # where it hangs, if it does
+            sys.stdout.flush()
+            results[f"{name} {strategy}"] = scenario(strategy, folder)
+    (folder / f"results_{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,27 @@
+"""Two processes started by the command line, as a user starts them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.ddp
+@pytest.mark.slow
+def test_two_processes_train_with_the_base_in_parts_and_speak_with_one_voice(tmp_path):
+    command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", str(ROOT / "configs" / "quickstart.yaml")]
+    command += ["--trainer.devices", "2", "--trainer.strategy", "sharded", "--trainer.max_epochs", "1"]
+    command += ["--data.train_size", "41", "--data.heldout_size", "33", "--data.scoring_tokens", "400"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows if row and row[0] in ("epoch", "start", "1")] == ["epoch", "start", "1"]
+    assert done.stderr.count("members to train on") == 1
+    assert "Traceback" not in done.stderr
+    [figures] = tmp_path.rglob("metrics.csv")
+    assert "mia/reference_auroc" in figures.read_text()
+    [last] = tmp_path.rglob("last-adapter")
+    assert (last / "adapter_model.safetensors").is_file()

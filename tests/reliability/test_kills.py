@@ -1,0 +1,421 @@
+"""A run that is killed, at whatever moment, leaves what was complete whole, and goes on from it as if never killed."""
+
+import logging
+import os
+import random
+import shutil
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lit_mem import atomic
+from lit_mem.callbacks import MemorizationCheckpoint, Perplexity
+from lit_mem.csv_logger import AtomicCSVLogger
+from lit_mem.reference_store import ReferenceStore
+from lit_mem.stopping import ended_by_sigterm, stop_code
+
+log = logging.getLogger(__name__)
+
+# LIT_MEM_KILL_SECONDS=1000 pytest tests/reliability/test_kills.py -k many --timeout 2000 --log-cli-level INFO
+SEED, SECONDS = (
+    int(os.environ.get(f"LIT_MEM_KILL_{name}", value)) for name, value in (("SEED", 1000), ("SECONDS", 15))
+)
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+]
+
+
+# -- every window of a save, one by one ----------------------------------------------------------------------------
+
+
+class Deaths:
+    """Kills the process at the n-th thing that it does to the file system, or that could be half done."""
+
+    def __init__(self, n, torn):
+        self.left, self.torn = n, torn
+
+    def arm(self):
+        sys.addaudithook(self._hook)
+        fsync, exchange = os.fsync, atomic._exchange
+
+        def dying_fsync(handle):
+            if self.torn:  # as if the disk had taken half of what was written
+                name = Path(os.readlink(f"/proc/self/fd/{handle}"))
+                size = name.stat().st_size
+                if name.is_file() and self.count():
+                    os.truncate(name, size // 2)
+                    die()
+                return
+            self.step()
+            fsync(handle)
+
+        def dying_exchange(one, other):
+            self.step()
+            done = exchange(one, other)
+            self.step()
+            return done
+
+        os.fsync, atomic._exchange = dying_fsync, dying_exchange
+
+    def _hook(self, event, args):
+        writes = event == "open" and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if writes or event in ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "shutil.copyfile", "shutil.rmtree"):
+            self.step()
+
+    def count(self):
+        self.left -= 1
+        return self.left < 0
+
+    def step(self):
+        if not self.torn and self.count():
+            die()
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+class SaveAndDie(Callback):
+    """In a validation, saves in forked processes that die at one moment after the other, each in a folder of its own.
+
+    Attributes:
+        folders: what each of them left, by number of the moment.
+    """
+
+    def __init__(self, keep, forked, into, torn, exchange, every, epoch):
+        self.keep, self.forked, self.into, self.torn, self.exchange = keep, forked, into, torn, exchange
+        self.every, self.epoch = every, epoch
+        self.folders = []
+
+    def on_validation_end(self, trainer, pl_module):
+        if trainer.sanity_checking or trainer.current_epoch != self.epoch:
+            return
+        code, n = -signal.SIGKILL, 0
+        while code == -signal.SIGKILL:
+            folder = self.into / str(n)
+            process = self.forked(lambda n=n, folder=folder: self._save(trainer, pl_module, n, folder), folder)
+            code = process.wait()
+            assert code in (-signal.SIGKILL, 0), process.output
+            if code:
+                self.folders.append(folder)
+            n += self.every
+
+    def _save(self, trainer, pl_module, n, folder):
+        before = Path(self.keep.dirpath)
+        if before.exists():
+            shutil.copytree(before, folder, dirs_exist_ok=True)
+        self.keep.dirpath = str(folder)
+        if not self.exchange:
+            atomic._exchange = lambda one, other: False
+        Deaths(n, self.torn).arm()
+        self.keep.on_validation_end(trainer, pl_module)
+
+
+class Rises(Perplexity):
+    """Has a figure by which each epoch is the best so far."""
+
+    def metric_names(self):
+        return [*super().metric_names(), "rises"]
+
+    def results(self, trainer, pl_module):
+        return super().results(trainer, pl_module) | {"rises": float(trainer.current_epoch)}
+
+
+def kept(folder):
+    return MemorizationCheckpoint(dirpath=str(folder), monitor="rises", mode="max")
+
+
+@pytest.fixture(scope="module")
+def saves_that_died(module, data, trainer, forked, tmp_path_factory):
+    """Makes, once: `saves_that_died(exchange, torn, every, epoch)`; the folders, and that of the run that went on."""
+    made = {}
+
+    def make(exchange=True, torn=False, every=1, epoch=1):
+        key = exchange, torn, every, epoch
+        if key not in made:
+            folder = tmp_path_factory.mktemp("saves")
+            keep = kept(folder / "whole")
+            deaths = SaveAndDie(keep, forked, folder / "died", torn, exchange, every, epoch)
+            torch.manual_seed(1)
+            run = trainer([Rises(), deaths, keep], max_epochs=3, num_sanity_val_steps=0)
+            run.fit(module(), data(train_size=6, batch_size=3, heldout_size=4, max_length=24))
+            made[key] = deaths.folders, folder / "whole"
+        return made[key]
+
+    return make
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("torn", "exchange", "every"),
+    [
+        pytest.param(False, True, 8, id="some"),
+        pytest.param(True, True, 8, id="torn, some"),
+        pytest.param(False, True, 1, id="all", marks=SLOW),
+        pytest.param(False, False, 1, id="no exchange, all", marks=SLOW),
+        pytest.param(True, True, 1, id="torn, all", marks=SLOW),
+    ],
+)
+def test_a_save_that_is_killed_anywhere_leaves_whole_pairs(saves_that_died, left, torn, exchange, every):
+    """Beside the old checkpoints, killed at each moment of saving new ones."""
+    folders, _ = saves_that_died(exchange, torn, every)
+    assert len(folders) >= (15 if torn else 50) // every
+    old, new = 2, 4
+    seen, aside = set(), 0
+    for folder in folders:
+        for adapter in folder.glob(".*-adapter.old"):  # between two steps; the next start names it back
+            named = adapter.with_name(adapter.name.removeprefix(".").removesuffix(".old"))
+            if not named.exists():
+                assert not exchange
+                adapter.rename(named)
+                aside += 1
+        steps = left.checkpoints(folder)
+        # What the last checkpoint says of the others is true: they are never older.
+        assert steps["best"] >= steps["last"]
+        assert steps["safe"] >= steps["last"]
+        seen.add(tuple(steps[which] for which in ("best", "safe", "last")))
+    assert seen <= {(old, old, old), (new, old, old), (new, new, old), (new, new, new)}
+    if every == 1:
+        assert len(seen) == (1 if torn else 4)
+        assert aside == (0 if exchange else 3)
+
+
+@pytest.mark.slow
+def test_the_first_save_of_all_leaves_whole_pairs_or_nothing(saves_that_died, left):
+    folders, _ = saves_that_died(epoch=0)
+    assert len(folders) > 30
+    for folder in folders:
+        assert set(left.checkpoints(folder).values()) <= {2}
+
+
+@pytest.mark.parametrize(
+    ("exchange", "every", "resumed"),
+    [
+        pytest.param(True, 8, slice(2, None, 4), id="some"),
+        pytest.param(True, 1, slice(0, None, 5), id="many", marks=SLOW),
+        pytest.param(False, 1, slice(0, None, 5), id="no exchange, many", marks=SLOW),
+    ],
+)
+def test_a_run_goes_on_from_a_save_that_was_killed_and_clears_up(
+    module, data, trainer, saves_that_died, left, tmp_path, exchange, every, resumed
+):
+    folders, whole = saves_that_died(exchange, every=every)
+    expected = {which: left.weights(whole / f"{which}.ckpt") for which in ("best", "safe", "last")}
+    for died in folders[resumed]:
+        folder = tmp_path / died.name
+        shutil.copytree(died, folder)
+        torch.manual_seed(7)
+        trainer([Rises(), kept(folder)], max_epochs=3).fit(
+            module(),
+            data(train_size=6, batch_size=3, heldout_size=4, max_length=24),
+            ckpt_path=str(folder / "last.ckpt"),
+            weights_only=True,
+        )
+        for which, weights in expected.items():
+            assert left.same(left.weights(folder / f"{which}.ckpt"), weights)
+            assert left.same(left.adapter(folder / f"{which}-adapter"), weights)
+        assert sorted(path.name for path in folder.iterdir()) == sorted(path.name for path in whole.iterdir())
+
+
+# -- the whole program, at random moments --------------------------------------------------------------------------
+
+
+def test_a_run_killed_at_random_is_in_the_end_the_uninterrupted_one(uninterrupted, random_kills, left, tmp_path):
+    expected, seconds = uninterrupted()
+    assert random_kills(tmp_path / "run", 1, seconds, 2) >= 1
+    left.same_run(tmp_path / "run", expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("few", [True, False], ids=["few callbacks", "all callbacks"])
+def test_many_runs_killed_at_random_are_in_the_end_the_uninterrupted_one(
+    uninterrupted, random_kills, left, tmp_path, few
+):
+    expected, seconds = uninterrupted(few)
+    begun, kills, run = time.monotonic(), 0, 0
+    while time.monotonic() - begun < SECONDS:
+        kills += random_kills(tmp_path / str(run), SEED + run, seconds, 5, few)
+        left.same_run(tmp_path / str(run), expected)
+        run += 1
+    assert kills >= 1
+    log.info("%d kills of %d runs", kills, run)  # seen with --log-cli-level INFO
+
+
+# -- signals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGTERM, "SIGTERM"), pytest.param(signal.SIGINT, "Ctrl-C", marks=SLOW)],
+    ids=["sigterm", "ctrl-c"],
+)
+def test_a_signal_ends_a_run_with_one_line_that_says_how_to_go_on(start, left, tmp_path, number, name):
+    process = start(tmp_path / "run", "--trainer.max_epochs", "500")
+    last = tmp_path / "run" / "logs" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
+    process.wait_for(last)
+    code = process.killed_after(0.3, number)
+    assert code == 128 + number, process.output
+    lines = [line for line in process.output.splitlines() if "Stopped" in line]
+    relative = "logs/quickstart/version_0/checkpoints/last.ckpt"
+    assert lines == [f"Stopped by {name}; the same command with --ckpt_path {relative} goes on."]
+    assert process.output.splitlines()[-1] == lines[0]
+    for noise in ("Traceback", "Detected KeyboardInterrupt", "Received SIGTERM"):
+        assert noise not in process.output
+    left.run(tmp_path / "run")
+    # Nothing logged is lost: TensorBoard has what the CSV file has.
+    assert left.events(next(last.parents[1].glob("events.out.*"))) > 20
+
+
+def test_a_signal_before_the_first_checkpoint_says_that_there_is_none(start, tmp_path):
+    process = start(tmp_path / "run", "--trainer.max_epochs", "500", "--trainer.val_check_interval", "null",
+                    "--trainer.check_val_every_n_epoch", "400")  # fmt: skip
+    config = tmp_path / "run" / "logs" / "quickstart" / "version_0" / "config.yaml"
+    process.wait_for(config)
+    assert process.killed_after(0.3, signal.SIGTERM) == 143, process.output
+    assert process.output.splitlines()[-1] == "Stopped by SIGTERM before the first checkpoint."
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (SystemExit(143), 143),
+        (SIGTERMException(), 143),
+        (SystemExit(1), None),
+        (RuntimeError("DataLoader worker is killed by signal: Terminated."), None),
+    ],
+)
+def test_what_ended_a_run_is_told_from_the_chain_of_errors(error, code):
+    def cleaned_up():
+        try:
+            raise error
+        except BaseException:
+            raise RuntimeError("while cleaning up")  # noqa: B904
+
+    with pytest.raises(RuntimeError, match="cleaning up") as last:
+        cleaned_up()
+    assert stop_code(last.value) == code
+
+
+def test_a_program_with_its_own_handler_keeps_it():
+    def mine(number, frame):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, mine)
+    try:
+        with ended_by_sigterm():
+            assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with ended_by_sigterm():
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_in_another_thread_nothing_is_changed():
+    seen = []
+
+    def body():
+        with ended_by_sigterm():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=body)
+    thread.start()
+    thread.join()
+    assert seen == [signal.SIG_DFL]
+
+
+# -- metrics.csv and the reference store ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.mark.parametrize("torn", [False, True])
+def test_rows_of_metrics_csv_outlive_a_kill_anywhere(forked, left, tmp_path, every, torn):
+    """Each save brings a new column, for which the file is written anew."""
+
+    def body(n):
+        logger = AtomicCSVLogger(".", "", "", flush_logs_every_n_steps=1)
+        logger.log_metrics({"loss": 0.5}, 0)
+        Deaths(n, torn).arm()
+        for step in range(1, 5):
+            logger.log_metrics({"loss": 0.5, f"column_{step}": 1.0}, step)
+        logger.log_hyperparams({"rank": 4})
+
+    n, code = 0, -signal.SIGKILL
+    while code == -signal.SIGKILL:
+        folder = tmp_path / str(n)
+        process = forked(lambda n=n: body(n), folder)
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL), process.output
+        left.metrics(folder / "metrics.csv")
+        assert len((folder / "metrics.csv").read_text().splitlines()) >= 2
+        n += every
+    assert n > (4 if torn else 15)
+
+
+def test_the_csv_file_is_that_of_lightning(tmp_path):
+    rows = [({"b": 0.5}, 0), ({"b": 0.25, "a": 1}, 1), ({"b": 0.125}, 2), ({"c": 3.5, "a": 2}, 4)]
+    for kind in (CSVLogger, AtomicCSVLogger):
+        logger = kind(str(tmp_path), kind.__name__, 0, flush_logs_every_n_steps=1)
+        for figures, step in rows:
+            logger.log_metrics(figures, step)
+        logger.log_hyperparams({"rank": 4, "name": "x"})
+        logger.finalize("success")
+    theirs, mine = (tmp_path / name / "version_0" for name in ("CSVLogger", "AtomicCSVLogger"))
+    for name in ("metrics.csv", "hparams.yaml"):
+        assert (mine / name).read_bytes() == (theirs / name).read_bytes()
+    assert sorted(path.name for path in mine.iterdir()) == ["hparams.yaml", "metrics.csv"]
+
+
+def test_rows_interrupted_between_writing_and_counting_are_not_written_twice(tmp_path, left):
+    logger = AtomicCSVLogger(str(tmp_path), "", "", flush_logs_every_n_steps=1)
+    logger.log_metrics({"loss": 0.5}, 0)
+    logger.log_metrics({"loss": 0.25}, 1)
+    before = logger.experiment._length
+    logger.log_metrics({"loss": 0.125}, 2)
+    logger.experiment._length, logger.experiment.metrics = before, [{"loss": 0.125, "step": 2}]
+    logger.finalize("failed")
+    assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "0.5,0", "0.25,1", "0.125,2"]
+
+
+def test_a_damaged_file_of_reference_scores_is_never_taken_for_a_good_one(tmp_path):
+    logprob, hit = torch.randn(3, 20), torch.rand(3, 20) > 0.5
+    store = ReferenceStore(tmp_path, {})
+    store.save(b"key", logprob, hit)
+    (path,) = store.folder.iterdir()
+    whole, chance = path.read_bytes(), random.Random(0)
+    damaged = [whole[:n] + fill * (len(whole) - n) for n in range(0, len(whole), 7) for fill in (b"", b"\0")]
+    for _ in range(300):
+        at = chance.randrange(len(whole))
+        damaged.append(whole[:at] + bytes([whole[at] ^ (1 << chance.randrange(8))]) + whole[at + 1 :])
+    for content in damaged:
+        path.write_bytes(content)
+        found = store.load(b"key", (3, 20))
+        assert found is None or (torch.equal(found[0], logprob) and torch.equal(found[1], hit))
+    path.write_bytes(whole)
+    assert store.load(b"key", (3, 20)) is not None
+
+
+def test_unfinished_reference_scores_of_killed_processes_are_removed(tmp_path):
+    store = ReferenceStore(tmp_path, {})
+    store.folder.mkdir()
+    old, young = store.folder / ".a.part", store.folder / ".b.part"
+    for path, age in ((old, 7200), (young, 60)):
+        path.write_bytes(b"half")
+        os.utime(path, (time.time() - age,) * 2)
+    store.save(b"key", torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool))
+    assert not old.exists()
+    assert young.exists()  # another process may be writing it

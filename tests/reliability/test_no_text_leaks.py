@@ -1,0 +1,307 @@
+"""No training text leaves a default run: every byte that it writes or prints, against every text that went in.
+
+Searched for are runs of five words, whatever stands between them, and runs of sixteen token ids, as integers of any
+width or written out, in files as they are and as what is compressed or pickled in them.
+"""
+
+import gzip
+import io
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from torch.utils.tensorboard import SummaryWriter
+
+from lit_mem import assets
+from lit_mem.cli import main
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.subgroups import Subgroups
+from lit_mem.types import Record, TokenScores
+
+ROOT = Path(__file__).parents[2]
+QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
+# The probe of the members is all of them, so that whatever is written of an example may be of any.
+SMALL = "--data.train_size 16 --data.heldout_size 16 --trainer.max_epochs 1 --trainer.log_every_n_steps 1".split()
+WORDS, IDS = 5, 16
+WORD, NUMBER = re.compile(rb"[0-9A-Za-z]+"), re.compile(rb"-?\d+")
+
+
+class Search:
+    """What is looked for: of texts, all runs of words and of token ids."""
+
+    def __init__(self, texts, tokenizer):
+        self.texts = texts
+        self.words, self.ids = {}, {}
+        for text in texts:
+            for run in runs(words(text.encode()), WORDS):
+                self.words.setdefault(run, set()).add(text)
+            for run in runs(tokenizer(text, add_special_tokens=False)["input_ids"], IDS):
+                self.ids.setdefault(run, set()).add(text)
+
+    def within(self, content, depth=0):
+        """The texts of which something is in the bytes, or in what is packed in them."""
+        found = set().union(*(self.words[run] for run in runs(words(content), WORDS) if run in self.words))
+        numbers = [int(number) for number in NUMBER.findall(content) if len(number) < 8]
+        found |= self.texts_of(numbers)
+        for width in "248":
+            for start in range(int(width)):
+                whole = content[start : start + (len(content) - start) // int(width) * int(width)]
+                array = np.frombuffer(whole, f"<i{width}")
+                found |= self.texts_of(array[self.near_known(array)].tolist())
+        for part in unpacked(content) if depth < 3 else ():
+            found |= self.within(part, depth + 1)
+        for sequence in pickled(content):
+            found |= self.texts_of(sequence)
+        return found
+
+    def texts_of(self, ids):
+        return set().union(*(self.ids[run] for run in runs(ids, IDS) if run in self.ids))
+
+    def near_known(self, array):
+        """Of integers, those in runs of sixteen that are all token ids; in other data there are next to none."""
+        if len(array) < IDS:
+            return slice(0)
+        known = np.convolve((array >= 0) & (array < 2048), np.ones(IDS), "full") >= IDS
+        return np.convolve(known, np.ones(IDS), "valid")[: len(array)] > 0
+
+    def in_folder(self, folder):
+        """By file the texts that are in it, or in its name."""
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        found = {path: self.within(path.read_bytes()) | self.within(str(path).encode()) for path in files}
+        return {path: texts for path, texts in found.items() if texts}
+
+
+def words(content):
+    return [word.lower() for word in WORD.findall(content)]
+
+
+def runs(sequence, length):
+    return (tuple(sequence[i : i + length]) for i in range(len(sequence) - length + 1))
+
+
+def unpacked(content):
+    """What is compressed in a file: the members of an archive, a gzip stream, the columns of a parquet file."""
+    if content.startswith(b"PK"):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            yield from (archive.read(name) for name in archive.namelist())
+    elif content.startswith(b"\x1f\x8b"):
+        yield gzip.decompress(content)
+    elif content.startswith(b"PAR1"):
+        table = pq.read_table(io.BytesIO(content))
+        yield json.dumps(table.to_pydict(), default=str).encode()
+        yield json.dumps([str(column.to_pylist()) for column in table.columns]).encode()
+
+
+def pickled(content):
+    """All sequences of integers in a checkpoint."""
+    if not content.startswith(b"PK"):
+        return
+    level = [torch.load(io.BytesIO(content), weights_only=True)]
+    while level:
+        inner = []
+        for value in level:
+            if isinstance(value, torch.Tensor) and not value.is_floating_point():
+                yield value.flatten().tolist()
+            elif isinstance(value, dict):
+                inner += [*value.values(), list(value.keys())]
+            elif isinstance(value, list | tuple):
+                yield [each for each in value if isinstance(each, int)]
+                inner += value
+        level = inner
+
+
+@contextmanager
+def set_aside(folder):
+    """Home, caches and temporary files lie in folders of their own, so that nothing is written where nobody looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, place in (("HOME", "home"), ("XDG_CACHE_HOME", "home/cache"), ("TMPDIR", "temporary")):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            patch.setenv(name, str(folder / place))
+        patch.setenv("LIT_MEM_CACHE", str(folder / "cache"))
+        patch.setattr(tempfile, "tempdir", None)  # so that TMPDIR is read again
+        patch.setattr(sys, "argv", ["train.py"])
+        (folder / "work").mkdir()
+        patch.chdir(folder / "work")
+        log = logging.getLogger("lit_mem")
+        before = list(log.handlers), log.propagate, log.level
+        log.handlers = []
+        yield
+        log.handlers, log.propagate = before[:2]
+        log.setLevel(before[2])
+
+
+def hub_files():
+    """What the hub's libraries keep, wherever that was set when they were imported."""
+    home = Path(huggingface_hub.constants.HF_HOME)
+    return {path for path in home.rglob("*") if path.is_file()} if home.is_dir() else set()
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory, tokenizer):
+    """A default run, and in it one callback that is asked for texts: (folder, output, words in figures, search)."""
+    folder = tmp_path_factory.mktemp("leaks")
+    drawn, before = [], hub_files()
+    add_figure = SummaryWriter.add_figure
+
+    def spy(self, tag, figure, *args, **kwargs):
+        drawn.extend(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+        return add_figure(self, tag, figure, *args, **kwargs)
+
+    entries = [
+        {"class_path": "lit_mem.callbacks.PerExampleTable", "init_args": options}
+        for options in ({}, {"folder": str(folder / "asked_for"), "text": True})
+    ]
+    out, err = io.StringIO(), io.StringIO()
+    # On so few members one epoch passes the quickstart's own threshold, and every checkpoint is to be there.
+    (folder / "config.yaml").write_text(
+        Path(QUICKSTART).read_text().replace("mia/reference_auroc > 0.85", "mia/loss_auroc > 1")
+    )
+    with set_aside(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SummaryWriter, "add_figure", spy)
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        added = [f"--trainer.callbacks+={json.dumps(entry)}" for entry in entries]
+        main(["fit", "--config", str(folder / "config.yaml"), *SMALL, *added])
+    (folder / "config.yaml").unlink()
+    rows = {}
+    for split in ("train", "heldout"):
+        lines = (assets.path("case_reports") / f"{split}.jsonl").read_text().splitlines()
+        rows |= {f"{split}.jsonl:{n}": json.loads(line)["text"] for n, line in enumerate(lines, start=1)}
+    table = pq.read_table(folder / "asked_for" / "start.parquet", columns=["origin"])
+    texts = [rows[origin] for origin in table["origin"].to_pylist()]
+    assert len(texts) == 32
+    assert hub_files() == before
+    return folder, out.getvalue() + err.getvalue(), drawn, Search(texts, tokenizer)
+
+
+def test_the_search_finds_every_text_where_texts_were_asked_for(leaky):
+    """Nothing that follows would mean much without this."""
+    folder, _, _, search = leaky
+    found = search.in_folder(folder / "asked_for")
+    assert len(found) == 2
+    for texts in found.values():
+        assert texts == set(search.texts)
+
+
+def saved(value):
+    file = io.BytesIO()
+    torch.save(value, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "hide",
+    [
+        lambda text, ids: b"\x00\xff" + " ".join(text.split()[3:8]).encode() + b"\x01",
+        lambda text, ids: json.dumps({"a": text[:60].upper()}).encode(),
+        lambda text, ids: "\n".join(text.split()[:6]).encode(),
+        lambda text, ids: gzip.compress(text.encode()),
+        lambda text, ids: saved({"state": {"note": text}}),
+        lambda text, ids: b"abc" + np.array(ids[3:19], "<i8").tobytes() + b"\x00" * 5,
+        lambda text, ids: b"\x07" + np.array(ids[1:20], "<i4").tobytes(),
+        lambda text, ids: np.array(ids[:16], "<u2").tobytes(),
+        lambda text, ids: saved({"ids": torch.tensor(ids)}),
+        lambda text, ids: saved([{"ids": list(ids)}]),
+        lambda text, ids: f"step: {list(ids[2:18])}".encode(),
+        lambda text, ids: ("a,b\n" + "\n".join(f"{i}" for i in ids)).encode(),
+    ],
+)  # fmt: skip
+def test_the_search_finds_what_is_hidden(leaky, tokenizer, hide):
+    search = leaky[3]
+    text = search.texts[7]
+    assert text in search.within(hide(text, tokenizer(text, add_special_tokens=False)["input_ids"]))
+
+
+def test_the_search_finds_nothing_where_there_is_nothing(leaky):
+    search = leaky[3]
+    other = "Another report altogether, of a man who had neither drug nor rash nor fever at any time in the year"
+    assert not search.within(other.encode() + saved({"a": torch.arange(5000), "b": other}) + bytes(5000))
+
+
+def test_no_file_of_a_run_holds_a_training_text(leaky):
+    folder, _, _, search = leaky
+    written = [path for path in folder.rglob("*") if path.is_file()]
+    assert {".ckpt", ".safetensors", ".csv", ".yaml", ".parquet", ".json"} <= {path.suffix for path in written}
+    found = search.in_folder(folder)
+    assert not {path: texts for path, texts in found.items() if path.parent.name != "asked_for"}
+
+
+def test_nothing_that_is_printed_or_drawn_holds_one(leaky):
+    _, output, drawn, search = leaky
+    assert "Data case_reports: 16 members" in output
+    assert len(drawn) > 20
+    assert not search.within(output.encode())
+    assert not search.within("\n".join(drawn).encode())
+
+
+def test_no_temporary_file_is_left_and_nothing_lies_in_the_home_folder(leaky):
+    folder = leaky[0]
+    assert [path for name in ("temporary", "home") for path in (folder / name).rglob("*") if path.is_file()] == []
+
+
+def test_a_run_writes_what_the_security_document_says_and_nothing_else(leaky):
+    """Its table names every file by pattern, and says which of them are written without being asked for."""
+    folder = leaky[0]
+    patterns = dict(documented())
+    always = {pattern for pattern, when in patterns.items() if when == "every run"}
+    written = [
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.parent.name != "asked_for"
+    ]
+    matched = {name: [pattern for pattern in patterns if re.fullmatch(regex(pattern), name)] for name in written}
+    assert {name: fits for name, fits in matched.items() if len(fits) != 1} == {}
+    assert always <= {fits[0] for fits in matched.values()}
+    asked = {fits[0] for name, fits in matched.items()} - always
+    assert {patterns[pattern] for pattern in asked} == {"`PerExampleTable`"}
+
+
+def test_no_slice_is_named_by_a_piece_of_the_text():
+    """As a completion of few distinct values is one, whose column is kept beside it."""
+    texts = ["He had a severe rash after the second dose.", "She had a mild fever after the first dose."]
+    records = [Record(texts[i % 2], attributes={"answer": texts[i % 2], "sex": "MF"[i % 2]}) for i in range(8)]
+    ids = torch.arange(8)
+    mask = torch.ones(8, 2, dtype=torch.bool)
+    scores = TokenScores(torch.zeros(8, 2), mask, mask, ids, ids < 4)
+    table = ScoreTable(ids, ids < 4, {})
+    for columns, names in ((None, {"sex"}), (["answer"], {"answer"})):
+        groups = Subgroups(columns, length=False, duplicates=False, bins=2, max_groups=12)
+        groups.observe(scores, {"records": records})
+        assert {part.column for part in groups.of(table)} == names
+
+
+def documented():
+    """(pattern of a path, when it is written) of each row of the table of files."""
+    section = (ROOT / "SECURITY.md").read_text().split("## What is written where")[1].split("\n## ")[0]
+    for line in section.splitlines():
+        if line.startswith("| `"):
+            path, when = [cell.strip() for cell in line.strip("|").split(" | ")][:2]
+            for name in path.split(", "):
+                yield name.strip("`"), when
+
+
+def regex(pattern):
+    """Of the files of a pattern, below the folders of this run."""
+    for name, place in (("$LIT_MEM_CACHE", "cache"), ("logs", "work/logs")):
+        pattern = pattern.replace(name, place, 1) if pattern.startswith(name) else pattern
+    return re.sub(
+        r"<[^>]*>", "[^/]+", re.escape(pattern).replace(r"\*", "[^/]+").replace(r"\<", "<").replace(r"\>", ">")
+    )
+
+
+def test_the_table_of_files_is_read():
+    assert len(list(documented())) > 10
+    assert re.fullmatch(regex("logs/<name>/version_<n>/metrics.csv"), "work/logs/quickstart/version_0/metrics.csv")
+    assert not re.fullmatch(regex("logs/<name>/version_<n>/metrics.csv"), "work/logs/quickstart/version_0/metrics_csv")
+    assert os.sep == "/"

@@ -1,0 +1,157 @@
+"""What SECURITY.md says of the code, as far as the code can be asked."""
+
+import ast
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from packaging.specifiers import SpecifierSet
+from safetensors import safe_open
+
+import lit_mem
+from lit_mem.attacks import ReferenceRatio
+from lit_mem.callbacks import MembershipInference
+from lit_mem.reference_store import batch_key
+from lit_mem.scoring import scored_positions
+
+ROOT = Path(lit_mem.__file__).parents[1]
+QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+FILES = sorted((ROOT / "lit_mem").rglob("*.py"))
+
+
+@cache
+def trees():
+    """Syntax trees of the package by file, but for the scripts that made what ships."""
+    return {path: ast.parse(path.read_text("utf-8")) for path in FILES if "assets" not in path.parts}
+
+
+def calls(*names):
+    """(where, call) of each call of a function or method of one of these names in the package."""
+    for path, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(names):
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", node
+
+
+def options(call):
+    return {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+
+
+def test_no_model_brings_code():
+    found = dict(calls("from_pretrained", "from_config"))
+    of_transformers = {at: call for at, call in found.items() if ast.unparse(call.func).startswith("Auto")}
+    assert len(of_transformers) >= 8
+    for at, call in of_transformers.items():
+        given = options(call)
+        assert given.get("trust_remote_code") == "False" or "**more" in ast.unparse(call), at
+    source = (ROOT / "lit_mem" / "adapters" / "loading.py").read_text()
+    assert 'more |= {"trust_remote_code": False}' in source
+    assert 'more["use_safetensors"] = True' in source
+
+
+def test_nothing_is_unpickled_or_evaluated():
+    for at, call in calls("torch.load"):
+        assert options(call).get("weights_only") == "True", at
+    assert list(calls("pickle.load", "pickle.loads", "yaml.load", "yaml.unsafe_load", "os.system", "joblib.load")) == []
+    plain = [at for at, call in calls("eval", "exec") if isinstance(call.func, ast.Name)]
+    assert plain == []
+    assert not [at for at, call in calls("load_dataset") if "trust_remote_code" in options(call)]
+
+
+def test_one_file_opens_connections():
+    using = {
+        path.name
+        for path in FILES
+        if re.search(r"^\s*(import|from) (urllib|http|requests|socket)\b", path.read_text(), re.M)
+    }
+    assert using == {"download.py"}
+
+
+def test_the_malicious_releases_are_excluded_and_the_pins_installed_with():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (lightning,) = [entry for entry in project["dependencies"] if entry.startswith("lightning")]
+    allowed = SpecifierSet(lightning.removeprefix("lightning"))
+    assert "2.6.2" not in allowed
+    assert "2.6.3" not in allowed
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.M))
+    assert pins["lightning"] in allowed
+    wanted = {re.split(r"[^\w-]", entry)[0] for entry in project["dependencies"]}
+    assert wanted <= pins.keys()
+    assert "pip install -c constraints.txt" in (ROOT / "README.md").read_text()
+
+
+def spelled(base, logprob, bos):
+    """The text that these log-probabilities of one example spell: at each position the token that has the number."""
+    ids = [bos]
+    for value in logprob:
+        with torch.no_grad():
+            every = base(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+        ids.append(int((every - value).abs().nan_to_num(torch.inf).argmin()))
+    return ids
+
+
+def test_reference_scores_on_disk_do_not_spell_the_texts(module, data, trainer, base):
+    """In the open they would, which is why they are sealed."""
+    tuned, corpus = module(), data()
+    trainer([MembershipInference({"reference": ReferenceRatio()}, figures=False)]).validate(
+        tuned, corpus, verbose=False
+    )
+    batch = next(iter(corpus.val_dataloader()[1]))
+    ids, store = batch["input_ids"], tuned.reference_cache.store
+    key = batch_key(ids, scored_positions(batch))
+    logprob, _ = store.load(key, tuple(ids.shape))
+    n = int(scored_positions(batch)[0].sum())
+    assert n > 30
+    truth = ids[0, : n + 1].tolist()
+    assert spelled(base, logprob[0, 1 : n + 1], truth[0]) == truth
+    path = store._path(key)
+    with safe_open(path, "pt") as file:
+        sealed = file.get_tensor("sealed")[: 4 * ids.numel()].view(torch.float32).view(ids.shape)
+    guess = spelled(base, sealed[0, 1 : n + 1], truth[0])
+    assert sum(a == b for a, b in zip(guess, truth, strict=True)) < n / 4
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+WATCHED = """
+import json, sys
+opened = []
+def hook(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
+        opened.append([event, str(args[1:])])
+sys.addaudithook(hook)
+from lit_mem.cli import main
+main(sys.argv[1:])
+print("OPENED", json.dumps(opened))
+"""
+
+
+@pytest.mark.slow
+def test_a_run_on_what_ships_opens_no_connection_and_leaves_the_home_folder_alone(tmp_path):
+    """In a process of its own, with nothing that keeps the hub's libraries off the network."""
+    places = {name: str(tmp_path / name) for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME", "TMPDIR", "LIT_MEM_CACHE")}
+    for place in places.values():
+        Path(place).mkdir()
+    (tmp_path / "work").mkdir()
+    kept = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS", "LANG") if name in os.environ}
+    sizes = "--data.train_size 12 --data.heldout_size 12 --trainer.max_epochs 1"
+    done = subprocess.run(
+        [sys.executable, "-c", WATCHED, "fit", "--config", str(QUICKSTART), *sizes.split()],
+        cwd=tmp_path / "work", env=kept | places | {"MPLBACKEND": "agg", "MPLCONFIGDIR": places["TMPDIR"]},
+        capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    opened = json.loads(done.stdout.splitlines()[-1].removeprefix("OPENED "))
+    # matplotlib asks for the fonts that there are, the first time that it runs in a folder.
+    assert [each for each in opened if each != ["subprocess.Popen", "fc-list"]] == []
+    for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME"):
+        assert [path for path in Path(places[name]).rglob("*") if path.is_file()] == []
+    left = [path.name for path in Path(places["TMPDIR"]).rglob("*") if path.is_file()]
+    assert [name for name in left if "fontlist" not in name and "matplotlib" not in name] == []
