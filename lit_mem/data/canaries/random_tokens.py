@@ -1,0 +1,48 @@
+"""Canaries of random tokens, which nobody could guess: what the audit wants."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from lit_mem.data.canaries.base import CanarySource, Content, Setting
+from lit_mem.errors import ConfigError
+
+
+class RandomTokens(CanarySource):
+    """Tokens drawn independently and uniformly from the tokenizer's vocabulary, special tokens left out.
+
+    No model expects them and none is like another, so that what the model knows of one comes from that one alone. For
+    the audit insert each once (`repetitions: [1]`, the default here) and take many: 500 or more.
+
+    Args:
+        n: how many canaries, in and out together.
+        length: tokens in each, at least 4.
+        repetitions: how often a canary stands in the training set if it is in; the canaries take turns in the list.
+        seed: of contents and coins.
+    """
+
+    def __init__(self, n: int = 1000, length: int = 32, repetitions: list[int] | None = None, seed: int = 0) -> None:
+        super().__init__(n, [1] if repetitions is None else repetitions, seed)
+        if length < 4:
+            raise ConfigError(f"data.canaries.length is {length}; expected 4 or more")
+        self.size, self.length = n, length
+
+    def contents(self, setting: Setting) -> list[Content]:
+        """Random tokens, and the text that they spell."""
+        plain = plain_tokens(setting.tokenizer)
+
+        def draw(dice: random.Random) -> Content:
+            ids = tuple(plain[dice.randrange(len(plain))] for _ in range(self.length))
+            return Content("", str(setting.tokenizer.decode(list(ids))), ids)
+
+        return self.drawn(self.size, setting, draw)
+
+
+def plain_tokens(tokenizer: Any) -> list[int]:
+    """Ids of all tokens that are neither special nor added later, in order.
+
+    Those added later need not have a row in the model's embedding.
+    """
+    left_out = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
+    return [token for token in range(tokenizer.vocab_size) if token not in left_out]

@@ -1,0 +1,146 @@
+"""Copyright traps: sequences sampled from the base model, of chosen length and perplexity."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Iterator
+from statistics import median
+from typing import Any, Final
+
+import torch
+
+from lit_mem.data.canaries.base import CanarySource, Content, Setting
+from lit_mem.data.canaries.random_tokens import plain_tokens
+from lit_mem.data.overlap import normalized
+from lit_mem.errors import ConfigError
+from lit_mem.types import Sampling
+
+log = logging.getLogger(__name__)
+
+_Range = tuple[float, float]
+
+_AT_ONCE: Final = 64
+_TRIES_EACH: Final = 100  # sequences sampled for each trap that is asked for, at most
+_SHARED: Final = 0.2
+
+
+class Traps(CanarySource):
+    """Sequences that the base model itself writes, as many of each range of perplexity.
+
+    What the model finds likely is lost among all that is likely; what surprises it is memorized more readily. So the
+    traps come in ranges of perplexity under the base model, which share them equally, and are compared with held-out
+    traps made alike. They are sampled at several temperatures in turn, since one gives few of the low or of the high
+    ranges; sequences with a special token, or with a fifth of their three-token runs in common with another, are left
+    out.
+
+    The base model is loaded for it before training, and let go again.
+
+    Args:
+        n: how many canaries, in and out together.
+        length: tokens in each, at least 4.
+        perplexities: ends of the ranges, ascending, such as [1, 10, 100]: from 1 up to 10, and from 10 up to 100.
+            None: 1, 10, 30 and 100.
+        temperatures: at which is sampled, in turn. None: 0.5, 1, … 4.
+        repetitions: how often a canary stands in the training set if it is in; the canaries take turns in the list.
+            None: 1, 4 and 16.
+        seed: of samples and coins.
+
+    Source: Meeus et al. 2024, "Copyright Traps for Large Language Models" (arXiv 2402.09363); there ten ranges up to
+    100, and 100 tokens repeated up to 1000 times in a document.
+    """
+
+    def __init__(
+        self,
+        n: int = 200,
+        length: int = 50,
+        perplexities: list[float] | None = None,
+        temperatures: list[float] | None = None,
+        repetitions: list[int] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(n, repetitions, seed)
+        self.size, self.length = n, length
+        self.perplexities = [1.0, 10.0, 30.0, 100.0] if perplexities is None else perplexities
+        self.temperatures = [0.5 * k for k in range(1, 9)] if temperatures is None else temperatures
+        if length < 4:
+            raise ConfigError(f"data.canaries.length is {length}; expected 4 or more")
+        edges = self.perplexities
+        if len(edges) < 2 or edges[0] < 1 or any(low >= high for low, high in itertools.pairwise(edges)):
+            raise ConfigError(
+                f"data.canaries.perplexities is {edges}; expected two numbers or more, from 1 up, each above the last"
+            )
+        if not self.temperatures or min(self.temperatures) <= 0:
+            raise ConfigError(f"data.canaries.temperatures is {self.temperatures}; expected at least one, each above 0")
+
+    def contents(self, setting: Setting) -> list[Content]:
+        """Sampled on one process, so that all have the same whatever their rounding.
+
+        Raises:
+            ConfigError: the module that is trained gives no base model, or too few sequences are of a range.
+        """
+        found: list[Content] = setting.once(lambda: self._sampled(setting))
+        return found
+
+    def _sampled(self, setting: Setting) -> list[Content]:
+        # Canaries take turns in the repetitions first and in the ranges next, so that each of either meets each.
+        ranges = list(itertools.pairwise(self.perplexities))
+        turns = [ranges[(i // len(self.repetitions)) % len(ranges)] for i in range(self.size)]
+        filled = self._filled(setting, {each: turns.count(each) for each in ranges})
+        in_turn = {each: iter(contents) for each, contents in filled.items()}
+        return [next(in_turn[each])._replace(origin=f"canary:{i + 1}") for i, each in enumerate(turns)]
+
+    def _filled(self, setting: Setting, counts: dict[_Range, int]) -> dict[_Range, list[Content]]:
+        """As many sampled sequences of each range as it counts."""
+        if setting.base_model is None:
+            raise ConfigError("data.canaries Traps are sampled from the base model, and the module trained gives none")
+        plain, texts = frozenset(plain_tokens(setting.tokenizer)), set(setting.taken)
+        found: dict[_Range, list[Content]] = {each: [] for each in counts}
+        kept: list[set[tuple[int, int, int]]] = []
+        met: list[float] = []
+        for ids, perplexity in self._sequences(setting.base_model(), _start(setting.tokenizer)):
+            met.append(perplexity)
+            room = [each for each, n in counts.items() if each[0] <= perplexity < each[1] and len(found[each]) < n]
+            if not room or not plain.issuperset(ids):
+                continue
+            text, runs = str(setting.tokenizer.decode(list(ids))), set(zip(ids, ids[1:], ids[2:], strict=False))
+            if normalized(text) in texts or any(_alike(runs, other) for other in kept):
+                continue
+            texts.add(normalized(text))
+            kept.append(runs)
+            found[room[0]].append(Content("", text, ids, group=f"perplexity_{room[0][0]:g}-{room[0][1]:g}"))
+            if len(kept) == self.size:
+                log.info("Canaries: %d traps out of %d sampled sequences.", self.size, len(met))
+                return found
+        (low, high), n = next((each, n) for each, n in counts.items() if len(found[each]) < n)
+        raise ConfigError(
+            f"data.canaries.perplexities: of {low:g} to {high:g} only {len(found[low, high])} of {n} traps were found "
+            f"among {len(met)} sequences (median perplexity {median(met):.4g}, lowest {min(met):.4g}, highest "
+            f"{max(met):.4g}); expected ranges that the base model writes at data.canaries.temperatures"
+        )
+
+    def _sequences(self, model: Any, start: int) -> Iterator[tuple[tuple[int, ...], float]]:
+        """Token ids and perplexity of sampled sequences, up to a hundred for each trap."""
+        from lit_mem.extraction.decoding import decode
+
+        prompts, lengths = [torch.tensor([start])] * _AT_ONCE, [self.length] * _AT_ONCE
+        for i in range(math.ceil(_TRIES_EACH * self.size / _AT_ONCE)):
+            scheme = Sampling(self.temperatures[i % len(self.temperatures)], seed=self.seed)
+            for sequence in decode(model, prompts, lengths, None, scheme, keys=range(i * _AT_ONCE, (i + 1) * _AT_ONCE)):
+                perplexity = math.exp(min(700.0, -sequence.logprob.double().mean().item()))
+                yield tuple(sequence.ids.tolist()), perplexity
+
+
+def _start(tokenizer: Any) -> int:
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return int(token)
+    raise ConfigError(
+        "data.canaries Traps need a token to start from; the tokenizer has neither a BOS nor an EOS token"
+    )
+
+
+def _alike(one: set[tuple[int, int, int]], other: set[tuple[int, int, int]]) -> bool:
+    """Whether two sequences share more than a fifth of their runs of three tokens (Jaccard)."""
+    return len(one & other) > _SHARED * len(one | other)

@@ -1,0 +1,39 @@
+"""A training set without texts that stand in it more than once.
+
+What is trained on several times is memorized first: Lee et al. 2022, "Deduplicating Training Data Makes Language Models
+Better" (arXiv 2107.06499); Kandpal, Wallace and Raffel 2022, "Deduplicating Training Data Mitigates Privacy Risks in
+Language Models" (arXiv 2202.06539).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+from lit_mem.data.overlap import near_repeats, repeats
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+
+Deduplicate = Literal["none", "exact", "near"]
+
+
+def deduplicated(rows: Dataset, how: Deduplicate) -> Dataset:
+    """The rows in their order, of equal ones the first.
+
+    Args:
+        rows: with columns `prompt` and `completion`.
+        how: "exact": the same text, prompt and completion together; "near": also texts that are the same but for case,
+            space and punctuation, and those that share most of their runs of three words (Jaccard similarity of 0.7
+            or more); "none": all rows are kept.
+    """
+    if how == "none":
+        return rows
+    texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
+    again = repeats(texts) if how == "exact" else near_repeats(texts)
+    log.info(
+        "Duplicates: %d of %d rows repeat an earlier one (%s) and are not trained on.", len(again), len(texts), how
+    )
+    return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows

@@ -1,0 +1,254 @@
+"""What the steps of a training have cost: from noise, sampling rate and number of steps to epsilon.
+
+A step: a batch in which each text is by itself with probability q, the sum of gradients clipped to norm C, and normal
+noise of deviation σ·C on it. The bound is for texts added or removed, one at a time: two training sets that differ in
+one row give almost the same models, δ aside.
+
+The numbers are Opacus' (Yousefpour et al. 2021): composition of privacy loss random variables ("prv": Gopi, Lee and
+Wutschitz 2021), or Rényi differential privacy ("rdp": Mironov 2017; Mironov, Talwar and Zhang 2019), which is looser.
+Its third accountant ("gdp") is left out: that one approximates by a central limit theorem, and what it gives can lie
+below the true epsilon.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Final, Literal, NamedTuple
+
+from lit_mem.errors import ConfigError
+from lit_mem.privacy.extra import import_opacus
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["prv", "rdp"]
+
+_PRV_ERROR: Final = 0.01  # it adds as much to what it finds
+_SMALL: Final = 0.1
+_NOT_WORTH_IT: Final = 200.0
+_MOST_NOISE: Final = 1e6
+
+
+class Steps(NamedTuple):
+    """Steps of one kind.
+
+    Attributes:
+        noise_multiplier: σ, the deviation of the noise as a multiple of the clipping norm.
+        sample_rate: q, the probability with which a text is in a step's batch.
+        number: how many.
+    """
+
+    noise_multiplier: float
+    sample_rate: float
+    number: int
+
+
+def merged(history: Iterable[Steps]) -> tuple[Steps, ...]:
+    """The same history with steps of one kind that follow each other counted together.
+
+    >>> merged([Steps(1.0, 0.1, 2), Steps(1.0, 0.1, 3), Steps(2.0, 0.1, 0)])
+    (Steps(noise_multiplier=1.0, sample_rate=0.1, number=5),)
+    """
+    found: list[Steps] = []
+    for steps in history:
+        if not steps.number:
+            continue
+        if found and found[-1][:2] == steps[:2]:
+            found[-1] = steps._replace(number=found[-1].number + steps.number)
+        else:
+            found.append(steps)
+    return tuple(found)
+
+
+def number_of_steps(history: Iterable[Steps]) -> int:
+    """How many steps there were, of all kinds."""
+    return sum(steps.number for steps in history)
+
+
+def epsilon(history: Iterable[Steps], delta: float, kind: Kind = "prv") -> float:
+    """An upper bound of the epsilon that these steps have cost, at this δ.
+
+    0 for no step, infinite without noise. Where the tighter accountant cannot cope with the numbers, the looser one's
+    bound is given.
+
+    Args:
+        history: the steps, in any order.
+        delta: δ, the probability with which the bound may fail.
+        kind: which accountant.
+    """
+    return _epsilon(merged(history), delta, kind)
+
+
+@lru_cache(maxsize=512)
+def _epsilon(history: tuple[Steps, ...], delta: float, kind: Kind) -> float:
+    if not history:
+        return 0.0
+    if any(steps.noise_multiplier <= 0 for steps in history):
+        return math.inf
+    loose = _rdp_epsilon(history, delta)
+    # Time and memory of the tight one grow with epsilon, and there is nothing to be tight about.
+    if kind == "rdp" or loose > _NOT_WORTH_IT:
+        return loose
+    found = _prv_epsilon(history, delta, _PRV_ERROR)
+    if found < _SMALL:
+        found = min(found, _prv_epsilon(history, delta, _PRV_ERROR / 10))
+    if not math.isfinite(found):
+        log.debug("PRV gives no bound for %s; RDP does: %g.", history, loose)
+        return loose
+    return found
+
+
+def _prv_epsilon(history: Sequence[Steps], delta: float, error: float) -> float:
+    """Opacus' bound; infinite if it fails."""
+    import_opacus()
+    import numpy as np
+    from opacus.accountants import PRVAccountant
+
+    accountant = PRVAccountant()
+    accountant.history = [tuple(steps) for steps in history]
+    with _quietly(), np.errstate(all="ignore"):
+        try:
+            found = float(accountant.get_epsilon(delta, eps_error=error))
+        except (ArithmeticError, RuntimeError, ValueError, MemoryError):
+            return math.inf
+    return found if math.isfinite(found) else math.inf
+
+
+def _rdp_epsilon(history: Sequence[Steps], delta: float) -> float:
+    """Opacus' bound; infinite if it fails."""
+    import_opacus()
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import get_privacy_spent
+
+    spent = sum(_rdp_of_a_step(noise, rate) * number for noise, rate, number in history)
+    with _quietly():
+        found, _ = get_privacy_spent(orders=RDPAccountant.DEFAULT_ALPHAS, rdp=spent, delta=delta)
+    return float(found) if math.isfinite(found) else math.inf
+
+
+@lru_cache(maxsize=512)
+def _rdp_of_a_step(noise_multiplier: float, sample_rate: float) -> Any:
+    """By order; this takes most of the time, and steps of one kind cost the same."""
+    from opacus.accountants import RDPAccountant
+    from opacus.accountants.analysis.rdp import compute_rdp
+
+    with _quietly():
+        return compute_rdp(
+            q=sample_rate, noise_multiplier=noise_multiplier, steps=1, orders=RDPAccountant.DEFAULT_ALPHAS
+        )
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The library warns where its bound may not be tight."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+# -- the other way round -----------------------------------------------------------------------------------
+
+
+def noise_for(
+    target: float, delta: float, sample_rate: float, steps: int, history: Sequence[Steps] = (), kind: Kind = "prv"
+) -> float:
+    """The least noise multiplier with which so many steps stay within an epsilon, to less than a hundredth of it.
+
+    Args:
+        target: the epsilon that may not be passed.
+        delta: δ.
+        sample_rate: q of the steps to come.
+        steps: how many they are.
+        history: steps that were taken already.
+        kind: which accountant.
+
+    Raises:
+        ConfigError: no noise is enough.
+    """
+
+    def least(by: Kind, start: float) -> float | None:
+        def cost(noise: float) -> float:
+            return epsilon([*history, Steps(noise, sample_rate, steps)], delta, by)
+
+        low, high = 0.8 * start, start
+        while cost(high) > target:
+            low, high = high, 2 * high
+            if high > _MOST_NOISE:
+                return None
+        while cost(low) <= target:
+            low, high = 0.8 * low, low
+        return _between(cost, target, bad=low, good=high, close=lambda bad, good: good - bad <= 0.002 * good)
+
+    quick = least("rdp", 1.0)  # the looser accountant is the quicker one, and tells where to look
+    found = quick if kind == "rdp" else least(kind, quick or 1.0)
+    if found is None:
+        raise ConfigError(
+            f"no noise keeps epsilon at {target:g} with delta {delta:g} and {steps} steps, before the first of which "
+            f"{epsilon(history, delta, kind):.3g} is spent; expected a higher target_epsilon"
+            + (", or accountant prv" if kind == "rdp" else "")
+        )
+    return found
+
+
+def steps_within(
+    target: float, delta: float, noise_multiplier: float, sample_rate: float, most: int,
+    history: Sequence[Steps] = (), kind: Kind = "prv",
+) -> int:  # fmt: skip
+    """How many more steps stay within an epsilon; at most `most`."""
+
+    def cost(number: float, by: Kind = kind) -> float:
+        return epsilon([*history, Steps(noise_multiplier, sample_rate, int(number))], delta, by)
+
+    # Where far too many steps are asked for, the tight accountant would take long to tell.
+    if cost(most, "rdp") <= 3 * target and cost(most) <= target:
+        return most
+    least, bad = 0, most + 1
+    while bad - least > 1:
+        middle = (least + bad) // 2
+        least, bad = (middle, bad) if cost(middle, "rdp") <= target else (least, middle)
+    if kind == "rdp":
+        return least
+    good, bad = (least if cost(least) <= target else 0), min(most, least + least // 4 + 1)
+    while cost(bad) <= target:
+        if bad == most:
+            return most
+        good, bad = bad, min(most, bad + bad // 4 + 1)
+    return int(_between(cost, target, bad=bad, good=good, close=lambda bad, good: bad - good <= 1, whole=True))
+
+
+def _between(
+    cost: Callable[[float], float],
+    target: float,
+    bad: float,
+    good: float,
+    close: Callable[[float, float], bool],
+    whole: bool = False,
+) -> float:
+    """The point next to where the cost is the target: as close as said to one that costs more, and not more itself.
+
+    By straight lines through both ends, on log axes, as costs are nearly powers; every third time by halves.
+
+    Args:
+        cost: rises from `good` to `bad`, which may be below it.
+        target: lies between the costs of both.
+        bad: costs more than it.
+        good: costs no more.
+        close: whether these two are close enough.
+        whole: look at whole numbers only.
+    """
+    rounds = 0
+    while not close(bad, good):
+        rounds += 1
+        part, (low, high) = 0.5, (cost(good), cost(bad))
+        if rounds % 3 and 0 < low < target and math.isfinite(high) and good > 0:
+            part = math.log(target / low) / math.log(high / low)
+            part = min(max(part, 0.02), 0.98)
+        at = good ** (1 - part) * bad**part if good > 0 else (good + bad) / 2
+        if whole:
+            at = min(max(math.floor(at), min(good, bad) + 1), max(good, bad) - 1)
+        good, bad = (at, bad) if cost(at) <= target else (good, at)
+    return good

@@ -1,0 +1,263 @@
+"""Private training inside a Lightning fit: what the module's hooks hand on to."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lit_mem.data.poisson import PoissonBatches
+from lit_mem.errors import CheckpointError, LitMemError
+from lit_mem.functional.random_stream import RandomStream
+from lit_mem.metrics.gathered import gathered
+from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, Spent, history_of, ledger_of
+from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.refusals import refuse_options, refuse_sampler
+from lit_mem.types import Batch
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+LEDGER = "privacy.jsonl"
+FIGURES = ("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier")
+
+
+class ByText(Protocol):
+    """The loss of each text of a batch, whatever the others are: (B,) to train on, (B,) sums to show, (B,) tokens."""
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Of this batch."""
+        ...
+
+
+class PrivateFit:
+    """Steps of DP-SGD with a module's own optimizer and schedule, on one process or with `ddp`.
+
+    A step takes a list of batches, which `lit_mem.data.poisson.StepBatches` makes of one Poisson draw; of an empty
+    draw, none. Optimizer, schedule and Lightning's counters see one ordinary step.
+
+    Args:
+        options: how.
+
+    Attributes:
+        stream: of batches and noise; another for each fit, the same on every process.
+        training: of the fit that goes on, None outside.
+    """
+
+    def __init__(self, options: DPSGD) -> None:
+        self.options = options
+        self.stream = options.stream()
+        self.training: PrivateTraining | None = None
+        self._spent: Spent | None = None
+
+    @property
+    def batch_size(self) -> int:
+        """Texts a step on average, over all processes."""
+        return self.options.batch_size
+
+    def setup(self, trainer: pl.Trainer) -> None:
+        """Before the training loader is made: refuse what cannot be, and draw a new key.
+
+        What an earlier fit of the same weights has spent is not forgotten.
+
+        Raises:
+            ConfigError: an option would break the guarantee.
+        """
+        self.end()
+        refuse_options(trainer, getattr(trainer, "datamodule", None))
+        self.stream = RandomStream(trainer.strategy.broadcast(self.options.stream().key))
+
+    def load(self, spent: Spent | None) -> None:
+        """Go on from a checkpoint, which kept this.
+
+        Raises:
+            CheckpointError: its weights were not trained privately.
+        """
+        if spent is None:
+            raise CheckpointError(
+                "its weights were trained without model.privacy, so no noise from here on can hide the texts; expected "
+                "a checkpoint of a private run, or none"
+            )
+        self._spent = spent
+
+    def begin(self, module: pl.LightningModule, by_text: ByText) -> None:
+        """Make ready for the first step: once model and loader are there, and what a checkpoint kept.
+
+        Raises:
+            LitMemError: of whatever stands in the way, on every process.
+        """
+        trainer = module.trainer
+        trainer.fit_loop.setup_data()
+        steps = trainer.estimated_stepping_batches
+        refuse_sampler(trainer, PoissonBatches)
+        texts = trainer.train_dataloader.sampler.size  # type: ignore[union-attr]
+        ledger = _on_rank_zero(trainer, self._ledger(trainer, texts))
+        training = PrivateTraining(self.options, texts, self.stream, ledger)
+        training.history = trainer.strategy.broadcast(training.history)
+        noise = None
+        if self._spent is not None:
+            noise = self._spent["noise_multiplier"]
+            if self._spent["texts"] != texts:
+                raise CheckpointError(
+                    f"it is of {self._spent['texts']} training texts, and here are {texts}; a budget is one training "
+                    "set's"
+                )
+            if not training.history:  # without a ledger, as in a dry run
+                training.history = history_of(self._spent)
+        training.plan(steps, noise)
+        # Each process has computed the same; should that ever fail, they must not part.
+        training.noise_multiplier, training.remaining = trainer.strategy.broadcast(
+            (training.noise_multiplier, training.remaining)
+        )
+        if ledger is not None or trainer.world_size > 1:
+            _on_rank_zero(trainer, training.open_ledger)
+
+        def losses(ids: Tensor, labels: Tensor) -> Tensor:
+            with trainer.precision_plugin.forward_context():
+                return by_text({"input_ids": ids, "labels": labels})[0]  # type: ignore[typeddict-item]
+
+        sixteen = any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
+        rounds = sixteen or str(trainer.precision) == "bf16-mixed"
+        training.attach(module, losses, tolerance=0.05 if rounds else 1e-3)
+        self.training = training
+        self._tell(training, steps)
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {"privacy/delta": training.delta, "privacy/noise_multiplier": training.noise_multiplier}, step=0
+            )
+
+    def _ledger(self, trainer: pl.Trainer, texts: int) -> Callable[[], Ledger | None]:
+        """How to open the ledger; every process must ask, as they find out the folder together."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+        def opened() -> Ledger | None:
+            if dry:
+                return None
+            if self._spent is not None and self._spent["ledger"]:
+                checkpoint = None if trainer.ckpt_path is None else str(trainer.ckpt_path)
+                ledger = ledger_of(self._spent, self.options.ledger, checkpoint)
+            else:
+                ledger = Ledger(Path(self.options.ledger) if self.options.ledger is not None else folder / LEDGER)
+            ledger.check(texts)
+            return ledger
+
+        return opened
+
+    def _tell(self, training: PrivateTraining, steps: float) -> None:
+        options = self.options
+        log.info(
+            "Private training: each of %d texts is in a step with probability %.4g, its gradient clipped to norm %g; "
+            "noise multiplier %.4g, delta %.3g.",
+            training.texts, training.sample_rate, options.clipping_norm, training.noise_multiplier, training.delta,
+        )  # fmt: skip
+        if training.steps:
+            log.warning(
+                "%d steps were taken before and count too: epsilon is %.4g at the start.",
+                training.steps, training.epsilon(),
+            )  # fmt: skip
+        if training.remaining is not None and training.remaining < steps:
+            log.warning(
+                "Epsilon %g allows %d of the %g steps to come; training ends then.",
+                options.target_epsilon, training.remaining, steps,
+            )  # fmt: skip
+        log.info(
+            "Epsilon bounds what the trained weights tell of one row of the training set. It does not cover figures of "
+            "members, train/loss, and what is decided by them: when training stops, which checkpoint is the best."
+        )
+        if options.noise_multiplier == 0:
+            log.warning("model.privacy.noise_multiplier is 0: gradients are clipped, and nothing is private.")
+        if options.test_seed is not None:
+            log.warning("model.privacy.test_seed is set: anyone can compute the noise, and nothing is private.")
+
+    # -- steps ---------------------------------------------------------------------------------------------
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further step may be taken."""
+        return self.training is not None and self.training.remaining == 0
+
+    def step(self, module: pl.LightningModule, batches: Sequence[Batch], by_text: ByText) -> tuple[Tensor, int]:
+        """Gradients of a step's texts: clipped and summed.
+
+        Returns:
+            Mean loss a token, () float32 without gradient, 0 of no text; and the number of texts.
+        """
+        assert self.training is not None
+        shown = torch.zeros((), device=module.device)
+        tokens = torch.zeros((), device=module.device)
+        texts = 0
+        for batch in batches:
+
+            def losses(batch: Batch = batch) -> Tensor:
+                nonlocal shown, tokens
+                trained, total, count = by_text(batch)
+                shown, tokens = shown + total.sum(), tokens + count.sum()
+                return trained
+
+            self.training.accumulate(losses)
+            texts += len(batch["input_ids"])
+        return shown / tokens.clamp(min=1), texts
+
+    def update(self, module: pl.LightningModule) -> None:
+        """Charge, add noise, and let the optimizer take the step."""
+        assert self.training is not None
+        trainer = module.trainer
+        several = trainer.world_size > 1
+
+        def total(tensor: Tensor) -> Tensor:
+            summed: Tensor = trainer.strategy.reduce(tensor, reduce_op="sum")  # type: ignore[assignment]
+            return summed
+
+        self.training.finish_step(trainer.global_step, total if several else None, noisy=trainer.is_global_zero)
+        optimizer: Any = module.optimizers()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule: Any = module.lr_schedulers()
+        if schedule is not None:
+            schedule.step()
+        if self.spent:
+            log.info("Step %d was the last that epsilon allows.", trainer.global_step)
+            trainer.should_stop = True
+            trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
+
+    def figures(self) -> dict[str, float]:
+        """What is logged at every validation."""
+        return {} if self.training is None else {"privacy/epsilon": self.training.epsilon()}
+
+    def state(self) -> Spent | None:
+        """For the checkpoint."""
+        return self._spent if self.training is None else self.training.state()
+
+    def end(self) -> None:
+        """Leave the model as any other."""
+        if self.training is not None:
+            self._spent = self.training.state()
+            self.training.close()
+            self.training = None
+
+
+def _on_rank_zero(trainer: pl.Trainer, make: Callable[[], T]) -> T | None:
+    """What the first process made; None on others. What it refuses, all refuse.
+
+    Raises:
+        LitMemError: it could not be made.
+        OSError: likewise.
+    """
+    made: T | None = None
+    found: LitMemError | OSError | None = None
+    if trainer.is_global_zero:
+        try:
+            made = make()
+        except (LitMemError, OSError) as error:
+            found = error
+    for refused in gathered(found):
+        if refused is not None:
+            raise refused
+    return made

@@ -1,0 +1,183 @@
+"""The gradient of each text of a batch by itself, from one backward pass: Opacus' hooks on the trained linear layers.
+
+They record what goes into a layer and the gradient by what comes out of it; the product of both, text by text, is each
+text's gradient by the layer's weights. It takes layers that treat every text of a batch by itself and keep texts in the
+first dimension, and a loss for which the same holds.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lit_mem.errors import ModelError
+from lit_mem.guards import preserved_random_state
+from lit_mem.privacy.extra import import_opacus
+
+Losses = Callable[[Tensor, Tensor], Tensor]
+"""Token ids and labels, (B, T) int64 each, to the loss of each text, (B,) float32."""
+
+
+class PerTextGradients:
+    """Records the gradient of every text by every trained parameter.
+
+    Args:
+        model: only linear layers of it may be trained, as with LoRA.
+
+    Attributes:
+        parameters: the trained ones, in the order in which gradients are given.
+
+    Raises:
+        ModelError: something else is trained, or in a way that does not let texts be told apart.
+        ConfigError: Opacus is not installed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        import_opacus()
+        from opacus.grad_sample import GradSampleHooks
+
+        refuse_model(model)
+        self.model = model
+        self.names = [name for name, p in model.named_parameters() if p.requires_grad]
+        self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
+        self._hooks: Any = GradSampleHooks(model, loss_reduction="sum")
+        self._hooks.remove_hooks()
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Within, the hooks are on the model; in eval mode they do nothing. Outside, it is as any other."""
+        self._hooks.add_hooks(loss_reduction="sum")
+        try:
+            # What goes into the first trained layer needs no gradient, and nobody reads it.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                yield
+        finally:
+            self._hooks.remove_hooks()
+            self._forget()
+
+    def _forget(self) -> None:
+        """Whatever is left of a pass that was broken off."""
+        for module in self.model.modules():
+            for name in ("activations", "max_batch_len"):
+                module.__dict__.pop(name, None)
+        for parameter in self.parameters:
+            parameter.grad_sample, parameter._forward_counter = None, 0  # type: ignore[attr-defined]
+            parameter.__dict__.pop("_current_grad_sample", None)
+
+    def of(self, losses: Tensor) -> list[Tensor]:
+        """For each parameter the (B, *shape) gradients of (B,) losses, one of each text.
+
+        The graph must have been made, and this be called, within one `recording`. The parameters' own `grad` is None
+        after it.
+
+        Raises:
+            ModelError: a layer did not keep the texts of the batch apart.
+        """
+        with torch.autocast(losses.device.type, enabled=False):
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        found: list[Tensor] = []
+        for name, parameter in zip(self.names, self.parameters, strict=True):
+            gradient: Any = parameter.grad_sample  # type: ignore[attr-defined]
+            parameter.grad_sample, parameter.grad = None, None  # type: ignore[attr-defined]
+            if not isinstance(gradient, Tensor) or len(gradient) != len(losses):
+                what = f"of {len(gradient)}" if isinstance(gradient, Tensor) else "that cannot be read"
+                raise ModelError(
+                    f"model.privacy needs a gradient of each text, and the layer of {name} gave one {what} where there "
+                    f"were {len(losses)} texts: it does not keep texts apart"
+                )
+            found.append(gradient)
+        return found
+
+    def check(self, losses: Losses, tolerance: float = 1e-3) -> None:
+        """Compare the gradients of two made-up texts in one batch with those of each text alone, found without Opacus.
+
+        Args:
+            losses: what is trained on.
+            tolerance: largest difference, relative to the norm.
+
+        Raises:
+            ModelError: they differ, so texts cannot be told apart in this model.
+        """
+        device = self.parameters[0].device
+        ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [4, 3, 2, 5, 0, 0, 0]], device=device)
+        labels = torch.tensor([[-100, 2, 3, 4, 5, 6, 7], [-100, 3, 2, 5, -100, -100, -100]], device=device)
+        lengths = (7, 4)
+        with preserved_random_state(), _without_dropout(self.model, self.parameters), torch.enable_grad():
+            alone = [
+                torch.autograd.grad(losses(ids[i : i + 1, :n], labels[i : i + 1, :n]).sum(), self.parameters)
+                for i, n in enumerate(lengths)
+            ]
+            with self.recording():
+                together = self.of(losses(ids, labels))
+        for i in range(len(lengths)):
+            expected = torch.cat([g.flatten().float() for g in alone[i]])
+            found = torch.cat([g[i].flatten().float() for g in together])
+            if not bool((found - expected).norm() <= tolerance * expected.norm()):
+                raise ModelError(
+                    "model.privacy needs a gradient of each text, and in this model that of a text in a batch is not "
+                    f"that of the text alone (they differ by {(found - expected).norm() / expected.norm():.2g} of its "
+                    "norm)"
+                )
+
+    def remove(self) -> None:
+        """Leave nothing of the library on the parameters."""
+        self._hooks.cleanup()
+
+
+def refuse_model(model: nn.Module) -> None:
+    """Refuse a model of which no gradient of each text can be had.
+
+    Raises:
+        ModelError: which parameter is in the way, or which option.
+    """
+    owners = {p: m for m in model.modules() for p in m.parameters(recurse=False) if p.requires_grad}
+    inner: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    head = inner.get_output_embeddings() if hasattr(inner, "get_output_embeddings") else None
+    in_head = set(head.parameters()) if head is not None else set()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if type(owners[parameter]) is not nn.Linear:
+            raise ModelError(
+                f"model.privacy clips the gradient of each text, which is known for plain linear layers alone, and "
+                f"{name} is trained; expected an adapter such as LoRA without dora, not on embeddings"
+            )
+        if parameter in in_head:
+            raise ModelError(
+                f"model.privacy clips the gradient of each text, and {name} is part of the output layer, which reads "
+                "the tokens of all texts as one list; expected an adapter that leaves the output layer alone"
+            )
+    if not owners:
+        raise ModelError("model.privacy is set, and no parameter of the model is trained")
+    for where, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ModelError(
+                f"model.privacy bounds what one text can change, and {where} takes statistics over all texts of a batch"
+            )
+        run: Any = getattr(module, "_gradient_checkpointing_func", None)
+        keywords = getattr(run, "keywords", None) or {}
+        if getattr(module, "gradient_checkpointing", False) and keywords.get("use_reentrant") is False:
+            raise ModelError(
+                "the model's gradient checkpointing is not reentrant, so that layers run twice before a gradient is "
+                "known, and model.privacy cannot tell whose it is; expected use_reentrant=True, or none"
+            )
+
+
+@contextmanager
+def _without_dropout(model: nn.Module, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """All in eval mode but the trained layers themselves, whose hooks sleep there; afterwards as before."""
+    flags = [(m, m.training) for m in model.modules()]
+    wanted = {id(p) for p in parameters}
+    try:
+        for module, _ in flags:
+            module.training = any(id(p) in wanted for p in module.parameters(recurse=False))
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training

@@ -1,0 +1,94 @@
+"""Options that would break the guarantee without a sign of it: each is refused, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from lit_mem.errors import ConfigError
+from lit_mem.sharding.strategy import ShardedBase
+
+_PRECISIONS: Final = ("32-true", "64-true", "bf16-mixed")
+
+
+def refuse_options(trainer: pl.Trainer, data: Any) -> None:
+    """Refuse what cannot go together with private training; every process must call it.
+
+    Args:
+        trainer: with its options.
+        data: the data module, whose `group_by_length` is read where it has one; or None.
+
+    Raises:
+        ConfigError: an option cannot; the message says why.
+    """
+    for option, reason in _found(trainer, data):
+        raise ConfigError(f"{option}, which model.privacy cannot go with: {reason}")
+
+
+def _found(trainer: Any, data: Any) -> Iterator[tuple[str, str]]:
+    """Options that are set so, with what is wrong with that."""
+    if str(trainer.precision) not in _PRECISIONS:
+        yield (
+            f"trainer.precision is {trainer.precision}",
+            "gradients must be clipped and noise added in 32 bits, or rounding passes the bound; expected one of "
+            + ", ".join(_PRECISIONS),
+        )
+    if trainer.accumulate_grad_batches != 1:
+        yield (
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}",
+            "a step is one draw from all texts; set model.privacy.batch_size to the size of the whole step, of which "
+            "data.batch_size texts at a time go through the model",
+        )
+    if trainer.gradient_clip_val:
+        yield (
+            f"trainer.gradient_clip_val is {trainer.gradient_clip_val}",
+            "it clips the sum, which bounds no single text; set model.privacy.clipping_norm",
+        )
+    if trainer.overfit_batches:
+        yield (
+            f"trainer.overfit_batches is {trainer.overfit_batches}",
+            "a step's texts must be drawn at random from all",
+        )
+    strategy = trainer.strategy
+    if isinstance(strategy, ShardedBase) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        yield (
+            f"trainer.strategy is {type(strategy).__name__}",
+            "each device runs as many passes as it was dealt texts, and with parts of one model they would wait for "
+            "one another for ever; expected one device, or ddp",
+        )
+    if getattr(data, "group_by_length", False):
+        yield (
+            "data.group_by_length is true",
+            "which texts are in a step would depend on other texts' lengths; leave it out: a step's texts are sorted "
+            "by length for the model in any case",
+        )
+    tries = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
+    for callback in trainer.callbacks:
+        if isinstance(callback, tries):
+            yield (
+                f"trainer.callbacks has {type(callback).__name__}",
+                "it tries out steps, or changes their size, beside what is accounted for",
+            )
+
+
+def refuse_sampler(trainer: pl.Trainer, poisson: type) -> None:
+    """Refuse a training loader whose batches are no independent draws; known once the trainer has its loader.
+
+    Args:
+        trainer: of the run.
+        poisson: `lit_mem.data.poisson.PoissonBatches`.
+
+    Raises:
+        ConfigError: it has another sampler.
+    """
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    if not isinstance(sampler, poisson):
+        raise ConfigError(
+            f"the training loader's sampler is {type(sampler).__name__}, which model.privacy cannot go with: epsilon "
+            "is computed for batches in which each text is drawn by itself, and shuffled texts or dropped batches are "
+            "something else; expected lit_mem.data.poisson.PoissonBatches as sampler and batch_size=None"
+        )
