@@ -42,7 +42,7 @@ pytestmark = [
 ]
 
 TEXTS = {"train_size": 8, "heldout_size": 8, "batch_size": 4, "max_length": 20, "scoring_tokens": 512}
-EPOCHS, WARM = 120, 40
+EPOCHS, WARM = 200, 40
 KIB_AN_EPOCH = 4
 """Most that memory may grow in an epoch. Hundred logged numbers that are kept are 3 KiB as floats, 50 KiB as tensors; a
 figure that is not let go is a hundred and more."""
