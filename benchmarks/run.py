@@ -7,6 +7,7 @@
 - memory: peak memory of a tracked run, against an untracked one, and against a second copy of the model.
 - growth: seconds by examples, sequence length and vocabulary, against a line.
 - training: an untracked epoch, against Hugging Face's Trainer, and against the machine's limit.
+- privacy: a private epoch, against a plain one.
 
 `python -m benchmarks.<name> --help` says more of each, and has options of its own. Without a GPU all is on the CPU;
 with one, times and achieved FLOP/s are those of the GPU. Nothing is written but to standard output, unless `--out` is
@@ -33,7 +34,7 @@ if not __package__:
 
 from benchmarks.setting import device_of, machine, parser  # noqa: E402
 
-NAMES = ("scoring", "extraction", "tracking", "memory", "growth", "training")
+NAMES = ("scoring", "extraction", "tracking", "memory", "growth", "training", "privacy")
 QUICK = {"growth": ["--most", "300", "--longest", "128", "--widest", "16384"], "tracking": ["--epochs", "2"]}
 QUICK_ROWS = 16
 

@@ -10,10 +10,29 @@ from torch import Tensor
 from lit_mem.errors import CheckpointError
 
 
+class Spent(TypedDict):
+    """What a checkpoint keeps of a private training.
+
+    Keys:
+        history: noise multiplier, sampling rate and number of steps, as often as one of the first two changed.
+        noise_multiplier: of the steps to come; it is not chosen anew where the number of epochs changes.
+        texts: how many training texts there are.
+        ledger: path of the ledger; "" where there is none.
+        ledger_id: of its first line.
+    """
+
+    history: list[list[float]]
+    noise_multiplier: float
+    texts: int
+    ledger: str
+    ledger_id: str
+
+
 class _Amid(TypedDict, total=False):
     gradients: dict[str, Tensor]
     random_states: list[dict[str, Any]]
     schedule: dict[str, Any]
+    privacy: Spent
 
 
 class CheckpointContent(_Amid):
@@ -27,6 +46,7 @@ class CheckpointContent(_Amid):
         random_states: those of all processes, by rank.
         gradients: by name of the parameter, those of the batches since the last step, where a step takes several
             batches and some were done; absent otherwise.
+        privacy: of a private training, what it has spent; absent otherwise.
         schedule: of the learning rate, its `shape` and how many `steps` it is over (0 where it needs none to be known).
     """
 

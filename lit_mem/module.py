@@ -37,8 +37,11 @@ from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
+from lit_mem.losses import TrainingLoss
 from lit_mem.metrics.examples import ExampleTable
 from lit_mem.metrics.gathered import gathered
+from lit_mem.privacy.dpsgd import DPSGD
+from lit_mem.privacy.fitting import PrivateFit
 from lit_mem.reference import Reference, ReferenceCache
 from lit_mem.reference_store import ReferenceStore
 from lit_mem.scoring import TokenScorer
@@ -72,6 +75,8 @@ class CausalLM(pl.LightningModule):
         quantization: load the base in 4 or 8 bits (GPU, extra `quantization`).
         attention: attention kernel; None: the library's choice.
         gradient_checkpointing: trade time for memory in training.
+        loss: what of the texts is trained on; by default every token of every text.
+        privacy: train with differential privacy (extra `privacy`); None: plainly.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class CausalLM(pl.LightningModule):
         quantization: Quantization = "none",
         attention: str | None = None,
         gradient_checkpointing: bool = False,
+        loss: TrainingLoss = TrainingLoss(),  # noqa: B008
+        privacy: DPSGD | None = None,
     ) -> None:
         super().__init__()
         if not 0 <= warmup_fraction < 1:
@@ -100,6 +107,8 @@ class CausalLM(pl.LightningModule):
         self.optimizer, self.lr_schedule, self.warmup_fraction = optimizer, lr_schedule, warmup_fraction
         self.dtype_name, self.quantization, self.attention = dtype, quantization, attention
         self.gradient_checkpointing = gradient_checkpointing
+        self.loss = loss
+        self.private = None if privacy is None else PrivateFit(privacy)
         self.reference_cache = ReferenceCache()
         self._cached_for: tuple[str, str] | None = None
         self._reference_probe: Tensor | None = None
@@ -160,7 +169,10 @@ class CausalLM(pl.LightningModule):
         if self.gradient_checkpointing:
             # Renamed in transformers 5.2x; the old name warns there.
             enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            # Only in this way does each layer's gradient of each text come once, as Opacus needs it.
+            enable({"use_reentrant": self.private is not None})
+            if self.private is not None:
+                base.enable_input_require_grads()
         self._scorer = TokenScorer(model)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         total = sum(p.numel() for p in model.parameters())
@@ -274,10 +286,40 @@ class CausalLM(pl.LightningModule):
         """
         assert self._scorer is not None
         self._losses.begin_step(self.trainer)
-        loss = self._scorer.loss(batch)
-        self._losses.add(loss, self.trainer)
-        self.log("train/loss", loss, on_step=True, prog_bar=True, batch_size=len(batch["input_ids"]))
+        if self.private is not None:
+            return self._private_step(self.private, batch)
+        loss, shown = self.loss(self._scorer, batch)
+        self._losses.add(shown, self.trainer)
+        self.log("train/loss", shown, on_step=True, prog_bar=True, batch_size=len(batch["input_ids"]))
         return loss
+
+    def _private_step(self, private: PrivateFit, batches: Any) -> Tensor:
+        """The same with a step's texts in several batches; the optimizer takes the step here."""
+        shown, texts = private.step(self, batches, self._loss_by_text)
+        self._losses.add(shown, self.trainer)
+        if texts:
+            self.log("train/loss", shown, on_step=True, prog_bar=True, batch_size=texts)
+        private.update(self)
+        return shown
+
+    def _loss_by_text(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        assert self._scorer is not None
+        return self.loss.by_text(self._scorer, batch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Take no further step once the privacy budget is spent."""
+        return -1 if self.private is not None and self.private.spent else None
+
+    def setup(self, stage: str) -> None:
+        """Refuse what private training cannot go with."""
+        if stage == "fit" and self.private is not None:
+            self.automatic_optimization = False  # here, so that our refusals come before Lightning's
+            self.private.setup(self.trainer)
+
+    def teardown(self, stage: str) -> None:
+        """Leave the model as any other."""
+        if self.private is not None:
+            self.private.end()
 
     def on_fit_start(self) -> None:
         """Forget the losses of a fit that was broken off.
@@ -288,6 +330,8 @@ class CausalLM(pl.LightningModule):
         if (n := self.trainer.accumulate_grad_batches) < 1:
             raise ConfigError(f"trainer.accumulate_grad_batches is {n}; expected 1 or more")
         self._losses = LossWatch()
+        if self.private is not None:
+            self.private.begin(self, self._loss_by_text)
 
     def on_train_start(self) -> None:
         """From here on steps are counted that no validation has seen; a resumed run is where the other one was."""
@@ -299,6 +343,8 @@ class CausalLM(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Look at the last losses."""
         self._losses.look(self.trainer)
+        if self.private is not None and not self.trainer.enable_validation:
+            self.log_dict(self.private.figures())
 
     def on_train_end(self) -> None:
         """Say so if the model that training ends with is not the one that was validated last."""
@@ -462,8 +508,14 @@ class CausalLM(pl.LightningModule):
             self.log(name, loss.float(), prog_bar=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out loss, weighted by token."""
+        """Log the held-out loss, weighted by token, and what of the privacy budget is spent."""
         self._log_heldout_loss("val/loss")
+        if self.private is not None:
+            self.log_dict(self.private.figures())
+
+    def metric_names(self) -> list[str]:
+        """Names that this module logs while it is fitted."""
+        return ["train/loss", "val/loss", *(["privacy/epsilon"] if self.private is not None else [])]
 
     def on_test_epoch_end(self) -> None:
         """Log the test set's loss, weighted by token."""
@@ -491,6 +543,8 @@ class CausalLM(pl.LightningModule):
         if self._amid_a_step() and self.trainer.world_size == 1:  # each rank has gradients of its own
             named = {name: p.grad for name, p in self.named_parameters() if p.requires_grad}
             content["gradients"] = {name: gradient for name, gradient in named.items() if gradient is not None}
+        if self.private is not None and (spent := self.private.state()) is not None:
+            content["privacy"] = spent
         checkpoint["lit_mem"] = content
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
@@ -511,6 +565,13 @@ class CausalLM(pl.LightningModule):
                     "the learning rate goes on from where it was"
                 )
             self._resumed = content
+            if self.private is None and "privacy" in content:
+                raise CheckpointError(
+                    "its weights were trained with model.privacy, which plain training from here on would undo; set "
+                    "model.privacy too, or start from its adapter (model.adapter_path)"
+                )
+        if self.private is not None and (self._trainer is None or self.trainer.state.fn == "fit"):
+            self.private.load(content.get("privacy"))
         self._starts_as_base = False
 
     def _amid_a_step(self) -> bool:

@@ -95,6 +95,12 @@ def bad(name, args, *says, marks=(), **further):
     return pytest.param(Bad(args, list(says), **further), id=name.replace(" ", "_"), marks=marks)
 
 
+def private(name, args, *says, **further):
+    """A mistake in a private run; what is given later on a command line holds."""
+    common = "--model.privacy.noise_multiplier 1 --model.privacy.batch_size 4"
+    return bad(f"private {name}", f"{common} {args}", *says, **further)
+
+
 def config(name, text, *says):
     """A configuration file with a mistake in it."""
     return bad(name, "fit --config c.yaml", *says, files={"c.yaml": text, "d.yaml": "- ["}, bare=True)
@@ -245,6 +251,39 @@ MISTAKES = [
     bad("alpha 0", "--model.adapter.alpha 0", "model.adapter.alpha is 0", "expected a number above 0"),
     bad("dropout 1.5", "--model.adapter.dropout 1.5", "model.adapter.dropout is 1.5", "[0, 1)"),
     bad("layers out of range", "--model.adapter.layers [1,99]", "model.adapter.layers is [1, 99]", "layers 0 to 3"),
+    # -- mitigation
+    bad("goldfish of every token", "--model.loss.goldfish_k 1", "model.loss.goldfish_k is 1; expected 2 or more"),
+    bad("floor 0", "--model.loss.floor 0", "model.loss.floor is 0.0; expected a number above 0"),
+    bad("deduplicate by guess", "--data.deduplicate some", "data.deduplicate: found some; expected", "'near'"),
+    bad("privacy without a budget", "--model.privacy.batch_size 4", "neither target_epsilon nor noise_multiplier"),
+    private("target 0", "--model.privacy.target_epsilon 0", "model.privacy.target_epsilon is 0.0"),
+    private("delta 1", "--model.privacy.delta 1", "model.privacy.delta is 1.0; expected a number between 0 and 1"),
+    private("delta above 1/N", "--model.privacy.delta 0.2", "model.privacy.delta is 0.2; expected below 1/N = 0.125"),
+    private("noise -1", "--model.privacy.noise_multiplier -1", "model.privacy.noise_multiplier is -1.0"),
+    private("clipping 0", "--model.privacy.clipping_norm 0", "model.privacy.clipping_norm is 0.0"),
+    private("Gaussian approximation", "--model.privacy.accountant gdp", "accountant: found gdp; expected", "'rdp'"),
+    private("steps of all texts", "--model.privacy.batch_size 8", "batch_size is 8, and there are 8 training texts"),
+    private("accumulated", "--trainer.accumulate_grad_batches 2", "a step is one draw from all texts"),
+    private("clipped twice", "--trainer.gradient_clip_val 1", "gradient_clip_val is 1,", "bounds no single text"),
+    private("16 bits", "--trainer.precision bf16-true", "trainer.precision is bf16-true", "rounding passes the bound"),
+    private("grouped by length", "--data.group_by_length true", "data.group_by_length is true", "other texts' lengths"),
+    private("near duplicates", "--data.deduplicate near", "data.deduplicate is near", "exact is sound"),
+    private("DoRA", "--model.adapter.dora true", "lora_magnitude_vector", "plain linear layers alone"),
+    private("all weights", "--model.adapter FullFineTuning", "plain linear layers alone", "is trained"),
+    private("a base in parts", "--trainer.strategy sharded", "trainer.strategy is ShardedBase", "wait for one another"),
+    private("ledger is a folder", "--model.privacy.ledger .", "Is a directory"),
+    private("ledger is a text", "--model.privacy.ledger t", "t, line 1: found no start", files={"t": TEXT + "\n"}),
+    private(
+        "ledger is spent",
+        "--model.privacy.target_epsilon 1 --model.privacy.ledger t",
+        "target_epsilon is 1", "is spent already in 1 steps",
+        files={"t": '{"start": "a", "texts": 8, "noise_multiplier": 0.5, "sample_rate": 0.5}\n{"step": 1}\n'},
+    ),
+    private(
+        "a checkpoint without privacy",
+        "--ckpt_path MADE/good.ckpt --model.adapter.rank 4 --model.adapter.targets [v]",
+        "ckpt_path MADE/good.ckpt", "trained without model.privacy",
+    ),
     bad("unknown reference", "--model.reference.kind frozen", "model.reference.kind: found frozen", "'adapter_off'"),
     bad(
         "adapter off and another reference",

@@ -503,6 +503,7 @@ SHOWN = {
     "scoring": ["first", "cached", "research loop", "padded", "packed"],
     "extraction": ["ours", "generate, padded batches of 8", "generate, one at a time"],
     "training": ["ours", "padded", "Trainer"],
+    "privacy": ["plain", "plain, a row each", "private"],
 }
 
 

@@ -65,7 +65,8 @@ class Threshold:
 
 def logged_names(trainer: pl.Trainer) -> set[str]:
     """Every name that the trainer's measuring callbacks and module are known to log in validation."""
-    return {"train/loss", "val/loss"}.union(*(measure.metric_names() for measure in measures(trainer)))
+    own: list[str] = getattr(trainer.lightning_module, "metric_names", list)()
+    return {"train/loss", "val/loss"}.union(own, *(measure.metric_names() for measure in measures(trainer)))
 
 
 def is_logged(name: str, trainer: pl.Trainer) -> bool:

@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
+from lit_mem.data.deduplicate import Deduplicate, deduplicated
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.grouped_order import GroupedOrder
 from lit_mem.data.overlap import normalized
+from lit_mem.data.poisson import PoissonBatches, StepBatches
 from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
@@ -40,12 +42,14 @@ class TextDataModule(pl.LightningDataModule):
 
     Args:
         source: where the texts come from.
-        batch_size: training examples a step on each device.
+        batch_size: training examples a step on each device; with model.privacy, how many at a time.
         group_by_length: train on batches of texts of similar length. The order is random still, but another one, and
             texts of one length come in runs. It saves padding where the model cannot lay texts end to end.
         max_length: longest example in tokens; the rest is cut, and counted in the log.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop; that token
             is trained on but not scored.
+        deduplicate: train on texts once: "exact" leaves out rows with the same text as an earlier one, "near" also
+            those that are nearly the same (see `lit_mem.data.deduplicate`); "none" leaves out none.
         train_size: train on a random subset of this many rows; None: all.
         heldout_size: hold out a random subset of this many rows; None: all.
         members_size: score a random subset of this many members; None: as many as are held out.
@@ -66,6 +70,7 @@ class TextDataModule(pl.LightningDataModule):
         group_by_length: bool = False,
         max_length: int = 512,
         add_eos: bool = True,
+        deduplicate: Deduplicate = "none",
         train_size: int | None = None,
         heldout_size: int | None = None,
         members_size: int | None = None,
@@ -96,6 +101,7 @@ class TextDataModule(pl.LightningDataModule):
             raise ConfigError(f"data.heldout_fraction is {heldout_fraction}; expected a number between 0 and 1")
         self.source, self.group_by_length = source, group_by_length
         self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
+        self.deduplicate: Deduplicate = deduplicate
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
@@ -166,6 +172,7 @@ class TextDataModule(pl.LightningDataModule):
             except DataError as error:
                 raise DataError(f"{corpus.name} has no held-out set: {error}") from error
             log.info("%s has no held-out set: %d of its texts are held out, by group.", corpus.name, len(heldout))
+        train = deduplicated(train, self.deduplicate)
         for name, size, rows in (("train_size", self.train_size, train), ("heldout_size", self.heldout_size, heldout)):
             if size is not None and size > len(rows):
                 raise ConfigError(f"data.{name} is {size}, but {corpus.name} has only {len(rows)} such texts")
@@ -243,19 +250,24 @@ class TextDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Members in an order that depends on seed and epoch alone."""
         self._tell_of_limited_training()
-        examples = ExampleList(self.train)
         world, rank = self._ranks()
+        private = getattr(self.trainer.lightning_module, "private", None) if self.trainer is not None else None
+        if private is not None:
+            draws = PoissonBatches(len(self.train), private.batch_size, private.stream, world, rank)
+            return self._resumable(StepBatches(self.train, self.batch_size), batch_size=None, sampler=draws)
+        examples = ExampleList(self.train)
         order: DistributedSampler[Encoded]
         if self.group_by_length:
             order = GroupedOrder(self.train, self.batch_size, world, rank, seed=self.seed)
         else:
             order = DistributedSampler(examples, world, rank, shuffle=True, seed=self.seed)
+        return self._resumable(examples, batch_size=self.batch_size, sampler=order, collate_fn=collate)
+
+    def _resumable(self, examples: Any, **options: Any) -> DataLoader[Any]:
         loader = ResumableLoader if self.trainer is not None else DataLoader
         batches: DataLoader[Any] = loader(
             examples,
-            batch_size=self.batch_size,
-            sampler=order,
-            collate_fn=collate,
+            **options,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(self.seed),  # a loader draws from the global one otherwise
             pin_memory=torch.cuda.is_available(),

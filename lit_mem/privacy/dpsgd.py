@@ -7,11 +7,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lit_mem.checkpoints import Spent
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.functional.random_stream import RandomStream
 from lit_mem.privacy.accountant import Kind, Steps, epsilon, merged, noise_for, number_of_steps, steps_within
@@ -75,24 +76,6 @@ class DPSGD:
     def stream(self) -> RandomStream:
         """Where noise and batches of one start of a run come from; never the same twice, but with `test_seed`."""
         return RandomStream.fresh() if self.test_seed is None else RandomStream.reproducible(self.test_seed)
-
-
-class Spent(TypedDict):
-    """What a checkpoint keeps of a private training.
-
-    Keys:
-        history: noise multiplier, sampling rate and number of steps, as often as one of the first two changed.
-        noise_multiplier: of the steps to come; it is not chosen anew where the number of epochs changes.
-        texts: N.
-        ledger: path of the ledger; "" where there is none.
-        ledger_id: of its first line.
-    """
-
-    history: list[list[float]]
-    noise_multiplier: float
-    texts: int
-    ledger: str
-    ledger_id: str
 
 
 class PrivateTraining:

@@ -11,11 +11,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from lit_mem.checkpoints import Spent
 from lit_mem.data.poisson import PoissonBatches
 from lit_mem.errors import CheckpointError, LitMemError
 from lit_mem.functional.random_stream import RandomStream
 from lit_mem.metrics.gathered import gathered
-from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, Spent, history_of, ledger_of
+from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, history_of, ledger_of
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.refusals import refuse_options, refuse_sampler
 from lit_mem.types import Batch

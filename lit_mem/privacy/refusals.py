@@ -66,6 +66,11 @@ def _found(trainer: Any, data: Any) -> Iterator[tuple[str, str]]:
             "which texts are in a step would depend on other texts' lengths; leave it out: a step's texts are sorted "
             "by length for the model in any case",
         )
+    if getattr(data, "deduplicate", "none") == "near":
+        yield (
+            "data.deduplicate is near",
+            "one text more could leave out several that are near it, while epsilon is for one row; exact is sound",
+        )
     tries = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
     for callback in trainer.callbacks:
         if isinstance(callback, tries):

@@ -39,7 +39,9 @@ from lit_mem.callbacks import (
 )
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.metrics.gathered import gathered
 from lit_mem.module import CausalLM
+from lit_mem.privacy import DPSGD
 from lit_mem.reference import Reference
 from lit_mem.sharding import ShardedBase
 from lit_mem.types import Sampling
@@ -94,12 +96,12 @@ def trainer(strategy, folder, callbacks, **options):
     )
 
 
-def module(adapter_path=None, **more):
+def module(adapter_path=None, dropout=0.1, **more):
     torch.manual_seed(3)
     more = {"reference": Reference(cache=False)} | more
     return CausalLM(
         "asset:tiny_llama",
-        adapter=LoRA(rank=4, dropout=0.1),
+        adapter=LoRA(rank=4, dropout=dropout),
         adapter_path=adapter_path,
         optimizer=lambda p: torch.optim.AdamW(p, lr=2e-2),
         **more,
@@ -207,6 +209,58 @@ def resume(strategy, folder):
     return {"same": all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])}
 
 
+class Gradients(Callback):
+    """What the optimizer got, step by step, and how many texts this process had."""
+
+    def __init__(self):
+        self.all, self.texts = [], []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.all.append(torch.cat([p.grad.flatten() for p in pl_module.parameters() if p.requires_grad]))
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.texts.append(sum(len(part["input_ids"]) for part in batch))
+
+
+def private(strategy, folder):
+    """DP-SGD: gradients with clipping and noise, of batches of which many are empty too; a resume; a refusal."""
+    results = {}
+    rank = int(os.environ["LOCAL_RANK"]) if strategy != "one" else 0
+
+    def run(name, epochs=1, ckpt=None, **options):
+        options = {"noise_multiplier": 1.0, "test_seed": 5, "accountant": "rdp"} | options
+        seen, figures = Gradients(), Figures()
+        fit = trainer(
+            strategy, folder / f"{strategy}_private_{name}", [seen, figures], max_epochs=epochs, num_sanity_val_steps=0
+        )
+        model = module(privacy=DPSGD(**options), lr_schedule="constant", dropout=0.0)
+        fit.fit(model, data(), ckpt_path=ckpt, weights_only=True)
+        torch.save(torch.stack(seen.all), folder / f"{strategy}_private_{name}_{rank}.pt")
+        results[name] = {
+            "steps": fit.global_step,
+            "epsilon": figures.all[-1]["privacy/epsilon"],
+            "texts": [sum(parts) for parts in zip(*gathered(seen.texts), strict=True)],
+        }
+        return fit, model
+
+    run("many", batch_size=7)
+    run("few", batch_size=1)
+    # Another start has another key: the same on all ranks, or they would draw other batches and part.
+    run("fresh", batch_size=7, test_seed=None)
+    fit, model = run("before", batch_size=20)
+    checkpoint = folder / f"{strategy}_private.ckpt"
+    fit.save_checkpoint(checkpoint)
+    weights = trained(model)
+    sums = gathered([float(weight.double().sum()) for weight in weights.values()])
+    results["same on all ranks"] = all(each == sums[0] for each in sums)
+    _, model = run("after", epochs=2, ckpt=str(checkpoint), batch_size=20)
+    try:
+        run("refused", batch_size=7, ledger=str(folder))
+    except OSError as error:
+        results["refused"] = error.strerror
+    return results
+
+
 SCENARIOS = {
     "fit": (fit, ["ddp", "sharded"]),
     "validate": (validate, ["ddp", "sharded", "copies"]),
@@ -215,6 +269,7 @@ SCENARIOS = {
     "copied": (copied, ["sharded"]),
     "stored": (stored, ["sharded"]),
     "resume": (resume, ["ddp", "sharded"]),
+    "private": (private, ["ddp"]),
 }
 
 

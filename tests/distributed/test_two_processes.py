@@ -57,7 +57,7 @@ def one(two):
         warnings.simplefilter("ignore")
         return {
             name: scenarios.SCENARIOS[name][0]("one", folder)
-            for name in ("validate", "few", "probing", "copied", "stored")
+            for name in ("validate", "few", "probing", "copied", "stored", "private")
         }
 
 
@@ -85,6 +85,29 @@ def test_figures_are_those_of_one_process(two, one, name, strategy):
         assert found[figure] == pytest.approx(value, abs=1e-6, nan_ok=True), figure
         if "auroc" in figure and figure.startswith("mia/") and "combined" not in figure:
             assert found[figure] == value, figure
+
+
+@pytest.mark.parametrize("name", ["many", "few", "before", "after"])
+def test_private_training_is_that_of_one_process(two, one, name):
+    folder, (ranks, _) = two
+    found, expected = ranks["private ddp"][name], one["private"][name]
+    assert found == expected
+    gradients = [
+        torch.load(folder / f"{strategy}_private_{name}_{rank}.pt", weights_only=True)
+        for strategy, rank in (("one", 0), ("ddp", 0), ("ddp", 1))
+    ]
+    assert torch.equal(gradients[1], gradients[2])
+    assert gradients[0].abs().max() > 0.1
+    assert (gradients[0] - gradients[1]).abs().max() < 1e-5
+    assert (0 in expected["texts"]) == (name == "few")
+
+
+def test_private_training_keeps_ranks_together_and_refuses_on_all(two, one):
+    _, results = two
+    for rank in results:
+        assert rank["private ddp"]["same on all ranks"]
+        assert rank["private ddp"]["fresh"]["steps"] == one["private"]["many"]["steps"] > 2
+        assert rank["private ddp"]["refused"] == "Is a directory"
 
 
 def test_the_figures_are_worth_comparing(one):
