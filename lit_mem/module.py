@@ -47,7 +47,7 @@ from lit_mem.reference_store import ReferenceStore
 from lit_mem.scoring import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
 from lit_mem.sharding.strategy import ShardedBase, whole_shapes
-from lit_mem.types import Batch, Needs, TokenScores
+from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
 
 if TYPE_CHECKING:
     from lit_mem.adapters.population import Population
@@ -225,6 +225,17 @@ class CausalLM(pl.LightningModule):
         data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         if hasattr(data, "extent"):
             check_reads(model, model_id, *data.extent())
+
+    def fresh_base(self) -> nn.Module:
+        """The base, loaded anew, un-tuned and in eval mode; the model in training is left alone."""
+        strategy = None if self._trainer is None else self.trainer.strategy
+        device = None if strategy is None else strategy.root_device
+        base: nn.Module = load_base(
+            self.model_id, self.revision, self.dtype_name, self.quantization, self.attention, device
+        )
+        if device is not None and self.quantization == "none" and not isinstance(strategy, ShardedBase):
+            base.to(device)
+        return base.eval()
 
     def merged(self, adapter_path: str) -> Any:
         """A fresh base with an exported adapter merged into it: one plain model, on the CPU.
@@ -469,7 +480,7 @@ class CausalLM(pl.LightningModule):
         """Score a batch of members or non-members in one forward pass."""
         scores = self.score(batch)
         self._not_finite = self._not_finite or not_finite(scores, batch)
-        others = ~scores.member.cpu()
+        others = ~scores.member.cpu() & (not holds_canaries(batch))
         self._heldout.update(
             scores.example_id.cpu()[others],
             scores.member.cpu()[others],

@@ -124,6 +124,8 @@ class Batch(TypedDict):
         example_id: (B,) int64, unique over members and non-members together.
         member: (B,) bool, True where the example is in the fine-tuning set.
         records: B of what else is known; absent where the data says nothing more.
+        canary: (B,) int64, in batches of canaries and in no others: how often each stands in the training set where its
+            coin (`member`) put it there. Only what asks for canaries reads such a batch.
     """
 
     input_ids: Tensor
@@ -132,6 +134,12 @@ class Batch(TypedDict):
     example_id: Tensor
     member: Tensor
     records: NotRequired[list[Record]]
+    canary: NotRequired[Tensor]
+
+
+def holds_canaries(batch: Any) -> bool:
+    """Whether a batch is one of canaries, which belong to no set of texts."""
+    return isinstance(batch, Mapping) and "canary" in batch
 
 
 @dataclass(frozen=True)

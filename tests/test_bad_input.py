@@ -117,6 +117,11 @@ def source(name, kind, options, *says, files):
     return bad(name, f"--data.source lit_mem.data.sources.{kind} {options}", *says, files=files)
 
 
+def canaries(name, options, *says, files=None):
+    """Canaries with a mistake in them, in texts of 24 tokens."""
+    return bad(name, f"--data.max_length 24 --data.canaries {options}", *says, files=files or {})
+
+
 def callback(name, class_path, options, *says, alone=False, files=None):
     """One more callback than the quickstart has, or no other."""
     entry = f"--trainer.callbacks+={json.dumps({'class_path': class_path, 'init_args': options})}"
@@ -475,6 +480,40 @@ MISTAKES = [
     ),
     data("span a number", rows(60, spans=[4]), "d.jsonl:", "span 1", "found int", "a list of {type, start, end}"),
     bad("spans column absent", "--data.spans_column marks", "data.spans_column", "'marks'"),
+    # -- canaries
+    canaries("one canary", "Secrets --data.canaries.n 1", "data.canaries.n is 1; expected 2 or more"),
+    canaries("unknown kind of canary", "lit_mem.data.canaries.Secret", "data.canaries", "did you mean Secrets?"),
+    canaries("no repetition", "Secrets --data.canaries.repetitions [0]", "data.canaries.repetitions is [0]"),
+    canaries(
+        "canaries of no digit",
+        "Secrets --data.canaries.templates [hello]", "data.canaries.templates has 'hello'", "random digits (#)",
+    ),
+    canaries("canaries too long", "RandomTokens --data.canaries.n 4", "has 34 tokens", "data.max_length, 24"),
+    canaries("no such file of canaries", "Lines --data.canaries.path nope.txt", "nope.txt: no such file"),
+    canaries(
+        "a canary twice",
+        "Lines --data.canaries.path c.txt", "c.txt:2: repeats c.txt:1", "expected rows that differ",
+        files={"c.txt": f"{TEXT}\n{TEXT.upper()}\n"},
+    ),
+    canaries(
+        "a canary in the data",
+        "Lines --data.canaries.path c.txt --data.source TextFiles --data.source.train d.jsonl",
+        "c.txt:", "is a text of the data", "by their coins alone",
+        files={"c.txt": "".join(f"{TEXT} {i}!\n" for i in range(60)), "d.jsonl": rows(60)},
+    ),
+    canaries(
+        "traps that the base does not write",
+        "Traps --data.canaries.n 2 --data.canaries.length 4 --data.canaries.perplexities [1e8,1e9]",
+        "data.canaries.perplexities: of 1e+08 to 1e+09 only 0 of 2", "data.canaries.temperatures",
+    ),
+    callback("canaries without canaries", OURS + "Canaries", {}, "no canary was validated", "set data.canaries"),
+    callback("an audit without canaries", OURS + "PrivacyAudit", {}, "there are none such", "data.canaries"),
+    callback("an audit at certainty", OURS + "PrivacyAudit", {"confidence": 1}, "PrivacyAudit.confidence is 1"),
+    callback(
+        "an attack that asks canaries",
+        OURS + "Canaries", {"attack": {"class_path": "lit_mem.attacks.Lowercase"}},
+        "Canaries.attack is Lowercase", "reads the scoring pass",
+    ),
     # -- callbacks
     callback("two prefixes alike", OURS + "Extraction", {"prefix": [8, 8]}, "Extraction.prefix is [8, 8]", "each once"),
     callback(

@@ -49,7 +49,7 @@ from lit_mem.parsing import OneLineParser
 
 ROOT = Path(__file__).parent.parent
 MEASURES, README = ROOT / "docs" / "measures.md", ROOT / "README.md"
-ROOMS = ("mia", "extraction", "memorization", "correlation", "slice")
+ROOMS = ("mia", "extraction", "memorization", "correlation", "slice", "canary", "audit")
 ELSEWHERE = {"train/loss", "val/loss", "test/loss", "test/perplexity"}  # the module's own, and those of a test
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -166,6 +166,9 @@ def is_known(name, known):
     if name.startswith("extraction/span_rate_"):
         # So are the kinds of spans.
         name = re.sub(r"span_rate_(?!heldout|base)[a-z]+", "span_rate_<kind>", name)
+    if name.startswith("canary/"):
+        # So are numbers of repetitions, and ranges of perplexity.
+        name = re.sub(r"_(x\d+|perplexity_\d+-\d+)(?=_low$|_high$|$)", "", name)
     parts = re.split(r"(<\w+>|…)", name)
     pattern = "".join({"<": r"[^/]+", "…": r".+"}.get(part[:1], re.escape(part)) for part in parts)
     return any(re.fullmatch(pattern, one) for one in known)
@@ -200,6 +203,10 @@ def test_every_name_is_one_that_is_logged(document, known):
         ("slice/length/1-20/reference_auroc_high", True),
         ("slice/length/1-20/reference_auroc_median", False),
         ("memorization/exposed", False),
+        ("canary/exposure_mean_x16", True),
+        ("canary/auroc_perplexity_1-10_low", True),
+        ("canary/exposure_mean_y16", False),
+        ("audit/epsilon", False),
     ],
 )
 def test_names_are_told_apart(name, right, known):

@@ -18,7 +18,7 @@ from lit_mem.functional.plain_text import markdown_table
 from lit_mem.guards import preserved_random_state
 from lit_mem.metrics.examples import ScoreTable, joined
 from lit_mem.report.figures import any_script
-from lit_mem.types import Batch, Needs, TokenScores
+from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ class Measure(Callback, ABC):
 
     Attributes:
         needs: what it reads of `TokenScores` that is computed only if someone reads it.
+        of_canaries: whether it measures canaries, and nothing else; the others never see one.
         metric_prefixes: how names begin that this callback logs and cannot list before it has seen the data.
         figures: what the last pass measured, by name.
         examples: what the last pass measured of single examples, a row each, by name; None if it does not say. An
@@ -38,6 +39,7 @@ class Measure(Callback, ABC):
     """
 
     needs: Needs = Needs()
+    of_canaries: bool = False
     metric_prefixes: tuple[str, ...] = ()
     figures: Mapping[str, float] = MappingProxyType({})
     examples: ScoreTable | None = None
@@ -112,6 +114,8 @@ class Measure(Callback, ABC):
                 f"{type(self).__name__} reads the TokenScores that validation_step returns, "
                 f"but {type(pl_module).__name__}.validation_step returned {type(outputs).__name__}"
             )
+        if holds_canaries(batch) != self.of_canaries:
+            return
         self._not_finite = self._not_finite or not_finite(outputs, batch)
         with preserved_random_state(), in_step(pl_module):
             self.observe(outputs, batch)

@@ -19,7 +19,9 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "extraction/ngram_rate": ("n-gram members", "{:.3f}"),
     "extraction/ngram_rate_heldout": ("n-gram held-out", "{:.3f}"),
     "extraction/exact_rate": ("exact", "{:.3f}"),
-    "privacy/epsilon": ("epsilon", "{:.2f}"),
+    "canary/exposure_mean": ("exposure", "{:.2f}"),
+    "audit/epsilon_lower_bound": ("epsilon >=", "{:.2f}"),
+    "privacy/epsilon": ("epsilon <=", "{:.2f}"),
 }
 """Logged name -> heading and format, in the order shown."""
 

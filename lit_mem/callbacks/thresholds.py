@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lit_mem.callbacks.base import Measure, callbacks_of, latest_figures, measures
 from lit_mem.errors import ConfigError
 
+_AUROC = re.compile(r"_auroc$|^canary/auroc(_|$)")
 _PATTERN = re.compile(r"^\s*(?P<name>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<limit>\S+)\s*$")
 
 
@@ -55,7 +56,7 @@ class Threshold:
 
     def cautious_name(self) -> str:
         """The figure's end of the interval that is nearer to the safe side, for AUROCs."""
-        if not self.name.endswith("_auroc"):
+        if not _AUROC.search(self.name):
             return self.name
         return self.name + ("_low" if self.above else "_high")
 

@@ -1,19 +1,21 @@
-"""The LightningDataModule: one corpus as a training set, a members probe and a held-out set."""
+"""The LightningDataModule: one corpus as a training set, a members probe and a held-out set; and canaries."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
 import torch
 from jsonargparse import lazy_instance
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
+from lit_mem.data.canaries.base import CanarySource, Setting
+from lit_mem.data.canaries.encoding import copies, encoded
 from lit_mem.data.deduplicate import Deduplicate, deduplicated
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.grouped_order import GroupedOrder
@@ -23,7 +25,8 @@ from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.table import listed
-from lit_mem.errors import ConfigError, DataError, ModelError
+from lit_mem.errors import ConfigError, DataError, LitMemError, ModelError
+from lit_mem.guards import preserved_random_state
 from lit_mem.types import Batch
 
 if TYPE_CHECKING:
@@ -61,6 +64,8 @@ class TextDataModule(pl.LightningDataModule):
         num_workers: processes that build batches; 0 is fastest for texts that fit in memory.
         spans_column: the column that marks telling pieces (names, dates, drugs): a list of {type, start, end} in
             characters of the completion. Where the texts have no column "spans", nothing is marked; null reads none.
+        canaries: texts that are made up and put into the training set by fair coins, to see whether they are memorized
+            (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class TextDataModule(pl.LightningDataModule):
         tokenizer: str | None = None,
         num_workers: int = 0,
         spans_column: str | None = _SPANS,
+        canaries: CanarySource | None = None,
     ) -> None:
         super().__init__()
         sizes = {
@@ -105,13 +111,14 @@ class TextDataModule(pl.LightningDataModule):
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
-        self.spans_column = spans_column
+        self.spans_column, self.canary_source = spans_column, canaries
         self._corpus: Corpus | None = None
         self._told: set[str] = set()
         self.train: list[Encoded] = []
         self.members: list[Encoded] = []
         self.heldout: list[Encoded] = []
         self.test: list[Encoded] = []
+        self.canaries: list[Encoded] = []
 
     def prepare_data(self) -> None:
         """Read the source once on one process, so that a download happens once; the second call does nothing."""
@@ -149,18 +156,61 @@ class TextDataModule(pl.LightningDataModule):
         self.heldout = self._encoder(heldout, len(train), member=False, name="held-out")
         _count_duplicates([*self.train, *self.heldout], members=self.train)
         self.members = self._probe_of_members()
-        self._test_rows = test
+        self._test_rows, self._first_test_id = test, len(train) + len(heldout)
+        if self.canary_source is not None:
+            self._insert_canaries(self.canary_source, [train, heldout, test])
         return self._encode_test(stage)
 
     def _encode_test(self, stage: str) -> None:
         if stage == "test" and not self.test:
-            first = len(self.train) + len(self.heldout)
             rows = self._test_rows
             if rows is None:
                 self.test = self.heldout
                 return
-            self.test = self._encoder(rows, first, member=False, name="test")
+            self.test = self._encoder(rows, self._first_test_id, member=False, name="test")
             _count_duplicates(self.test, members=self.train)
+
+    def _insert_canaries(self, source: CanarySource, sets: Sequence[Dataset | None]) -> None:
+        """Make the canaries, and train on those whose coins say so. They have ids after those of all texts."""
+        texts = [
+            prompt + completion
+            for rows in sets
+            if rows is not None
+            for prompt, completion in zip(rows["prompt"][:], rows["completion"][:], strict=True)
+        ]
+        with preserved_random_state():
+            canaries = source.make(Setting(self._encoder.tokenizer, texts, self._base_loader(), self._once))
+        first_id = sum(len(rows) for rows in sets if rows is not None)
+        self.canaries = encoded(canaries, self._encoder.tokenizer, self.max_length, self.add_eos, first_id)
+        inserted = copies(self.canaries)
+        self.train = [*self.train, *inserted]
+        turns = sorted(Counter(example.repetitions for example in self.canaries if example.member).items())
+        log.info(
+            "Canaries: %d of %d are inserted, by fair coins (%s): %d of %d training rows. No other figure has them.",
+            sum(n for _, n in turns), len(self.canaries), ", ".join(f"{n} {k}-fold" for k, n in turns) or "none",
+            len(inserted), len(self.train),
+        )  # fmt: skip
+
+    def _base_loader(self) -> Callable[[], nn.Module] | None:
+        module = self.trainer.lightning_module if self.trainer is not None else None
+        load: Callable[[], nn.Module] | None = getattr(module, "fresh_base", None)
+        return load
+
+    def _once(self, compute: Callable[[], Any]) -> Any:
+        """What one process computes, on all; a mistake of the user's is raised on all, so that none waits for it."""
+        if self._ranks()[0] == 1:
+            return compute()
+        assert self.trainer is not None
+        found: Any = None
+        if self.trainer.is_global_zero:
+            try:
+                found = compute()
+            except LitMemError as error:
+                found = error
+        found = self.trainer.strategy.broadcast(found)
+        if isinstance(found, LitMemError):
+            raise found
+        return found
 
     def _splits(self, corpus: Corpus) -> tuple[Dataset, Dataset, Dataset | None]:
         from lit_mem.data.split import split_by_group, take
@@ -220,7 +270,7 @@ class TextDataModule(pl.LightningDataModule):
 
     def extent(self) -> tuple[int, int]:
         """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""
-        examples = [*self.train, *self.heldout, *self.test]
+        examples = [*self.train, *self.heldout, *self.test, *self.canaries]
         longest = max((len(example.input_ids) for example in examples), default=0)
         return longest, max((int(example.input_ids.max()) for example in examples), default=0)
 
@@ -287,11 +337,11 @@ class TextDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Held-out texts, then the members probe."""
+        """Held-out texts, then the members probe, then canaries if there are any."""
         return self._scoring_loaders(self.heldout, "held-out texts", "limit_val_batches")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Test texts, then the members probe."""
+        """Test texts, then the members probe, then canaries if there are any."""
         return self._scoring_loaders(self.test, "test texts", "limit_test_batches")
 
     def _scoring_loaders(self, others: list[Encoded], name: str, option: str) -> list[DataLoader[Batch]]:
@@ -305,6 +355,8 @@ class TextDataModule(pl.LightningDataModule):
                 f"{sizes[0]} {name} and {scored[1]} of {sizes[1]} members, so no figure is that of the whole sets; "
                 "data.heldout_size and data.members_size take random texts instead."
             )
+        if self.canaries:
+            loaders.append(self._scoring_loader(self.canaries))
         return loaders
 
     def _tell_of_limited_training(self) -> None:

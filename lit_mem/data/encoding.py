@@ -38,6 +38,7 @@ class Encoded:
         member: whether it is in the fine-tuning set.
         appended: number of tokens at the end that are not of the text: trained on, not scored.
         record: what else is known of it.
+        repetitions: of a canary that is to be scored as such: how often it is in the training set if it is in; else 0.
     """
 
     input_ids: Tensor
@@ -46,6 +47,7 @@ class Encoded:
     member: bool
     appended: int = 0
     record: Record | None = None
+    repetitions: int = 0
 
     @property
     def scored(self) -> Tensor:
@@ -265,4 +267,6 @@ def collate(examples: Sequence[Encoded], width: int | None = None) -> Batch:
     records = [e.record for e in examples if e.record is not None]
     if len(records) == len(examples):
         batch["records"] = records
+    if all(e.repetitions for e in examples):
+        batch["canary"] = torch.tensor([e.repetitions for e in examples])
     return batch

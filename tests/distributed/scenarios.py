@@ -26,6 +26,7 @@ from lit_mem.adapters import LoRA
 from lit_mem.attacks import ConReCaLL, Loss, Lowercase, ReCaLL, ReferenceRatio
 from lit_mem.callbacks import (
     Baseline,
+    Canaries,
     Correlation,
     Extractability,
     Extraction,
@@ -34,9 +35,11 @@ from lit_mem.callbacks import (
     MemorizationEarlyStopping,
     Movers,
     Perplexity,
+    PrivacyAudit,
     Slices,
     SpanExtraction,
 )
+from lit_mem.data.canaries import Traps
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.metrics.gathered import gathered
@@ -182,6 +185,13 @@ def stored(strategy, folder):
     return second | {"files": len(files)}
 
 
+def canaries(strategy, folder):
+    """Canaries of a kind that one process samples for all, scored on both."""
+    callbacks = [Canaries(), PrivacyAudit(guesses=[6, 11]), Perplexity()]
+    made = Traps(22, length=12, perplexities=[1, 10, 1000], repetitions=[1, 3])
+    return validate(strategy, folder, callbacks, {"train_size": 9, "heldout_size": 7, "canaries": made})
+
+
 class Interrupt(Callback):
     """Ends training as a killed job would after its last checkpoint."""
 
@@ -268,6 +278,7 @@ SCENARIOS = {
     "probing": (probing, ["ddp", "sharded"]),
     "copied": (copied, ["sharded"]),
     "stored": (stored, ["sharded"]),
+    "canaries": (canaries, ["ddp", "sharded"]),
     "resume": (resume, ["ddp", "sharded"]),
     "private": (private, ["ddp"]),
 }

@@ -1,0 +1,142 @@
+"""What became of the canaries: exposure, membership and extraction, by how often each was inserted."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lit_mem.attacks.base import Attack
+from lit_mem.callbacks.base import Measure, partial_check
+from lit_mem.callbacks.canary_scores import CanaryScores
+from lit_mem.data.canaries.encoding import SECRET
+from lit_mem.errors import ConfigError
+from lit_mem.functional.auroc import auroc
+from lit_mem.functional.exposure import chance_exposure, exposure
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.gathered import Gathered
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+
+class Canaries(Measure):
+    """Whether the canaries of `data.canaries` are memorized: those inserted against those that chance left out.
+
+    Logged: `canary/exposure_mean` and `canary/exposure_max`, of the inserted ones, in bits; `canary/auroc` with its
+    95 % DeLong interval `canary/auroc_low` and `_high`; `canary/extraction_rate`, the share of the inserted ones whose
+    secret greedy decoding writes whole, given what stands before it (of a canary without a prefix the second half,
+    given the first), and `canary/extraction_rate_heldout`. All but the last also by repetitions, as in
+    `canary/exposure_mean_x16`, against all held-out canaries; and by group where canaries were made in groups, as in
+    `canary/auroc_perplexity_1-10`, against the group's own.
+
+    Exposure ranks by log-probability, as it is defined, among the held-out canaries of the group: in what order would
+    the secrets be found? The AUROC may compare with the reference: could somebody tell what was in?
+
+    Args:
+        attack: what the AUROC judges canaries by. None: the log-probability less what the reference's foretells of it.
+    """
+
+    of_canaries = True
+    metric_prefixes = tuple(
+        f"canary/{name}_{part}"
+        for name in ("exposure_mean", "exposure_max", "auroc", "extraction_rate")
+        for part in ("x", "perplexity_")
+    )
+
+    def __init__(self, attack: Attack | None = None) -> None:
+        self._scores = CanaryScores(attack, "Canaries", ["logprob", "extracted"])
+        self.needs = self._scores.needs
+        self._groups: Gathered[int, str] = Gathered()
+        self._told = False
+
+    def metric_names(self) -> list[str]:
+        """Names that this callback logs."""
+        names = ("exposure_mean", "exposure_max", "auroc", "auroc_low", "auroc_high", "extraction_rate")
+        return [f"canary/{name}" for name in (*names, "extraction_rate_heldout")]
+
+    def begin(self) -> None:
+        """Forget the last pass."""
+        self._scores.reset()
+        self._groups.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Judge the batch's canaries."""
+        more = {"logprob": scores.total_logprob, "extracted": _extracted(scores, batch)}
+        self._scores.update(scores, batch, more)
+        for example_id, record in zip(scores.example_id.tolist(), batch.get("records", ()), strict=False):
+            self._groups[example_id] = str(record.attributes.get("group", ""))
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """Figures of all canaries, of those inserted equally often, and of those made alike.
+
+        Raises:
+            ConfigError: there are no canaries.
+        """
+        table, known = self._scores.compute(), self._groups.compute()
+        if not len(table) and not partial_check(trainer):
+            raise ConfigError("Canaries: no canary was validated; set data.canaries, or leave the callback out")
+        groups = [known.get(example_id, "") for example_id in table.example_id.tolist()]
+        table.columns["exposure"] = _exposures(table, groups)
+        figures: dict[str, float] = {}
+        for part, rows in _parts(table, groups):
+            figures |= _figures(rows, part)
+        if n := len(heldout := table.nonmembers()):
+            figures["canary/extraction_rate_heldout"] = heldout["extracted"].mean().item()
+            if not self._told and not partial_check(trainer):
+                self._told = True
+                log.info(
+                    "Canaries: exposure is at most %.2f bits, by %d held-out ones, and %.2f on average if nothing is "
+                    "memorized.", math.log2(n + 1), n, chance_exposure(n),
+                )  # fmt: skip
+        return figures
+
+
+def _extracted(scores: TokenScores, batch: Batch) -> Tensor:
+    """(B,) bool on the CPU: is every token of the secret the likeliest, given the true text before it?"""
+    hit, mask = scores.hit.cpu(), scores.mask.cpu()
+    wanted = mask & (mask.cumsum(dim=1) > mask.sum(dim=1, keepdim=True) // 2)
+    for row, record in enumerate(batch.get("records", ())):
+        for span in record.spans:
+            if span.kind == SECRET:
+                wanted[row] = False
+                wanted[row, span.start : span.end] = True
+    return (hit | ~wanted).all(dim=1)
+
+
+def _exposures(table: ScoreTable, groups: list[str]) -> Tensor:
+    """(N,) exposure of each inserted canary among the held-out ones of its group; NaN where there are none of these."""
+    found = torch.full((len(table),), torch.nan, dtype=torch.float64)
+    for name in set(groups):
+        alike = torch.tensor([each == name for each in groups])
+        inserted, heldout = alike & table.member, alike & ~table.member
+        if heldout.any():
+            found[inserted] = exposure(table["logprob"][inserted], table["logprob"][heldout])
+    return found
+
+
+def _parts(table: ScoreTable, groups: list[str]) -> Iterator[tuple[str, ScoreTable]]:
+    """All canaries; those inserted equally often, with all held out; those of each group. With an end for names."""
+    yield "", table
+    for n in sorted(set(table["repetitions"].tolist())):
+        yield f"_x{n:g}", table.where((table["repetitions"] == n) | ~table.member)
+    for name in sorted(set(groups) - {""}):
+        yield f"_{name}", table.where(torch.tensor([each == name for each in groups]))
+
+
+def _figures(rows: ScoreTable, part: str) -> dict[str, float]:
+    inserted, figures = rows.members(), dict[str, float]()
+    exposed = inserted["exposure"][~inserted["exposure"].isnan()]
+    if len(exposed):
+        figures[f"canary/exposure_mean{part}"] = exposed.mean().item()
+        figures[f"canary/exposure_max{part}"] = exposed.max().item()
+    if 0 < len(inserted) < len(rows):
+        ends = zip(("", "_low", "_high"), auroc(rows["score"], rows.member), strict=True)
+        figures |= {f"canary/auroc{part}{end}": value for end, value in ends}
+    if len(inserted):
+        figures[f"canary/extraction_rate{part}"] = inserted["extracted"].mean().item()
+    return figures

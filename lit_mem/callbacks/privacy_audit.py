@@ -1,0 +1,123 @@
+"""A lower bound on epsilon from the run itself: how well can somebody guess which canaries were in?"""
+
+from __future__ import annotations
+
+import logging
+
+import lightning.pytorch as pl
+
+from lit_mem.attacks.base import Attack
+from lit_mem.callbacks.base import Measure, partial_check
+from lit_mem.callbacks.canary_scores import CanaryScores
+from lit_mem.errors import ConfigError
+from lit_mem.functional.one_run_audit import Audit, one_run_audit
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+
+class PrivacyAudit(Measure):
+    """What ε training cannot be said to keep below: the one-run audit, on the canaries that are inserted once.
+
+    Of some canaries it is guessed, by their scores, whether their coin put them in. The more guesses are right, the
+    larger an ε differential privacy would have to have for this to happen: `audit/epsilon_lower_bound`, at the stated
+    confidence, for the model of that validation. Beside it the share of right guesses, `audit/accuracy`. At the end
+    a line says both.
+
+    A bound of 0 proves nothing; it is no proof of privacy. Each validation's bound holds by itself: the highest of many
+    is too high more often than stated. Canaries that stand in the training set more than once are left out, as
+    differential privacy protects a row and promises less to many.
+
+    Args:
+        confidence: of the bound, in (0, 1).
+        delta: δ at which ε is bounded, far below 1 / canaries. None: that of training with differential privacy, and
+            1e-5 without.
+        guesses: of how many canaries it is guessed, half of them "in" and half "out"; with several numbers the best
+            bound counts, each at a level divided by how many they are. None: a quarter of the canaries.
+        attack: what canaries are scored by. None: as in `Canaries`.
+
+    Source: Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846).
+    """
+
+    of_canaries = True
+
+    def __init__(
+        self,
+        confidence: float = 0.95,
+        delta: float | None = None,
+        guesses: list[int] | None = None,
+        attack: Attack | None = None,
+    ) -> None:
+        if not 0 < confidence < 1:
+            raise ConfigError(f"PrivacyAudit.confidence is {confidence}; expected a number between 0 and 1")
+        if delta is not None and not 0 <= delta < 1:
+            raise ConfigError(f"PrivacyAudit.delta is {delta}; expected a number in [0, 1)")
+        if guesses is not None and (not guesses or min(guesses) < 1):
+            raise ConfigError(f"PrivacyAudit.guesses is {guesses}; expected at least one number, each 1 or more")
+        self.confidence, self.delta, self.guesses = confidence, delta, guesses
+        self._scores = CanaryScores(attack, "PrivacyAudit")
+        self.needs = self._scores.needs
+        self._verdict: str | None = None
+
+    def metric_names(self) -> list[str]:
+        """Names that this callback logs."""
+        return ["audit/epsilon_lower_bound", "audit/accuracy"]
+
+    def begin(self) -> None:
+        """Forget the last pass."""
+        self._scores.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Score the batch's canaries."""
+        self._scores.update(scores, batch)
+
+    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        """The bound.
+
+        Raises:
+            ConfigError: there are no canaries that are inserted once, or fewer than are to be guessed.
+        """
+        table = self._scores.compute()
+        if partial_check(trainer):
+            return {}
+        table = table.where(table["repetitions"] == 1)
+        m = len(table)
+        if not m:
+            raise ConfigError(
+                "PrivacyAudit guesses which canaries were inserted once, and there are none such; set data.canaries, "
+                "with a 1 among its repetitions, or leave the callback out"
+            )
+        guesses = [max(1, m // 4)] if self.guesses is None else self.guesses
+        if max(guesses) > m:
+            raise ConfigError(
+                f"PrivacyAudit.guesses is {guesses}, and {m} canaries are inserted once or not at all; expected {m} or "
+                "fewer"
+            )
+        delta = 1e-5 if self.delta is None else self.delta
+        audit = one_run_audit(table["score"], table.member, guesses, delta, self.confidence)
+        self._verdict = self._told(audit, m, delta)
+        return {"audit/epsilon_lower_bound": audit.epsilon, "audit/accuracy": audit.n_correct / audit.n_guesses}
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what is proven of the model that training ends with."""
+        self._tell_verdict()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say it where there is nothing but this validation."""
+        if trainer.state.fn == "validate":
+            self._tell_verdict()
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say it in a test."""
+        self._tell_verdict()
+
+    def _tell_verdict(self) -> None:
+        if self._verdict is not None:
+            log.info("%s", self._verdict)
+
+    def _told(self, audit: Audit, n_canaries: int, delta: float) -> str:
+        proven = f"epsilon is at least {audit.epsilon:.3g}" if audit.epsilon else "nothing is proven of epsilon"
+        return (
+            f"Audit: at {100 * self.confidence:g} % confidence {proven} (delta {delta:g}): {audit.n_correct} of "
+            f"{audit.n_guesses} guesses about {n_canaries} canaries were right."
+        )
