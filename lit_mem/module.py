@@ -524,6 +524,10 @@ class CausalLM(pl.LightningModule):
         if self.private is not None:
             self.log_dict(self.private.figures())
 
+    def privacy_claim(self) -> tuple[float, float] | None:
+        """ε and δ to which training has kept so far; None where it is not private."""
+        return None if self.private is None else self.private.claim()
+
     def metric_names(self) -> list[str]:
         """Names that this module logs while it is fitted."""
         return ["train/loss", "val/loss", *(["privacy/epsilon"] if self.private is not None else [])]

@@ -1,10 +1,13 @@
 """Whole runs on the bundled model: canaries are memorized as they are repeated, and the audit proves that they are."""
 
+import logging
+
 import pytest
 import torch
 
 from lit_mem.callbacks import Canaries, PrivacyAudit
 from lit_mem.data.canaries import RandomTokens, Secrets
+from lit_mem.privacy import DPSGD, dpsgd
 
 pytestmark = pytest.mark.slow
 
@@ -13,13 +16,14 @@ pytestmark = pytest.mark.slow
 def figures(module, data, trainer):
     """What both callbacks find at the end of a run."""
 
-    def run(canaries, epochs, lr=5e-3, rank=16):
+    def run(canaries, epochs, lr=5e-3, rank=16, **options):
         torch.manual_seed(1)
         callbacks = [Canaries(), PrivacyAudit()]
         t = trainer(callbacks, max_epochs=epochs, check_val_every_n_epoch=epochs, num_sanity_val_steps=0)
-        model = module(rank=rank, dropout=0.0, targets=["all-linear"], lr=lr)
+        model = module(rank=rank, dropout=0.0, targets=["all-linear"], lr=lr, **options)
         t.fit(model, data(train_size=8, heldout_size=4, max_length=96, batch_size=16, canaries=canaries))
-        return {**callbacks[0].figures, **callbacks[1].figures}
+        epsilon = t.callback_metrics.get("privacy/epsilon", torch.tensor(torch.inf)).item()
+        return {**callbacks[0].figures, **callbacks[1].figures, "privacy/epsilon": epsilon}
 
     return run
 
@@ -47,3 +51,22 @@ def test_nothing_is_proven_where_nothing_is_learned(figures):
     assert found["audit/epsilon_lower_bound"] == 0
     assert found["canary/auroc"] == 0.5
     assert found["canary/extraction_rate"] == 0
+
+
+CLAIM = DPSGD(target_epsilon=1, batch_size=32, accountant="rdp", test_seed=3)
+
+
+def test_the_audit_stays_below_what_private_training_claims(figures, caplog):
+    with caplog.at_level(logging.WARNING):
+        found = figures(RandomTokens(300, length=12), epochs=10, rank=32, privacy=CLAIM)
+    assert 0.5 < found["privacy/epsilon"] <= 1
+    assert found["audit/epsilon_lower_bound"] < found["privacy/epsilon"]
+    assert "contradicts" not in caplog.text
+
+
+def test_noise_that_is_left_out_is_caught(figures, monkeypatch, caplog):
+    monkeypatch.setattr(dpsgd, "add_noise_", lambda *args: None)
+    with caplog.at_level(logging.WARNING):
+        found = figures(RandomTokens(300, length=12), epochs=10, rank=32, privacy=CLAIM)
+    assert found["privacy/epsilon"] <= 1 < found["audit/epsilon_lower_bound"]
+    assert "The audit contradicts privacy/epsilon" in caplog.text

@@ -58,6 +58,7 @@ class PrivacyAudit(Measure):
         self._scores = CanaryScores(attack, "PrivacyAudit")
         self.needs = self._scores.needs
         self._verdict: str | None = None
+        self._broken: str | None = None
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
@@ -93,9 +94,18 @@ class PrivacyAudit(Measure):
                 f"PrivacyAudit.guesses is {guesses}, and {m} canaries are inserted once or not at all; expected {m} or "
                 "fewer"
             )
-        delta = 1e-5 if self.delta is None else self.delta
+        claim: tuple[float, float] | None = getattr(pl_module, "privacy_claim", lambda: None)()
+        delta = self.delta if self.delta is not None else 1e-5 if claim is None else claim[1]
         audit = one_run_audit(table["score"], table.member, guesses, delta, self.confidence)
         self._verdict = self._told(audit, m, delta)
+        # A larger delta makes a smaller epsilon true: what is claimed at a smaller one than is audited holds there too.
+        self._broken = None
+        if claim is not None and claim[1] <= delta and claim[0] < audit.epsilon:
+            self._broken = (
+                f"The audit contradicts privacy/epsilon: {claim[0]:.3g} is claimed, and at "
+                f"{100 * self.confidence:g} % confidence it is at least {audit.epsilon:.3g}. Once in "
+                f"{1 / (1 - self.confidence):.0f} times chance does that; if it stays, training is not private."
+            )
         return {"audit/epsilon_lower_bound": audit.epsilon, "audit/accuracy": audit.n_correct / audit.n_guesses}
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -114,6 +124,8 @@ class PrivacyAudit(Measure):
     def _tell_verdict(self) -> None:
         if self._verdict is not None:
             log.info("%s", self._verdict)
+        if self._broken is not None:
+            log.warning("%s", self._broken)
 
     def _told(self, audit: Audit, n_canaries: int, delta: float) -> str:
         proven = f"epsilon is at least {audit.epsilon:.3g}" if audit.epsilon else "nothing is proven of epsilon"

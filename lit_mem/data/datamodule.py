@@ -303,7 +303,9 @@ class TextDataModule(pl.LightningDataModule):
         world, rank = self._ranks()
         private = getattr(self.trainer.lightning_module, "private", None) if self.trainer is not None else None
         if private is not None:
-            draws = PoissonBatches(len(self.train), private.batch_size, private.stream, world, rank)
+            draws = PoissonBatches(
+                len(self.train), private.batch_size, private.stream, world, rank, self._public_size()
+            )
             return self._resumable(StepBatches(self.train, self.batch_size), batch_size=None, sampler=draws)
         examples = ExampleList(self.train)
         order: DistributedSampler[Encoded]
@@ -312,6 +314,11 @@ class TextDataModule(pl.LightningDataModule):
         else:
             order = DistributedSampler(examples, world, rank, shuffle=True, seed=self.seed)
         return self._resumable(examples, batch_size=self.batch_size, sampler=order, collate_fn=collate)
+
+    def _public_size(self) -> int:
+        """Rows of the training set if all canaries' coins had come up heads: what is computed of it tells no coin."""
+        left_out = sum(example.repetitions for example in self.canaries if not example.member)
+        return len(self.train) + left_out
 
     def _resumable(self, examples: Any, **options: Any) -> DataLoader[Any]:
         loader = ResumableLoader if self.trainer is not None else DataLoader

@@ -26,25 +26,36 @@ class PoissonBatches(DistributedSampler[list[int]]):
 
     Args:
         size: number of examples.
-        batch_size: how many of them are in a step on average, over all ranks.
+        batch_size: how many of `public_size` are in a step on average, over all ranks.
         stream: of the draws; the same on every rank.
         num_replicas: number of ranks.
         rank: this one.
+        public_size: number of examples that everyone may know, from which the probability and the number of steps come;
+            not below `size`. None: that is `size`. With canaries, whose coins are secret, it is that of all heads.
     """
 
-    def __init__(self, size: int, batch_size: int, stream: RandomStream, num_replicas: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch_size: int,
+        stream: RandomStream,
+        num_replicas: int = 1,
+        rank: int = 0,
+        public_size: int | None = None,
+    ) -> None:
         super().__init__(range(size), num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
         self.size, self.batch_size, self.stream = size, batch_size, stream
+        self.public_size = size if public_size is None else public_size
         self._last = (-1, -1)
 
     @property
     def sample_rate(self) -> float:
         """The probability with which an example is in a step's batch."""
-        return self.batch_size / self.size
+        return self.batch_size / self.public_size
 
     def __len__(self) -> int:
         """Steps of an epoch: as many as it takes for each example to be drawn once on average."""
-        return -(-self.size // self.batch_size)
+        return -(-self.public_size // self.batch_size)
 
     def drawn(self, epoch: int, step: int) -> np.ndarray:  # type: ignore[type-arg]
         """Positions of all ranks' examples in this step of an epoch, in order."""

@@ -97,7 +97,7 @@ class PrivateFit:
         trainer.fit_loop.setup_data()
         steps = trainer.estimated_stepping_batches
         refuse_sampler(trainer, PoissonBatches)
-        texts = trainer.train_dataloader.sampler.size  # type: ignore[union-attr]
+        texts = trainer.train_dataloader.sampler.public_size  # type: ignore[union-attr]
         ledger = _on_rank_zero(trainer, self._ledger(trainer, texts))
         training = PrivateTraining(self.options, texts, self.stream, ledger)
         training.history = trainer.strategy.broadcast(training.history)
@@ -231,6 +231,10 @@ class PrivateFit:
     def figures(self) -> dict[str, float]:
         """What is logged at every validation."""
         return {} if self.training is None else {"privacy/epsilon": self.training.epsilon()}
+
+    def claim(self) -> tuple[float, float] | None:
+        """ε and δ to which training has kept so far; None outside a fit."""
+        return None if self.training is None else (self.training.epsilon(), self.training.delta)
 
     def state(self) -> Spent | None:
         """For the checkpoint."""

@@ -111,3 +111,12 @@ def test_the_loader_hands_on_empty_steps():
     assert len(steps) == 20
     assert [] in steps
     assert any(steps)
+
+
+def test_rate_and_steps_come_from_the_public_size():
+    """Which canaries are in must change neither."""
+    one, other = (PoissonBatches(size, 10, STREAM, public_size=100) for size in (60, 80))
+    assert one.sample_rate == other.sample_rate == 0.1
+    assert len(one) == len(other) == 10
+    mean = np.mean([len(other.drawn(epoch, 0)) for epoch in range(2000)])
+    assert mean == pytest.approx(8, abs=4 * (80 * 0.1 * 0.9 / 2000) ** 0.5)
