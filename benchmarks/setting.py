@@ -88,11 +88,11 @@ def make_module(args: argparse.Namespace, dropout: float = 0.0, **more: Any) -> 
 
 
 def make_data(
-    args: argparse.Namespace, train: int, scored: int, kind: type[TextDataModule] = TextDataModule
+    args: argparse.Namespace, train: int, scored: int, kind: type[TextDataModule] = TextDataModule, **more: Any
 ) -> TextDataModule:
     """So many texts to train on, and so many members and held-out texts to score, each."""
     source = {"CaseReports": CaseReports, "PHEE": PHEE}[args.source](args.folder)
-    return kind(source, max_length=256, train_size=train, heldout_size=scored, check=False)
+    return kind(source, max_length=256, train_size=train, heldout_size=scored, check=False, **more)
 
 
 def attach(data: TextDataModule, module: CausalLM) -> None:

@@ -18,7 +18,19 @@ from transformers import LlamaConfig, LlamaForCausalLM
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
 
-from benchmarks import fits, growth, memory, run, scaling, scaling_check, setting, sizes, tensors, tracking  # noqa: E402
+from benchmarks import (  # noqa: E402
+    fits,
+    growth,
+    memory,
+    mitigation,
+    run,
+    scaling,
+    scaling_check,
+    setting,
+    sizes,
+    tensors,
+    tracking,
+)
 from benchmarks.table import Table, tell  # noqa: E402
 from lit_mem.adapters import LoRA  # noqa: E402
 from lit_mem.data.encoding import Encoded, collate  # noqa: E402
@@ -520,3 +532,29 @@ def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
     for row in SHOWN[name]:
         assert any(line.startswith(f"{row}  ") for line in rest), row
     assert not list(tmp_path.iterdir())  # nothing is written unless asked for
+
+
+def test_mitigation_keeps_what_it_computed_and_draws_it(tmp_path, monkeypatch, capsys):
+    options = ["x", "--rows", "6", "--canaries", "8", "--epochs", "1", "--repeats", "1", "--only", "none", "untrained"]
+    monkeypatch.setattr(sys, "argv", [*options, "--out", str(tmp_path)])
+    mitigation.main()
+    (made,) = json.loads((tmp_path / "mitigation.json").read_text())
+    rows = {row[0]: dict(zip(made["columns"], row, strict=True)) for row in made["rows"]}
+    assert rows["untrained"]["AUROC"] == 0.5
+    assert rows["none"]["ppl members"] < rows["untrained"]["ppl members"]
+    assert rows["none"]["epochs"] == 1
+    assert Image.open(tmp_path / "mitigation.png").size[0] > 500
+    first = capsys.readouterr().out
+    monkeypatch.setattr(mitigation, "train", None)  # a second time nothing is trained
+    mitigation.main()
+    assert capsys.readouterr().out == first
+
+
+def test_mitigations_are_what_their_names_say():
+    args = mitigation.options().parse_args([])
+    made = mitigation.ways(args)
+    assert made["epsilon 3"].model["privacy"].target_epsilon == 3
+    assert made["goldfish, k = 2"].model["loss"].goldfish_k == 2
+    assert [name for name, way in made.items() if way.private] == [
+        "clipped, no noise", "epsilon 8", "epsilon 3", "epsilon 1",
+    ]  # fmt: skip

@@ -1,0 +1,240 @@
+r"""What each way to lower memorization does to it, and what it costs: one run a way, on the same texts and canaries.
+
+Utility is the perplexity of held-out texts. Memorization is the AUROC of the reference attack, how much of their texts
+members and held-out ones have written back (n-gram rate), and the audit's lower bound on epsilon, from random-token
+canaries of which fair coins put each in once. All at the end of a run; of early stopping, where it stopped.
+
+Private runs have steps of 64 texts and more epochs, as noise asks for large steps. "clipped, no noise" is as long as
+they are and has no noise: what it loses, clipping and step size cost.
+
+With `--out` each run's figures are kept there, and not computed again by the same command.
+
+    python -m benchmarks.mitigation --out logs/mitigation
+    python -m benchmarks.mitigation --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 150 \
+        --epochs 5 --private_epochs 10 --canaries 100 --repeats 1 --out logs/mitigation_phee
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from benchmarks.setting import device_of, machine, make_data, parser, quieten
+from benchmarks.table import Cell, Table, tell
+from lit_mem.adapters import LoRA
+from lit_mem.callbacks import (
+    Extraction,
+    MembershipInference,
+    MemorizationEarlyStopping,
+    Perplexity,
+    PrivacyAudit,
+)
+from lit_mem.data.canaries import RandomTokens
+from lit_mem.losses import TrainingLoss
+from lit_mem.module import CausalLM
+from lit_mem.privacy import DPSGD
+
+STEP = 64
+SHOWN = {
+    "val/perplexity": "ppl held-out",
+    "memorization/perplexity_members": "ppl members",
+    "mia/reference_auroc": "AUROC",
+    "extraction/ngram_rate": "n-gram members",
+    "extraction/ngram_rate_heldout": "n-gram held-out",
+    "audit/epsilon_lower_bound": "audit: eps >=",
+    "privacy/epsilon": "claim: eps <=",
+    "epochs": "epochs",
+}
+
+
+@dataclass
+class Way:
+    """One way to train.
+
+    Attributes:
+        model: options of the module.
+        data: options of the data.
+        lora: options of the adapter.
+        stop: a threshold at which training ends; None: it does not.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    lora: Mapping[str, Any] = field(default_factory=dict)
+    stop: str | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether it is trained with clipped gradients."""
+        return "privacy" in self.model
+
+
+def ways(args: argparse.Namespace) -> dict[str, Way]:
+    """All, by name."""
+    loss: Callable[..., Way] = lambda **options: Way(model={"loss": TrainingLoss(**options)})  # noqa: E731
+    private: Callable[..., Way] = lambda **options: Way(  # noqa: E731
+        model={"privacy": DPSGD(batch_size=STEP, accountant="prv", **options)}
+    )
+    return {
+        "none": Way(),
+        "early stopping, AUROC > 0.6": Way(stop="mia/reference_auroc > 0.6"),
+        "rank 2": Way(lora={"rank": 2}),
+        "dropout 0.5": Way(lora={"dropout": 0.5}),
+        "deduplicated, near": Way(data={"deduplicate": "near"}),
+        "goldfish, k = 4": loss(goldfish_k=4),
+        "goldfish, k = 2": loss(goldfish_k=2),
+        f"floor {args.floor:g}": loss(floor=args.floor),
+        "clipped, no noise": private(noise_multiplier=0.0),
+        "epsilon 8": private(target_epsilon=8),
+        "epsilon 3": private(target_epsilon=3),
+        "epsilon 1": private(target_epsilon=1),
+    }
+
+
+def train(args: argparse.Namespace, way: Way | None, seed: int) -> dict[str, float]:
+    """Figures at the end of one run; of None, of the base model."""
+    pl.seed_everything(seed, verbose=False)
+    epochs = 0 if way is None else args.private_epochs if way.private else args.epochs
+    way = way or Way()
+    module = CausalLM(
+        args.model,
+        adapter=LoRA(**{"rank": 16, "targets": ["all-linear"], "dropout": 0.0, **way.lora}),
+        optimizer=lambda parameters: torch.optim.AdamW(parameters, lr=args.lr),
+        lr_schedule="constant",
+        **way.model,
+    )
+    more = {"canaries": RandomTokens(args.canaries, seed=seed), **way.data}
+    data = make_data(args, args.rows, args.rows, seed=seed, **more)
+    callbacks: list[Any] = [Perplexity(), MembershipInference(), Extraction(), PrivacyAudit()]
+    if way.stop is not None:
+        callbacks.append(MemorizationEarlyStopping([way.stop]))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=epochs,
+            check_val_every_n_epoch=1 if way.stop is not None else max(1, epochs),
+            callbacks=callbacks,
+            num_sanity_val_steps=0,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        if epochs:
+            trainer.fit(module, data)
+        else:
+            trainer.validate(module, data, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()} | {"epochs": trainer.current_epoch}
+
+
+def kept(args: argparse.Namespace, name: str, way: Way | None, seed: int) -> dict[str, float]:
+    """The same, from `--out` where it is there."""
+    if args.out is None:
+        return train(args, way, seed)
+    options = {key: str(value) for key, value in sorted(vars(args).items()) if key not in ("out", "only", "repeats")}
+    key = hashlib.sha256(json.dumps([options, name, seed]).encode()).hexdigest()[:16]
+    file = args.out / "runs" / f"{key}.json"
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"way": name, "seed": seed, "options": options, "figures": train(args, way, seed)}, indent=1)
+        file.write_text(text + "\n")
+    figures: dict[str, float] = json.loads(file.read_text())["figures"]
+    return figures
+
+
+def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
+    """Every way with every seed; each is told when it is done, as all together take long."""
+    chosen: dict[str, Way | None] = {"untrained": None, **ways(args)}
+    if args.only:
+        chosen = {name: way for name, way in chosen.items() if any(part in name for part in args.only)}
+    found: dict[str, list[dict[str, float]]] = {}
+    for name, way in chosen.items():
+        found[name] = [kept(args, name, way, seed) for seed in range(args.repeats)]
+        tell(argparse.Namespace(out=None), "mitigation", [table(args, {name: found[name]})])
+    return found
+
+
+def table(args: argparse.Namespace, found: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
+    """Means over seeds, and the largest distance of one from them."""
+    rows: list[list[Cell]] = []
+    for name, runs in found.items():
+        cells: list[Cell] = [name]
+        for figure in SHOWN:
+            values = [run[figure] for run in runs if figure in run]
+            cells.append(statistics.mean(values) if values else None)
+        rows.append(cells)
+    spread = max(
+        (
+            max(abs(run["mia/reference_auroc"] - row[3]) for run in runs)  # type: ignore[operator]
+            for row, runs in zip(rows, found.values(), strict=True)
+        ),
+        default=0.0,
+    )
+    made = Table(
+        f"{args.model}, {args.source}: {args.rows} texts and {args.canaries} canaries, {args.epochs} epochs "
+        f"({args.private_epochs} private); means of {args.repeats} seeds; {machine(device_of(args))}",
+        ["", *SHOWN.values()],
+        rows,
+    )
+    made.notes.append(f"The AUROC of one seed is at most {spread:.3f} from the mean.")
+    return made
+
+
+def plot(made: Table) -> Any:
+    """Utility against memorization: a point a way."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, (heading, label) in zip(
+        axes, [("AUROC", "AUROC of the reference attack"), ("audit: eps >=", "audit: lower bound on ε")], strict=True
+    ):
+        for i, row in enumerate(made.rows):
+            cells = dict(zip(made.columns, row, strict=True))
+            axis.scatter(
+                cells[heading], cells["ppl held-out"], marker="os^DvP*X<>ph8"[i % 13], s=45, color=f"C{i % 10}",
+                label=f"{row[0]}",
+            )  # fmt: skip
+        axis.set_xlabel(f"{label}  (left: less is memorized)")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("perplexity of held-out texts  (down: more is learned)")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    return figure
+
+
+def options() -> argparse.ArgumentParser:
+    """What can be chosen."""
+    made = parser(__doc__, rows=300)
+    made.set_defaults(repeats=3)
+    made.add_argument("--epochs", type=int, default=7)
+    made.add_argument("--private_epochs", type=int, default=20)
+    made.add_argument("--lr", type=float, default=5e-4)
+    made.add_argument("--canaries", type=int, default=200)
+    made.add_argument("--floor", type=float, default=1.0, help="nats a token")
+    made.add_argument("--only", nargs="*", help="ways whose names have one of these parts")
+    return made
+
+
+def main() -> None:
+    """Print the table, and draw it."""
+    args = options().parse_args()
+    quieten()
+    made = table(args, measure(args))
+    tell(args, "mitigation", [made])
+    if args.out is not None:
+        plot(made).savefig(args.out / "mitigation.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()
