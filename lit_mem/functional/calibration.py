@@ -33,8 +33,8 @@ def residual(score: Tensor, foretold: Tensor) -> Tensor:
         raise MetricError(f"expected two (N,) tensors, got {tuple(score.shape)} and {tuple(foretold.shape)}")
     if not (torch.isfinite(score).all() and torch.isfinite(foretold).all()):
         raise MetricError("a score can only be compared with another where both are real numbers, and one is not")
-    if not len(score):
-        return score
+    if torch.equal(score, foretold):  # also where squares underflow, or two sums round differently
+        return torch.zeros_like(score)
     y, x = score - score.mean(), foretold - foretold.mean()
     spread = (x * x).sum()
     return y - (x * y).sum() / spread * x if spread > 0 else y
