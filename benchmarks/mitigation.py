@@ -206,9 +206,9 @@ def plot(made: Table) -> Any:
                 cells[heading], cells["ppl held-out"], marker="os^DvP*X<>ph8"[i % 13], s=45, color=f"C{i % 10}",
                 label=f"{row[0]}",
             )  # fmt: skip
-        axis.set_xlabel(f"{label}  (left: less is memorized)")
+        axis.set_xlabel(f"{label}")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("perplexity of held-out texts  (down: more is learned)")
+    axes[0].set_ylabel("perplexity of held-out texts")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
