@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from lit_mem.callbacks.base import Measure, callbacks_of, latest_figures, measures
 from lit_mem.errors import ConfigError
 
-_AUROC = re.compile(r"_auroc$|^canary/auroc(_|$)")
+_AUROC = re.compile(r"(_auroc|^canary/auroc(_.*)?(?<!_low)(?<!_high))$")
 _PATTERN = re.compile(r"^\s*(?P<name>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<limit>\S+)\s*$")
 
 
@@ -66,8 +66,8 @@ class Threshold:
 
 def logged_names(trainer: pl.Trainer) -> set[str]:
     """Every name that the trainer's measuring callbacks and module are known to log in validation."""
-    own: list[str] = getattr(trainer.lightning_module, "metric_names", list)()
-    return {"train/loss", "val/loss"}.union(own, *(measure.metric_names() for measure in measures(trainer)))
+    own: list[str] = getattr(trainer.lightning_module, "metric_names", lambda: ["train/loss", "val/loss"])()
+    return set(own).union(*(measure.metric_names() for measure in measures(trainer)))
 
 
 def is_logged(name: str, trainer: pl.Trainer) -> bool:

@@ -298,9 +298,11 @@ def test_the_end_of_the_interval_is_read_where_it_is_asked_for():
     from lit_mem.callbacks.thresholds import Threshold
 
     names = {name: Threshold(name, True, 0.6).cautious_name() for name in (
-        "canary/auroc", "canary/auroc_x16", "canary/auroc_perplexity_1-10", "canary/exposure_mean", "mia/loss_auroc",
+        "canary/auroc", "canary/auroc_low", "canary/auroc_x16_high", "canary/auroc_x16",
+        "canary/auroc_perplexity_1-10", "canary/exposure_mean", "mia/loss_auroc",
     )}  # fmt: skip
     assert names == {
+        "canary/auroc_low": "canary/auroc_low", "canary/auroc_x16_high": "canary/auroc_x16_high",
         "canary/auroc": "canary/auroc_low", "canary/auroc_x16": "canary/auroc_x16_low",
         "canary/auroc_perplexity_1-10": "canary/auroc_perplexity_1-10_low",
         "canary/exposure_mean": "canary/exposure_mean", "mia/loss_auroc": "mia/loss_auroc_low",
