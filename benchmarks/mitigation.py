@@ -21,14 +21,14 @@ import hashlib
 import json
 import statistics
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
-from benchmarks.setting import device_of, machine, make_data, parser, quieten
+from benchmarks.setting import device_of, machine, make_data, make_trainer, parser, quieten
 from benchmarks.table import Cell, Table, tell
 from lit_mem.adapters import LoRA
 from lit_mem.callbacks import (
@@ -61,35 +61,39 @@ class Way:
     """One way to train.
 
     Attributes:
+        epochs: at most; of 0 it is the base model.
         model: options of the module.
         data: options of the data.
         lora: options of the adapter.
         stop: a threshold at which training ends; None: it does not.
     """
 
+    epochs: int
     model: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     lora: Mapping[str, Any] = field(default_factory=dict)
     stop: str | None = None
 
-    @property
-    def private(self) -> bool:
-        """Whether it is trained with clipped gradients."""
-        return "privacy" in self.model
-
 
 def ways(args: argparse.Namespace) -> dict[str, Way]:
     """All, by name."""
-    loss: Callable[..., Way] = lambda **options: Way(model={"loss": TrainingLoss(**options)})  # noqa: E731
-    private: Callable[..., Way] = lambda **options: Way(  # noqa: E731
-        model={"privacy": DPSGD(batch_size=STEP, accountant="prv", **options)}
-    )
+
+    def plain(**options: Any) -> Way:
+        return Way(args.epochs, **options)
+
+    def loss(**options: Any) -> Way:
+        return plain(model={"loss": TrainingLoss(**options)})
+
+    def private(**options: Any) -> Way:
+        return Way(args.private_epochs, model={"privacy": DPSGD(batch_size=STEP, **options)})
+
     return {
-        "none": Way(),
-        "early stopping, AUROC > 0.6": Way(stop="mia/reference_auroc > 0.6"),
-        "rank 2": Way(lora={"rank": 2}),
-        "dropout 0.5": Way(lora={"dropout": 0.5}),
-        "deduplicated, near": Way(data={"deduplicate": "near"}),
+        "untrained": Way(0),
+        "none": plain(),
+        "early stopping, AUROC > 0.6": plain(stop="mia/reference_auroc > 0.6"),
+        "rank 2": plain(lora={"rank": 2}),
+        "dropout 0.5": plain(lora={"dropout": 0.5}),
+        "deduplicated, near": plain(data={"deduplicate": "near"}),
         "goldfish, k = 4": loss(goldfish_k=4),
         "goldfish, k = 2": loss(goldfish_k=2),
         f"floor {args.floor:g}": loss(floor=args.floor),
@@ -100,11 +104,9 @@ def ways(args: argparse.Namespace) -> dict[str, Way]:
     }
 
 
-def train(args: argparse.Namespace, way: Way | None, seed: int) -> dict[str, float]:
-    """Figures at the end of one run; of None, of the base model."""
+def train(args: argparse.Namespace, way: Way, seed: int) -> dict[str, float]:
+    """Figures at the end of one run."""
     pl.seed_everything(seed, verbose=False)
-    epochs = 0 if way is None else args.private_epochs if way.private else args.epochs
-    way = way or Way()
     module = CausalLM(
         args.model,
         adapter=LoRA(**{"rank": 16, "targets": ["all-linear"], "dropout": 0.0, **way.lora}),
@@ -112,33 +114,27 @@ def train(args: argparse.Namespace, way: Way | None, seed: int) -> dict[str, flo
         lr_schedule="constant",
         **way.model,
     )
-    more = {"canaries": RandomTokens(args.canaries, seed=seed), **way.data}
-    data = make_data(args, args.rows, args.rows, seed=seed, **more)
+    data = make_data(args, args.rows, args.rows, seed=seed, canaries=RandomTokens(args.canaries, seed=seed), **way.data)
     callbacks: list[Any] = [Perplexity(), MembershipInference(), Extraction(), PrivacyAudit()]
     if way.stop is not None:
         callbacks.append(MemorizationEarlyStopping([way.stop]))
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=epochs,
-            check_val_every_n_epoch=1 if way.stop is not None else max(1, epochs),
+        trainer = make_trainer(
+            args,
+            folder,
+            max_epochs=way.epochs,
+            check_val_every_n_epoch=1 if way.stop is not None else max(1, way.epochs),
             callbacks=callbacks,
             num_sanity_val_steps=0,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
         )
-        if epochs:
+        if way.epochs:
             trainer.fit(module, data)
         else:
             trainer.validate(module, data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items()} | {"epochs": trainer.current_epoch}
 
 
-def kept(args: argparse.Namespace, name: str, way: Way | None, seed: int) -> dict[str, float]:
+def kept(args: argparse.Namespace, name: str, way: Way, seed: int) -> dict[str, float]:
     """The same, from `--out` where it is there."""
     if args.out is None:
         return train(args, way, seed)
@@ -155,7 +151,7 @@ def kept(args: argparse.Namespace, name: str, way: Way | None, seed: int) -> dic
 
 def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
     """Every way with every seed; each is told when it is done, as all together take long."""
-    chosen: dict[str, Way | None] = {"untrained": None, **ways(args)}
+    chosen = ways(args)
     if args.only:
         chosen = {name: way for name, way in chosen.items() if any(part in name for part in args.only)}
     found: dict[str, list[dict[str, float]]] = {}
@@ -174,13 +170,8 @@ def table(args: argparse.Namespace, found: Mapping[str, Sequence[Mapping[str, fl
             values = [run[figure] for run in runs if figure in run]
             cells.append(statistics.mean(values) if values else None)
         rows.append(cells)
-    spread = max(
-        (
-            max(abs(run["mia/reference_auroc"] - row[3]) for run in runs)  # type: ignore[operator]
-            for row, runs in zip(rows, found.values(), strict=True)
-        ),
-        default=0.0,
-    )
+    aurocs = [[run["mia/reference_auroc"] for run in runs] for runs in found.values()]
+    spread = max((abs(each - statistics.mean(seeds)) for seeds in aurocs for each in seeds), default=0.0)
     made = Table(
         f"{args.model}, {args.source}: {args.rows} texts and {args.canaries} canaries, {args.epochs} epochs "
         f"({args.private_epochs} private); means of {args.repeats} seeds; {machine(device_of(args))}",

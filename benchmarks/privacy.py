@@ -27,7 +27,19 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from benchmarks.setting import agree, device_of, machine, make_data, make_module, now, on_device, parser, quieten
+from benchmarks.setting import (
+    agree,
+    attach,
+    device_of,
+    epoch_parser,
+    machine,
+    make_data,
+    make_module,
+    make_trainer,
+    now,
+    on_device,
+    quieten,
+)
 from benchmarks.table import Table, tell
 from lit_mem.data.encoding import collate
 from lit_mem.losses import TrainingLoss
@@ -90,19 +102,8 @@ def epoch(args: argparse.Namespace, privacy: DPSGD | None = None, padded: bool =
     data = make_data(args, args.rows, 2)
     data.batch_size = BATCH
     with tempfile.TemporaryDirectory() as folder:
-        trainer = pl.Trainer(
-            accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
-            devices=1,
-            max_epochs=1,
-            precision=args.precision,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-            callbacks=[count],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
+        trainer = make_trainer(
+            args, folder, max_epochs=1, precision=args.precision, limit_val_batches=0, callbacks=[count]
         )
         trainer.fit(module, data)
     return Epoch(count.seconds, count.texts, trainer.global_step)
@@ -122,9 +123,7 @@ def check(args: argparse.Namespace) -> None:
     module, device = module_of(args), device_of(args)
     module.to(device)
     data = make_data(args, BATCH + 1, 2)
-    # A trainer that trains nothing gives the data its tokenizer.
-    data.trainer = pl.Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
-    data.trainer.strategy.connect(module)
+    attach(data, module)
     data.setup("fit")
     batch = on_device(collate(data.train[:BATCH]), device)
 
@@ -186,10 +185,7 @@ def table(args: argparse.Namespace, found: dict[str, list[Epoch]]) -> Table:
 
 def options() -> argparse.ArgumentParser:
     """What can be chosen."""
-    made = parser(__doc__, rows=200)
-    made.set_defaults(repeats=3)
-    made.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
-    return made
+    return epoch_parser(__doc__)
 
 
 def run(args: argparse.Namespace) -> list[Table]:

@@ -72,6 +72,14 @@ def parser(doc: str | None, rows: int) -> argparse.ArgumentParser:
     return made
 
 
+def epoch_parser(doc: str | None) -> argparse.ArgumentParser:
+    """Options of the benchmarks that time epochs of plain training."""
+    made = parser(doc, rows=200)
+    made.set_defaults(repeats=3)
+    made.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
+    return made
+
+
 def device_of(args: argparse.Namespace) -> torch.device:
     """The device chosen; "auto" is the GPU where there is one."""
     chosen = getattr(args, "device", "auto")
@@ -101,6 +109,20 @@ def attach(data: TextDataModule, module: CausalLM) -> None:
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
     data.trainer.strategy.connect(module)
+
+
+def make_trainer(args: argparse.Namespace, folder: str, **more: Any) -> pl.Trainer:
+    """A trainer on the chosen device that shows, logs and saves nothing."""
+    return pl.Trainer(
+        accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        **more,
+    )
 
 
 def quieten() -> None:

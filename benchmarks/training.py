@@ -32,7 +32,19 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from benchmarks.setting import agree, attach, device_of, machine, make_data, make_module, now, parser, quieten, seconds
+from benchmarks.setting import (
+    agree,
+    attach,
+    device_of,
+    epoch_parser,
+    machine,
+    make_data,
+    make_module,
+    make_trainer,
+    now,
+    quieten,
+    seconds,
+)
 from benchmarks.table import Table, tell
 from lit_mem.data import TextDataModule
 from lit_mem.module import CausalLM
@@ -129,18 +141,13 @@ class Workload:
         kept, self.module._scorer = self.module._scorer, scorer
         epoch = Epoch()
         with tempfile.TemporaryDirectory() as folder:
-            trainer = pl.Trainer(
-                accelerator="gpu" if self.device.type == "cuda" else "cpu",
-                devices=1,
+            trainer = make_trainer(
+                self.args,
+                folder,
                 max_epochs=1,
                 precision=self.args.precision,
                 limit_val_batches=0,
                 callbacks=[Watch(epoch)],
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                default_root_dir=folder,
             )
             trainer.fit(self.module, self.data[grouped].train_dataloader())
         self.module._scorer = kept
@@ -310,10 +317,7 @@ def table(args: argparse.Namespace, load: Workload, times: dict[str, list[float]
 
 def options() -> argparse.ArgumentParser:
     """What can be chosen."""
-    made = parser(__doc__, rows=200)
-    made.set_defaults(repeats=3)
-    made.add_argument("--precision", choices=["32-true", "bf16-mixed"], default="32-true")
-    return made
+    return epoch_parser(__doc__)
 
 
 def run(args: argparse.Namespace) -> list[Table]:

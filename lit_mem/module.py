@@ -190,8 +190,11 @@ class CausalLM(pl.LightningModule):
             )
             self.lockstep.add(model)
             return model
+        return self._load_whole(model_id, revision)
+
+    def _load_whole(self, model_id: str, revision: str | None) -> Any:
         # Only a quantized model is put there now; the strategy moves others.
-        device = None if strategy is None else strategy.root_device
+        device = None if self._trainer is None else self.trainer.strategy.root_device
         return load_base(model_id, revision, self.dtype_name, self.quantization, self.attention, device)
 
     def _refuse_strategies(self) -> None:
@@ -228,13 +231,10 @@ class CausalLM(pl.LightningModule):
 
     def fresh_base(self) -> nn.Module:
         """The base, loaded anew, un-tuned and in eval mode; the model in training is left alone."""
+        base: nn.Module = self._load_whole(self.model_id, self.revision)
         strategy = None if self._trainer is None else self.trainer.strategy
-        device = None if strategy is None else strategy.root_device
-        base: nn.Module = load_base(
-            self.model_id, self.revision, self.dtype_name, self.quantization, self.attention, device
-        )
-        if device is not None and self.quantization == "none" and not isinstance(strategy, ShardedBase):
-            base.to(device)
+        if strategy is not None and self.quantization == "none" and not isinstance(strategy, ShardedBase):
+            base.to(strategy.root_device)
         return base.eval()
 
     def merged(self, adapter_path: str) -> Any:
@@ -289,8 +289,8 @@ class CausalLM(pl.LightningModule):
 
     # -- training ------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean next-token loss of the batch in nats.
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Mean next-token loss of the batch in nats; in private training of a step's texts, in several batches.
 
         Raises:
             TrainingError: it is not finite.
@@ -298,20 +298,17 @@ class CausalLM(pl.LightningModule):
         assert self._scorer is not None
         self._losses.begin_step(self.trainer)
         if self.private is not None:
-            return self._private_step(self.private, batch)
-        loss, shown = self.loss(self._scorer, batch)
-        self._losses.add(shown, self.trainer)
-        self.log("train/loss", shown, on_step=True, prog_bar=True, batch_size=len(batch["input_ids"]))
-        return loss
-
-    def _private_step(self, private: PrivateFit, batches: Any) -> Tensor:
-        """The same with a step's texts in several batches; the optimizer takes the step here."""
-        shown, texts = private.step(self, batches, self._loss_by_text)
+            shown, texts = self.private.step(self, batch, self._loss_by_text)
+            loss = shown
+        else:
+            loss, shown = self.loss(self._scorer, batch)
+            texts = len(batch["input_ids"])
         self._losses.add(shown, self.trainer)
         if texts:
             self.log("train/loss", shown, on_step=True, prog_bar=True, batch_size=texts)
-        private.update(self)
-        return shown
+        if self.private is not None:  # here, as Lightning takes no step then
+            self.private.update(self)
+        return loss
 
     def _loss_by_text(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         assert self._scorer is not None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack, ProbingAttack
+from lit_mem.attacks.likelihood import mean_logprob
 from lit_mem.errors import ConfigError
 from lit_mem.functional.calibration import residual
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
@@ -46,13 +48,10 @@ class CanaryScores:
 
     def update(self, scores: TokenScores, batch: Batch, more: Mapping[str, Tensor] | None = None) -> None:
         """Take in a batch of canaries, with a (B,) number of each for every further column."""
-        foretold = torch.full_like(scores.total_logprob, torch.nan)
-        if self.attack is not None:
-            score = self.attack(scores)
-        else:
-            score = scores.total_logprob / scores.n_tokens
-            if scores.reference is not None:
-                foretold = scores.reference.cpu().double().sum(dim=1) / scores.n_tokens
+        score = mean_logprob(scores) if self.attack is None else self.attack(scores)
+        foretold = torch.full_like(score, torch.nan)
+        if self.attack is None and scores.reference is not None:
+            foretold = mean_logprob(replace(scores, logprob=scores.reference))
         values = {"score": score, "foretold": foretold, "repetitions": batch["canary"], **(more or {})}
         self._table.update(scores.example_id, scores.member, values)
 

@@ -7,16 +7,15 @@ import logging
 import lightning.pytorch as pl
 
 from lit_mem.attacks.base import Attack
-from lit_mem.callbacks.base import Measure, partial_check
+from lit_mem.callbacks.base import partial_check
 from lit_mem.callbacks.canary_scores import CanaryScores
+from lit_mem.callbacks.verdict import Verdict
 from lit_mem.errors import ConfigError
 from lit_mem.functional.one_run_audit import Audit, one_run_audit
 from lit_mem.types import Batch, TokenScores
 
-log = logging.getLogger(__name__)
 
-
-class PrivacyAudit(Measure):
+class PrivacyAudit(Verdict):
     """What ε training cannot be said to keep below: the one-run audit, on the canaries that are inserted once.
 
     Of some canaries it is guessed, by their scores, whether their coin put them in. The more guesses are right, the
@@ -57,8 +56,6 @@ class PrivacyAudit(Measure):
         self.confidence, self.delta, self.guesses = confidence, delta, guesses
         self._scores = CanaryScores(attack, "PrivacyAudit")
         self.needs = self._scores.needs
-        self._verdict: str | None = None
-        self._broken: str | None = None
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
@@ -97,35 +94,16 @@ class PrivacyAudit(Measure):
         claim: tuple[float, float] | None = getattr(pl_module, "privacy_claim", lambda: None)()
         delta = self.delta if self.delta is not None else 1e-5 if claim is None else claim[1]
         audit = one_run_audit(table["score"], table.member, guesses, delta, self.confidence)
-        self._verdict = self._told(audit, m, delta)
+        self.verdict = ((logging.INFO, self._told(audit, m, delta)),)
         # A larger delta makes a smaller epsilon true: what is claimed at a smaller one than is audited holds there too.
-        self._broken = None
         if claim is not None and claim[1] <= delta and claim[0] < audit.epsilon:
-            self._broken = (
+            broken = (
                 f"The audit contradicts privacy/epsilon: {claim[0]:.3g} is claimed, and at "
                 f"{100 * self.confidence:g} % confidence it is at least {audit.epsilon:.3g}. Once in "
                 f"{1 / (1 - self.confidence):.0f} times chance does that; if it stays, training is not private."
             )
+            self.verdict += ((logging.WARNING, broken),)
         return {"audit/epsilon_lower_bound": audit.epsilon, "audit/accuracy": audit.n_correct / audit.n_guesses}
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say what is proven of the model that training ends with."""
-        self._tell_verdict()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say it where there is nothing but this validation."""
-        if trainer.state.fn == "validate":
-            self._tell_verdict()
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say it in a test."""
-        self._tell_verdict()
-
-    def _tell_verdict(self) -> None:
-        if self._verdict is not None:
-            log.info("%s", self._verdict)
-        if self._broken is not None:
-            log.warning("%s", self._broken)
 
     def _told(self, audit: Audit, n_canaries: int, delta: float) -> str:
         proven = f"epsilon is at least {audit.epsilon:.3g}" if audit.epsilon else "nothing is proven of epsilon"

@@ -11,6 +11,7 @@ import torch
 
 from lit_mem.callbacks.base import Relation, log_figure, measures, partial_check, per_example
 from lit_mem.callbacks.thresholds import check_names
+from lit_mem.callbacks.verdict import Verdict
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.slices import Exposure, Slice, TooSmall, verdict
@@ -24,7 +25,7 @@ _ATTACK: Final = "mia/"
 _EXTRACTION: Final = "extraction/"
 
 
-class Slices(Relation):
+class Slices(Verdict, Relation):
     """The figures of attacks and extraction on subgroups of the validated texts, to see who is exposed most.
 
     A subgroup is the examples with one value in a column of the data; a column with several values an example, as
@@ -83,7 +84,6 @@ class Slices(Relation):
         self.attacks, self.measures, self.draw = attacks, measures, figures
         self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups)
         self._told: set[str] = set()
-        self._verdict: str | None = None
 
     def metric_names(self) -> list[str]:
         """None that are known before the data is."""
@@ -101,7 +101,6 @@ class Slices(Relation):
         check_names([f"{_ATTACK}{name}_auroc" for name in self.attacks or ()], trainer, "Slices.attacks")
         check_names([_full(name) for name in self.measures or ()], trainer, "Slices.measures")
         self._subgroups.reset()
-        self._verdict = None
 
     def begin(self) -> None:
         """Nothing to forget: what is known of an example stays as it is."""
@@ -134,19 +133,6 @@ class Slices(Relation):
             self._tell_once("small", line)
         self._compare(trainer, table, slices, attacks)
         return figures
-
-    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say who is exposed most."""
-        self._tell_verdict()
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say it where there is nothing but this validation."""
-        if trainer.state.fn == "validate":
-            self._tell_verdict()
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say it of the test texts."""
-        self._tell_verdict()
 
     def _attacks(self, table: ScoreTable) -> list[str]:
         there = [name.removeprefix(_ATTACK) for name in table.columns if name.startswith(_ATTACK)]
@@ -198,13 +184,9 @@ class Slices(Relation):
             self._told.add(key)
             log.info("%s", message)
 
-    def _tell_verdict(self) -> None:
-        if self._verdict is not None:
-            log.info("%s", self._verdict)
-
     def _compare(self, trainer: pl.Trainer, table: ScoreTable, slices: Sequence[Slice], attacks: Sequence[str]) -> None:
         """One attack on all subgroups that are large enough: a verdict and a figure."""
-        self._verdict = None
+        self.verdict = ()
         attack = "reference" if "reference" in attacks else next(iter(attacks), None)
         column = f"{_ATTACK}{attack}"
         parts = [part for part in slices if attack and min(part.measured(column)) >= self.min_size]
@@ -212,7 +194,7 @@ class Slices(Relation):
             return
         overall = Slice("", "", "", table).exposure(column).area.value
         if not trainer.sanity_checking:
-            self._verdict = verdict(parts, attack, column, overall)
+            self.verdict = ((logging.INFO, verdict(parts, attack, column, overall)),)
         if self.draw and trainer.loggers and trainer.is_global_zero:
             columns: dict[str, list[Exposure]] = {}
             for part in parts:

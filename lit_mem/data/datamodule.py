@@ -25,8 +25,9 @@ from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.table import listed
-from lit_mem.errors import ConfigError, DataError, LitMemError, ModelError
+from lit_mem.errors import ConfigError, DataError, ModelError
 from lit_mem.guards import preserved_random_state
+from lit_mem.metrics.gathered import on_rank_zero
 from lit_mem.types import Batch
 
 if TYPE_CHECKING:
@@ -198,19 +199,9 @@ class TextDataModule(pl.LightningDataModule):
 
     def _once(self, compute: Callable[[], Any]) -> Any:
         """What one process computes, on all; a mistake of the user's is raised on all, so that none waits for it."""
-        if self._ranks()[0] == 1:
+        if self.trainer is None:
             return compute()
-        assert self.trainer is not None
-        found: Any = None
-        if self.trainer.is_global_zero:
-            try:
-                found = compute()
-            except LitMemError as error:
-                found = error
-        found = self.trainer.strategy.broadcast(found)
-        if isinstance(found, LitMemError):
-            raise found
-        return found
+        return self.trainer.strategy.broadcast(on_rank_zero(self.trainer, compute))
 
     def _splits(self, corpus: Corpus) -> tuple[Dataset, Dataset, Dataset | None]:
         from lit_mem.data.split import split_by_group, take

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+import lightning.pytorch as pl
 import torch
+
+from lit_mem.errors import LitMemError
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -19,6 +22,26 @@ def gathered(mine: T) -> list[T]:
     parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, mine)
     return parts
+
+
+def on_rank_zero(trainer: pl.Trainer, make: Callable[[], T]) -> T | None:
+    """What the first process made; None on others. What it refuses, all refuse, so that none waits; all must call it.
+
+    Raises:
+        LitMemError: it could not be made.
+        OSError: likewise.
+    """
+    made: T | None = None
+    found: LitMemError | OSError | None = None
+    if trainer.is_global_zero:
+        try:
+            made = make()
+        except (LitMemError, OSError) as error:
+            found = error
+    for refused in gathered(found):
+        if refused is not None:
+            raise refused
+    return made
 
 
 class Gathered(Generic[K, V]):

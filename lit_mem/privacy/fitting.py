@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import lightning.pytorch as pl
 import torch
@@ -13,17 +13,15 @@ from torch import Tensor
 
 from lit_mem.checkpoints import Spent
 from lit_mem.data.poisson import PoissonBatches
-from lit_mem.errors import CheckpointError, LitMemError
+from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
-from lit_mem.metrics.gathered import gathered
+from lit_mem.metrics.gathered import on_rank_zero
 from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, history_of, ledger_of
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.refusals import refuse_options, refuse_sampler
 from lit_mem.types import Batch
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 LEDGER = "privacy.jsonl"
 FIGURES = ("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier")
@@ -98,7 +96,7 @@ class PrivateFit:
         steps = trainer.estimated_stepping_batches
         refuse_sampler(trainer, PoissonBatches)
         texts = trainer.train_dataloader.sampler.public_size  # type: ignore[union-attr]
-        ledger = _on_rank_zero(trainer, self._ledger(trainer, texts))
+        ledger = on_rank_zero(trainer, self._ledger(trainer, texts))
         training = PrivateTraining(self.options, texts, self.stream, ledger)
         training.history = trainer.strategy.broadcast(training.history)
         noise = None
@@ -117,7 +115,7 @@ class PrivateFit:
             (training.noise_multiplier, training.remaining)
         )
         if ledger is not None or trainer.world_size > 1:
-            _on_rank_zero(trainer, training.open_ledger)
+            on_rank_zero(trainer, training.open_ledger)
 
         def losses(ids: Tensor, labels: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
@@ -246,23 +244,3 @@ class PrivateFit:
             self._spent = self.training.state()
             self.training.close()
             self.training = None
-
-
-def _on_rank_zero(trainer: pl.Trainer, make: Callable[[], T]) -> T | None:
-    """What the first process made; None on others. What it refuses, all refuse.
-
-    Raises:
-        LitMemError: it could not be made.
-        OSError: likewise.
-    """
-    made: T | None = None
-    found: LitMemError | OSError | None = None
-    if trainer.is_global_zero:
-        try:
-            made = make()
-        except (LitMemError, OSError) as error:
-            found = error
-    for refused in gathered(found):
-        if refused is not None:
-            raise refused
-    return made
