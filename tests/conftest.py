@@ -29,6 +29,19 @@ TINY = "asset:tiny_llama"
 atexit.register(shutil.rmtree, os.environ["LIT_MEM_CACHE"], ignore_errors=True)
 
 
+@pytest.fixture(autouse=True)
+def no_seed_left():
+    """Lightning keeps a seed in the environment, from which processes that a later test starts would begin."""
+    _forget_seed()
+    yield
+    _forget_seed()
+
+
+def _forget_seed():
+    for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
+        os.environ.pop(name, None)
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return load_tokenizer(TINY)
