@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
@@ -48,6 +49,9 @@ log = logging.getLogger(__name__)
 
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 """What is understood as `--ckpt_path` beside a path."""
+
+COMMANDS: dict[str, str] = {}
+"""Subcommands that are no Lightning run, each with the module whose `main` takes the words after it."""
 
 REFUSALS = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.data.": "data: "}
 """Modules that check what a user chose, with what to put before their complaints."""
@@ -345,7 +349,11 @@ def main(args: Sequence[str] | None = None) -> None:
     _quieten()
     try:
         with ended_by_sigterm(), writers_are_heard_once():
-            MemorizationCLI(args)
+            words = list(sys.argv[1:] if args is None else args)
+            if words and words[0] in COMMANDS:
+                importlib.import_module(COMMANDS[words[0]]).main(words[1:])
+            else:
+                MemorizationCLI(args)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
