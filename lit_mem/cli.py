@@ -50,7 +50,9 @@ log = logging.getLogger(__name__)
 SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 """What is understood as `--ckpt_path` beside a path."""
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "sweep": "lit_mem.sweep.command",
+}
 """Subcommands that are no Lightning run, each with the module whose `main` takes the words after it."""
 
 REFUSALS = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.data.": "data: "}

@@ -49,13 +49,15 @@ class Baseline(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log them at step 0."""
+        trained = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        hyper_parameters = self.hyper_parameters | {"trainable_parameters": trained}
         for logger in trainer.loggers:
             rest = dict(self.metrics)
             if isinstance(logger, TensorBoardLogger):
                 # One column a figure on the HParams page: the many figures of subgroups would hide the others.
                 wide = {name: rest.pop(name) for name in self.metrics if not name.startswith(DETAILS)}
-                logger.log_hyperparams(self.hyper_parameters, wide)  # logs the metrics too
+                logger.log_hyperparams(hyper_parameters, wide)  # logs the metrics too
             else:
-                logger.log_hyperparams(self.hyper_parameters)
+                logger.log_hyperparams(hyper_parameters)
             if rest:
                 logger.log_metrics(rest, step=0)

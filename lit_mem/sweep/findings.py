@@ -1,0 +1,179 @@
+"""What the paper found, tested on a sweep: it holds, it does not, or these runs cannot tell.
+
+Savine, Pydi, Atif and Cappé 2025, "Memorization in Fine-Tuned Large Language Models" (arXiv 2507.21009): value and
+output matrices memorize most; lower perplexity goes with more memorization; a higher rank memorizes more, with
+diminishing returns.
+
+Each finding becomes one number a seed that is above 0 where the finding is right, from figures of the last epoch. Its
+mean over seeds gets a 95 % interval by Student's t, which with three seeds is 2.5 standard deviations wide on each
+side: seeds that differ leave it undecided.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Verdict = Literal["holds", "does not hold", "undecided"]
+MEASURES = ("mia/reference_auroc", "extraction/ngram_rate")
+TEST = "paired over seeds, two-sided t-test, 95 % interval"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One of the paper's findings, on this model and data.
+
+    Attributes:
+        question: matrices, rank or perplexity.
+        statement: what would hold.
+        verdict: by the interval, which lies above 0, below 0, or has 0 in it.
+        test: how.
+        estimate: mean over seeds, above 0 where the statement is right.
+        low: end of its interval.
+        high: end of its interval.
+        p_value: of the mean being 0.
+        n_seeds: how many.
+        note: the unit, and whatever else is to be known.
+    """
+
+    question: str
+    statement: str
+    verdict: Verdict
+    test: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    n_seeds: int
+    note: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def finding(question: str, statement: str, by_seed: Sequence[float], note: str = "") -> Finding:
+    """The verdict on numbers of which each seed has one.
+
+    >>> finding("rank", "more", [0.1, 0.11, 0.12]).verdict, finding("rank", "more", [0.1, -0.1, 0.12]).verdict
+    ('holds', 'undecided')
+    """
+    from scipy import stats
+
+    values = np.array([value for value in by_seed if math.isfinite(value)], dtype=np.float64)
+    n, mean = len(values), float(values.mean()) if len(values) else None
+    if n < 2 or mean is None:
+        note = f"{note}; one seed tells no spread" if n else f"{note}; not measured"
+        return Finding(question, statement, "undecided", TEST, mean, None, None, None, n, note)
+    error = float(values.std(ddof=1)) / math.sqrt(n)
+    if error == 0:  # nothing random was in it, and what another seed would give is not known
+        note = f"{note}; the same with every seed"
+        return Finding(question, statement, "undecided", TEST, mean, None, None, None, n, note)
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    low, high, p = mean - half, mean + half, float(stats.ttest_1samp(values, 0.0).pvalue)
+    verdict: Verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+    return Finding(question, statement, verdict, TEST, mean, low, high, p, n, note)
+
+
+def last_epochs(frame: pd.DataFrame) -> pd.DataFrame:
+    """The row of each trial's last validation; of trials that trained at all."""
+    trained = frame[frame["epoch"] > 0]
+    return trained.loc[trained.groupby("trial")["step"].idxmax()] if len(trained) else trained
+
+
+def findings(question: str, frame: pd.DataFrame, axes: Sequence[str]) -> list[Finding]:
+    """Those that a sweep can test.
+
+    Args:
+        question: the sweep's: matrices, rank, perplexity; another has none.
+        frame: its table.
+        axes: what it varied.
+
+    Returns:
+        One for each measure of memorization, and for each value of the axes that the question is not about.
+    """
+    tests: Mapping[str, tuple[str | None, Callable[[pd.DataFrame], list[Finding]]]] = {
+        "matrices": ("matrices", _matrices),
+        "rank": ("rank", _rank),
+        "perplexity": (None, _perplexity),
+        "datasets": ("matrices", _matrices),
+    }
+    if question not in tests or not len(frame):
+        return []
+    axis, test = tests[question]
+    others = [label for label in axes if label != axis]
+    last = last_epochs(frame)
+    found = []
+    for values in itertools.product(*(sorted(last[label].unique()) for label in others)):
+        part = last
+        for label, value in zip(others, values, strict=True):
+            part = part[part[label] == value]
+        where = ", ".join(f"{label} {value}" for label, value in zip(others, values, strict=True))
+        for one in test(part):
+            statement = f"{one.statement} ({where})" if where else one.statement
+            found.append(Finding(**(asdict(one) | {"statement": statement})))
+    return found
+
+
+def _matrices(last: pd.DataFrame) -> list[Finding]:
+    found = []
+    for measure in _there(last):
+        cells = last.pivot_table(index="seed", columns="matrices", values=measure)
+        if not {"q", "k", "v", "o"} <= set(cells.columns):
+            continue
+        cells = cells.dropna(subset=["q", "k", "v", "o"])
+        lead = cells[["v", "o"]].mean(axis=1) - cells[["q", "k"]].mean(axis=1)
+        note = f"difference of {measure}: mean of v and o less mean of q and k"
+        found.append(finding("matrices", "Value and output memorize more than query and key", list(lead), note))
+        top = cells[["v", "o"]].min(axis=1) - cells[["q", "k"]].max(axis=1)
+        note = f"difference of {measure}: the lower of v and o less the higher of q and k"
+        statement = "Value and output each memorize more than both query and key"
+        found.append(finding("matrices", statement, list(top), note))
+    return found
+
+
+def _rank(last: pd.DataFrame) -> list[Finding]:
+    found = []
+    for measure in _there(last):
+        slopes, bends = [], []
+        for _, of_seed in last.groupby("seed"):
+            of_seed = of_seed.dropna(subset=[measure]).sort_values("rank")
+            doublings, values = np.log2(of_seed["rank"].to_numpy(np.float64)), of_seed[measure].to_numpy()
+            if len(values) >= 2:
+                slopes.append(float(np.polyfit(doublings, values, 1)[0]))
+            if len(values) >= 4:
+                half = len(values) // 2
+                lower = np.polyfit(doublings[: half + 1], values[: half + 1], 1)[0]
+                upper = np.polyfit(doublings[-half - 1 :], values[-half - 1 :], 1)[0]
+                bends.append(float(lower - upper))
+        note = f"slope of {measure} a doubling of the rank"
+        found.append(finding("rank", "A higher rank memorizes more", slopes, note))
+        note = f"{measure}: slope a doubling in the lower half of the ranks less that in the upper half"
+        found.append(finding("rank", "Each doubling of the rank adds less than the one before", bends, note))
+    return found
+
+
+def _perplexity(last: pd.DataFrame) -> list[Finding]:
+    found = []
+    for side, whose in (("perplexity", "tuned"), ("perplexity_base", "base")):
+        for measure in ("ngram_rate", "exact_memorization", "reference"):
+            column = f"correlation/{side}_vs_{measure}"
+            if column not in last or not last[column].notna().any():
+                continue
+            cells = last.dropna(subset=[column])
+            statement = f"Members with a lower perplexity under the {whose} model have a higher {measure}"
+            note = f"minus Spearman's correlation over members ({column})"
+            found.append(finding("perplexity", statement, list(-cells[column]), note))
+    return found
+
+
+def _there(last: pd.DataFrame) -> list[str]:
+    return [measure for measure in MEASURES if measure in last and last[measure].notna().any()]

@@ -1,0 +1,72 @@
+"""Which setting to take: the lowest held-out perplexity with memorization under a limit, and what else there is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lit_mem.callbacks.thresholds import Threshold
+from lit_mem.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+UTILITY = "val/perplexity"
+
+
+def guidance(frame: pd.DataFrame, axes: Sequence[str], limit: str) -> dict[str, Any]:
+    """Over all settings and epochs, by means over seeds.
+
+    An epoch counts where every seed of the setting has reached it, so that a mean is of the same seeds everywhere.
+
+    Args:
+        frame: the sweep's table.
+        axes: what it varied.
+        limit: "mia/reference_auroc > 0.6": what is not to be.
+
+    Returns:
+        figure, limit, best (values by axis, with epoch; None where nothing is under the limit), front (the points of
+        which no other is lower in both perplexity and memorization), note.
+
+    Raises:
+        ConfigError: the figure was never logged.
+    """
+    threshold = Threshold.parse(limit)
+    told: dict[str, Any] = {"figure": threshold.name, "limit": limit, "best": None, "front": [], "note": ""}
+    trained = frame[frame["epoch"] > 0] if len(frame) else frame
+    if not len(trained):
+        return told | {"note": "no trial has been through an epoch"}
+    missing = [name for name in (UTILITY, threshold.name) if name not in trained]
+    if missing:
+        logged = ", ".join(sorted(name for name in trained if "/" in name and not name.startswith(("slice/", "time/"))))
+        raise ConfigError(f"limit: no trial logged {missing[0]}; there are {logged}")
+    keys = [*axes, "epoch"]
+    grouped = trained.dropna(subset=[UTILITY, threshold.name]).groupby(keys, dropna=False)
+    means = grouped[[UTILITY, threshold.name]].mean()
+    means["seeds"] = grouped["seed"].nunique()
+    most = means.groupby(level=list(axes), dropna=False)["seeds"].transform("max") if axes else means["seeds"].max()
+    means = means[means["seeds"] == most].reset_index()
+    sign = 1.0 if threshold.above else -1.0
+    means = means.sort_values([UTILITY, threshold.name], ascending=[True, threshold.above], kind="stable")
+    lowest = float("inf")
+    for row in means.to_dict("records"):
+        if sign * row[threshold.name] < lowest:
+            lowest = sign * row[threshold.name]
+            told["front"].append(_point(row, keys, threshold.name))
+    under = means[~means[threshold.name].map(threshold.passed_by)]
+    if len(under):
+        best = under.iloc[0].to_dict()
+        told["best"] = _point(best, keys, threshold.name)["values"]
+        told["note"] = (
+            f"{UTILITY} {best[UTILITY]:.4g} and {threshold.name} {best[threshold.name]:.4g}, means of "
+            f"{int(best['seeds'])} seeds; chosen among {len(means)} settings and epochs by these means, so somewhat "
+            "optimistic"
+        )
+    else:
+        told["note"] = f"no setting and epoch avoids {limit}"
+    return told
+
+
+def _point(row: dict[Any, Any], keys: Sequence[str], figure: str) -> dict[str, Any]:
+    values = {key: row[key].item() if hasattr(row[key], "item") else row[key] for key in keys}
+    return {"values": values, "perplexity": float(row[UTILITY]), "memorization": float(row[figure])}

@@ -1,0 +1,128 @@
+"""One table of all trials: a row a trial and validation, every figure by its name."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lit_mem import atomic
+from lit_mem.sweep.spec import Trial
+from lit_mem.sweep.trial import state
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SIZE = "trainable_parameters"
+FIXED = ("trial", "seed", "epoch", "step", SIZE)
+
+
+def figures(run: Path) -> list[dict[str, float]]:
+    """What a run's validations measured, in the order of its steps, with `epoch` (0: before training) and `step`.
+
+    Args:
+        run: a log folder with `metrics.csv`.
+    """
+    path = run / "metrics.csv"
+    if not path.is_file():
+        return []
+    found: dict[int, dict[str, float]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            numbers = {name: float(value) for name, value in row.items() if name and value}
+            if "val/loss" not in numbers:
+                continue
+            step = int(numbers.pop("step"))
+            epoch = int(numbers.pop("epoch", -1)) + 1  # the row before training has none
+            found.setdefault(step, {}).update(numbers | {"epoch": epoch, "step": step})
+    return [found[step] for step in sorted(found)]
+
+
+def size(run: Path) -> int | None:
+    """How many parameters a run trained, if it got so far as to note it."""
+    try:
+        told = yaml.safe_load((run / "hparams.yaml").read_text())
+    except (OSError, yaml.YAMLError):
+        return None
+    return told.get(SIZE) if isinstance(told, dict) else None
+
+
+def attempts(folder: Path) -> list[Path]:
+    """The log folders of a trial, the last one last."""
+    return sorted(folder.glob("attempt_*"), key=lambda path: int(path.name.rpartition("_")[2]))
+
+
+def table(folder: Path, wanted: Sequence[Trial]) -> pd.DataFrame:
+    """Of all trials, as far as they came.
+
+    Args:
+        folder: of the sweep.
+        wanted: its trials.
+    """
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    for trial in wanted:
+        runs = attempts(folder / "trials" / trial.name)
+        # What a later attempt measured at the same step is what training went on from.
+        by_step = {int(row["step"]): row for run in runs for row in figures(run)}
+        known = next((n for run in reversed(runs) if (n := size(run)) is not None), None)
+        head = {"trial": trial.name, "seed": trial.seed, **trial.values, SIZE: known}
+        rows += [head | by_step[step] for step in sorted(by_step)]
+    axes = list(wanted[0].values) if wanted else []
+    names = sorted({name for row in rows for name in row} - {*FIXED, *axes})
+    frame = pd.DataFrame(rows, columns=["trial", "seed", *axes, "epoch", "step", SIZE, *names])
+    for axis in axes:
+        if any(isinstance(trial.values[axis], str) for trial in wanted):
+            frame[axis] = frame[axis].astype(str)
+    return frame
+
+
+def write(folder: Path, frame: pd.DataFrame) -> None:
+    """As `results.csv` and `results.parquet`, each whole or not at all."""
+    atomic.write_text(folder / "results.csv", frame.to_csv(index=False))
+    path = folder / "results.parquet"
+    part = path.with_name(f".{path.name}.part")
+    with atomic.naming(path):
+        try:
+            frame.to_parquet(part, index=False)
+            os.replace(part, path)
+        finally:
+            atomic.remove(part)
+
+
+def summary(folder: Path, wanted: Sequence[Trial], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What `sweep.json` says: what was varied, and how each trial went.
+
+    Args:
+        folder: of the sweep.
+        wanted: its trials.
+        told: name, question, command, run, limit.
+    """
+    axes = list(wanted[0].values)
+    listed = []
+    for trial in wanted:
+        known = state(folder / "trials" / trial.name)
+        runs = attempts(folder / "trials" / trial.name)
+        listed.append(
+            {
+                "trial": trial.name,
+                "values": trial.values,
+                "seed": trial.seed,
+                "status": known.get("status", "pending"),
+                "error": known.get("error"),
+                "seconds": known.get("seconds"),
+                "folder": str((runs[-1] if runs else folder / "trials" / trial.name).relative_to(folder)),
+            }
+        )
+    return {
+        "schema": 1,
+        **told,
+        "axes": [{"label": axis, "values": list(dict.fromkeys(t.values[axis] for t in wanted))} for axis in axes],
+        "seeds": list(dict.fromkeys(trial.seed for trial in wanted)),
+        "trials": listed,
+    }

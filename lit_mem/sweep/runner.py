@@ -1,0 +1,101 @@
+"""Trials on Ray Tune: side by side where there is room, tried again where they crash."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lit_mem.sweep import trial as one_trial
+from lit_mem.sweep.extra import import_ray
+
+Ended = Callable[[str], None]
+
+
+def run_all(
+    jobs: Sequence[dict[str, Any]],
+    ended: Ended,
+    *,
+    address: str | None = None,
+    parallel: int | None = None,
+    retries: int = 1,
+) -> None:
+    """Run every job; one that fails leaves the others alone, and says so in its `trial.json`.
+
+    Args:
+        jobs: of `lit_mem.sweep.trial.run`.
+        ended: told the name of each trial that has ended.
+        address: of a Ray cluster that sees the same folders; None: this machine alone.
+        parallel: trials at a time; None: one for each GPU, or one.
+        retries: how often a crashed trial is tried again.
+    """
+    import_ray()
+    import ray
+    from ray import tune
+
+    with tempfile.TemporaryDirectory() as scratch:  # what Ray keeps is pickled; what we go on from is not
+        ray.init(
+            address=address,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=True,
+        )
+        try:
+            resources = ray.cluster_resources()
+            gpus = int(resources.get("GPU", 0))
+            at_once = parallel or max(1, gpus)
+            each = {"cpu": max(1, int(resources.get("CPU", 1)) // at_once), "gpu": min(1.0, gpus / at_once)}
+            by_name = {job["name"]: job for job in jobs}
+            trainable = tune.with_parameters(_train, jobs=by_name)
+            storage = scratch if address is None else str(Path(jobs[0]["folder"]).parent.parent / "ray")
+            tuner = tune.Tuner(
+                tune.with_resources(trainable, each),
+                param_space={"trial": tune.grid_search(list(by_name))},
+                tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+                run_config=tune.RunConfig(
+                    name="sweep",
+                    storage_path=storage,
+                    failure_config=tune.FailureConfig(max_failures=retries),
+                    callbacks=[_watcher(ended)],
+                    verbose=0,
+                ),
+            )
+            tuner.fit()
+        finally:
+            ray.shutdown()
+
+
+def _train(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
+    from ray import tune
+
+    told = one_trial.run(jobs[config["trial"]])
+    tune.report({"status": told["status"]})
+
+
+def _watcher(ended: Ended) -> Any:
+    from ray.tune.progress_reporter import TrialProgressCallback
+
+    class Watcher(TrialProgressCallback):  # type: ignore[misc]  # nothing is known of Ray where it is not installed
+        """Tells which trials have ended, in place of Tune's own lines."""
+
+        def on_trial_result(self, *args: Any, **info: Any) -> None:
+            pass
+
+        def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            ended(trial.config["trial"])
+
+        def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            ended(trial.config["trial"])
+
+    return Watcher()
+
+
+def quieten() -> None:
+    """Nothing of Ray's on the console: what became of a trial is in its own log."""
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("RAY_DEDUP_LOGS", "0")

@@ -1,0 +1,208 @@
+"""What a sweep varies: axes of options, and the trials that come of them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lit_mem.errors import ConfigError
+
+Options = Mapping[str, Any]
+"""Values by the option's full name, as on the command line: {"model.adapter.init_args.rank": 4}."""
+
+FORMS = (
+    "{option: NAME, values: [...]}, {option: NAME, uniform or loguniform: [low, high]}, or the options of each value: "
+    "{VALUE: {NAME: ...}, ...}"
+)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of an axis.
+
+    Attributes:
+        value: as it is shown and sorted.
+        options: what it sets.
+    """
+
+    value: str | int | float
+    options: Options
+
+
+@dataclass(frozen=True)
+class Draw:
+    """An axis of which each sample draws a value.
+
+    Attributes:
+        option: what it sets.
+        low: smallest value.
+        high: largest value.
+        log: evenly over the logarithm.
+    """
+
+    option: str
+    low: float
+    high: float
+    log: bool
+
+    def point(self, uniform: float) -> Point:
+        """The value at a place in [0, 1) between low and high, rounded to four digits."""
+        if self.log:
+            value = math.exp(math.log(self.low) + uniform * (math.log(self.high) - math.log(self.low)))
+        else:
+            value = self.low + uniform * (self.high - self.low)
+        value = float(f"{value:.4g}")
+        return Point(value, {self.option: value})
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep.
+
+    Attributes:
+        name: also of its folder; from values and seed, so that it is the same whenever the sweep is started.
+        values: by axis.
+        seed: its own.
+        options: what is set beyond the run's configuration.
+    """
+
+    name: str
+    values: dict[str, str | int | float]
+    seed: int
+    options: dict[str, Any]
+
+    def words(self) -> list[str]:
+        """Options as the command line takes them."""
+        return [f"--{name}={_spelled(value)}" for name, value in self.options.items()]
+
+
+def trials(
+    axes: Mapping[str, Any],
+    seeds: Sequence[int],
+    fixed: Options,
+    seed_options: Sequence[str],
+    samples: int = 1,
+) -> list[Trial]:
+    """Every combination of the axes' values, with every seed.
+
+    Args:
+        axes: by the name that tables show; each in one of the forms of `FORMS`.
+        seeds: each combination is run with every one of them.
+        fixed: options of all trials.
+        seed_options: which options are set to the seed.
+        samples: draws of the axes that have a range and no list of values.
+
+    Raises:
+        ConfigError: an axis has another form, or two trials would be the same.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds is {list(seeds)}; expected different numbers, at least one")
+    if samples < 1:
+        raise ConfigError(f"samples is {samples}; expected 1 or more")
+    read = {label: axis_of(label, axis) for label, axis in axes.items()}
+    grids = {label: axis for label, axis in read.items() if isinstance(axis, list)}
+    draws = {label: axis for label, axis in read.items() if isinstance(axis, Draw)}
+    generator = np.random.default_rng(0)
+    drawn = [{label: draw.point(generator.random()) for label, draw in draws.items()} for _ in range(samples)]
+    made: dict[str, Trial] = {}
+    for cell in itertools.product(*grids.values()):
+        for sample in drawn if draws else [{}]:
+            points = dict(zip(grids, cell, strict=True)) | sample
+            points = {label: points[label] for label in axes}
+            options = dict(fixed)
+            for label, point in points.items():
+                for name, value in point.options.items():
+                    if name in options and name not in fixed:
+                        raise ConfigError(f"axes.{label} sets {name}, and so does another axis")
+                    options[name] = value
+            values = {label: point.value for label, point in points.items()}
+            for seed in seeds:
+                name = _name(values, seed)
+                if name in made:
+                    raise ConfigError(f"axes: two trials have the name {name}; give their values other names")
+                made[name] = Trial(name, values, seed, options | dict.fromkeys(seed_options, seed))
+    return list(made.values())
+
+
+def axis_of(label: str, axis: Any) -> list[Point] | Draw:
+    """An axis in any of its forms.
+
+    Raises:
+        ConfigError: it has none of them.
+    """
+    where = f"axes.{label}"
+    if not re.fullmatch(r"[\w.-]+", label):
+        raise ConfigError(f"{where}: the name is not of letters, digits and _ . -")
+    if not isinstance(axis, Mapping) or not axis:
+        raise ConfigError(f"{where} is {axis!r}; expected {FORMS}")
+    if "option" not in axis:
+        wrong = next((value for value, options in axis.items() if not isinstance(options, Mapping)), None)
+        if wrong is not None:
+            raise ConfigError(f"{where}.{wrong} is {axis[wrong]!r}; expected {FORMS}")
+        return [Point(value if isinstance(value, int | float) else str(value), o) for value, o in axis.items()]
+    option, rest = str(axis["option"]), {key: value for key, value in axis.items() if key != "option"}
+    if len(rest) != 1 or not isinstance(given := next(iter(rest.values())), list) or not given:
+        raise ConfigError(f"{where} is {dict(axis)!r}; expected {FORMS}")
+    kind = next(iter(rest))
+    if kind == "values":
+        return [Point(_shown(value), {option: value}) for value in given]
+    if kind not in ("uniform", "loguniform"):
+        raise ConfigError(f"{where} has {kind!r}; expected {FORMS}")
+    numbers = [value for value in given if isinstance(value, int | float) and math.isfinite(value)]
+    ordered = len(given) == len(numbers) == 2 and numbers[0] < numbers[1]
+    if not ordered or (kind == "loguniform" and numbers[0] <= 0):
+        above = ", both above 0" if kind == "loguniform" else ""
+        raise ConfigError(f"{where}.{kind} is {given}; expected two numbers, the smaller first{above}")
+    return Draw(option, float(numbers[0]), float(numbers[1]), kind == "loguniform")
+
+
+def _shown(value: Any) -> str | int | float:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    return value
+
+
+def _name(values: Mapping[str, str | int | float], seed: int) -> str:
+    shown = {label: f"{value:g}" if isinstance(value, float) else value for label, value in values.items()}
+    parts = [f"{label}={value}" for label, value in (shown | {"seed": seed}).items()]
+    return "_".join(re.sub(r"[^\w.,=+-]+", "-", part) for part in parts)
+
+
+def _spelled(value: Any) -> str:
+    """As YAML, which JSON is too."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def check_folder(folder: Path, wanted: Sequence[Trial], run: Sequence[str]) -> None:
+    """Refuse to go on in a folder where a trial of the same name was run with other options.
+
+    Raises:
+        ConfigError: which option is another.
+    """
+    for trial in wanted:
+        path = folder / "trials" / trial.name / "trial.json"
+        if not path.is_file():
+            continue
+        try:
+            before = json.loads(path.read_text())
+            options, files = dict(before["options"]), list(before["run"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{path} is damaged; remove its folder to run this trial again") from error
+        if files != list(run):
+            raise ConfigError(f"{path}: run was {files}, and is {list(run)} now; expected the same, or another out")
+        for name in sorted({*options, *trial.options}):
+            if options.get(name) != trial.options.get(name):
+                raise ConfigError(
+                    f"{path}: {name} was {options.get(name)!r}, and is {trial.options.get(name)!r} now; expected the "
+                    "same, or another out"
+                )

@@ -1,0 +1,125 @@
+"""One trial: the same command line as by hand, in a process of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem import atomic
+
+START: Final = "import sys; from lit_mem.cli import main; main(sys.argv[1:])"
+USERS_MISTAKE: Final = 2
+"""Exit code after a line that says what is wrong: another try would say it again."""
+
+LOG: Final = "log.txt"
+
+
+class TrialFailed(Exception):
+    """The run ended with an error."""
+
+
+def run(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a trial to its end, from its last checkpoint if it was begun before.
+
+    Args:
+        job: name, folder (of the trial), run (configuration files), values, seed, options, words.
+
+    Returns:
+        What is known of it, as in its `trial.json`.
+
+    Raises:
+        TrialFailed: it crashed, and may be tried again; what is known of it is in its `trial.json`.
+    """
+    folder = Path(job["folder"])
+    folder.mkdir(parents=True, exist_ok=True)
+    told = state(folder)
+    if told.get("status") == "done":
+        return told
+    attempt = sum(1 for _ in folder.glob("attempt_*"))
+    told = {key: job[key] for key in ("name", "values", "seed", "run", "options")} | {
+        "status": "running", "error": None, "attempt": attempt,
+    }  # fmt: skip
+    _write(folder, told)
+    start = time.monotonic()
+    code = _train(job, folder, attempt)
+    told["seconds"] = round(time.monotonic() - start, 1)
+    told["status"] = "done" if code == 0 else "failed"
+    if code != 0:
+        told["error"] = _last_line(folder / LOG) or f"ended with code {code}"
+    _write(folder, told)
+    if code not in (0, USERS_MISTAKE):
+        raise TrialFailed(told["error"])
+    return told
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """What is known of the trial in a folder; nothing if it was not begun."""
+    try:
+        told: dict[str, Any] = json.loads((folder / "trial.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return told
+
+
+def words(job: Mapping[str, Any], folder: Path, attempt: int) -> list[str]:
+    """Of the command line; each attempt logs to a folder of its own, as an interrupted run's logs are kept."""
+    loggers = [
+        {
+            "class_path": f"lightning.pytorch.loggers.{kind}",
+            "init_args": {"save_dir": str(folder), "name": "", "version": f"attempt_{attempt}", **more},
+        }
+        for kind, more in (("TensorBoardLogger", {"default_hp_metric": False}), ("CSVLogger", {}))
+    ]
+    made = [
+        "fit",
+        *(f"--config={file}" for file in job["run"]),
+        f"--trainer.logger={json.dumps(loggers)}",
+        *job["words"],
+    ]
+    checkpoints = sorted(folder.glob("attempt_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+    return [*made, f"--ckpt_path={checkpoints[-1]}"] if checkpoints else made
+
+
+def _train(job: Mapping[str, Any], folder: Path, attempt: int) -> int:
+    line = words(job, folder, attempt)
+    with (folder / LOG).open("a") as log:
+        log.write(f"$ train.py {' '.join(line)}\n")
+        log.flush()
+        process = subprocess.Popen(
+            [sys.executable, "-c", START, *line],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd=job["cwd"],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(job["path"])},
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+        )
+        try:
+            return process.wait()
+        finally:
+            if process.poll() is None:
+                process.terminate()
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process when the worker that started it is gone, however it went."""
+    set_parent_death_signal = 1  # <linux/prctl.h>
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+
+
+def _last_line(path: Path) -> str:
+    lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    said = [line for line in lines if line.startswith("error: ")]
+    return (said or lines or [""])[-1].removeprefix("error: ")[:500]
+
+
+def _write(folder: Path, told: Mapping[str, Any]) -> None:
+    atomic.write_text(folder / "trial.json", json.dumps(told, indent=1) + "\n")
