@@ -22,6 +22,9 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+FORMAT: Final = 2
+"""Of the files; another one is looked for elsewhere, as the seal of an older one would open to noise."""
+
 _NAME_BYTES: Final = 16
 _LEFT_AFTER_SECONDS: Final = 3600.0
 """A file is written within moments: an unfinished one of this age is of a process that was killed."""
@@ -43,7 +46,7 @@ class ReferenceStore:
     """
 
     def __init__(self, root: Path, settings: Mapping[str, str]) -> None:
-        told = json.dumps(dict(settings), sort_keys=True)
+        told = json.dumps(dict(settings) | {"format": FORMAT}, sort_keys=True)
         self.folder = root / hashlib.sha256(told.encode()).hexdigest()[:16]
         self.loaded = 0
         self._usable = True

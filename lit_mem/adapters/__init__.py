@@ -2,6 +2,9 @@
 
 from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.full import FullFineTuning
+from lit_mem.adapters.head import HeadOnly
+from lit_mem.adapters.ia3 import IA3
 from lit_mem.adapters.lora import LoRA
+from lit_mem.adapters.prompt_tuning import PromptTuning
 
-__all__ = ["Adapter", "FullFineTuning", "LoRA"]
+__all__ = ["IA3", "Adapter", "FullFineTuning", "HeadOnly", "LoRA", "PromptTuning"]

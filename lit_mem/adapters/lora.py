@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from torch import nn
@@ -40,6 +40,8 @@ class LoRA(Adapter):
             rewrite the base weights, so that the reference must be a copy.
         rslora: scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).
         dora: weight-decomposed LoRA (Liu et al. 2024).
+        parameters: train at most so many, by the highest rank that allows it, in place of `rank`: matrices of different
+            shapes get the same number of parameters, not the same rank. (DoRA's magnitudes come on top.)
 
     Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models".
     """
@@ -54,6 +56,7 @@ class LoRA(Adapter):
         init: Literal["default", "gaussian", "pissa", "olora"] = "default",
         rslora: bool = False,
         dora: bool = False,
+        parameters: int | None = None,
     ) -> None:
         if rank < 1:
             raise ConfigError(f"model.adapter.rank is {rank}; expected 1 or more")
@@ -64,29 +67,31 @@ class LoRA(Adapter):
         if targets is not None and not targets:
             raise ConfigError(f"model.adapter.targets is empty; expected some of {', '.join(SHORT_NAMES)}")
         self.rank = rank
-        self.alpha = 2 * rank if alpha is None else alpha
+        self.alpha = alpha
         self.dropout = dropout
         self.targets = targets if targets is not None else ["v", "o"]
         self.layers = layers
         self.init = init
         self.rslora = rslora
         self.dora = dora
+        self.parameters = parameters
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
         """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
         from peft import LoraConfig, get_peft_model
 
         transposed = linear_layers(base)
-        targets = self._resolved_targets(transposed)
-        self._check_rank(base, targets)
+        targets = sorted(transposed) if self.targets == ["all-linear"] else resolved_targets(self.targets, transposed)
+        layers = self._checked_layers(base)
+        rank = self._rank(base, targets, layers)
         config = LoraConfig(
             task_type="CAUSAL_LM",
-            r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]
+            r=rank,
+            lora_alpha=2 * rank if self.alpha is None else self.alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
             target_modules=targets,
             fan_in_fan_out=all(transposed[name] for name in targets),
-            layers_to_transform=self._checked_layers(base),
+            layers_to_transform=layers,
             init_lora_weights=True if self.init == "default" else self.init,
             use_rslora=self.rslora,
             use_dora=self.dora,
@@ -94,26 +99,21 @@ class LoRA(Adapter):
         )
         return cast("nn.Module", get_peft_model(base, config))
 
-    def _resolved_targets(self, linear: Collection[str]) -> list[str]:
-        if self.targets == ["all-linear"]:
-            return sorted(linear)
-        resolved = [SHORT_NAMES.get(name, name) for name in self.targets]
-        for asked, name in zip(self.targets, resolved, strict=True):
-            if name not in linear:
-                shorts = [short for short, full in SHORT_NAMES.items() if full in linear]
+    def _rank(self, base: PreTrainedModel, targets: Collection[str], layers: Collection[int] | None) -> int:
+        found = [(name, module) for name, module in base.named_modules() if name.rpartition(".")[2] in targets]
+        sizes = [_shape(module) for name, module in found if layers is None or _layer(name) in layers]
+        rank = self.rank
+        if self.parameters is not None:
+            rank = self.parameters // sum(map(sum, sizes))
+            if rank < 1:
                 raise ConfigError(
-                    f"model.adapter.targets names {asked!r}, which this model does not have; "
-                    f"it has {', '.join(sorted(linear))}"
-                    + (f" (short: {', '.join(shorts)})" if shorts else "")
-                    + ", or all-linear"
+                    f"model.adapter.parameters is {self.parameters}; rank 1 already takes {sum(map(sum, sizes))}"
                 )
-        return resolved
-
-    def _check_rank(self, base: PreTrainedModel, targets: Collection[str]) -> None:
-        sizes = [_shape(module) for name, module in base.named_modules() if name.rpartition(".")[2] in targets]
         highest = max(map(min, sizes))
-        if self.rank > highest:
-            raise ConfigError(f"model.adapter.rank is {self.rank}; no matrix that it adapts has a rank above {highest}")
+        if rank > highest:
+            what = f"rank is {rank}" if self.parameters is None else f"parameters is {self.parameters}: rank {rank}"
+            raise ConfigError(f"model.adapter.{what}; no matrix that it adapts has a rank above {highest}")
+        return rank
 
     def _checked_layers(self, base: PreTrainedModel) -> list[int] | None:
         if self.layers is None:
@@ -128,6 +128,34 @@ class LoRA(Adapter):
 def _shape(layer: Any) -> tuple[int, int]:
     """Of a linear layer's matrix; quantized weights are stored in another shape."""
     return (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else tuple(layer.weight.shape)
+
+
+def _layer(name: str) -> int | None:
+    """Which decoder layer a module belongs to."""
+    return next((int(part) for part in name.split(".") if part.isdigit()), None)
+
+
+def resolved_targets(asked: Sequence[str], linear: Collection[str]) -> list[str]:
+    """Names of weight matrices as the model has them.
+
+    Args:
+        asked: short names or the model's own.
+        linear: the model's own.
+
+    Raises:
+        ConfigError: it has no such matrix.
+    """
+    resolved = [SHORT_NAMES.get(name, name) for name in asked]
+    for short, name in zip(asked, resolved, strict=True):
+        if name not in linear:
+            shorts = [short for short, full in SHORT_NAMES.items() if full in linear]
+            raise ConfigError(
+                f"model.adapter.targets names {short!r}, which this model does not have; "
+                f"it has {', '.join(sorted(linear))}"
+                + (f" (short: {', '.join(shorts)})" if shorts else "")
+                + ", or all-linear"
+            )
+    return resolved
 
 
 def linear_layers(model: Any) -> dict[str, bool]:

@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> None:
         LitMemError: an option cannot work.
     """
     given = parser().parse_args(list(words))
-    wanted = trials(given.axes, given.seeds, given.set, given.seed_options, given.samples)
+    wanted = trials(_plain(given.axes), given.seeds, _plain(given.set), given.seed_options, given.samples)
     Threshold.parse(given.limit)
     for file in given.run:
         if not Path(file).is_file():
@@ -179,6 +179,15 @@ class _Sweep:
         elif advice["note"]:
             _say(f"Guidance: {advice['note']}")
         _say(f"Table: {self.folder / 'results.parquet'}, results.csv; curves: tensorboard --logdir {self.folder}")
+
+
+def _plain(value: Any) -> Any:
+    """The parser takes what looks like a class apart."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _say(line: str) -> None:

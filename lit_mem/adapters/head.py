@@ -1,0 +1,28 @@
+"""The output layer alone is trained, so the reference must be a copy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from torch import nn
+
+from lit_mem.adapters.base import Adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class HeadOnly(Adapter):
+    """Trains the output layer alone; where it shares its weights with the embeddings it gets its own."""
+
+    def wrap(self, base: PreTrainedModel) -> nn.Module:
+        """Return `base` itself, of which the output layer is trainable."""
+        base.requires_grad_(False)
+        head: Any = base.get_output_embeddings()
+        if head.weight is base.get_input_embeddings().weight:
+            head.weight = nn.Parameter(head.weight.detach().clone())
+            # Otherwise loading or moving the model would tie them again.
+            base.config.get_text_config().tie_word_embeddings = False
+            base.config.tie_word_embeddings = False
+        head.weight.requires_grad_(True)
+        return cast("nn.Module", base)

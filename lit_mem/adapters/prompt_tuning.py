@@ -1,0 +1,35 @@
+"""Prompt tuning: trained vectors in front of every text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from torch import nn
+
+from lit_mem.adapters.base import Adapter
+from lit_mem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PromptTuning(Adapter):
+    """Trains virtual tokens that stand in front of every text; no weight of the model changes.
+
+    Args:
+        tokens: how many.
+
+    Source: Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning".
+    """
+
+    def __init__(self, tokens: int = 20) -> None:
+        if tokens < 1:
+            raise ConfigError(f"model.adapter.tokens is {tokens}; expected 1 or more")
+        self.tokens = tokens
+
+    def wrap(self, base: PreTrainedModel) -> nn.Module:
+        """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
+        from peft import PromptTuningConfig, get_peft_model
+
+        config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.tokens)
+        return cast("nn.Module", get_peft_model(base, config))
