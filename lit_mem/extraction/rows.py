@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_mem.data.batching import length_groups
 from lit_mem.extraction.kv_cache import join
+from lit_mem.extraction.virtual_tokens import VirtualTokens
 
 # Most tokens of prompts that are read at once. A sixteenth of it is what `length_groups` takes one more group to cost:
 # that many tokens are read on two CPU cores while all weights are, and on a GPU far more while its host starts kernels.
@@ -22,6 +23,7 @@ class Rows:
 
     Args:
         model: a causal LM in eval mode.
+        ask: what reads tokens: the model, or what puts its virtual tokens in front.
         index: which of the prompts of a larger batch these are.
         prompts: int64 tensors on the CPU, one for each of them.
         lengths: most new tokens for each, at least 1.
@@ -32,8 +34,15 @@ class Rows:
         logits: (n, V) float32 of the tokens that come next.
     """
 
-    def __init__(self, model: nn.Module, index: list[int], prompts: Sequence[Tensor], lengths: Sequence[int]) -> None:
-        self._model, self._device = model, next(model.parameters()).device
+    def __init__(
+        self,
+        model: nn.Module,
+        ask: Callable[..., Any],
+        index: list[int],
+        prompts: Sequence[Tensor],
+        lengths: Sequence[int],
+    ) -> None:
+        self._ask, self._device = ask, next(model.parameters()).device
         self.index, self.place = index, torch.tensor(index, device=self._device)
         self._columns = max(len(p) for p in prompts)
         self._padding = [self._columns - len(p) for p in prompts]
@@ -58,7 +67,7 @@ class Rows:
         return (columns >= torch.tensor(self._padding, device=self._device)[:, None]).long()
 
     def _forward(self, ids: Tensor, positions: Tensor) -> None:
-        output = self._model(
+        output = self._ask(
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=positions,
@@ -118,8 +127,11 @@ class Rows:
             What is to be continued to its end, one after the other.
         """
         limit = _PROMPT_TOKENS.get(next(model.parameters()).device.type, _PROMPT_TOKENS_ELSEWHERE)
+        virtual = VirtualTokens.of(model)
+        if virtual is not None:
+            prompts = [virtual.before(prompt) for prompt in prompts]
         groups = [sorted(group) for group in length_groups([len(p) for p in prompts], limit)]
-        parts = [cls(model, g, [prompts[i] for i in g], [lengths[i] for i in g]) for g in groups]
+        parts = [cls(model, virtual or model, g, [prompts[i] for i in g], [lengths[i] for i in g]) for g in groups]
         if not join([part._cache for part in parts], groups, room=lengths[0]):
             return parts
         whole, order = parts[0], torch.tensor([i for group in groups for i in group]).argsort()

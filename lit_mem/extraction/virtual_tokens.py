@@ -1,0 +1,54 @@
+"""Vectors that prompt tuning puts in front of every prompt."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from lit_mem.errors import ModelError
+
+VIRTUAL: Final = -1
+"""Stands in a prompt where a virtual token does."""
+
+
+class VirtualTokens:
+    """The trained vectors of a model, and the model below that reads them.
+
+    Args:
+        model: a `peft.PeftModel` with prompt tuning.
+
+    Raises:
+        ModelError: what it learned is not vectors in front of the text.
+    """
+
+    def __init__(self, model: Any) -> None:
+        config = model.active_peft_config
+        kind = getattr(config.peft_type, "value", config.peft_type)
+        if kind not in ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"):
+            raise ModelError(f"continuations of a model with {kind} are not supported; leave Extraction out")
+        self._base: Any = model.get_base_model()
+        self._vectors: Tensor = model.get_prompt(batch_size=1)[0]
+        self._mark = torch.full((len(self._vectors),), VIRTUAL, dtype=torch.int64)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> VirtualTokens | None:
+        """Those of a model, or None if it has none, or its adapter is off."""
+        config = getattr(model, "active_peft_config", None) if hasattr(model, "peft_config") else None
+        if config is None or not config.is_prompt_learning or model.forward == model.base_model.forward:  # type: ignore[union-attr]
+            return None  # peft turns it off by putting the base's forward in place of its own
+        return cls(model)
+
+    def before(self, prompt: Tensor) -> Tensor:
+        """(n + T,) int64: a prompt with a mark for each virtual token in front."""
+        return torch.cat([self._mark, prompt])
+
+    def __call__(self, input_ids: Tensor, **more: Any) -> Any:
+        """What the model below says of tokens and marks, (B, T) int64."""
+        marks = input_ids == VIRTUAL
+        if not bool(marks.any()):
+            return self._base(input_ids=input_ids, **more)
+        embedded = self._base.get_input_embeddings()(input_ids.clamp(min=0))
+        vectors = self._vectors.to(embedded).repeat(len(input_ids), 1)  # each row has all, in order
+        return self._base(inputs_embeds=embedded.masked_scatter(marks[..., None], vectors), **more)
