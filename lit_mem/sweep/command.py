@@ -38,6 +38,9 @@ def main(words: Sequence[str]) -> None:
     for file in given.run:
         if not Path(file).is_file():
             raise ConfigError(f"run: there is no file {file}")
+    for name, least in (("parallel", 1), ("retries", 0)):
+        if given[name] is not None and given[name] < least:
+            raise ConfigError(f"{name} is {given[name]}; expected {least} or more")
     folder = Path(given.out or Path("logs", "sweeps", given.name))
     check_folder(folder, wanted, given.run)
     if given.dry_run:

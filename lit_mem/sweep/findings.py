@@ -73,12 +73,12 @@ def finding(question: str, statement: str, by_seed: Sequence[float], note: str =
     if n < 2 or mean is None:
         note = f"{note}; one seed tells no spread" if n else f"{note}; not measured"
         return Finding(question, statement, "undecided", TEST, mean, None, None, None, n, note)
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    if error == 0:  # nothing random was in it, and what another seed would give is not known
+    if values.min() == values.max():  # nothing random was in it, and what another seed would give is not known
         note = f"{note}; the same with every seed"
         return Finding(question, statement, "undecided", TEST, mean, None, None, None, n, note)
+    error = float(values.std(ddof=1)) / math.sqrt(n)
     half = float(stats.t.ppf(0.975, n - 1)) * error
-    low, high, p = mean - half, mean + half, float(stats.ttest_1samp(values, 0.0).pvalue)
+    low, high, p = mean - half, mean + half, 2 * float(stats.t.sf(abs(mean) / error, n - 1))
     verdict: Verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
     return Finding(question, statement, verdict, TEST, mean, low, high, p, n, note)
 

@@ -54,12 +54,12 @@ class Draw:
     log: bool
 
     def point(self, uniform: float) -> Point:
-        """The value at a place in [0, 1) between low and high, rounded to four digits."""
+        """The value at a place in [0, 1) between low and high, rounded to six digits."""
         if self.log:
             value = math.exp(math.log(self.low) + uniform * (math.log(self.high) - math.log(self.low)))
         else:
             value = self.low + uniform * (self.high - self.low)
-        value = float(f"{value:.4g}")
+        value = float(f"{value:.6g}")
         return Point(value, {self.option: value})
 
 

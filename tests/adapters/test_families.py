@@ -1,4 +1,4 @@
-"""Each family of adapters: what it trains, that it gives the base back, and that all scores are those of plain calls."""
+"""Each family of adapters: what it trains, that it gives the base back, that scores are those of plain calls."""
 
 import pytest
 import torch

@@ -1,0 +1,158 @@
+"""Verdicts beside scipy's test, and slopes and leads beside their closed forms."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from lit_mem.errors import ConfigError
+from lit_mem.sweep.findings import finding, findings, last_epochs
+from lit_mem.sweep.guidance import guidance
+
+FIGURE = "mia/reference_auroc"
+
+
+@given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=6))
+def test_the_interval_and_p_value_are_those_of_scipy(values):
+    found = finding("rank", "", values)
+    if len(set(values)) == 1:
+        assert found.verdict == "undecided"
+        assert found.note.endswith("the same with every seed")
+        return
+    expected = stats.ttest_1samp(values, 0.0)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.low, found.high, found.p_value) == pytest.approx((low, high, expected.pvalue), abs=1e-9)
+    assert found.verdict == ("holds" if low > 0 else "does not hold" if high < 0 else "undecided")
+    assert (found.verdict == "undecided") == (expected.pvalue >= 0.05) or math.isclose(expected.pvalue, 0.05)
+
+
+@pytest.mark.parametrize(("values", "n"), [([], 0), ([0.5], 1), ([0.5, float("nan")], 1)])
+def test_too_few_seeds_decide_nothing(values, n):
+    found = finding("rank", "", values, "unit")
+    assert (found.verdict, found.n_seeds, found.low) == ("undecided", n, None)
+    assert found.note in ("unit; one seed tells no spread", "unit; not measured")
+
+
+def frame(cells, **columns):
+    """Rows of (axes, seed, value), one epoch each."""
+    rows = [
+        {"trial": f"t{i}", "seed": seed, **axes, "epoch": 1, "step": 5, FIGURE: value, **columns}
+        for i, (axes, seed, value) in enumerate(cells)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_rank_slopes_and_bends():
+    # A gain that halves with each doubling: 0.08, 0.04, 0.02, 0.01.
+    values = {1: 0.5, 2: 0.58, 4: 0.62, 8: 0.64, 16: 0.65}
+    noise = {0: 0.0, 1: 0.001, 2: -0.001}
+    table = frame([({"rank": r}, s, v * (1 + noise[s])) for r, v in values.items() for s in noise])
+    more, less = findings("rank", table, ["rank"])
+    slope = np.polyfit(range(5), list(values.values()), 1)[0]
+    assert more.estimate == pytest.approx(slope)
+    assert (more.verdict, more.n_seeds) == ("holds", 3)
+    # Halves of three ranks each: (0.62 - 0.5) / 2 less (0.65 - 0.62) / 2.
+    assert less.estimate == pytest.approx(0.06 - 0.015)
+    assert less.verdict == "holds"
+    falling = table.assign(**{FIGURE: -table[FIGURE]})
+    assert [found.verdict for found in findings("rank", falling, ["rank"])] == ["does not hold", "does not hold"]
+
+
+def test_matrices_at_each_size_on_their_own():
+    auroc = {"small": {"q": 0.5, "k": 0.52, "v": 0.6, "o": 0.7}, "large": {"q": 0.7, "k": 0.5, "v": 0.6, "o": 0.61}}
+    table = frame(
+        [
+            ({"matrices": m, "size": size}, s, v + s / 1000 * (m == "v"))
+            for size, each in auroc.items()
+            for m, v in each.items()
+            for s in (0, 1, 2)
+        ]
+    )
+    found = {(each.statement): each for each in findings("matrices", table, ["matrices", "size"])}
+    assert len(found) == 4
+    lead = found["Value and output memorize more than query and key (size small)"]
+    assert lead.estimate == pytest.approx((0.601 + 0.7) / 2 - 0.51)
+    assert lead.verdict == "holds"
+    each = found["Value and output each memorize more than both query and key (size large)"]
+    assert each.estimate == pytest.approx(0.601 - 0.7)
+    assert each.verdict == "does not hold"
+
+
+def test_a_matrix_that_failed_decides_nothing():
+    table = frame([({"matrices": m}, s, 0.5 + s / 10) for m in "qkv" for s in range(3)])
+    assert findings("matrices", table, ["matrices"]) == []
+
+
+def test_perplexity_reads_the_correlations_that_were_logged():
+    table = frame([({"x": "a"}, s, 0.6) for s in range(3)])
+    table["correlation/perplexity_vs_ngram_rate"] = [-0.5, -0.45, -0.52]
+    table["correlation/perplexity_base_vs_ngram_rate"] = [0.5, -0.45, 0.1]
+    tuned, base = findings("perplexity", table, ["x"])
+    assert (tuned.verdict, base.verdict) == ("holds", "undecided")
+    assert tuned.estimate == pytest.approx(0.49)
+    assert "under the tuned model" in tuned.statement
+    assert "under the base model" in base.statement
+
+
+def test_the_last_epoch_counts_and_a_question_of_one_s_own_has_no_findings():
+    table = pd.concat([frame([({"rank": 1}, 0, 0.9)]).assign(epoch=0, step=0), frame([({"rank": 1}, 0, 0.6)])])
+    assert last_epochs(table)[FIGURE].tolist() == [0.6]
+    assert findings("adapters", table, ["rank"]) == []
+    assert findings("rank", table.iloc[:0], ["rank"]) == []
+
+
+# -- guidance ----------------------------------------------------------------------------------------------
+
+
+def table_of(points):
+    """Points (setting, epoch, seed, perplexity, auroc)."""
+    rows = [
+        {"trial": f"{a}{s}", "seed": s, "a": a, "epoch": e, "step": e, "val/perplexity": p, FIGURE: m}
+        for a, e, s, p, m in points
+    ]
+    return pd.DataFrame(rows, columns=["trial", "seed", "a", "epoch", "step", "val/perplexity", FIGURE])
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(50, 60)), min_size=1, max_size=12))
+def test_the_front_has_exactly_the_points_that_nothing_beats(points):
+    table = table_of([(f"s{i}", 1, 0, float(p), m / 100) for i, (p, m) in enumerate(points)])
+    told = guidance(table, ["a"], f"{FIGURE} > 0.55")
+    exact = [(float(p), m / 100) for p, m in points]
+    beaten = [any(q[0] <= p[0] and q[1] <= p[1] and q != p for q in exact) for p in exact]
+    expected = sorted({p for p, lost in zip(exact, beaten, strict=True) if not lost})
+    assert [(point["perplexity"], point["memorization"]) for point in told["front"]] == expected
+    allowed = [p for p in exact if not p[1] > 0.55]
+    if allowed:
+        best = int(told["best"]["a"][1:])
+        assert exact[best] == min(allowed)
+    else:
+        assert told["best"] is None
+        assert told["note"] == f"no setting and epoch avoids {FIGURE} > 0.55"
+
+
+def test_means_are_over_the_seeds_and_an_epoch_that_a_seed_lacks_does_not_count():
+    table = table_of(
+        [
+            ("x", 1, 0, 3.0, 0.5),
+            ("x", 1, 1, 4.0, 0.6),
+            ("x", 2, 0, 1.0, 0.5),
+            ("y", 1, 0, 5.0, 0.4),
+            ("y", 1, 1, 5, 0.4),
+        ]
+    )
+    told = guidance(table, ["a"], f"{FIGURE} > 0.58")
+    assert told["best"] == {"a": "x", "epoch": 1}
+    assert [(p["perplexity"], p["memorization"]) for p in told["front"]] == [(3.5, pytest.approx(0.55)), (5.0, 0.4)]
+    assert "means of 2 seeds" in told["note"]
+
+
+def test_a_limit_from_below_and_one_on_nothing_that_is_logged():
+    table = table_of([("x", 1, 0, 3.0, 0.5), ("y", 1, 0, 2.0, 0.4)])
+    assert guidance(table, ["a"], f"{FIGURE} < 0.45")["best"] == {"a": "x", "epoch": 1}
+    with pytest.raises(ConfigError, match=r"limit: no trial logged mia/los_auroc; there are mia/reference_auroc"):
+        guidance(table, ["a"], "mia/los_auroc > 0.5")
+    assert guidance(table.iloc[:0], ["a"], f"{FIGURE} > 1")["note"] == "no trial has been through an epoch"

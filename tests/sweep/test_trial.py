@@ -1,0 +1,114 @@
+"""One trial in a process of its own, with a stand-in for the run; and the table that is made of what trials left."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from lit_mem.sweep import results, trial
+from lit_mem.sweep.spec import trials
+
+FAKE = """
+import json, pathlib, sys
+words = sys.argv[1:]
+loggers = json.loads(next(w for w in words if w.startswith("--trainer.logger=")).partition("=")[2])
+logs = pathlib.Path(loggers[0]["init_args"]["save_dir"], loggers[0]["init_args"]["version"])
+(logs / "checkpoints").mkdir(parents=True)
+(logs / "checkpoints" / "last.ckpt").write_text("x")
+(logs / "words.json").write_text(json.dumps(words))
+"""
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Makes jobs whose process runs `FAKE` and then what is given."""
+
+    def make(then=""):
+        monkeypatch.setattr(trial, "START", FAKE + then)
+        return {
+            "name": "rank=1_seed=0", "folder": str(tmp_path / "trials" / "rank=1_seed=0"), "run": ["a.yaml", "b.yaml"],
+            "values": {"rank": 1}, "seed": 0, "options": {"x.rank": 1}, "words": ["--x.rank=1"], "cwd": str(tmp_path),
+            "path": [],
+        }  # fmt: skip
+
+    return make
+
+
+def words(job, attempt):
+    from pathlib import Path
+
+    return json.loads((Path(job["folder"]) / f"attempt_{attempt}" / "words.json").read_text())
+
+
+def test_it_runs_once_with_its_own_loggers(job, tmp_path):
+    first = job()
+    told = trial.run(first)
+    assert told["status"] == "done"
+    assert told == trial.state(tmp_path / "trials" / "rank=1_seed=0")
+    line = words(first, 0)
+    assert line[:3] == ["fit", "--config=a.yaml", "--config=b.yaml"]
+    assert line[-1] == "--x.rank=1"
+    assert trial.run(first) == told
+    assert len(results.attempts(tmp_path / "trials" / "rank=1_seed=0")) == 1  # not run again
+
+
+def test_what_crashed_is_raised_and_goes_on_from_its_checkpoint(job, tmp_path):
+    crash = job("print('Epoch 3'); raise RuntimeError('out of luck')")
+    with pytest.raises(trial.TrialFailed, match="RuntimeError: out of luck"):
+        trial.run(crash)
+    told = trial.state(tmp_path / "trials" / "rank=1_seed=0")
+    assert (told["status"], told["error"]) == ("failed", "RuntimeError: out of luck")
+    assert trial.run(job())["status"] == "done"
+    last = tmp_path / "trials" / "rank=1_seed=0" / "attempt_0" / "checkpoints" / "last.ckpt"
+    assert words(crash, 1)[-1] == f"--ckpt_path={last}"
+
+
+def test_a_mistake_of_the_user_s_is_told_and_not_tried_again(job):
+    told = trial.run(job("print('hint'); print('error: x.rank is 1', file=sys.stderr); sys.exit(2)"))
+    assert (told["status"], told["error"]) == ("failed", "x.rank is 1")
+
+
+# -- the table ---------------------------------------------------------------------------------------------
+
+CSV = """epoch,step,train/loss,val/loss,val/perplexity,mia/reference_auroc
+,0,,1.5,4.48,0.5
+0,4,1.4,,,
+0,9,,1.3,3.67,0.55
+1,14,1.2,,,
+1,19,,1.2,3.32,0.6
+"""
+LATER = """epoch,step,val/loss,val/perplexity,mia/reference_auroc
+1,19,1.21,3.35,0.61
+2,29,1.1,3.0,
+"""
+
+
+def test_the_table_has_a_row_a_validation_and_the_later_attempt_s_figures(tmp_path):
+    wanted = trials({"rank": {"option": "x.rank", "values": [1, 2]}}, [0], {}, ["seed"])
+    folder = tmp_path / "trials" / wanted[0].name
+    for attempt, text in enumerate((CSV, LATER)):
+        (folder / f"attempt_{attempt}").mkdir(parents=True)
+        (folder / f"attempt_{attempt}" / "metrics.csv").write_text(text)
+        (folder / f"attempt_{attempt}" / "hparams.yaml").write_text("trainable_parameters: 7\nx.rank: 1\n")
+    made = results.table(tmp_path, wanted)
+    assert made["epoch"].tolist() == [0, 1, 2, 3]
+    assert made["step"].tolist() == [0, 9, 19, 29]
+    assert made["val/perplexity"].tolist() == [4.48, 3.67, 3.35, 3.0]
+    assert made["mia/reference_auroc"].tolist()[:3] == [0.5, 0.55, 0.61]
+    assert made["mia/reference_auroc"].isna().tolist() == [False, False, False, True]
+    assert made["rank"].tolist() == [1] * 4
+    assert made["trainable_parameters"].tolist() == [7] * 4
+    results.write(tmp_path, made)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "results.parquet"), made)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "results.csv"), made)
+    assert sorted(path.name for path in tmp_path.glob("*results*")) == ["results.csv", "results.parquet"]
+
+
+def test_what_was_not_begun_is_pending(tmp_path):
+    wanted = trials({"rank": {"option": "x.rank", "values": [1, 2]}}, [0], {}, ["seed"])
+    told = results.summary(tmp_path, wanted, {"name": "rank"})
+    assert [each["status"] for each in told["trials"]] == ["pending", "pending"]
+    assert told["axes"] == [{"label": "rank", "values": [1, 2]}]
+    assert told["seeds"] == [0]
+    results.write(tmp_path, results.table(tmp_path, wanted))
+    assert list(pd.read_csv(tmp_path / "results.csv").columns[:4]) == ["trial", "seed", "rank", "epoch"]
