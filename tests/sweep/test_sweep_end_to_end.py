@@ -14,7 +14,13 @@ from lit_mem import cli
 from lit_mem.sweep.results import figures
 
 ROOT = Path(__file__).parents[2]
-SMALL = {"trainer.max_epochs": 1, "data.train_size": 24, "data.heldout_size": 20, "data.check": False}
+SMALL = {
+    "trainer.max_epochs": 1,
+    "trainer.log_every_n_steps": 1,
+    "data.train_size": 24,
+    "data.heldout_size": 20,
+    "data.check": False,
+}
 AXES = {"rank": {"option": "model.adapter.init_args.rank", "values": [2, 999]}}
 
 
