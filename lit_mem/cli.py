@@ -51,6 +51,7 @@ SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 """What is understood as `--ckpt_path` beside a path."""
 
 COMMANDS: dict[str, str] = {
+    "report": "lit_mem.report.command",
     "sweep": "lit_mem.sweep.command",
 }
 """Subcommands that are no Lightning run, each with the module whose `main` takes the words after it."""

@@ -1,0 +1,97 @@
+"""`python train.py report DIR`: a run or a sweep as one page, and as JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem import atomic
+from lit_mem.errors import ConfigError
+from lit_mem.functional.plain_text import printable
+from lit_mem.parsing import OneLineParser
+from lit_mem.report.gate import conditions
+from lit_mem.report.numbers import as_json
+
+FAILED: Final = 3
+"""Exit code of a report whose `--fail-on` held."""
+
+
+def main(words: list[str]) -> None:
+    """Write `report.html` and `report.json`, and say what they say in a line.
+
+    Args:
+        words: of the command line after `report`.
+
+    Raises:
+        ConfigError: the folder holds neither run nor sweep, or an option is wrong.
+        DataError: a file of the folder is damaged.
+        SystemExit: with code 3, a condition of `--fail-on` holds.
+    """
+    options = _parser().parse_args(words)
+    folder = Path(options.folder)
+    out = folder if options.out is None else Path(options.out)
+    report = make(folder, options.text, options.fail_on or [])
+    from lit_mem.report.page import page
+
+    html, data = page(report), json.dumps(as_json(report), allow_nan=False, ensure_ascii=False, indent=1)
+    with atomic.naming(out):
+        out.mkdir(parents=True, exist_ok=True)
+    atomic.write_text(out / "report.html", html)
+    atomic.write_text(out / "report.json", data + "\n")
+    print(printable(report["verdict"]["text"]))  # noqa: T201  (what the user asked for)
+    for name in ("report.html", "report.json"):
+        print(out / name)  # noqa: T201
+    for failed in report["gate"]["failed"]:
+        print(f"failed: {printable(failed['line'])}", file=sys.stderr)  # noqa: T201
+    if report["gate"]["failed"]:
+        sys.exit(FAILED)
+
+
+def make(folder: Path, with_text: bool = False, fail_on: list[str] | None = None) -> dict[str, Any]:
+    """What the report of a folder says.
+
+    Raises:
+        ConfigError: it holds neither run nor sweep, or a condition is wrong.
+    """
+    wanted = conditions(fail_on or [])
+    if (folder / "sweep.json").is_file():
+        from lit_mem.report.sweep_report import sweep_report
+
+        return sweep_report(folder, wanted)
+    if (folder / "metrics.csv").is_file():
+        from lit_mem.report.run_report import run_report
+
+        return run_report(folder, with_text, wanted)
+    if not folder.is_dir():
+        raise ConfigError(f"report: there is no folder {folder}")
+    if (folder / "config.yaml").is_file():
+        raise ConfigError(
+            f"report: {folder} has no metrics.csv; the run has no CSVLogger, or ended before it measured anything"
+        )
+    raise ConfigError(
+        f"report: {folder} is neither a run's log folder (metrics.csv, config.yaml) nor a sweep's (sweep.json)"
+    )
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="train.py report", description="Write a run or a sweep as one HTML page and as JSON.")
+    parser.add_argument("folder", metavar="DIR", type=str, help="log folder of a run, or folder of a sweep")
+    parser.add_argument("--out", type=str, default=None, metavar="FOLDER", help="where to write (default: DIR)")
+    parser.add_argument(
+        "--fail-on",
+        action="append",
+        type=str,
+        default=None,
+        metavar="CONDITION",
+        help="such as 'mia/reference_auroc > 0.6': exit code 3 if it holds at the last epoch, or cannot be told; "
+        "may be given several times, or as a list",
+    )
+    parser.add_argument(
+        "--text",
+        type=bool,
+        default=False,
+        help="show the texts of the most exposed members, if PerExampleTable wrote them (default: false)",
+    )
+    return parser

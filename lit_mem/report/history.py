@@ -1,0 +1,119 @@
+"""What a run logged, validation by validation, from its `metrics.csv`."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from lit_mem.errors import DataError
+
+_OF_A_VALIDATION: Final = ("val/", "test/", "mia/", "memorization/", "extraction/", "canary/", "slice/")
+_CARRIED: Final = ("train/", "privacy/")
+"""Logged between validations; the next one shows their last values."""
+
+
+@dataclass
+class Validation:
+    """The figures of one validation.
+
+    Attributes:
+        epoch: counted from 1; 0 is before training.
+        step: training steps by then, less one, as Lightning logs it.
+        figures: by logged name; NaN where the run logged NaN. What is absent was not measured this time.
+    """
+
+    epoch: int
+    step: int
+    figures: dict[str, float]
+
+    def get(self, name: str) -> float | None:
+        """A figure; None where it was not measured, or is NaN."""
+        value = self.figures.get(name)
+        return None if value is None or math.isnan(value) else value
+
+
+@dataclass
+class History:
+    """All validations of a run.
+
+    Attributes:
+        validations: in the order of training; may be empty.
+        names: of every figure that was ever logged.
+        notes: what is wrong with the file.
+    """
+
+    validations: list[Validation] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def trained(self) -> list[Validation]:
+        """Those that judge the trained model: all but the one before training, if there are others."""
+        return [v for v in self.validations if v.epoch > 0] or self.validations
+
+    @property
+    def start(self) -> Validation | None:
+        """The one before training."""
+        return next((v for v in self.validations if v.epoch == 0), None)
+
+    @property
+    def last(self) -> Validation | None:
+        """The newest."""
+        return self.validations[-1] if self.validations else None
+
+
+def read_history(path: Path) -> History:
+    """Read what `CSVLogger` wrote.
+
+    A row that was cut short, as a kill leaves it, is left out and noted.
+
+    Raises:
+        DataError: a cell is no number.
+    """
+    history, carried = History(), dict[str, float]()
+    with path.open(encoding="utf-8", newline="") as file:
+        text = file.read()
+    lines = list(csv.reader(text.splitlines()))
+    if not lines:
+        return history
+    header = lines[0]
+    cut = bool(text) and not text.endswith("\n")
+    for number, cells in enumerate(lines[1:], start=2):
+        if len(cells) != len(header) or (cut and number == len(lines)):
+            history.notes.append(f"{path.name}: row {number} was cut short and is left out")
+            continue
+        row = dict(zip(header, cells, strict=True))
+        values = {
+            name: _number(cell, f"{path}, row {number}, column {name}")
+            for name, cell in row.items()
+            if cell != "" and name not in ("epoch", "step")
+        }
+        history.names.update(values)
+        where = [_number(row.get(name) or "nan", f"{path}, row {number}, column {name}") for name in ("epoch", "step")]
+        epoch = 0 if math.isnan(where[0]) else int(where[0]) + 1
+        step = 0 if math.isnan(where[1]) else int(where[1])
+        carried |= {name: value for name, value in values.items() if name.startswith(_CARRIED)}
+        if not any(name.startswith(_OF_A_VALIDATION) for name in values):
+            continue
+        before = history.last
+        if before is not None and (before.epoch, before.step) == (epoch, step):
+            before.figures |= carried | values  # one validation, logged in two goes
+        else:
+            history.validations.append(Validation(epoch, step, carried | values))
+        carried = {}
+    # `validate` and `test` train nothing, and call their only epoch the first.
+    if not any(name.startswith("train/") for name in history.names) and len(history.validations) == 1:
+        history.validations[0].epoch = 0
+    if history.last is not None:
+        history.last.figures |= {name: value for name, value in carried.items() if name.startswith("privacy/")}
+    return history
+
+
+def _number(cell: str, where: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        raise DataError(f"{where}: found {cell[:40]!r}; expected a number") from None

@@ -1,0 +1,92 @@
+"""A report as one HTML page that needs nothing else: no network, no scripts, no files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem.functional.plain_text import printable
+from lit_mem.report.numbers import NOT_MEASURED, shown
+from lit_mem.report.plots import Plot, interval
+from lit_mem.report.run_plots import run_plots
+
+_TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def page(report: Mapping[str, Any]) -> str:
+    """The HTML of a report."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": cell, "interval": lambda ends: interval(*ends)}
+    kind = report["kind"]
+    if kind == "sweep":
+        from lit_mem.report.sweep_plots import sweep_plots
+
+        plots: dict[str, list[Plot]] = sweep_plots(report)
+    else:
+        plots = run_plots(report)
+    return environment.get_template(f"{kind}.html").render(
+        report=report,
+        plots=plots,
+        heat=heat_maps(report.get("where")) if kind == "run" else report["heat_maps"],
+        style=(_TEMPLATES / "style.css").read_text("utf-8"),
+    )
+
+
+def cell(value: Any) -> str:
+    """What a cell of a table shows."""
+    if value is None:
+        return NOT_MEASURED
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return shown(value)
+    return printable(str(value))
+
+
+def heat_maps(where: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The tables of `where.json`, each cell with how far the figure falls, as a share of the largest fall."""
+    from lit_mem.report.where import FIGURES
+
+    maps = []
+    for name, title in FIGURES.items() if where else ():
+        rows = where["layer_matrix"].get(name) if where else None
+        if not where or rows is None:
+            continue
+        base = where["baseline"].get(name)
+        by_matrix = [where["by_matrix"].get(str(m), {}).get(name) for m in where["matrices"]]
+        table = [
+            [*row, where["by_layer"].get(str(layer), {}).get(name)]
+            for layer, row in zip(where["layers"], rows, strict=True)
+        ]
+        table.append([*by_matrix, None])
+        changes = [abs(v - base) for row in table for v in row if v is not None and base is not None]
+        widest = max(changes, default=0.0) or 1.0
+        maps.append(
+            {
+                "title": title,
+                "note": f"With the whole adapter on: {shown(base)}. Darker is a larger change when that part is off.",
+                "corner": "layer",
+                "columns": [*where["matrices"], "whole layer"],
+                "rows": [
+                    (
+                        label,
+                        [
+                            {"value": v, "share": 0.0 if v is None or base is None else abs(v - base) / widest}
+                            for v in row
+                        ],
+                    )
+                    for label, row in zip([*map(str, where["layers"]), "all layers"], table, strict=True)
+                ],
+                "blank_last": True,
+            }
+        )
+    return maps

@@ -1,0 +1,167 @@
+"""Which figures the page of one run has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from lit_mem.report.plots import Line, Plot, curves, histogram, roc, scatter, trade_off
+
+_SETS: Final = (
+    ("", "members", False),
+    ("_heldout", "held-out texts", False),
+    ("_base", "base model, members", True),
+    ("_base_heldout", "base model, held-out texts", True),
+)
+_MEASURES: Final = {
+    "ngram_rate": "N-gram rate",
+    "exact_rate": "Whole rest extracted",
+    "exact_memorization": "Exact memorization",
+    "extraction_strength": "Extraction strength",
+    "discoverable": "Discoverable extraction",
+    "edit_similarity": "Edit similarity",
+    "rouge_l": "ROUGE-L",
+    "span_rate": "Sensitive spans extracted",
+}
+
+
+class Series:
+    """The figures of all validations, by name.
+
+    Args:
+        report: of a run.
+    """
+
+    def __init__(self, report: Mapping[str, Any]) -> None:
+        self.rows: list[Mapping[str, Any]] = report["validations"]
+        epochs = [row["epoch"] for row in self.rows]
+        # Several validations an epoch are told apart by their steps.
+        by_epoch = len(set(epochs)) == len(epochs)
+        self.x: list[float] = epochs if by_epoch else [row["step"] + (row["epoch"] > 0) for row in self.rows]
+        self.x_label = "epoch (0 = before training)" if by_epoch else "training step"
+        self.names = {name for row in self.rows for name in row["figures"]}
+
+    def __getitem__(self, name: str) -> list[float | None]:
+        return [row["figures"].get(name) for row in self.rows]
+
+
+def limits_on(report: Mapping[str, Any], figure: str) -> list[float]:
+    """What the run's limits are for a figure."""
+    names = (figure, f"{figure}_low", f"{figure}_high")
+    return sorted({row["bound"] for row in report["verdict"]["limits"] if row["figure"] in names})
+
+
+def run_plots(report: Mapping[str, Any]) -> dict[str, list[Plot]]:
+    """The figures of a run's page by the part that they stand in."""
+    series = Series(report)
+    return {
+        "curves": list(_main_curves(report, series)),
+        "more": list(_more_curves(series)),
+        "examples": list(_example_plots(report["examples"] or {})),
+        "more_examples": list(_more_example_plots(report["examples"] or {})),
+    }
+
+
+def _main_curves(report: Mapping[str, Any], series: Series) -> Iterator[Plot]:
+    attack = report["attack"]
+    found = [
+        curves(
+            "perplexity",
+            "Perplexity",
+            "Lower is better. Where the members' curve goes on falling and the other does not, the model memorizes and "
+            "no longer learns.",
+            [Line("held-out texts", series.x, series["val/perplexity"]),
+             Line("members", series.x, series["memorization/perplexity_members"])],
+            series.x_label,
+            "perplexity",
+        ),
+        _auroc_curves(report, series),
+        _extraction_curve(series, "ngram_rate"),
+    ]  # fmt: skip
+    if attack is not None:
+        figure = f"mia/{attack}_auroc"
+        points = [
+            (f"{x:g}", ppl, area)
+            for x, ppl, area in zip(series.x, series["val/perplexity"], series[figure], strict=True)
+        ]
+        bounds = limits_on(report, figure)
+        found.append(
+            trade_off(
+                "tradeoff",
+                "Utility against memorization",
+                "A point an epoch. Left is a better model, down is less memorization: what training gains goes left, "
+                "what it leaks goes up.",
+                points,
+                "held-out perplexity",
+                f"AUROC of {attack}",
+                limit=bounds[0] if bounds else None,
+            )
+        )
+    yield from (plot for plot in found if plot is not None)
+
+
+def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
+    attack = report["attack"]
+    names = sorted(match[1] for name in series.names if (match := re.fullmatch(r"mia/(.+)_auroc", name)))
+    lines = []
+    for name in sorted(names, key=lambda name: name != attack):
+        figure = f"mia/{name}_auroc"
+        lines.append(
+            Line(name, series.x, series[figure], series[f"{figure}_low"], series[f"{figure}_high"])
+            if f"{figure}_low" in series.names
+            else Line(name, series.x, series[figure])
+        )
+    return curves(
+        "auroc",
+        "Membership inference, AUROC",
+        "Chance that an attack ranks a member above an unseen text. Bands are 95 % intervals. Each attack is one "
+        "attacker's idea: a high curve is evidence of a leak, a low one no evidence of safety.",
+        lines,
+        series.x_label,
+        "AUROC",
+        limits=limits_on(report, f"mia/{attack}_auroc"),
+        guess=0.5,
+    )
+
+
+def _extraction_curve(series: Series, measure: str) -> Plot | None:
+    title = _MEASURES.get(measure, measure)
+    figures = [(f"extraction/{measure}{suffix}", label, dashed) for suffix, label, dashed in _SETS]
+    return curves(
+        f"extraction-{re.sub(r'[^a-zA-Z0-9]+', '-', measure)}",
+        f"Extraction: {title}",
+        "What members give beyond held-out texts and beyond the base model is memorized; the rest is the domain's own "
+        "phrases.",
+        [Line(label, series.x, series[name], dashed=dashed) for name, label, dashed in figures if name in series.names],
+        series.x_label,
+        title,
+    )
+
+
+def _more_curves(series: Series) -> Iterator[Plot]:
+    for measure in _MEASURES:
+        if measure != "ngram_rate" and f"extraction/{measure}" in series.names:
+            plot = _extraction_curve(series, measure)
+            if plot is not None:
+                yield plot
+
+
+def _example_plots(examples: Mapping[str, Any]) -> Iterator[Plot]:
+    if examples.get("attacks"):
+        yield roc("roc", examples["attacks"])
+        yield histogram("histogram-1", examples["attacks"][0])
+    if examples.get("scatters"):
+        yield _scatter("scatter-1", examples["scatters"][0])
+
+
+def _more_example_plots(examples: Mapping[str, Any]) -> Iterator[Plot]:
+    for i, one in enumerate(examples.get("attacks", [])[1:], start=2):
+        yield histogram(f"histogram-{i}", one)
+    for i, one in enumerate(examples.get("scatters", [])[1:], start=2):
+        yield _scatter(f"scatter-{i}", one)
+
+
+def _scatter(slug: str, one: Mapping[str, Any]) -> Plot:
+    measure = one["measure"].removeprefix("extraction/")
+    return scatter(slug, one, _MEASURES.get(measure, measure))
