@@ -171,12 +171,12 @@ def _exposed(
     columns: dict[str, list[Any]], member: list[bool], by: str | None, attacks: list[str], with_text: bool
 ) -> dict[str, Any]:
     """The members that the attack is surest of."""
-    numbers = [n for n in ("perplexity", "perplexity_base") if n in columns]
+    numbers: list[str] = [n for n in ("perplexity", "perplexity_base") if n in columns]
     numbers += [
         *attacks,
         *(n for n in ("extraction/ngram_rate", "extraction/exact_rate", "extraction/span_rate") if n in columns),
     ]
-    shown = [n for n in ("example_id", "origin", "duplicates") if n in columns] + numbers
+    shown: list[str] = [n for n in ("example_id", "origin", "duplicates") if n in columns] + numbers
     shown += ["text"] if with_text and "text" in columns else []
     if by is None:
         return {"by": None, "columns": shown, "rows": []}

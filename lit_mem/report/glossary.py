@@ -49,10 +49,10 @@ def explained(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def key_figures(names: set[str], attack: str | None) -> list[str]:
+def key_figures(names: set[str], attack: str | None, strongest: str | None) -> list[str]:
     """The few figures that sum up a run, in the order shown, of those that it logged."""
     wanted = ["val/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
-    for one in dict.fromkeys([attack, "reference", "loss"]):
+    for one in dict.fromkeys([attack, "reference", "loss", strongest]):
         if one is not None:
             wanted += [f"mia/{one}_auroc"]
     if attack is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.functional.plain_text import printable
+from lit_mem.report.glossary import explained
 from lit_mem.report.numbers import NOT_MEASURED, shown
 from lit_mem.report.plots import Plot, interval
 from lit_mem.report.run_plots import run_plots
@@ -33,12 +34,13 @@ def page(report: Mapping[str, Any]) -> str:
         plots: dict[str, list[Plot]] = sweep_plots(report)
     else:
         plots = run_plots(report)
-    return environment.get_template(f"{kind}.html").render(
+    html: str = environment.get_template(f"{kind}.html").render(
         report=report,
         plots=plots,
-        heat=heat_maps(report.get("where")) if kind == "run" else report["heat_maps"],
+        heat=heat_maps(report.get("where")) if kind == "run" else sweep_heat_maps(report["heat_maps"]),
         style=(_TEMPLATES / "style.css").read_text("utf-8"),
     )
+    return html
 
 
 def cell(value: Any) -> str:
@@ -86,7 +88,27 @@ def heat_maps(where: Mapping[str, Any] | None) -> list[dict[str, Any]]:
                     )
                     for label, row in zip([*map(str, where["layers"]), "all layers"], table, strict=True)
                 ],
-                "blank_last": True,
             }
         )
     return maps
+
+
+def sweep_heat_maps(maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The tables of a sweep's first two axes, with their titles and intervals."""
+    found = []
+    for one in maps:
+        title, meaning = explained(one["figure"])
+        rows = [
+            (label, [cell | {"ends": interval(cell["low"], cell["high"])} for cell in cells])
+            for label, cells in one["rows"]
+        ]
+        found.append(
+            {
+                "title": f"{title}: {one['row']} by {one['column']}",
+                "note": f"Mean over seeds: {meaning}. Darker is higher.",
+                "corner": f"{one['row']} \\ {one['column']}",
+                "columns": one["columns"],
+                "rows": rows,
+            }
+        )
+    return found

@@ -71,6 +71,7 @@ def curves(
     limits: Sequence[float] = (),
     guess: float | None = None,
     log_x: bool = False,
+    from_zero: bool = False,
 ) -> Plot | None:
     """Curves over the same axis; None where nothing was measured.
 
@@ -84,7 +85,10 @@ def curves(
         limits: drawn as lines that are not to be passed.
         guess: value of an attack that knows nothing.
         log_x: as for ranks, which double.
+        from_zero: show the whole of a share, so that noise in it does not look like a trend.
     """
+    from matplotlib.ticker import MaxNLocator
+
     kept = [line for line in lines if any(math.isfinite(value) for value in _floats(line.y))]
     if not kept:
         return None
@@ -102,14 +106,16 @@ def curves(
                 line.x, _floats(line.y), color=colour, label=line.label, linestyle=style, marker="o",
                 markersize=2.5 if many else 4, linewidth=1.2 if many else 2, zorder=2 if many else 3,
             )  # fmt: skip
-            if line.low is not None and line.high is not None:
+            if line.low is not None and line.high is not None and not many:
                 axes.fill_between(line.x, _floats(line.low), _floats(line.high), color=colour, alpha=0.16, linewidth=0)
         axes.set(xlabel=x_label, ylabel=y_label)
+        if from_zero:
+            axes.set_ylim(0, max(1.15 * axes.dataLim.y1, 0.01))
         if log_x and xs[0] > 0:
             axes.set_xscale("log", base=2)
             axes.set_xticks(xs, labels=[f"{x:g}" for x in xs])
         elif all(float(x).is_integer() for x in xs):
-            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         n = len(axes.get_legend_handles_labels()[0])
         if n > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2 if n < 5 else 3)
@@ -190,6 +196,8 @@ def trade_off(
 
 def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
     """ROC curves on log axes, where the few that an attacker is sure of can be seen."""
+    from matplotlib.ticker import NullFormatter
+
     n = max(one["n_heldout"] for one in attacks)
     floor = 1 / max(n, 10)
     title = "ROC of the attacks, log axes"
@@ -210,6 +218,9 @@ def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
             )  # fmt: skip
         axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.08))
         axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(NullFormatter())
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside upper left", ncols=3)
         picture = svg(figure, slug, title, caption)
@@ -286,7 +297,7 @@ def _log_ticks(axes: Any, values: Sequence[float]) -> None:
 
     axes.set_xscale("log")
     low, high = min(values), max(values)
-    steps = (1, 1.5, 2, 3, 5, 7) if high / low < 30 else (1,)
+    steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8) if high / low < 10 else (1, 3) if high / low < 1000 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in steps if low <= step * 10.0**decade <= high]
     if ticks:

@@ -115,7 +115,7 @@ def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
     return curves(
         "auroc",
         "Membership inference, AUROC",
-        "Chance that an attack ranks a member above an unseen text. Bands are 95 % intervals. Each attack is one "
+        "Chance that an attack ranks a member above an unseen text. The band is the 95 % interval. Each attack is one "
         "attacker's idea: a high curve is evidence of a leak, a low one no evidence of safety.",
         lines,
         series.x_label,
@@ -136,6 +136,7 @@ def _extraction_curve(series: Series, measure: str) -> Plot | None:
         [Line(label, series.x, series[name], dashed=dashed) for name, label, dashed in figures if name in series.names],
         series.x_label,
         title,
+        from_zero=True,
     )
 
 

@@ -184,7 +184,7 @@ def _key_figures(history: History, attack: str | None, best: Mapping[str, Any] |
     def at(validation: Validation | None, name: str) -> float | None:
         return None if validation is None else validation.get(name)
 
-    for name in key_figures(history.names, attack):
+    for name in key_figures(history.names, attack, _strongest(last)):
         title, meaning = explained(name)
         rows.append(
             {
@@ -199,6 +199,13 @@ def _key_figures(history: History, attack: str | None, best: Mapping[str, Any] |
             }
         )
     return rows
+
+
+def _strongest(last: Validation | None) -> str | None:
+    """The attack with the highest AUROC of the last validation."""
+    areas = {} if last is None else {n: last.get(n) for n in last.figures if re.fullmatch(r"mia/.+_auroc", n)}
+    found = max(((value, name) for name, value in areas.items() if value is not None), default=None)
+    return None if found is None else found[1].removeprefix("mia/").removesuffix("_auroc")
 
 
 def _trust(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any]:

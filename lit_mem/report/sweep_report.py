@@ -1,0 +1,269 @@
+"""All that the report of a sweep says, as plain data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem.callbacks.thresholds import Threshold
+from lit_mem.errors import DataError
+from lit_mem.report.gate import check_known, failures
+from lit_mem.report.history import Validation
+from lit_mem.report.run_report import SCHEMA, read_json, versions
+
+_FIGURES: Final[tuple[str, ...]] = (
+    "trainable_parameters",
+    "val/perplexity",
+    "memorization/perplexity_members",
+    "mia/reference_auroc",
+    "mia/loss_auroc",
+    "mia/reference_tpr_at_fpr_0.01",
+    "extraction/ngram_rate",
+    "extraction/exact_rate",
+    "extraction/span_rate",
+)
+HEATS: Final = ("mia/reference_auroc", "val/perplexity", "extraction/ngram_rate")
+CURVES: Final = ("val/perplexity", "mia/reference_auroc", "extraction/ngram_rate")
+
+
+def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, Any]:
+    """Read a sweep's folder.
+
+    Args:
+        folder: holds `sweep.json`, and once a trial has measured something `results.parquet`.
+        fail_on: conditions that no trial's last validation is to meet.
+
+    Raises:
+        DataError: a file of the folder is damaged.
+        ConfigError: a condition is on a figure that no trial logged.
+    """
+    sweep = _sweep(folder / "sweep.json")
+    axes: list[dict[str, Any]] = sweep["axes"]
+    labels = [axis["label"] for axis in axes]
+    histories, names = _histories(folder / "results.parquet", labels)
+    wanted = list(fail_on)
+    check_known(wanted, names, "the sweep")
+    figures = [name for name in _FIGURES if name in names]
+    configurations = _configurations(sweep["trials"], labels, histories, figures)
+    findings = read_json(folder / "findings.json") or {}
+    # A trial that failed before it measured anything has left no model to judge.
+    done = [trial for trial in sweep["trials"] if trial["status"] != "failed" or trial["trial"] in histories]
+    failed = [failure for trial in done for failure in failures(wanted, _last(histories, trial), trial["trial"])]
+    return {
+        "schema": SCHEMA,
+        "kind": "sweep",
+        "name": sweep["name"],
+        "question": sweep.get("question", ""),
+        "command": sweep.get("command", ""),
+        "axes": axes,
+        "seeds": sweep["seeds"],
+        "verdict": {"state": _counts(sweep["trials"]), "text": _text(sweep, findings)},
+        "figures": figures,
+        "configurations": configurations,
+        "heat_maps": _heat_maps(axes, configurations, figures),
+        "curves": _curves(labels, sweep["trials"], histories, names),
+        "front": _front(configurations),
+        "findings": findings.get("findings", []),
+        "guidance": findings.get("guidance"),
+        "trials": [
+            {key: trial.get(key) for key in ("trial", "values", "seed", "status", "error", "folder")}
+            for trial in sweep["trials"]
+        ],
+        "gate": {"conditions": [str(c) for c in wanted], "failed": failed},
+        "versions": versions(),
+    }
+
+
+def _sweep(path: Path) -> dict[str, Any]:
+    told = read_json(path)
+    for key in ("name", "axes", "seeds", "trials"):
+        if not isinstance(told, dict) or key not in told:
+            raise DataError(f"{path}: there is no {key}; expected what `sweep` writes")
+    for number, trial in enumerate(told["trials"], start=1):
+        for key in ("trial", "values", "seed", "status"):
+            if key not in trial:
+                raise DataError(f"{path}: trial {number} has no {key}; expected what `sweep` writes")
+    found: dict[str, Any] = told
+    return found
+
+
+def _histories(path: Path, labels: list[str]) -> tuple[dict[str, list[Validation]], set[str]]:
+    """Each trial's validations in order, and every name that was logged."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        return {}, set()
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: no parquet file that can be read ({str(error).splitlines()[0]})") from None
+    found: dict[str, list[Validation]] = {}
+    names: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        missing = [key for key in ("trial", "epoch") if row.get(key) is None]
+        if missing:
+            raise DataError(f"{path}, row {number}: there is no {missing[0]}; expected what `sweep` writes")
+        skip = {"trial", "seed", "epoch", "step", *labels}
+        figures = {n: float(v) for n, v in row.items() if n not in skip and isinstance(v, int | float)}
+        names |= set(figures)
+        step = row.get("step")
+        found.setdefault(row["trial"], []).append(Validation(int(row["epoch"]), int(step or 0), figures))
+    for validations in found.values():
+        validations.sort(key=lambda v: (v.epoch, v.step))
+    return found, names
+
+
+def _last(histories: Mapping[str, list[Validation]], trial: Mapping[str, Any]) -> Validation | None:
+    validations = histories.get(trial["trial"])
+    return validations[-1] if validations else None
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean over seeds, with the 95 % interval of Student's t; no interval from one seed.
+
+    >>> spread([1.0])
+    {'mean': 1.0, 'low': None, 'high': None, 'n': 1}
+    """
+    kept = [value for value in values if math.isfinite(value)]
+    n = len(kept)
+    mean = math.fsum(kept) / n if n else None
+    if mean is None or n < 2:
+        return {"mean": mean, "low": None, "high": None, "n": n}
+    from scipy.stats import t
+
+    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in kept) / (n - 1))
+    half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def _configurations(
+    trials: list[dict[str, Any]], labels: list[str], histories: Mapping[str, list[Validation]], figures: list[str]
+) -> list[dict[str, Any]]:
+    """A row for each combination of values, over its finished trials."""
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for trial in trials:
+        groups.setdefault(tuple(str(trial["values"].get(label)) for label in labels), []).append(trial)
+    rows = []
+    for group in groups.values():
+        lasts = [last for trial in group if trial["status"] == "done" and (last := _last(histories, trial)) is not None]
+        values = {name: [v.figures.get(name, math.nan) for v in lasts] for name in figures}
+        rows.append(
+            {
+                "values": {label: group[0]["values"].get(label) for label in labels},
+                "n_trials": len(group),
+                "n_done": len(lasts),
+                "figures": {name: spread(found) for name, found in values.items()},
+            }
+        )
+    return rows
+
+
+def _heat_maps(
+    axes: list[dict[str, Any]], configurations: list[dict[str, Any]], figures: list[str]
+) -> list[dict[str, Any]]:
+    """Tables of the first two axes; other axes are averaged over."""
+    if len(axes) < 2:
+        return []
+    rows, columns = axes[0], axes[1]
+    maps = []
+    for name in (one for one in HEATS if one in figures):
+        cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for one in configurations:
+            key = str(one["values"].get(rows["label"])), str(one["values"].get(columns["label"]))
+            if one["figures"][name]["mean"] is not None:
+                cells.setdefault(key, []).append(one["figures"][name])
+        means = {key: math.fsum(found["mean"] for found in group) / len(group) for key, group in cells.items()}
+        low, high = min(means.values(), default=0.0), max(means.values(), default=1.0)
+        table = []
+        for row in rows["values"]:
+            line = []
+            for column in columns["values"]:
+                key = str(row), str(column)
+                value, group = means.get(key), cells.get(key, [])
+                share = 0.0 if value is None or high == low else (value - low) / (high - low)
+                ends = group[0] if len(group) == 1 and group[0]["low"] is not None else None
+                line.append(
+                    {"value": value, "share": share, "low": ends and ends["low"], "high": ends and ends["high"]}
+                )
+            table.append([str(row), line])
+        maps.append(
+            {
+                "figure": name,
+                "row": rows["label"],
+                "column": columns["label"],
+                "columns": [str(v) for v in columns["values"]],
+                "rows": table,
+            }
+        )
+    return maps
+
+
+def _curves(
+    labels: list[str], trials: list[dict[str, Any]], histories: Mapping[str, list[Validation]], names: set[str]
+) -> list[dict[str, Any]]:
+    """For each axis and figure a curve over the epochs for each value, the mean over all trials that have it."""
+    found = []
+    for label, figure in product(labels, [name for name in CURVES if name in names]):
+        lines: dict[str, dict[int, list[float]]] = {}
+        for trial in trials:
+            by_epoch = {v.epoch: v.get(figure) for v in histories.get(trial["trial"], [])}
+            line = lines.setdefault(str(trial["values"].get(label)), {})
+            for epoch, value in by_epoch.items():
+                if value is not None and trial["status"] == "done":
+                    line.setdefault(epoch, []).append(value)
+        curves = [
+            {"value": value, "epochs": sorted(line), "points": [spread(line[epoch]) for epoch in sorted(line)]}
+            for value, line in lines.items()
+        ]
+        found.append({"axis": label, "figure": figure, "lines": [one for one in curves if one["epochs"]]})
+    return found
+
+
+def _front(configurations: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Configurations that no other beats in both held-out perplexity and the attack; None without an attack."""
+    points = []
+    for row in configurations:
+        found = [row["figures"].get(name, {}).get("mean") for name in ("val/perplexity", "mia/reference_auroc")]
+        if None not in found:
+            points.append({"values": row["values"], "perplexity": found[0], "memorization": found[1]})
+    if not points:
+        return None
+    for point in points:
+        point["on_front"] = not any(
+            other["perplexity"] <= point["perplexity"]
+            and other["memorization"] <= point["memorization"]
+            and (other["perplexity"], other["memorization"]) != (point["perplexity"], point["memorization"])
+            for other in points
+        )
+    return {"figure": "mia/reference_auroc", "points": points}
+
+
+def _counts(trials: list[dict[str, Any]]) -> str:
+    unfinished = [trial for trial in trials if trial["status"] in ("running", "pending")]
+    if unfinished:
+        return "unfinished"
+    return "some failed" if any(trial["status"] == "failed" for trial in trials) else "done"
+
+
+def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
+    n = {
+        status: sum(t["status"] == status for t in sweep["trials"])
+        for status in ("done", "failed", "running", "pending")
+    }
+    told = f"{n['done']} of {len(sweep['trials'])} trials are done"
+    told += f", {n['failed']} failed" if n["failed"] else ""
+    told += f", {n['running'] + n['pending']} are still to come" if n["running"] + n["pending"] else ""
+    told += "."
+    verdicts = [one["verdict"] for one in findings.get("findings", [])]
+    if verdicts:
+        kinds = [
+            f"{verdicts.count(kind)} {said}"
+            for kind, said in (("holds", "hold"), ("does not hold", "do not hold"), ("undecided", "are undecided"))
+            if kind in verdicts
+        ]
+        told += f" Of {len(verdicts)} findings {', '.join(kinds)} on this model and data."
+    return told

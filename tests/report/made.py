@@ -1,0 +1,177 @@
+"""Folders of runs and sweeps as training leaves them, small and with numbers that a test can tell apart."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+CONFIG = """
+seed_everything: 0
+trainer:
+  max_epochs: 3
+  callbacks:
+  - class_path: lit_mem.callbacks.MemorizationEarlyStopping
+    init_args:
+      thresholds: [{limits}]
+      stop_when: any
+      lower_bound: false
+model:
+  model_id: asset:tiny_llama
+  adapter: {{class_path: lit_mem.adapters.LoRA, init_args: {{rank: 4}}}}
+data:
+  source: {{class_path: lit_mem.data.sources.CaseReports}}
+  train_size: 60
+  check: true
+"""
+PERPLEXITY = (3.2407, 3.1248, 2.9834, 2.9414)
+MEMBERS = (3.3151, 3.1329, 2.9293, 2.8342)
+AUROC = (0.5, 0.6658, 0.7019, 0.6512)
+
+
+def write_run(folder, limits="mia/reference_auroc > 0.68", epochs=3, origin="train.jsonl", table=True, text=False):
+    """A run of `epochs` epochs, with a training row between validations, as Lightning logs them."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG.format(limits=limits))
+    rows = []
+    for epoch in range(epochs + 1):
+        if epoch:
+            rows.append({"epoch": epoch - 1, "step": 10 * epoch - 5, "train/loss": 1.0 / epoch})
+        rows.append(
+            {
+                "epoch": epoch - 1 if epoch else "",
+                "step": 10 * epoch - 1 if epoch else 0,
+                "val/perplexity": PERPLEXITY[epoch],
+                "memorization/perplexity_members": MEMBERS[epoch],
+                "mia/reference_auroc": AUROC[epoch],
+                "mia/reference_auroc_low": AUROC[epoch] - 0.03,
+                "mia/reference_auroc_high": AUROC[epoch] + 0.03,
+                "mia/loss_auroc": "nan",
+                "extraction/ngram_rate": 0.2 + epoch / 100,
+                "extraction/ngram_rate_heldout": 0.21,
+                "extraction/exact_rate": 0.0 if epoch == 1 else "",
+            }
+        )
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        names = sorted({name for row in rows for name in row})
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    if table:
+        write_table(folder / "examples" / f"epoch_{epochs:04d}_step_{10 * epochs:06d}.parquet", origin, epochs, text)
+    return folder
+
+
+def write_table(path, origin, epoch, text=False, n=60):
+    rng = np.random.default_rng(0)
+    member = np.arange(2 * n) < n
+    columns = {
+        "example_id": np.arange(2 * n),
+        "origin": [f"{origin}:{i}" for i in range(2 * n)],
+        "set": ["member" if m else "heldout" for m in member],
+        "epoch": np.full(2 * n, epoch),
+        "duplicates": np.zeros(2 * n, dtype=int),
+        "perplexity": np.exp(rng.normal(1, 0.3, 2 * n)),
+        # Rounded, so that some scores are tied.
+        "mia/reference": np.round(rng.normal(0.6 * member, 1), 1),
+        "mia/loss": rng.normal(0.2 * member, 1),
+        "extraction/ngram_rate": [None if i % 3 else float(v) for i, v in enumerate(rng.uniform(size=2 * n))],
+    }
+    if text:
+        columns["text"] = [f"secret text {i}" for i in range(2 * n)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+
+
+def write_where(folder):
+    def three(value):
+        return {"auroc": value, "perplexity_members": 2 + value, "ngram_rate": None}
+
+    (folder / "where.json").write_text(
+        json.dumps(
+            {
+                "schema": 1,
+                "checkpoint": "checkpoints/best.ckpt",
+                "baseline": three(0.85),
+                "matrices": ["q_proj", "v_proj"],
+                "layers": [0, 1],
+                "layer_matrix": {
+                    "auroc": [[0.8, 0.61], [0.84, None]],
+                    "perplexity_members": [[2.8, 2.6], [2.7, 2.9]],
+                    "ngram_rate": None,
+                },
+                "by_matrix": {"q_proj": three(0.79), "v_proj": three(0.6)},
+                "by_layer": {"0": three(0.58), "1": three(0.7)},
+            }
+        )
+    )
+
+
+def write_sweep(folder, failed="out of memory <b>here</b>"):
+    """Ranks by matrices over three seeds, the last trial failed."""
+    folder.mkdir(parents=True)
+    axes = [{"label": "matrices", "values": ["q", "v", "v,o"]}, {"label": "rank", "values": [1, 4, 16]}]
+    cells = [(m, r, s) for m in axes[0]["values"] for r in axes[1]["values"] for s in (0, 1, 2)]
+    trials, rows = [], []
+    for i, (matrices, rank, seed) in enumerate(cells, start=1):
+        last = i == len(cells)
+        trials.append(
+            {
+                "trial": f"t{i:04d}",
+                "values": {"matrices": matrices, "rank": rank},
+                "seed": seed,
+                "status": "failed" if last else "done",
+                "error": failed if last else None,
+                "folder": f"trials/t{i:04d}",
+            }
+        )
+        strength = len(matrices) * rank**0.5
+        for epoch in range(0 if last else 4):
+            rows.append(
+                {
+                    "trial": f"t{i:04d}",
+                    "seed": seed,
+                    "epoch": epoch,
+                    "step": 10 * epoch,
+                    "matrices": matrices,
+                    "rank": rank,
+                    "trainable_parameters": 1000 * rank * len(matrices),
+                    "val/perplexity": 3.2 - 0.03 * epoch * strength**0.5 + 0.004 * seed,
+                    "memorization/perplexity_members": 3.2 - 0.05 * epoch * strength**0.5,
+                    "mia/reference_auroc": 0.5 + 0.02 * epoch * strength**0.5 + 0.004 * seed,
+                    "extraction/ngram_rate": 0.2 + 0.001 * epoch * strength,
+                }
+            )
+    sweep = {
+        "schema": 1,
+        "name": "matrices",
+        "question": "matrices",
+        "command": "python train.py sweep --config configs/sweeps/matrices.yaml",
+        "axes": axes,
+        "seeds": [0, 1, 2],
+        "trials": trials,
+    }
+    (folder / "sweep.json").write_text(json.dumps(sweep))
+    pq.write_table(pa.Table.from_pylist(rows), folder / "results.parquet")
+    finding = {
+        "question": "matrices",
+        "statement": "Value and output matrices memorize more than query matrices at equal rank.",
+        "verdict": "holds",
+        "test": "paired t-test over seeds",
+        "estimate": 0.031,
+        "low": 0.012,
+        "high": 0.05,
+        "p_value": 0.004,
+        "n_seeds": 3,
+        "note": "",
+    }
+    guidance = {
+        "figure": "mia/reference_auroc",
+        "limit": 0.6,
+        "best": {"matrices": "v", "rank": 4},
+        "front": [],
+        "note": "Of the configurations that were tried.",
+    }
+    (folder / "findings.json").write_text(json.dumps({"schema": 1, "findings": [finding], "guidance": guidance}))
+    return folder
