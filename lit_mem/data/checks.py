@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from lit_mem.data.overlap import Matches, matches, near_matches, normalized, repeats
@@ -129,6 +130,11 @@ class TrustReport:
             f"Groups on both sides: {self.shared_groups}{self._such_as('group')}.",
             f"Text-only classifier of members against held-out: {classifier}.",
         ]
+
+    def to_json(self) -> str:
+        """All of it, for the report of the run."""
+        found = asdict(self) | {"shift": self.shift and self.shift._asdict(), "verdict": self.verdict}
+        return json.dumps(found | {"warnings": self.warnings, "summary": self.summary()}, indent=1) + "\n"
 
     def _interval(self) -> str:
         if self.shift is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from jsonargparse import lazy_instance
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
+from lit_mem import atomic
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
 from lit_mem.data.canaries.base import CanarySource, Setting
 from lit_mem.data.canaries.encoding import copies, encoded
@@ -32,6 +34,8 @@ from lit_mem.types import Batch
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from lit_mem.data.checks import TrustReport
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +124,7 @@ class TextDataModule(pl.LightningDataModule):
         self.heldout: list[Encoded] = []
         self.test: list[Encoded] = []
         self.canaries: list[Encoded] = []
+        self._trust: TrustReport | None = None
 
     def prepare_data(self) -> None:
         """Read the source once on one process, so that a download happens once; the second call does nothing."""
@@ -226,7 +231,7 @@ class TextDataModule(pl.LightningDataModule):
     def _report(self, train: Dataset, heldout: Dataset, name: str) -> None:
         from lit_mem.data.checks import check_trust
 
-        report = check_trust(train, heldout, seed=self.seed)
+        report = self._trust = check_trust(train, heldout, seed=self.seed)
         if report.shared_normalized == report.n_heldout:
             raise DataError(
                 f"{name}: each of the {report.n_heldout} held-out texts is a member's text too, such as "
@@ -336,7 +341,19 @@ class TextDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Held-out texts, then the members probe, then canaries if there are any."""
+        self._keep_checks()
         return self._scoring_loaders(self.heldout, "held-out texts", "limit_val_batches")
+
+    def _keep_checks(self) -> None:
+        """Leave what the checks found beside the run's configuration, which has its folder by now."""
+        trainer, trust = self.trainer, self._trust
+        if trainer is None or trust is None or not trainer.loggers or getattr(trainer, "fast_dev_run", False):
+            return
+        folder = trainer.log_dir  # every process must ask, as they find it out together
+        self._trust = None
+        if folder is not None and trainer.is_global_zero:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            atomic.write_text(Path(folder, "checks.json"), trust.to_json())
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Test texts, then the members probe, then canaries if there are any."""

@@ -21,7 +21,7 @@ def shown(value: float | None) -> str:
         return "∞" if value > 0 else "−∞"
     if value == int(value) and abs(value) < 1e15:
         return f"{int(value):,}".replace("-", "−")
-    text = f"{value:.3f}" if 0.1 <= abs(value) < 1 else f"{value:#.4g}".removesuffix(".")
+    text = f"{value:#.3g}" if abs(value) < 1 else f"{value:#.4g}".removesuffix(".")
     return text.replace("-", "−")
 
 

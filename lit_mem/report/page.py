@@ -75,7 +75,8 @@ def heat_maps(where: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         maps.append(
             {
                 "title": title,
-                "note": f"With the whole adapter on: {shown(base)}. Darker is a larger change when that part is off.",
+                "note": f"With the whole adapter on: {shown(base)}. The stronger the colour, the larger the change "
+                "when that part is off.",
                 "corner": "layer",
                 "columns": [*where["matrices"], "whole layer"],
                 "rows": [
@@ -105,7 +106,7 @@ def sweep_heat_maps(maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         found.append(
             {
                 "title": f"{title}: {one['row']} by {one['column']}",
-                "note": f"Mean over seeds: {meaning}. Darker is higher.",
+                "note": f"Mean over seeds: {meaning}. The stronger the colour, the higher.",
                 "corner": f"{one['row']} \\ {one['column']}",
                 "columns": one["columns"],
                 "rows": rows,

@@ -230,10 +230,20 @@ def _trust(folder: Path, config: Mapping[str, Any], history: History) -> dict[st
     repeats = None if history.last is None else history.last.get("memorization/members_duplicates")
     return {
         "checks_on": (config.get("data") or {}).get("check"),
-        "checks": read_json(folder / "checks.json"),
+        "checks": _checks(folder / "checks.json"),
         "repeated_members": repeats,
         "before_training": before,
     }
+
+
+def _checks(path: Path) -> dict[str, Any] | None:
+    """What the data module found out about the two sets before training; None where it left nothing."""
+    told = read_json(path)
+    if told is None:
+        return None
+    if not isinstance(told, dict) or not {"summary", "warnings"} <= set(told):
+        raise DataError(f"{path}: there is no summary and warnings; expected what the data module writes")
+    return told
 
 
 def _privacy(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any] | None:

@@ -260,10 +260,6 @@ def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
     told += "."
     verdicts = [one["verdict"] for one in findings.get("findings", [])]
     if verdicts:
-        kinds = [
-            f"{verdicts.count(kind)} {said}"
-            for kind, said in (("holds", "hold"), ("does not hold", "do not hold"), ("undecided", "are undecided"))
-            if kind in verdicts
-        ]
-        told += f" Of {len(verdicts)} findings {', '.join(kinds)} on this model and data."
+        kinds = [f"{verdicts.count(kind)} {kind}" for kind in dict.fromkeys(verdicts)]
+        told += f" Findings on this model and data: {'; '.join(kinds)}."
     return told

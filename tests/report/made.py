@@ -126,7 +126,7 @@ def write_sweep(folder, failed="out of memory <b>here</b>"):
                 "folder": f"trials/t{i:04d}",
             }
         )
-        strength = len(matrices) * rank**0.5
+        strength = {"q": 0.5, "v": 1.1, "v,o": 2.0}[matrices] * rank**0.5
         for epoch in range(0 if last else 4):
             rows.append(
                 {

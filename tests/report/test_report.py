@@ -1,0 +1,470 @@
+import csv
+import importlib.util
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import scipy.stats
+import sklearn.metrics
+
+import lit_mem.report
+from lit_mem import cli
+from lit_mem.errors import DataError
+from lit_mem.report.history import read_history
+from lit_mem.report.numbers import shown
+
+spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+
+SCHEMA = json.loads((Path(lit_mem.report.__file__).parent / "schema.json").read_text())
+
+
+def no_constant(name):
+    raise AssertionError(f"{name} is no JSON")
+
+
+def report(folder, *words):
+    """Run the command in this process; returns the page and the data."""
+    cli.main(["report", str(folder), *words])
+    return read(folder)
+
+
+def read(folder):
+    data = json.loads((folder / "report.json").read_text(), parse_constant=no_constant)
+    jsonschema.Draft202012Validator(SCHEMA).validate(data)
+    return (folder / "report.html").read_text(), data
+
+
+class Page(HTMLParser):
+    """Tags, ids, references and the words that a reader sees, of a page."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.ids, self.used, self.outside, self.words = [], [], [], [], []
+        self.cells, self._open = [], []
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        attrs = dict(attrs)
+        if "id" in attrs:
+            self.ids.append(attrs["id"])
+        for name, value in attrs.items():
+            if name in ("src", "srcset", "action", "data") or (name.endswith("href") and not value.startswith("#")):
+                self.outside.append((tag, name, value))
+            self.used += re.findall(r"url\(#([^)]*)\)", value or "")
+            self.used += [value[1:]] if name.endswith("href") and value.startswith("#") else []
+        if tag in ("td", "th"):
+            self.cells.append("")
+        self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        while self._open and self._open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if "style" not in self._open:
+            self.words.append(data)
+        if self.cells and {"td", "th"} & set(self._open):
+            self.cells[-1] += data.strip()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = made.write_run(tmp_path_factory.mktemp("report") / "quick" / "version_0", text=True)
+    made.write_where(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(run):
+    return report(run)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return made.write_sweep(tmp_path_factory.mktemp("report") / "matrices")
+
+
+@pytest.fixture(scope="module")
+def sweep_done(sweep):
+    return report(sweep)
+
+
+def test_the_schema_itself_is_one():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_numbers_are_those_of_metrics_csv(run, done):
+    html, data = done
+    with (run / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["val/perplexity"]]
+    assert [v["epoch"] for v in data["validations"]] == [0, 1, 2, 3]
+    for row, validation in zip(rows, data["validations"], strict=True):
+        for name, cell in row.items():
+            if name not in ("epoch", "step") and not name.startswith("train/"):
+                value = float(cell) if cell else math.nan
+                assert validation["figures"].get(name) == (None if math.isnan(value) else value), name
+    page = Page(html)
+    for value in [*made.PERPLEXITY, *made.MEMBERS, *made.AUROC]:
+        assert shown(value) in page.cells, value
+
+
+def test_what_was_not_measured_is_never_a_zero(done):
+    html, data = done
+    by_name = {row["figure"]: row for row in data["key_figures"]}
+    assert by_name["mia/loss_auroc"]["last"] is None  # NaN
+    assert by_name["extraction/exact_rate"]["last"] is None  # blank at the last epoch
+    assert data["validations"][1]["figures"]["extraction/exact_rate"] == 0.0
+    assert "not measured" in html
+
+
+def test_the_verdict_is_that_of_the_run_s_own_limit(done):
+    html, data = done
+    (limit,) = data["verdict"]["limits"]
+    assert data["verdict"]["state"] == "crossed before"  # 0.7019 after epoch 2, 0.6512 after the last
+    assert (limit["last"], limit["worst"], limit["worst_epoch"], limit["first_crossed"]) == (0.6512, 0.7019, 2, 2)
+    assert data["verdict"]["text"] in Page(html).text
+
+
+@pytest.mark.parametrize(
+    ("limits", "state"),
+    [
+        ("mia/reference_auroc > 0.71", "within"),
+        ("mia/reference_auroc > 0.65", "crossed"),
+        ("memorization/perplexity_members < 2.9", "crossed"),
+        ("mia/loss_auroc > 0.9", "not measured"),
+        ("'mia/loss_auroc > 0.9', mia/reference_auroc > 0.65", "crossed"),
+        ("", "no limits"),
+    ],
+)
+def test_verdicts(tmp_path, limits, state):
+    _, data = report(made.write_run(tmp_path / "run", limits=limits, table=False))
+    assert data["verdict"]["state"] == state
+
+
+def test_a_limit_on_the_safe_end_is_read_there(tmp_path):
+    folder = made.write_run(tmp_path / "run", limits="mia/reference_auroc > 0.65", table=False)
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("lower_bound: false", "lower_bound: true"))
+    _, data = report(folder)
+    (limit,) = data["verdict"]["limits"]
+    assert (limit["figure"], limit["last"]) == ("mia/reference_auroc_low", pytest.approx(0.6212))
+    assert data["verdict"]["state"] == "crossed before"  # 0.6719 after epoch 2
+
+
+def test_the_roc_is_sklearns(run, done):
+    rows = pq.read_table(run / "examples" / "epoch_0003_step_000030.parquet").to_pydict()
+    label = np.array(rows["set"]) == "member"
+    for one in done[1]["examples"]["attacks"]:
+        score = np.array(rows[f"mia/{one['name']}"])
+        fpr, tpr, _ = sklearn.metrics.roc_curve(label, score, drop_intermediate=False)
+        assert one["auroc"] == pytest.approx(sklearn.metrics.roc_auc_score(label, score))
+        corners = list(zip(one["roc"]["fpr"], one["roc"]["tpr"], strict=True))
+        assert set(corners) <= set(zip(fpr, tpr, strict=True))
+        ends = np.array(corners)
+        for point in zip(fpr, tpr, strict=True):  # what is left out lies between two that are kept
+            on = [bool(abs(np.linalg.det([b - a, point - a])) < 1e-12 and (a <= point).all() and (point <= b).all())
+                  for a, b in zip(ends, ends[1:], strict=False)]  # fmt: skip
+            assert any(on)
+        assert sum(one["histogram"]["members"]) == label.sum()
+
+
+def test_a_thinned_roc_keeps_its_ends_and_stays_on_the_curve():
+    from lit_mem.report.example_rows import _corners
+
+    rng = np.random.default_rng(0)
+    label = np.arange(40_000) % 2 == 0
+    fpr, tpr, _ = sklearn.metrics.roc_curve(label, rng.normal(label * 0.5, 1), drop_intermediate=False)
+    few = _corners(fpr.tolist(), tpr.tolist())
+    assert len(few) <= 300
+    assert (few[0], few[-1]) == (0, len(fpr) - 1)
+    x = np.geomspace(1e-3, 1, 50)
+    assert np.interp(x, fpr[few], tpr[few]) == pytest.approx(np.interp(x, fpr, tpr), abs=0.02)
+
+
+def test_the_most_exposed_are_the_members_with_the_highest_scores(run, done):
+    rows = pq.read_table(run / "examples" / "epoch_0003_step_000030.parquet").to_pydict()
+    scores = sorted(
+        (s for s, kind in zip(rows["mia/reference"], rows["set"], strict=True) if kind == "member"), reverse=True
+    )
+    exposed = done[1]["examples"]["exposed"]
+    at = exposed["columns"].index("mia/reference")
+    assert [row[at] for row in exposed["rows"]] == scores[:20]
+
+
+def test_the_correlation_is_scipys(done):
+    (one,) = done[1]["examples"]["scatters"]
+    member = np.array(one["member"])
+    x, y = np.array(one["perplexity"])[member], np.array(one["value"])[member]
+    assert one["spearman"] == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
+
+
+def test_no_text_unless_asked_for(run, done):
+    html, _ = done
+    assert "secret text" not in html + (run / "report.json").read_text()
+    try:
+        html, data = report(run, "--text", "true")
+        assert "secret text" in html
+        assert data["examples"]["exposed"]["columns"][-1] == "text"
+    finally:
+        report(run)
+
+
+def test_names_of_the_data_are_no_markup(tmp_path):
+    folder = made.write_run(tmp_path / "a", origin="<script>alert(1)</script>\x1b[31m")
+    (folder / "config.yaml").write_text(
+        made.CONFIG.format(limits="").replace("asset:tiny_llama", "'</pre><img src=x>$x$'")
+    )
+    html, _ = report(folder)
+    page = Page(html)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert "<script>alert(1)</script>\\x1b[31m:" in page.text
+
+
+@pytest.mark.parametrize("kind", ["done", "sweep_done"])
+def test_the_page_needs_nothing_else_and_its_figures_can_be_read_aloud(kind, request):
+    html, _ = request.getfixturevalue(kind)
+    page = Page(html)
+    assert page.outside == [("link", "href", "data:,")]
+    assert "script" not in page.tags
+    assert "@import" not in html
+    assert len(page.ids) == len(set(page.ids))
+    assert set(page.used) <= set(page.ids)
+    n = page.tags.count("svg")
+    assert n >= 5
+    assert html.count('role="img"') == n == page.tags.count("desc")
+    assert page.tags.count("figure") == n == html.count("Data of this figure")
+    assert "mathdefault" not in html
+    assert "#0101" not in html  # a stand-in that found no colour
+    assert "#0201" not in html
+
+
+def test_the_same_run_gives_the_same_page(run, done):
+    assert report(run)[0] == done[0]
+
+
+def test_a_killed_run_is_told_of_as_far_as_it_came(tmp_path):
+    folder = made.write_run(tmp_path / "run", epochs=1, table=False)
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("1,0.2")
+    html, data = report(folder)
+    assert len(data["validations"]) == 2
+    assert data["examples"] is None
+    assert "PerExampleTable" in Page(html).text
+    assert any("was cut short" in note for note in data["notes"])
+
+
+def test_a_run_that_was_killed_before_it_measured_anything(tmp_path):
+    folder = made.write_run(tmp_path / "run", table=False)
+    (folder / "metrics.csv").write_text("")
+    html, data = report(folder)
+    assert data["verdict"]["state"] == "not measured"
+    assert "Nothing was measured" in html
+
+
+def test_a_run_without_configuration(tmp_path):
+    folder = made.write_run(tmp_path / "run", table=False)
+    (folder / "config.yaml").unlink()
+    _, data = report(folder)
+    assert data["verdict"]["state"] == "no limits"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda folder: None, "there is no folder"),
+        (lambda folder: folder.mkdir(), "neither a run's log folder"),
+        (lambda folder: made.write_run(folder) and (folder / "metrics.csv").unlink(), "has no metrics.csv"),
+        (
+            lambda folder: made.write_run(folder) and (folder / "metrics.csv").write_text("epoch,val/loss\n0,x\n"),
+            "row 2",
+        ),
+        (lambda folder: made.write_run(folder) and (folder / "config.yaml").write_text("a: [1"), "config.yaml"),
+        (lambda folder: made.write_run(folder) and (folder / "where.json").write_text("{}"), "where.json"),
+        (lambda folder: made.write_run(folder) and (folder / "checks.json").write_text("[]"), "checks.json"),
+        (lambda folder: made.write_sweep(folder) and (folder / "sweep.json").write_text("{}"), "sweep.json"),
+        (lambda folder: made.write_sweep(folder) and (folder / "results.parquet").write_text("x"), "results.parquet"),
+    ],
+)
+def test_a_folder_that_cannot_be_reported_is_one_line(tmp_path, capsys, prepare, said):
+    prepare(tmp_path / "folder")
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(tmp_path / "folder")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count("\n") == 1
+    assert said in error
+    assert not (tmp_path / "folder" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["mia/reference_auroc > 0.68"], None, ""),  # crossed at epoch 2, not at the last
+        (
+            ["mia/reference_auroc > 0.6"],
+            3,
+            "mia/reference_auroc is 0.651 at epoch 3; fails on mia/reference_auroc > 0.6",
+        ),
+        (["val/perplexity < 2", "mia/reference_auroc > 0.6"], 3, "mia/reference_auroc"),
+        (["[val/perplexity < 2, mia/reference_auroc > 0.6]"], 3, "mia/reference_auroc"),
+        (["mia/loss_auroc > 0.6"], 3, "mia/loss_auroc is not measured"),  # NaN
+        (["extraction/exact_rate > 0.6"], 3, "extraction/exact_rate is not measured"),  # blank at the last epoch
+        (["mia/refrence_auroc > 0.6"], 2, "did you mean mia/reference_auroc"),
+        (["mia/reference_auroc = 0.6"], 2, "--fail-on: threshold"),
+    ],
+)
+def test_fail_on(tmp_path, capsys, words, code, said):
+    folder = made.write_run(tmp_path / "run", table=False)
+    options = [option for word in words for option in ("--fail-on", word)]
+    if code is None:
+        cli.main(["report", str(folder), *options])
+    else:
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["report", str(folder), *options])
+        assert stop.value.code == code
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == (0 if code is None else 1)
+    if code != 2:
+        _, data = read(folder)
+        assert bool(data["gate"]["failed"]) == (code == 3)
+
+
+def test_it_can_be_written_elsewhere_and_says_where(tmp_path, capsys):
+    folder = made.write_run(tmp_path / "run", table=False)
+    cli.main(["report", str(folder), "--out", str(tmp_path / "there" / "now")])
+    verdict, page, data = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("After epoch 3 the model is within its limit, but it was over after epoch 2")
+    assert (Path(page), Path(data)) == (tmp_path / "there/now/report.html", tmp_path / "there/now/report.json")
+    assert Path(page).is_file()
+    assert Path(data).is_file()
+    assert not (folder / "report.html").exists()
+
+
+def test_private_training_is_told_with_its_epsilon(tmp_path):
+    folder = made.write_run(tmp_path / "run", table=False)
+    lines = (folder / "metrics.csv").read_text().splitlines()
+    first, *rest = [
+        f"{line},{extra}"
+        for line, extra in zip(lines, ["privacy/epsilon,privacy/delta", ",1e-5", *["2.25,"] * 6], strict=True)
+    ]
+    (folder / "metrics.csv").write_text("\n".join([first, *rest]) + "\n")
+    html, data = report(folder)
+    assert data["privacy"]["figures"] == {"privacy/epsilon": 2.25, "privacy/delta": 1e-5}
+    assert "ε = 2.250" in html
+
+
+def test_several_validations_an_epoch_are_told_apart(tmp_path):
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/loss,mia/a_auroc\n0,4,1.0,0.5\n0,9,0.9,\n0,9,,0.6\n")
+    history = read_history(tmp_path / "metrics.csv")
+    assert [(v.epoch, v.step, v.figures) for v in history.validations] == [
+        (1, 4, {"val/loss": 1.0, "mia/a_auroc": 0.5}),
+        (1, 9, {"val/loss": 0.9, "mia/a_auroc": 0.6}),
+    ]
+    (tmp_path / "metrics.csv").write_text("epoch,step,val/loss\n0,4,low\n")
+    with pytest.raises(DataError, match="row 2, column val/loss"):
+        read_history(tmp_path / "metrics.csv")
+
+
+def test_where_memorization_lives_is_a_table_of_layers_and_matrices(done):
+    page = Page(done[0])
+    assert {"q_proj", "v_proj", "all layers", "whole layer", "0.610", "0.580", "0.790"} <= set(page.cells)
+
+
+def test_a_sweep_s_means_and_intervals_are_scipys(sweep, sweep_done):
+    _, data = sweep_done
+    rows = pq.read_table(sweep / "results.parquet").to_pylist()
+    (row,) = [one for one in data["configurations"] if one["values"] == {"matrices": "v", "rank": 4}]
+    values = [r["mia/reference_auroc"] for r in rows if (r["matrices"], r["rank"], r["epoch"]) == ("v", 4, 3)]
+    assert len(values) == 3
+    low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
+    found = row["figures"]["mia/reference_auroc"]
+    assert (found["mean"], found["low"], found["high"]) == pytest.approx((np.mean(values), low, high))
+    heat = next(one for one in data["heat_maps"] if one["figure"] == "mia/reference_auroc")
+    assert (heat["row"], heat["column"], heat["columns"]) == ("matrices", "rank", ["1", "4", "16"])
+    assert dict((name, cells) for name, cells in heat["rows"])["v"][1]["value"] == pytest.approx(np.mean(values))
+
+
+def test_the_front_has_what_nothing_beats_in_both(sweep_done):
+    _, data = sweep_done
+    points = data["front"]["points"]
+    assert len(points) == 9
+    sides = ("perplexity", "memorization")
+    for one in points:
+        beaten = any(
+            max(o[x] - one[x] for x in sides) <= 0
+            and min(o[x] - one[x] for x in sides) < 0  # better in one, worse in none
+            for o in points
+        )
+        assert one["on_front"] != beaten
+
+
+def test_a_sweep_tells_findings_guidance_and_failures(sweep_done):
+    html, data = sweep_done
+    page = Page(html)
+    assert data["verdict"]["text"] == "26 of 27 trials are done, 1 failed. Findings on this model and data: 1 holds."
+    for text in ("Value and output matrices", "matrices v, rank 4", "out of memory <b>here</b>", "t0027"):
+        assert text in page.text
+    assert "b" not in page.tags
+
+
+def test_a_sweep_that_has_only_begun(tmp_path):
+    folder = made.write_sweep(tmp_path / "sweep")
+    (folder / "results.parquet").unlink()
+    (folder / "findings.json").unlink()
+    told = json.loads((folder / "sweep.json").read_text())
+    for trial in told["trials"]:
+        trial |= {"status": "pending", "error": None}
+    (folder / "sweep.json").write_text(json.dumps(told))
+    _, data = report(folder)
+    assert data["verdict"]["state"] == "unfinished"
+    assert data["front"] is None
+
+
+def test_fail_on_a_sweep_names_the_trial(sweep, capsys):
+    rows = pq.read_table(sweep / "results.parquet").to_pylist()
+    over = {r["trial"] for r in rows if r["epoch"] == 3 and r["mia/reference_auroc"] > 0.65}
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(sweep), "--fail-on", "mia/reference_auroc > 0.65"])
+    assert stop.value.code == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert over
+    assert {line.split(": ")[1] for line in lines} == over
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(sweep), "--fail-on", "mia/other_auroc > 0.65"])
+    assert stop.value.code == 2
+    cli.main(["report", str(sweep), "--fail-on", "mia/reference_auroc > 0.9"])
+
+
+def test_a_fit_leaves_what_its_checks_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    words = "--model.model_id asset:tiny_llama --data.train_size 24 --data.heldout_size 24 --data.batch_size 8"
+    cli.main(
+        [
+            "fit",
+            *words.split(),
+            "--trainer.max_epochs",
+            "1",
+            "--trainer.accelerator",
+            "cpu",
+            "--trainer.log_every_n_steps",
+            "1",
+        ]
+    )
+    (folder,) = (tmp_path / "logs" / "lit_mem").iterdir()
+    html, data = report(folder)
+    checks = data["trust"]["checks"]
+    assert (checks["n_members"], checks["shared_exact"], checks["verdict"]) == (24, 0, "cannot tell")
+    assert checks["summary"][0] in Page(html).text
