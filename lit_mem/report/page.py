@@ -72,6 +72,11 @@ def heat_maps(where: Mapping[str, Any] | None) -> list[dict[str, Any]]:
         table.append([*by_matrix, None])
         changes = [abs(v - base) for row in table for v in row if v is not None and base is not None]
         widest = max(changes, default=0.0) or 1.0
+        cells: list[list[dict[str, Any]]] = [
+            [{"value": v, "share": 0.0 if v is None or base is None else abs(v - base) / widest} for v in row]
+            for row in table
+        ]
+        cells[-1][-1]["blank"] = "–"  # nothing of the adapter would be left
         maps.append(
             {
                 "title": title,
@@ -79,16 +84,7 @@ def heat_maps(where: Mapping[str, Any] | None) -> list[dict[str, Any]]:
                 "when that part is off.",
                 "corner": "layer",
                 "columns": [*where["matrices"], "whole layer"],
-                "rows": [
-                    (
-                        label,
-                        [
-                            {"value": v, "share": 0.0 if v is None or base is None else abs(v - base) / widest}
-                            for v in row
-                        ],
-                    )
-                    for label, row in zip([*map(str, where["layers"]), "all layers"], table, strict=True)
-                ],
+                "rows": list(zip([*map(str, where["layers"]), "all layers"], cells, strict=True)),
             }
         )
     return maps

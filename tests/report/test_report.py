@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import jsonschema
@@ -173,7 +174,7 @@ def test_the_roc_is_sklearns(run, done):
         ends = np.array(corners)
         for point in zip(fpr, tpr, strict=True):  # what is left out lies between two that are kept
             on = [bool(abs(np.linalg.det([b - a, point - a])) < 1e-12 and (a <= point).all() and (point <= b).all())
-                  for a, b in zip(ends, ends[1:], strict=False)]  # fmt: skip
+                  for a, b in pairwise(ends)]  # fmt: skip
             assert any(on)
         assert sum(one["histogram"]["members"]) == label.sum()
 
