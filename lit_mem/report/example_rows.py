@@ -65,7 +65,7 @@ def example_report(path: Path, attack: str | None, with_text: bool) -> dict[str,
     member = [one == "member" for one in columns["set"]]
     attacks = [name for name in columns if name.startswith("mia/")]
     first = f"mia/{attack}" if f"mia/{attack}" in attacks else next(iter(attacks), None)
-    attacks.sort(key=lambda name: name != first)
+    attacks.sort(key=lambda name: (name != first, name))
     return {
         "file": path.name,
         "epoch": columns["epoch"][0] if columns["epoch"] else None,

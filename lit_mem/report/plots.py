@@ -47,6 +47,7 @@ class Line:
         low: lower ends of the interval of each point, if there is one.
         high: upper ends.
         dashed: as what is only compared with is drawn.
+        colour: of `drawing.SERIES`; None: the next one.
     """
 
     label: str
@@ -55,6 +56,7 @@ class Line:
     low: Sequence[float | None] | None = None
     high: Sequence[float | None] | None = None
     dashed: bool = False
+    colour: str | None = None
 
 
 def _floats(values: Sequence[float | None]) -> list[float]:
@@ -99,7 +101,7 @@ def curves(
         for limit in limits:
             axes.axhline(limit, color=LIMIT, linewidth=1.2, linestyle=(0, (5, 3)), label=f"limit ({limit:g})")
         for i, line in enumerate(kept):
-            colour = SERIES[i % len(SERIES)]
+            colour = line.colour or SERIES[i % len(SERIES)]
             style: Any = (0, (3, 2)) if line.dashed or i >= len(SERIES) else "-"
             many = len(kept) > 3 and i > 0
             axes.plot(

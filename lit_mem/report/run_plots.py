@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from lit_mem.report.drawing import SERIES
 from lit_mem.report.plots import Line, Plot, curves, histogram, roc, scatter, trade_off
 
 _SETS: Final = (
@@ -71,8 +72,8 @@ def _main_curves(report: Mapping[str, Any], series: Series) -> Iterator[Plot]:
             "Perplexity",
             "Lower is better. Where the members' curve goes on falling and the other does not, the model memorizes and "
             "no longer learns.",
-            [Line("held-out texts", series.x, series["val/perplexity"]),
-             Line("members", series.x, series["memorization/perplexity_members"])],
+            [Line("members", series.x, series["memorization/perplexity_members"], colour=SERIES[0]),
+             Line("held-out texts", series.x, series["val/perplexity"], colour=SERIES[1])],
             series.x_label,
             "perplexity",
         ),
@@ -127,13 +128,17 @@ def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
 
 def _extraction_curve(series: Series, measure: str) -> Plot | None:
     title = _MEASURES.get(measure, measure)
-    figures = [(f"extraction/{measure}{suffix}", label, dashed) for suffix, label, dashed in _SETS]
+    lines = [
+        Line(label, series.x, series[name], dashed=dashed, colour=SERIES["heldout" in suffix])
+        for suffix, label, dashed in _SETS
+        if (name := f"extraction/{measure}{suffix}") in series.names
+    ]
     return curves(
         f"extraction-{re.sub(r'[^a-zA-Z0-9]+', '-', measure)}",
         f"Extraction: {title}",
         "What members give beyond held-out texts and beyond the base model is memorized; the rest is the domain's own "
         "phrases.",
-        [Line(label, series.x, series[name], dashed=dashed) for name, label, dashed in figures if name in series.names],
+        lines,
         series.x_label,
         title,
         from_zero=True,
