@@ -53,6 +53,7 @@ SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 COMMANDS: dict[str, str] = {
     "report": "lit_mem.report.command",
     "sweep": "lit_mem.sweep.command",
+    "where": "lit_mem.where.command",
 }
 """Subcommands that are no Lightning run, each with the module whose `main` takes the words after it."""
 

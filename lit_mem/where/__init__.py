@@ -1,0 +1,1 @@
+"""Where in a trained adapter memorization lives: switched-off parts, views of one example, influence of others."""

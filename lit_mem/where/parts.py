@@ -1,0 +1,133 @@
+"""The parts of a LoRA adapter by layer and matrix, and how to switch some of them off for a while."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+from torch import nn
+
+from lit_mem.errors import ModelError
+from lit_mem.guards import preserved_requires_grad
+
+_NUMBER: Final = re.compile(r"\d+")
+
+
+class Part(NamedTuple):
+    """Some of an adapter: of one layer, of one matrix, of both, or all of it.
+
+    Attributes:
+        layer: None: every layer.
+        matrix: None: every matrix.
+    """
+
+    layer: int | None = None
+    matrix: str | None = None
+
+
+class Parts:
+    """What a trained LoRA adapter (or one of its relatives: rsLoRA, DoRA) consists of.
+
+    Attributes:
+        model: what holds the adapter.
+        layers: indices of decoder layers that have some of it, ascending.
+        matrices: names of its matrices, in the order in which a layer holds them. Where a layer has two of one name
+            (GPT-2's `c_proj`), what holds each is part of the name (`attn.c_proj`).
+        stack: name of the module that holds the decoder layers; "" where the adapter lies outside of them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._modules: dict[tuple[int | None, str], list[Any]] = {}
+        self.stack = ""
+        placed = list(self._placed(lora_modules(model)))
+        inner: dict[str, set[str]] = {}
+        for _, path, _ in placed:
+            inner.setdefault(path.rpartition(".")[2], set()).add(path)
+        for layer, path, module in placed:
+            last = path.rpartition(".")[2]
+            self._modules.setdefault((layer, last if len(inner[last]) == 1 else path), []).append(module)
+        self.layers = sorted({layer for layer, _ in self._modules if layer is not None})
+        self.matrices = list(dict.fromkeys(matrix for _, matrix in self._modules))
+
+    def _placed(self, modules: Mapping[str, Any]) -> Iterator[tuple[int | None, str, Any]]:
+        """(layer, path within it without numbers, module) of each."""
+        for name, module in modules.items():
+            words = name.split(".")
+            at = next((i for i, word in enumerate(words) if _NUMBER.fullmatch(word)), None)
+            path = ".".join(word for word in words[0 if at is None else at + 1 :] if not _NUMBER.fullmatch(word))
+            if at is None:
+                yield None, words[-1], module
+                continue
+            stack = ".".join(words[:at])
+            if self.stack not in ("", stack):
+                raise ModelError(
+                    f"the adapter lies in two stacks of layers, {self.stack} and {stack}; expected one, as its parts "
+                    "are told apart by the number of their layer"
+                )
+            self.stack = stack
+            yield int(words[at]), path, module
+
+    def all(self) -> list[Part]:
+        """The whole, each matrix, each layer, and each matrix of each layer that there is."""
+        cells = [Part(layer, matrix) for layer in self.layers for matrix in self.matrices]
+        return [
+            Part(),
+            *(Part(matrix=matrix) for matrix in self.matrices),
+            *(Part(layer=layer) for layer in self.layers),
+            *(cell for cell in cells if cell in self),
+        ]
+
+    def __contains__(self, part: Part) -> bool:
+        return bool(self._of(part))
+
+    def _of(self, part: Part) -> list[Any]:
+        return [
+            module
+            for (layer, matrix), modules in self._modules.items()
+            for module in modules
+            if part.layer in (None, layer) and part.matrix in (None, matrix)
+        ]
+
+    @contextmanager
+    def off(self, part: Part) -> Iterator[None]:
+        """The model without a part of its adapter, and everything as it was afterwards, whatever happens inside.
+
+        These modules give what their base layers give, to the last bit: the same as with a scale of 0.
+        """
+        with preserved_requires_grad(self.model), switched_off(self._of(part)):
+            yield
+
+
+@contextmanager
+def switched_off(modules: Iterable[Any]) -> Iterator[None]:
+    """Have some of peft's layers give what their base layers give; those that are off already stay so."""
+    were_on = [module for module in modules if not module.disable_adapters]
+    try:
+        for module in were_on:
+            module.enable_adapters(False)
+        yield
+    finally:
+        for module in were_on:
+            module.enable_adapters(True)
+
+
+def lora_modules(model: nn.Module) -> dict[str, Any]:
+    """Modules that have a LoRA update, by name.
+
+    Raises:
+        ModelError: there is none.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    configs = getattr(model, "peft_config", {})
+    kinds = [str(getattr(config.peft_type, "value", config.peft_type)) for config in configs.values()]
+    found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
+    if not found:
+        what = f"an adapter of the kind {kinds[0]}" if kinds else "no adapter (its own weights were trained)"
+        raise ModelError(
+            f"this run has {what}, of which no matrix or layer can be switched off; expected LoRA, rsLoRA or DoRA"
+        )
+    return found
