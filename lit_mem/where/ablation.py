@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
@@ -25,7 +26,6 @@ from lit_mem.where.replay import Replay
 log = logging.getLogger(__name__)
 
 FIGURES: Final = ("auroc", "perplexity_members", "ngram_rate")
-WHOLE: Final = "whole"
 
 
 class Figures(TypedDict):
@@ -51,7 +51,7 @@ class Ablation(Examination):
 
     Attributes:
         parts: of the adapter, once the model is built.
-        figures: what was measured, by the part that was off; `WHOLE`: with none off.
+        figures: what was measured, by the part that was off; None: with none off.
         sizes: how many members and held-out texts were scored.
     """
 
@@ -61,25 +61,23 @@ class Ablation(Examination):
         super().__init__(checkpoint, rows)
         self._options = extraction
         self.parts: Parts
-        self.figures: dict[Part | str, Figures] = {}
+        self.figures: dict[Part | None, Figures] = {}
         self.sizes: tuple[int, int] = (0, 0)
         self._replay: Replay | None = None
         self._tried = False
-        self._tables: dict[Part | str, _Table] = {}
-        self._extraction: dict[Part | str, Extraction] = {}
+        self._tables: dict[Part | None, _Table] = {}
+        self._extraction: dict[Part | None, Extraction] = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the checkpoint's weights; find the adapter's parts."""
         super().on_validation_start(trainer, pl_module)
         assert isinstance(pl_module, CausalLM)
         self.parts = Parts(pl_module.language_model)
-        keys = [WHOLE, *self.parts.all()]
+        keys: list[Part | None] = [None, *self.parts.all()]
         self._tables = {key: _Table() for key in keys}
         if self._options is not None:
             for key in keys:
-                measure = Extraction(
-                    **self._options, n_heldout=0, base=False, measures={"ngram_rate": NgramRate()}
-                )
+                measure = Extraction(**self._options, n_heldout=0, base=False, measures={"ngram_rate": NgramRate()})
                 measure.setup(trainer, pl_module, "validate")
                 measure.begin()
                 self._extraction[key] = measure
@@ -111,7 +109,7 @@ class Ablation(Examination):
         assert isinstance(outputs, TokenScores)
         if self._replay is not None:
             self._replay.stop()
-        self._take(WHOLE, outputs, batch)
+        self._take(None, outputs, batch)
         with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
             if self._replay is not None and not self._tried:
                 self._tried = True
@@ -142,7 +140,7 @@ class Ablation(Examination):
                 self._replay = None
                 return
 
-    def _take(self, key: Part | str, scores: TokenScores, batch: Any) -> None:
+    def _take(self, key: Part | None, scores: TokenScores, batch: Any) -> None:
         self._tables[key].add(scores)
         if self._extraction and bool(scores.member.any()):
             self._extraction[key].observe(scores, batch)
@@ -157,12 +155,8 @@ class Ablation(Examination):
         for key, table in self._tables.items():
             rate: float | None = None
             if self._extraction:
-                if isinstance(key, Part):
-                    with self.parts.off(key):
-                        asked = self._extraction[key].results(trainer, pl_module)
-                else:
-                    asked = self._extraction[key].results(trainer, pl_module)
-                rate = asked.get("extraction/ngram_rate")
+                with nullcontext() if key is None else self.parts.off(key):
+                    rate = self._extraction[key].results(trainer, pl_module).get("extraction/ngram_rate")
             self.figures[key] = table.figures(rate)
             self.sizes = table.sizes()
 

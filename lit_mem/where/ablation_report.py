@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from lit_mem.where.ablation import FIGURES, WHOLE, Ablation, Figures
+from lit_mem.where.ablation import FIGURES, Ablation, Figures
 from lit_mem.where.parts import Part
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def as_json(found: Ablation, checkpoint: str) -> dict[str, Any]:
     layers, matrices = found.parts.layers, found.parts.matrices
 
     def grid(name: str) -> list[list[float | None]] | None:
-        if name == "ngram_rate" and found.figures[WHOLE]["ngram_rate"] is None:
+        if name == "ngram_rate" and found.figures[None]["ngram_rate"] is None:
             return None
         return [[_figure(found.figures, Part(layer, matrix), name) for matrix in matrices] for layer in layers]
 
@@ -35,7 +35,7 @@ def as_json(found: Ablation, checkpoint: str) -> dict[str, Any]:
         "checkpoint": checkpoint,
         "members": found.sizes[0],
         "heldout": found.sizes[1],
-        "baseline": found.figures[WHOLE],
+        "baseline": found.figures[None],
         "all_off": found.figures[Part()],
         "matrices": matrices,
         "layers": layers,
@@ -45,7 +45,7 @@ def as_json(found: Ablation, checkpoint: str) -> dict[str, Any]:
     }
 
 
-def _figure(figures: Mapping[Part | str, Figures], part: Part, name: str) -> float | None:
+def _figure(figures: Mapping[Part | None, Figures], part: Part, name: str) -> float | None:
     return figures[part][name] if part in figures else None  # type: ignore[literal-required,no-any-return]
 
 

@@ -18,7 +18,9 @@ _EXTRACTION: Final = "lit_mem.callbacks.Extraction"
 def parser() -> OneLineParser:
     """What the command takes."""
     words = OneLineParser(
-        prog="train.py where", description="Show which matrices and layers of a trained adapter hold what it memorized."
+        prog="train.py where",
+        description="Show which matrices and layers of a trained adapter hold what it memorized.",
+        allow_abbrev=False,
     )
     words.add_argument("run_dir", type=str, help="a run's log folder, with config.yaml and checkpoints/")
     words.add_argument("--checkpoint", type=str, default="last", help="best, last, or the path of a .ckpt file")

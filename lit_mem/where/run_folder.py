@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 
@@ -95,7 +95,9 @@ def open_run(folder: str) -> Run:
     """
     path = Path(folder, "config.yaml")
     if not path.is_file():
-        raise ConfigError(f"{folder} has no config.yaml; expected the log folder of a run, such as logs/lit_mem/version_0")
+        raise ConfigError(
+            f"{folder} has no config.yaml; expected the log folder of a run, such as logs/lit_mem/version_0"
+        )
     try:
         config = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
