@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 
+from lit_mem.checkpoints import own_content
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.module import CausalLM
@@ -56,6 +57,17 @@ class Run:
                 + "; expected a run with checkpoints, or --checkpoint with the path of one"
             )  # fmt: skip
         return path
+
+    def checkpoints(self) -> list[Path]:
+        """All that the run kept.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        found = sorted((self.folder / "checkpoints").glob("*.ckpt"))
+        if not found:
+            raise CheckpointError(f"{self.folder / 'checkpoints'} holds no .ckpt file; expected a run with checkpoints")
+        return found
 
     def callback(self, class_path: str) -> Mapping[str, Any] | None:
         """Options of the run's first callback of a class; None where it had none."""
@@ -116,23 +128,33 @@ def open_run(folder: str) -> Run:
     return Run(Path(folder), config, built.model, built.data)
 
 
-def load_weights(module: CausalLM, path: Path) -> dict[str, Any]:
-    """Put a checkpoint's trained weights into a module.
-
-    Returns:
-        The checkpoint.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint as it lies on the disk: tensors and plain values only.
 
     Raises:
-        CheckpointError: it cannot be read, or is of another base or adapter.
+        CheckpointError: it cannot be read.
     """
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is no checkpoint, or one that was cut short")
     try:
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError("it is no checkpoint, or one that was cut short")
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        module.on_load_checkpoint(content)
-        module.load_state_dict(content["state_dict"], strict=False)
+        own_content(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{path} is damaged: {str(error).strip().partition(chr(10))[0][:200]}") from error
     return content
+
+
+def load_weights(module: CausalLM, path: Path) -> None:
+    """Put a checkpoint's trained weights into a module.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another base or adapter.
+    """
+    content = read_checkpoint(path)
+    try:
+        module.on_load_checkpoint(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    module.load_state_dict(content["state_dict"], strict=False)

@@ -222,7 +222,7 @@ def test_other_adapters_are_refused(base):
         (["{run}", "--checkpoint", "{run}/none.ckpt"], "is no file"),
         (["{run}", "--checkpoint", "{run}/config.yaml"], "no checkpoint, or one that was cut short"),
         (["{other}", "--checkpoint", "{run}/checkpoints/last.ckpt"], "holds another adapter"),
-        (["{run}", "--rows", "1"], "--rows is 1"),
+        (["{run}", "--rows", "0"], "--rows is 0"),
         (["{run}", "--out", "{run}/none/x.json"], "--out is"),
         (["{run}", "--row", "3"], "did you mean --rows"),
     ],
