@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem.errors import ModelError
+from lit_mem.functional.plain_text import printable
 from lit_mem.module import CausalLM
 from lit_mem.where.one_example import OneExample, origin_of
 
@@ -87,7 +88,7 @@ def inside(model: nn.Module, ids: Tensor) -> Inside:
     """
     with eager_attention(model):
         out = model(input_ids=ids[None], output_attentions=True, output_hidden_states=True, use_cache=False)
-    given = [each for each in out.attentions or () if each is not None]
+    given = [each for each in getattr(out, "attentions", None) or () if each is not None]  # Mamba has none
     if not given or len({each.shape for each in given}) > 1:
         raise ModelError("this model gives no attention of the same shape in every layer; expected a transformer")
     n = len(ids)  # virtual tokens (prompt tuning) stand in front
@@ -126,7 +127,9 @@ def residual_change(tuned: Tensor, base: Tensor) -> Tensor:
         tuned: (L + 1, T, d) hidden states.
         base: the same of the base.
     """
-    return (tuned - base).norm(dim=2) / base.norm(dim=2).clamp(min=torch.finfo(base.dtype).tiny)
+    size: Tensor = torch.linalg.vector_norm(base, dim=2).clamp(min=torch.finfo(base.dtype).tiny)
+    change: Tensor = torch.linalg.vector_norm(tuned - base, dim=2) / size
+    return change
 
 
 def views_figure(found: dict[str, Any], tokens: list[str] | None = None) -> Figure:
@@ -165,7 +168,8 @@ def views_figure(found: dict[str, Any], tokens: list[str] | None = None) -> Figu
     axes.set_yticks(range(len(change)), ["emb.", *range(len(change) - 1)])
     axes.tick_params(labelsize=7)
     if tokens is not None:
-        axes.set_xticks(range(len(tokens)), tokens, rotation=90, fontsize=5)
+        shown = [printable(token) for token in tokens]
+        axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=5, parse_math=False)
     figure.colorbar(image, ax=axes, pad=0.01).ax.tick_params(labelsize=7)
     who = "a member" if found["member"] else "held out"
     figure.suptitle(f"Example {found['example']} ({who}): inside the tuned model and its base", fontsize=10)
