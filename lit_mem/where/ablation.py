@@ -123,9 +123,7 @@ class Ablation(Examination):
 
     def _without(self, part: Part, module: CausalLM, batch: Any) -> TokenScores:
         with self.parts.off(part):
-            if self._replay is None or part.layer is None:
-                return module.score(batch, Needs())
-            with self._replay.below(part.layer):
+            with nullcontext() if self._replay is None else self._replay.below(self.parts.lowest(part)):
                 return module.score(batch, Needs())
 
     def _try(self, replay: Replay, module: CausalLM, batch: Any) -> None:

@@ -17,7 +17,7 @@ from lit_mem.where.run_folder import Run, open_run
 from lit_mem.where.views import Views, views_figure
 from lit_mem.where.views import lines as inside_lines
 
-_EXTRACTION: Final = "lit_mem.callbacks.Extraction"
+_EXTRACTION: Final = "Extraction"
 
 
 def parser() -> OneLineParser:
@@ -28,7 +28,9 @@ def parser() -> OneLineParser:
         allow_abbrev=False,
     )
     words.add_argument("run_dir", type=str, help="a run's log folder, with config.yaml and checkpoints/")
-    words.add_argument("--checkpoint", type=str, default="last", help="best, last, or the path of a .ckpt file")
+    words.add_argument(
+        "--checkpoint", type=str, default="last", help="best, last, or the path of a .ckpt file (--influence: all)"
+    )
     words.add_argument("--rows", type=int | None, default=None, help="most members, and most held-out texts, to score")
     words.add_argument("--extraction", type=bool, default=False, help="generate too: the n-gram rate with parts off")
     words.add_argument("--example", type=int | None, default=None, help="look inside the model at one text, by its id")

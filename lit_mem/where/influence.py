@@ -37,11 +37,14 @@ class Influence(OneExample):
 
     TracIn (Pruthi et al. 2020, section 3.2): Σ over checkpoints of learning rate × ∇loss(training text) ·
     ∇loss(suffix), gradients of the adapter's parameters, each loss a mean over tokens. Higher: training on that text
-    lowered the suffix's loss more. A long or surprising text has a long gradient and so a large product with many
-    others; the cosine of the same gradients, stacked over checkpoints with √(learning rate), leaves lengths out.
+    lowered the suffix's loss more.
+
+    That is what a step of SGD does to first order. Adam scales each gradient, so of a run with it this is the same
+    question asked of another optimizer, no account of what its steps did. A long or surprising text has a long gradient,
+    and so a large product with many others; the cosine of the same gradients, stacked over checkpoints with √(learning
+    rate), leaves lengths out.
 
     Args:
-        checkpoint: of `kept`, the last; what is at fault in messages.
         example_id: of the text.
         prefix: where its suffix begins.
         kept: the checkpoints.

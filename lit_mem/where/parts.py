@@ -83,6 +83,13 @@ class Parts:
     def __contains__(self, part: Part) -> bool:
         return bool(self._of(part))
 
+    def lowest(self, part: Part) -> int:
+        """The first decoder layer that has some of a part: below it nothing changes where the part is off."""
+        layers = [
+            layer for layer, matrix in self._modules if part.layer in (None, layer) and part.matrix in (None, matrix)
+        ]
+        return min(0 if layer is None else layer for layer in layers)
+
     def _of(self, part: Part) -> list[Any]:
         return [
             module

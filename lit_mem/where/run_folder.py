@@ -69,11 +69,12 @@ class Run:
             raise CheckpointError(f"{self.folder / 'checkpoints'} holds no .ckpt file; expected a run with checkpoints")
         return found
 
-    def callback(self, class_path: str) -> Mapping[str, Any] | None:
-        """Options of the run's first callback of a class; None where it had none."""
+    def callback(self, name: str) -> Mapping[str, Any] | None:
+        """Options of the run's first callback of one of this package's classes; None where it had none."""
         callbacks = (self.config.get("trainer") or {}).get("callbacks") or []
         for entry in callbacks if isinstance(callbacks, list) else [callbacks]:
-            if isinstance(entry, Mapping) and entry.get("class_path") == class_path:
+            path = str(entry.get("class_path", "")) if isinstance(entry, Mapping) else ""
+            if path.startswith("lit_mem.") and path.endswith(f".{name}"):
                 return entry.get("init_args") or {}
         return None
 
