@@ -40,8 +40,8 @@ class Influence(OneExample):
     lowered the suffix's loss more.
 
     That is what a step of SGD does to first order. Adam scales each gradient, so of a run with it this is the same
-    question asked of another optimizer, no account of what its steps did. A long or surprising text has a long gradient,
-    and so a large product with many others; the cosine of the same gradients, stacked over checkpoints with √(learning
+    question asked of another optimizer, no account of what its steps did. A long or surprising text has a long gradient
+    and so large products with many others; the cosine of the same gradients, stacked over checkpoints with √(learning
     rate), leaves lengths out.
 
     Args:
