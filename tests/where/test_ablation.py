@@ -214,6 +214,22 @@ def test_other_adapters_are_refused(base):
         Parts(load_base(TINY))
 
 
+@pytest.mark.slow
+def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
+    full = {"class_path": "lit_mem.adapters.FullFineTuning"}
+    folder = fitted(adapter=full, optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["where", str(folder)])
+    assert stopped.value.code == 2
+    assert "error: this run has no adapter (its own weights were trained)" in capsys.readouterr().err
+    cli.main(["where", str(folder), "--example", "3"])
+    assert max(json.loads((folder / "where_example_3.json").read_text())["residual"]["by_layer"]) > 0
+    cli.main(["where", str(folder), "--influence", "3"])
+    told = capsys.readouterr().out
+    assert "The example itself: rank" in told
+    assert "SGD would have done" not in told
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
