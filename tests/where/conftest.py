@@ -19,7 +19,7 @@ CONFIG = {
         "callbacks": [
             {"class_path": "lit_mem.callbacks.MembershipInference", "init_args": {"figures": False}},
             {"class_path": "lit_mem.callbacks.Perplexity"},
-            {"class_path": "lit_mem.callbacks.Extraction", "init_args": {"n_members": 8, "base": False}},
+            {"class_path": "lit_mem.callbacks.Extraction", "init_args": {"n_members": 4, "base": False}},
             {"class_path": "lit_mem.callbacks.MemorizationCheckpoint"},
         ],
     },

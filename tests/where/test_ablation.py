@@ -151,6 +151,7 @@ def test_a_pass_that_starts_at_a_layer_gives_the_same_bits_and_runs_no_layer_bel
     assert not any("forward" in vars(layer) for layer in layers)
 
 
+@pytest.mark.slow
 def test_where_short_passes_differ_all_are_whole(run_dir, result, monkeypatch, tmp_path, caplog):
     """A model that hands something past its layers' outputs: here the recorded outputs are spoilt."""
     stop = Replay.stop

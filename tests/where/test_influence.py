@@ -118,6 +118,7 @@ def test_ranks_and_the_example_itself(single, capsys):
     assert len(other["top"]) == 2
 
 
+@pytest.mark.slow
 def test_checkpoints_add_up(run_dir, single, tmp_path):
     """Two of different steps: the sum of what each gives alone."""
     _, last = single
@@ -160,6 +161,7 @@ def test_a_schedule_at_its_end_counts_with_the_rate_it_began_with(run_dir, tmp_p
         kept_checkpoints([tmp_path / "none.ckpt"])
 
 
+@pytest.mark.slow
 def test_few_training_texts_and_always_the_example(single, tmp_path):
     folder, whole = single
     main([str(folder), "--influence", str(ID), "--rows", "4", "--top", "100", "--out", str(tmp_path / "few.json")])
