@@ -75,6 +75,10 @@ class Ablation(Examination):
         self.parts = Parts(pl_module.language_model)
         keys: list[Part | None] = [None, *self.parts.all()]
         self._tables = {key: _Table() for key in keys}
+        log.info(
+            "Each text is scored with %d parts of the adapter switched off in turn%s.",
+            len(keys) - 1, "" if self._options is None else ", and the members asked are continued as often",
+        )  # fmt: skip
         if self._options is not None:
             for key in keys:
                 measure = Extraction(**self._options, n_heldout=0, base=False, measures={"ngram_rate": NgramRate()})
