@@ -169,7 +169,7 @@ class _Sweep:
         try:
             advice = guidance(frame, axes, self.given.limit)
         except LitMemError as error:
-            advice = {"figure": "", "limit": self.given.limit, "best": None, "front": [], "note": str(error)}
+            advice = {"figure": "", "limit": None, "best": None, "front": [], "note": str(error)}
         content = {"schema": 1, "findings": [each.as_json() for each in found], "guidance": advice}
         atomic.write_text(self.folder / "findings.json", json.dumps(content, indent=1) + "\n")
         for each in found:

@@ -25,14 +25,16 @@ def guidance(frame: pd.DataFrame, axes: Sequence[str], limit: str) -> dict[str, 
         limit: "mia/reference_auroc > 0.6": what is not to be.
 
     Returns:
-        figure, limit, best (values by axis, with epoch; None where nothing is under the limit), front (the points of
-        which no other is lower in both perplexity and memorization), note.
+        figure, limit (the number), best (values by axis, with epoch; None where nothing is under the limit), front (the
+        points of which no other is lower in both perplexity and memorization), note.
 
     Raises:
         ConfigError: the figure was never logged.
     """
     threshold = Threshold.parse(limit)
-    told: dict[str, Any] = {"figure": threshold.name, "limit": limit, "best": None, "front": [], "note": ""}
+    told: dict[str, Any] = {
+        "figure": threshold.name, "limit": threshold.limit, "best": None, "front": [], "note": "",
+    }  # fmt: skip
     trained = frame[frame["epoch"] > 0] if len(frame) else frame
     if not len(trained):
         return told | {"note": "no trial has been through an epoch"}
@@ -55,7 +57,7 @@ def guidance(frame: pd.DataFrame, axes: Sequence[str], limit: str) -> dict[str, 
             told["front"].append(_point(row, keys, threshold.name))
     under = means[~means[threshold.name].map(threshold.passed_by)]
     if len(under):
-        best = under.iloc[0].to_dict()
+        best = under.head(1).to_dict("records")[0]  # a row by itself would have whole numbers as fractions
         told["best"] = _point(best, keys, threshold.name)["values"]
         told["note"] = (
             f"{UTILITY} {best[UTILITY]:.4g} and {threshold.name} {best[threshold.name]:.4g}, means of "

@@ -1,11 +1,12 @@
 """Verdicts beside scipy's test, and slopes and leads beside their closed forms."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -16,6 +17,7 @@ from lit_mem.sweep.guidance import guidance
 FIGURE = "mia/reference_auroc"
 
 
+@settings(deadline=None)  # the first call imports pandas
 @given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=6))
 def test_the_interval_and_p_value_are_those_of_scipy(values):
     found = finding("rank", "", values)
@@ -117,6 +119,7 @@ def table_of(points):
     return pd.DataFrame(rows, columns=["trial", "seed", "a", "epoch", "step", "val/perplexity", FIGURE])
 
 
+@settings(deadline=None)  # the first call imports pandas
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(50, 60)), min_size=1, max_size=12))
 def test_the_front_has_exactly_the_points_that_nothing_beats(points):
     table = table_of([(f"s{i}", 1, 0, float(p), m / 100) for i, (p, m) in enumerate(points)])
@@ -146,6 +149,8 @@ def test_means_are_over_the_seeds_and_an_epoch_that_a_seed_lacks_does_not_count(
     )
     told = guidance(table, ["a"], f"{FIGURE} > 0.58")
     assert told["best"] == {"a": "x", "epoch": 1}
+    assert json.dumps(told["best"]) == '{"a": "x", "epoch": 1}'  # a whole number stays one
+    assert (told["figure"], told["limit"]) == (FIGURE, 0.58)
     assert [(p["perplexity"], p["memorization"]) for p in told["front"]] == [(3.5, pytest.approx(0.55)), (5.0, 0.4)]
     assert "means of 2 seeds" in told["note"]
 

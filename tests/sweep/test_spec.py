@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_mem.errors import ConfigError
@@ -38,6 +38,7 @@ def test_every_combination_with_every_seed():
     ]
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from("abcd"), st.lists(st.integers(0, 99), min_size=1, max_size=4, unique=True), max_size=4
@@ -54,6 +55,7 @@ def test_as_many_as_the_product_and_each_a_folder_of_its_own(axes, seeds):
     assert all(re.fullmatch(r"[\w.,=+-]+", t.name) for t in made)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.booleans())
 def test_draws_lie_in_their_range_and_come_again(samples, log):
     axes = {"lr": {"option": "lr", ("loguniform" if log else "uniform"): [1e-4, 1e-2]}, "rank": RANK}
