@@ -119,9 +119,9 @@ class MemorizationCLI(LightningCLI):
                 "callbacks": [self.baseline, EndOnSigterm()],
             },
             parser_kwargs={
-                "description": "Fine-tune a causal language model and watch what it memorizes. Beside the commands below: "
-                "sweep (many runs, one table), report (a run or sweep as a page), where (which weights hold it); each has "
-                "a --help of its own."
+                "description": "Fine-tune a causal language model and watch what it memorizes. Beside the commands "
+                "below: sweep (many runs, one table), report (a run or sweep as a page), where (which weights hold "
+                "it); each has a --help of its own."
             },
             args=args if args is None else list(args),
         )

@@ -532,7 +532,6 @@ MISTAKES = [
         {"attacks": {"lira": {"class_path": "lit_mem.attacks.OfflineLiRA", "init_args": {"references": ["a"]}}}},
         "OfflineLiRA.references names 1", "2 or more",
     ),
-    callback("a table without a folder", OURS + "PerExampleTable", {}, "PerExampleTable.folder is not set", "logger"),
     callback("two Slices", OURS + "Slices", {}, "two Slices callbacks", "expected one"),
     callback("no rate of Movers", OURS + "Movers", {"fpr": 0}, "Movers.fpr is 0", "between 0 and 1"),
     callback("two Perplexity", OURS + "Perplexity", {}, "Perplexity and Perplexity both log", "perplexity"),

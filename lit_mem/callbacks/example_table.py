@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,8 @@ from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
 from lit_mem.types import Batch, Record, TokenScores
+
+log = logging.getLogger(__name__)
 
 
 class _Pass(NamedTuple):
@@ -30,7 +33,8 @@ class PerExampleTable(Relation):
 
     `start.parquet` is the validation before training (if it runs over all batches), then comes, say,
     `epoch_0003_step_000120.parquet`; `validate.parquet` and `test.parquet` are those of a run without training. A run
-    that is killed leaves whole files only. A dry run (`fast_dev_run`) writes none.
+    that is killed leaves whole files only. A dry run (`fast_dev_run`) writes none, nor does one with neither a folder
+    nor a logger.
 
     Columns: example_id (int64), origin (where the example came from: "train.jsonl:17"), set ("member" or "heldout",
     which in a test is the test set), epoch (counted from 1; 0 before training), step (int64, training steps so far),
@@ -70,16 +74,21 @@ class PerExampleTable(Relation):
         return []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse to have nowhere to write; count a new run's validations from the first.
+        """Say that there is nowhere to write; count a new run's validations from the first.
 
         Raises:
-            ConfigError: there is neither a folder nor a logger.
+            ConfigError: texts are asked for, and there is neither a folder nor a logger.
         """
         super().setup(trainer, pl_module, stage)
         if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own count next
             self._validations = 0
-        if self.folder is None and not trainer.loggers:
-            raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
+        if self._nowhere(trainer):
+            if self.text:
+                raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
+            log.info("No table of examples is written: there is no logger, and PerExampleTable.folder is not set.")
+
+    def _nowhere(self, trainer: pl.Trainer) -> bool:
+        return self.folder is None and not trainer.loggers
 
     def begin(self) -> None:
         """Forget the last pass."""
@@ -112,7 +121,7 @@ class PerExampleTable(Relation):
 
     def _name(self, trainer: pl.Trainer) -> str | None:
         """Of this pass's file; None: it is not written."""
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if trainer.fast_dev_run or self._nowhere(trainer):  # type: ignore[attr-defined]
             return None
         if trainer.state.fn is not None and trainer.state.fn != "fit":
             return str(trainer.state.fn.value)

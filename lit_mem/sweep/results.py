@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from lit_mem import atomic
+from lit_mem.report.history import read_history
 from lit_mem.sweep.spec import Trial
 from lit_mem.sweep.trial import state
 
@@ -26,20 +26,14 @@ def figures(run: Path) -> list[dict[str, float]]:
 
     Args:
         run: a log folder with `metrics.csv`.
+
+    Raises:
+        DataError: it holds what is no number.
     """
     path = run / "metrics.csv"
     if not path.is_file():
         return []
-    found: dict[int, dict[str, float]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            numbers = {name: float(value) for name, value in row.items() if name and value}
-            if "val/loss" not in numbers:
-                continue
-            step = int(numbers.pop("step"))
-            epoch = int(numbers.pop("epoch", -1)) + 1  # the row before training has none
-            found.setdefault(step, {}).update(numbers | {"epoch": epoch, "step": step})
-    return [found[step] for step in sorted(found)]
+    return [each.figures | {"epoch": each.epoch, "step": each.step} for each in read_history(path).validations]
 
 
 def size(run: Path) -> int | None:

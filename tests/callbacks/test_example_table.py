@@ -232,8 +232,16 @@ def test_a_folder_that_is_a_file_is_told(make, tmp_path):
         t.fit(model, corpus)
 
 
-def test_nowhere_to_write_is_told_at_once(make, tmp_path):
+def test_with_nowhere_to_write_nothing_is_written_and_that_is_told(make, tmp_path, caplog):
     t, model, corpus = make([PerExampleTable(), Perplexity()], tmp_path, logger=None)
+    with caplog.at_level("INFO", "lit_mem"):
+        t.fit(model, corpus)
+    assert "No table of examples is written: there is no logger" in caplog.text
+    assert not list(tmp_path.rglob("*.parquet"))
+
+
+def test_texts_that_are_asked_for_need_somewhere_to_go(make, tmp_path):
+    t, model, corpus = make([PerExampleTable(text=True), Perplexity()], tmp_path, logger=None)
     with pytest.raises(ConfigError, match=r"PerExampleTable\.folder is not set, and there is no logger"):
         t.fit(model, corpus)
 

@@ -158,10 +158,8 @@ def leaky(tmp_path_factory, tokenizer):
         drawn.extend(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
         return add_figure(self, tag, figure, *args, **kwargs)
 
-    entries = [
-        {"class_path": "lit_mem.callbacks.PerExampleTable", "init_args": options}
-        for options in ({}, {"folder": str(folder / "asked_for"), "text": True})
-    ]
+    options = {"folder": str(folder / "asked_for"), "text": True}
+    entries = [{"class_path": "lit_mem.callbacks.PerExampleTable", "init_args": options}]
     out, err = io.StringIO(), io.StringIO()
     # On so few members one epoch passes the quickstart's own threshold, and every checkpoint is to be there.
     (folder / "config.yaml").write_text(
