@@ -1,8 +1,9 @@
 r"""What each way to lower memorization does to it, and what it costs: one run a way, on the same texts and canaries.
 
 Utility is the perplexity of held-out texts. Memorization is the AUROC of the reference attack, how much of their texts
-members and held-out ones have written back (n-gram rate), and the audit's lower bound on epsilon, from random-token
-canaries of which fair coins put each in once. All at the end of a run; of early stopping, where it stopped.
+members and held-out ones have written back (n-gram rate; whole suffixes of members), and the audit's lower bound on
+epsilon, from random-token canaries of which fair coins put each in once. All at the end of a run; of early stopping,
+where it stopped.
 
 Private runs have steps of 64 texts and more epochs, as noise asks for large steps. "clipped, no noise" is as long as
 they are and has no noise: what it loses, clipping and step size cost.
@@ -11,7 +12,7 @@ With `--out` each run's figures are kept there, and not computed again by the sa
 
     python -m benchmarks.mitigation --out logs/mitigation
     python -m benchmarks.mitigation --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 150 \
-        --epochs 5 --private_epochs 10 --canaries 100 --repeats 1 --out logs/mitigation_phee
+        --epochs 5 --private_epochs 5 --canaries 100 --floor 2.5 --repeats 1 --out logs/mitigation_phee
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ SHOWN = {
     "mia/reference_auroc": "AUROC",
     "extraction/ngram_rate": "n-gram members",
     "extraction/ngram_rate_heldout": "n-gram held-out",
+    "extraction/exact_rate": "whole suffix",
     "audit/epsilon_lower_bound": "audit: eps >=",
     "privacy/epsilon": "claim: eps <=",
     "epochs": "epochs",
