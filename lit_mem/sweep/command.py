@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +86,6 @@ class _Sweep:
             "run": list(given.run),
             "limit": given.limit,
         }
-        self.start = time.monotonic()
 
     def run(self) -> None:
         from lit_mem.sweep import runner
@@ -112,9 +110,9 @@ class _Sweep:
                 self._write()
                 log.warning("Stopped; the same command goes on.")
                 raise
-        self._write()
+        frame = self._write()
         states = [self._state(trial).get("status", "pending") for trial in self.wanted]
-        self._conclude()
+        self._conclude(frame)
         if any(status != "done" for status in states):
             failed = states.count("failed")
             log.warning(
@@ -156,14 +154,14 @@ class _Sweep:
         )
         _say(f"{name}: {shown} ({told.get('seconds', 0):.0f} s; {done} of {len(self.wanted)} done)")
 
-    def _write(self) -> None:
+    def _write(self) -> Any:
         frame = results.table(self.folder, self.wanted)
         results.write(self.folder, frame)
         summary = results.summary(self.folder, self.wanted, self.told)
         atomic.write_text(self.folder / "sweep.json", json.dumps(summary, indent=1) + "\n")
+        return frame
 
-    def _conclude(self) -> None:
-        frame = results.table(self.folder, self.wanted)
+    def _conclude(self, frame: Any) -> None:
         axes = list(self.wanted[0].values)
         found = findings(self.given.question, frame, axes)
         try:
