@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from lit_mem.data.sources.table import BadRows, Table, shown
+from lit_mem.data.sources.table import BadRows, Table, name_problem, shown
 from lit_mem.errors import DataError
 
 _DEEPEST: Final = 100
@@ -43,8 +43,8 @@ class _Rows:
             self.bad.add(number, f"found {type(row).__name__}, expected an object")
         elif repeated:
             self.bad.add(number, f"field {shown(repeated[0])} is there twice, expected once")
-        elif (wrong := next((name for name in row if not _is_text(name)), None)) is not None:
-            self.bad.add(number, f"the name of field {shown(wrong)} has an unpaired surrogate, expected a text")
+        elif (wrong := next(((name, problem) for name in row if (problem := name_problem(name))), None)) is not None:
+            self.bad.add(number, f"the name of field {shown(wrong[0])} has {wrong[1]}, expected a text")
         elif _is_too_deep(row):
             self.bad.add(number, f"found a value nested more than {_DEEPEST} levels deep")
         else:
@@ -56,14 +56,6 @@ class _Rows:
         names = dict.fromkeys(name for row in self.rows for name in row)
         columns = {name: [row.get(name, Table.ABSENT) for row in self.rows] for name in names}
         return Table(self.path, self.unit, self.numbers, self.bad, columns)
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_too_deep(row: dict[str, Any]) -> bool:

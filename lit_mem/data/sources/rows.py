@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lit_mem.data.sources.json_rows import lines_of, read_array, read_lines
-from lit_mem.data.sources.table import BadRows, Table, shown
+from lit_mem.data.sources.table import BadRows, Table, name_problem, shown
 from lit_mem.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
@@ -145,6 +145,8 @@ def _checked_header(path: str, number: int, header: list[str]) -> list[str]:
             raise DataError(f"{path}, line {number}: column {position} has no name; expected a header of column names")
         if header.count(name) > 1:
             raise DataError(f"{path}, line {number}: column {shown(name)} is there twice; expected each name once")
+        if problem := name_problem(name):
+            raise DataError(f"{path}, line {number}: the name of column {shown(name)} has {problem}; expected a text")
     return header
 
 
@@ -160,6 +162,9 @@ def _read_parquet(path: str) -> Table:
             for name in names:
                 if names.count(name) > 1:
                     raise DataError(f"{path}: column {shown(name)} is there twice; expected each name once")
+            for field in file.schema_arrow:
+                if problem := name_problem(field.name) or name_problem(str(field.type)):
+                    raise DataError(f"{path}: column {shown(field.name)} has a name with {problem}; expected a text")
             arrow = file.read()
         dataset = Dataset(InMemoryTable(arrow))
     except DataError:

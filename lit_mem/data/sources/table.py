@@ -147,10 +147,27 @@ def typed(values: Sequence[Any]) -> pa.Array:
 
     values = [None if value is Table.ABSENT else value for value in values]
     try:
-        return pa.array(values)
+        array = pa.array(values)
+        # Arrow cuts a name at its NUL on the way to `datasets`, which then finds other columns.
+        if "\0" not in str(array.type):
+            return array
     except (pa.ArrowException, OverflowError, UnicodeError):
-        # ASCII, for an unpaired surrogate cannot be stored but its escape can.
-        return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+        pass
+    # ASCII, for an unpaired surrogate cannot be stored but its escape can.
+    return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
+
+
+def name_problem(name: str) -> str | None:
+    r"""What keeps a text from being the name of a column, or None.
+
+    >>> name_problem("age"), name_problem("a\0")
+    (None, 'a NUL')
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return "an unpaired surrogate"
+    return "a NUL" if "\0" in name else None
 
 
 def shown(name: str) -> str:

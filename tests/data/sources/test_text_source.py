@@ -61,6 +61,8 @@ BAD = [
     ("a.jsonl", '{"text": " \\n\\t"}\n', ["line 1", "'text'", "only whitespace"]),
     ("a.jsonl", '{"text": "a\\u0000b"}\n', ["line 1", "'text'", "NUL at character 2"]),
     ("a.jsonl", '{"text": "ab\\ud800"}\n', ["line 1", "unpaired surrogate at character 3"]),
+    ("a.jsonl", '{"text": "ab", "c\\u0000d": 1}\n', ["line 1", "name of field 'c\\x00d'", "a NUL"]),
+    ("a.csv", "text,c\0d\nab,1\n", ["line 1", "name of column 'c\\x00d'", "a NUL"]),
     ("a.jsonl", f'{{"text": {"9" * 5000}}}', ["line 1", "too many digits"]),
     ("a.jsonl", "[" * 200_000, ["line 1", "malformed JSON"]),
     ("a.jsonl", b'{"text": "ok"}\n{"text": "\xe9"}\n', ["line 2", "0xe9", "offset 25", "UTF-8"]),
