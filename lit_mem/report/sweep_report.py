@@ -48,7 +48,7 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
     check_known(wanted, names, "the sweep")
     figures = [name for name in _FIGURES if name in names]
     configurations = _configurations(sweep["trials"], labels, histories, figures)
-    findings = read_json(folder / "findings.json") or {}
+    findings = _findings(folder / "findings.json")
     # A trial that failed before it measured anything has left no model to judge.
     done = [trial for trial in sweep["trials"] if trial["status"] != "failed" or trial["trial"] in histories]
     failed = [failure for trial in done for failure in failures(wanted, _last(histories, trial), trial["trial"])]
@@ -247,6 +247,20 @@ def _counts(trials: list[dict[str, Any]]) -> str:
     if unfinished:
         return "unfinished"
     return "some failed" if any(trial["status"] == "failed" for trial in trials) else "done"
+
+
+def _findings(path: Path) -> dict[str, Any]:
+    told = read_json(path)
+    if told is None:
+        return {}
+    advice = told.get("guidance") if isinstance(told, dict) else 0
+    whole = advice is None or (isinstance(advice, dict) and isinstance(advice.get("limit"), int | float))
+    if not whole or not isinstance(told.get("findings"), list):
+        raise DataError(
+            f"{path}: is not as this version writes it; run the sweep's command again, which writes it anew"
+        )
+    found: dict[str, Any] = told
+    return found
 
 
 def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any]) -> str:

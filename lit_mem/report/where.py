@@ -28,7 +28,7 @@ def read_where(path: Path) -> dict[str, Any] | None:
         told = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: no JSON that can be read ({error})") from None
-    keys = ("baseline", "matrices", "layers", "layer_matrix", "by_matrix", "by_layer")
+    keys = ("members", "heldout", "baseline", "all_off", "matrices", "layers", "layer_matrix", "by_matrix", "by_layer")
     missing = [key for key in keys if not isinstance(told, dict) or key not in told]
     if missing:
         raise DataError(f"{path}: there is no {missing[0]}; expected the file of the study of layers and matrices")

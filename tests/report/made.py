@@ -93,7 +93,10 @@ def write_where(folder):
             {
                 "schema": 1,
                 "checkpoint": "checkpoints/best.ckpt",
+                "members": 60,
+                "heldout": 60,
                 "baseline": three(0.85),
+                "all_off": three(0.5),
                 "matrices": ["q_proj", "v_proj"],
                 "layers": [0, 1],
                 "layer_matrix": {
@@ -169,7 +172,7 @@ def write_sweep(folder, failed="out of memory <b>here</b>"):
     guidance = {
         "figure": "mia/reference_auroc",
         "limit": 0.6,
-        "best": {"matrices": "v", "rank": 4},
+        "best": {"matrices": "v", "rank": 4, "epoch": 2},
         "front": [],
         "note": "Of the configurations that were tried.",
     }

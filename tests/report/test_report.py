@@ -19,6 +19,7 @@ from lit_mem import cli
 from lit_mem.errors import DataError
 from lit_mem.report.history import read_history
 from lit_mem.report.numbers import shown
+from lit_mem.report.sweep_report import sweep_report
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")
 made = importlib.util.module_from_spec(spec)
@@ -418,6 +419,14 @@ def test_a_sweep_tells_findings_guidance_and_failures(sweep_done):
     for text in ("Value and output matrices", "matrices v, rank 4", "out of memory <b>here</b>", "t0027"):
         assert text in page.text
     assert "b" not in page.tags
+
+
+@pytest.mark.parametrize("told", [[], {"findings": {}}, {"findings": [], "guidance": {"limit": "a > 1"}}])
+def test_findings_of_another_form_are_told_in_one_line(told, tmp_path):
+    folder = made.write_sweep(tmp_path / "sweep")
+    (folder / "findings.json").write_text(json.dumps(told))
+    with pytest.raises(DataError, match=r"findings\.json: is not as this version writes it"):
+        sweep_report(folder)
 
 
 def test_a_sweep_that_has_only_begun(tmp_path):
