@@ -20,10 +20,21 @@ _RENAME_EXCHANGE: Final = 2  # <linux/fs.h>
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, whole or not at all."""
+    with whole(path) as part:
+        part.write_text(text, "utf-8", newline="")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Have the body write a file under another name, which becomes `path` once all of it is on the disk.
+
+    Raises:
+        OSError: naming `path`; what had the name before is still there.
+    """
     part = path.with_name(f".{path.name}.part")
     with naming(path):
         try:
-            part.write_text(text, "utf-8", newline="")
+            yield part
             sync(part)
             put(part, path)
         finally:

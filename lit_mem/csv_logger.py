@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -76,14 +75,8 @@ class _Writer(ExperimentWriter):
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Record hyper-parameters."""
         self.hparams.update(params)
-        path = Path(self.log_dir, self.NAME_HPARAMS_FILE)
-        part = path.with_name(f".{path.name}.part")
-        with atomic.naming(path):
-            try:
-                save_hparams_to_yaml(part, self.hparams)
-                os.replace(part, path)
-            finally:
-                atomic.remove(part)
+        with atomic.whole(Path(self.log_dir, self.NAME_HPARAMS_FILE)) as part:
+            save_hparams_to_yaml(part, self.hparams)
 
 
 def _lines(rows: Iterable[Mapping[str, Any]], keys: list[str]) -> str:

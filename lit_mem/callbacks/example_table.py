@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 
+from lit_mem import atomic
 from lit_mem.callbacks.base import Relation, per_example, whole_check
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
@@ -196,12 +196,5 @@ def _write_whole(path: Path, table: Any) -> None:
     """Under another name first, so that a file of this name is never half written."""
     import pyarrow.parquet as pq
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic.whole(path) as part, part.open("wb") as file:
+        pq.write_table(table, file)

@@ -1,8 +1,9 @@
-"""Mean of per-example shares, and an interval that does not trust a small sample."""
+"""Means, with intervals that do not trust a small sample."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -16,6 +17,25 @@ class Mean(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def student_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean of a few measurements, such as one a seed, and Student's t interval of it.
+
+    Args:
+        values: two or more, finite.
+        level: confidence of the two-sided interval, in (0, 1).
+
+    Returns:
+        The mean and the ends of its interval, in the unit of the values.
+    """
+    from scipy.stats import t
+
+    n = len(values)
+    mean = math.fsum(values) / n
+    error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
+    half = float(t.ppf(0.5 + level / 2, n - 1)) * error
+    return mean, mean - half, mean + half
 
 
 def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:

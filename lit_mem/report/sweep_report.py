@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import DataError
+from lit_mem.functional.interval import student_interval
 from lit_mem.report.gate import check_known, failures
 from lit_mem.report.history import Validation
 from lit_mem.report.run_report import SCHEMA, read_json, versions
@@ -130,14 +131,10 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
     """
     kept = [value for value in values if math.isfinite(value)]
     n = len(kept)
-    mean = math.fsum(kept) / n if n else None
-    if mean is None or n < 2:
-        return {"mean": mean, "low": None, "high": None, "n": n}
-    from scipy.stats import t
-
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in kept) / (n - 1))
-    half = float(t.ppf(0.975, n - 1)) * deviation / math.sqrt(n)
-    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+    if n < 2:
+        return {"mean": kept[0] if kept else None, "low": None, "high": None, "n": n}
+    mean, low, high = student_interval(kept)
+    return {"mean": mean, "low": low, "high": high, "n": n}
 
 
 def _configurations(

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from lit_mem.functional.interval import student_interval
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -76,9 +78,8 @@ def finding(question: str, statement: str, by_seed: Sequence[float], note: str =
     if values.min() == values.max():  # nothing random was in it, and what another seed would give is not known
         note = f"{note}; the same with every seed"
         return Finding(question, statement, "undecided", TEST, mean, None, None, None, n, note)
-    error = float(values.std(ddof=1)) / math.sqrt(n)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    low, high, p = mean - half, mean + half, 2 * float(stats.t.sf(abs(mean) / error, n - 1))
+    mean, low, high = student_interval(values.tolist())
+    p = float(stats.ttest_1samp(values, 0.0).pvalue)
     verdict: Verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
     return Finding(question, statement, verdict, TEST, mean, low, high, p, n, note)
 

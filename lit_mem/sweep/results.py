@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,14 +78,8 @@ def table(folder: Path, wanted: Sequence[Trial]) -> pd.DataFrame:
 def write(folder: Path, frame: pd.DataFrame) -> None:
     """As `results.csv` and `results.parquet`, each whole or not at all."""
     atomic.write_text(folder / "results.csv", frame.to_csv(index=False))
-    path = folder / "results.parquet"
-    part = path.with_name(f".{path.name}.part")
-    with atomic.naming(path):
-        try:
-            frame.to_parquet(part, index=False)
-            os.replace(part, path)
-        finally:
-            atomic.remove(part)
+    with atomic.whole(folder / "results.parquet") as part:
+        frame.to_parquet(part, index=False)
 
 
 def summary(folder: Path, wanted: Sequence[Trial], told: Mapping[str, Any]) -> dict[str, Any]:

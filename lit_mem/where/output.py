@@ -19,11 +19,5 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_png(path: Path, figure: Figure) -> None:
     """Write a picture."""
-    part = path.with_name(f".{path.name}.part")
-    with atomic.naming(path):
-        try:
-            figure.savefig(part, format="png", dpi=150)
-            atomic.sync(part)
-            atomic.put(part, path)
-        finally:
-            atomic.remove(part)
+    with atomic.whole(path) as part:
+        figure.savefig(part, format="png", dpi=150)
