@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
@@ -12,6 +11,7 @@ from typing import Any, Final
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import DataError
 from lit_mem.report.example_rows import HOW, example_report, last_table
+from lit_mem.report.files import read_config, read_json
 from lit_mem.report.gate import check_known, failures
 from lit_mem.report.glossary import explained, key_figures
 from lit_mem.report.history import History, Validation, read_history
@@ -65,24 +65,6 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
         "config_text": text,
         "versions": versions(),
     }
-
-
-def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a configuration file, and what it says; nothing where there is none.
-
-    Raises:
-        DataError: it is no YAML.
-    """
-    import yaml
-
-    if not path.is_file():
-        return "", {}
-    text = path.read_text("utf-8", errors="replace")
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: no YAML that can be read ({' '.join(str(error).split())[:200]})") from None
-    return text, config if isinstance(config, dict) else {}
 
 
 def versions() -> dict[str, str]:
@@ -161,20 +143,6 @@ def _checkpoints(folder: Path, history: History) -> list[dict[str, Any]]:
             | {k: told.get(k) for k in ("epoch", "global_step")}
         )
     return rows
-
-
-def read_json(path: Path) -> Any:
-    """What a file of JSON says; None where there is none.
-
-    Raises:
-        DataError: it is no JSON.
-    """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: no JSON that can be read ({error})") from None
 
 
 def _key_figures(history: History, attack: str | None, best: Mapping[str, Any] | None) -> list[dict[str, Any]]:

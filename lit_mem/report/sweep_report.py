@@ -11,9 +11,10 @@ from typing import Any, Final
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import DataError
 from lit_mem.functional.interval import student_interval
+from lit_mem.report.files import read_json
 from lit_mem.report.gate import check_known, failures
 from lit_mem.report.history import Validation
-from lit_mem.report.run_report import SCHEMA, read_json, versions
+from lit_mem.report.run_report import SCHEMA, versions
 
 _FIGURES: Final[tuple[str, ...]] = (
     "trainable_parameters",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.errors import DataError
+from lit_mem.report.files import read_json
 
 FIGURES: Final = {
     "auroc": "AUROC of the attack",
@@ -20,14 +21,9 @@ def read_where(path: Path) -> dict[str, Any] | None:
     Raises:
         DataError: it lacks something.
     """
-    import json
-
-    if not path.is_file():
+    told = read_json(path)
+    if told is None:
         return None
-    try:
-        told = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: no JSON that can be read ({error})") from None
     keys = ("members", "heldout", "baseline", "all_off", "matrices", "layers", "layer_matrix", "by_matrix", "by_layer")
     missing = [key for key in keys if not isinstance(told, dict) or key not in told]
     if missing:

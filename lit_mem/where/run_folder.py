@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 
@@ -20,6 +19,7 @@ from lit_mem.data.datamodule import TextDataModule
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser
+from lit_mem.report.files import read_config
 
 
 @dataclass(frozen=True)
@@ -105,17 +105,15 @@ def open_run(folder: str) -> Run:
 
     Raises:
         ConfigError: the folder holds no such file, or one that builds nothing.
+        DataError: it is no YAML.
     """
     path = Path(folder, "config.yaml")
     if not path.is_file():
         raise ConfigError(
             f"{folder} has no config.yaml; expected the log folder of a run, such as logs/lit_mem/version_0"
         )
-    try:
-        config = yaml.safe_load(path.read_text("utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no YAML file: {' '.join(str(error).split())[:200]}") from error
-    if not isinstance(config, dict) or not {"model", "data"} <= config.keys():
+    _, config = read_config(path)
+    if not {"model", "data"} <= config.keys():
         raise ConfigError(f"{path} lacks model or data; expected the configuration of a run")
     parser = OneLineParser()
     parser.add_lightning_class_args(CausalLM, "model", subclass_mode=False)

@@ -1,0 +1,41 @@
+"""Files of a run or a sweep as plain values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lit_mem.errors import DataError
+
+
+def read_config(path: Path) -> tuple[str, dict[str, Any]]:
+    """The text of a configuration file, and what it says; nothing where there is none.
+
+    Raises:
+        DataError: it is no YAML.
+    """
+    import yaml
+
+    if not path.is_file():
+        return "", {}
+    text = path.read_text("utf-8", errors="replace")
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise DataError(f"{path}: no YAML that can be read ({' '.join(str(error).split())[:200]})") from None
+    return text, config if isinstance(config, dict) else {}
+
+
+def read_json(path: Path) -> Any:
+    """What a file of JSON says; None where there is none.
+
+    Raises:
+        DataError: it is no JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: no JSON that can be read ({error})") from None
