@@ -252,7 +252,7 @@ def _findings(path: Path) -> dict[str, Any]:
     if told is None:
         return {}
     advice = told.get("guidance") if isinstance(told, dict) else 0
-    whole = advice is None or (isinstance(advice, dict) and isinstance(advice.get("limit"), int | float))
+    whole = advice is None or (isinstance(advice, dict) and isinstance(advice.get("limit", ""), int | float | None))
     if not whole or not isinstance(told.get("findings"), list):
         raise DataError(
             f"{path}: is not as this version writes it; run the sweep's command again, which writes it anew"

@@ -155,6 +155,14 @@ def test_means_are_over_the_seeds_and_an_epoch_that_a_seed_lacks_does_not_count(
     assert "means of 2 seeds" in told["note"]
 
 
+def test_what_is_no_better_than_the_untuned_model_is_not_recommended():
+    table = table_of([("x", 0, 0, 3.0, 0.5), ("y", 0, 0, 9.0, 0.5), ("x", 1, 0, 2.0, 0.9), ("y", 1, 0, 3.1, 0.5)])
+    told = guidance(table, ["a"], f"{FIGURE} > 0.6")
+    assert told["best"] is None
+    assert told["note"].endswith("the lowest val/perplexity is 3.1, and it was 3 before training")
+    assert guidance(table, ["a"], f"{FIGURE} > 0.95")["best"] == {"a": "x", "epoch": 1}
+
+
 def test_a_limit_from_below_and_one_on_nothing_that_is_logged():
     table = table_of([("x", 1, 0, 3.0, 0.5), ("y", 1, 0, 2.0, 0.4)])
     assert guidance(table, ["a"], f"{FIGURE} < 0.45")["best"] == {"a": "x", "epoch": 1}
