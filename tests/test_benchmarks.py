@@ -251,6 +251,7 @@ def test_growth_is_judged_by_its_exponent(name, last, expected):
     assert growth.verdict(name, last) == expected
 
 
+@pytest.mark.slow
 def test_growth_shows_and_draws_three_sweeps(tmp_path):
     words = ["--most", "300", "--longest", "64", "--widest", "4096", "--repeats", "1", "--device", "cpu"]
     tables = growth.run(growth.parser().parse_args([*words, "--out", str(tmp_path)]))

@@ -219,7 +219,13 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize(
-    ("config", "variant"), CONFIGURATIONS, ids=["+".join(path.stem for path in pair if path) for pair in CONFIGURATIONS]
+    ("config", "variant"),
+    [
+        pytest.param(
+            *pair, id="+".join(path.stem for path in pair if path), marks=[pytest.mark.slow] if pair[1] else []
+        )
+        for pair in CONFIGURATIONS
+    ],
 )
 def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
     config, variant, tmp_path, monkeypatch, capsys
@@ -252,7 +258,7 @@ def test_deepspeed_without_its_package_is_refused_in_one_line(monkeypatch, capsy
     assert "deepspeed" in line
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", pytest.param("bf16-mixed", marks=pytest.mark.slow)])
 def test_a_fused_optimizer_is_an_option(precision, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])

@@ -72,7 +72,7 @@ def assert_same(left, right):
         assert torch.equal(left[name], right[name]), name
 
 
-@pytest.mark.parametrize("validate_first", [0, -1])
+@pytest.mark.parametrize("validate_first", [0, pytest.param(-1, marks=pytest.mark.slow)])
 def test_weights_are_bit_identical_with_all_callbacks_on_and_off(
     module, data, trainer, trained, tmp_path, validate_first
 ):
@@ -81,6 +81,7 @@ def test_weights_are_bit_identical_with_all_callbacks_on_and_off(
     assert_same(off, on)
 
 
+@pytest.mark.slow
 def test_weights_are_the_same_without_any_validation(module, data, trainer, trained, tmp_path):
     plain = fit(module, data, trainer, trained, [], limit_val_batches=0, num_sanity_val_steps=0)
     on = fit(module, data, trainer, trained, all_callbacks(tmp_path))
@@ -141,6 +142,7 @@ class Record(Callback):
             self.figures.append(copy.deepcopy(figures))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 def test_a_resumed_run_is_the_uninterrupted_one(module, data, trainer, trained, tmp_path):
     whole = Record()

@@ -184,7 +184,7 @@ def test_finished_texts_leave_the_batch(base, prompts):
     assert steps == [sum(length > k for length in LENGTHS) for k in range(1, max(LENGTHS))]
 
 
-@pytest.mark.parametrize("who", ["base", "gpt2", "sliding"])
+@pytest.mark.parametrize("who", ["base", "gpt2", pytest.param("sliding", marks=pytest.mark.slow)])
 def test_texts_that_end_by_themselves_leave_from_the_middle(base, prompts, who):
     """Rows left and right of the leaving ones must keep their own keys, positions and padding."""
     model = {"base": base, "gpt2": gpt2(), "sliding": sliding()}[who]

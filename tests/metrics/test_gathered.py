@@ -43,6 +43,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
 @pytest.mark.timeout(100)
 def test_two_processes_read_what_either_set(tmp_path):
