@@ -19,7 +19,7 @@ from lit_mem.parsing import OneLineParser
 from lit_mem.sweep import results
 from lit_mem.sweep.findings import findings
 from lit_mem.sweep.guidance import UTILITY, guidance
-from lit_mem.sweep.spec import Trial, check_folder, trials
+from lit_mem.sweep.spec import Trial, check_folder, scales, trials
 from lit_mem.sweep.trial import state
 
 log = logging.getLogger(__name__)
@@ -165,7 +165,7 @@ class _Sweep:
         axes = list(self.wanted[0].values)
         found = findings(self.given.question, frame, axes)
         try:
-            advice = guidance(frame, axes, self.given.limit)
+            advice = guidance(frame, axes, self.given.limit, scales(self.wanted))
         except LitMemError as error:
             advice = {"figure": "", "limit": None, "best": None, "front": [], "note": str(error)}
         content = {"schema": 1, "findings": [each.as_json() for each in found], "guidance": advice}

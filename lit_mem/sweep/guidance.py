@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lit_mem.callbacks.thresholds import Threshold
@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UTILITY = "val/perplexity"
+_SCALE = "_scale"
 
 
-def guidance(frame: pd.DataFrame, axes: Sequence[str], limit: str) -> dict[str, Any]:
+def guidance(
+    frame: pd.DataFrame, axes: Sequence[str], limit: str, scales: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Over all settings and epochs, by means over seeds.
 
     An epoch counts where every seed of the setting has reached it, so that a mean is of the same seeds everywhere.
@@ -23,6 +26,7 @@ def guidance(frame: pd.DataFrame, axes: Sequence[str], limit: str) -> dict[str, 
         frame: the sweep's table.
         axes: what it varied.
         limit: "mia/reference_auroc > 0.6": what is not to be.
+        scales: of each trial, what tells apart those whose perplexities cannot be compared; None: all can be.
 
     Returns:
         figure, limit (the number), best (values by axis, with epoch; None where nothing under the limit has a lower
@@ -43,10 +47,18 @@ def guidance(frame: pd.DataFrame, axes: Sequence[str], limit: str) -> dict[str, 
     if missing:
         logged = ", ".join(sorted(name for name in trained if "/" in name and not name.startswith(("slice/", "time/"))))
         raise ConfigError(f"limit: no trial logged {missing[0]}; there are {logged}")
+    if scales and frame["trial"].map(scales).nunique() > 1:
+        several = "; perplexities of different texts or models cannot be compared"
+    else:
+        several = ""
+    frame = frame.assign(**{_SCALE: frame["trial"].map(scales) if scales else ""})
+    before = _before_training(frame, axes)
+    trained = frame[frame["epoch"] > 0]
     keys = [*axes, "epoch"]
     grouped = trained.dropna(subset=[UTILITY, threshold.name]).groupby(keys, dropna=False)
     means = grouped[[UTILITY, threshold.name]].mean()
     means["seeds"] = grouped["seed"].nunique()
+    means["before"] = grouped[_SCALE].first().map(before).fillna(float("inf"))
     most = means.groupby(level=list(axes), dropna=False)["seeds"].transform("max") if axes else means["seeds"].max()
     means = means[means["seeds"] == most].reset_index()
     sign = 1.0 if threshold.above else -1.0
@@ -58,34 +70,33 @@ def guidance(frame: pd.DataFrame, axes: Sequence[str], limit: str) -> dict[str, 
             told["front"].append(_point(row, keys, threshold.name))
     under = means[~means[threshold.name].map(threshold.passed_by)]
     if len(under):
-        best = under.head(1).to_dict("records")[0]  # a row by itself would have whole numbers as fractions
-        before = _before_training(frame, axes)
-        if best[UTILITY] < before:
+        gained = under[under[UTILITY] < under["before"]]
+        # A row by itself would have whole numbers as fractions.
+        best = (gained if len(gained) else under).head(1).to_dict("records")[0]
+        if len(gained):
             told["best"] = _point(best, keys, threshold.name)["values"]
             told["note"] = (
                 f"{UTILITY} {best[UTILITY]:.4g} and {threshold.name} {best[threshold.name]:.4g}, means of "
                 f"{int(best['seeds'])} seeds; chosen among {len(means)} settings and epochs by these means, so "
-                "somewhat optimistic"
+                f"somewhat optimistic{several}"
             )
         else:
             told["note"] = (
                 f"no setting and epoch that avoids {limit} is better than no fine-tuning: the lowest {UTILITY} is "
-                f"{best[UTILITY]:.4g}, and it was {before:.4g} before training"
+                f"{best[UTILITY]:.4g}, and it was {best['before']:.4g} before training{several}"
             )
     else:
         told["note"] = f"no setting and epoch avoids {limit}"
     return told
 
 
-def _before_training(frame: pd.DataFrame, axes: Sequence[str]) -> float:
-    """The lowest mean held-out perplexity of a setting before its first step; infinite where none was measured.
+def _before_training(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[float]:
+    """By scale, the lowest mean held-out perplexity of a setting before its first step.
 
     The lowest, as an adapter that is random at first, such as a prompt, starts from a worse model than the base.
     """
     start = frame[frame["epoch"] == 0].dropna(subset=[UTILITY])
-    if not len(start):
-        return float("inf")
-    return float((start.groupby(list(axes), dropna=False) if axes else start)[UTILITY].mean().min())
+    return start.groupby([*axes, _SCALE], dropna=False)[UTILITY].mean().groupby(level=_SCALE).min()
 
 
 def _point(row: dict[Any, Any], keys: Sequence[str], figure: str) -> dict[str, Any]:

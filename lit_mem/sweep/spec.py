@@ -18,6 +18,9 @@ from lit_mem.errors import ConfigError
 Options = Mapping[str, Any]
 """Values by the option's full name, as on the command line: {"model.adapter.init_args.rank": 4}."""
 
+_SCALE = ("data.source", "data.max_length", "model.model_id")
+"""Options that change which texts perplexity is of, or which tokens."""
+
 FORMS = (
     "{option: NAME, values: [...]}, {option: NAME, uniform or loguniform: [low, high]}, or the options of each value: "
     "{VALUE: {NAME: ...}, ...}"
@@ -130,6 +133,12 @@ def trials(
                     raise ConfigError(f"axes: two trials have the name {name}; give their values other names")
                 made[name] = Trial(name, values, seed, options | dict.fromkeys(seed_options, seed))
     return list(made.values())
+
+
+def scales(wanted: Sequence[Trial]) -> dict[str, str]:
+    """By the name of each trial, what its perplexity is measured with: equal for those that can be compared."""
+    told = {trial.name: {k: v for k, v in trial.options.items() if k.startswith(_SCALE)} for trial in wanted}
+    return {name: json.dumps(options, sort_keys=True, default=str) for name, options in told.items()}
 
 
 def axis_of(label: str, axis: Any) -> list[Point] | Draw:

@@ -163,6 +163,14 @@ def test_what_is_no_better_than_the_untuned_model_is_not_recommended():
     assert guidance(table, ["a"], f"{FIGURE} > 0.95")["best"] == {"a": "x", "epoch": 1}
 
 
+def test_what_is_gained_is_judged_on_the_same_texts():
+    table = table_of([("x", 0, 0, 3.0, 0.5), ("y", 0, 0, 9.0, 0.5), ("x", 1, 0, 2.9, 0.9), ("y", 1, 0, 8.0, 0.5)])
+    assert guidance(table, ["a"], f"{FIGURE} > 0.6")["best"] is None
+    told = guidance(table, ["a"], f"{FIGURE} > 0.6", {"x0": "this corpus", "y0": "that one"})
+    assert told["best"] == {"a": "y", "epoch": 1}
+    assert told["note"].endswith("perplexities of different texts or models cannot be compared")
+
+
 def test_a_limit_from_below_and_one_on_nothing_that_is_logged():
     table = table_of([("x", 1, 0, 3.0, 0.5), ("y", 1, 0, 2.0, 0.4)])
     assert guidance(table, ["a"], f"{FIGURE} < 0.45")["best"] == {"a": "x", "epoch": 1}
