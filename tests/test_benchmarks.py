@@ -535,6 +535,7 @@ def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
     assert not list(tmp_path.iterdir())  # nothing is written unless asked for
 
 
+@pytest.mark.slow
 def test_mitigation_keeps_what_it_computed_and_draws_it(tmp_path, monkeypatch, capsys):
     options = ["x", "--rows", "6", "--canaries", "8", "--epochs", "1", "--repeats", "1", "--only", "none", "untrained"]
     monkeypatch.setattr(sys, "argv", [*options, "--out", str(tmp_path)])

@@ -343,6 +343,7 @@ def test_training_in_bfloat16_loses_as_much_as_in_float32(module, data, trainer,
     assert full[-1] < full[0]
 
 
+@pytest.mark.slow
 def test_a_grouped_run_is_resumed_in_its_own_order(module, data, trainer, trained, tmp_path):
     def fit(folder, epochs, resume=None):
         torch.manual_seed(1)

@@ -130,6 +130,7 @@ def test_some_answers_come_from_the_scoring_pass_alone(tuned):
     assert sum(known) > len(known)
 
 
+@pytest.mark.slow
 def test_generation_every_n_validations_and_before_training(module, data, trainer):
     logged = []
 
@@ -144,6 +145,7 @@ def test_generation_every_n_validations_and_before_training(module, data, traine
     assert logged[-1]  # asked for by itself, a validation is not one of a row
 
 
+@pytest.mark.slow
 def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module, data, trainer):
     chosen = []
 

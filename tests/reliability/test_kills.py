@@ -233,6 +233,7 @@ def test_a_run_goes_on_from_a_save_that_was_killed_and_clears_up(
 # -- the whole program, at random moments --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_is_in_the_end_the_uninterrupted_one(uninterrupted, random_kills, left, tmp_path):
     expected, seconds = uninterrupted()
     assert random_kills(tmp_path / "run", 1, seconds, 2) >= 1
