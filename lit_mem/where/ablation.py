@@ -11,6 +11,7 @@ from typing import Any, Final, TypedDict
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 from lit_mem.attacks.reference import ReferenceRatio
 from lit_mem.callbacks.extraction import Extraction
@@ -157,7 +158,9 @@ class Ablation(Examination):
             MetricError: a text had no score that is a number.
         """
         assert isinstance(pl_module, CausalLM)
-        for key, table in self._tables.items():
+        # A generation a part; the bar shows on a terminal alone.
+        bar = tqdm(self._tables.items(), "Continued with a part off", disable=None if self._extraction else True)
+        for key, table in bar:
             rate: float | None = None
             if self._extraction:
                 with nullcontext() if key is None else self.parts.off(key):
