@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.errors import DataError
+from lit_mem.report.files import callbacks_of
 
 HOW: Final = (
     "No per-example table was written, so there are no ROC curves, histograms or exposed examples. Add "
@@ -21,12 +22,10 @@ _EXPOSED: Final = 20
 
 def last_table(run: Path, config: Mapping[str, Any]) -> Path | None:
     """The newest per-example file of a run, or None."""
-    callbacks = (config.get("trainer") or {}).get("callbacks") or []
     folders = [run / "examples"]
-    for entry in callbacks if isinstance(callbacks, list) else []:
-        if str(entry.get("class_path", "")).endswith("PerExampleTable"):
-            folder = (entry.get("init_args") or {}).get("folder")
-            folders += [Path(folder)] if folder else []
+    for path, options in callbacks_of(config):
+        if path.endswith("PerExampleTable") and options.get("folder"):
+            folders.append(Path(options["folder"]))
     for folder in folders:
         found = sorted(folder.glob("epoch_*_step_*.parquet"), key=_order)
         others = [folder / f"{name}.parquet" for name in ("test", "validate", "start")]

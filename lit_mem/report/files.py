@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise DataError(f"{path}: no JSON that can be read ({error})") from None
+
+
+def callbacks_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Class path and options of each callback that a run's configuration names.
+
+    >>> list(callbacks_of({"trainer": {"callbacks": [{"class_path": "a.B", "init_args": {"c": 1}}, "?"]}}))
+    [('a.B', {'c': 1})]
+    """
+    callbacks = (config.get("trainer") or {}).get("callbacks") or []
+    for entry in callbacks if isinstance(callbacks, list) else [callbacks]:
+        if isinstance(entry, Mapping):
+            yield str(entry.get("class_path", "")), entry.get("init_args") or {}

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lit_mem.callbacks.thresholds import Limits, Threshold
+from lit_mem.report.files import callbacks_of
 from lit_mem.report.history import History, Validation
 from lit_mem.report.numbers import shown
 
@@ -16,12 +17,8 @@ Rule = tuple[str, Limits, str]
 
 def rules_of(config: Mapping[str, Any]) -> Iterator[Rule]:
     """The limits that a run's configuration sets."""
-    callbacks = (config.get("trainer") or {}).get("callbacks") or []
-    for entry in callbacks if isinstance(callbacks, list) else [callbacks]:
-        if not isinstance(entry, Mapping):
-            continue
-        kind = str(entry.get("class_path", "")).rpartition(".")[2]
-        options = entry.get("init_args") or {}
+    for path, options in callbacks_of(config):
+        kind = path.rpartition(".")[2]
         if kind in ("MemorizationEarlyStopping", "MemorizationCheckpoint") and options.get("thresholds"):
             limits = Limits(list(options["thresholds"]), bool(options.get("lower_bound", False)))
             yield kind, limits, str(options.get("stop_when", "any"))

@@ -20,7 +20,7 @@ from lit_mem.data.datamodule import TextDataModule
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser
-from lit_mem.report.files import read_config
+from lit_mem.report.files import callbacks_of, read_config
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,9 @@ class Run:
 
     def callback(self, name: str) -> Mapping[str, Any] | None:
         """Options of the run's first callback of one of this package's classes; None where it had none."""
-        callbacks = (self.config.get("trainer") or {}).get("callbacks") or []
-        for entry in callbacks if isinstance(callbacks, list) else [callbacks]:
-            path = str(entry.get("class_path", "")) if isinstance(entry, Mapping) else ""
+        for path, options in callbacks_of(self.config):
             if path.startswith("lit_mem.") and path.endswith(f".{name}"):
-                return entry.get("init_args") or {}
+                return options
         return None
 
     def examine(self, callback: Callback, accelerator: str | None = None) -> None:
