@@ -11,6 +11,7 @@ from lit_mem.report.drawing import INK, LIMIT, SERIES, SOFT, drawn, svg
 from lit_mem.report.numbers import shown
 
 _MOST_ROWS: Final = 200
+_WIDE: Final = 20
 
 
 @dataclass
@@ -186,11 +187,19 @@ def trade_off(
             axes.step([p[0] for p in ordered], [p[1] for p in ordered], where="post", color=SERIES[1], linewidth=1.6)
         axes.scatter(x, y, s=22, color=SERIES[0], zorder=3)
         few = len(kept) <= 16
+        wide = min(x) > 0 and max(x) > _WIDE * min(x)  # two corpora, each with a perplexity of its own
+        middle = math.sqrt(min(x) * max(x)) if wide else (min(x) + max(x)) / 2
         for i, (label, px, py) in enumerate(zip([p[0] for p in kept], x, y, strict=True)):
             if few or i in (0, len(kept) - 1) or i % max(1, len(kept) // 10) == 0:
-                axes.annotate(label, (px, py), xytext=(5, 3), textcoords="offset points", fontsize=8.5, color=INK)
+                left = px > middle  # A long name would leave the picture on the right.
+                axes.annotate(
+                    label, (px, py), xytext=(-5 if left else 5, 3), textcoords="offset points", fontsize=8.5, color=INK,
+                    ha="right" if left else "left",
+                )  # fmt: skip
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.margins(x=0.1, y=0.12)
+        if wide:
+            axes.set_xscale("log")
         picture = svg(figure, slug, title, caption)
     rows = [[p[0], shown(p[1]), shown(p[2])] for p in points]
     return Plot(slug, title, picture, caption, ["", x_label, y_label], rows)
