@@ -319,7 +319,8 @@ def random_kills():
         chance, done = random.Random(seed), 0
 
         def begin():
-            resumed = ["--ckpt_path", "last"] if any(folder.rglob("last.ckpt")) else []
+            saved = folder.glob("logs/*/*/checkpoints/last.ckpt")  # not one that a killed save was still writing
+            resumed = ["--ckpt_path", "last"] if any(saved) else []
             return command(folder, *resumed, few=few)
 
         for _ in range(kills):
