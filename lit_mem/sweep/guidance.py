@@ -40,6 +40,7 @@ def guidance(
     told: dict[str, Any] = {
         "figure": threshold.name, "limit": threshold.limit, "best": None, "front": [], "note": "",
     }  # fmt: skip
+    frame = frame.assign(**{_SCALE: frame["trial"].map(scales) if scales else ""}) if len(frame) else frame
     trained = frame[frame["epoch"] > 0] if len(frame) else frame
     if not len(trained):
         return told | {"note": "no trial has been through an epoch"}
@@ -47,13 +48,8 @@ def guidance(
     if missing:
         logged = ", ".join(sorted(name for name in trained if "/" in name and not name.startswith(("slice/", "time/"))))
         raise ConfigError(f"limit: no trial logged {missing[0]}; there are {logged}")
-    if scales and frame["trial"].map(scales).nunique() > 1:
-        several = "; perplexities of different texts or models cannot be compared"
-    else:
-        several = ""
-    frame = frame.assign(**{_SCALE: frame["trial"].map(scales) if scales else ""})
+    several = "; perplexities of different texts or models cannot be compared" if frame[_SCALE].nunique() > 1 else ""
     before = _before_training(frame, axes)
-    trained = frame[frame["epoch"] > 0]
     keys = [*axes, "epoch"]
     grouped = trained.dropna(subset=[UTILITY, threshold.name]).groupby(keys, dropna=False)
     means = grouped[[UTILITY, threshold.name]].mean()

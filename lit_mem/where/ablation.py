@@ -11,7 +11,7 @@ from typing import Any, Final, TypedDict
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm  # type: ignore[import-untyped]  # it has no types
 
 from lit_mem.attacks.reference import ReferenceRatio
 from lit_mem.callbacks.extraction import Extraction
