@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ from lit_mem.extraction.prompts import check_prefix
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.functional.tries import probability_within
 from lit_mem.types import Needs, Sampling, TokenScores
+
+_DEFAULT: Final = Sampling(top_k=40)
 
 
 class Discoverable(ScoredMeasure):
@@ -25,7 +28,8 @@ class Discoverable(ScoredMeasure):
         n: tries.
         p: the probability that counts as extractable; None: give the probability.
         prefix: share of the example's tokens that is given (below 1), or how many; an example with no more gives 0.
-        sampling: how tokens are drawn.
+        sampling: how tokens are drawn; None: among the 40 likeliest, untempered. A scheme that is given stands alone:
+            `{temperature: 0.7}` draws among all tokens.
 
     Source: Hayes et al. 2024, "Measuring memorization through probabilistic discoverable extraction" (arXiv
     2410.19482).
@@ -36,13 +40,15 @@ class Discoverable(ScoredMeasure):
         n: float = 1000,
         p: float | None = 0.5,
         prefix: float = 0.5,
-        sampling: Sampling = Sampling(top_k=40),  # noqa: B008  (frozen)
+        sampling: Sampling | None = None,
     ) -> None:
         if not 1 <= n < math.inf:
             raise ConfigError(f"Discoverable.n is {n}; expected a number, 1 or more")
         if p is not None and not 0 < p < 1:
             raise ConfigError(f"Discoverable.p is {p}; expected a number between 0 and 1, or null")
         check_prefix(prefix, "Discoverable.prefix")
+        # Not the default itself: jsonargparse would complete `{temperature: 0.7}` with the fields of that instance.
+        sampling = _DEFAULT if sampling is None else sampling
         sampling.check("Discoverable.sampling")
         self.n, self.p, self.prefix, self.sampling = n, p, prefix, sampling
         self.needs = Needs(sampling=frozenset({sampling}))
