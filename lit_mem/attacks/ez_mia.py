@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.errors import MetricError
+from lit_mem.errors import ConfigError, MetricError
 from lit_mem.types import Needs, TokenScores
 
 
@@ -21,14 +21,32 @@ class EzMia(Attack):
     undefined just where memorization is greatest; there, and where no δ_t of the zone differs from 0, all scored
     tokens are taken. If no δ_t differs from 0 even so, there is no evidence, and the score is 0.
 
+    The authors' code (JetBrains-Research/ez-mia) closes them otherwise: it does not read the first predicted token, and
+    a text with fewer than two errors, or without a fall, has the ratio 0, the lowest. `first=2, least=2` ranks texts as
+    that code does.
+
+    Args:
+        first: the first scored token that is read, counted from 1; those before it count nowhere.
+        least: fewest errors of a text. One with fewer, or in whose error zone no δ_t is below 0, has the score −1, that
+            of the ratio 0. None: such texts are judged as said above.
+
+    Raises:
+        ConfigError: an option is below 1.
+
     Source: Ilić et al. 2026, "Powerful Training-Free Membership Inference Against Autoregressive Language Models"
     (arXiv 2601.12104).
     """
 
     needs = Needs(reference=True)
 
+    def __init__(self, first: int = 1, least: int | None = None) -> None:
+        for name, value in (("first", first), ("least", least)):
+            if value is not None and value < 1:
+                raise ConfigError(f"EzMia.{name} is {value}; expected 1 or more")
+        self.first, self.least = first, least
+
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64 in [−1, 1], higher = more member-like; 0 while the tuned model still is its reference.
+        """(B,) float64 in [−1, 1], higher = more member-like; one value for all while the model still is its reference.
 
         Raises:
             MetricError: the scores carry no reference.
@@ -36,9 +54,17 @@ class EzMia(Attack):
         if scores.reference is None:
             raise MetricError("the EZ-MIA attack needs reference scores; the module gave none")
         mask = scores.mask.cpu()
+        mask = mask & (mask.cumsum(dim=1) >= self.first)
         delta = (scores.logprob.cpu().double() - scores.reference.cpu().double()).masked_fill(~mask, 0.0)
-        in_zone = delta.masked_fill(scores.hit.cpu(), 0.0)
-        delta = torch.where((in_zone != 0).any(dim=1, keepdim=True), in_zone, delta)
+        errors = mask & ~scores.hit.cpu()
+        in_zone = delta.masked_fill(~errors, 0.0)
+        if self.least is None:
+            delta = torch.where((in_zone != 0).any(dim=1, keepdim=True), in_zone, delta)
+        else:
+            delta = in_zone
         rise, fall = delta.clamp(min=0).sum(dim=1), delta.clamp(max=0).sum(dim=1).neg()
         total = rise + fall
-        return torch.where(total == 0, 0.0, (rise - fall) / total)
+        balance = torch.where(total == 0, 0.0, (rise - fall) / total)
+        if self.least is None:
+            return balance
+        return balance.masked_fill((errors.sum(dim=1) < self.least) | (fall == 0), -1.0)

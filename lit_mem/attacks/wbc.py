@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -19,11 +21,15 @@ class WindowComparison(Attack):
     The sizes are a geometric progression, rounded to whole tokens; where two of them round alike, one stands (the paper
     counts both; its own sizes 2, 3, 4, 5, 8, 11, 15, 21, 29, 40 are all different). The paper's texts are longer than
     every window. Here a size beyond the text's length is left out, and a text shorter than all of them is one window.
+    The authors' code (Stry233/WBC) has other sizes and makes windows longer than the text as long as the text:
+    `sizes=[2, 3, 4, 6, 9, 13, 18, 25, 32, 40], long="clamp"`.
 
     Args:
         smallest: size of the smallest windows in tokens.
         largest: size of the largest.
-        sizes: how many sizes.
+        sizes: how many sizes from `smallest` to `largest`; or a list of the sizes themselves, which are then not read.
+        long: what becomes of a size beyond the text's length: "skip" leaves it out, "clamp" takes one window, the whole
+            text, in its place.
 
     Source: Chen et al. 2026, "Window-based Membership Inference Attacks Against Fine-tuned Large Language Models"
     (arXiv 2601.02751).
@@ -31,7 +37,17 @@ class WindowComparison(Attack):
 
     needs = Needs(reference=True)
 
-    def __init__(self, smallest: int = 2, largest: int = 40, sizes: int = 10) -> None:
+    def __init__(
+        self, smallest: int = 2, largest: int = 40, sizes: int | list[int] = 10, long: Literal["skip", "clamp"] = "skip"
+    ) -> None:
+        if long not in ("skip", "clamp"):
+            raise ConfigError(f"WindowComparison.long is {long!r}; expected skip or clamp")
+        self.long = long
+        if isinstance(sizes, list):
+            if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
+                raise ConfigError(f"WindowComparison.sizes is {sizes}; expected whole numbers above 0, each once")
+            self.sizes = sorted(sizes)
+            return
         if smallest < 1:
             raise ConfigError(f"WindowComparison.smallest is {smallest}; expected at least 1 token")
         if largest < smallest:
@@ -63,6 +79,9 @@ class WindowComparison(Attack):
             shares += (votes & inside).sum(dim=1) / n_windows.clamp(min=1).double()
         n_sizes = (torch.tensor(self.sizes) <= n_tokens[:, None]).sum(dim=1)
         whole = (upto[:, -1] > 0).double()
+        if self.long == "clamp":
+            shares += whole * (len(self.sizes) - n_sizes)
+            n_sizes = torch.full_like(n_sizes, len(self.sizes))
         result = torch.where(n_sizes > 0, shares / n_sizes.clamp(min=1), whole)
         # NaN is above nothing, and would pass for a vote against.
         return result.masked_fill(~delta.isfinite().all(dim=1), torch.nan)

@@ -19,7 +19,13 @@ class Zlib(Attack):
 
     Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models". There the mean
     log-probability is divided, not the sum, which favours long texts; here both sides grow with the text.
+
+    Args:
+        normalize: divide the mean log-probability of a token, as Carlini et al. do, and not the sum.
     """
+
+    def __init__(self, normalize: bool = False) -> None:
+        self.normalize = normalize
 
     def __call__(self, scores: TokenScores) -> Tensor:
         """(B,) float64, at most 0, higher = more member-like.
@@ -28,5 +34,8 @@ class Zlib(Attack):
             MetricError: the batch does not carry the texts.
         """
         texts = [record.text.encode() for record in scores.records("the zlib attack")]
+        logprob = scores.total_logprob
+        if self.normalize:
+            logprob = logprob / scores.n_tokens.clamp(min=1)
         # An empty text compresses to 8 bytes, so nothing is divided by 0.
-        return scores.total_logprob / torch.tensor([len(zlib.compress(text)) for text in texts], dtype=torch.float64)
+        return logprob / torch.tensor([len(zlib.compress(text)) for text in texts], dtype=torch.float64)

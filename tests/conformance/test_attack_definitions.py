@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 import zlib as compression
 
 import pytest
@@ -11,6 +12,7 @@ from lit_mem.adapters.loading import load_base
 from lit_mem.attacks import EzMia, MinK, MinKPlusPlus, ReferenceRatio, WindowComparison, Zlib
 from lit_mem.callbacks.membership import default_attacks
 from lit_mem.data.encoding import collate
+from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
 from lit_mem.scoring import TokenScorer
 from lit_mem.types import Needs
@@ -203,3 +205,80 @@ def test_wbc_is_the_mean_over_sizes_of_shares_of_windows(scores_of, n):
     assert WindowComparison().sizes == sizes
     scores = scores_of([[d - 4 for d in delta]], reference=[[-4.0] * n])
     assert WindowComparison()(scores).item() == pytest.approx(sum(shares) / len(shares), abs=1e-12)
+
+
+# The authors' own conventions, as options -------------------------------------------------------------------------
+
+
+def test_zlib_of_the_mean_is_what_its_authors_divide(scores_of):
+    """Carlini et al. 2021, mimir, open-unlearning and recall: mean log-probability by bytes of the compressed text."""
+    rows, texts = [[-1.0, -2.5], [-0.5, -0.25, -4.0, -1.0]], ["fever and rash", "no " * 40]
+    expected = []
+    for row, text in zip(rows, texts, strict=True):
+        mean = sum(row) / len(row)
+        expected.append(mean / len(compression.compress(text.encode())))
+    scores = scores_of(rows, texts=texts)
+    assert Zlib(normalize=True)(scores).tolist() == pytest.approx(expected, rel=1e-12)
+    assert Zlib()(scores).tolist() == Zlib(normalize=False)(scores).tolist() != Zlib(normalize=True)(scores).tolist()
+
+
+def authors_ez(delta, hit):
+    """P / N over errors without the first predicted token; 0 for fewer than two errors, and where nothing fell."""
+    errors = [d for t, (d, right) in enumerate(zip(delta, hit, strict=True)) if t > 0 and not right]
+    if len(errors) < 2:
+        return 0.0
+    fallen = 0.0
+    risen = 0.0
+    for d in errors:
+        if d > 0:
+            risen += d
+        if d < 0:
+            fallen -= d
+    return risen / fallen if fallen else 0.0
+
+
+def test_ez_mia_with_the_authors_conventions_ranks_as_their_ratio(scores_of):
+    """JetBrains-Research/ez-mia: `EzMia(first=2, least=2)`, which is (ratio - 1) / (ratio + 1) of their ratio."""
+    draw = random.Random(3)
+    rows = [[draw.choice([-1.5, -0.5, 0.0, 0.25, 1.0]) for _ in range(draw.randint(1, 9))] for _ in range(200)]
+    hits = [[draw.random() < 0.4 for _ in row] for row in rows]
+    theirs = [authors_ez(row, hit) for row, hit in zip(rows, hits, strict=True)]
+    scores = scores_of([[d - 4 for d in row] for row in rows], reference=[[-4.0] * len(row) for row in rows], hit=hits)
+    expected = [(ratio - 1) / (ratio + 1) for ratio in theirs]
+    assert len(set(theirs)) > 10
+    assert EzMia(first=2, least=2)(scores).tolist() == pytest.approx(expected, abs=1e-6)
+    assert EzMia()(scores).tolist() != pytest.approx(expected, abs=1e-6)
+    assert EzMia(first=1, least=None)(scores).tolist() == EzMia()(scores).tolist()
+
+
+@pytest.mark.parametrize("n", [1, 3, 11, 60])
+def test_wbc_with_the_authors_conventions_clamps_windows_to_the_text(scores_of, n):
+    """Stry233/WBC: other sizes, and a window longer than the text is the text: `WindowComparison(sizes, "clamp")`."""
+    sizes = [2, 3, 4, 6, 9, 13, 18, 25, 32, 40]
+    delta = [random.Random(7 * n + i).choice([-1.0, -0.5, 0.5, 0.75]) for i in range(n)]
+    shares = []
+    for size in sizes:
+        clamped = min(size, n)
+        windows = [sum(delta[i : i + clamped]) for i in range(n - clamped + 1)]
+        shares.append(sum(w > 0 for w in windows) / len(windows))
+    scores = scores_of([[d - 4 for d in delta]], reference=[[-4.0] * n])
+    theirs = WindowComparison(sizes=sizes, long="clamp")
+    assert theirs(scores).item() == pytest.approx(sum(shares) / len(shares), abs=1e-12)
+    ours = WindowComparison()
+    assert WindowComparison(2, 40, 10, "skip")(scores).item() == ours(scores).item()
+
+
+@pytest.mark.parametrize(
+    ("attack", "options", "message"),
+    [
+        (EzMia, {"first": 0}, "EzMia.first is 0; expected 1 or more"),
+        (EzMia, {"least": 0}, "EzMia.least is 0; expected 1 or more"),
+        (WindowComparison, {"sizes": []}, "WindowComparison.sizes is []"),
+        (WindowComparison, {"sizes": [2, 2]}, "WindowComparison.sizes is [2, 2]"),
+        (WindowComparison, {"sizes": [0, 2]}, "WindowComparison.sizes is [0, 2]"),
+        (WindowComparison, {"long": "pad"}, "WindowComparison.long is 'pad'; expected skip or clamp"),
+    ],
+)
+def test_options_of_the_conventions_are_checked(attack, options, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        attack(**options)
