@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from lit_mem.errors import ModelError
+from lit_mem.functional.words import word_places
 from lit_mem.guards import preserved_random_state
 
 _PROPOSALS: Final = 20
 _TOKENS_AT_ONCE: Final = 2048
-_WORD: Final = re.compile(r"[^\W_]+")
 _WORD_START: Final = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies mark the token that starts a word
 
 
@@ -63,7 +63,7 @@ class WordReplacer:
         starts = [i for i, t in tokens.items() if (t.startswith(_WORD_START) if marked else not t.startswith("##"))]
         texts = self.tokenizer.batch_decode([[i] for i in sorted(starts)])
         words = {i: text.strip() for i, text in zip(sorted(starts), texts, strict=True)}
-        return {i: word for i, word in words.items() if _WORD.fullmatch(word)}
+        return {i: word for i, word in words.items() if [place.group() for place in word_places(word)] == [word]}
 
     def versions(self, text: str, count: int, share: float, generator: torch.Generator) -> list[str]:
         """`count` versions of a text, in each of which a random share of the words, at least one, is another word.
@@ -101,7 +101,7 @@ class WordReplacer:
     def _words_in_reach(self, text: str) -> list[re.Match[str]]:
         encoded = self.tokenizer(text, truncation=True, max_length=self._limit, return_offsets_mapping=True)
         reach = max((end for _, end in encoded["offset_mapping"]), default=0)
-        return [word for word in _WORD.finditer(text) if word.end() <= reach]
+        return [word for word in word_places(text) if word.end() <= reach]
 
     def _proposals(self, text: str, chosen: list[list[re.Match[str]]]) -> list[Tensor]:
         """For each version (n, V) float32 logits on the CPU, at its n masked words in order."""

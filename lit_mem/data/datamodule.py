@@ -23,6 +23,7 @@ from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.grouped_order import GroupedOrder
 from lit_mem.data.overlap import normalized
 from lit_mem.data.poisson import PoissonBatches, StepBatches
+from lit_mem.data.remarks import on_scripts
 from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
@@ -149,6 +150,8 @@ class TextDataModule(pl.LightningDataModule):
         corpus = self._corpus or self.source.load()
         train, heldout, test = self._splits(corpus)
         log.info("Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout))
+        if (line := on_scripts([*train["completion"][:], *heldout["completion"][:]])) is not None:
+            log.info("%s", line)
         if self.check:
             self._report(train, heldout, corpus.name)
         if self.spans_column not in (None, _SPANS, *train.column_names):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from lit_mem.errors import ConfigError
+from lit_mem.functional.words import plain_words
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
@@ -26,13 +27,12 @@ _WORD: Final = re.compile(r"\w+")
 def words(text: str) -> list[str]:
     """The words of a text without case, punctuation or differences of width and ligature.
 
-    Text without spaces between words (Chinese, Thai) is one word a run: for it, `near_matches`
-    finds little more than `matches` does.
+    Of scripts without spaces between words (Chinese, Thai) each character is a word.
 
-    >>> words("Cimetidine-induced  FEVER.")
-    ['cimetidine', 'induced', 'fever']
+    >>> words("Cimetidine-induced  FEVER."), words("皮疹")
+    (['cimetidine', 'induced', 'fever'], ['皮', '疹'])
     """
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return plain_words(unicodedata.normalize("NFKC", text).casefold())
 
 
 def normalized(text: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from lit_mem.functional.words import plain_words
+
 _FOLDS: Final = 5
 _MIN_ROWS: Final = 20
 _Z_95: Final = 1.959963984540054
@@ -83,7 +85,7 @@ def _out_of_fold(
     # Terms of one row alone teach a classifier nothing about the rows of other folds.
     common: dict[str, Any] = {"min_df": 2, "sublinear_tf": True, "dtype": np.float64}
     try:
-        word = TfidfVectorizer(token_pattern=r"\w+", ngram_range=(1, 2), **common)
+        word = TfidfVectorizer(tokenizer=plain_words, token_pattern=None, ngram_range=(1, 2), **common)
         char = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **common)
         features = hstack([word.fit_transform(texts), char.fit_transform(texts)]).tocsr()
     except ValueError:  # no term stands in two texts

@@ -8,13 +8,14 @@ from torchmetrics.functional.text import bleu_score
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.precision import own_precision
+from lit_mem.functional.words import words
 
 
 class Bleu(ExtractionMeasure):
     """Geometric mean of the n-gram precisions, n = 1 … `order`, times the brevity penalty; torchmetrics' `bleu_score`.
 
-    Words are what stands between white space; case and punctuation count. Where words are written without spaces, as
-    in Chinese, a whole suffix is one word, and the measure says no more than whether it was copied exactly.
+    Words are what stands between white space; case and punctuation count. Of scripts without spaces between words, as
+    Chinese or Thai, each character counts as a word.
 
     There is no smoothing: a continuation that shares no `order` words in a row with the true suffix scores 0. For a
     measure of copying that is right, where smoothing would credit any text with a common word. A mean over texts is
@@ -38,6 +39,6 @@ class Bleu(ExtractionMeasure):
 
     def __call__(self, continuation: Continuation) -> float:
         """A share in [0, 1]."""
-        order = min(self.order, len(continuation.truth.split()))
-        with own_precision(torch.float64):
-            return float(bleu_score([continuation.generated], [[continuation.truth]], n_gram=order))
+        generated, truth = words(continuation.generated), words(continuation.truth)
+        with own_precision(torch.float64):  # torchmetrics splits at white space
+            return float(bleu_score([" ".join(generated)], [[" ".join(truth)]], n_gram=min(self.order, len(truth))))

@@ -11,6 +11,7 @@ from torchmetrics.functional.text.rouge import rouge_score
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.precision import own_precision
+from lit_mem.functional.words import words
 
 Part = Literal["fmeasure", "recall", "precision"]
 
@@ -20,9 +21,8 @@ class RougeL(ExtractionMeasure):
 
     Case and punctuation do not count, nothing is stemmed, and a word is a run of letters and digits of any script (in
     ASCII text these are the words of the ROUGE script). A true suffix without a letter or digit, say of emoji alone,
-    is compared by what stands between white space. Where words are written without spaces, as in Chinese, each run
-    between punctuation marks counts as one word, and the measure says little: prefer `EditSimilarity` or
-    `LongestCommonSubstring` there.
+    is compared by what stands between white space. Of scripts without spaces between words, as Chinese or Thai, each
+    character counts as a word.
 
     Args:
         part: "recall" divides by the words of the true suffix, "precision" by those generated, "fmeasure" is the
@@ -48,7 +48,7 @@ class RougeL(ExtractionMeasure):
                 continuation.generated,
                 continuation.truth,
                 normalizer=str.lower,
-                tokenizer=_words if _words(continuation.truth.lower()) else str.split,
+                tokenizer=_words if _words(continuation.truth.lower()) else words,
                 rouge_keys="rougeL",
             )
         return float(scores[f"rougeL_{self.part}"])
@@ -58,4 +58,4 @@ def _words(text: str) -> list[str]:
     # torchmetrics' own rule keeps a-z and 0-9 only: of a text in another script nothing would be left, and a word
     # would be cut at its accented letters. Combining marks belong to the letter before them.
     spaced = "".join(c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in text)
-    return [word for word in spaced.split() if any(c.isalnum() for c in word)]
+    return [word for word in words(spaced) if any(c.isalnum() for c in word)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 
+from lit_mem.functional.words import words
+
 
 def longest_common_run(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest contiguous run of items common to both; 0 where either is empty."""
@@ -15,6 +17,9 @@ def longest_common_run(left: Sequence[str], right: Sequence[str]) -> int:
 
 def ngram_match_rate(generated: str, truth: str) -> float:
     """Longest contiguous run of words common to both texts, as a share of the words in `truth`.
+
+    Words are those of `lit_mem.functional.words`: what stands between white space, and single characters of scripts
+    without spaces.
 
     Args:
         generated: what the model wrote after the prefix.
@@ -31,7 +36,7 @@ def ngram_match_rate(generated: str, truth: str) -> float:
     >>> ngram_match_rate("mild rash after two doses", "severe rash after two weeks")
     0.6
     """
-    words = truth.split()
-    if not words:
+    wanted = words(truth)
+    if not wanted:
         raise ValueError("the true suffix holds no word")
-    return longest_common_run(generated.split(), words) / len(words)
+    return longest_common_run(words(generated), wanted) / len(wanted)
