@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lit_mem import assets
+from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.sharding.strategy import is_sharded, put_adapter, whole
 
@@ -123,7 +124,7 @@ def load_base(
         device: where a quantized model goes; others stay on the CPU until Lightning moves them.
 
     Raises:
-        ModelError: it cannot be found or read, or an extra is missing.
+        ModelError: it cannot be found or read, its files lack a weight that it needs, or an extra is missing.
     """
     from transformers import AutoModelForCausalLM
 
@@ -136,10 +137,13 @@ def load_base(
     if quantization != "none":
         more["quantization_config"] = _quantization_config(quantization)
         more["device_map"] = {"": device or torch.device("cuda", torch.cuda.current_device())}
+    more |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # other sizes are rejected below, by name
     try:
-        model = AutoModelForCausalLM.from_pretrained(place, revision=revision or "main", dtype=dtype, **more)
+        with without_load_report():
+            model, info = AutoModelForCausalLM.from_pretrained(place, revision=revision or "main", dtype=dtype, **more)
     except Exception as error:
         raise _failure("weights", model_id, error) from error
+    check_loaded(model, f"model_id {model_id!r}", info)
     if "gguf_file" in more:
         # The loader marks what it has de-quantized as still quantized; it is a plain model.
         model.config.__dict__.pop("quantization_config", None)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
 from lit_mem.errors import ModelError
 from lit_mem.functional.words import word_places
 from lit_mem.guards import preserved_random_state
@@ -27,22 +28,30 @@ class WordReplacer:
         model_id: hub id or local folder of a masked language model with a fast tokenizer.
 
     Raises:
-        ModelError: it cannot be loaded, or does not propose words.
+        ModelError: it cannot be loaded, lacks weights, or does not propose words.
     """
 
     def __init__(self, model_id: str) -> None:
         from transformers import AutoModelForMaskedLM, AutoTokenizer
 
+        self.model: Any
         try:
             # Inference tensors, as all are that are made while Lightning validates, could not be moved about freely.
             with preserved_random_state(), torch.inference_mode(False):
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
-                self.model: Any = AutoModelForMaskedLM.from_pretrained(
-                    model_id, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
-                )
+                with without_load_report():
+                    self.model, info = AutoModelForMaskedLM.from_pretrained(
+                        model_id,
+                        use_safetensors=True,
+                        trust_remote_code=False,
+                        dtype=torch.float32,
+                        output_loading_info=True,
+                        ignore_mismatched_sizes=True,  # they are rejected below, by name
+                    )
         except Exception as error:  # the library raises dozens of kinds; each is one line to the user
             line = " ".join(str(error).split())[:300]
             raise ModelError(f"cannot load the masked language model {model_id!r}: {line}") from error
+        check_loaded(self.model, f"masked language model {model_id!r}", info)
         if self.tokenizer.mask_token_id is None or not self.tokenizer.is_fast:
             raise ModelError(f"the tokenizer of {model_id!r} has no mask token or is no fast one; expected BERT's like")
         self.model.requires_grad_(False).eval()

@@ -16,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from lit_mem.adapters.loaded_weights import lacks
 from lit_mem.errors import ModelError
 
 
@@ -53,8 +54,10 @@ def load_sharded_base(
         model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False, **more)
     model.requires_grad_(False)
     model.tie_weights()  # what is shared is one weight in the files
+    files = weight_files(place, revision)
+    _check_complete(model, files)
     shard(model, mesh)
-    _fill(model, weight_files(place, revision), device)
+    _fill(model, files, device)
     model.tie_weights()
     return model.to(device).train()
 
@@ -116,11 +119,6 @@ def _fill(model: nn.Module, files: Mapping[str, Path], device: torch.device) -> 
     with ExitStack() as stack:
         opened = {file: stack.enter_context(safe_open(file, "pt")) for file in sorted(set(files.values()))}
         for name, parameter in model.named_parameters():  # tied weights come once, under their first name
-            if name not in files:
-                raise ModelError(
-                    f"the files of {model.config._name_or_path} hold no weight {name!r}, "  # type: ignore[union-attr]
-                    "so it cannot be read in parts; set trainer.strategy to ddp"
-                )
             part = opened[files[name]].get_slice(name)
             if list(part.get_shape()) != list(parameter.shape):
                 raise ModelError(
@@ -129,6 +127,26 @@ def _fill(model: nn.Module, files: Mapping[str, Path], device: torch.device) -> 
                 )
             filled[name] = nn.Parameter(_own_part(part, parameter, device), requires_grad=False)
     model.load_state_dict(filled, strict=False, assign=True)
+
+
+def _check_complete(model: Any, files: Mapping[str, Path]) -> None:
+    """Reject files in which a weight does not stand under the model's own name for it.
+
+    Raises:
+        ModelError: it is missing; or the files have other names, which are translated where weights are read whole.
+    """
+    names = [name for name, _ in model.named_parameters()]
+    missing = [name for name in names if name not in files]
+    if not missing:
+        return
+    what = f"model_id {model.config._name_or_path!r}"
+    surplus = sorted(files.keys() - {name for name, _ in model.named_parameters(remove_duplicate=False)})
+    if not surplus:
+        raise ModelError(lacks(what, missing, len(names)))
+    raise ModelError(
+        f"{what}: its files do not hold {missing[0]} under this name, but {surplus[0]} and others that the model does "
+        "not name so, so it cannot be read in parts; trainer.strategy ddp reads it whole, if it is complete"
+    )
 
 
 def _own_part(part: Any, parameter: nn.Parameter, device: torch.device) -> Tensor:

@@ -1,0 +1,96 @@
+"""Whether a model's files held every weight that its configuration names; what they lack would be drawn at random."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from lit_mem.adapters.text_decoder import text_parameters
+from lit_mem.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+_NUMBER: Final = re.compile(r"(?<=\.)\d+(?=\.)")
+
+
+def check_loaded(model: Any, what: str, info: Mapping[str, Any]) -> None:
+    """Reject a model some of whose weights did not come from its files.
+
+    Weights that are shared (an output layer tied to the embeddings) count once, under any of their names. Of a model
+    that also takes images or sound only what reads text counts. Weights in the files that the model does not use are
+    logged.
+
+    Args:
+        model: as `from_pretrained` returned it.
+        what: what is loaded, for messages, such as "model_id './llama'".
+        info: what `from_pretrained` returns beside it with `output_loading_info=True`.
+
+    Raises:
+        ModelError: a weight is missing from the files, or has another size there.
+    """
+    used = set(map(id, text_parameters(model)))
+    needed = {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in used}
+    if missing := sorted(needed & set(info["missing_keys"])):
+        raise ModelError(lacks(what, missing, len(used)))
+    if mismatched := sorted((name, tuple(there), tuple(here)) for name, there, here in info.get("mismatched_keys", ())):
+        name, there, here = mismatched[0]
+        others = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
+        raise ModelError(
+            f"{what}: {name} is {there} in its files, and {here} by its configuration{others}; expected "
+            "configuration and weights of one model"
+        )
+    if surplus := sorted(info.get("unexpected_keys", ())):
+        log.warning(
+            "%s: its files hold %d weights that its configuration has no place for (%s); they are not used.",
+            what[:1].upper() + what[1:], len(surplus), grouped(surplus),
+        )  # fmt: skip
+
+
+def lacks(what: str, missing: Collection[str], of: int) -> str:
+    """The message for weights that a model's files do not hold.
+
+    Args:
+        what: the model.
+        missing: names of the weights.
+        of: how many there are in all.
+    """
+    return (
+        f"{what}: its files lack {len(missing)} of {of} weights that its configuration names ({grouped(missing)}); "
+        "they would be random; expected complete weights and their own configuration"
+    )
+
+
+def grouped(names: Iterable[str], most: int = 4) -> str:
+    """Names in a few words: those that differ in a layer's number as one, such as layers.{4,5}.mlp.weight.
+
+    Args:
+        names: of weights.
+        most: how many of the names so written are shown; the others are counted.
+    """
+    groups: dict[tuple[str, str], set[int]] = {}
+    for name in names:
+        found = _NUMBER.search(name)
+        before, number, after = (name[: found.start()], found[0], name[found.end() :]) if found else (name, "-1", "")
+        groups.setdefault((before, after), set()).add(int(number))
+    shown = []
+    for (before, after), numbers in sorted(groups.items())[:most]:
+        several = ",".join(map(str, sorted(numbers)))
+        shown.append(before + (several if len(numbers) == 1 else f"{{{several}}}") * (numbers != {-1}) + after)
+    return ", ".join(shown) + (f" and {len(groups) - most} more kinds" if len(groups) > most else "")
+
+
+@contextmanager
+def without_load_report() -> Iterator[None]:
+    """Keep transformers from printing a table of what `check_loaded` says in one line."""
+    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "utils.loading_report")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,29 @@
+"""Which part of a model reads text: all of it, or the text decoder of one that also takes images or sound."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+
+def text_decoder(model: Any) -> nn.Module:
+    """The part of a model that texts go through, up to the output layer.
+
+    Args:
+        model: a Hugging Face causal language model, without an adapter.
+
+    Returns:
+        The model itself, or its text decoder where its configuration has one of its own (Gemma 3, LLaMA 4, …).
+    """
+    if model.config.get_text_config() is not model.config:
+        decoder = model.get_decoder()
+        if isinstance(decoder, nn.Module):
+            return decoder
+    return model  # type: ignore[no-any-return]
+
+
+def text_parameters(model: Any) -> list[nn.Parameter]:
+    """Each parameter that is used when the model reads a text; embeddings and output layer among them."""
+    parts = [text_decoder(model), model.get_input_embeddings(), model.get_output_embeddings()]
+    return list(dict.fromkeys(p for part in parts if part is not None for p in part.parameters()))
