@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import lightning.pytorch as pl
 import torch
@@ -23,6 +24,7 @@ from torch.optim import AdamW
 
 from lit_mem.adapters.base import Adapter, adapter_off, changes_nothing, gives_base_back
 from lit_mem.adapters.loading import (
+    AS_ADAPTER,
     Quantization,
     check_reads,
     fingerprint,
@@ -32,6 +34,7 @@ from lit_mem.adapters.loading import (
     load_tokenizer,
 )
 from lit_mem.adapters.lora import LoRA
+from lit_mem.adapters.origin import own_base, refuse_adapter
 from lit_mem.checkpoints import CheckpointContent, check_content
 from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
@@ -54,6 +57,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_DEFAULT_BASE: Final = "meta-llama/Llama-2-7b-hf"
+
 
 class CausalLM(pl.LightningModule):
     """Fine-tunes a causal language model and scores every validation example, member or not.
@@ -63,7 +68,8 @@ class CausalLM(pl.LightningModule):
     them is also the validation loss.
 
     Args:
-        model_id: base model: a hub id, a local folder, a .gguf file, or "asset:tiny_llama".
+        model_id: base model: a hub id, a local folder, a .gguf file, or "asset:tiny_llama". Left at its default beside
+            `adapter_path`: the base that the adapter's configuration names.
         revision: branch, tag or commit on the hub.
         adapter: how the base becomes trainable.
         adapter_path: folder of an adapter saved by peft, to start from or to audit; it replaces `adapter`.
@@ -81,7 +87,7 @@ class CausalLM(pl.LightningModule):
 
     def __init__(
         self,
-        model_id: str = "meta-llama/Llama-2-7b-hf",
+        model_id: str = _DEFAULT_BASE,
         revision: str | None = None,
         adapter: Adapter = lazy_instance(LoRA),  # noqa: B008  (how jsonargparse spells a default sub-object)
         adapter_path: str | None = None,
@@ -101,6 +107,15 @@ class CausalLM(pl.LightningModule):
             raise ConfigError(f"model.warmup_fraction is {warmup_fraction}; expected a number in [0, 1)")
         if reference.model_id is not None and reference.kind == "adapter_off":
             raise ConfigError("model.reference.kind adapter_off and model.reference.model_id exclude each other")
+        for option, given, advice in (
+            ("model.model_id", model_id, AS_ADAPTER),
+            ("model.reference.model_id", reference.model_id, "merge it into its base first"),
+        ):
+            if given is not None and Path(given).is_dir():
+                refuse_adapter(option, given, given, None, advice)
+        if adapter_path is not None and model_id == _DEFAULT_BASE:
+            model_id, own_revision = own_base(adapter_path)
+            revision = revision or own_revision
         self.model_id, self.revision = model_id, revision
         self.adapter, self.adapter_path = adapter, adapter_path
         self.reference = reference

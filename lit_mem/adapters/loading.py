@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +14,7 @@ from torch import nn
 
 from lit_mem import assets
 from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
+from lit_mem.adapters.origin import adapter_at, adapter_config, check_origin, refuse_adapter
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.sharding.strategy import is_sharded, put_adapter, whole
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Quantization = Literal["none", "8bit", "4bit"]
+AS_ADAPTER: Final = "set model.adapter_path to the adapter and model.model_id to its base"
 
 
 def _place(model_id: str) -> tuple[str, dict[str, Any]]:
@@ -46,6 +47,8 @@ def _failure(what: str, model_id: str, error: Exception) -> ModelError:
     text, folder = " ".join(str(error).split()), Path(_place(model_id)[0])
     if folder.is_dir() and not model_id.endswith(".gguf") and not (folder / "config.json").is_file():
         hint = "the folder has no config.json; expected that of a Hugging Face model"
+        if adapter_at(str(folder)) is not None:
+            hint = f"it is an adapter, saved without a {what}; expected a whole model's folder or id"
     elif "custom code" in text or "trust_remote_code" in text:
         hint = "it needs code that comes with it, which is never run; expected a model that transformers knows"
     elif what == "weights" and isinstance(error, OSError) and (pickled := _pickled(folder)) is not None:
@@ -129,6 +132,7 @@ def load_base(
     from transformers import AutoModelForCausalLM
 
     place, more = _place(model_id)
+    refuse_adapter("model_id", model_id, place, revision, AS_ADAPTER)
     more |= {"trust_remote_code": False}
     if "gguf_file" not in more:
         more["use_safetensors"] = True
@@ -172,6 +176,7 @@ def load_base_in_parts(
     place, more = _place(model_id)
     if more:
         raise ModelError(f"model_id {model_id!r} is a GGUF file, which cannot be read in parts; expected safetensors")
+    refuse_adapter("model_id", model_id, place, revision, AS_ADAPTER)
     try:
         return cast("PreTrainedModel", load_sharded_base(place, revision, dtype, attention, mesh, device))
     except ModelError:
@@ -239,48 +244,57 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
     """Put an adapter that `peft` saved onto a base model, trainable.
 
     Raises:
-        ModelError: the folder holds no adapter, or one made for another architecture.
+        ModelError: the folder holds no adapter, one made for another architecture, or one that this package exported
+            from a run on another base.
     """
-    from peft import PeftModel
-
+    adapter_config(folder)
     path = Path(folder)
-    if not path.is_dir():
-        raise ModelError(f"model.adapter_path {folder!r} is no folder; expected one that peft has saved")
-    if not (path / "adapter_config.json").is_file():
-        raise ModelError(f"model.adapter_path {folder!r} holds no adapter_config.json; expected a peft adapter folder")
     if not (path / "adapter_model.safetensors").is_file():
         raise ModelError(
             f"model.adapter_path {folder!r} holds no adapter_model.safetensors; pickled weights are refused"
         )
     try:
-        expected = json.loads((path / "adapter_config.json").read_text())
-        if not isinstance(expected, dict) or "peft_type" not in expected:
-            raise ValueError("it names no peft_type")
-    except ValueError as error:
-        raise ModelError(f"{path / 'adapter_config.json'} is not the config of an adapter: {error}") from error
-    try:
         with safe_open(path / "adapter_model.safetensors", "pt") as weights:
             saved = sum("lora_" in name for name in weights.keys())
     except SafetensorError as error:
         raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
+    check_origin(folder, base.config._name_or_path, lambda: fingerprint(base))
     try:
-        with warnings.catch_warnings():
-            # Weights that the model needs and the file lacks would stay at their untrained start.
-            warnings.filterwarnings("error", message="Found missing adapter keys")
-            model: nn.Module
-            if is_sharded(base):
-                model, missing = put_adapter(base, folder, "default", trainable=True)
-                if missing:
-                    raise ValueError(f"found missing adapter keys, such as {missing[0]}")
-            else:
-                model = PeftModel.from_pretrained(base, folder, is_trainable=True)
+        model, surplus = _put(base, folder)
         taken = sum("lora_" in name for name, _ in model.named_parameters())
         if saved > taken:
             raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")
+        if surplus:
+            raise ValueError(f"it holds {len(surplus)} weights that this model has no place for, such as {surplus[0]}")
         return model
     except Exception as error:
         line = " ".join(str(error).split())[:300]
+        if isinstance(error, KeyError):
+            line = f"it lacks the weight {error.args[0]}"
         raise ModelError(f"the adapter in {folder!r} does not fit this base model: {line}") from error
+
+
+def _put(base: PreTrainedModel, folder: str) -> tuple[nn.Module, list[str]]:
+    """A base with an adapter on it, trainable, and which weights in the folder the model has no place for."""
+    from peft import PeftConfig, PeftModel
+
+    if is_sharded(base):
+        model, missing = put_adapter(base, folder, "default", trainable=True)
+        if missing:
+            raise ValueError(f"found missing adapter keys, such as {missing[0]}")
+        return model, []
+    # peft loads virtual tokens frozen only; here they are trained like any other adapter.
+    virtual = PeftConfig.from_pretrained(folder).is_prompt_learning
+    with warnings.catch_warnings():
+        # Weights that the model needs and the file lacks would stay at their untrained start.
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        wrapped: Any = PeftModel.from_pretrained(base, folder, is_trainable=not virtual)
+    if virtual:
+        wrapped.peft_config["default"].inference_mode = False
+        wrapped.prompt_encoder.requires_grad_(True)
+        return wrapped, []
+    # The call above does not return what peft found.
+    return wrapped, sorted(wrapped.load_adapter(folder, "default", is_trainable=True).unexpected_keys)
 
 
 def fingerprint(model: PreTrainedModel) -> dict[str, str]:

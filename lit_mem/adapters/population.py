@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lit_mem.adapters.loading import load_adapter
+from lit_mem.adapters.loading import fingerprint, load_adapter
+from lit_mem.adapters.origin import check_origin
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.reference import ReferenceCache
@@ -42,6 +44,7 @@ class Population:
     def __init__(self, references: Sequence[str], load_base: Callable[[str | None], nn.Module]) -> None:
         self._load_base = load_base
         self._shared: TokenScorer | None = None
+        self._fingerprint: dict[str, str] = {}
         self._members: list[tuple[TokenScorer, str | None]] = []
         # Adapters are drawn at random before their weights are read; and a model that is loaded while Lightning
         # validates would be made of inference tensors, which cannot be changed outside that mode.
@@ -85,14 +88,26 @@ class Population:
             self._shared = _frozen(self._adapted(reference))
             return self._shared, "default"
         name = f"reference_{len(self._members)}"
+        base: Any = self._shared.model
+        with _named_references():
+            check_origin(reference, base.get_base_model().config._name_or_path, lambda: self._fingerprint)
         _add_adapter(self._shared.model, reference, name)
         return self._shared, name
 
     def _adapted(self, folder: str) -> nn.Module:
-        try:
-            return load_adapter(cast("PreTrainedModel", self._load_base(None)), folder)
-        except ModelError as error:
-            raise ModelError(str(error).replace("model.adapter_path", "references:")) from error
+        base = cast("PreTrainedModel", self._load_base(None))
+        self._fingerprint = self._fingerprint or fingerprint(base)  # before an adapter renames its weights
+        with _named_references():
+            return load_adapter(base, folder)
+
+
+@contextmanager
+def _named_references() -> Iterator[None]:
+    """Name the option that a reference was given by, where loading names the tuned model's."""
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(str(error).replace("model.adapter_path", "references:")) from error
 
 
 def _frozen(model: nn.Module) -> TokenScorer:

@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem import atomic
+from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
 from lit_mem.callbacks.thresholds import Limits, logged_names, read
@@ -39,7 +40,8 @@ class MemorizationCheckpoint(ModelCheckpoint):
     - `last.ckpt`: the last validation whatever it measured, to resume from.
 
     Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load; its `lit_mem.json` has the
-    `global_step` of the checkpoint that it belongs to. Whatever ends the run, each file and folder is whole: all are
+    `global_step` of the checkpoint that it belongs to, and the fingerprint of the base, which `model.adapter_path`
+    compares with its own. Whatever ends the run, each file and folder is whole: all are
     written under other names first, and then take over one by one, `last.ckpt` last.
 
     Args:
@@ -201,8 +203,10 @@ class MemorizationCheckpoint(ModelCheckpoint):
             return
         # Otherwise peft asks the hub whether the vocabulary grew.
         model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
-        told = {"epoch": self.epochs["last"], "global_step": step}
-        (folder / "lit_mem.json").write_text(json.dumps(told) + "\n", "utf-8")
+        record = {"epoch": self.epochs["last"], "global_step": step}
+        if digests := getattr(module, "base_fingerprint", None):
+            record |= origin(module.model_id, digests)  # type: ignore[arg-type]
+        (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where the checkpoints lie, and merge the best one if that was asked for."""
