@@ -39,6 +39,7 @@ from lit_mem.checkpoints import CheckpointContent, check_content
 from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
+from lit_mem.foreign_callbacks import prepare_callbacks
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.losses import TrainingLoss
 from lit_mem.metrics.examples import ExampleTable
@@ -332,6 +333,15 @@ class CausalLM(pl.LightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
         """Take no further step once the privacy budget is spent."""
         return -1 if self.private is not None and self.private.spent else None
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """None of its own; Lightning's first hook of a run, in which other callbacks are looked at.
+
+        Raises:
+            ConfigError: one of them cannot work with this module.
+        """
+        prepare_callbacks(self.trainer)
+        return []
 
     def setup(self, stage: str) -> None:
         """Refuse what private training cannot go with."""

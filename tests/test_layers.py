@@ -23,6 +23,7 @@ LAYERS = {
         "assets",
         "checkpoints",
         "divergence",
+        "foreign_callbacks",
         "losses",
         "sharding",
     ],

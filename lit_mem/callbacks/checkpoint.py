@@ -19,6 +19,7 @@ from lit_mem import atomic
 from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
+from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
 from lit_mem.callbacks.thresholds import Limits, logged_names, read
 
 log = logging.getLogger(__name__)
@@ -41,8 +42,9 @@ class MemorizationCheckpoint(ModelCheckpoint):
 
     Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load; its `lit_mem.json` has the
     `global_step` of the checkpoint that it belongs to, and the fingerprint of the base, which `model.adapter_path`
-    compares with its own. Whatever ends the run, each file and folder is whole: all are
-    written under other names first, and then take over one by one, `last.ckpt` last.
+    compares with its own. Whatever ends the run, each file and folder is whole: all are written under other names
+    first, and then take over one by one, `last.ckpt` last. What is saved is what was measured: a callback that shows
+    other weights to the validation than it leaves to be saved ends the run.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6". None: those of the run's `MemorizationEarlyStopping`s.
@@ -78,6 +80,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
         self.export, self.merge = export, merge
         self.safe_model_path = ""
         self.epochs: dict[str, int] = {}
+        self.measured = MeasuredWeights()
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -114,10 +117,36 @@ class MemorizationCheckpoint(ModelCheckpoint):
         if self.last_model_path:
             self._last_global_step_saved = trainer.global_step
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing is measured yet."""
+        super().on_validation_start(trainer, pl_module)
+        self.measured.forget()
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take a digest of the weights that are measured."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.measured.note(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After the other callbacks: what scored the texts is what generated, and what will be saved.
+
+        Raises:
+            ConfigError: a callback has swapped the weights.
+        """
+        super().on_validation_epoch_end(trainer, pl_module)
+        self.measured.check(trainer, pl_module)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what this validation deserves, all from one checkpoint."""
+        """Save what this validation deserves, all from one checkpoint.
+
+        Raises:
+            ConfigError: a callback has swapped the weights since they were measured.
+        """
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        self.measured.check(trainer, pl_module)
         name = type(self).__name__
         figures, monitor = latest_figures(trainer), str(self.monitor)
         # A figure that is measured only now and then makes no checkpoint the best when it is not.
@@ -214,6 +243,11 @@ class MemorizationCheckpoint(ModelCheckpoint):
             return
         if trainer.global_step != self._last_global_step_saved:
             super().on_train_end(trainer, pl_module)
+        elif self.measured.changed(trainer, pl_module) is not None:
+            log.warning(
+                "Warning: a callback changed the trained weights after the last validation (%s). Metrics and "
+                "checkpoints are of the weights before that.", suspects(trainer),
+            )  # fmt: skip
         if not self.last_model_path:
             return
         for line in self.summary():

@@ -1,0 +1,89 @@
+"""What callbacks from elsewhere need of a module that is built late, and which of them cannot work here."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    LambdaCallback,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+from lightning.pytorch.trainer.call import _call_configure_model
+
+from lit_mem.errors import ConfigError
+
+_READS_NO_WEIGHTS: Final = (Checkpoint, EarlyStopping, pl.callbacks.ProgressBar, pl.callbacks.Timer)
+
+
+class BuildsModelFirst(Callback):
+    """Builds the module before the `setup` of any other callback, where one might read or copy its parameters there.
+
+    Lightning builds it after all of them, so that they would copy, freeze or prune a module without parameters.
+    Strategy and precision are in force as at Lightning's own call, which finds the model built and does nothing.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Build it."""
+        if any(reads_weights_in_setup(callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+            _call_configure_model(trainer)
+
+
+def reads_weights_in_setup(callback: Callback) -> bool:
+    """Whether a callback may read the module's parameters in its `setup`: False for ours and those known not to."""
+    known = from_here(callback) or isinstance(callback, _READS_NO_WEIGHTS)
+    return not known and (isinstance(callback, LambdaCallback) or type(callback).setup is not Callback.setup)
+
+
+def from_here(thing: Any) -> bool:
+    """Whether its class is this package's."""
+    return type(thing).__module__.partition(".")[0] == "lit_mem"
+
+
+def prepare_callbacks(trainer: pl.Trainer) -> None:
+    """Once for each run, before any `setup`: reject what cannot work, and have the model built in time.
+
+    Raises:
+        ConfigError: a callback prunes weights, or averages them and leaves others to be saved than were measured.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, ModelPruning):
+            raise ConfigError(
+                f"trainer.callbacks holds {type(callback).__name__}, which rewrites weights of the frozen base too, "
+                "of which the reference is made; remove it, and load a pruned base with model.model_id"
+            )
+        if trainer.state.fn == "fit":
+            refuse_averaging(callback)
+    if not any(isinstance(callback, BuildsModelFirst) for callback in callbacks):
+        callbacks.insert(0, BuildsModelFirst())
+
+
+def refuse_averaging(callback: Callback) -> None:
+    """Reject callbacks of Lightning that average weights, and their subclasses.
+
+    `WeightAveraging` (and `EMAWeightAveraging`) shows validation the average and has the raw weights back before
+    anything is saved; it averages the frozen base with itself, too, which rounds it, and keeps all of it in each
+    checkpoint. `StochasticWeightAveraging` puts its average into the model when the last validation is over.
+
+    Raises:
+        ConfigError: it is one of them.
+    """
+    name = type(callback).__name__
+    if isinstance(callback, StochasticWeightAveraging):
+        raise ConfigError(
+            f"trainer.callbacks holds {name}, which puts averaged weights into the model after the last validation: "
+            "no metric would be of them and no checkpoint would hold them; remove it, and lower the learning rate "
+            "towards the end with model.lr_schedule cosine or linear"
+        )
+    if isinstance(callback, WeightAveraging):
+        raise ConfigError(
+            f"trainer.callbacks holds {name}, which shows averaged weights to the validation only: metrics would be of "
+            "the average, and exported adapters would hold the raw weights; remove it, and lower the learning rate "
+            "towards the end with model.lr_schedule cosine or linear"
+        )
