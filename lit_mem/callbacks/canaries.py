@@ -28,7 +28,7 @@ class Canaries(Measure):
     """Whether the canaries of `data.canaries` are memorized: those inserted against those that chance left out.
 
     Logged: `canary/exposure_mean` and `canary/exposure_max`, of the inserted ones, in bits; `canary/auroc` with its
-    95 % DeLong interval `canary/auroc_low` and `_high`; `canary/extraction_rate`, the share of the inserted ones whose
+    95 % interval `canary/auroc_low` and `_high`; `canary/extraction_rate`, the share of the inserted ones whose
     secret greedy decoding writes whole, given what stands before it (of a canary without a prefix the second half,
     given the first), and `canary/extraction_rate_heldout`. All but the last also by repetitions, as in
     `canary/exposure_mean_x16`, against all held-out canaries; and by group where canaries were made in groups, as in

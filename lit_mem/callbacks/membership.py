@@ -50,7 +50,7 @@ def default_attacks() -> dict[str, Attack]:
 class MembershipInference(Measure):
     """How well an attacker tells members from held-out texts by the model's scores.
 
-    Logged for each attack: `mia/<name>_auroc` with its 95 % DeLong interval `mia/<name>_auroc_low` and
+    Logged for each attack: `mia/<name>_auroc` with its 95 % interval (`functional.auroc`) `mia/<name>_auroc_low` and
     `_auroc_high`; `mia/<name>_balanced_accuracy` at the threshold that is best on these texts (the attack's advantage
     is twice that less one); and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it.
     Figures: the ROC on log axes and histograms of both sets' scores. Of each example it tells `mia/<name>`.

@@ -33,7 +33,7 @@ class Slices(Verdict, Relation):
     column are in none of its subgroups.
 
     Logged for each subgroup, as in `slice/sex/F/reference_auroc`: for each attack `<attack>_auroc` (its members against
-    its non-members) with the 95 % DeLong interval `_auroc_low` and `_auroc_high`; for each extraction measure with
+    its non-members) with its 95 % interval `_auroc_low` and `_auroc_high`; for each extraction measure with
     values in [0, 1] the members' mean `<measure>` with Wilson's interval `<measure>_low` and `<measure>_high`, and
     the base model's mean `<measure>_base`; and `perplexity_members`. What takes fewer than `min_size` examples of a
     kind is not logged; the log says once which. Values and columns keep in names what every logger takes:

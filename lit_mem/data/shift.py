@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from lit_mem.functional.auroc import auroc
 from lit_mem.functional.words import plain_words
 
 _FOLDS: Final = 5
 _MIN_ROWS: Final = 20
-_Z_95: Final = 1.959963984540054
 
 
 class Shift(NamedTuple):
@@ -107,7 +106,7 @@ def _out_of_fold(
 def clustered_auroc(
     score: np.ndarray[Any, Any], is_member: np.ndarray[Any, Any], cluster: np.ndarray[Any, Any]
 ) -> Shift:
-    """AUROC with a 95 % interval that allows for rows of one cluster being alike.
+    """AUROC with a 95 % interval that allows for rows of one cluster being alike; see `functional.auroc`.
 
     Args:
         score: (N,) float, higher = more like a member.
@@ -115,30 +114,11 @@ def clustered_auroc(
         cluster: (N,) int, rows of one document have one number.
 
     Returns:
-        Area (ties counted half) and Wald interval, clipped to [0, 1]. With each row a cluster of
-        its own this is DeLong's interval.
+        Area (ties counted half) and interval. With each row a cluster of its own this is the interval of attacks.
 
     Source: Obuchowski 1997, Biometrics 53:567-578.
     """
-    from scipy.stats import rankdata
+    import torch
 
-    m, n = int(is_member.sum()), int((~is_member).sum())
-    joint = rankdata(score)
-    placed = np.empty(len(score))
-    placed[is_member] = (joint[is_member] - rankdata(score[is_member])) / n
-    placed[~is_member] = 1 - (joint[~is_member] - rankdata(score[~is_member])) / m
-    area = float(placed[is_member].mean())
-    size = int(cluster.max()) + 1
-    sums, n_clusters = [], []
-    for side in (is_member, ~is_member):
-        sums.append(np.bincount(cluster[side], weights=placed[side] - area, minlength=size))
-        n_clusters.append(len(np.unique(cluster[side])))
-    total = len(np.unique(cluster))
-    inflate = [count / (count - 1) for count in (*n_clusters, total)]
-    variance = (
-        inflate[0] * float(sums[0] @ sums[0]) / m**2
-        + inflate[1] * float(sums[1] @ sums[1]) / n**2
-        + 2 * inflate[2] * float(sums[0] @ sums[1]) / (m * n)
-    )
-    half = _Z_95 * math.sqrt(max(0.0, variance))
-    return Shift(area, max(0.0, area - half), min(1.0, area + half))
+    area = auroc(torch.from_numpy(score), torch.from_numpy(is_member), cluster=torch.from_numpy(cluster))
+    return Shift(*area)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from lit_mem.functional.auroc import Auroc, auroc
-from lit_mem.functional.interval import Mean, mean_interval, wilson_interval
+from lit_mem.functional.interval import Mean, mean_interval
 from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.examples import ScoreTable
 
@@ -112,7 +111,7 @@ def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) ->
         overall: its AUROC on all examples.
     """
     level = 1 - 0.05 / len(parts)
-    exposures = [(part, _widened(part.exposure(column, level), level)) for part in parts]
+    exposures = [(part, part.exposure(column, level)) for part in parts]
     outstanding = [(part, each) for part, each in exposures if each.area.low > overall]
     part, most = max(outstanding or exposures, key=lambda pair: pair[1].area.value)
     opening = "Most exposed: " if outstanding else "No slice stands out; the highest is "
@@ -121,18 +120,6 @@ def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) ->
         f"({most.n_members} members, {most.n_nonmembers} non-members) against {overall:.3f} on all texts; "
         f"{len(parts)} slices were compared, and the interval is at 95 % for all of them together."
     )
-
-
-def _widened(exposure: Exposure, level: float) -> Exposure:
-    """The exposure, with the widest interval that can be where DeLong's has no width, as for an AUROC of 1.
-
-    The variance of an AUROC A is at most A (1 − A) / min(m, n) (Birnbaum & Klose 1957).
-    """
-    value, low, high = exposure.area
-    if not math.isclose(low, high):
-        return exposure
-    ends = wilson_interval(value, min(exposure.n_members, exposure.n_nonmembers), level)
-    return exposure._replace(area=Auroc(value, *ends))
 
 
 def _listing(names: Sequence[str], most: int) -> str:

@@ -186,7 +186,7 @@ def _trust(folder: Path, config: Mapping[str, Any], history: History) -> dict[st
         low, high = start.get(f"{name}_low"), start.get(f"{name}_high")
         if low is None or high is None:
             reading = "no interval"
-        elif low == high == 0.5:
+        elif start.get(name) == start.get(name.removesuffix("auroc") + "balanced_accuracy") == 0.5:  # all scores tied
             reading = "0.5 by construction: nothing is tuned yet"
         elif low <= 0.5 <= high:
             reading = "as it should be: guessing"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lit_mem.attacks.loss import Loss
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, MemorizationEarlyStopping
 from lit_mem.callbacks.base import Measure
 from lit_mem.callbacks.thresholds import Threshold
@@ -89,6 +90,46 @@ def auroc(*values):
 def test_stops_after_the_right_epoch_in_any_order_of_callbacks(tmp_path, values, options, epochs, order):
     callbacks = [MemorizationEarlyStopping([f"{AUROC} > 0.6"], **options), Figures(auroc(*values))][::order]
     assert run(tmp_path, callbacks, len(values)).current_epoch == epochs
+
+
+class Scored(Scripted):
+    """`n` members, then `n` others, of one token each; all members are likelier, or all are alike."""
+
+    def __init__(self, n, separation):
+        super().__init__([1.0] * 2)
+        self.n, self.separation = n, separation
+
+    def validation_step(self, batch, batch_idx):
+        member = torch.arange(2 * self.n) < self.n
+        logprob = (self.separation * member.double() - 5)[:, None]
+        ones = torch.ones(2 * self.n, 1).bool()
+        return TokenScores(logprob, ones, ones, torch.arange(2 * self.n), member)
+
+
+@pytest.mark.parametrize(
+    ("n", "separation", "threshold", "epochs"),
+    [
+        (3, 1.0, "> 0.6", 2),  # 3 and 3 are separated by chance in 1 of 20; [0.438, 1]
+        (5, 1.0, "> 0.6", 2),  # [0.566, 1]
+        (10, 1.0, "> 0.6", 1),  # in 1 of 184,756; [0.722, 1]
+        (3, -1.0, "< 0.4", 2),  # [0, 0.562]
+        (10, -1.0, "< 0.4", 1),  # [0, 0.278]
+        (10, 0.0, "> 0.45", 2),  # all tied: [0.237, 0.763]
+        (200, 0.0, "> 0.45", 2),  # [0.431, 0.569]
+    ],
+)
+def test_by_lower_bound_perfect_separation_of_a_few_texts_is_no_certainty(tmp_path, n, separation, threshold, epochs):
+    attack = MembershipInference({"loss": Loss()}, combined=False, figures=False)
+    for lower_bound in (True, False):
+        stop = MemorizationEarlyStopping([f"{AUROC} {threshold}"], lower_bound=lower_bound)
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            enable_checkpointing=False, callbacks=[attack, stop], max_epochs=2, num_sanity_val_steps=0,
+            default_root_dir=tmp_path,
+        )  # fmt: skip
+        loader = DataLoader(torch.zeros(1, 1))
+        trainer.fit(Scored(n, separation), loader, loader)
+        assert trainer.current_epoch == (epochs if lower_bound else 1)
 
 
 @pytest.mark.parametrize(("stop_when", "epochs"), [("any", 2), ("all", 3)])

@@ -417,7 +417,7 @@ def test_who_stands_out_is_told_with_the_number_compared(validated, caplog):
     score = torch.where(exposed & MEMBER, SCORE + 2, SCORE)
     validated(Slices(min_size=2, length=False), {"mia/loss": score}, MEMBER, attribute_records(sex=SEX), stage="test")
     overall = roc_auc_score(MEMBER, score)
-    low = binomtest(20, 20).proportion_ci(0.975, method="wilson").low  # DeLong's interval would be [1, 1]
+    low = binomtest(20, 20).proportion_ci(0.975, method="wilson").low
     assert (
         f"Most exposed: sex=F, AUROC of loss 1.000 [{low:.3f}, 1.000] (20 members, 20 non-members) against "
         f"{overall:.3f} on all texts; 2 slices were compared" in caplog.text
@@ -431,22 +431,36 @@ def test_a_perfect_score_on_few_texts_does_not_stand_out_from_a_nearly_perfect_o
     table = table_of(score, member)
     few = part(table, torch.arange(200) < 20, "F")
     overall = roc_auc_score(member, score)
-    assert few.exposure("mia/loss").area == (1.0, 1.0, 1.0)  # DeLong's interval has no width here
+    low = binomtest(10, 10).proportion_ci(0.95, method="wilson").low
+    assert few.exposure("mia/loss").area == pytest.approx((1.0, low, 1.0))
     assert verdict([few], "loss", "mia/loss", overall).startswith("No slice stands out; the highest is sex=F")
     assert verdict([few], "loss", "mia/loss", 0.6).startswith("Most exposed: sex=F")
 
 
-def test_of_many_slices_all_alike_one_seldom_stands_out():
-    """Ten disjoint slices, one distribution: the rate of false alarms stays near 5 %, not near 1 − 0.975^10 = 22 %."""
+def false_alarms(n_slices, shift, trials, n=30):
+    """How often one of disjoint slices of one distribution, n members and n others each, is said to stand out."""
     generator = torch.Generator().manual_seed(0)
-    member = torch.arange(800) % 2 == 0
-    alarms, trials = 0, 100
+    member = torch.arange(2 * n * n_slices) % 2 == 0
+    alarms = 0
     for _ in range(trials):
-        table = table_of(torch.randn(800, generator=generator, dtype=torch.float64), member)
-        parts = [part(table, torch.arange(800) // 80 == k, str(k)) for k in range(10)]
-        overall = roc_auc_score(member, table["mia/loss"])
+        score = torch.randn(len(member), generator=generator, dtype=torch.float64) + shift * member
+        table = table_of(score, member)
+        parts = [part(table, torch.arange(len(member)) // (2 * n) == k, str(k)) for k in range(n_slices)]
+        overall = auroc(score, member).value
         alarms += verdict(parts, "loss", "mia/loss", overall).startswith("Most")
-    assert alarms / trials < 0.08
+    return alarms / trials
+
+
+def test_of_many_slices_all_alike_one_seldom_stands_out():
+    """At an AUROC of 0.95, where intervals that are the same width on both sides name one in half of the cases."""
+    assert false_alarms(10, 2**0.5 * 1.6449, 60) < 0.06
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n_slices", [10, 20])
+@pytest.mark.parametrize("quantile", [0.0, 0.8416, 1.2816, 1.6449])  # AUROC 0.5, 0.8, 0.9, 0.95
+def test_of_many_slices_all_alike_one_stands_out_in_less_than_one_case_in_twenty(n_slices, quantile):
+    assert false_alarms(n_slices, 2**0.5 * quantile, 300) < 0.04  # 0 to 2 % are expected
 
 
 def test_long_lists_of_small_slices_are_cut_short():

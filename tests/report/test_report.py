@@ -17,8 +17,9 @@ import sklearn.metrics
 import lit_mem.report
 from lit_mem import cli
 from lit_mem.errors import DataError
-from lit_mem.report.history import read_history
+from lit_mem.report.history import History, Validation, read_history
 from lit_mem.report.numbers import shown
+from lit_mem.report.run_report import _trust
 from lit_mem.report.sweep_report import sweep_report
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")
@@ -264,6 +265,24 @@ def test_a_killed_run_is_told_of_as_far_as_it_came(tmp_path):
     assert data["examples"] is None
     assert "PerExampleTable" in Page(html).text
     assert any("was cut short" in note for note in data["notes"])
+
+
+@pytest.mark.parametrize(
+    ("area", "low", "high", "accuracy", "reading"),
+    [
+        (0.5, 0.444, 0.556, 0.5, "0.5 by construction: nothing is tuned yet"),  # all tied: no threshold is better
+        (0.5, 0.5, 0.5, 0.5, "0.5 by construction: nothing is tuned yet"),  # the same in records of earlier versions
+        (0.5, 0.453, 0.547, 0.525, "as it should be: guessing"),
+        (0.52, 0.473, 0.567, 0.53, "as it should be: guessing"),
+        (0.6, 0.55, 0.65, 0.6, "members stood out before training: the attack measures that too"),
+        (0.4, 0.35, 0.45, 0.5, "members were harder before training: the attack is held back by that"),
+    ],
+)
+def test_the_attacks_before_training_are_read_by_interval_and_ties(area, low, high, accuracy, reading):
+    values = {"auroc": area, "auroc_low": low, "auroc_high": high, "balanced_accuracy": accuracy}
+    start = Validation(0, 0, {f"mia/reference_{end}": value for end, value in values.items()})
+    told = _trust(Path("nowhere"), {}, History([start]))["before_training"]
+    assert [row["reading"] for row in told] == [reading]
 
 
 def test_a_run_that_was_killed_before_it_measured_anything(tmp_path):
