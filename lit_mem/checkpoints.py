@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypedDict, cast
 
+import torch
 from torch import Tensor
 
 from lit_mem.errors import CheckpointError
@@ -28,11 +29,26 @@ class Spent(TypedDict):
     ledger_id: str
 
 
+class MemberDigests(TypedDict):
+    """What a checkpoint keeps of the texts that its model was trained on; see `lit_mem.data.members`.
+
+    Keys:
+        salt: (16,) uint8, the key of the digests, drawn once a run.
+        members: (N, 8) uint8, keyed BLAKE2b of each text, sorted; inserted canaries are among them.
+        left_out: (C, 8) uint8, of the canaries that were left out.
+    """
+
+    salt: Tensor
+    members: Tensor
+    left_out: Tensor
+
+
 class _Amid(TypedDict, total=False):
     gradients: dict[str, Tensor]
     random_states: list[dict[str, Any]]
     schedule: dict[str, Any]
     privacy: Spent
+    members: MemberDigests
 
 
 class CheckpointContent(_Amid):
@@ -47,6 +63,7 @@ class CheckpointContent(_Amid):
         gradients: by name of the parameter, those of the batches since the last step, where a step takes several
             batches and some were done; absent otherwise.
         privacy: of a private training, what it has spent; absent otherwise.
+        members: digests of the texts trained on; absent where an earlier version wrote it, or the data gave none.
         schedule: of the learning rate, its `shape` and how many `steps` it is over (0 where it needs none to be known).
     """
 
@@ -71,7 +88,24 @@ def own_content(checkpoint: Any) -> CheckpointContent:
     )
     if not whole:
         raise CheckpointError("this checkpoint was not written by lit_mem (or by a later version of it)")
-    return cast("CheckpointContent", content)
+    known = cast("CheckpointContent", content)
+    if "members" in known:
+        _check_digests(known["members"])
+    return known
+
+
+def _check_digests(members: Any) -> None:
+    """Raise unless the digests have the shapes of `MemberDigests`."""
+    expected = {"salt": (16,), "members": (-1, 8), "left_out": (-1, 8)}
+    for name, shape in expected.items():
+        found = members.get(name) if isinstance(members, Mapping) else None
+        if not (
+            isinstance(found, Tensor)
+            and found.dtype == torch.uint8
+            and found.dim() == len(shape)
+            and found.shape[-1] == shape[-1]
+        ):
+            raise CheckpointError(f"this checkpoint is damaged: its members.{name} is no tensor of bytes, {shape}")
 
 
 def check_content(

@@ -36,6 +36,7 @@ from lit_mem.adapters.loading import (
 from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.origin import own_base, refuse_adapter
 from lit_mem.checkpoints import CheckpointContent, check_content
+from lit_mem.data.member_check import MemberCheck
 from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
@@ -142,6 +143,7 @@ class CausalLM(pl.LightningModule):
         self._not_finite: str | None = None
         self._losses = LossWatch()
         self._validated_at = 0
+        self.members = MemberCheck()
 
     # -- building ------------------------------------------------------------------------------------------
 
@@ -174,6 +176,7 @@ class CausalLM(pl.LightningModule):
                 model = self.adapter.wrap(base)
         else:
             model = load_adapter(base, self.adapter_path)
+            self.members.start_from(self.adapter_path)
         if any(p.requires_grad and isinstance(p, DTensor) for p in model.parameters()):
             raise ConfigError(
                 f"{type(self.adapter).__name__} trains the weights that trainer.strategy sharded spreads over devices; "
@@ -345,6 +348,7 @@ class CausalLM(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what private training cannot go with."""
+        self.members.begin()
         if stage == "fit" and self.private is not None:
             self.automatic_optimization = False  # here, so that our refusals come before Lightning's
             self.private.setup(self.trainer)
@@ -355,11 +359,13 @@ class CausalLM(pl.LightningModule):
             self.private.end()
 
     def on_fit_start(self) -> None:
-        """Forget the losses of a fit that was broken off.
+        """Forget the losses of a fit that was broken off; note the members.
 
         Raises:
             ConfigError: a step would be of no batch.
+            CheckpointError: held-out texts were trained on before.
         """
+        self.members.compare(self.trainer)
         if (n := self.trainer.accumulate_grad_batches) < 1:
             raise ConfigError(f"trainer.accumulate_grad_batches is {n}; expected 1 or more")
         self._losses = LossWatch()
@@ -517,9 +523,15 @@ class CausalLM(pl.LightningModule):
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_validation_start(self) -> None:
-        """Look at the losses before it; forget what is left of a pass that was broken off."""
+        """Look at the losses before it; start a pass anew.
+
+        Raises:
+            CheckpointError: held-out texts were trained on.
+        """
         if self.trainer.state.fn == "fit":
             self._losses.look(self.trainer)
+        else:
+            self.members.compare(self.trainer)
         self._heldout.reset()
         self._not_finite = None
 
@@ -582,18 +594,23 @@ class CausalLM(pl.LightningModule):
             content["gradients"] = {name: gradient for name, gradient in named.items() if gradient is not None}
         if self.private is not None and (spent := self.private.state()) is not None:
             content["privacy"] = spent
+        self.members.save(content)
         checkpoint["lit_mem"] = content
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint of another base or adapter; the trained weights must match one for one.
 
         Raises:
-            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with.
+            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with, or held-out
+                texts of this run are among its members.
         """
         self.strict_loading = False  # the base's weights are not in it; the check below is the strict one
         self.configure_model()
         trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
         content = check_content(checkpoint, self.model_id, self.base_fingerprint, trained)
+        self.members.load(content)
+        if self._trainer is not None:
+            self.members.compare(self.trainer)
         if self._trainer is not None and self.trainer.state.fn == "fit":
             shape = content.get("schedule", {}).get("shape", self.lr_schedule)
             if shape != self.lr_schedule:

@@ -21,6 +21,7 @@ from lit_mem.data.canaries.encoding import copies, encoded
 from lit_mem.data.deduplicate import Deduplicate, deduplicated
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.grouped_order import GroupedOrder
+from lit_mem.data.members import Sides
 from lit_mem.data.overlap import normalized
 from lit_mem.data.poisson import PoissonBatches, StepBatches
 from lit_mem.data.remarks import on_scripts
@@ -165,6 +166,7 @@ class TextDataModule(pl.LightningDataModule):
         self.heldout = self._encoder(heldout, len(train), member=False, name="held-out")
         _count_duplicates([*self.train, *self.heldout], members=self.train)
         self.members = self._probe_of_members()
+        self._rows = train, heldout
         self._test_rows, self._first_test_id = test, len(train) + len(heldout)
         if self.canary_source is not None:
             self._insert_canaries(self.canary_source, [train, heldout, test])
@@ -272,6 +274,15 @@ class TextDataModule(pl.LightningDataModule):
         examples = [*self.train, *self.heldout, *self.test, *self.canaries]
         longest = max((len(example.input_ids) for example in examples), default=0)
         return longest, max((int(example.input_ids.max()) for example in examples), default=0)
+
+    def sides(self) -> Sides | None:
+        """The texts by what this run does with them, for `lit_mem.data.member_check`; None before `setup`."""
+        if not self.train:
+            return None
+        train, heldout = self._rows
+        if self.trainer is not None and self.trainer.testing and self._test_rows is not None:
+            return Sides(train, self._test_rows, "test", self.canaries)
+        return Sides(train, heldout, canaries=self.canaries)
 
     def texts(self, member: bool) -> dict[int, Tensor]:
         """What attacks that put other texts in front may take: whole sets, not a rank's share of them.

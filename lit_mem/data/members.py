@@ -1,0 +1,162 @@
+"""Which texts a model was trained on, as keyed digests, so that a checkpoint can be compared with a split.
+
+A run is split anew by another seed or by rows that were added to its file. Texts that the model was trained on then
+stand among the held-out ones, and each metric of memorization is wrong with no sign of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import torch
+
+from lit_mem.checkpoints import MemberDigests
+from lit_mem.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from lit_mem.data.encoding import Encoded
+
+log = logging.getLogger(__name__)
+
+Digests = np.ndarray[Any, np.dtype[np.uint64]]
+
+_SIZE: Final = 8
+_SALT_SIZE: Final = 16
+_BATCH: Final = 10_000
+
+_COINS: Final = "data.canaries, its seed and repetitions"
+_SUBSET: Final = "data.source, data.seed and data.train_size"
+_SPLIT: Final = (
+    "data.source, data.seed and data.heldout_fraction (a file with other rows or another name is split anew, unless "
+    "the held-out texts are a file of their own)"
+)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The texts of a run by what is done with them.
+
+    Attributes:
+        members: (M,) rows that are trained on, with columns `prompt` and `completion`, whose texts count as one.
+        others: (N,) rows that they are compared with, likewise.
+        name: what the others are: "held-out" or "test".
+        canaries: all, those that are left out too.
+    """
+
+    members: Dataset
+    others: Dataset
+    name: str = "held-out"
+    canaries: Sequence[Encoded] = ()
+
+
+class KnownMembers:
+    """The texts that a model was trained on so far, and the canaries that were left out meanwhile.
+
+    Time and memory grow linearly: 8 bytes a text. Two texts have one digest with a probability of 2^-64.
+
+    Args:
+        state: of a checkpoint; None: none is known.
+        origin: where that lies, for messages.
+    """
+
+    def __init__(self, state: MemberDigests | None = None, origin: str = "this checkpoint") -> None:
+        self.origin = origin
+        # Not from torch's or Python's generator, whose numbers training depends on.
+        self._salt = secrets.token_bytes(_SALT_SIZE) if state is None else bytes(state["salt"].tolist())
+        self._members = _unpacked(None if state is None else state["members"])
+        self._left_out = _unpacked(None if state is None else state["left_out"])
+
+    def state(self) -> MemberDigests | None:
+        """What a checkpoint keeps; None where nothing is known."""
+        if not len(self._members):
+            return None
+        return {
+            "salt": torch.tensor(list(self._salt), dtype=torch.uint8),
+            "members": _packed(self._members),
+            "left_out": _packed(self._left_out),
+        }
+
+    def compare(self, sides: Sides, training: bool) -> None:
+        """Reject texts that change sides, warn of members that are not known, and add them where training follows.
+
+        A text on both sides of this very run is no finding here: the data checks warn of it.
+
+        Args:
+            sides: of the run that begins.
+            training: whether it trains on its members; they, too, are known from then on.
+
+        Raises:
+            CheckpointError: a known member is held out now, or a canary is left out that was inserted, or inserted that
+                was left out.
+        """
+        if not len(self._members) and not training:
+            return
+        inserted = [canary for canary in sides.canaries if canary.member]
+        left_out = self._digests(_text(canary) for canary in sides.canaries if not canary.member)
+        members = self._digests(_texts(sides.members))
+        put_in = self._digests(map(_text, inserted))
+        # How often they stand in the training set is part of what they are.
+        as_often = self._digests(f"{_text(canary)}\0{canary.repetitions}" for canary in inserted)
+        if len(self._members):
+            others = self._digests(_texts(sides.others))
+            swapped = np.isin(others, self._members) & ~np.isin(others, members)
+            self._reject(swapped, f"{sides.name} texts", "trained on", _SPLIT)
+            self._reject(np.isin(left_out, self._members), "canaries that are left out", "inserted", _COINS)
+            self._reject(np.isin(put_in, self._left_out), "inserted canaries", "left out", _COINS)
+            self._warn(~np.isin(members, self._members), "members", "trained on", training, _SUBSET)
+            self._warn(~np.isin(as_often, self._members), "canaries", "inserted (or not as often)", training, _COINS)
+        if training:
+            self._members = np.unique(np.concatenate([self._members, members, put_in, as_often]))
+            self._left_out = np.unique(np.concatenate([self._left_out, left_out]))
+
+    def _reject(self, found: np.ndarray[Any, Any], what: str, was: str, options: str) -> None:
+        if found.any():
+            raise CheckpointError(
+                f"{int(found.sum())} of {len(found)} {what} were {was} in the run of {self.origin}, so no metric would "
+                f"measure what it is named for; expected the sides of that run: check {options}"
+            )
+
+    def _warn(self, unknown: np.ndarray[Any, Any], what: str, was: str, training: bool, options: str) -> None:
+        if unknown.any():
+            now = "they are from now on" if training else "they count as such in every metric, which is too low by that"
+            log.warning(
+                "%d of %d %s were not %s in the run of %s; %s. Check %s.",
+                int(unknown.sum()), len(unknown), what, was, self.origin, now, options,
+            )  # fmt: skip
+
+    def _digests(self, texts: Iterable[str]) -> Digests:
+        digest, salt = hashlib.blake2b, self._salt
+        joined = b"".join(
+            digest(text.encode("utf-8", "surrogatepass"), digest_size=_SIZE, key=salt).digest() for text in texts
+        )
+        return np.frombuffer(joined, np.uint64)
+
+
+def _text(canary: Encoded) -> str:
+    assert canary.record is not None
+    return canary.record.text
+
+
+def _texts(rows: Dataset) -> Iterator[str]:
+    for batch in rows.select_columns(["prompt", "completion"]).iter(_BATCH):
+        for prompt, completion in zip(batch["prompt"], batch["completion"], strict=True):
+            yield prompt + completion
+
+
+def _packed(digests: Digests) -> torch.Tensor:
+    """(N, 8) uint8, sorted: nothing shows the order of rows."""
+    return torch.from_numpy(digests.view(np.uint8).reshape(-1, _SIZE).copy())
+
+
+def _unpacked(packed: torch.Tensor | None) -> Digests:
+    if packed is None:
+        return np.empty(0, np.uint64)
+    return packed.contiguous().numpy().reshape(-1).view(np.uint64).copy()
