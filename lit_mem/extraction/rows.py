@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_mem.data.batching import length_groups
 from lit_mem.extraction.kv_cache import join
+from lit_mem.extraction.recomputed import RecomputedRows, groups_of_one_length, has_kv_cache
 from lit_mem.extraction.virtual_tokens import VirtualTokens
 
 # Most tokens of prompts that are read at once. A sixteenth of it is what `length_groups` takes one more group to cost:
@@ -75,7 +76,7 @@ class Rows:
             use_cache=True,
             logits_to_keep=1,
         )
-        self._cache = output.past_key_values
+        self._cache = getattr(output, "past_key_values", None)
         self._position = positions[:, -1:]
         self.logits = output.logits[:, -1].float()
 
@@ -115,7 +116,9 @@ class Rows:
         self._mask = self._made_mask()
 
     @classmethod
-    def begin(cls, model: nn.Module, prompts: Sequence[Tensor], lengths: Sequence[int]) -> list[Rows]:
+    def begin(
+        cls, model: nn.Module, prompts: Sequence[Tensor], lengths: Sequence[int]
+    ) -> Sequence[Rows | RecomputedRows]:
         """Read all prompts, in groups of about one length, and join the groups if their caches can be.
 
         Args:
@@ -130,8 +133,14 @@ class Rows:
         virtual = VirtualTokens.of(model)
         if virtual is not None:
             prompts = [virtual.before(prompt) for prompt in prompts]
+        if not has_kv_cache(model):
+            return _recomputed(model, virtual or model, prompts)
         groups = [sorted(group) for group in length_groups([len(p) for p in prompts], limit)]
-        parts = [cls(model, virtual or model, g, [prompts[i] for i in g], [lengths[i] for i in g]) for g in groups]
+        parts: list[Rows] = []
+        for g in groups:
+            parts.append(cls(model, virtual or model, g, [prompts[i] for i in g], [lengths[i] for i in g]))
+            if parts[-1]._cache is None:  # it takes a cache and gives none back
+                return _recomputed(model, virtual or model, prompts)
         if not join([part._cache for part in parts], groups, room=lengths[0]):
             return parts
         whole, order = parts[0], torch.tensor([i for group in groups for i in group]).argsort()
@@ -144,3 +153,7 @@ class Rows:
             setattr(whole, name, every[order.to(every.device)])
         whole._mask = whole._made_mask()
         return [whole]
+
+
+def _recomputed(model: nn.Module, ask: Callable[..., Any], prompts: Sequence[Tensor]) -> list[RecomputedRows]:
+    return [RecomputedRows(model, ask, g, [prompts[i] for i in g]) for g in groups_of_one_length(prompts)]
