@@ -8,6 +8,7 @@ from typing import Any, TypedDict, cast
 import torch
 from torch import Tensor
 
+from lit_mem.adapters.recorded import MadeWith
 from lit_mem.errors import CheckpointError
 
 
@@ -49,6 +50,7 @@ class _Amid(TypedDict, total=False):
     schedule: dict[str, Any]
     privacy: Spent
     members: MemberDigests
+    made_with: MadeWith
 
 
 class CheckpointContent(_Amid):
@@ -64,6 +66,7 @@ class CheckpointContent(_Amid):
             batches and some were done; absent otherwise.
         privacy: of a private training, what it has spent; absent otherwise.
         members: digests of the texts trained on; absent where an earlier version wrote it, or the data gave none.
+        made_with: what makes the model again, for `CausalLM.load_from_checkpoint`; absent in those of older versions.
         schedule: of the learning rate, its `shape` and how many `steps` it is over (0 where it needs none to be known).
     """
 
@@ -106,6 +109,26 @@ def _check_digests(members: Any) -> None:
             and found.shape[-1] == shape[-1]
         ):
             raise CheckpointError(f"this checkpoint is damaged: its members.{name} is no tensor of bytes, {shape}")
+
+
+def read_content(path: Any, map_location: Any = None) -> Mapping[str, Any]:
+    """A checkpoint of this package: tensors and plain values only.
+
+    Args:
+        path: of a file, or an open one.
+        map_location: as for `torch.load`; None: the device that it was saved on, where there is such a one.
+
+    Raises:
+        CheckpointError: it cannot be read, or was written by something else.
+    """
+    where = map_location if map_location is not None or torch.cuda.is_available() else "cpu"
+    try:
+        checkpoint: Mapping[str, Any] = torch.load(path, map_location=where, weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        line = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"the checkpoint {path} cannot be read: {line}") from error
+    own_content(checkpoint)
+    return checkpoint
 
 
 def check_content(

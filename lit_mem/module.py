@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import lightning.pytorch as pl
 import torch
@@ -35,7 +35,8 @@ from lit_mem.adapters.loading import (
 )
 from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.origin import own_base, refuse_adapter
-from lit_mem.checkpoints import CheckpointContent, check_content
+from lit_mem.adapters.recorded import arguments, made_with
+from lit_mem.checkpoints import CheckpointContent, check_content, own_content, read_content
 from lit_mem.data.member_check import MemberCheck
 from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
@@ -588,6 +589,7 @@ class CausalLM(pl.LightningModule):
             "random_state": random_state(),
             "random_states": gathered(random_state()),
             "schedule": {"shape": self.lr_schedule, "steps": self._schedule_steps},
+            "made_with": made_with(self),
         }
         if self._amid_a_step() and self.trainer.world_size == 1:  # each rank has gradients of its own
             named = {name: p.grad for name, p in self.named_parameters() if p.requires_grad}
@@ -596,6 +598,38 @@ class CausalLM(pl.LightningModule):
             content["privacy"] = spent
         self.members.save(content)
         checkpoint["lit_mem"] = content
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The module that a checkpoint was saved from, its model built and its trained weights in place.
+
+        The checkpoint holds what the model was made with; the base itself is loaded from where it was.
+
+        Args:
+            checkpoint_path: of a file.
+            map_location: as for `torch.load`.
+            hparams_file: not used: there are no hyper-parameters in a file.
+            strict: not used: the trained weights must match one for one.
+            weights_only: not used: nothing but tensors and plain values is read.
+            kwargs: arguments of this class, in place of those that the checkpoint holds.
+
+        Raises:
+            CheckpointError: it cannot be read, is of another base or adapter, or lacks an argument, which it names.
+        """
+        checkpoint = read_content(checkpoint_path, map_location)
+        module = cls(**arguments(own_content(checkpoint).get("made_with"), kwargs))
+        module.on_load_checkpoint(checkpoint)
+        weights = checkpoint["state_dict"]
+        module.load_state_dict(weights, strict=False)
+        return module.to(next(iter(weights.values())).device)
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
         """Refuse a checkpoint of another base or adapter; the trained weights must match one for one.

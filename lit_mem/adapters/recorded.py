@@ -1,0 +1,144 @@
+"""How a model was made, as plain values in its checkpoint, and made again from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+
+from torch import nn
+
+from lit_mem.adapters.base import Adapter
+from lit_mem.adapters.full import FullFineTuning
+from lit_mem.adapters.head import HeadOnly
+from lit_mem.errors import CheckpointError
+from lit_mem.reference import Reference
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_WITHOUT_OPTIONS: Final[dict[str, type[Adapter]]] = {"FullFineTuning": FullFineTuning, "HeadOnly": HeadOnly}
+_NAMES_CODE: Final = ("megatron_config", "megatron_core", "auto_mapping")
+"""Options of peft that make it import a module by name."""
+
+
+class MadeWith(TypedDict):
+    """Arguments of `CausalLM` that decide which numbers its model gives, as plain values.
+
+    Keys:
+        model_id, revision, dtype, quantization, attention: as they are there.
+        reference: the fields of `Reference`.
+        adapter: `peft`, the configuration of the adapter; or `name`, a class of this package that has no options; None:
+            a class from elsewhere that is no adapter of peft's.
+    """
+
+    model_id: str
+    revision: str | None
+    dtype: str
+    quantization: str
+    attention: str | None
+    reference: dict[str, Any]
+    adapter: dict[str, Any] | None
+
+
+class RecordedAdapter(Adapter):
+    """An adapter as a checkpoint describes it, whatever class or folder it came from.
+
+    Args:
+        options: those of peft's configuration, as plain values.
+    """
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = dict(options)
+
+    def wrap(self, base: PreTrainedModel) -> nn.Module:
+        """Return a `peft.PeftModel` around `base`, whose weights are frozen.
+
+        Raises:
+            CheckpointError: its options import code.
+        """
+        from peft import get_peft_config, get_peft_model
+
+        if self.options.get("megatron_config") is not None:
+            raise CheckpointError("its adapter has a megatron_config, which imports code; give adapter=…")
+        config = get_peft_config({key: value for key, value in self.options.items() if key not in _NAMES_CODE})
+        return cast("nn.Module", get_peft_model(base, config))
+
+
+def adapter_record(adapter: Adapter, model: nn.Module) -> dict[str, Any] | None:
+    """What `MadeWith.adapter` holds.
+
+    Args:
+        adapter: of the module.
+        model: with the adapter on it.
+    """
+    configs = getattr(model, "peft_config", None) or {}
+    if len(configs) == 1:
+        try:
+            (config,) = configs.values()
+            plain: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=_plain))
+            return {"peft": plain | {"inference_mode": False}}
+        except (TypeError, ValueError):
+            return None
+    name = next((name for name, kind in _WITHOUT_OPTIONS.items() if isinstance(adapter, kind)), None)
+    return None if name is None else {"name": name}
+
+
+def arguments(made_with: MadeWith | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `CausalLM` that make the model of a checkpoint again.
+
+    Args:
+        made_with: what the checkpoint holds; None: an older version wrote it.
+        given: the user's; they replace those of the checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint does not say what is needed; the message names the argument.
+    """
+    if made_with is None:
+        if "model_id" not in given:
+            raise CheckpointError(
+                "the checkpoint does not hold what its model was made with (an older version wrote it); give "
+                "load_from_checkpoint the module's arguments, model_id=… and adapter=… among them"
+            )
+        return dict(given)
+    found: dict[str, Any] = {
+        key: made_with[key]
+        for key in ("model_id", "revision", "dtype", "quantization", "attention")  # type: ignore[literal-required]
+    }
+    found["reference"] = Reference(**made_with["reference"])
+    if not {"adapter", "adapter_path"} & given.keys():
+        found["adapter"] = _adapter(made_with["adapter"])
+    if "model_id" in given and "revision" not in given:
+        del found["revision"]
+    return found | dict(given)
+
+
+def made_with(module: Any) -> MadeWith:
+    """The record of a `CausalLM` whose model is built."""
+    return {
+        "model_id": module.model_id,
+        "revision": module.revision,
+        "dtype": module.dtype_name,
+        "quantization": module.quantization,
+        "attention": module.attention,
+        "reference": asdict(module.reference),
+        "adapter": adapter_record(module.adapter, module.language_model),
+    }
+
+
+def _adapter(record: Mapping[str, Any] | None) -> Adapter:
+    if record is not None and "peft" in record:
+        return RecordedAdapter(record["peft"])
+    if record is not None and record.get("name") in _WITHOUT_OPTIONS:
+        return _WITHOUT_OPTIONS[record["name"]]()
+    raise CheckpointError("the checkpoint does not hold how its adapter was made; give load_from_checkpoint adapter=…")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, Enum):
+        return value.value
+    raise TypeError(f"{type(value).__name__} is no plain value")
