@@ -22,7 +22,7 @@ import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import atomic
 from lit_mem.callbacks.base import callbacks_of
@@ -35,6 +35,7 @@ from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.functional.plain_text import printable
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
+from lit_mem.run_folder import claim_given_versions, expanded, known_folder, release, run_folder
 from lit_mem.runs import find_checkpoint
 from lit_mem.stopping import (
     STOPPED_BY,
@@ -62,24 +63,56 @@ REFUSALS = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves the configuration beside the logs; without a logger there is no folder of this run to save it in."""
+    """Saves the configuration in the run's folder.
+
+    Attributes:
+        taken: a folder that the user has named for this run and that holds another; None if there is none.
+    """
+
+    taken: Path | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Save it once.
+        """Save it once; have all checkpoints lie in the same folder.
 
         Raises:
             ConfigError: another run's logs lie in this run's folder.
         """
-        if not trainer.loggers or self.already_saved:
-            return
-        path = Path(str(trainer.log_dir), self.config_filename)
-        if trainer.strategy.broadcast(trainer.is_global_zero and path.exists()):
+        self._refuse_taken(trainer.strategy.broadcast(self.taken))
+        if trainer.loggers:
+            self._save(trainer)
+        for keeper in trainer.checkpoint_callbacks if stage == "fit" else ():
+            if isinstance(keeper, ModelCheckpoint) and keeper.dirpath is None:
+                keeper.dirpath = str(run_folder(trainer) / "checkpoints")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save it where there is no logger too, if this run writes anything else."""
+        if known_folder(trainer) is not None:
+            self._save(trainer)
+
+    def claim(self, trainer: pl.Trainer) -> None:
+        """Claim the folders of versions that the user has set, before any logger opens a file there.
+
+        Raises:
+            ConfigError: one holds a run. With several processes `setup` raises it, on all of them.
+        """
+        self.taken = claim_given_versions(trainer)
+        if self.taken is not None:
+            trainer.loggers = []  # nothing is to be written there until then
+        if trainer.world_size == 1:
+            self._refuse_taken(self.taken)
+
+    def _refuse_taken(self, folder: Path | None) -> None:
+        if folder is not None:
             raise ConfigError(
-                f"the log folder {path.parent} already holds a run (its config.yaml); "
-                "give the loggers another version or none"
+                f"trainer.logger: {folder} already holds a run (its {self.config_filename}); expected a version that "
+                "is free, or none: each run then gets the next one"
             )
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if self.already_saved:
+            return
+        path = run_folder(trainer) / self.config_filename
         if trainer.is_global_zero:
-            path.parent.mkdir(parents=True, exist_ok=True)
             # Whole or not at all: what is cut off a configuration would be defaults when it is used again.
             atomic.write_text(path, self.parser.dump(self.config, skip_none=False))
         self.already_saved = True
@@ -164,22 +197,16 @@ class MemorizationCLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Give the CSV logger the folder of the TensorBoard logger, which it would otherwise count past.
-
-        It is replaced by one that writes every row at once, and none by half.
-        """
+        """Replace the CSV logger by one that writes every row at once, and none by half."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise ConfigError(f"trainer: {error}") from error
-        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        loggers = []
-        for logger in trainer.loggers:
-            if isinstance(logger, CSVLogger):
-                beside = boards[0] if boards and logger.name == boards[0].name else logger
-                logger = AtomicCSVLogger(beside.save_dir, logger.name, beside.version, logger._prefix, 1)
-            loggers.append(logger)
-        trainer.loggers = loggers
+        trainer.loggers = [
+            AtomicCSVLogger(expanded(each.save_dir), each.name, each._version, each._prefix, 1)
+            if isinstance(each, CSVLogger) else each
+            for each in trainer.loggers
+        ]  # fmt: skip
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -190,13 +217,17 @@ class MemorizationCLI(LightningCLI):
             log.info("The %s checkpoint is %s.", options.ckpt_path, path)
             options.ckpt_path = str(path)
         try:
+            for callback in callbacks_of(self.trainer):
+                if isinstance(callback, RunConfig):
+                    callback.claim(self.trainer)
             self._run_from(options.ckpt_path, subcommand)
         except BaseException as error:
+            release(self.trainer)
             code = stop_code(error)
             if code is not None:
                 log.warning("Stopped by %s%s.", STOPPED_BY[code], self._how_to_go_on() if subcommand == "fit" else "")
                 sys.exit(code)
-            refused = refused_write(error, str(getattr(self.trainer.logger, "log_dir", None) or "the log folder"))
+            refused = refused_write(error, str(known_folder(self.trainer) or "the run's folder"))
             if refused is not None and not isinstance(error, LitMemError):
                 raise refused from error
             raise

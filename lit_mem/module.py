@@ -50,6 +50,7 @@ from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.privacy.fitting import PrivateFit
 from lit_mem.reference import Reference, ReferenceCache
 from lit_mem.reference_store import ReferenceStore
+from lit_mem.run_folder import claim_versions
 from lit_mem.scoring import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
 from lit_mem.sharding.strategy import ShardedBase, whole_shapes
@@ -339,12 +340,13 @@ class CausalLM(pl.LightningModule):
         return -1 if self.private is not None and self.private.spent else None
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """None of its own; Lightning's first hook of a run, in which other callbacks are looked at.
+        """None of its own; the last hook before loggers open their files, and before callbacks are set up.
 
         Raises:
-            ConfigError: one of them cannot work with this module.
+            ConfigError: a callback cannot work with this module.
         """
         prepare_callbacks(self.trainer)
+        claim_versions(self.trainer)
         return []
 
     def setup(self, stage: str) -> None:

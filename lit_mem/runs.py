@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem.errors import CheckpointError
+from lit_mem.run_folder import root_of_runs
 
 
 def find_checkpoint(trainer: pl.Trainer, which: Literal["last", "best"]) -> Path:
@@ -27,7 +28,7 @@ def find_checkpoint(trainer: pl.Trainer, which: Literal["last", "best"]) -> Path
     patterns = _patterns(trainer)
     found = [path for folder, pattern in patterns for path in folder.glob(pattern)]
     if not found:
-        looked = " or ".join(str(folder / pattern) for folder, pattern in patterns)
+        looked = " or ".join(str(folder / pattern) for folder, pattern in patterns if "attempt_" not in pattern)
         raise CheckpointError(f"ckpt_path {which}: there is no {looked}")
     last = max(found, key=lambda path: path.stat().st_mtime_ns)
     return last if which == "last" else _best(last)
@@ -37,12 +38,8 @@ def _patterns(trainer: pl.Trainer) -> list[tuple[Path, str]]:
     """Folders, and what last checkpoints below them are called."""
     keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
     named = [(Path(keeper.dirpath), "last.ckpt") for keeper in keepers if keeper.dirpath is not None]
-    if named:
-        return named
-    if not trainer.loggers:
-        return [(Path(trainer.default_root_dir), "checkpoints/last.ckpt")]
-    first = trainer.loggers[0]
-    return [(Path(first.save_dir or trainer.default_root_dir, str(first.name or "")), "*/checkpoints/last.ckpt")]
+    root = root_of_runs(trainer)
+    return named or [(root, "*/checkpoints/last.ckpt"), (root, "*/attempt_*/checkpoints/last.ckpt")]
 
 
 def _best(last: Path) -> Path:

@@ -194,7 +194,7 @@ MISTAKES = [
     logger(
         "logger version used twice",
         {"save_dir": "logs", "name": "a", "version": 3},
-        "logs/a/version_3", "already holds a run", "another version",
+        "trainer.logger: logs/a/version_3 already holds a run", "expected a version that is free",
         files={"logs/a/version_3/config.yaml": "kept"},
     ),
     logger("log folder cannot be", {"save_dir": "/proc/nowhere"}, "/proc/nowhere", "No such file", marks=linux),
@@ -734,7 +734,7 @@ def made(tmp_path_factory):
         options = ["--model.adapter.rank", "4", "--model.adapter.targets", "[v]"]
         main(["fit", "--config", QUICKSTART, *SMALL, *options, "--trainer.num_sanity_val_steps", "0"])
         logging.getLogger("lit_mem").handlers = []  # it holds this fixture's standard error
-    last = folder / "checkpoints" / "last.ckpt"
+    last = folder / "logs" / "lit_mem" / "version_0" / "checkpoints" / "last.ckpt"
     shutil.copy(last, folder / "good.ckpt")
     (folder / "short.ckpt").write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     flip(last, folder / "flipped.ckpt")
@@ -812,7 +812,7 @@ def test_a_good_adapter_and_a_good_checkpoint_are_taken(made, tmp_path, monkeypa
     before = (made / "good.ckpt").read_bytes()
     options = [
         "--model.adapter_path",
-        str(made / "checkpoints" / "last-adapter"),
+        str(made / "logs" / "lit_mem" / "version_0" / "checkpoints" / "last-adapter"),
         "--ckpt_path",
         str(made / "good.ckpt"),
     ]

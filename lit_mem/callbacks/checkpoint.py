@@ -21,6 +21,7 @@ from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
 from lit_mem.callbacks.thresholds import Limits, logged_names, read
+from lit_mem.run_folder import run_folder
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
         lower_bound: as for `MemorizationEarlyStopping`; goes with `thresholds`.
         monitor: what the best checkpoint has least of (or most, see `mode`).
         mode: "min" or "max".
-        dirpath: where to; None: `checkpoints` in the logger's folder.
+        dirpath: where to; None: `checkpoints` in the run's folder.
         export: write the adapter folders.
         merge: when training ends, also write the best checkpoint as one plain model with the adapter merged into
             its base (`best-merged/`, as large as the base; loads the base once more, in memory of its own).
@@ -77,6 +78,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.limits: list[Limits] | None = None if thresholds is None else [Limits(thresholds, lower_bound)]
+        self._given_dirpath = self.dirpath
         self.export, self.merge = export, merge
         self.safe_model_path = ""
         self.epochs: dict[str, int] = {}
@@ -85,6 +87,11 @@ class MemorizationCheckpoint(ModelCheckpoint):
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
         return super().state_dict() | {"safe_model_path": self.safe_model_path, "epochs": self.epochs}
+
+    def _forget_last_run(self) -> None:
+        self.best_model_path = self.last_model_path = self.safe_model_path = ""
+        self.best_model_score, self.epochs = None, {}
+        self._last_global_step_saved, self._last_checkpoint_saved = 0, ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from the checkpoints of the interrupted run, should they lie in another folder too."""
@@ -98,7 +105,12 @@ class MemorizationCheckpoint(ModelCheckpoint):
         Raises:
             ConfigError: a threshold is on a figure that nothing logs.
         """
+        saves = stage == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        # A callback that served another run must not write into that run's folder.
+        self.dirpath = self._given_dirpath or (str(run_folder(trainer) / "checkpoints") if saves else None)
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own state next
+            self._forget_last_run()
         if self.limits is None:  # those who own them have checked them
             stops = [c for c in callbacks_of(trainer) if isinstance(c, MemorizationEarlyStopping)]
             self.limits = [stop.limits for stop in stops]

@@ -13,6 +13,7 @@ from lit_mem.callbacks.base import Relation, per_example, whole_check
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
+from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch, Record, TokenScores
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ class PerExampleTable(Relation):
     What was not measured, or is not known, is null.
 
     Args:
-        folder: where to; None: `examples` in the first logger's folder.
+        folder: where to; None: `examples` in the run's folder.
         text: write the texts too. They are what the run may not leak: mind who can read the folder.
         every_n_validations: write only every n-th validation of a fit (and the one before training).
     """
@@ -55,6 +56,7 @@ class PerExampleTable(Relation):
         self._validations = 0
         self._records: Gathered[int, Record] = Gathered()
         self._pass: _Pass | None = None
+        self._target: Path | None = None
 
     @property
     def state_key(self) -> str:
@@ -86,6 +88,10 @@ class PerExampleTable(Relation):
             if self.text:
                 raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
             log.info("No table of examples is written: there is no logger, and PerExampleTable.folder is not set.")
+        elif self.folder is not None:
+            self._target = Path(self.folder)
+        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._target = run_folder(trainer) / "examples"
 
     def _nowhere(self, trainer: pl.Trainer) -> bool:
         return self.folder is None and not trainer.loggers
@@ -152,10 +158,8 @@ class PerExampleTable(Relation):
 
     def _write(self, trainer: pl.Trainer, this: _Pass) -> str | None:
         """What went wrong, or None."""
-        folder = self._folder(trainer)
-        if folder is None:
-            name = type(trainer.loggers[0]).__name__
-            return f"PerExampleTable.folder is not set, and the first logger, {name}, has no folder"
+        folder = self._target
+        assert folder is not None
         path = folder / f"{this.name}.parquet"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -164,13 +168,6 @@ class PerExampleTable(Relation):
             reason = error.strerror or str(error)
             return f"PerExampleTable.folder: {path} cannot be written ({reason}); set it to a folder that can be"
         return None
-
-    def _folder(self, trainer: pl.Trainer) -> Path | None:
-        if self.folder is not None:
-            return Path(self.folder)
-        logger = trainer.loggers[0]
-        directory = logger.log_dir or logger.save_dir
-        return None if directory is None else Path(directory) / "examples"
 
     def _table(self, this: _Pass) -> Any:
         import pyarrow as pa

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
@@ -32,6 +31,7 @@ from lit_mem.data.sources.table import listed
 from lit_mem.errors import ConfigError, DataError, ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.metrics.gathered import on_rank_zero
+from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch
 
 if TYPE_CHECKING:
@@ -359,15 +359,14 @@ class TextDataModule(pl.LightningDataModule):
         return self._scoring_loaders(self.heldout, "held-out texts", "limit_val_batches")
 
     def _keep_checks(self) -> None:
-        """Leave what the checks found beside the run's configuration, which has its folder by now."""
+        """Write what the checks found into the run's folder, if anything is logged."""
         trainer, trust = self.trainer, self._trust
         if trainer is None or trust is None or not trainer.loggers or getattr(trainer, "fast_dev_run", False):
             return
-        folder = trainer.log_dir  # every process must ask, as they find it out together
+        folder = run_folder(trainer)  # on every process
         self._trust = None
-        if folder is not None and trainer.is_global_zero:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            atomic.write_text(Path(folder, "checks.json"), trust.to_json())
+        if trainer.is_global_zero:
+            atomic.write_text(folder / "checks.json", trust.to_json())
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Test texts, then the members probe, then canaries if there are any."""

@@ -41,8 +41,9 @@ class DPSGD:
         batch_size: training texts a step on average, over all devices. How many go through the model together is
             data.batch_size.
         accountant: "prv" is the tighter one; "rdp" is quicker.
-        ledger: the file in which each step is written down before it is taken; None: `privacy.jsonl` in the folder of
-            the run's logs. Of a file that is there already, the steps count.
+        ledger: the file in which each step is written down before it is taken; None: `privacy.jsonl` in the run's
+            folder (or, in a resumed run, the ledger that its checkpoint names). A file given here that is there already
+            goes on: its steps count.
         test_seed: makes noise and batches follow from a seed, so that a run can be had again. This is for tests: anyone
             can then take the noise away, and nothing is private.
     """

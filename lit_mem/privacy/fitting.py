@@ -19,6 +19,7 @@ from lit_mem.metrics.gathered import on_rank_zero
 from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, history_of, ledger_of
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.refusals import refuse_options, refuse_sampler
+from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch
 
 log = logging.getLogger(__name__)
@@ -132,18 +133,22 @@ class PrivateFit:
             )
 
     def _ledger(self, trainer: pl.Trainer, texts: int) -> Callable[[], Ledger | None]:
-        """How to open the ledger; every process must ask, as they find out the folder together."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        """How to open the ledger, on rank zero; every process must call this."""
         dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+        goes_on = self._spent is not None and bool(self._spent["ledger"])
+        if dry or goes_on or self.options.ledger is not None:
+            path = Path(self.options.ledger or LEDGER)
+        else:
+            path = run_folder(trainer) / LEDGER
 
         def opened() -> Ledger | None:
             if dry:
                 return None
-            if self._spent is not None and self._spent["ledger"]:
+            if self._spent is not None and goes_on:
                 checkpoint = None if trainer.ckpt_path is None else str(trainer.ckpt_path)
                 ledger = ledger_of(self._spent, self.options.ledger, checkpoint)
             else:
-                ledger = Ledger(Path(self.options.ledger) if self.options.ledger is not None else folder / LEDGER)
+                ledger = Ledger(path)
             ledger.check(texts)
             return ledger
 
@@ -158,8 +163,8 @@ class PrivateFit:
         )  # fmt: skip
         if training.steps:
             log.warning(
-                "%d steps were taken before and count too: epsilon is %.4g at the start.",
-                training.steps, training.epsilon(),
+                "%d steps were taken before%s and count too: epsilon is %.4g at the start.",
+                training.steps, f" ({training.ledger.path})" if training.ledger else "", training.epsilon(),
             )  # fmt: skip
         if training.remaining is not None and training.remaining < steps:
             log.warning(

@@ -296,7 +296,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_with_a_test_seed(at, private, da
     trainer([EveryStep(tmp_path)], max_epochs=3, default_root_dir=tmp_path / "run").fit(whole, data())
     checkpoint = tmp_path / f"step={at}.ckpt"
     # As the ledger stood then: nothing came after.
-    ledger = tmp_path / "run" / "privacy.jsonl"
+    ledger = ledger_below(tmp_path / "run")
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[: at + 1]))
     resumed, watch = private(seed=99), Watch()
     fit = trainer([watch], max_epochs=3, default_root_dir=tmp_path / "again")
@@ -304,8 +304,14 @@ def test_a_resumed_run_is_the_uninterrupted_one_with_a_test_seed(at, private, da
     assert fit.global_step == 12
     assert_same(trained(whole), trained(resumed))
     assert watch.epsilons[-1] == pytest.approx(epsilon([Steps(1.0, 0.25, 12)], 1 / 240, "rdp"))
-    assert not (tmp_path / "again" / "privacy.jsonl").exists()
+    assert not (tmp_path / "again").exists()  # it goes on with the ledger that its checkpoint names
     assert Ledger(ledger).steps == 12
+
+
+def ledger_below(folder):
+    """The one that a run without a logger has written."""
+    (ledger,) = folder.glob("logs/lit_mem/version_*/privacy.jsonl")
+    return ledger
 
 
 def crashed(private, data, trainer, folder, **options):
@@ -314,7 +320,7 @@ def crashed(private, data, trainer, folder, **options):
         trainer([EveryStep(folder), Kill(6)], max_epochs=3, default_root_dir=folder / "run").fit(
             private(**options), data()
         )
-    return folder / "step=4.ckpt", folder / "run" / "privacy.jsonl"
+    return folder / "step=4.ckpt", ledger_below(folder / "run")
 
 
 def test_a_crashed_run_forgets_no_step(private, data, trainer, tmp_path):
@@ -365,7 +371,7 @@ def test_noise_is_not_chosen_anew_for_more_epochs(private, data, trainer, tmp_pa
     options = {"target_epsilon": 3.0, "noise_multiplier": None}
     trainer([EveryStep(tmp_path)], max_epochs=2, default_root_dir=tmp_path).fit(private(**options), data())
     checkpoint = tmp_path / "step=4.ckpt"
-    ledger = tmp_path / "privacy.jsonl"
+    ledger = ledger_below(tmp_path)
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:5]))
     watch = Watch()
     fit = trainer([watch], max_epochs=6)
@@ -415,7 +421,21 @@ def test_a_second_fit_with_the_same_ledger_counts_both(private, data, trainer, t
             trainer([watch], max_epochs=1).fit(private(ledger=str(path)), data())
         assert Ledger(path).steps == 4 * fits
         assert watch.epsilons[-1] == pytest.approx(epsilon([Steps(1.0, 0.25, 4 * fits)], 1 / 240, "rdp"))
-    assert "4 steps were taken before and count too" in caplog.text
+    assert f"4 steps were taken before ({path}) and count too" in caplog.text
+
+
+def test_unrelated_runs_without_a_logger_have_a_ledger_each(private, data, trainer, tmp_path):
+    """One folder, no logger, twice: the second run plans its noise as the first did, and pays for its own steps."""
+    planned = []
+    for fit in range(2):
+        model = private(noise_multiplier=None, target_epsilon=8.0)
+        watch = Watch()
+        trainer([watch], max_epochs=1, default_root_dir=tmp_path).fit(model, data())
+        ledger = tmp_path / "logs" / "lit_mem" / f"version_{fit}" / "privacy.jsonl"
+        assert Ledger(ledger).steps == 4
+        planned.append((json.loads(ledger.read_text().splitlines()[0])["noise_multiplier"], watch.epsilons[-1]))
+    assert planned[0] == planned[1]
+    assert planned[0][1] == pytest.approx(epsilon([Steps(planned[0][0], 0.25, 4)], 1 / 240, "rdp"))
 
 
 def test_a_dry_run_writes_nothing(private, data, trainer, tmp_path):
@@ -439,7 +459,7 @@ def test_a_second_fit_of_the_same_weights_forgets_nothing(private, data, trainer
     )  # fmt: skip
     for each, steps in ((model, 8), (loaded, 12)):
         trainer([watch], max_epochs=1).fit(each, data())
-        assert Ledger(tmp_path / "a" / "privacy.jsonl").steps == steps
+        assert Ledger(ledger_below(tmp_path / "a")).steps == steps
         assert watch.epsilons[-1] == pytest.approx(epsilon([Steps(1.0, 0.25, steps)], 1 / 240, "rdp"))
 
 

@@ -364,9 +364,9 @@ def test_last_is_the_newest_of_all_runs_of_that_name(checkpoints, tmp_path):
 def test_last_is_looked_for_where_the_callback_is_told_to_keep_it(checkpoints, tmp_path):
     trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[keeper(checkpoints)], default_root_dir=tmp_path)
     assert find_checkpoint(trainer, "last") == checkpoints / "last.ckpt"
-    shutil.copytree(checkpoints, tmp_path / "checkpoints")
+    shutil.copytree(checkpoints, tmp_path / "logs" / "lit_mem" / "version_0" / "checkpoints")
     trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[keeper()], default_root_dir=tmp_path)
-    assert find_checkpoint(trainer, "last") == tmp_path / "checkpoints" / "last.ckpt"
+    assert find_checkpoint(trainer, "last") == tmp_path / "logs" / "lit_mem" / "version_0" / "checkpoints" / "last.ckpt"
 
 
 def test_best_is_what_the_newest_run_says_it_is(checkpoints, tmp_path):
