@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_mem.callbacks.checkpoint import MemorizationCheckpoint
 from lit_mem.errors import CheckpointError
 from lit_mem.run_folder import root_of_runs
 
@@ -37,6 +38,7 @@ def find_checkpoint(trainer: pl.Trainer, which: Literal["last", "best"]) -> Path
 def _patterns(trainer: pl.Trainer) -> list[tuple[Path, str]]:
     """Folders, and what last checkpoints below them are called."""
     keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
+    keepers = [keeper for keeper in keepers if isinstance(keeper, MemorizationCheckpoint)] or keepers
     named = [(Path(keeper.dirpath), "last.ckpt") for keeper in keepers if keeper.dirpath is not None]
     root = root_of_runs(trainer)
     return named or [(root, "*/checkpoints/last.ckpt"), (root, "*/attempt_*/checkpoints/last.ckpt")]
@@ -48,7 +50,10 @@ def _best(last: Path) -> Path:
         states: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
     except Exception as error:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"ckpt_path best: {last} is damaged") from error
-    named = [state["best_model_path"] for state in states.values() if "best_model_path" in state]
+    kept = [state for state in states.values() if "best_model_path" in state]
+    # `MemorizationCheckpoint`'s, where there are others: theirs may lie above its thresholds.
+    kept = [state for state in kept if "safe_model_path" in state] or kept
+    named = [state["best_model_path"] for state in kept]
     if not any(named):
         raise CheckpointError(f"ckpt_path best: the run of {last} had no validation under every threshold")
     best = Path(next(path for path in named if path))

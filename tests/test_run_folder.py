@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, PerExampleTable, Perplexity
 from lit_mem.cli import RunConfig
+from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.run_folder import claim_given_versions, claim_versions, known_folder, release, run_folder
 from lit_mem.runs import find_checkpoint
 from lit_mem.types import TokenScores
@@ -292,3 +293,39 @@ def test_callbacks_of_another_run_write_into_the_new_one(tmp_path):
         folder = tmp_path / "mine" / f"version_{n}" / "checkpoints"
         assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt", "safe.ckpt"}
         assert Path(keeper.best_model_path) == folder / "best.ckpt"
+
+
+# -- which checkpoint is the best --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_best_and_last_are_those_under_the_thresholds(order, tmp_path):
+    """Beside Lightning's own callback, in any order, for Lightning and for the command line."""
+    plain = ModelCheckpoint(monitor="val/loss", filename="lowest", save_last=True)
+    kept = MemorizationCheckpoint()
+    run = fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, [plain, kept][:: 1 - 2 * order]))
+    folder = tmp_path / "mine" / "version_0" / "checkpoints"
+    assert run.checkpoint_callback is kept
+    assert plain.best_model_path == str(folder / "lowest.ckpt")
+    assert plain.last_model_path != kept.last_model_path == str(folder / "last.ckpt")
+    assert find_checkpoint(run, "best") == folder / "best.ckpt"
+    assert find_checkpoint(run, "last") == folder / "last.ckpt"
+
+
+def test_none_under_the_thresholds_is_not_replaced_by_one_above(tmp_path):
+    kept = MemorizationCheckpoint(thresholds=["val/loss > 0.5"])
+    plain = ModelCheckpoint(monitor="val/loss", filename="lowest")
+    run = fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, [plain, kept]))
+    with pytest.raises(CheckpointError, match="had no validation under every threshold"):
+        find_checkpoint(run, "best")
+
+
+@pytest.mark.parametrize("name", ["best", "safe", "last"])
+def test_another_callback_may_not_write_files_of_the_same_names(name, tmp_path):
+    callbacks = [ModelCheckpoint(monitor="val/loss", filename=name), MemorizationCheckpoint()]
+    with pytest.raises(
+        ConfigError, match=rf"^ModelCheckpoint\.filename is '{name}', and MemorizationCheckpoint writes"
+    ):
+        fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, callbacks))
+    elsewhere = ModelCheckpoint(tmp_path / "other", monitor="val/loss", filename=name)
+    fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, [elsewhere, MemorizationCheckpoint()]))

@@ -19,6 +19,7 @@ from lit_mem import atomic
 from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
+from lit_mem.callbacks.lead import take_the_lead
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
 from lit_mem.callbacks.thresholds import Limits, logged_names, read
 from lit_mem.run_folder import run_folder
@@ -103,14 +104,16 @@ class MemorizationCheckpoint(ModelCheckpoint):
         """Find folder and thresholds; clear away what a killed run has left half done.
 
         Raises:
-            ConfigError: a threshold is on a figure that nothing logs.
+            ConfigError: a threshold is on a figure that nothing logs, or another callback writes files of these names.
         """
         saves = stage == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
         # A callback that served another run must not write into that run's folder.
         self.dirpath = self._given_dirpath or (str(run_folder(trainer) / "checkpoints") if saves else None)
         super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own state next
-            self._forget_last_run()
+        if stage == "fit":
+            take_the_lead(self, trainer)
+            if trainer.global_step == 0:  # a resumed run gets its own state next
+                self._forget_last_run()
         if self.limits is None:  # those who own them have checked them
             stops = [c for c in callbacks_of(trainer) if isinstance(c, MemorizationEarlyStopping)]
             self.limits = [stop.limits for stop in stops]

@@ -1,0 +1,36 @@
+"""Which of a trainer's checkpoint callbacks is meant by "best" and "last"."""
+
+from __future__ import annotations
+
+import os
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+
+from lit_mem.callbacks.base import callbacks_of
+from lit_mem.errors import ConfigError
+
+RESERVED = ("best", "safe", "last")
+"""Names of files that `MemorizationCheckpoint` writes."""
+
+
+def take_the_lead(keeper: ModelCheckpoint, trainer: pl.Trainer) -> None:
+    """Make a callback the trainer's first to keep checkpoints: Lightning reads "best" and "last" from that one.
+
+    Raises:
+        ConfigError: another one writes files of the same names into its folder, whatever they measured.
+    """
+    for other in trainer.checkpoint_callbacks:
+        if not isinstance(other, ModelCheckpoint) or isinstance(other, type(keeper)) or other.filename not in RESERVED:
+            continue
+        if other.dirpath is None or os.path.abspath(other.dirpath) == os.path.abspath(str(keeper.dirpath)):
+            raise ConfigError(
+                f"{type(other).__name__}.filename is {other.filename!r}, and {type(keeper).__name__} writes "
+                f"{other.filename}.ckpt in the same folder; expected another filename or dirpath"
+            )
+    callbacks = callbacks_of(trainer)
+    first = next(i for i, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
+    if not isinstance(callbacks[first], type(keeper)):
+        others: list[Callback] = [callback for callback in callbacks if callback is not keeper]
+        # A new list: Lightning is going through the old one.
+        trainer.callbacks = [*others[:first], keeper, *others[first:]]  # type: ignore[attr-defined]
