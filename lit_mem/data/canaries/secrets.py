@@ -7,6 +7,7 @@ from typing import Final
 
 from lit_mem.assets.words import FIRST_NAMES, LAST_NAMES
 from lit_mem.data.canaries.base import CanarySource, Content, Setting
+from lit_mem.data.escapes import unescaped
 from lit_mem.errors import ConfigError
 
 TEMPLATES: Final = (
@@ -44,7 +45,9 @@ class Secrets(CanarySource):
     ) -> None:
         super().__init__(n, repetitions, seed)
         self.size = n
-        self.templates = list(TEMPLATES) if templates is None else templates
+        self.templates = (
+            list(TEMPLATES) if templates is None else [unescaped("data.canaries.templates", t) for t in templates]
+        )
         if not self.templates:
             raise ConfigError("data.canaries.templates is empty; expected at least one sentence")
         for template in self.templates:

@@ -8,6 +8,7 @@ import string
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from lit_mem.data.escapes import unescaped
 from lit_mem.data.sources.table import Table, shown
 from lit_mem.errors import ConfigError
 
@@ -28,7 +29,8 @@ class TextFields:
     Args:
         text_column: the text to train on; ignored when templates are given.
         prompt_template: text that is given and not trained on, with columns in braces:
-            "Question: {question}\nAnswer:". A doubled brace is a plain one.
+            "Question: {question}\nAnswer:". A doubled brace is a plain one; \n and \t are a line break
+            and a tab, also as a shell passes them, and \\n is a backslash and an n.
         completion_template: text that is trained on, likewise: " {answer}". Both templates, or
             neither.
         group_column: rows with the same value (a patient, a document) stay on one side of every
@@ -120,7 +122,7 @@ class _Template:
 
     def __init__(self, option: str, text: str) -> None:
         try:
-            parsed = list(string.Formatter().parse(text))
+            parsed = list(string.Formatter().parse(unescaped(option, text)))
         except ValueError as error:
             raise ConfigError(f"{option} is malformed ({error}); write a plain brace as '{{{{' or '}}}}'") from error
         for _, name, spec, conversion in parsed:

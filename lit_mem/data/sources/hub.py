@@ -27,7 +27,7 @@ class HubDataset(Source):
         test_split: a second held-out set; None: `heldout_split` serves.
         text_column: the column of texts; ignored when templates are given.
         prompt_template: given and not trained on, with column names in braces: "Question:
-            {question}\nAnswer:".
+            {question}\nAnswer:". \n and \t are a line break and a tab, \\n is a backslash and an n.
         completion_template: trained on and scored: " {answer}". Both templates, or neither.
         group_column: a patient, a document: rows with the same value stay on one side of every
             split.
