@@ -19,6 +19,8 @@ from lit_mem import atomic
 from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
+from lit_mem.callbacks.judging import Rule
+from lit_mem.callbacks.last_line import LastLine
 from lit_mem.callbacks.lead import take_the_lead
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
 from lit_mem.callbacks.thresholds import Limits, logged_names, read
@@ -35,7 +37,7 @@ _KEPT: Final = ("best", "safe", "last")
 A run that is killed between two of them is resumed from the older `last.ckpt`, and then saves the newer ones again."""
 
 
-class MemorizationCheckpoint(ModelCheckpoint):
+class MemorizationCheckpoint(LastLine, ModelCheckpoint):
     """Keeps up to three checkpoints of a run, and beside each the adapter in peft's own format.
 
     - `best.ckpt`: the lowest `monitor` among validations under every threshold;
@@ -80,10 +82,15 @@ class MemorizationCheckpoint(ModelCheckpoint):
         )
         self.limits: list[Limits] | None = None if thresholds is None else [Limits(thresholds, lower_bound)]
         self._given_dirpath = self.dirpath
+        self._rules = [Rule(type(self).__name__, limits, "any") for limits in self.limits or []]
         self.export, self.merge = export, merge
         self.safe_model_path = ""
         self.epochs: dict[str, int] = {}
         self.measured = MeasuredWeights()
+
+    def rules(self) -> list[Rule]:
+        """Thresholds of its own; those of `MemorizationEarlyStopping` count there."""
+        return self._rules
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
@@ -162,6 +169,7 @@ class MemorizationCheckpoint(ModelCheckpoint):
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.measured.check(trainer, pl_module)
+        self.note(trainer)
         name = type(self).__name__
         figures, monitor = latest_figures(trainer), str(self.monitor)
         # A figure that is measured only now and then makes no checkpoint the best when it is not.
@@ -269,6 +277,12 @@ class MemorizationCheckpoint(ModelCheckpoint):
             pl_module.print(line)
         if self.merge and trainer.is_global_zero and self.best_model_path:
             self._write_merged(pl_module)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log whether the model is within limits of this callback's own, after all that other callbacks print."""
+        super().teardown(trainer, pl_module, stage)
+        if stage == "fit":
+            self.say(trainer)
 
     def summary(self) -> list[str]:
         """Where the checkpoints lie, a line each."""

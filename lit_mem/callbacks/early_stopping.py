@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from lit_mem.callbacks.judging import Rule
+from lit_mem.callbacks.last_line import LastLine
+from lit_mem.callbacks.planned_stop import planned_stops
 from lit_mem.callbacks.thresholds import Limits
 from lit_mem.errors import ConfigError
 
+log = logging.getLogger(__name__)
 
-class MemorizationEarlyStopping(Callback):
+
+class MemorizationEarlyStopping(LastLine, Callback):
     """Ends training when logged figures pass their thresholds.
 
     Lightning's own EarlyStopping with a stopping threshold also ends a flat run by patience, and on NaN; this one
@@ -21,7 +27,7 @@ class MemorizationEarlyStopping(Callback):
         thresholds: such as "mia/reference_auroc > 0.6" or "memorization/perplexity_members < 3".
         stop_when: "any" threshold is passed, or "all" of them at once.
         lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side, so that noise
-            does not stop a run.
+            does not stop a run. A report judges by the whole interval all the same.
         patience: how many validations in a row it must be so before training ends.
 
     Attributes:
@@ -44,6 +50,10 @@ class MemorizationEarlyStopping(Callback):
         self.reason: str | None = None
         self.stopped_after = 0
 
+    def rules(self) -> list[Rule]:
+        """These thresholds."""
+        return [Rule(type(self).__name__, self.limits, self.stop_when)]
+
     @property
     def state_key(self) -> str:
         """Tells several such callbacks in one run apart."""
@@ -59,11 +69,14 @@ class MemorizationEarlyStopping(Callback):
         self.reason, self.stopped_after = state_dict.get("reason"), state_dict.get("stopped_after", 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End at once a resumed run that had been ended: it would memorize more with every step."""
+        """End at once a resumed run that had been ended; log at which values thresholds with `lower_bound` act."""
         if self.over_in_a_row < self.patience:
             self.reason = None  # more patience now than then
         elif self.reason is not None:
             trainer.should_stop = True
+        if trainer.is_global_zero:
+            for line in planned_stops(self.limits, trainer):
+                log.info("%s", line)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Refuse misspelt names before anything is computed; know nothing of another run.
@@ -80,6 +93,7 @@ class MemorizationEarlyStopping(Callback):
         """Look at the figures, which are all logged by now, whatever the order of callbacks."""
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
+        self.note(trainer)
         passed = self.limits.passed(trainer, type(self).__name__)
         over = len(passed) == len(self.limits) if self.stop_when == "all" else bool(passed)
         # Every rank has the same figures; deciding together keeps them together should that ever fail.
@@ -96,3 +110,8 @@ class MemorizationEarlyStopping(Callback):
         """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""
         if self.reason is not None:
             pl_module.print(f"Training was stopped after epoch {self.stopped_after}: {self.reason}.")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log whether the model is within its limits, after all that other callbacks print."""
+        if stage == "fit":
+            self.say(trainer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import lightning.pytorch as pl
@@ -54,9 +54,14 @@ class Threshold:
         """Whether `value` lies beyond the limit; never for NaN, which is no evidence of anything."""
         return value > self.limit if self.above else value < self.limit
 
+    @property
+    def is_auroc(self) -> bool:
+        """Whether the metric is an area under a ROC curve (and no end of its interval)."""
+        return _AUROC.search(self.name) is not None
+
     def cautious_name(self) -> str:
         """The figure's end of the interval that is nearer to the safe side, for AUROCs."""
-        if not _AUROC.search(self.name):
+        if not self.is_auroc:
             return self.name
         return self.name + ("_low" if self.above else "_high")
 
@@ -94,6 +99,9 @@ class Limits:
 
     def __len__(self) -> int:
         return len(self.thresholds)
+
+    def __iter__(self) -> Iterator[Threshold]:
+        return iter(self.thresholds)
 
     def __str__(self) -> str:
         return "; ".join(map(str, self.thresholds))
