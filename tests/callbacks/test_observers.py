@@ -15,7 +15,6 @@ from lit_mem.callbacks import (
     Extraction,
     MembershipInference,
     Perplexity,
-    PerplexityDropWarning,
     Stopwatch,
 )
 from lit_mem.errors import ConfigError, MetricError
@@ -229,33 +228,6 @@ def test_seconds_add_up(module, data, trainer):
     t = trainer([Stopwatch(), Extraction(n_members=3, n_heldout=3)], max_epochs=2)
     t.fit(module(), data())
     assert all(float(t.callback_metrics[f"time/{part}"]) > 0 for part in ("train", "scoring", "generation"))
-
-
-@pytest.mark.parametrize(
-    ("members", "heldout", "warned"),
-    [
-        ([5.0, 4.0, 3.5], [6.0] * 3, False),
-        ([5.0, 3.0, 2.9], [6.0, 6.3, 6.3], True),
-        ([5.0, 6.0, 7.0], [6.0] * 3, False),
-    ],
-)
-def test_a_sudden_fall_of_perplexity_is_told(members, heldout, warned, caplog):
-    class State:
-        fn = "fit"
-
-    class Trainer:
-        state, sanity_checking = State(), False
-
-    logging.getLogger("lit_mem").propagate = True
-    callback = PerplexityDropWarning(share=0.25)
-    for a, b in zip(members, heldout, strict=True):
-        Trainer.callback_metrics = {"memorization/perplexity_members": a, "val/perplexity": b}
-        callback.on_validation_end(Trainer(), None)
-    assert ("fell by 40% (5.00 to 3.00)" in caplog.text) == warned
-    assert ("held-out perplexity rose by 5%" in caplog.text) == warned
-    again = PerplexityDropWarning()
-    again.load_state_dict(callback.state_dict())
-    assert again._last == (members[-1], heldout[-1])
 
 
 class OtherLogger(pl.loggers.logger.DummyLogger):
