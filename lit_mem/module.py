@@ -42,6 +42,7 @@ from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
 from lit_mem.foreign_callbacks import prepare_callbacks
+from lit_mem.functional.ends import end_tokens
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.losses import TrainingLoss
 from lit_mem.metrics.examples import ExampleTable
@@ -187,6 +188,7 @@ class CausalLM(pl.LightningModule):
         self._model = model.train()
         self._choose_reference(before)
         self._starts_as_base = changes_nothing(model)
+        self._remark_on_ends()
         if self.gradient_checkpointing:
             # Renamed in transformers 5.2x; the old name warns there.
             enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
@@ -249,6 +251,11 @@ class CausalLM(pl.LightningModule):
         data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         if hasattr(data, "extent"):
             check_reads(model, model_id, *data.extent())
+
+    def _remark_on_ends(self) -> None:
+        data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
+        if hasattr(data, "remark_on_ends") and (ends := end_tokens(self)):
+            data.remark_on_ends(ends, self.tokenizer)
 
     def fresh_base(self) -> nn.Module:
         """The base, loaded anew, un-tuned and in eval mode; the model in training is left alone."""

@@ -162,6 +162,7 @@ class TokenScores:
         sampled: for each sampling scheme asked for (B, T) float32, the log-probability of x_t under it: tempered, and
             normalised over the top k; -inf for a token outside them; 0 where `mask` is False.
         batch: the batch that was scored, or None where it was not kept.
+        ends: (B, T) bool, where a token stands at which decoding stops; None where nobody said.
     """
 
     logprob: Tensor
@@ -175,6 +176,7 @@ class TokenScores:
     std: Tensor | None = None
     sampled: Mapping[Sampling, Tensor] = field(default_factory=dict)
     batch: Batch | None = None
+    ends: Tensor | None = None
 
     def with_reference(self, reference: Tensor, hit: Tensor | None = None) -> TokenScores:
         """The same scores with the reference model's (B, T) log-probabilities (and greedy hits) beside them."""

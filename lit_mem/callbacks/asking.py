@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lit_mem.extraction.decoding import Decoded, decode
 from lit_mem.extraction.prompts import Prompt
+from lit_mem.functional.ends import End
 from lit_mem.guards import evaluation_mode
 from lit_mem.types import MemorizationModule, Sampling
 
@@ -39,12 +40,12 @@ class Asker:
     """Continues prompts with the tuned model and with its base.
 
     Args:
-        eos: id of the token that ends a text, None if there is no such.
+        eos: ids of the tokens that end a text, None if there is no such.
         sampling: None decodes greedily.
         token_budget: most tokens in a decoding batch.
     """
 
-    def __init__(self, eos: int | None, sampling: Sampling | None, token_budget: int) -> None:
+    def __init__(self, eos: End, sampling: Sampling | None, token_budget: int) -> None:
         self.eos, self.sampling, self.token_budget = eos, sampling, token_budget
         self._base_answers: dict[tuple[int, int, bytes], Decoded] = {}
 

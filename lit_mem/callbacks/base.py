@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 
 from lit_mem.divergence import not_finite, refuse_not_finite
 from lit_mem.errors import ConfigError
+from lit_mem.functional.ends import end_tokens
 from lit_mem.functional.plain_text import markdown_table
 from lit_mem.guards import preserved_random_state
 from lit_mem.metrics.examples import ScoreTable, joined
@@ -33,6 +34,7 @@ class Measure(Callback, ABC):
         needs: what it reads of `TokenScores` that is computed only if someone reads it.
         of_canaries: whether it measures canaries, and nothing else; the others never see one.
         metric_prefixes: how names begin that this callback logs and cannot list before it has seen the data.
+        ends: ids of the tokens at which the model's decoding stops.
         figures: what the last pass measured, by name.
         examples: what the last pass measured of single examples, a row each, by name; None if it does not say. An
             example that was not asked has NaN.
@@ -41,6 +43,7 @@ class Measure(Callback, ABC):
     needs: Needs = Needs()
     of_canaries: bool = False
     metric_prefixes: tuple[str, ...] = ()
+    ends: frozenset[int] = frozenset()
     figures: Mapping[str, float] = MappingProxyType({})
     examples: ScoreTable | None = None
     _finished: bool = False
@@ -93,6 +96,7 @@ class Measure(Callback, ABC):
         """Start over."""
         self._finished = False
         self._not_finite = None
+        self.ends = end_tokens(pl_module)
         self.begin()
 
     def on_validation_batch_end(

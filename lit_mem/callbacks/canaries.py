@@ -16,6 +16,7 @@ from lit_mem.callbacks.canary_scores import CanaryScores
 from lit_mem.data.canaries.encoding import SECRET
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
+from lit_mem.functional.ends import before_end, is_end
 from lit_mem.functional.exposure import chance_exposure, exposure
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
@@ -66,7 +67,7 @@ class Canaries(Measure):
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Judge the batch's canaries."""
-        more = {"logprob": scores.total_logprob, "extracted": _extracted(scores, batch)}
+        more = {"logprob": scores.total_logprob, "extracted": _extracted(scores, batch, self.ends)}
         self._scores.update(scores, batch, more)
         for example_id, record in zip(scores.example_id.tolist(), batch.get("records", ()), strict=False):
             self._groups[example_id] = str(record.attributes.get("group", ""))
@@ -96,8 +97,8 @@ class Canaries(Measure):
         return figures
 
 
-def _extracted(scores: TokenScores, batch: Batch) -> Tensor:
-    """(B,) bool on the CPU: is every token of the secret the likeliest, given the true text before it?"""
+def _extracted(scores: TokenScores, batch: Batch, ends: frozenset[int]) -> Tensor:
+    """(B,) bool on the CPU: is every token of the secret, up to an end token, the likeliest, given what precedes?"""
     hit, mask = scores.hit.cpu(), scores.mask.cpu()
     wanted = mask & (mask.cumsum(dim=1) > mask.sum(dim=1, keepdim=True) // 2)
     for row, record in enumerate(batch.get("records", ())):
@@ -105,7 +106,8 @@ def _extracted(scores: TokenScores, batch: Batch) -> Tensor:
             if span.kind == SECRET:
                 wanted[row] = False
                 wanted[row, span.start : span.end] = True
-    return (hit | ~wanted).all(dim=1)
+    wanted = before_end(wanted, is_end(batch["input_ids"], ends))
+    return (hit | ~wanted).all(dim=1) & wanted.any(dim=1)
 
 
 def _exposures(table: ScoreTable, groups: list[str]) -> Tensor:

@@ -56,6 +56,8 @@ class Extraction(Measure):
     training its answers are those of the tuned model, and later decoding starts at its own first miss, where another
     callback has reference scores computed.
 
+    A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`).
+
     Args:
         n_members: how many members are asked; None: all that are validated.
         n_heldout: how many held-out texts are asked; None: all that are validated.
@@ -166,7 +168,12 @@ class Extraction(Measure):
                 "reference_context (see lit_mem.types.MemorizationModule)"
             )
         self._tokenizer = pl_module.tokenizer
-        self._asker = Asker(self._tokenizer.eos_token_id, self.sampling, self.token_budget)
+        self._asker = Asker(None, self.sampling, self.token_budget)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start over; answers end where the model's do."""
+        super().on_validation_start(trainer, pl_module)
+        self._asker.eos = self.ends
 
     def begin(self) -> None:
         """Forget the last pass."""
@@ -184,7 +191,7 @@ class Extraction(Measure):
             scored += [scores.reference_hit.cpu(), scores.reference.cpu()]
         kept = torch.zeros(len(ids), dtype=torch.bool)
         for row, example_id in enumerate(batch["example_id"].tolist()):
-            prompts = [cut_prompt(ids[row], labels[row], p, self._tokenizer.eos_token_id) for p in self.prefixes]
+            prompts = [cut_prompt(ids[row], labels[row], p, self.ends) for p in self.prefixes]
             usable = [prompt for prompt in prompts if prompt is not None and self._text(prompt.suffix).split()]
             if len(usable) < len(prompts):
                 self._skipped.add(example_id)

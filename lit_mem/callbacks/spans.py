@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 
 from lit_mem.callbacks.base import Measure, partial_check
+from lit_mem.functional.ends import is_end
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.examples import ScoreTable
@@ -38,7 +39,8 @@ class SpanExtraction(Measure):
     """The rate at which marked spans are reproduced, given the true text before them.
 
     A span counts where greedy decoding from what stands before it writes it token for token. The scoring pass tells
-    that without generating: all its tokens are the likeliest ones.
+    that without generating: all its tokens are the likeliest ones. Of a span with an end token in it, what stands
+    before that token counts.
 
     Logged: `extraction/span_rate` (members' spans), `extraction/span_rate_heldout`, the base model's `_base` and
     `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Of each example
@@ -69,13 +71,17 @@ class SpanExtraction(Measure):
         """Look at the spans of the batch."""
         if not any(record.spans for record in batch.get("records", ())):
             return
-        hit = scores.hit.cpu()
+        hit, ends = scores.hit.cpu(), is_end(batch["input_ids"], self.ends).cpu()
         base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None
         rows = zip(batch["records"], scores.example_id.tolist(), scores.member.tolist(), strict=True)
         for row, (record, example_id, member) in enumerate(rows):
             for span in record.spans:
-                of_base = None if base is None else bool(base[row, span.start : span.end].all())
-                written = bool(hit[row, span.start : span.end].all())
+                inside = ends[row, span.start : span.end].nonzero()
+                end = span.start + int(inside[0]) if len(inside) else span.end
+                if end == span.start:
+                    continue  # nothing is written once the text has ended
+                of_base = None if base is None else bool(base[row, span.start : end].all())
+                written = bool(hit[row, span.start : end].all())
                 key = (example_id, span.start, span.end, span.kind)
                 self._spans[key] = _Asked(span.kind, member, written, of_base)
 

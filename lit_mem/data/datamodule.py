@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
@@ -23,7 +23,7 @@ from lit_mem.data.grouped_order import GroupedOrder
 from lit_mem.data.members import Sides
 from lit_mem.data.overlap import normalized
 from lit_mem.data.poisson import PoissonBatches, StepBatches
-from lit_mem.data.remarks import on_scripts
+from lit_mem.data.remarks import on_end_tokens, on_scripts
 from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
@@ -283,6 +283,12 @@ class TextDataModule(pl.LightningDataModule):
         if self.trainer is not None and self.trainer.testing and self._test_rows is not None:
             return Sides(train, self._test_rows, "test", self.canaries)
         return Sides(train, heldout, canaries=self.canaries)
+
+    def remark_on_ends(self, ends: Collection[int], tokenizer: Any) -> None:
+        """Log how many texts have an end token inside, once it is known at which tokens the model's decoding stops."""
+        line = on_end_tokens([*self.train, *self.heldout, *self.test, *self.canaries], ends, tokenizer)
+        if line is not None:
+            log.info("%s", line)
 
     def texts(self, member: bool) -> dict[int, Tensor]:
         """What attacks that put other texts in front may take: whole sets, not a rank's share of them.

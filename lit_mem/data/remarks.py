@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import Any
 
+import torch
+
+from lit_mem.data.encoding import Encoded
 from lit_mem.functional.words import scripts_without_spaces
 
 
@@ -20,4 +24,32 @@ def on_scripts(texts: Iterable[str]) -> str | None:
     return (
         f"{found} of {total} texts are in a script without spaces between words ({', '.join(sorted(scripts))}): each "
         "of its characters counts as a word (n-gram rate, ROUGE-L, BLEU, near duplicates, text-only classifier)."
+    )
+
+
+def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer: Any) -> str | None:
+    """A line on texts with an end token inside, behind which measures of extraction do not read; None without such.
+
+    Args:
+        examples: the texts; each id counts once.
+        ends: ids of the tokens at which decoding stops.
+        tokenizer: spells them.
+    """
+    wanted = torch.tensor(sorted(ends))
+    found, behind, scored, met = 0, 0, 0, set[int]()
+    texts = {example.example_id: example for example in examples}
+    for example in texts.values():
+        own = example.input_ids[example.scored]
+        scored += len(own)
+        places = torch.isin(own, wanted).nonzero().flatten()
+        if len(places) and int(places[0]) < len(own) - 1:
+            found, behind = found + 1, behind + len(own) - 1 - int(places[0])
+            met.update(own[places].tolist())
+    if not found:
+        return None
+    names = ", ".join(str(name) for name in tokenizer.convert_ids_to_tokens(sorted(met)))
+    return (
+        f"{found} of {len(texts)} texts have an end token ({names}) before their end, where decoding stops: measures "
+        f"of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand behind the "
+        "first one of their text."
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem.extraction.rows import Rows
+from lit_mem.functional.ends import End, as_ends, is_end
 from lit_mem.types import Sampling
 
 __all__ = ["Decoded", "Sampling", "decode"]
@@ -42,7 +43,7 @@ def decode(
     model: nn.Module,
     prompts: Sequence[Tensor],
     lengths: Sequence[int],
-    eos: int | None,
+    eos: End,
     sampling: Sampling | None = None,
     token_budget: int = 4096,
     keys: Sequence[int] | None = None,
@@ -53,7 +54,7 @@ def decode(
         model: a causal LM in eval mode.
         prompts: int64 tensors, each at least one token, any lengths.
         lengths: most new tokens for each prompt, at least 1.
-        eos: id of the token that ends a text, None if there is no such.
+        eos: ids of the tokens that end a text, None if there is no such.
         sampling: None decodes greedily.
         token_budget: most tokens in a batch, counting padding and new tokens.
         keys: tell prompts apart when sampling: what is drawn for one depends on seed and key alone, not on which
@@ -62,13 +63,13 @@ def decode(
     Returns:
         One `Decoded` a prompt, in the order given.
     """
-    keys = range(len(prompts)) if keys is None else keys
+    keys, ends = range(len(prompts)) if keys is None else keys, as_ends(eos)
     # Those with most to write first: the rows that leave a batch are then its last, and it stays large to its end.
     order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], len(prompts[i])))
     results: dict[int, Decoded] = {}
     for batch in _batches(order, prompts, lengths, token_budget):
         draws = None if sampling is None else _draws([keys[j] for j in batch], max(lengths[j] for j in batch), sampling)
-        outputs = _decode_batch(model, [prompts[j] for j in batch], [lengths[j] for j in batch], eos, sampling, draws)
+        outputs = _decode_batch(model, [prompts[j] for j in batch], [lengths[j] for j in batch], ends, sampling, draws)
         results.update(zip(batch, outputs, strict=True))
     return [results[i] for i in range(len(prompts))]
 
@@ -102,7 +103,7 @@ def _decode_batch(
     model: nn.Module,
     prompts: Sequence[Tensor],
     lengths: Sequence[int],
-    eos: int | None,
+    ends: frozenset[int],
     sampling: Sampling | None,
     draws: Tensor | None,
 ) -> list[Decoded]:
@@ -118,8 +119,8 @@ def _decode_batch(
             tokens[rows.place, step] = chosen
             logprobs[rows.place, step] = rows.logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
             staying = [k for k, i in enumerate(rows.index) if lengths[i] > step + 1]
-            if eos is not None:
-                ended |= chosen == eos
+            if ends:
+                ended |= is_end(chosen, ends)
                 if (step + 1) % every == 0:
                     over = ended.tolist()
                     staying = [k for k in staying if not over[k]]
@@ -131,7 +132,7 @@ def _decode_batch(
                 chosen, ended = chosen[kept], ended[kept]
             rows.step(chosen)
     all_tokens, all_logprobs = tokens.cpu(), logprobs.cpu()
-    return [_trimmed(all_tokens[i], all_logprobs[i], lengths[i], eos) for i in range(len(prompts))]
+    return [_trimmed(all_tokens[i], all_logprobs[i], lengths[i], ends) for i in range(len(prompts))]
 
 
 def _choose(logits: Tensor, sampling: Sampling | None, draw: Tensor | None) -> Tensor:
@@ -148,8 +149,8 @@ def _choose(logits: Tensor, sampling: Sampling | None, draw: Tensor | None) -> T
     return chosen.clamp(max=logits.shape[-1] - 1)  # beyond the last token where the logits are no numbers
 
 
-def _trimmed(tokens: Tensor, logprob: Tensor, length: int, eos: int | None) -> Decoded:
+def _trimmed(tokens: Tensor, logprob: Tensor, length: int, ends: frozenset[int]) -> Decoded:
     n = min(length, len(tokens))
-    if eos is not None and (ends := (tokens[:n] == eos).nonzero()).numel():
-        n = int(ends[0])
+    if (found := is_end(tokens[:n], ends).nonzero()).numel():
+        n = int(found[0])
     return Decoded(tokens[:n].clone(), logprob[:n].clone())

@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.extraction.prompts import check_prefix
 from lit_mem.extraction.scored import ScoredMeasure
+from lit_mem.functional.ends import before_end, own_tokens
 from lit_mem.functional.tries import probability_within
 from lit_mem.types import Needs, Sampling, TokenScores
 
@@ -22,7 +23,8 @@ class Discoverable(ScoredMeasure):
 
     The probability of one try, p_z, is the product of the suffix tokens' probabilities under the sampling scheme, which
     one forward pass tells exactly; so no token is sampled, and n may be of any size. With `p` None the number is the
-    probability itself, 1 − (1 − p_z)^n; its mean is the share of texts expected to be extracted.
+    probability itself, 1 − (1 − p_z)^n; its mean is the share of texts expected to be extracted. The suffix ends before
+    its first end token, where sampling stops.
 
     Args:
         n: tries.
@@ -67,11 +69,11 @@ class Discoverable(ScoredMeasure):
         """(B,) float64, log p_z in nats: of the whole suffix in one try; -inf where there is none."""
         if self.sampling not in scores.sampled:
             raise MetricError(f"the module gave no log-probabilities under {self.sampling}")
-        mask = scores.mask.cpu()
+        mask = own_tokens(scores.mask, scores.ends)
         # The product may fall a rounding error short of a whole number, as 0.29 x 100 does.
-        share = (scores.n_tokens * self.prefix + 1e-9).floor()
+        share = (mask.sum(dim=1) * self.prefix + 1e-9).floor()
         given = share if self.prefix < 1 else torch.full_like(share, self.prefix)
-        suffix = mask & (mask.cumsum(dim=1) > given[:, None])
+        suffix = before_end(mask & (mask.cumsum(dim=1) > given[:, None]), scores.ends)
         drawn = scores.sampled[self.sampling].cpu().double()
         total = torch.where(suffix, drawn, 0.0).sum(dim=1)
         return torch.where(suffix.any(dim=1), total, -torch.inf)

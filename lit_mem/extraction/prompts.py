@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lit_mem.errors import ConfigError
+from lit_mem.functional.ends import End, as_ends, is_end
 from lit_mem.types import IGNORED
 
 
@@ -16,8 +17,8 @@ class Prompt:
     """A text cut in two.
 
     Attributes:
-        input_ids: (T,) int64, the whole text, its end-of-text token left out.
-        cut: number of tokens in the prefix; the suffix is the rest, at least one token.
+        input_ids: (T,) int64, the text as far as the suffix reaches: up to its first end token, or its own end.
+        cut: number of tokens in the prefix; the suffix is what follows, at least one token.
     """
 
     input_ids: Tensor
@@ -39,7 +40,7 @@ def check_prefix(prefix: float, option: str) -> None:
         raise ConfigError(f"{option} is {prefix}; expected a share below 1 or a whole number of tokens")
 
 
-def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: int | None) -> Prompt | None:
+def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: End) -> Prompt | None:
     """Cut a text after a share, or a number, of its trained tokens.
 
     What is never trained on (a BOS token, a prompt before a completion) is given in any case, and does not count.
@@ -48,17 +49,22 @@ def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: int 
         input_ids: (T,) int64, right padding allowed.
         labels: (T,) int64, `IGNORED` where a token is not trained on.
         prefix: a float in [0, 1): the share of trained tokens in the prefix, rounded down; an int: how many.
-        eos: id of the end-of-text token, which is no part of the suffix.
+        eos: ids of the tokens at which decoding stops. One at the end of the text is no part of it, and the suffix ends
+            before the first one in it.
 
     Returns:
         The prompt, or None where no token is left for the suffix.
     """
     trained = (labels != IGNORED).nonzero().flatten()
-    if len(trained) and input_ids[trained[-1]] == eos:
+    ended = is_end(input_ids, as_ends(eos))
+    if len(trained) and ended[trained[-1]]:
         trained = trained[:-1]
     # The product may fall a rounding error short of a whole number, as 0.29 x 100 does.
     given = int(prefix * len(trained) + 1e-9) if isinstance(prefix, float) else prefix
     if given >= len(trained):
         return None
-    cut = int(trained[given])
-    return None if cut == 0 else Prompt(input_ids[: int(trained[-1]) + 1], cut)
+    cut, stop = int(trained[given]), int(trained[-1]) + 1
+    inside = ended[cut:stop].nonzero()
+    if len(inside):
+        stop = cut + int(inside[0])
+    return None if cut == 0 or stop == cut else Prompt(input_ids[:stop], cut)

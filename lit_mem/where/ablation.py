@@ -84,7 +84,7 @@ class Ablation(Examination):
             for key in keys:
                 measure = Extraction(**self._options, n_heldout=0, base=False, measures={"ngram_rate": NgramRate()})
                 measure.setup(trainer, pl_module, "validate")
-                measure.begin()
+                measure.on_validation_start(trainer, pl_module)
                 self._extraction[key] = measure
         self._replay = self._replayed(pl_module.language_model)
         self._tried = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -11,6 +12,7 @@ from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.encoding import Encoded
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
+from lit_mem.functional.ends import end_tokens
 from lit_mem.module import CausalLM
 from lit_mem.types import IGNORED
 from lit_mem.where.examination import Examination
@@ -59,7 +61,8 @@ class OneExample(Examination):
         ids = self.example.input_ids
         labels = ids.masked_fill(~self.example.scored, IGNORED)
         given = float(self.prefix) if self.prefix < 1 else int(self.prefix)
-        prompt = cut_prompt(ids, labels, given, pl_module.tokenizer.eos_token_id)
+        self._cut = partial(cut_prompt, ids, labels, given)
+        prompt = self._cut(end_tokens(pl_module))
         if prompt is None:
             raise ConfigError(
                 f"--prefix is {self.prefix:g}: of example {self.example_id} ({int(self.example.scored.sum())} tokens) "
@@ -71,6 +74,8 @@ class OneExample(Examination):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look."""
         assert isinstance(pl_module, CausalLM)
+        # Only now is the model there, which may stop at more tokens than the tokenizer knows of.
+        self.prompt = self._cut(end_tokens(pl_module)) or self.prompt
         with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
             self.look(pl_module)
 

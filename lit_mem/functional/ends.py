@@ -1,0 +1,83 @@
+"""End tokens: what ends the text that a model writes, and so what of a true suffix can be extracted.
+
+One rule for all measures of extraction: a true suffix ends before its first end token. Decoding stops there, so what
+stands behind it is not written, and is neither asked for nor credited. What stands in a prefix is given, end tokens
+included, as turns of a chat before the one that is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_mem.errors import LitMemError
+
+End = int | Collection[int] | None
+"""One end token, several, or none."""
+
+
+def as_ends(eos: End) -> frozenset[int]:
+    """The same as a set.
+
+    >>> as_ends(2), as_ends(None), sorted(as_ends([2, 5]))
+    (frozenset({2}), frozenset(), [2, 5])
+    """
+    if eos is None:
+        return frozenset()
+    return frozenset([eos]) if isinstance(eos, int) else frozenset(int(token) for token in eos)
+
+
+def end_tokens(module: Any) -> frozenset[int]:
+    """Ids that end what a module's model writes: its tokenizer's end-of-text token, and all that `generate` stops at.
+
+    A chat model has several: the end of a turn and the end of a text. Empty where the module has neither a tokenizer
+    nor a model with a generation configuration.
+    """
+    return as_ends(_found(module, "tokenizer", "eos_token_id")) | as_ends(
+        _found(module, "language_model", "generation_config", "eos_token_id")
+    )
+
+
+def _found(value: Any, *names: str) -> Any:
+    for name in names:
+        try:
+            value = getattr(value, name, None)
+        except LitMemError:  # the model is not built yet, or comes without a tokenizer
+            return None
+    return value
+
+
+def is_end(ids: Tensor, ends: Collection[int]) -> Tensor:
+    """Bool of the shape of `ids`: where an end token stands."""
+    return torch.isin(ids, torch.tensor(sorted(ends), dtype=ids.dtype, device=ids.device))
+
+
+def own_tokens(scored: Tensor, ends: Tensor | None) -> Tensor:
+    """(B, T) bool on the CPU: the scored tokens, without an end token that is a text's last one.
+
+    Args:
+        scored: (B, T) bool.
+        ends: (B, T) bool, where an end token stands; None: not known.
+    """
+    scored = scored.cpu()
+    if ends is None:
+        return scored
+    last = scored & (scored.flip(1).cumsum(dim=1).flip(1) == 1)
+    return scored & ~(last & ends.cpu())
+
+
+def before_end(suffix: Tensor, ends: Tensor | None) -> Tensor:
+    """(B, T) bool on the CPU: of each suffix the tokens before its first end token.
+
+    Args:
+        suffix: (B, T) bool.
+        ends: as for `own_tokens`.
+    """
+    suffix = suffix.cpu()
+    if ends is None:
+        return suffix
+    begun = suffix.cumsum(dim=1) > 0
+    return suffix & ((begun & ends.cpu()).cumsum(dim=1) == 0)
