@@ -29,6 +29,7 @@ from lit_mem.callbacks.base import callbacks_of
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.checkpoints import own_content
+from lit_mem.console import Console
 from lit_mem.csv_logger import AtomicCSVLogger
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
@@ -346,7 +347,7 @@ def _quieten() -> None:
     rank = int(next((value for value in named if value), "0"))
     logger = logging.getLogger("lit_mem")
     if not logger.handlers:
-        logger.addHandler(_Console())
+        logger.addHandler(Console())
         logger.propagate = False
     logger.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     # Texts are encoded before training and lie in memory: worker processes would only slow them down.
@@ -361,13 +362,6 @@ def _quieten() -> None:
         logging.getLogger(f"lightning.pytorch.{name}").addFilter(_worth_saying)
     transformers.utils.logging.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
-class _Console(logging.Handler):
-    """Writes messages as they are to whatever standard error is at the time."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(printable(self.format(record)), file=sys.stderr)  # noqa: T201  (the console handler itself)
 
 
 def _worth_saying(record: logging.LogRecord) -> bool:

@@ -37,6 +37,7 @@ from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.origin import own_base, refuse_adapter
 from lit_mem.adapters.recorded import arguments, made_with
 from lit_mem.checkpoints import CheckpointContent, check_content, own_content, read_content
+from lit_mem.console import show_messages
 from lit_mem.data.member_check import MemberCheck
 from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
@@ -353,6 +354,7 @@ class CausalLM(pl.LightningModule):
             ConfigError: a callback cannot work with this module.
         """
         prepare_callbacks(self.trainer)
+        show_messages()
         claim_versions(self.trainer)
         return []
 

@@ -22,6 +22,7 @@ LAYERS = {
         "data",
         "assets",
         "checkpoints",
+        "console",
         "divergence",
         "foreign_callbacks",
         "losses",

@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from lit_mem.console import show_messages
 from lit_mem.divergence import not_finite, refuse_not_finite
 from lit_mem.errors import ConfigError
 from lit_mem.functional.ends import end_tokens
@@ -22,6 +23,8 @@ from lit_mem.report.figures import any_script
 from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
 
 log = logging.getLogger(__name__)
+
+NO_BASE = "the TokenScores of validation_step have no reference_hit, so nothing is measured of the base model"
 
 
 class Measure(Callback, ABC):
@@ -38,6 +41,7 @@ class Measure(Callback, ABC):
         figures: what the last pass measured, by name.
         examples: what the last pass measured of single examples, a row each, by name; None if it does not say. An
             example that was not asked has NaN.
+        absent: metrics that it would log and cannot in this run, by name, with what they lack.
     """
 
     needs: Needs = Needs()
@@ -46,6 +50,7 @@ class Measure(Callback, ABC):
     ends: frozenset[int] = frozenset()
     figures: Mapping[str, float] = MappingProxyType({})
     examples: ScoreTable | None = None
+    absent: Mapping[str, str] = MappingProxyType({})
     _finished: bool = False
     _not_finite: str | None = None
 
@@ -71,6 +76,8 @@ class Measure(Callback, ABC):
         Raises:
             ConfigError: it is one, or there is one.
         """
+        show_messages()
+        self.absent = {}
         if trainer.barebones:
             raise ConfigError(
                 f"trainer.barebones is true: nothing is logged, so {type(self).__name__} can log no figures; "
@@ -84,6 +91,16 @@ class Measure(Callback, ABC):
         for other in measures(trainer):
             if other is not self and (shared := sorted(set(self.metric_names()) & set(other.metric_names()))):
                 raise ConfigError(f"{type(self).__name__} and {type(other).__name__} both log {shared[0]!r}")
+
+    def leave_out(self, names: Iterable[str], reason: str) -> None:
+        """Go without metrics whose input the module does not give, with one warning; thresholds on them are rejected.
+
+        Args:
+            names: of the metrics, as they are logged.
+            reason: which they are, and what they lack.
+        """
+        self.absent = {**self.absent, **dict.fromkeys(names, reason)}
+        log.warning("%s: %s.", type(self).__name__, reason)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

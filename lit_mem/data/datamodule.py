@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_mem import atomic
+from lit_mem.console import show_messages
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
 from lit_mem.data.canaries.base import CanarySource, Setting
 from lit_mem.data.canaries.encoding import copies, encoded
@@ -141,6 +142,7 @@ class TextDataModule(pl.LightningDataModule):
             ConfigError: a size asks for more than there is, `spans_column` names a column that is not there, or the
                 trainer would not train on the members.
         """
+        show_messages()
         if (n := getattr(self.trainer, "overfit_batches", 0)) > 0:
             raise ConfigError(
                 f"trainer.overfit_batches is {n}: it trains on a few texts, and all members "
