@@ -23,7 +23,7 @@ from lit_mem.callbacks.judging import Rule
 from lit_mem.callbacks.last_line import LastLine
 from lit_mem.callbacks.lead import take_the_lead
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
-from lit_mem.callbacks.thresholds import Limits, logged_names, read
+from lit_mem.callbacks.thresholds import Limits, logged_names, read, refuse_absent
 from lit_mem.run_folder import run_folder
 
 log = logging.getLogger(__name__)
@@ -164,13 +164,18 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         """Save what this validation deserves, all from one checkpoint.
 
         Raises:
-            ConfigError: a callback has swapped the weights since they were measured.
+            ConfigError: a callback has swapped the weights since they were measured, or a threshold or `monitor` is on a
+                metric that cannot be measured.
         """
+        name = type(self).__name__
+        if trainer.state.fn == "fit":
+            refuse_absent([str(self.monitor)], trainer, name)
+            for limits in self.limits or []:
+                limits.check_names(trainer, name)
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.measured.check(trainer, pl_module)
         self.note(trainer)
-        name = type(self).__name__
         figures, monitor = latest_figures(trainer), str(self.monitor)
         # A figure that is measured only now and then makes no checkpoint the best when it is not.
         value = figures.get(monitor) if monitor in logged_names(trainer) else read(monitor, figures, name)

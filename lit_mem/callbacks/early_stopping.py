@@ -90,9 +90,15 @@ class MemorizationEarlyStopping(LastLine, Callback):
                 self.over_in_a_row, self.reason = 0, None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the figures, which are all logged by now, whatever the order of callbacks."""
-        if trainer.state.fn != "fit" or trainer.sanity_checking:
+        """Look at the figures, which are all logged by now, whatever the order of callbacks.
+
+        Raises:
+            ConfigError: a threshold is on a metric that cannot be measured; before training where there is a check.
+        """
+        if trainer.state.fn != "fit":
             return
+        if trainer.sanity_checking:
+            return self.limits.check_names(trainer, type(self).__name__)
         self.note(trainer)
         passed = self.limits.passed(trainer, type(self).__name__)
         over = len(passed) == len(self.limits) if self.stop_when == "all" else bool(passed)

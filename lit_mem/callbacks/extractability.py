@@ -8,7 +8,7 @@ from operator import or_
 
 import lightning.pytorch as pl
 
-from lit_mem.callbacks.base import Measure, means_by_set
+from lit_mem.callbacks.base import NO_BASE, Measure, means_by_set
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.discoverable import Discoverable
 from lit_mem.extraction.exact_memorization import ExactMemorization
@@ -40,13 +40,19 @@ class Extractability(Measure):
             "extraction_strength": ExtractionStrength(),
             "discoverable": Discoverable(),
         }
-        self.base = base
+        self.base = self._asked_of_base = base
         self.needs = reduce(or_, (measure.needs for measure in self.measures.values()), Needs(reference=base))
         self._table = ExampleTable(self._columns())
 
     def _columns(self) -> list[str]:
         asked_of_base = [name for name, m in self.measures.items() if self.base and not m.needs.sampling]
         return [*self.measures, *(f"{name}_base" for name in asked_of_base)]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start with all metrics: what another module's scores did not serve, this one's may."""
+        self.base = self._asked_of_base
+        self._table = ExampleTable(self._columns())
+        super().setup(trainer, pl_module, stage)
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
@@ -64,8 +70,9 @@ class Extractability(Measure):
             base = replace(scores, logprob=scores.reference, hit=scores.reference_hit)
             values |= {c: self.measures[c.removesuffix("_base")](base) for c in self._columns() if c not in values}
         elif self.base:  # a user's own module that gives no reference
-            self.base = False
+            before, self.base = set(self.metric_names()), False
             self._table = ExampleTable(self._columns())
+            self.leave_out(before - set(self.metric_names()), NO_BASE)
         told = scores.n_tokens > 0
         values = {name: value[told] for name, value in values.items()}
         self._table.update(scores.example_id.cpu()[told], scores.member.cpu()[told], values)

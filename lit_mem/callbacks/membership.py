@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from functools import reduce
 from operator import or_
 
@@ -81,18 +82,34 @@ class MembershipInference(Measure):
             raise ConfigError(
                 f"MembershipInference.attacks names one {COMBINED!r}; set combined to false, or rename it"
             )
+        self._given, self._combine = dict(self.attacks), combined
         self.combined = combined and len(self.attacks) > 1
         self.draw = figures
         self.needs = reduce(or_, (attack.needs for attack in self.attacks.values()), Needs())
-        self._may_leave_out = attacks is None
+        self._may_leave_out = self._are_defaults = attacks is None
         self._table = ExampleTable(list(self.attacks))
         self._told: set[str] = set()
         self._quiet = False
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start with all attacks: what another module's scores did not serve, this one's may."""
+        if self._are_defaults:
+            self._use(self._given)
+            self._may_leave_out = True
+        super().setup(trainer, pl_module, stage)
+
+    def _use(self, attacks: dict[str, Attack]) -> None:
+        self.attacks = dict(attacks)
+        self.combined = self._combine and len(attacks) > 1
+        self._table = ExampleTable(list(attacks))
+
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
+        return self._metrics_of([*self.attacks, *([COMBINED] if self.combined else [])])
+
+    def _metrics_of(self, attacks: Iterable[str]) -> list[str]:
         names = []
-        for attack in [*self.attacks, *([COMBINED] if self.combined else [])]:
+        for attack in attacks:
             names += [f"mia/{attack}_auroc", f"mia/{attack}_auroc_low", f"mia/{attack}_auroc_high"]
             names += [f"mia/{attack}_balanced_accuracy"]
             names += [f"mia/{attack}_tpr_at_fpr_{fpr:g}" for fpr in self.fprs]
@@ -121,14 +138,18 @@ class MembershipInference(Measure):
     def _leave_out_what_cannot_be(self, scores: TokenScores) -> None:
         """A user's own module need not give all that the default attacks read."""
         self._may_leave_out = False
-        for name, attack in list(self.attacks.items()):
+        lacking: dict[str, str] = {}
+        for name, attack in self.attacks.items():
             try:
                 attack(scores)
             except MetricError as error:
-                log.info("No attack %r: %s.", name, error)
-                del self.attacks[name]
-        self.combined = self.combined and len(self.attacks) > 1
-        self._table = ExampleTable(list(self.attacks))
+                lacking[name] = str(error)
+        if lacking:
+            before = set(self.metric_names())
+            self._use({name: attack for name, attack in self.attacks.items() if name not in lacking})
+            each = "; ".join(f"{name} ({what})" for name, what in lacking.items())
+            reason = f"the TokenScores of validation_step lack the input of {len(lacking)} attacks: {each}"
+            self.leave_out(sorted(before - set(self.metric_names())), reason)
 
     def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """AUROC, interval, balanced accuracy and TPR of every attack.

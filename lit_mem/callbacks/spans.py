@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import Measure, partial_check
+from lit_mem.callbacks.base import NO_BASE, Measure, partial_check
 from lit_mem.functional.ends import is_end
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
@@ -72,6 +72,8 @@ class SpanExtraction(Measure):
         if not any(record.spans for record in batch.get("records", ())):
             return
         hit, ends = scores.hit.cpu(), is_end(batch["input_ids"], self.ends).cpu()
+        if self.base and scores.reference_hit is None and not self.absent:
+            self.leave_out([name for name in self.metric_names() if "_base" in name], NO_BASE)
         base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None
         rows = zip(batch["records"], scores.example_id.tolist(), scores.member.tolist(), strict=True)
         for row, (record, example_id, member) in enumerate(rows):

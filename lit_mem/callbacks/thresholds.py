@@ -110,7 +110,7 @@ class Limits:
         return threshold.cautious_name() if self.lower_bound else threshold.name
 
     def check_names(self, trainer: pl.Trainer, who: str) -> None:
-        """Refuse a threshold on a figure that nothing logs; `who` asks, for the message."""
+        """Refuse a threshold on a metric that nothing logs, or that cannot be measured; `who` asks, for the message."""
         check_names([self._reads(threshold) for threshold in self.thresholds], trainer, who)
 
     def passed(self, trainer: pl.Trainer, who: str) -> list[tuple[Threshold, str, float]]:
@@ -122,6 +122,7 @@ class Limits:
         Raises:
             ConfigError: nothing logs a figure of this name.
         """
+        refuse_absent([self._reads(threshold) for threshold in self.thresholds], trainer, who)
         beyond, figures = [], latest_figures(trainer)
         for threshold in self.thresholds:
             name = self._reads(threshold)
@@ -142,8 +143,11 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
         who: the callback that asks, for the message.
 
     Raises:
-        ConfigError: a name is unknown, and all callbacks are ones that say what they log.
+        ConfigError: a name is unknown, and all callbacks are ones that say what they log; or the module's scores lack
+            what it is measured from, which shows in the first validation.
     """
+    names = list(names)
+    refuse_absent(names, trainer, who)
     known = logged_names(trainer)
     silent = [c for c in callbacks_of(trainer) if not isinstance(c, Measure)]
     others = [*silent, *([trainer.lightning_module] if trainer.lightning_module else [])]
@@ -153,6 +157,19 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ConfigError(f"{who}: no callback logs {name!r}; {hint}{_listed(name, known)}")
+
+
+def refuse_absent(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
+    """Reject metrics that a measure has left out of this run.
+
+    Raises:
+        ConfigError: one of `names` is; the message says what is lacking.
+    """
+    for name in names:
+        for measure in measures(trainer):
+            if name in measure.absent:
+                logged = _listed(name, logged_names(trainer))
+                raise ConfigError(f"{who}: {name!r} is not measured, as {measure.absent[name]}. {logged}")
 
 
 def _listed(name: str, known: set[str]) -> str:
