@@ -26,7 +26,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import atomic
 from lit_mem.callbacks.base import callbacks_of
+from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.baseline import Baseline
+from lit_mem.callbacks.last_line import lines_of_audit
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.checkpoints import own_content
 from lit_mem.console import Console
@@ -36,6 +38,7 @@ from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.functional.plain_text import printable
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
+from lit_mem.report.chain import write_origin
 from lit_mem.run_folder import claim_given_versions, expanded, known_folder, release, run_folder
 from lit_mem.runs import find_checkpoint
 from lit_mem.stopping import (
@@ -118,6 +121,25 @@ class RunConfig(SaveConfigCallback):
             atomic.write_text(path, self.parser.dump(self.config, skip_none=False))
         self.already_saved = True
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Leave beside it what the run was started from, which is known by now."""
+        self._keep_origin(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same, where there is only a validation."""
+        if trainer.state.fn == "validate":
+            self._keep_origin(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same in a test."""
+        self._keep_origin(trainer)
+
+    def _keep_origin(self, trainer: pl.Trainer) -> None:
+        folder = trainer.log_dir if trainer.loggers else None  # every process must ask
+        if folder is not None and trainer.is_global_zero:
+            command = "fit" if trainer.state.fn is None else trainer.state.fn.value
+            write_origin(Path(folder), command, trainer.ckpt_path, trainer.global_step)
+
 
 class MemorizationCLI(LightningCLI):
     """`fit`, `validate` and `test` of a `CausalLM` on a `TextDataModule`.
@@ -150,7 +172,7 @@ class MemorizationCLI(LightningCLI):
                 "logger": loggers,
                 "num_sanity_val_steps": -1,
                 "enable_model_summary": False,  # the module says in one line what is trained
-                "callbacks": [self.baseline, EndOnSigterm()],
+                "callbacks": [self.baseline, EndOnSigterm(), BaseModel()],
             },
             parser_kwargs={
                 "description": "Fine-tune a causal language model and watch what it memorizes. Beside the commands "
@@ -255,8 +277,10 @@ class MemorizationCLI(LightningCLI):
         self.baseline.hyper_parameters = hyper_parameters(json.loads(config)["fit"])
 
     def after_validate(self) -> None:
-        """Print every figure, a line each."""
+        """Print every figure, a line each, and where the model stands."""
         self._print_figures()
+        for line in lines_of_audit(self.trainer):
+            log.info("%s", line)
 
     def after_test(self) -> None:
         """Print every figure, a line each."""

@@ -36,6 +36,7 @@ from lit_mem.callbacks import (
     Stopwatch,
 )
 from lit_mem.callbacks.base import Measure, per_example
+from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.correlation import announced_columns
 from lit_mem.callbacks.extraction import default_measures
 from lit_mem.callbacks.membership import default_attacks
@@ -133,6 +134,9 @@ def run(module, data, trainer, tmp_path_factory):
     )
     t.fit(module(dropout=0.0, targets=["all-linear"]), data(train_size=12, heldout_size=12))
     logged = set(t.callback_metrics).union(*(callback.metric_names() for callback in callbacks))
+    audit = trainer([MembershipInference(figures=False), Perplexity(), BaseModel()])
+    audit.validate(module(), data(train_size=12, heldout_size=12), verbose=False)
+    logged |= set(audit.callback_metrics)
     return SimpleNamespace(folder=folder, logged=logged, columns=set(per_example(t, t.lightning_module).columns))
 
 

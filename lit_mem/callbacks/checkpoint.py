@@ -164,8 +164,8 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         """Save what this validation deserves, all from one checkpoint.
 
         Raises:
-            ConfigError: a callback has swapped the weights since they were measured, or a threshold or `monitor` is on a
-                metric that cannot be measured.
+            ConfigError: a callback has swapped the weights since they were measured, or a threshold or `monitor` is on
+                a metric that cannot be measured.
         """
         name = type(self).__name__
         if trainer.state.fn == "fit":

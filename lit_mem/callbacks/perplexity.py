@@ -55,16 +55,25 @@ class Perplexity(Measure):
                 "n_tokens": table["n_tokens"],
             },
         )
-        heldout, members = _loss(table.nonmembers()), _loss(table.members())
-        stage = "test" if trainer.testing else "val"
-        figures = {}
-        if heldout is not None:
-            figures[f"{stage}/perplexity"] = _exp(heldout)
-        if members is not None:
-            figures["memorization/perplexity_members"] = _exp(members)
-        if heldout is not None and members is not None:
-            figures["memorization/perplexity_gap"] = heldout - members
-        return figures
+        return perplexities(table, "test" if trainer.testing else "val")
+
+
+def perplexities(table: ScoreTable, stage: str) -> dict[str, float]:
+    """Perplexities of whichever sets are there, and the gap between them.
+
+    Args:
+        table: with `logprob`, the sum over an example's tokens in nats, and `n_tokens`.
+        stage: "val" or "test", the first part of the name of the held-out texts' perplexity.
+    """
+    heldout, members = _loss(table.nonmembers()), _loss(table.members())
+    figures = {}
+    if heldout is not None:
+        figures[f"{stage}/perplexity"] = _exp(heldout)
+    if members is not None:
+        figures["memorization/perplexity_members"] = _exp(members)
+    if heldout is not None and members is not None:
+        figures["memorization/perplexity_gap"] = heldout - members
+    return figures
 
 
 def _loss(table: ScoreTable) -> float | None:

@@ -15,7 +15,9 @@ from lit_mem.report.gate import conditions
 from lit_mem.report.numbers import as_json
 
 FAILED: Final = 3
-"""Exit code of a report whose `--fail-on` held."""
+"""Exit code of a report where a condition of `--fail-on` holds, or its metric was not measured."""
+UNDECIDED: Final = 4
+"""Exit code where none holds and one is undecided: the limit lies within the metric's interval."""
 
 
 def main(words: list[str]) -> None:
@@ -27,7 +29,8 @@ def main(words: list[str]) -> None:
     Raises:
         ConfigError: the folder holds neither run nor sweep, or an option is wrong.
         DataError: a file of the folder is damaged.
-        SystemExit: with code 3, a condition of `--fail-on` holds.
+        SystemExit: with code 3, a condition of `--fail-on` holds or was not measured; else with code 4, one is
+            undecided.
     """
     options = _parser().parse_args(words)
     folder = Path(options.folder)
@@ -45,8 +48,12 @@ def main(words: list[str]) -> None:
         print(out / name)  # noqa: T201
     for failed in report["gate"]["failed"]:
         print(f"failed: {printable(failed['line'])}", file=sys.stderr)  # noqa: T201
+    for undecided in report["gate"]["undecided"]:
+        print(f"undecided: {printable(undecided['line'])}", file=sys.stderr)  # noqa: T201
     if report["gate"]["failed"]:
         sys.exit(FAILED)
+    if report["gate"]["undecided"]:
+        sys.exit(UNDECIDED)
 
 
 def make(folder: Path, with_text: bool = False, fail_on: list[str] | None = None) -> dict[str, Any]:
@@ -85,8 +92,10 @@ def _parser() -> OneLineParser:
         type=str,
         default=None,
         metavar="CONDITION",
-        help="such as 'mia/reference_auroc > 0.6': exit code 3 if it holds at the last epoch, or cannot be told; "
-        "may be given several times, or as a list",
+        help="such as 'mia/reference_auroc > 0.6', judged at the last epoch by the metric's 95 %% interval, if it has "
+        "one: exit code 0 if the whole interval is within the limit, 3 if all of it is over or the metric was not "
+        "measured, 4 (undecided) if the limit lies within the interval; may be given several times, or "
+        "as a list",
     )
     parser.add_argument(
         "--text",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lit_mem.callbacks.judging import judge, settled_by
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import ConfigError
+from lit_mem.functional.planning import Scored
 from lit_mem.report.history import Validation
 from lit_mem.report.numbers import shown
 
@@ -49,29 +50,59 @@ def check_known(thresholds: Iterable[Threshold], names: set[str], what: str) -> 
             raise ConfigError(f"--fail-on: {what} never logged {threshold.name}{hint}")
 
 
-def failures(thresholds: Iterable[Threshold], last: Validation | None, who: str = "") -> list[dict[str, Any]]:
-    """The conditions that hold for the last validation; what was not measured then fails too.
+def gate(thresholds: Sequence[Threshold], judged: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a report says of `--fail-on`.
+
+    Args:
+        thresholds: the conditions.
+        judged: what `not_passed` found, of all that was judged.
+    """
+    rows = list(judged)
+    return {
+        "conditions": [str(threshold) for threshold in thresholds],
+        "failed": [row["row"] for row in rows if row["state"] in ("over", "not measured")],
+        "undecided": [row["row"] for row in rows if row["state"] == "undecided"],
+    }
+
+
+def not_passed(
+    thresholds: Iterable[Threshold],
+    last: Validation | None,
+    who: str = "",
+    scored: Scored | None = None,
+    audit: bool = False,
+) -> list[dict[str, Any]]:
+    """The conditions that do not pass at the last validation, each with its state: over, not measured or undecided.
 
     Args:
         thresholds: such as `mia/reference_auroc > 0.6`.
         last: the last validation.
         who: the trial, in a sweep.
+        scored: how many texts were scored, if that is known.
+        audit: nothing was trained, so that there is no epoch to name.
     """
-    failed = list[dict[str, Any]]()
+    found = list[dict[str, Any]]()
     for threshold in thresholds:
-        value = math.nan if last is None else last.figures.get(threshold.name, math.nan)
-        if math.isnan(value) or threshold.passed_by(value):
-            at = "" if last is None else f" at epoch {last.epoch}"
-            is_what = f"is {shown(value)}{at}"
-            line = f"{who}{': ' if who else ''}{threshold.name} {is_what}; fails on {threshold}"
-            failed.append(
-                {
-                    "trial": who or None,
-                    "condition": str(threshold),
-                    "figure": threshold.name,
-                    "value": value,
-                    "limit": threshold.limit,
-                    "line": line,
-                }
-            )
-    return failed
+        judged = judge(threshold, {} if last is None else last.figures)
+        if judged.state == "within":
+            continue
+        at = "" if last is None or audit else f" at epoch {last.epoch}"
+        ends = "" if judged.low is None or judged.high is None else f" [{shown(judged.low)}, {shown(judged.high)}]"
+        line = f"{who}{': ' if who else ''}{threshold.name} is {shown(judged.value)}{ends}{at}; "
+        if judged.state == "undecided":
+            line += f"{threshold} is undecided, as the limit lies within the 95 % interval: "
+            line += settled_by(judged, scored)
+        else:
+            line += f"fails on {threshold}"
+        row = {
+            "trial": who or None,
+            "condition": str(threshold),
+            "figure": threshold.name,
+            "value": judged.value,
+            "low": judged.low,
+            "high": judged.high,
+            "limit": threshold.limit,
+            "line": line,
+        }
+        found.append({"state": judged.state, "row": row})
+    return found

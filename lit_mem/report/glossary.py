@@ -7,6 +7,7 @@ from typing import Final
 
 _FIGURES: Final[tuple[tuple[str, str, str], ...]] = (
     ("val/perplexity", "Perplexity, held-out texts", "how well the model predicts texts it never saw; lower is better"),
+    ("test/perplexity", "Perplexity, test texts", "how well the model predicts texts it never saw; lower is better"),
     ("memorization/perplexity_members", "Perplexity, members", "the same on the texts it was trained on"),
     ("memorization/perplexity_gap", "Gap, nats a token", "by how much members are easier than unseen texts"),
     (
@@ -51,7 +52,7 @@ def explained(name: str) -> tuple[str, str]:
 
 def key_figures(names: set[str], attack: str | None, strongest: str | None) -> list[str]:
     """The few figures that sum up a run, in the order shown, of those that it logged."""
-    wanted = ["val/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
+    wanted = ["val/perplexity", "test/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
     for one in dict.fromkeys([attack, "reference", "loss", strongest]):
         if one is not None:
             wanted += [f"mia/{one}_auroc"]

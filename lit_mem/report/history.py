@@ -43,11 +43,17 @@ class History:
         validations: in the order of training; may be empty.
         names: of every figure that was ever logged.
         notes: what is wrong with the file.
+        whole: whether it has all of the run, from before training on; not where a resumed run's first part is missing.
+        has_losses: whether a training loss was ever logged.
+        audit: whether nothing was trained: a validation or a test by itself.
     """
 
     validations: list[Validation] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    whole: bool = True
+    has_losses: bool = False
+    audit: bool = False
 
     @property
     def trained(self) -> list[Validation]:
@@ -56,8 +62,8 @@ class History:
 
     @property
     def start(self) -> Validation | None:
-        """The one before training."""
-        return next((v for v in self.validations if v.epoch == 0), None)
+        """The one before training; None in an audit."""
+        return None if self.audit else next((v for v in self.validations if v.epoch == 0), None)
 
     @property
     def last(self) -> Validation | None:
@@ -104,9 +110,7 @@ def read_history(path: Path) -> History:
         else:
             history.validations.append(Validation(epoch, step, carried | values))
         carried = {}
-    # `validate` and `test` train nothing, and call their only epoch the first.
-    if not any(name.startswith("train/") for name in history.names) and len(history.validations) == 1:
-        history.validations[0].epoch = 0
+    history.has_losses = any(name.startswith("train/") for name in history.names)
     if history.last is not None:
         history.last.figures |= {name: value for name, value in carried.items() if name.startswith("privacy/")}
     return history

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
+from lit_mem.callbacks.judging import Rule, State, explained, judge, settled_by, together
 from lit_mem.callbacks.thresholds import Limits, Threshold
+from lit_mem.functional.planning import Scored
 from lit_mem.report.files import callbacks_of
 from lit_mem.report.history import History, Validation
-from lit_mem.report.numbers import shown
 
-Rule = tuple[str, Limits, str]
-"""The callback that holds the limits, these, and whether "any" or "all" of them count."""
+NAMES: Final[dict[State, str]] = {
+    "within": "within",
+    "undecided": "undecided",
+    "not measured": "not measured",
+    "over": "crossed",
+}
+"""What report.json calls the states of `judge`."""
 
 
 def rules_of(config: Mapping[str, Any]) -> Iterator[Rule]:
@@ -21,111 +26,141 @@ def rules_of(config: Mapping[str, Any]) -> Iterator[Rule]:
         kind = path.rpartition(".")[2]
         if kind in ("MemorizationEarlyStopping", "MemorizationCheckpoint") and options.get("thresholds"):
             limits = Limits(list(options["thresholds"]), bool(options.get("lower_bound", False)))
-            yield kind, limits, str(options.get("stop_when", "any"))
+            yield Rule(kind, limits, str(options.get("stop_when", "any")))
 
 
-def verdict(rules: list[Rule], history: History, best: Mapping[str, Any] | None) -> dict[str, Any]:
+def state_of(rules: Sequence[Rule], metrics: Mapping[str, float]) -> State:
+    """The state of one validation, or of a checkpoint, by all rules."""
+    return together(together([judge(t, metrics).state for t in rule.limits], rule.counted) for rule in rules)
+
+
+def verdict(
+    rules: Sequence[Rule],
+    history: History,
+    best: Mapping[str, Any] | None = None,
+    scored: Scored | None = None,
+    subject: str = "model",
+) -> dict[str, Any]:
     """Each limit at the last and at the worst epoch, and what that comes to.
 
     Args:
         rules: of the run.
         history: of the run; what was measured before training is not judged.
         best: the checkpoint that the run names its best, as the report lists it.
+        scored: how many texts were scored, if that is known.
+        subject: "model", "adapter" or "checkpoint".
 
     Returns:
-        `state`: "within" (at every epoch), "crossed before" (not at the last), "crossed" (at the last), "not measured"
-        or "no limits"; `text`: a few sentences; `limits`: a row each.
+        `state`: "within" (the last validation), "crossed before" (within at the last, over at an earlier one),
+        "crossed" (over at the last), "undecided" (the limit lies within the interval), "not measured" or "no limits";
+        `text`: a few sentences; `limits`: a row each.
     """
-    rows: list[dict[str, Any]] = []
-    for kind, limits, counted in rules:
-        for threshold in limits.thresholds:
-            figure = threshold.cautious_name() if limits.lower_bound else threshold.name
-            rows.append(
-                {"set_by": kind, "counted": counted, "limit": str(threshold)} | _judged(threshold, figure, history)
-            )
+    rows = [_row(rule, threshold, history, scored) for rule in rules for threshold in rule.limits]
     if not rows:
-        state = "no limits"
-        text = (
-            "This run had no memorization limits, so there is nothing that it passed or failed. The figures below "
-            "say what was measured. To set a limit, give MemorizationEarlyStopping a threshold."
-        )
-        return {"state": state, "text": text, "limits": rows}
+        return {"state": "no limits", "text": _no_limits(history, subject), "limits": rows}
     if not history.trained:
         return {"state": "not measured", "text": "The run ended before anything was measured.", "limits": rows}
     last = history.trained[-1]
-    state = _state(rules, rows, history, last)
-    return {"state": state, "text": _text(state, rows, last, best), "limits": rows}
+    states = [state_of(rules, validation.figures) for validation in history.trained]
+    state = NAMES[states[-1]]
+    if states[-1] == "within" and "over" in states:
+        state = "crossed before"
+    text = _text(state, states, rules, history, scored, subject)
+    if state != "within" and best is not None:
+        text += _of_best(state_of(rules, best["figures"]), best, last)
+    return {"state": state, "text": text, "limits": rows}
 
 
-def _judged(threshold: Threshold, figure: str, history: History) -> dict[str, Any]:
-    measured = [v for v in history.trained if v.get(figure) is not None]
-    worst = (max if threshold.above else min)(measured, key=lambda v: v.figures[figure]) if measured else None
-    crossed = [v for v in measured if threshold.passed_by(v.figures[figure])]
-    last = history.trained[-1].get(figure) if history.trained else None
-    state = "not measured" if last is None else "crossed" if threshold.passed_by(last) else "within"
+def _no_limits(history: History, subject: str) -> str:
+    if history.audit:
+        return (
+            f"No limit was given for this audit, so there is nothing that the {subject} passed or failed. The metrics "
+            "below are what was measured. To judge it, give the report a limit, such as --fail-on "
+            '"mia/reference_auroc > 0.7".'
+        )
+    return (
+        "This run had no memorization limits, so there is nothing that it passed or failed. The metrics below "
+        "are what was measured. To set a limit, give MemorizationEarlyStopping a threshold."
+    )
+
+
+def _row(rule: Rule, threshold: Threshold, history: History, scored: Scored | None) -> dict[str, Any]:
+    name = threshold.name
+    measured = [v for v in history.trained if v.get(name) is not None]
+    worst = (max if threshold.above else min)(measured, key=lambda v: v.figures[name]) if measured else None
+    crossed = [v for v in measured if judge(threshold, v.figures).state == "over"]
+    last = judge(threshold, history.trained[-1].figures if history.trained else {})
     return {
-        "figure": figure,
+        "set_by": rule.set_by,
+        "counted": rule.counted,
+        "limit": str(threshold),
+        "figure": name,
         "above": threshold.above,
         "bound": threshold.limit,
-        "last": last,
-        "worst": worst.figures[figure] if worst else None,
+        "stops_at": threshold.cautious_name() if rule.limits.lower_bound else name,
+        "last": last.value,
+        "last_low": last.low,
+        "last_high": last.high,
+        "worst": worst.figures[name] if worst else None,
         "worst_epoch": worst.epoch if worst else None,
         "first_crossed": crossed[0].epoch if crossed else None,
-        "state": state,
+        "state": NAMES[last.state],
+        "settled_by": settled_by(last, scored) if last.state == "undecided" else None,
     }
 
 
-def _over(rule: Rule, validation: Validation) -> bool:
-    _, limits, counted = rule
-    names = [t.cautious_name() if limits.lower_bound else t.name for t in limits.thresholds]
-    values = [validation.figures.get(name, math.nan) for name in names]
-    passed = [t.passed_by(value) for t, value in zip(limits.thresholds, values, strict=True)]
-    return all(passed) if counted == "all" else any(passed)
-
-
-def _state(rules: list[Rule], rows: list[dict[str, Any]], history: History, last: Validation) -> str:
-    if any(_over(rule, last) for rule in rules):
-        return "crossed"
-    if any(row["state"] == "not measured" for row in rows):
-        return "not measured"
-    before = any(_over(rule, v) for rule in rules for v in history.trained)
-    return "crossed before" if before else "within"
-
-
-def _text(state: str, rows: list[dict[str, Any]], last: Validation, best: Mapping[str, Any] | None) -> str:
-    when = f"After epoch {last.epoch}" if last.epoch else "Before training"
-    n = len(rows)
+def _text(
+    state: str,
+    states: Sequence[State],
+    rules: Sequence[Rule],
+    history: History,
+    scored: Scored | None,
+    subject: str,
+) -> str:
+    last = history.trained[-1]
+    judged = [judge(threshold, last.figures) for rule in rules for threshold in rule.limits]
+    chosen = [one for one in judged if one.state == states[-1]] or judged
+    values = explained(list(dict.fromkeys(chosen)), scored)
+    n = len(judged)
+    at = "" if history.audit else f"after epoch {last.epoch} " if last.epoch else "before training "
     count = "its limit" if n == 1 else f"all {n} of its limits"
+    which = "its limit" if n == 1 else f"its {n} limits"
+    over = [v.epoch for v, one in zip(history.trained, states, strict=True) if one == "over"]
     if state == "within":
-        told = f"{when} the model is within {count} on memorization, and it was so after every epoch: {_values(rows)}."
-    elif state == "crossed before":
-        first = min(row["first_crossed"] for row in rows if row["first_crossed"] is not None)
-        told = f"{when} the model is within {count}, but it was over after epoch {first}: {_values(rows)}."
-    elif state == "crossed":
-        over = [row for row in rows if row["state"] == "crossed"]
-        first = min(row["first_crossed"] for row in over)
-        since = f", which it first crossed after epoch {first}" if first != last.epoch else ""
-        which = "its limit" if n == 1 else f"{len(over)} of its {n} limits"
-        told = f"{when} the model memorizes more than it may. It is over {which}{since}: {_values(over)}."
-    else:
-        blank = [row["figure"] for row in rows if row["state"] == "not measured"]
-        told = (
-            f"{when} it cannot be told whether the model is within its limits: {', '.join(blank)} was not measured "
-            "at this epoch."
-        )
-    if state in ("crossed", "crossed before") and best is not None and _under(rows, best["figures"]):
-        told += f" The run kept a checkpoint that was under every limit: {best['name']}, from epoch {best['epoch']}."
-    return told
+        return _sentence(f"{at}the {subject} is within {count} on memorization{_so_far(states, history)}: {values}.")
+    if state == "crossed before":
+        return _sentence(f"{at}the {subject} is within {count}, but it was over after epoch {over[0]}: {values}.")
+    if state == "crossed":
+        since = f", and was first over after epoch {over[0]}" if over[0] != last.epoch else ""
+        some = "its limit" if n == 1 else f"{len(chosen)} of its {n} limits"
+        return _sentence(f"{at}the {subject} memorizes more than it may. It is over {some}{since}: {values}.")
+    before = f" It was over after epoch {over[0]}." if over else ""
+    whether = _sentence(f"{at}it is undecided whether the {subject} is within {which}")
+    if state == "undecided":
+        return f"{whether}, as the limit lies within the 95 % interval: {values}.{before}"
+    blank = ", ".join(dict.fromkeys(one.threshold.name for one in judged if one.state == "not measured"))
+    return f"{whether}: {blank} was not measured{'' if history.audit else ' at this epoch'}.{before}"
 
 
-def _under(rows: list[dict[str, Any]], figures: Mapping[str, float]) -> bool:
-    values = [(row, figures.get(row["figure"], math.nan)) for row in rows]
-    return all(value <= row["bound"] if row["above"] else value >= row["bound"] for row, value in values)
+def _so_far(states: Sequence[State], history: History) -> str:
+    """What of the earlier validations can be said of a run that is within its limits now, and was never over."""
+    n, within = len(states), states.count("within")
+    if n == 1:
+        return ""
+    since = "" if history.whole else f" from epoch {history.trained[0].epoch} on"
+    if within == n:
+        return f", and it was so at each of the {n} validations{since}"
+    return f", as at {within} of the {n} validations{since}; the others are undecided"
 
 
-def _values(rows: list[dict[str, Any]]) -> str:
-    return "; ".join(
-        f"{row['figure']} is {shown(row['last'])}, the limit is {'at most' if row['above'] else 'at least'} "
-        f"{shown(row['bound'])}"
-        for row in rows
-    )
+def _of_best(state: State, best: Mapping[str, Any], last: Validation) -> str:
+    which = f"{best['name']}, from epoch {best['epoch']}"
+    if state == "within":
+        return f" The run kept a checkpoint that is within every limit: {which}."
+    if state == "undecided" and best["epoch"] != last.epoch:
+        return f" The checkpoint {which}, is undecided too."
+    return ""
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]

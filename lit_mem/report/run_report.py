@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem.callbacks.thresholds import Threshold
+from lit_mem.callbacks.judging import Rule
+from lit_mem.callbacks.thresholds import Limits, Threshold
 from lit_mem.errors import DataError
+from lit_mem.report.chain import chain_of, read_run
 from lit_mem.report.example_rows import HOW, example_report, last_table
 from lit_mem.report.files import read_config, read_json
-from lit_mem.report.gate import check_known, failures
+from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.glossary import explained, key_figures
-from lit_mem.report.history import History, Validation, read_history
-from lit_mem.report.judgement import rules_of, verdict
+from lit_mem.report.history import History, Validation
+from lit_mem.report.judgement import NAMES, rules_of, state_of, verdict
 from lit_mem.report.numbers import shown
+from lit_mem.report.subject import audit_of, scored_of, scored_text, set_sizes
 from lit_mem.report.where import read_where
 
 SCHEMA: Final = 1
@@ -36,31 +40,39 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
         DataError: a file of the folder is damaged.
         ConfigError: a condition is on a figure that was never logged.
     """
-    history = read_history(folder / "metrics.csv")
-    check_known(fail_on, history.names, "the run")
     text, config = read_config(folder / "config.yaml")
-    rules = list(rules_of(config))
-    attack = _attack([t.name for _, limits, _ in rules for t in limits.thresholds], history.names)
-    kept = _checkpoints(folder, history)
+    history, origin = read_run(folder, config)
+    wanted = list(fail_on)
+    check_known(wanted, history.names, "the run")
+    audit = audit_of(origin, config) if history.audit else None
+    checks = _checks(folder / "checks.json")
+    # The limits of an audit are those that it was given: a configuration's thresholds are for training.
+    rules = [Rule("--fail-on", Limits([str(t) for t in wanted]), "any")] if audit and wanted else []
+    rules = rules if audit else list(rules_of(config))
+    attack = _attack([t.name for rule in rules for t in rule.limits], history.names)
+    kept = [] if audit else _checkpoints(folder, history, rules)
     table = last_table(folder, config)
-    conditions = list(fail_on)
+    examples = None if table is None else example_report(table, attack, with_text)
+    scored = scored_of(checks, folder / "checks.json", examples)
     best = next((row for row in kept if row["name"] == "best"), None)
     return {
         "schema": SCHEMA,
         "kind": "run",
         "name": f"{folder.resolve().parent.name}/{folder.resolve().name}",
-        "setup": setup_of(config),
-        "verdict": verdict(rules, history, best),
+        "audit": audit,
+        "scored": None if scored is None else scored._asdict() | {"text": scored_text(scored)},
+        "setup": setup_of(config, set_sizes(scored, checks, config.get("data") or {}), audit),
+        "verdict": verdict(rules, history, best, scored, audit["of"] if audit else "model"),
         "attack": attack,
         "key_figures": _key_figures(history, attack, best),
         "validations": [{"epoch": v.epoch, "step": v.step, "figures": v.figures} for v in history.validations],
         "checkpoints": kept,
-        "examples": None if table is None else example_report(table, attack, with_text),
-        "trust": _trust(folder, config, history),
+        "examples": examples,
+        "trust": _trust(checks, config, history),
         "privacy": _privacy(folder, config, history),
         "where": read_where(folder / "where.json"),
         "notes": [*history.notes, *([HOW] if table is None else [])],
-        "gate": {"conditions": [str(c) for c in conditions], "failed": failures(conditions, history.last)},
+        "gate": gate(wanted, not_passed(wanted, history.last, scored=scored, audit=history.audit)),
         "config": config,
         "config_text": text,
         "versions": versions(),
@@ -78,20 +90,28 @@ def versions() -> dict[str, str]:
     return found
 
 
-def setup_of(config: Mapping[str, Any]) -> list[dict[str, str]]:
-    """What was trained on what, a row a part; empty without a configuration."""
+def setup_of(
+    config: Mapping[str, Any], sizes: tuple[str, str] = ("", ""), audit: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
+    """What was trained on what, or audited with what, a row a part; empty without a configuration.
+
+    Args:
+        config: of the run.
+        sizes: of members and held-out texts, in words.
+        audit: what was audited; None: the run trained.
+    """
     model, data, trainer = (config.get(part) or {} for part in ("model", "data", "trainer"))
     if not model and not data:
         return []
     rows = {
         "Model": _words(model.get("model_id"), model.get("revision") and f"revision {model['revision']}"),
-        "Adapter": _component(model.get("adapter")),
+        "Adapter": _words(model.get("adapter_path")) or _component(model.get("adapter")),
         "Reference": _words(
             (model.get("reference") or {}).get("model_id") or (model.get("reference") or {}).get("kind")
         ),
         "Data": _component(data.get("source")),
-        "Members": _words(data.get("train_size") if data.get("train_size") is not None else "all"),
-        "Held-out texts": _words(data.get("heldout_size") if data.get("heldout_size") is not None else "all"),
+        "Members": sizes[0],
+        "Held-out texts": sizes[1],
         "Length": _words(data.get("max_length") and f"at most {data['max_length']} tokens"),
         "Batch size": _words(data.get("batch_size")),
         "Optimizer": _component(model.get("optimizer"), ("lr", "weight_decay")),
@@ -100,6 +120,10 @@ def setup_of(config: Mapping[str, Any]) -> list[dict[str, str]]:
         "Canaries": _component(data.get("canaries")),
         "Seed": _words(config.get("seed_everything")),
     }
+    if audit is not None:  # nothing of this was done
+        rows |= {"Optimizer": "", "Epochs": "", "Batch size": "", "Private training": "", "Canaries": ""}
+        rows |= {"Checkpoint": audit["name"]} if audit["of"] == "checkpoint" else {}
+        rows |= {"Adapter": ""} if audit["of"] == "model" else {}
     return [{"what": what, "value": value} for what, value in rows.items() if value]
 
 
@@ -128,20 +152,26 @@ def _attack(limits: list[str], names: set[str]) -> str | None:
     return next((one for one in [*found, "reference", *logged] if one in logged), None)
 
 
-def _checkpoints(folder: Path, history: History) -> list[dict[str, Any]]:
+def _checkpoints(folder: Path, history: History, rules: Sequence[Rule]) -> list[dict[str, Any]]:
+    """The checkpoints that a run, or one that it was resumed from, still holds."""
     rows = []
     for name in _CHECKPOINTS:
-        path = folder / "checkpoints" / f"{name}-adapter" / "lit_mem.json"
-        told = read_json(path)
-        if not isinstance(told, dict) or "epoch" not in told:
-            continue
-        at = next((v for v in history.validations if v.step == told.get("global_step", 0) - 1), None)
-        at = at or next((v for v in reversed(history.validations) if v.epoch == told["epoch"]), None)
-        where = f"checkpoints/{name}-adapter"
-        rows.append(
-            {"name": name, "folder": where, "figures": at.figures if at else {}}
-            | {k: told.get(k) for k in ("epoch", "global_step")}
-        )
+        for run, upto in chain_of(folder).folders:
+            told = read_json(run / "checkpoints" / f"{name}-adapter" / "lit_mem.json")
+            step = told.get("global_step") if isinstance(told, dict) else None
+            if not isinstance(told, dict) or "epoch" not in told or (upto is not None and (step or 0) > upto):
+                continue
+            at = next((v for v in history.validations if v.step == (step or 0) - 1 and v.epoch > 0), None)
+            at = at or next((v for v in reversed(history.validations) if v.epoch == told["epoch"]), None)
+            metrics = at.figures if at else {}
+            where = Path("checkpoints", f"{name}-adapter")
+            where = where if run == folder else Path(os.path.relpath(run, folder), where)
+            rows.append(
+                {"name": name, "folder": where.as_posix(), "figures": metrics}
+                | {"state": NAMES[state_of(rules, metrics)] if rules else "no limits"}
+                | {"epoch": told["epoch"], "global_step": step}
+            )
+            break
     return rows
 
 
@@ -153,6 +183,8 @@ def _key_figures(history: History, attack: str | None, best: Mapping[str, Any] |
         return None if validation is None else validation.get(name)
 
     for name in key_figures(history.names, attack, _strongest(last)):
+        if history.audit and name.endswith("_base"):
+            continue  # has its own column
         title, meaning = explained(name)
         rows.append(
             {
@@ -160,6 +192,7 @@ def _key_figures(history: History, attack: str | None, best: Mapping[str, Any] |
                 "title": title,
                 "meaning": meaning,
                 "start": at(start, name),
+                "base": at(last, _of_base(name)) if history.audit else None,
                 "best": best["figures"].get(name) if best else None,
                 "last": at(last, name),
                 "last_low": at(last, f"{name}_low"),
@@ -169,6 +202,15 @@ def _key_figures(history: History, attack: str | None, best: Mapping[str, Any] |
     return rows
 
 
+def _of_base(name: str) -> str:
+    """What the metric is called of the base model.
+
+    >>> _of_base("extraction/ngram_rate_heldout"), _of_base("val/perplexity")
+    ('extraction/ngram_rate_base_heldout', 'val/perplexity_base')
+    """
+    return f"{name.removesuffix('_heldout')}_base_heldout" if name.endswith("_heldout") else f"{name}_base"
+
+
 def _strongest(last: Validation | None) -> str | None:
     """The attack with the highest AUROC of the last validation."""
     areas = {} if last is None else {n: last.get(n) for n in last.figures if re.fullmatch(r"mia/.+_auroc", n)}
@@ -176,14 +218,26 @@ def _strongest(last: Validation | None) -> str | None:
     return None if found is None else found[1].removeprefix("mia/").removesuffix("_auroc")
 
 
-def _trust(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any]:
-    """Can the attacks be believed? What the run found before training."""
-    start = history.start
-    before = []
-    for name in sorted(start.figures if start is not None else ()):
-        if start is None or not re.fullmatch(r"mia/.+_auroc", name):
+def _trust(checks: Mapping[str, Any] | None, config: Mapping[str, Any], history: History) -> dict[str, Any]:
+    """Can the attacks be believed? What the run found before training, or what an audit found of the base."""
+    start, last = history.start, history.last
+    repeats = None if last is None else last.get("memorization/members_duplicates")
+    return {
+        "checks_on": (config.get("data") or {}).get("check"),
+        "checks": checks,
+        "repeated_members": repeats,
+        "before_training": [] if start is None else _readings(start, r"mia/.+_auroc", "before training"),
+        "of_base": [] if last is None or not history.audit else _readings(last, r"mia/.+_auroc_base", "in the base"),
+    }
+
+
+def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str, Any]]:
+    """What AUROCs say of a model that was not tuned."""
+    rows = []
+    for name in sorted(validation.figures):
+        if not re.fullmatch(pattern, name):
             continue
-        low, high = start.get(f"{name}_low"), start.get(f"{name}_high")
+        low, high = validation.get(f"{name}_low"), validation.get(f"{name}_high")
         if low is None or high is None:
             reading = "no interval"
         elif start.get(name) == start.get(name.removesuffix("auroc") + "balanced_accuracy") == 0.5:  # all scores tied
@@ -191,17 +245,11 @@ def _trust(folder: Path, config: Mapping[str, Any], history: History) -> dict[st
         elif low <= 0.5 <= high:
             reading = "as it should be: guessing"
         elif low > 0.5:
-            reading = "members stood out before training: the attack measures that too"
+            reading = f"members stood out {where}: the attack measures that too"
         else:
-            reading = "members were harder before training: the attack is held back by that"
-        before.append({"figure": name, "value": start.get(name), "low": low, "high": high, "reading": reading})
-    repeats = None if history.last is None else history.last.get("memorization/members_duplicates")
-    return {
-        "checks_on": (config.get("data") or {}).get("check"),
-        "checks": _checks(folder / "checks.json"),
-        "repeated_members": repeats,
-        "before_training": before,
-    }
+            reading = f"members were harder {where}: the attack is held back by that"
+        rows.append({"figure": name, "value": validation.get(name), "low": low, "high": high, "reading": reading})
+    return rows
 
 
 def _checks(path: Path) -> dict[str, Any] | None:

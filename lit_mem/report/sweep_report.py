@@ -11,10 +11,12 @@ from typing import Any, Final
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import DataError
 from lit_mem.functional.interval import student_interval
+from lit_mem.functional.planning import Scored
 from lit_mem.report.files import read_json
-from lit_mem.report.gate import check_known, failures
+from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.history import Validation
 from lit_mem.report.run_report import SCHEMA, versions
+from lit_mem.report.subject import scored_of
 
 _FIGURES: Final[tuple[str, ...]] = (
     "trainable_parameters",
@@ -53,7 +55,11 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
     findings = _findings(folder / "findings.json")
     # A trial that failed before it measured anything has left no model to judge.
     done = [trial for trial in sweep["trials"] if trial["status"] != "failed" or trial["trial"] in histories]
-    failed = [failure for trial in done for failure in failures(wanted, _last(histories, trial), trial["trial"])]
+    judged = [
+        row
+        for trial in done
+        for row in not_passed(wanted, _last(histories, trial), trial["trial"], _scored(folder, trial))
+    ]
     return {
         "schema": SCHEMA,
         "kind": "sweep",
@@ -74,7 +80,7 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
             {key: trial.get(key) for key in ("trial", "values", "seed", "status", "error", "folder")}
             for trial in sweep["trials"]
         ],
-        "gate": {"conditions": [str(c) for c in wanted], "failed": failed},
+        "gate": gate(wanted, judged),
         "versions": versions(),
     }
 
@@ -122,6 +128,13 @@ def _histories(path: Path, labels: list[str]) -> tuple[dict[str, list[Validation
 def _last(histories: Mapping[str, list[Validation]], trial: Mapping[str, Any]) -> Validation | None:
     validations = histories.get(trial["trial"])
     return validations[-1] if validations else None
+
+
+def _scored(folder: Path, trial: Mapping[str, Any]) -> Scored | None:
+    """How many texts a trial scored, if its folder says."""
+    path = folder / str(trial.get("folder") or "") / "checks.json"
+    checks = read_json(path) if trial.get("folder") else None
+    return scored_of(checks if isinstance(checks, dict) else None, path)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:

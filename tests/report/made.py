@@ -16,7 +16,7 @@ trainer:
     init_args:
       thresholds: [{limits}]
       stop_when: any
-      lower_bound: false
+      lower_bound: {lower_bound}
 model:
   model_id: asset:tiny_llama
   adapter: {{class_path: lit_mem.adapters.LoRA, init_args: {{rank: 4}}}}
@@ -28,14 +28,29 @@ data:
 PERPLEXITY = (3.2407, 3.1248, 2.9834, 2.9414)
 MEMBERS = (3.3151, 3.1329, 2.9293, 2.8342)
 AUROC = (0.5, 0.6658, 0.7019, 0.6512)
+HALF = 0.01
+"""Half the width of the interval of each AUROC: against a limit of 0.68 they are within, within, over, within."""
 
 
-def write_run(folder, limits="mia/reference_auroc > 0.68", epochs=3, origin="train.jsonl", table=True, text=False):
-    """A run of `epochs` epochs, with a training row between validations, as Lightning logs them."""
+def write_run(
+    folder,
+    limits="mia/reference_auroc > 0.68",
+    epochs=3,
+    origin="train.jsonl",
+    table=True,
+    text=False,
+    lower_bound=False,
+    first=0,
+):
+    """A run of `epochs` epochs, with a training row between validations, as Lightning logs them.
+
+    Args:
+        first: epoch of its first validation: 0, or later in a run that was resumed.
+    """
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(CONFIG.format(limits=limits))
+    (folder / "config.yaml").write_text(CONFIG.format(limits=limits, lower_bound=str(lower_bound).lower()))
     rows = []
-    for epoch in range(epochs + 1):
+    for epoch in range(first, epochs + 1):
         if epoch:
             rows.append({"epoch": epoch - 1, "step": 10 * epoch - 5, "train/loss": 1.0 / epoch})
         rows.append(
@@ -45,8 +60,8 @@ def write_run(folder, limits="mia/reference_auroc > 0.68", epochs=3, origin="tra
                 "val/perplexity": PERPLEXITY[epoch],
                 "memorization/perplexity_members": MEMBERS[epoch],
                 "mia/reference_auroc": AUROC[epoch],
-                "mia/reference_auroc_low": AUROC[epoch] - 0.03,
-                "mia/reference_auroc_high": AUROC[epoch] + 0.03,
+                "mia/reference_auroc_low": AUROC[epoch] - HALF,
+                "mia/reference_auroc_high": AUROC[epoch] + HALF,
                 "mia/loss_auroc": "nan",
                 "extraction/ngram_rate": 0.2 + epoch / 100,
                 "extraction/ngram_rate_heldout": 0.21,
@@ -82,6 +97,22 @@ def write_table(path, origin, epoch, text=False, n=60):
         columns["text"] = [f"secret text {i}" for i in range(2 * n)]
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), path)
+
+
+def write_checks(folder, **more):
+    """What the data module leaves of 60 members and 60 held-out texts that share nothing."""
+    counts = ("repeats_exact", "repeats_normalized", "shared_exact", "shared_normalized", "shared_near")
+    checks = {name: 0 for name in (*counts, "shared_groups", "shared_group_rows")}
+    checks |= {"n_members": 60, "n_heldout": 60, "near_jaccard": 0.7, "grouped": False, "shift": None}
+    checks |= {"examples": {}, "verdict": "not measured", "warnings": [], "summary": ["Members: 60 rows."]}
+    (folder / "checks.json").write_text(json.dumps(checks | more))
+
+
+def write_adapter(folder, name, epoch):
+    """The folder that a checkpoint has beside it, as far as a report reads it."""
+    where = folder / "checkpoints" / f"{name}-adapter"
+    where.mkdir(parents=True)
+    (where / "lit_mem.json").write_text(json.dumps({"epoch": epoch, "global_step": 10 * epoch}))
 
 
 def write_where(folder):

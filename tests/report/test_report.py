@@ -141,27 +141,109 @@ def test_the_verdict_is_that_of_the_run_s_own_limit(done):
 @pytest.mark.parametrize(
     ("limits", "state"),
     [
-        ("mia/reference_auroc > 0.71", "within"),
-        ("mia/reference_auroc > 0.65", "crossed"),
-        ("memorization/perplexity_members < 2.9", "crossed"),
+        ("mia/reference_auroc > 0.72", "within"),  # 0.7119 at most, after epoch 2
+        (
+            "mia/reference_auroc > 0.67",
+            "crossed before",
+        ),  # 0.6612 at most, but 0.6919 at least before
+        ("mia/reference_auroc > 0.65", "undecided"),  # 0.6412 to 0.6612
+        ("mia/reference_auroc > 0.66", "undecided"),  # though the value, 0.6512, is within
+        ("mia/reference_auroc > 0.64", "crossed"),
+        ("mia/reference_auroc < 0.66", "undecided"),
+        ("mia/reference_auroc < 0.64", "within"),
+        ("mia/reference_auroc < 0.69", "crossed"),
+        ("memorization/perplexity_members < 2.9", "crossed"),  # no interval: by the value, 2.8342
+        ("memorization/perplexity_members < 2.8", "within"),
         ("mia/loss_auroc > 0.9", "not measured"),
-        ("'mia/loss_auroc > 0.9', mia/reference_auroc > 0.65", "crossed"),
+        ("'mia/loss_auroc > 0.9', mia/reference_auroc > 0.64", "crossed"),
+        ("'mia/loss_auroc > 0.9', mia/reference_auroc > 0.65", "not measured"),
         ("", "no limits"),
     ],
 )
-def test_verdicts(tmp_path, limits, state):
-    _, data = report(made.write_run(tmp_path / "run", limits=limits, table=False))
+@pytest.mark.parametrize("lower_bound", [False, True])
+def test_verdicts(tmp_path, limits, state, lower_bound):
+    _, data = report(made.write_run(tmp_path / "run", limits=limits, lower_bound=lower_bound, table=False))
     assert data["verdict"]["state"] == state
 
 
-def test_a_limit_on_the_safe_end_is_read_there(tmp_path):
-    folder = made.write_run(tmp_path / "run", limits="mia/reference_auroc > 0.65", table=False)
+@pytest.mark.parametrize(
+    ("limits", "state"),
+    [
+        ("mia/reference_auroc > 0.64, memorization/perplexity_members < 2.8", "within"),
+        ("mia/reference_auroc > 0.64, memorization/perplexity_members < 2.9", "crossed"),
+        ("mia/reference_auroc > 0.65, memorization/perplexity_members < 2.9", "undecided"),
+        ("mia/loss_auroc > 0.9, memorization/perplexity_members < 2.8", "within"),
+        ("mia/loss_auroc > 0.9, memorization/perplexity_members < 2.9", "not measured"),
+    ],
+)
+def test_limits_that_count_together_are_over_only_if_all_are(tmp_path, limits, state):
+    folder = made.write_run(tmp_path / "run", limits=limits, table=False)
     text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("lower_bound: false", "lower_bound: true"))
+    (folder / "config.yaml").write_text(text.replace("stop_when: any", "stop_when: all"))
+    _, data = report(folder)
+    assert data["verdict"]["state"] == state
+
+
+def test_a_limit_that_stops_training_at_the_safe_end_is_judged_by_the_whole_interval(tmp_path):
+    folder = made.write_run(tmp_path / "run", limits="mia/reference_auroc > 0.65", lower_bound=True, table=False)
     _, data = report(folder)
     (limit,) = data["verdict"]["limits"]
-    assert (limit["figure"], limit["last"]) == ("mia/reference_auroc_low", pytest.approx(0.6212))
-    assert data["verdict"]["state"] == "crossed before"  # 0.6719 after epoch 2
+    assert (limit["figure"], limit["stops_at"]) == ("mia/reference_auroc", "mia/reference_auroc_low")
+    assert (limit["last"], limit["last_low"], limit["last_high"]) == pytest.approx((0.6512, 0.6412, 0.6612))
+    assert (limit["state"], limit["first_crossed"]) == ("undecided", 1)  # 0.6558 after epoch 1
+    assert re.search(r"about [\d,.]+ times as many texts", limit["settled_by"])
+
+
+def test_what_would_settle_a_limit_is_a_number_of_texts_where_the_run_says_how_many_were_scored(tmp_path):
+    folder = made.write_run(tmp_path / "run", limits="mia/reference_auroc > 0.655", table=False)
+    made.write_checks(folder, scored={"members": 300, "of_members": 9000, "heldout": 300, "of_heldout": 400})
+    html, data = report(folder)
+    (limit,) = data["verdict"]["limits"]
+    # The interval is to be 0.0038 instead of 0.01 to the right: (0.01 / 0.0038)^2 times 300 texts, but for the logit.
+    found = re.search(r"about ([\d,]+) held-out texts and ([\d,]+) members", limit["settled_by"])
+    assert int(found[1].replace(",", "")) == pytest.approx(300 * (0.01 / 0.0038) ** 2, rel=0.02)
+    assert found[1] == found[2]
+    assert data["scored"]["text"] == "300 of 9,000 members scored, 300 of 400 held-out texts"
+    assert html.count(data["scored"]["text"]) == 2
+    setup = {row["what"]: row["value"] for row in data["setup"]}
+    assert (setup["Members"], setup["Held-out texts"]) == ("9,000, 300 of them scored", "400, 300 of them scored")
+
+
+def test_no_number_of_texts_is_made_up(tmp_path):
+    folder = made.write_run(tmp_path / "run", table=False)
+    text = (folder / "config.yaml").read_text()
+    _, data = report(folder)
+    setup = {row["what"]: row["value"] for row in data["setup"]}
+    assert data["scored"] is None
+    assert setup["Members"].startswith("60; ")  # data.train_size
+    assert "not recorded" in setup["Members"]
+    assert "Held-out texts" not in setup
+    (folder / "config.yaml").write_text(text.replace("train_size: 60", "train_size: null"))
+    html, data = report(folder)
+    assert "Members" not in {row["what"] for row in data["setup"]}
+    assert "<dd>all" not in html
+
+
+@pytest.mark.parametrize(
+    "scored", [{"members": 1}, [], {"members": -1, "of_members": 1, "heldout": 1, "of_heldout": 1}]
+)
+def test_counts_of_another_form_are_one_line(tmp_path, capsys, scored):
+    folder = made.write_run(tmp_path / "run", table=False)
+    made.write_checks(folder, scored=scored)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(folder)])
+    assert stop.value.code == 2
+    assert "checks.json: scored is" in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_is_judged_by_the_same_limits(tmp_path):
+    folder = made.write_run(tmp_path / "run", limits="mia/reference_auroc > 0.69", epochs=2, table=False)
+    for name, epoch in (("best", 1), ("last", 2)):
+        made.write_adapter(folder, name, epoch)
+    _, data = report(folder)
+    assert data["verdict"]["state"] == "crossed"  # 0.6919 at least
+    assert {row["name"]: row["state"] for row in data["checkpoints"]} == {"best": "within", "last": "crossed"}
+    assert "best, from epoch 1" in data["verdict"]["text"]
 
 
 def test_the_roc_is_sklearns(run, done):
@@ -225,7 +307,7 @@ def test_no_text_unless_asked_for(run, done):
 def test_names_of_the_data_are_no_markup(tmp_path):
     folder = made.write_run(tmp_path / "a", origin="<script>alert(1)</script>\x1b[31m")
     (folder / "config.yaml").write_text(
-        made.CONFIG.format(limits="").replace("asset:tiny_llama", "'</pre><img src=x>$x$'")
+        made.CONFIG.format(limits="", lower_bound="false").replace("asset:tiny_llama", "'</pre><img src=x>$x$'")
     )
     html, _ = report(folder)
     page = Page(html)
@@ -331,12 +413,17 @@ def test_a_folder_that_cannot_be_reported_is_one_line(tmp_path, capsys, prepare,
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["mia/reference_auroc > 0.68"], None, ""),  # crossed at epoch 2, not at the last
+        (["mia/reference_auroc > 0.68"], None, ""),  # over at epoch 2, not at the last
         (
             ["mia/reference_auroc > 0.6"],
             3,
-            "mia/reference_auroc is 0.651 at epoch 3; fails on mia/reference_auroc > 0.6",
+            "failed: mia/reference_auroc is 0.651 [0.641, 0.661] at epoch 3; fails on mia/reference_auroc > 0.6",
         ),
+        (["mia/reference_auroc > 0.65"], 4, "undecided: mia/reference_auroc is 0.651 [0.641, 0.661] at epoch 3; "),
+        (["mia/reference_auroc > 0.66"], 4, "times as many texts would settle it"),
+        (["mia/reference_auroc < 0.65"], 4, "undecided: "),
+        (["mia/reference_auroc_low > 0.65"], None, ""),  # an end of the interval, asked for by name
+        (["val/perplexity > 3", "mia/reference_auroc > 0.65"], 4, "undecided: "),
         (["val/perplexity < 2", "mia/reference_auroc > 0.6"], 3, "mia/reference_auroc"),
         (["[val/perplexity < 2, mia/reference_auroc > 0.6]"], 3, "mia/reference_auroc"),
         (["mia/loss_auroc > 0.6"], 3, "mia/loss_auroc is not measured"),  # NaN
@@ -360,6 +447,19 @@ def test_fail_on(tmp_path, capsys, words, code, said):
     if code != 2:
         _, data = read(folder)
         assert bool(data["gate"]["failed"]) == (code == 3)
+        assert bool(data["gate"]["undecided"]) == (code == 4)
+
+
+def test_a_condition_that_fails_counts_more_than_one_that_cannot_be_told(tmp_path, capsys):
+    folder = made.write_run(tmp_path / "run", table=False)
+    words = ["--fail-on", "mia/reference_auroc > 0.65", "--fail-on", "val/perplexity > 2"]
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(folder), *words])
+    assert stop.value.code == 3
+    assert [line.partition(":")[0] for line in capsys.readouterr().err.splitlines()] == ["failed", "undecided"]
+    html, data = read(folder)
+    assert (len(data["gate"]["failed"]), len(data["gate"]["undecided"])) == (1, 1)
+    assert html.count('<span class="tag warn">undecided</span>') == 1
 
 
 def test_it_can_be_written_elsewhere_and_says_where(tmp_path, capsys):

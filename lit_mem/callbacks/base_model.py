@@ -1,0 +1,111 @@
+"""What the base model by itself makes of the texts, beside the metrics of a model that was tuned elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Final
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.attacks.base import Attack
+from lit_mem.attacks.loss import Loss
+from lit_mem.attacks.min_k import MinK
+from lit_mem.attacks.zlib import Zlib
+from lit_mem.callbacks.base import measures
+from lit_mem.callbacks.membership import MembershipInference
+from lit_mem.callbacks.perplexity import Perplexity, perplexities
+from lit_mem.functional.auroc import auroc
+from lit_mem.metrics.examples import ExampleTable, ScoreTable
+from lit_mem.types import TokenScores, holds_canaries
+
+_LIKELIHOODS: Final = (Loss, Zlib, MinK)
+"""Attacks that read nothing but what the reference's scores hold too."""
+
+
+class BaseModel(Callback):
+    """Perplexity and AUROCs of the reference model, in `validate` and `test`; a fit has them before its first step.
+
+    It computes nothing of its own: it reads the reference's scores where another callback has them computed. Logged,
+    beside what `Perplexity` and `MembershipInference` log of the tuned model: `val/perplexity_base`,
+    `memorization/perplexity_members_base`, `memorization/perplexity_gap_base`, and for each of the run's attacks
+    `loss`, `zlib` and `min_k` `mia/<name>_auroc_base` with `_low` and `_high`. An AUROC of the base other than 0.5 is
+    a difference between the two sets of texts, or pretraining, and not fine-tuning.
+    """
+
+    def __init__(self) -> None:
+        self._attacks: dict[str, Attack] = {}
+        self._perplexity = False
+        self._table = ExampleTable(["logprob", "n_tokens"])
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find out what the run's other callbacks measure."""
+        self._perplexity, self._attacks = False, {}
+        if stage in ("validate", "test") and not trainer.barebones:
+            for one in measures(trainer):
+                self._perplexity |= isinstance(one, Perplexity)
+                attacks = one.attacks if isinstance(one, MembershipInference) else {}
+                self._attacks |= {name: attack for name, attack in attacks.items() if type(attack) in _LIKELIHOODS}
+        self._table = ExampleTable(["logprob", "n_tokens", *self._attacks])
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start over."""
+        self._table.reset()
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Judge the batch by the reference's log-probabilities."""
+        wanted = self._perplexity or self._attacks
+        if not wanted or not isinstance(outputs, TokenScores) or outputs.reference is None or holds_canaries(batch):
+            return
+        base = replace(outputs, logprob=outputs.reference, reference=None, mean=None, std=None, sampled={})
+        kept = base.n_tokens > 0
+        values = {"logprob": base.total_logprob, "n_tokens": base.n_tokens}
+        values |= {name: attack(base) for name, attack in self._attacks.items()}
+        rows = {name: value[kept] for name, value in values.items()}
+        self._table.update(base.example_id.cpu()[kept], base.member.cpu()[kept], rows)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log the base's metrics; none where the reference was not scored."""
+        if self._perplexity or self._attacks:
+            metrics = self._metrics(self._table.compute(), "test" if trainer.testing else "val")
+            # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
+            pl_module.log_dict(metrics, sync_dist=True)
+
+    def _metrics(self, table: ScoreTable, stage: str) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        if self._perplexity:
+            metrics = {f"{name}_base": value for name, value in perplexities(table, stage).items()}
+        if table.member.any() and not table.member.all():
+            for name in self._attacks:
+                area = auroc(table[name], table.member)
+                ends = zip(("", "_low", "_high"), area, strict=True)
+                metrics |= {f"mia/{name}_auroc_base{end}": value for end, value in ends}
+        return metrics
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """As in validation."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_epoch_end(trainer, pl_module)

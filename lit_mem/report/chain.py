@@ -1,0 +1,176 @@
+"""What a log folder belongs to: a fit, or a validation by itself; and which run it was resumed from."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem import atomic
+from lit_mem.errors import DataError
+from lit_mem.report.files import read_config, read_json
+from lit_mem.report.history import History, read_history
+
+FILE: Final = "run.json"
+_MOST_LINKS: Final = 50
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a log folder came to be.
+
+    Attributes:
+        command: "fit", "validate" or "test"; None where the folder does not say.
+        checkpoint: paths at which the checkpoint that it started from may lie; empty without one.
+        step: training steps done by that checkpoint; None where that is not known.
+    """
+
+    command: str | None = None
+    checkpoint: tuple[Path, ...] = ()
+    step: int | None = None
+
+
+@dataclass
+class Chain:
+    """A run and those that it was resumed from.
+
+    Attributes:
+        folders: the newest first, each with the training steps up to which its record counts; None: all of it.
+        whole: whether the oldest was started and not resumed.
+        missing: the checkpoint whose run could not be found.
+    """
+
+    folders: list[tuple[Path, int | None]] = field(default_factory=list)
+    whole: bool = True
+    missing: Path | None = None
+
+
+def write_origin(folder: Path, command: str, checkpoint: str | os.PathLike[str] | None, step: int) -> None:
+    """Leave in a log folder what a report must know of it.
+
+    Args:
+        folder: of the run that begins.
+        command: "fit", "validate" or "test".
+        checkpoint: what it starts from; None: nothing.
+        step: training steps done by then.
+    """
+    start = None
+    if checkpoint is not None:
+        path = Path(checkpoint).absolute()
+        start = {"checkpoint": str(path), "relative": os.path.relpath(path, folder.absolute()), "global_step": step}
+    atomic.write_text(folder / FILE, json.dumps({"schema": 1, "command": command, "from": start}, indent=1) + "\n")
+
+
+def read_origin(folder: Path, config: Mapping[str, Any]) -> Origin:
+    """How a folder came to be, by its `run.json`; without one, the checkpoint that its configuration names.
+
+    Raises:
+        DataError: the file is not as `write_origin` has it.
+    """
+    found = read_json(folder / FILE)
+    if found is None:
+        path = config.get("ckpt_path")
+        return Origin(checkpoint=(Path(path),) if isinstance(path, str) and path.endswith(".ckpt") else ())
+    start = found.get("from") if isinstance(found, dict) else 0
+    if start is None:
+        return Origin(found.get("command"))
+    keys = {"checkpoint": str, "relative": str, "global_step": int}
+    if not isinstance(start, dict) or not all(isinstance(start.get(key), kind) for key, kind in keys.items()):
+        raise DataError(
+            f"{folder / FILE}: from is {start!r:.80}; expected checkpoint, relative and global_step, or null"
+        )
+    places = (folder / start["relative"], Path(start["checkpoint"]))
+    return Origin(found.get("command"), places, start["global_step"])
+
+
+def chain_of(folder: Path) -> Chain:
+    """Follow a run to those that it was resumed from, at most 50; a folder that comes again ends it."""
+    found, seen, step = Chain(), set[Path](), None
+    here: Path | None = folder
+    while here is not None:
+        seen.add(here.resolve())
+        found.folders.append((here, step))
+        origin = read_origin(here, read_config(here / "config.yaml")[1])
+        if not origin.checkpoint:
+            return found
+        parent = next((one for path in origin.checkpoint if (one := _run_of(path)) is not None), None)
+        if parent is None or parent.resolve() in seen or len(found.folders) > _MOST_LINKS:
+            break
+        # An earlier run counts as far as the runs after it have gone on from.
+        step = _least(step, origin.step)
+        if origin.step is None:
+            step = _least(step, _first_step(here))
+        here = parent
+    found.whole, found.missing = False, origin.checkpoint[-1]
+    return found
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((each for each in (one, other) if each is not None), default=None)
+
+
+def _run_of(checkpoint: Path) -> Path | None:
+    """The log folder that a checkpoint belongs to: the nearest above it with a record."""
+    for folder in list(checkpoint.parents)[:3]:
+        if (folder / "metrics.csv").is_file():
+            return folder
+    return None
+
+
+def _first_step(folder: Path) -> int | None:
+    validations = read_history(folder / "metrics.csv").validations if (folder / "metrics.csv").is_file() else []
+    return validations[0].step if validations else None
+
+
+def read_run(folder: Path, config: Mapping[str, Any]) -> tuple[History, Origin]:
+    """The record of a folder, and of the runs that it was resumed from; an audit has none.
+
+    Args:
+        folder: holds `metrics.csv`.
+        config: its configuration.
+
+    Raises:
+        DataError: a file of the folder, or of an earlier run, is damaged.
+    """
+    origin = read_origin(folder, config)
+    own = read_history(folder / "metrics.csv")
+    # Folders of earlier versions do not say: `validate` and `test` log one validation, no loss, and an epoch.
+    alone = not own.has_losses and [v.epoch for v in own.validations] == [1] and not (folder / "checkpoints").exists()
+    if origin.command in ("validate", "test") or (origin.command is None and alone):
+        for validation in own.validations:
+            validation.epoch = 0
+        own.audit = True
+        return own, origin
+    return chained_history(chain_of(folder)), origin
+
+
+def chained_history(chain: Chain) -> History:
+    """The record of a chain of runs as one: of two validations at one step, that of the later run.
+
+    Raises:
+        DataError: a file of the chain is damaged.
+    """
+    by_step: dict[tuple[bool, int], Any] = {}
+    whole = History(whole=chain.whole)
+    for folder, upto in reversed(chain.folders):
+        history = read_history(folder / "metrics.csv")
+        own = [v for v in history.validations if v.epoch == 0 or v.step < (math.inf if upto is None else upto)]
+        by_step |= {(v.epoch > 0, v.step): v for v in own}
+        whole.names |= history.names if folder == chain.folders[0][0] else {n for v in own for n in v.figures}
+        name = f"{folder.name}: " if len(chain.folders) > 1 else ""
+        whole.notes += [f"{name}{note}" for note in history.notes]
+        whole.has_losses |= history.has_losses
+    whole.validations = [by_step[key] for key in sorted(by_step)]
+    if len(chain.folders) > 1:
+        names = ", ".join(str(folder.name) for folder, _ in reversed(chain.folders))
+        whole.notes.append(f"this run was resumed; the record is that of {names}, in this order")
+    if not chain.whole and whole.validations:
+        first = whole.validations[0].epoch
+        whole.notes.append(
+            f"this run was resumed from {chain.missing}, whose record is not there: the report is from epoch {first} on"
+        )
+    return whole
