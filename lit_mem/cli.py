@@ -25,11 +25,15 @@ from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import atomic
+from lit_mem.callbacks import closing
 from lit_mem.callbacks.base import callbacks_of
 from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.last_line import lines_of_audit
+from lit_mem.callbacks.stopped import metric_lines
+from lit_mem.callbacks.table import EpochTable
 from lit_mem.callbacks.thresholds import check_names
+from lit_mem.callbacks.verdict import Verdict
 from lit_mem.checkpoints import own_content
 from lit_mem.console import Console
 from lit_mem.csv_logger import AtomicCSVLogger
@@ -135,10 +139,10 @@ class RunConfig(SaveConfigCallback):
         self._keep_origin(trainer)
 
     def _keep_origin(self, trainer: pl.Trainer) -> None:
-        folder = trainer.log_dir if trainer.loggers else None  # every process must ask
+        folder = known_folder(trainer)
         if folder is not None and trainer.is_global_zero:
             command = "fit" if trainer.state.fn is None else trainer.state.fn.value
-            write_origin(Path(folder), command, trainer.ckpt_path, trainer.global_step)
+            write_origin(folder, command, trainer.ckpt_path, trainer.global_step)
 
 
 class MemorizationCLI(LightningCLI):
@@ -276,28 +280,51 @@ class MemorizationCLI(LightningCLI):
         config = self.parser.dump(self.config, format="json", skip_none=False, skip_link_targets=False)
         self.baseline.hyper_parameters = hyper_parameters(json.loads(config)["fit"])
 
+    def before_validate(self) -> None:
+        """Have verdicts logged after the metrics, not before."""
+        for callback in callbacks_of(self.trainer):
+            if isinstance(callback, Verdict):
+                callback.at_once = False
+
+    def before_test(self) -> None:
+        """Likewise."""
+        self.before_validate()
+
     def after_validate(self) -> None:
-        """Print every figure, a line each, and where the model stands."""
-        self._print_figures()
-        for line in lines_of_audit(self.trainer):
-            log.info("%s", line)
+        """Print every metric, a line each, and what they come to."""
+        self._print_figures("valid")
 
     def after_test(self) -> None:
-        """Print every figure, a line each."""
-        self._print_figures()
+        """Print every metric, a line each, and what they come to."""
+        self._print_figures("test")
 
-    def _print_figures(self) -> None:
+    def _print_figures(self, label: str) -> None:
         # Lightning's own table has a column for each loader, and cuts long names.
-        if self.trainer.is_global_zero:
-            figures = self.trainer.callback_metrics
-            width = max(map(len, figures), default=0)
-            for name in sorted(figures):
-                print(f"{name.ljust(width)}  {float(figures[name]):.4f}")  # noqa: T201  (what the command is for)
+        callbacks, folder = callbacks_of(self.trainer), known_folder(self.trainer)
+        if not self.trainer.is_global_zero:
+            return
+        figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        columns = next((callback.columns for callback in callbacks if isinstance(callback, EpochTable)), None)
+        _show([*metric_lines(figures), "", *closing.table(figures, label, columns)])
+        for callback in callbacks:
+            if isinstance(callback, Verdict):
+                callback.log_verdict()
+        csv = any(isinstance(logger, CSVLogger) for logger in self.trainer.loggers)
+        sentence = closing.sentence(figures)
+        _show([sentence] if sentence else [])
+        for line in lines_of_audit(self.trainer):
+            log.info("%s", line)
+        _show(closing.next_steps(None if folder is None else str(folder), csv))
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # A checkpoint from a URL would be unpickled with code in it otherwise.
         kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
         return kwargs if subcommand == "fit" else kwargs | {"verbose": False}
+
+
+def _show(lines: Sequence[str]) -> None:
+    """On standard output, before anything that standard error shows next."""
+    print("\n".join(lines), flush=True)  # noqa: T201  (what the command is for)
 
 
 def _check_checkpoint(path: Path) -> None:

@@ -556,17 +556,22 @@ class CausalLM(pl.LightningModule):
         if not self.trainer.sanity_checking:
             self._validated_at = self.trainer.global_step
 
-    def _log_heldout_loss(self, name: str) -> None:
-        refuse_not_finite(self._not_finite, self.trainer, self)
+    def heldout_loss(self) -> dict[str, float]:
+        """The held-out loss of the pass that goes on, `val/loss` or `test/loss`; {} without texts. On every rank."""
         table = self._heldout.compute()
+        if not len(table):
+            return {}
+        loss = -table["logprob"].sum() / table["n_tokens"].sum()
+        return {"test/loss" if self.trainer.testing else "val/loss": loss.float().item()}
+
+    def _log_heldout_loss(self) -> None:
+        refuse_not_finite(self._not_finite, self.trainer, self)
+        self.log_dict(self.heldout_loss(), prog_bar=True, sync_dist=True)
         self._heldout.reset()
-        if len(table):
-            loss = -table["logprob"].sum() / table["n_tokens"].sum()
-            self.log(name, loss.float(), prog_bar=True, sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out loss, weighted by token, and what of the privacy budget is spent."""
-        self._log_heldout_loss("val/loss")
+        self._log_heldout_loss()
         if self.private is not None:
             self.log_dict(self.private.figures())
 
@@ -580,7 +585,7 @@ class CausalLM(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the test set's loss, weighted by token."""
-        self._log_heldout_loss("test/loss")
+        self._log_heldout_loss()
 
     # -- checkpoints ---------------------------------------------------------------------------------------
 

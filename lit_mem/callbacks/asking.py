@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +38,12 @@ class Candidate:
     base_logprob: Tensor | None = None
 
 
+@contextmanager
+def no_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Shows nothing."""
+    yield lambda tokens: None
+
+
 class Asker:
     """Continues prompts with the tuned model and with its base.
 
@@ -43,16 +51,20 @@ class Asker:
         eos: ids of the tokens that end a text, None if there is no such.
         sampling: None decodes greedily.
         token_budget: most tokens in a decoding batch.
+
+    Attributes:
+        bar: given what is generated and how many tokens at most, a context whose function takes what was written since.
     """
 
     def __init__(self, eos: End, sampling: Sampling | None, token_budget: int) -> None:
         self.eos, self.sampling, self.token_budget = eos, sampling, token_budget
+        self.bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = no_bar
         self._base_answers: dict[tuple[int, int, bytes], Decoded] = {}
 
     def tuned(self, asked: dict[int, Candidate], model: nn.Module) -> dict[int, Decoded]:
         """Answers of the tuned model by example id; what the scoring pass proves is not generated again."""
         with evaluation_mode(model):
-            return self._answers(asked, {i: (c.hit, c.logprob) for i, c in asked.items()}, model)
+            return self._answers(asked, {i: (c.hit, c.logprob) for i, c in asked.items()}, model, "Extraction")
 
     def base(
         self, asked: dict[int, Candidate], module: MemorizationModule, tuned: dict[int, Decoded] | None = None
@@ -77,7 +89,7 @@ class Asker:
                     if c.base_hit is not None and c.base_logprob is not None
                 }
                 with module.reference_context() as model:
-                    answers = self._answers(new, scored, model)
+                    answers = self._answers(new, scored, model, "Extraction (base)")
             self._base_answers.update({keys[i]: answer for i, answer in answers.items()})
         return {i: self._base_answers[keys[i]] for i in asked}
 
@@ -89,20 +101,23 @@ class Asker:
         return int(misses[0]) if len(misses) else len(hit)
 
     def _answers(
-        self, asked: dict[int, Candidate], scored: dict[int, tuple[Tensor, Tensor]], model: nn.Module
+        self, asked: dict[int, Candidate], scored: dict[int, tuple[Tensor, Tensor]], model: nn.Module, what: str
     ) -> dict[int, Decoded]:
         """By example id; `scored`: hits and log-probabilities of suffixes under the model, as far as they are known."""
         known = {i: self.known_length(scored[i][0]) if i in scored else 0 for i in asked}
         open_ids = [i for i, candidate in asked.items() if known[i] < len(candidate.prompt.suffix)]
-        decoded = decode(
-            model,
-            [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in open_ids],
-            [len(asked[i].prompt.suffix) - known[i] for i in open_ids],
-            self.eos,
-            self.sampling,
-            self.token_budget,
-            keys=open_ids,
-        )
+        lengths = [len(asked[i].prompt.suffix) - known[i] for i in open_ids]
+        with self.bar(what, sum(lengths)) as advance:
+            decoded = decode(
+                model,
+                [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in open_ids],
+                lengths,
+                self.eos,
+                self.sampling,
+                self.token_budget,
+                keys=open_ids,
+                advance=advance,
+            )
         answers = dict(zip(open_ids, decoded, strict=True))
         for i, n in known.items():
             if n:

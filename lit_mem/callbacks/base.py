@@ -12,6 +12,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from lit_mem.callbacks.stopped import written_if_stopped
 from lit_mem.console import show_messages
 from lit_mem.divergence import not_finite, refuse_not_finite
 from lit_mem.errors import ConfigError
@@ -35,6 +36,7 @@ class Measure(Callback, ABC):
 
     Attributes:
         needs: what it reads of `TokenScores` that is computed only if someone reads it.
+        generates: whether it generates text, which takes long: what the others measure is computed before that.
         of_canaries: whether it measures canaries, and nothing else; the others never see one.
         metric_prefixes: how names begin that this callback logs and cannot list before it has seen the data.
         ends: ids of the tokens at which the model's decoding stops.
@@ -45,6 +47,7 @@ class Measure(Callback, ABC):
     """
 
     needs: Needs = Needs()
+    generates: bool = False
     of_canaries: bool = False
     metric_prefixes: tuple[str, ...] = ()
     ends: frozenset[int] = frozenset()
@@ -150,7 +153,9 @@ class Measure(Callback, ABC):
         if not self._finished:
             self._finished = True
             refuse_not_finite(self._not_finite, trainer, pl_module)
-            with preserved_random_state():
+            scored = [m for m in measures(trainer) if not m.generates and not isinstance(m, Relation)]
+            keep = written_if_stopped(trainer, pl_module, scored) if self.generates else nullcontext()
+            with preserved_random_state(), keep:
                 self.figures = self.results(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

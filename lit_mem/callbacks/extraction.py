@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from lit_mem.callbacks.asking import Asker, Candidate
 from lit_mem.callbacks.base import Measure, in_step, log_figure, means_by_set, partial_check
+from lit_mem.callbacks.generation_bar import generation_bar
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.edit import EditSimilarity
@@ -72,6 +74,8 @@ class Extraction(Measure):
         seed: chooses the texts asked.
         group: first part of the logged names; each of several such callbacks in one run needs its own.
     """
+
+    generates = True
 
     def __init__(
         self,
@@ -223,6 +227,7 @@ class Extraction(Measure):
         start = time.perf_counter()
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         assert isinstance(pl_module, MemorizationModule)
+        self._asker.bar = partial(generation_bar, trainer)
         # Callbacks get no autocast by themselves.
         with trainer.precision_plugin.forward_context(), in_step(pl_module):
             self._ask_all(mine, pl_module)

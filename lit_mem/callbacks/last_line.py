@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import lightning.pytorch as pl
 
 from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.judging import Judged, Rule, State, explained, judge, together
 from lit_mem.callbacks.planned_stop import scored_for
+from lit_mem.run_folder import known_folder
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def lines_of_audit(trainer: pl.Trainer) -> Iterator[str]:
         return
     state, judged = judged_now(rules, trainer)
     yield line(state, judged, "", trainer)
-    folder: Any = trainer.log_dir or "DIR"
+    folder = known_folder(trainer) or "DIR"
     conditions = dict.fromkeys(f'--fail-on "{one.threshold}"' for one in judged)
     yield (
         f"These are thresholds of training. To judge this model by limits of its own: python train.py report {folder} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -26,10 +26,35 @@ COLUMNS: dict[str, tuple[str, str]] = {
 """Logged name -> heading and format, in the order shown."""
 
 
+def heading(names: Sequence[str]) -> str:
+    """The first line of the table with these columns."""
+    return "  ".join(["epoch", *(_title(name) for name in names)])
+
+
+def row(label: str, names: Sequence[str], metrics: Mapping[str, float]) -> str:
+    """A line of it; "-" where a metric was not measured."""
+    cells = [_cell(name, metrics).rjust(len(_title(name))) for name in names]
+    return "  ".join([label.rjust(5), *cells])
+
+
+def _title(name: str) -> str:
+    return COLUMNS.get(name, (name, ""))[0]
+
+
+def _cell(name: str, metrics: Mapping[str, float]) -> str:
+    if name not in metrics:
+        return "-"
+    form = COLUMNS.get(name, ("", "{:.4g}"))[1]
+    cell = form.format(metrics[name])
+    if f"{name}_low" in metrics and "[" in _title(name):
+        cell += f" [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
+    return cell
+
+
 class EpochTable(Callback):
     """Prints the figures of every validation as a row of one growing table, the first before training.
 
-    In fitting only: `validate` and `test` print Lightning's own table.
+    In fitting only: the commands `validate` and `test` print such a row when they end, with or without this callback.
 
     Args:
         columns: logged names to show; None: perplexities, AUROCs and extraction rates. Names that nothing logs
@@ -54,20 +79,5 @@ class EpochTable(Callback):
         metrics = latest_figures(trainer)
         if not self._shown:
             self._shown = [name for name in self.columns if name in metrics]
-            pl_module.print("  ".join(["epoch", *(self._heading(name) for name in self._shown)]))
-        cells = [self._cell(name, metrics).rjust(len(self._heading(name))) for name in self._shown]
-        pl_module.print("  ".join([epoch.rjust(5), *cells]))
-
-    @staticmethod
-    def _heading(name: str) -> str:
-        return COLUMNS.get(name, (name, ""))[0]
-
-    @staticmethod
-    def _cell(name: str, metrics: Mapping[str, float]) -> str:
-        if name not in metrics:
-            return "-"
-        form = COLUMNS.get(name, ("", "{:.4g}"))[1]
-        cell = form.format(metrics[name])
-        if f"{name}_low" in metrics and "[" in EpochTable._heading(name):
-            cell += f" [{metrics[f'{name}_low']:.3f}, {metrics[f'{name}_high']:.3f}]"
-        return cell
+            pl_module.print(heading(self._shown))
+        pl_module.print(row(epoch, self._shown, metrics))

@@ -16,8 +16,10 @@ class Verdict(Measure):
 
     Attributes:
         verdict: the lines of the last pass, each with its level of `logging`.
+        at_once: whether `validate` and `test` log them when the pass ends; False: whoever set it calls `log_verdict`.
     """
 
+    at_once: bool = True
     verdict: tuple[tuple[int, str], ...] = ()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -27,17 +29,19 @@ class Verdict(Measure):
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say it of the model that training ends with."""
-        self._tell()
+        self.log_verdict()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say it where there is nothing but this validation."""
-        if trainer.state.fn == "validate":
-            self._tell()
+        if trainer.state.fn == "validate" and self.at_once:
+            self.log_verdict()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say it of the test texts."""
-        self._tell()
+        if self.at_once:
+            self.log_verdict()
 
-    def _tell(self) -> None:
+    def log_verdict(self) -> None:
+        """Log the lines."""
         for level, line in self.verdict:
             log.log(level, "%s", line)

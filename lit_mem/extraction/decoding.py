@@ -8,7 +8,7 @@ read beside others of about its own length; and rows leave when they are done.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,6 +47,7 @@ def decode(
     sampling: Sampling | None = None,
     token_budget: int = 4096,
     keys: Sequence[int] | None = None,
+    advance: Callable[[int], None] | None = None,
 ) -> list[Decoded]:
     """Continue each prompt.
 
@@ -59,6 +60,8 @@ def decode(
         token_budget: most tokens in a batch, counting padding and new tokens.
         keys: tell prompts apart when sampling: what is drawn for one depends on seed and key alone, not on which
             others are in its batch or on its rank. None: the position.
+        advance: called now and then with how many of the sum of `lengths` are written since, or will never be, as their
+            text has ended; in all, with that sum.
 
     Returns:
         One `Decoded` a prompt, in the order given.
@@ -69,7 +72,8 @@ def decode(
     results: dict[int, Decoded] = {}
     for batch in _batches(order, prompts, lengths, token_budget):
         draws = None if sampling is None else _draws([keys[j] for j in batch], max(lengths[j] for j in batch), sampling)
-        outputs = _decode_batch(model, [prompts[j] for j in batch], [lengths[j] for j in batch], ends, sampling, draws)
+        some = [prompts[j] for j in batch], [lengths[j] for j in batch]
+        outputs = _decode_batch(model, *some, ends, sampling, draws, advance or (lambda tokens: None))
         results.update(zip(batch, outputs, strict=True))
     return [results[i] for i in range(len(prompts))]
 
@@ -106,7 +110,9 @@ def _decode_batch(
     ends: frozenset[int],
     sampling: Sampling | None,
     draws: Tensor | None,
+    advance: Callable[[int], None],
 ) -> list[Decoded]:
+    written = 0
     device = next(model.parameters()).device
     every = _STEPS_BETWEEN_LOOKS.get(device.type, _STEPS_BETWEEN_LOOKS_ELSEWHERE)
     draws = None if draws is None else draws.to(device)
@@ -119,6 +125,9 @@ def _decode_batch(
             tokens[rows.place, step] = chosen
             logprobs[rows.place, step] = rows.logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
             staying = [k for k, i in enumerate(rows.index) if lengths[i] > step + 1]
+            open_rows = sum(lengths[i] > step for i in rows.index)
+            written += open_rows
+            advance(open_rows)
             if ends:
                 ended |= is_end(chosen, ends)
                 if (step + 1) % every == 0:
@@ -131,6 +140,7 @@ def _decode_batch(
                 kept = torch.tensor(staying, device=device)
                 chosen, ended = chosen[kept], ended[kept]
             rows.step(chosen)
+    advance(sum(lengths) - written)
     all_tokens, all_logprobs = tokens.cpu(), logprobs.cpu()
     return [_trimmed(all_tokens[i], all_logprobs[i], lengths[i], ends) for i in range(len(prompts))]
 

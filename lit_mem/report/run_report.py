@@ -240,7 +240,9 @@ def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str
         low, high = validation.get(f"{name}_low"), validation.get(f"{name}_high")
         if low is None or high is None:
             reading = "no interval"
-        elif start.get(name) == start.get(name.removesuffix("auroc") + "balanced_accuracy") == 0.5:  # all scores tied
+        elif (
+            validation.get(name) == validation.get(name.removesuffix("auroc") + "balanced_accuracy") == 0.5
+        ):  # all tied
             reading = "0.5 by construction: nothing is tuned yet"
         elif low <= 0.5 <= high:
             reading = "as it should be: guessing"

@@ -1,0 +1,74 @@
+"""What the scoring pass has measured is written, whatever ends the generation that comes after it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import lightning.pytorch as pl
+
+from lit_mem.run_folder import known_folder
+
+log = logging.getLogger(__name__)
+
+
+class Scored(Protocol):
+    """A measure that computes its metrics from the scoring pass alone."""
+
+    figures: Mapping[str, float]
+
+    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compute them, once."""
+        ...
+
+
+@contextmanager
+def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, scored: Iterable[Scored]) -> Iterator[None]:
+    """While the body generates: if it ends by an error, Ctrl-C or SIGTERM, log the metrics of the scoring pass.
+
+    A pass that completes logs all its metrics in one row, as Lightning does; one that is stopped here logs a row of
+    those that were measured, and `validate` and `test` print them. Every rank must enter.
+
+    Args:
+        trainer: its loggers take them.
+        module: its held-out loss is written too, if it has a method `heldout_loss`.
+        scored: the measures that need no generation; they are computed before the body.
+    """
+    figures: dict[str, float] = dict(getattr(module, "heldout_loss", dict)())
+    for measure in scored:
+        measure.finish(trainer, module)
+        figures |= measure.figures
+    try:
+        yield
+    except BaseException:
+        _write(trainer, figures)
+        raise
+
+
+def _write(trainer: pl.Trainer, figures: dict[str, float]) -> None:
+    partial = trainer.sanity_checking and trainer.num_sanity_val_batches != trainer.num_val_batches
+    if partial or (trainer.sanity_checking and trainer.global_step):
+        return  # not of all texts, or what the run before this one has logged
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    for logger in trainer.loggers:
+        logger.log_metrics(figures | {"epoch": trainer.current_epoch}, step=step)
+        logger.save()
+    if not trainer.is_global_zero:
+        return
+    if trainer.state.fn != "fit":
+        for line in metric_lines(figures):
+            print(line)  # noqa: T201  (as the command prints them where it completes)
+    if figures:
+        folder = known_folder(trainer) if trainer.loggers else None
+        log.warning(
+            "Stopped during generation: %d metrics of the scoring pass are %s.",
+            len(figures), f"logged ({folder})" if folder else "all that was measured",
+        )  # fmt: skip
+
+
+def metric_lines(figures: Mapping[str, float]) -> list[str]:
+    """A line for each metric, `name  value`, in alphabetical order."""
+    width = max(map(len, figures), default=0)
+    return [f"{name.ljust(width)}  {float(figures[name]):.4f}" for name in sorted(figures)]

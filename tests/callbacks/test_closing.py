@@ -1,0 +1,70 @@
+"""What `validate` and `test` print last."""
+
+import re
+
+import pytest
+
+from lit_mem.callbacks import EpochTable
+from lit_mem.callbacks.closing import next_steps, sentence, table
+from lit_mem.cli import main
+
+FIGURES = {
+    "val/loss": 1.0832, "val/perplexity": 2.954, "memorization/perplexity_members": 2.651,
+    "mia/reference_auroc": 0.8541, "mia/reference_auroc_low": 0.8239, "mia/reference_auroc_high": 0.8842,
+    "extraction/exact_rate": 0.03, "time/scoring": 1.0,
+}  # fmt: skip
+
+
+def test_the_row_is_that_of_the_epoch_table():
+    header, row = table(FIGURES, "valid")
+    titles = ["epoch", "val/loss", "ppl held-out", "ppl members", "AUROC reference [95 %]", "exact"]
+    assert re.split(r" {2,}", header) == titles
+    assert row.split() == ["valid", "1.083", "2.95", "2.65", "0.854", "[0.824,", "0.884]", "0.030"]
+    assert len(header) == len(row)
+
+
+def test_of_a_test_set_too():
+    figures = {name.replace("val/", "test/"): value for name, value in FIGURES.items()}
+    assert table(figures, "test") == [line.replace("valid", " test") for line in table(FIGURES, "valid")]
+    assert sentence(figures) == sentence(FIGURES)
+
+
+def test_with_the_columns_of_the_configured_table():
+    header, row = table(FIGURES, "valid", EpochTable(["time/scoring", "val/loss", "val/other"]).columns)
+    assert header.split() == ["epoch", "time/scoring", "val/loss"]
+    assert row.split() == ["valid", "1", "1.083"]
+    assert table({}, "valid") == []
+
+
+def test_the_sentence_has_the_numbers():
+    text = sentence(FIGURES)
+    assert text.count(". ") == 0
+    for part in ("1.083", "2.65", "2.95", "0.854 [0.824, 0.884]", "3.0%"):
+        assert part in text
+    assert "attack loss" in sentence({"mia/loss_auroc": 0.6})
+    assert sentence({}) == ""
+
+
+def test_the_next_command_can_be_pasted():
+    assert next_steps("logs/a b/version_0", True)[-1] == "Next: python train.py report 'logs/a b/version_0'"
+    assert not any("report" in line for line in (*next_steps("logs/x", False), *next_steps(None, True)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_the_command_line_ends_with_them(stage, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    sizes = "--data.train_size 30 --data.heldout_size 30 --data.max_length 48 --trainer.accelerator cpu"
+    measures = "--trainer.callbacks+=lit_mem.callbacks.MembershipInference"
+    main([stage, *"--model.model_id asset:tiny_llama --data.source CaseReports".split(), *sizes.split(), measures])
+    lines = capsys.readouterr().out.splitlines()
+    folder = lines[-2].removeprefix("Run: ")
+    assert lines[-1] == f"Next: python train.py report {folder}"
+    assert (tmp_path / folder / "metrics.csv").is_file()
+    at = next(i for i, line in enumerate(lines) if re.match(r"mia/reference_auroc +0\.5000$", line))
+    assert at < next(i for i, line in enumerate(lines) if line.startswith("epoch  val/loss"))
+    assert lines.index("") > at
+    capsys.readouterr()
+    main(["report", folder])
+    assert (tmp_path / folder / "report.html").is_file()
