@@ -305,26 +305,23 @@ class MemorizationCLI(LightningCLI):
             return
         figures = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         columns = next((callback.columns for callback in callbacks if isinstance(callback, EpochTable)), None)
-        _show([*metric_lines(figures), "", *closing.table(figures, label, columns)])
+        # Scripts read standard output: it has the metrics and nothing else.
+        print("\n".join(metric_lines(figures)), flush=True)  # noqa: T201  (what the command is for)
+        for line in closing.table(figures, label, columns):
+            log.info("%s", line)
         for callback in callbacks:
             if isinstance(callback, Verdict):
                 callback.log_verdict()
         csv = any(isinstance(logger, CSVLogger) for logger in self.trainer.loggers)
         sentence = closing.sentence(figures)
-        _show([sentence] if sentence else [])
-        for line in lines_of_audit(self.trainer):
+        steps = closing.next_steps(None if folder is None else str(folder), csv)
+        for line in [*([sentence] if sentence else []), *lines_of_audit(self.trainer), *steps]:
             log.info("%s", line)
-        _show(closing.next_steps(None if folder is None else str(folder), csv))
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         # A checkpoint from a URL would be unpickled with code in it otherwise.
         kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
         return kwargs if subcommand == "fit" else kwargs | {"verbose": False}
-
-
-def _show(lines: Sequence[str]) -> None:
-    """On standard output, before anything that standard error shows next."""
-    print("\n".join(lines), flush=True)  # noqa: T201  (what the command is for)
 
 
 def _check_checkpoint(path: Path) -> None:

@@ -58,13 +58,16 @@ def test_the_command_line_ends_with_them(stage, tmp_path, monkeypatch, capsys):
     sizes = "--data.train_size 30 --data.heldout_size 30 --data.max_length 48 --trainer.accelerator cpu"
     measures = "--trainer.callbacks+=lit_mem.callbacks.MembershipInference"
     main([stage, *"--model.model_id asset:tiny_llama --data.source CaseReports".split(), *sizes.split(), measures])
-    lines = capsys.readouterr().out.splitlines()
+    printed = capsys.readouterr()
+    metrics = dict(re.findall(r"^(\S+/\S+) +(\S+)$", printed.out, flags=re.MULTILINE))
+    assert printed.out.splitlines()[-1].startswith("val/" if stage == "validate" else "test/")  # nothing after them
+    assert metrics["mia/reference_auroc"] == "0.5000"
+    lines = printed.err.splitlines()
     folder = lines[-2].removeprefix("Run: ")
     assert lines[-1] == f"Next: python train.py report {folder}"
     assert (tmp_path / folder / "metrics.csv").is_file()
-    at = next(i for i, line in enumerate(lines) if re.match(r"mia/reference_auroc +0\.5000$", line))
-    assert at < next(i for i, line in enumerate(lines) if line.startswith("epoch  val/loss"))
-    assert lines.index("") > at
-    capsys.readouterr()
+    header = next(i for i, line in enumerate(lines) if re.match(r"epoch +val/loss +AUROC loss", line))
+    loss = metrics["test/loss" if stage == "test" else "val/loss"]
+    assert lines[header + 1].split()[1] == f"{float(loss):.3f}"
     main(["report", folder])
     assert (tmp_path / folder / "report.html").is_file()
