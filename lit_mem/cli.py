@@ -26,7 +26,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import atomic
 from lit_mem.callbacks import closing
-from lit_mem.callbacks.base import callbacks_of
+from lit_mem.callbacks.base import callbacks_of, measures
 from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.last_line import lines_of_audit
@@ -38,6 +38,7 @@ from lit_mem.checkpoints import own_content
 from lit_mem.console import Console
 from lit_mem.csv_logger import AtomicCSVLogger
 from lit_mem.data.datamodule import TextDataModule
+from lit_mem.default_callbacks import UNMEASURED, default_callbacks
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.functional.plain_text import printable
 from lit_mem.module import CausalLM
@@ -204,7 +205,10 @@ class MemorizationCLI(LightningCLI):
         _check_checkpoint(Path(given))
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what is no number where one is asked for: no comparison finds it, and it spoils what it touches."""
+        """Measure by default; reject NaN, as no comparison finds it, and it spoils what it touches."""
+        trainer = self.config[self.subcommand].trainer
+        if trainer.callbacks is None:
+            trainer.callbacks = default_callbacks(self._parser(self.subcommand))
         for name, value in leaves("", self.config[self.subcommand].as_dict(), lists=True):
             if isinstance(value, float) and math.isnan(value):
                 raise ConfigError(f"{name} is nan; expected a number")
@@ -238,6 +242,8 @@ class MemorizationCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         options = self.config_init[subcommand]
+        if not measures(self.trainer):
+            log.warning(UNMEASURED)
         if options.get("ckpt_path") in ("last", "best"):
             path = find_checkpoint(self.trainer, options.ckpt_path)
             _check_checkpoint(path)
