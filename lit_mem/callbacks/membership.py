@@ -23,7 +23,7 @@ from lit_mem.callbacks.base import Measure, log_figure, partial_check
 from lit_mem.callbacks.prober import ModuleProber
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.functional.auroc import auroc
-from lit_mem.functional.combine import cross_validated_scores
+from lit_mem.functional.combine import FEWEST, half_split_scores
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.report.figures import histograms_figure, roc_figure
@@ -32,7 +32,6 @@ from lit_mem.types import Batch, Needs, TokenScores
 log = logging.getLogger(__name__)
 
 COMBINED = "combined"
-FOLDS = 5
 
 
 def default_attacks() -> dict[str, Attack]:
@@ -60,8 +59,8 @@ class MembershipInference(Measure):
         attacks: by the name under which they are logged. None: `loss`, `reference`, `zlib`, `min_k`,
             `min_k_plus_plus`, `ez_mia` and `wbc`, of which those that the module's scores do not serve are left out.
         fprs: false-positive rates at which the true-positive rate is read; None: 0.01 and 0.001.
-        combined: add the attack `combined`, a logistic regression over all others, scored out of fold (5 folds): an
-            upper view, as it learns from known members, which an attacker seldom has.
+        combined: add the attack `combined`, a logistic regression over all others, fitted on half of the examples and
+            judged on the other half: an upper view, as it learns from known members, which an attacker seldom has.
         figures: draw ROC and histograms for loggers that show pictures.
     """
 
@@ -197,15 +196,16 @@ class MembershipInference(Measure):
         return whole
 
     def _combined(self, table: ScoreTable) -> Tensor | None:
-        """(N,) out-of-fold scores over all attacks; NaN where one could not judge, None with too few examples."""
+        """(N,) scores by all attacks of half of the examples, NaN of the others; None with too few examples."""
         columns = {name: table[name] for name in self.attacks}
         judged = torch.stack(list(columns.values())).isfinite().all(dim=0)
         member = table.member[judged]
-        if min(int(member.sum()), int((~member).sum())) < FOLDS:
-            self._tell_once(COMBINED, f"No attack {COMBINED!r}: it needs at least {FOLDS} members and non-members.")
+        if min(int(member.sum()), int((~member).sum())) < FEWEST:
+            self._tell_once(COMBINED, f"No attack {COMBINED!r}: it needs at least {FEWEST} members and non-members.")
             return None
         scores = torch.full(table.member.shape, torch.nan, dtype=torch.float64)
-        scores[judged] = cross_validated_scores({name: c[judged] for name, c in columns.items()}, member, FOLDS)
+        columns = {name: c[judged] for name, c in columns.items()}
+        scores[judged] = half_split_scores(columns, member, table.example_id[judged])
         return scores
 
     def _figures_of(self, name: str, score: Tensor, member: Tensor) -> dict[str, float]:
@@ -216,11 +216,12 @@ class MembershipInference(Measure):
             tpr = tpr_at_fpr(score, member, fpr)
             if tpr is not None:
                 figures[f"mia/{name}_tpr_at_fpr_{fpr:g}"] = tpr
-            else:
+            elif f"{fpr:g}" not in self._told:
                 needed, there = round(1 / fpr), int((~member).sum())
+                whose = f"{name}: " if name == COMBINED else ""
                 self._tell_once(
-                    f"{fpr:g}",
-                    f"TPR at FPR {fpr:g} needs at least {needed} non-members, there are {there}: not logged.",
+                    f"{whose}{fpr:g}",
+                    f"{whose}TPR at FPR {fpr:g} needs at least {needed} non-members, there are {there}: not logged.",
                 )
         return figures
 

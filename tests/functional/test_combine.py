@@ -1,4 +1,4 @@
-"""Combined attacks against a loop over the folds with a regression of our own, and against chance."""
+"""Combined attacks against a regression of our own on one half, and against chance."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from lit_mem.errors import MetricError
-from lit_mem.functional.combine import cross_validated_scores
+from lit_mem.functional.auroc import auroc
+from lit_mem.functional.combine import half_split_scores
 
 
 def made_up(n=90, n_columns=3, signal=0.8, seed=0):
@@ -27,12 +27,8 @@ def made_up(n=90, n_columns=3, signal=0.8, seed=0):
     return columns, member
 
 
-def sorted_rows(columns, member):
-    """(N, K) scores and (N,) labels as the function deals them out, and where each row came from."""
-    names = sorted(columns)
-    keys = [[*(columns[name][i].item() for name in names), bool(member[i])] for i in range(len(member))]
-    order = sorted(range(len(member)), key=lambda i: keys[i])
-    return np.array([keys[i][:-1] for i in order]), np.array([keys[i][-1] for i in order]), order
+def combine(columns, member, seed=0):
+    return half_split_scores(columns, member, torch.arange(len(member)), seed=seed)
 
 
 def fitted(x, y):
@@ -45,43 +41,89 @@ def fitted(x, y):
     return minimize(loss, np.zeros(x.shape[1] + 1), method="BFGS", options={"gtol": 1e-7}).x
 
 
-@pytest.mark.parametrize("folds", [2, 5])
-def test_each_fold_is_judged_by_a_fit_on_the_others_alone(folds):
-    """Scaling and regression by hand, both from the training rows of the fold only."""
-    columns, member = made_up()
-    x, y, order = sorted_rows(columns, member)
-    expected = torch.zeros(len(member), dtype=torch.float64)
-    for fit, out in StratifiedKFold(folds, shuffle=True, random_state=3).split(x, y):
-        mean, std = x[fit].mean(0), x[fit].std(0)
-        parameters = fitted((x[fit] - mean) / std, y[fit])
-        expected[[order[i] for i in out]] = torch.from_numpy((x[out] - mean) / std @ parameters[:-1] + parameters[-1])
-    score = cross_validated_scores(columns, member, folds=folds, seed=3)
+def halves(member, score):
+    """Where the fit was, and where it was judged."""
+    judged = ~torch.isnan(score)
+    return ~judged, judged
+
+
+@pytest.mark.parametrize(("n", "seed"), [(90, 0), (90, 3), (91, 0)])
+def test_one_half_is_judged_by_a_fit_on_the_other_alone(n, seed):
+    """Scaling and regression by hand, from the rows of the fit only."""
+    columns, member = made_up(n)
+    score = combine(columns, member, seed=seed)
     assert score.dtype == torch.float64
-    torch.testing.assert_close(score, expected, rtol=0, atol=1e-4)
+    fit, judged = halves(member, score)
+    assert int((fit & member).sum()) == int(member.sum()) // 2
+    assert int((fit & ~member).sum()) == int((~member).sum()) // 2
+    x, y = torch.stack([columns[name] for name in sorted(columns)], dim=1).numpy(), member.numpy()
+    mean, std = x[fit].mean(0), x[fit].std(0)
+    parameters = fitted((x[fit] - mean) / std, y[fit])
+    expected = torch.from_numpy((x[judged] - mean) / std @ parameters[:-1] + parameters[-1])
+    torch.testing.assert_close(score[judged], expected, rtol=0, atol=1e-4)
 
 
-def test_it_is_scikit_learns_cross_val_predict():
+def test_it_is_scikit_learns_regression():
     columns, member = made_up(seed=1)
-    x, y, order = sorted_rows(columns, member)
-    model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=1000))
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    expected = torch.zeros(len(member), dtype=torch.float64)
-    expected[order] = torch.from_numpy(cross_val_predict(model, x, y, cv=folds, method="decision_function"))
-    torch.testing.assert_close(cross_validated_scores(columns, member), expected, rtol=0, atol=1e-5)
+    score = combine(columns, member)
+    fit, judged = halves(member, score)
+    x = torch.stack([columns[name] for name in sorted(columns)], dim=1).numpy()
+    model = make_pipeline(StandardScaler(), LogisticRegression(tol=1e-8, max_iter=1000)).fit(x[fit], member[fit])
+    torch.testing.assert_close(score[judged], torch.from_numpy(model.decision_function(x[judged])), rtol=0, atol=1e-5)
+
+
+def test_the_halves_are_dealt_by_example_and_not_by_what_is_known_of_it():
+    """By id and membership alone: other scores are judged on the same examples, and other ids on other ones."""
+    columns, member = made_up()
+    ids = torch.arange(len(member)) * 7 + 3
+    score = half_split_scores(columns, member, ids)
+    others, _ = made_up(seed=5)
+    assert torch.equal(half_split_scores(others, member, ids).isnan(), score.isnan())
+    assert not torch.equal(half_split_scores(columns, member, ids + 1).isnan(), score.isnan())
+    # Neighbours are dealt apart: of 60 non-members the 30 that fit are no block, and no comb of every second.
+    fit = score[~member].isnan()
+    assert 15 <= int((fit[1:] != fit[:-1]).sum()) <= 45
+    assert 5 <= int(fit[::2].sum()) <= 25
+
+
+def null_areas(n, n_columns, trials):
+    """AUROCs with intervals of `combined` on n members and n others that nothing tells apart, with alike columns."""
+    generator = torch.Generator().manual_seed(0)
+    member = torch.arange(2 * n) < n
+    areas = []
+    for _ in range(trials):
+        shared, *own = torch.randn(n_columns + 1, 2 * n, generator=generator, dtype=torch.float64)
+        score = combine({str(i): shared + noise for i, noise in enumerate(own)}, member)
+        _, judged = halves(member, score)
+        areas.append(auroc(score[judged], member[judged]))
+    return areas
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "n_columns"), [(30, 2), (30, 7), (300, 7)])
+def test_columns_of_noise_are_guessing_on_average_and_the_interval_says_so(n, n_columns):
+    trials = 600
+    areas = null_areas(n, n_columns, trials)
+    # An AUROC of n / 2 against n / 2 has a variance of (n + 1) / (3 n²) there.
+    deviation = np.sqrt((n + 1) / (3 * n**2) / trials)
+    assert abs(np.mean([area.value for area in areas]) - 0.5) < 3.5 * deviation
+    assert np.mean([area.low <= 0.5 <= area.high for area in areas]) > 0.92
 
 
 def test_noise_tells_nothing_though_a_fit_to_it_seems_to():
-    """Twelve columns of noise for 60 rows: judged by a fit to themselves members stand out, out of fold they do not."""
+    """Twelve columns of noise for 60 rows: judged by a fit to themselves members stand out, on the other half not."""
     honest, leaky = [], []
     for seed in range(40):
         columns, member = made_up(n=60, n_columns=12, signal=0.0, seed=seed)
-        honest.append(roc_auc_score(member, cross_validated_scores(columns, member, seed=seed)))
+        score = combine(columns, member, seed=seed)
+        fit, judged = halves(member, score)
+        honest.append(roc_auc_score(member[judged], score[judged]))
         x = torch.stack(list(columns.values()), dim=1).numpy()
-        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x, member.numpy())
-        leaky.append(roc_auc_score(member, model.decision_function(x)))
+        model = make_pipeline(StandardScaler(), LogisticRegression()).fit(x[fit], member[fit])
+        leaky.append(roc_auc_score(member[fit], model.decision_function(x[fit])))
     assert np.mean(leaky) > 0.75
-    # Each AUROC of 20 members and 40 others has a deviation of 0.08 by chance, their mean one of 0.013.
-    assert abs(np.mean(honest) - 0.5) < 4 * 0.08 / np.sqrt(40)
+    # Each AUROC of 10 members and 20 others has a deviation of 0.113 by chance, their mean one of 0.018.
+    assert abs(np.mean(honest) - 0.5) < 4 * 0.113 / np.sqrt(40)
 
 
 def test_two_weak_attacks_combine_to_a_better_one():
@@ -91,47 +133,50 @@ def test_two_weak_attacks_combine_to_a_better_one():
     # The second column tells of members only by what it says of the first one's noise.
     columns = {"signal": 0.5 * member + shared, "difficulty": shared + 0.2 * own}
     single = max(roc_auc_score(member, column) for column in columns.values())
-    assert roc_auc_score(member, cross_validated_scores(columns, member)) > single + 0.2
+    score = combine(columns, member)
+    _, judged = halves(member, score)
+    assert roc_auc_score(member[judged], score[judged]) > single + 0.2
 
 
 @settings(deadline=None, max_examples=20)
 @given(st.randoms(use_true_random=False), st.integers(0, 5))
 def test_the_order_of_rows_and_columns_does_not_matter(random, seed):
     columns, member = made_up(n=40, seed=seed)
-    score = cross_validated_scores(columns, member, seed=seed)
+    score, ids = combine(columns, member, seed=seed), torch.arange(40)
     rows, names = list(range(40)), list(columns)
     random.shuffle(rows)
     random.shuffle(names)
-    shuffled = cross_validated_scores({name: columns[name][rows] for name in names}, member[rows], seed=seed)
-    assert torch.equal(shuffled, score[rows])
+    shuffled = half_split_scores({name: columns[name][rows] for name in names}, member[rows], ids[rows], seed=seed)
+    assert torch.equal(shuffled.nan_to_num(nan=99), score[rows].nan_to_num(nan=99))
 
 
-def test_the_seed_deals_the_folds():
+def test_the_seed_deals_the_halves():
     columns, member = made_up()
-    first = cross_validated_scores(columns, member, seed=0)
-    assert torch.equal(first, cross_validated_scores(columns, member, seed=0))
-    assert not torch.equal(first, cross_validated_scores(columns, member, seed=1))
+    first = combine(columns, member, seed=0)
+    assert torch.equal(first.nan_to_num(nan=99), combine(columns, member, seed=0).nan_to_num(nan=99))
+    assert not torch.equal(first.isnan(), combine(columns, member, seed=1).isnan())
 
 
 def test_scale_and_shift_of_a_column_do_not_matter():
     columns, member = made_up()
     moved = columns | {"attack0": columns["attack0"] * 1024 - 64.0}
-    expected = cross_validated_scores(columns, member)
-    torch.testing.assert_close(cross_validated_scores(moved, member), expected, rtol=0, atol=1e-6)
+    expected = combine(columns, member)
+    torch.testing.assert_close(combine(moved, member), expected, rtol=0, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.parametrize("value", [0.0, 7.3, -1e300])
 def test_a_constant_column_changes_nothing(value):
     columns, member = made_up()
     more = columns | {"constant": torch.full((len(member),), value, dtype=torch.float64)}
-    expected = cross_validated_scores(columns, member)
-    torch.testing.assert_close(cross_validated_scores(more, member), expected, rtol=0, atol=1e-9)
+    expected = combine(columns, member)
+    torch.testing.assert_close(combine(more, member), expected, rtol=0, atol=1e-9, equal_nan=True)
 
 
 def test_nothing_but_constants_is_even_odds_for_all():
     member = torch.arange(40) % 2 == 0
-    score = cross_validated_scores({"zero": torch.zeros(40), "one": torch.ones(40)}, member)
-    torch.testing.assert_close(score, torch.zeros(40, dtype=torch.float64), rtol=0, atol=1e-9)
+    score = combine({"zero": torch.zeros(40), "one": torch.ones(40)}, member)
+    _, judged = halves(member, score)
+    torch.testing.assert_close(score[judged], torch.zeros(20, dtype=torch.float64), rtol=0, atol=1e-9)
 
 
 def heavy_tailed(kind, n=60):
@@ -169,42 +214,46 @@ def test_tails_do_not_break_it(kind):
     """Warnings are errors here, so overflow and lack of convergence would show."""
     x, member = heavy_tailed(kind)
     other = torch.randn(len(x), generator=torch.Generator().manual_seed(1))
-    score = cross_validated_scores({"tails": x, "again": x / 2, "other": other}, member)
-    assert torch.isfinite(score).all()
+    score = combine({"tails": x, "again": x / 2, "other": other}, member)
+    _, judged = halves(member, score)
+    assert int(judged.sum()) == 30
+    assert torch.isfinite(score[judged]).all()
     if kind == "separable":
-        assert roc_auc_score(member, score) == 1.0
+        assert roc_auc_score(member[judged], score[judged]) == 1.0
 
 
 def test_columns_of_other_types_are_read():
     columns, member = made_up()
     rounded = {name: column.float() for name, column in columns.items()}
-    expected = cross_validated_scores({name: column.double() for name, column in rounded.items()}, member)
-    assert torch.equal(cross_validated_scores(rounded, member), expected)
+    expected = combine({name: column.double() for name, column in rounded.items()}, member)
+    assert torch.equal(combine(rounded, member).nan_to_num(nan=99), expected.nan_to_num(nan=99))
 
 
-@pytest.mark.parametrize(("n_members", "n_others"), [(4, 20), (20, 4), (0, 20), (20, 0), (0, 0)])
-def test_with_fewer_examples_in_a_set_than_folds_it_says_what_to_do(n_members, n_others):
+@pytest.mark.parametrize(("n_members", "n_others"), [(3, 20), (20, 3), (0, 20), (20, 0), (0, 0)])
+def test_with_fewer_examples_than_two_in_each_half_it_says_what_to_do(n_members, n_others):
     member = torch.tensor([True] * n_members + [False] * n_others, dtype=torch.bool)
-    with pytest.raises(MetricError, match=f"there are {n_members} and {n_others}; validate more .* or use fewer folds"):
-        cross_validated_scores({"a": torch.randn(len(member))}, member)
+    with pytest.raises(MetricError, match=f"needs 4 .* there are {n_members} and {n_others}; validate more examples"):
+        combine({"a": torch.randn(len(member))}, member)
 
 
-def test_as_many_examples_as_folds_are_enough():
-    member = torch.tensor([True] * 5 + [False] * 9)
-    assert torch.isfinite(cross_validated_scores({"a": torch.randn(14)}, member)).all()
+def test_four_of_each_are_enough():
+    member = torch.tensor([True] * 4 + [False] * 9)
+    score = combine({"a": torch.randn(13)}, member)
+    assert (int(score[:4].isnan().sum()), int(score[4:].isnan().sum())) == (2, 4)
 
 
 @pytest.mark.parametrize(
-    ("columns", "folds", "message"),
+    ("columns", "message"),
     [
-        ({}, 5, "no attack scores"),
-        ({"a": torch.zeros(19)}, 5, r"scores of 'a' are \(19,\), member is \(20,\)"),
-        ({"a": torch.zeros(20, 1)}, 5, r"scores of 'a' are \(20, 1\)"),
-        ({"a": torch.zeros(20), "b": torch.tensor([0.0] * 19 + [torch.nan])}, 5, "1 of 20 scores of 'b'"),
-        ({"a": torch.tensor([0.0] * 19 + [torch.inf])}, 5, "1 of 20 scores of 'a'"),
-        ({"a": torch.zeros(20)}, 1, "in 1 folds; expected at least 2"),
+        ({}, "no attack scores"),
+        ({"a": torch.zeros(19)}, r"scores of 'a' are \(19,\), member is \(20,\)"),
+        ({"a": torch.zeros(20, 1)}, r"scores of 'a' are \(20, 1\)"),
+        ({"a": torch.zeros(20), "b": torch.tensor([0.0] * 19 + [torch.nan])}, "1 of 20 scores of 'b'"),
+        ({"a": torch.tensor([0.0] * 19 + [torch.inf])}, "1 of 20 scores of 'a'"),
     ],
 )
-def test_what_cannot_be_combined_is_an_error(columns, folds, message):
+def test_what_cannot_be_combined_is_an_error(columns, message):
     with pytest.raises(MetricError, match=message):
-        cross_validated_scores(columns, torch.arange(20) % 2 == 0, folds=folds)
+        combine(columns, torch.arange(20) % 2 == 0)
+    with pytest.raises(MetricError, match=r"example_id is \(19,\)"):
+        half_split_scores({"a": torch.zeros(20)}, torch.arange(20) % 2 == 0, torch.arange(19))

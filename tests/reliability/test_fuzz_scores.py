@@ -24,7 +24,7 @@ from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.bert_score import greedy_match_f1
-from lit_mem.functional.combine import cross_validated_scores
+from lit_mem.functional.combine import half_split_scores
 from lit_mem.functional.groups import groups_of, number_labels, tells_groups
 from lit_mem.functional.interval import mean_interval, wilson_interval
 from lit_mem.functional.next_token import greedy_choice, read, sampled_logprob, top_values
@@ -225,7 +225,7 @@ def test_curves_of_any_real_scores(effort):
 @effort
 def test_scores_that_are_no_numbers_are_refused(effort):
     figures = [auroc, roc_curve, best_balanced_accuracy, lambda score, member: tpr_at_fpr(score, member, 0.5)]
-    figures.append(lambda score, member: cross_validated_scores({"a": score}, member, 2))
+    figures.append(lambda score, member: half_split_scores({"a": score}, member, torch.arange(len(score))))
 
     @effort
     @given(drawn=judged(least=2), bad=st.sampled_from([math.nan, math.inf, -math.inf]), at=st.integers(0, 3))
@@ -247,11 +247,12 @@ def test_combined_scores_of_any_real_scores(effort):
         score, member = first
         n = len(score)
         other = torch.tensor(data.draw(st.lists(REAL, min_size=n, max_size=n)), dtype=torch.float64)
-        combined = cross_validated_scores(
-            {"a": score, "b": other, "c": torch.full((n,), HUGE, dtype=torch.float64)}, member
-        )
+        columns = {"a": score, "b": other, "c": torch.full((n,), HUGE, dtype=torch.float64)}
+        combined = half_split_scores(columns, member, torch.arange(n))
         assert combined.shape == score.shape
-        assert combined.isfinite().all()
+        n_fit = int(member.sum()) // 2 + int((~member).sum()) // 2
+        assert int(combined.isfinite().sum()) == n - n_fit
+        assert int(combined.isnan().sum()) == n_fit
 
     check()
 
