@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES: Final = 3
 _SHIFT_MARGIN: Final = 0.55
+_WIDE: Final = 0.65
 _MANY_REPEATS: Final = 0.05
 
-Verdict = Literal["shift", "slight", "cannot tell", "not measured"]
+Verdict = Literal["shift", "slight", "cannot tell", "below", "not measured"]
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,22 @@ class TrustReport:
     def verdict(self) -> Verdict:
         """What the classifier says of the two sets.
 
-        - "shift": the whole interval lies above 0.55. The margin above 0.5 is there for two
-          reasons. The interval is a little too narrow, as folds share training rows. And a
+        - "shift": the whole interval lies above 0.55. The margin above 0.5 is there because a
           difference that even a classifier trained on it barely finds (AUROC 0.55) cannot be what
           lifts an attack, which never saw the labels, to the 0.6 to 0.9 of a model that memorizes.
         - "slight": above 0.5, not above 0.55.
-        - "cannot tell": the interval covers 0.5 or lies below it, as it should for one source.
+        - "cannot tell": the interval covers 0.5, as it should for one source. Of few rows it covers
+          much else.
+        - "below": the whole interval lies below 0.5. Rows of different sets are alike in pairs: what
+          a classifier learns of a member it finds again in a held-out row.
         - "not measured": too few rows.
         """
         if self.shift is None:
             return "not measured"
         if self.shift.low > _SHIFT_MARGIN:
             return "shift"
+        if self.shift.high < 0.5:
+            return "below"
         return "slight" if self.shift.low > 0.5 else "cannot tell"
 
     @property
@@ -96,12 +101,19 @@ class TrustReport:
                 ""
                 if self.grouped
                 else " If several rows come from one document or patient, name it as group_column: "
-                "otherwise its rows are recognised across folds, which looks like a difference."
+                "otherwise its rows are recognised by each other, which looks like a difference."
             )
             lines.append(
                 f"Text alone tells members from held-out rows ({self._interval()}; 0.5 expected): "
                 "the sets are not of one source, so an attack may find that difference and not "
                 f"memorization, and seem too strong.{hint}"
+            )
+        if self.verdict == "below":
+            lines.append(
+                f"Text alone tells members from held-out rows the wrong way round ({self._interval()}; 0.5 "
+                "expected): held-out rows resemble single members more than each other, as rows of one document or "
+                "rewritten texts on both sides do, so attacks may seem too weak. Split by group. By chance alone this "
+                "happens in 1 of 40 cases."
             )
         if self.repeats_exact >= _MANY_REPEATS * self.n_members and self.repeats_exact:
             lines.append(
@@ -113,10 +125,14 @@ class TrustReport:
 
     def summary(self) -> list[str]:
         """Lines for the log: what was counted, whether or not there is a warning."""
+        high = self.shift.high if self.shift else 1.0
         meaning = {
             "shift": "the sets differ",
             "slight": "the sets differ a little, too little to matter",
-            "cannot tell": "text alone cannot tell them apart, as it should be",
+            "cannot tell": "text alone cannot tell them apart, as it should be"
+            if high <= _WIDE
+            else f"no difference found, but so few rows leave an AUROC of up to {high:.2f} possible",
+            "below": "below 0.5, which is no all-clear: rows of both sets are alike in pairs, or chance",
             "not measured": "",
         }[self.verdict]
         classifier = f"{self._interval()}: {meaning}" if self.shift else "not measured, too few rows"
@@ -198,7 +214,7 @@ def check_texts(
         origins: the (M,) and the (N,) places that rows came from, for messages; None: numbers.
         near_jaccard: in (0, 1], similarity of three-word runs from which texts are nearly equal.
         classifier_rows: the classifier reads at most so many random rows a side.
-        seed: of that sample and its folds.
+        seed: of that sample and its halves.
 
     Returns:
         The counts, with `warnings` and `summary()`. Where a set is empty its counts are 0.

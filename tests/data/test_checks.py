@@ -1,3 +1,4 @@
+import dataclasses
 import random
 
 import numpy as np
@@ -6,11 +7,16 @@ import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import hstack
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
 
 from lit_mem.data import overlap
 from lit_mem.data.checks import check_texts, check_trust
 from lit_mem.data.overlap import near_matches, normalized, shingles
-from lit_mem.data.shift import clustered_auroc, text_shift
+from lit_mem.data.shift import Shift, clustered_auroc, text_shift
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
 
@@ -113,6 +119,87 @@ def test_documents_within_a_side_are_no_shift():
     report = check_texts(*sides, groups=tuple(groups))
     assert report.verdict == "cannot tell"
     assert report.grouped
+
+
+def paired(n, seed=0):
+    """Each member has a held-out row that shares its rare words: one document's rows on both sides."""
+    dice = random.Random(seed)
+    own = [["".join(dice.choices("abcdefghij", k=6)) for _ in range(4)] for _ in range(n)]
+    return [[" ".join(dice.choices(WORDS, k=8) + rare) for rare in own] for _ in "ab"]
+
+
+def test_below_one_half_is_explained_and_no_all_clear():
+    report = check_texts(*paired(150))
+    assert report.shift.auroc < report.shift.high < 0.5
+    assert report.verdict == "below"
+    assert "no all-clear" in report.summary()[-1]
+    assert "as it should be" not in report.summary()[-1]
+    assert len(report.warnings) == 1
+    assert "may seem too weak. Split by group" in report.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("shift", "verdict", "said"),
+    [
+        (Shift(0.341, 0.212, 0.469), "below", "no all-clear"),
+        (Shift(0.45, 0.41, 0.499), "below", "no all-clear"),
+        (Shift(0.47, 0.40, 0.54), "cannot tell", "as it should be"),
+        (Shift(0.5, 0.3, 0.7), "cannot tell", "up to 0.70 possible"),
+        (Shift(0.55, 0.501, 0.6), "slight", "differ a little"),
+        (Shift(0.8, 0.56, 0.9), "shift", "the sets differ"),
+    ],
+)
+def test_the_verdict_is_that_of_the_interval(shift, verdict, said):
+    report = dataclasses.replace(check_texts(["a"], ["b"]), shift=shift)
+    assert report.verdict == verdict
+    assert said in report.summary()[-1]
+    assert bool(report.warnings) == (verdict in ("below", "shift"))
+
+
+def null_shifts(n, trials, vocabulary=60, rows=1):
+    """What the classifier finds in two sets of random words; with `rows` to a document that has words of its own."""
+    found = []
+    for seed in range(trials):
+        dice = random.Random(seed)
+        sides, groups = [], []
+        for side in "ab":
+            texts = sentences(n, dice.random(), [f"w{i}" for i in range(vocabulary)])
+            own = ["".join(dice.choices("abcdefghij", k=6)) for _ in range(n // rows)]
+            sides.append([f"{text} {own[i // rows]}" if rows > 1 else text for i, text in enumerate(texts)])
+            groups.append([f"{side}{i // rows}" for i in range(n)])
+        found.append(text_shift(*sides, *groups, seed=seed))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "vocabulary", "rows"), [(30, 60, 1), (100, 60, 1), (100, 5000, 1), (120, 60, 4)])
+def test_of_one_source_the_classifier_guesses_and_its_interval_says_so(n, vocabulary, rows):
+    trials = 150
+    found = null_shifts(n, trials, vocabulary, rows)
+    areas = np.array([shift.auroc for shift in found])
+    assert abs(areas.mean() - 0.5) < 3.5 * areas.std() / np.sqrt(trials)
+    assert np.mean([shift.low <= 0.5 <= shift.high for shift in found]) > 0.92
+
+
+def test_of_30_pairs_of_sets_of_one_source_few_are_said_to_differ():
+    """The interval of five folds' pooled scores left 0.5 in 6 of these 30."""
+    assert sum(not shift.low <= 0.5 <= shift.high for shift in null_shifts(30, 30, vocabulary=300)) <= 3
+
+
+def test_each_half_is_judged_by_the_other_and_by_itself():
+    """By hand, with scikit-learn's parts: two AUROCs and the ends of their intervals, averaged."""
+    members, heldout = sentences(60, 0), sentences(50, 1, [*WORDS[:40], *(f"v{n}" for n in range(5))])
+    texts, label = np.array([*members, *heldout]), np.arange(110) < 60
+    common = {"min_df": 2, "sublinear_tf": True}
+    words = TfidfVectorizer(token_pattern=r"\w+", ngram_range=(1, 2), **common).fit_transform(texts)
+    features = hstack([words, TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **common).fit_transform(texts)])
+    areas = []
+    for fit, out in StratifiedKFold(2, shuffle=True, random_state=0).split(texts, label):
+        model = LogisticRegression(solver="liblinear", class_weight="balanced").fit(features.tocsr()[fit], label[fit])
+        score = torch.from_numpy(model.decision_function(features.tocsr()[out]))
+        areas.append(auroc(score, torch.from_numpy(label[out])))
+        assert areas[-1].value == pytest.approx(roc_auc_score(label[out], score))
+    assert text_shift(members, heldout) == pytest.approx(tuple(np.mean(areas, axis=0)), abs=1e-9)
 
 
 def test_the_classifier_is_repeatable_and_leaves_random_state_alone():
