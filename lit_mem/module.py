@@ -23,6 +23,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
 from lit_mem.adapters.base import Adapter, adapter_off, changes_nothing, gives_base_back
+from lit_mem.adapters.experts import has_experts
 from lit_mem.adapters.loading import (
     AS_ADAPTER,
     Quantization,
@@ -36,6 +37,7 @@ from lit_mem.adapters.loading import (
 from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.origin import own_base, refuse_adapter
 from lit_mem.adapters.recorded import arguments, made_with
+from lit_mem.adapters.targets import adapted_matrices
 from lit_mem.checkpoints import CheckpointContent, check_content, own_content, read_content
 from lit_mem.console import show_messages
 from lit_mem.data.member_check import MemberCheck
@@ -55,7 +57,7 @@ from lit_mem.reference_store import ReferenceStore
 from lit_mem.run_folder import claim_versions
 from lit_mem.scoring import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
-from lit_mem.sharding.strategy import ShardedBase, whole_shapes
+from lit_mem.sharding.strategy import ShardedBase, is_sharded, whole_shapes
 from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
 
 if TYPE_CHECKING:
@@ -186,6 +188,11 @@ class CausalLM(pl.LightningModule):
                 f"{type(self.adapter).__name__} trains the weights that trainer.strategy sharded spreads over devices; "
                 "expected an adapter that leaves the base as it is, or trainer.strategy ddp"
             )
+        if getattr(model, "peft_config", None) and is_sharded(base) and has_experts(model):
+            raise ConfigError(
+                "model.adapter.targets adapts experts' matrices, which trainer.strategy sharded spreads over devices; "
+                "expected targets that are linear layers, or trainer.strategy ddp"
+            )
         self._model = model.train()
         self._choose_reference(before)
         self._starts_as_base = changes_nothing(model)
@@ -205,6 +212,8 @@ class CausalLM(pl.LightningModule):
             self.model_id, f" with the adapter {self.adapter_path}" if self.adapter_path else "",
             f"{total:,}", f"{trained:,}", 100 * trained / total, self._reference_name(),
         )  # fmt: skip
+        if adapted := adapted_matrices(model):
+            log.info("Adapted matrices: %s.", adapted)
 
     def _load(self, model_id: str, revision: str | None) -> Any:
         strategy = None if self._trainer is None else self.trainer.strategy

@@ -7,15 +7,21 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from lit_mem.adapters.base import Adapter
+from lit_mem.adapters.text_decoder import text_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
 class FullFineTuning(Adapter):
-    """Trains all weights of the base model. The frozen reference is then a second copy in memory."""
+    """Trains all weights of the base model; of a multimodal one those of its text decoder.
+
+    The frozen reference is then a second copy in memory.
+    """
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return `base` itself, every parameter trainable."""
-        base.requires_grad_(True)
+        """Return `base` itself, every parameter trainable that reads text."""
+        base.requires_grad_(False)
+        for parameter in text_parameters(base):
+            parameter.requires_grad_(True)
         return cast("nn.Module", base)

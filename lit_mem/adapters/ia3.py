@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from lit_mem.adapters.base import Adapter
-from lit_mem.adapters.lora import linear_layers, resolved_targets
+from lit_mem.adapters.targets import (
+    ALL_LINEAR,
+    adaptable,
+    as_peft_names,
+    linear_layers,
+    refuse_bypassed,
+    resolved_targets,
+    short_name,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -17,8 +26,9 @@ class IA3(Adapter):
     """Trained factors on activations: of keys and values, and of what goes into the layer that ends each MLP.
 
     Args:
-        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or as the model calls them.
-        feedforward: those of them whose input is scaled, and not their output.
+        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or as the model calls them, or the one word
+            "all-linear".
+        feedforward: those of them whose input is scaled, and not their output. None: down.
 
     Source: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning".
     """
@@ -29,14 +39,20 @@ class IA3(Adapter):
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
         """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
-        from peft import IA3Config, get_peft_model
+        from peft import IA3Config
 
-        transposed = linear_layers(base)
-        targets = resolved_targets(self.targets, transposed)
+        linear = linear_layers(base)
+        everything = self.targets == [ALL_LINEAR]
+        targets = adaptable(base, linear) if everything else resolved_targets(self.targets, linear)
+        feedforward = resolved_targets(self.feedforward, linear)
+        if everything and not feedforward:
+            feedforward = [name for name in ("down_proj",) if name in targets]
+        refuse_bypassed(base, targets)
+        names = as_peft_names(base, targets)
         config = IA3Config(
             task_type="CAUSAL_LM",
-            target_modules=targets,
-            feedforward_modules=resolved_targets(self.feedforward, transposed),
-            fan_in_fan_out=all(transposed[name] for name in targets),
+            target_modules=names,
+            feedforward_modules=[name for name in names if short_name(name) in feedforward],
+            fan_in_fan_out=all(linear[name] for name in targets),
         )
-        return cast("nn.Module", get_peft_model(base, config))
+        return wrapped(base, config)

@@ -15,6 +15,7 @@ from torch import nn
 from lit_mem import assets
 from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
 from lit_mem.adapters.origin import adapter_at, adapter_config, check_origin, refuse_adapter
+from lit_mem.adapters.targets import quiet_about_experts
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.sharding.strategy import is_sharded, put_adapter, whole
 
@@ -285,7 +286,7 @@ def _put(base: PreTrainedModel, folder: str) -> tuple[nn.Module, list[str]]:
         return model, []
     # peft loads virtual tokens frozen only; here they are trained like any other adapter.
     virtual = PeftConfig.from_pretrained(folder).is_prompt_learning
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quiet_about_experts():
         # Weights that the model needs and the file lacks would stay at their untrained start.
         warnings.filterwarnings("error", message="Found missing adapter keys")
         wrapped: Any = PeftModel.from_pretrained(base, folder, is_trainable=not virtual)

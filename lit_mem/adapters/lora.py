@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, Literal, cast
+import re
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
 from lit_mem.adapters.base import Adapter
+from lit_mem.adapters.experts import Experts, chosen, stacked
+from lit_mem.adapters.targets import (
+    ALL_LINEAR,
+    SHORT_NAMES,
+    adaptable,
+    as_peft_names,
+    layer_number,
+    linear_layers,
+    linear_modules,
+    refuse_bypassed,
+    resolved_targets,
+    short_name,
+    wrapped,
+)
 from lit_mem.errors import ConfigError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-SHORT_NAMES = {
-    "q": "q_proj",
-    "k": "k_proj",
-    "v": "v_proj",
-    "o": "o_proj",
-    "gate": "gate_proj",
-    "up": "up_proj",
-    "down": "down_proj",
-}
-"""The paper's names of the weight matrices, as LLaMA's modules call them."""
 
 
 class LoRA(Adapter):
@@ -34,7 +38,9 @@ class LoRA(Adapter):
         alpha: scale; the update is multiplied by alpha / rank. None: twice the rank.
         dropout: dropout before the update, in training only.
         targets: weight matrices, by short name (q, k, v, o, gate, up, down) or by module name as the model
-            calls it (such as c_attn), or the one word "all-linear".
+            calls it (such as c_attn), or the one word "all-linear", which is what peft means by it. Experts that are
+            stacked in one parameter are named like matrices (gate_up_proj). Of a multimodal model only the text decoder
+            is adapted.
         layers: indices of the decoder layers to adapt, counted from 0; None: all.
         init: how the update starts: "default" (zero), "gaussian" (zero as well), or "pissa" / "olora", which
             rewrite the base weights, so that the reference must be a copy.
@@ -78,38 +84,62 @@ class LoRA(Adapter):
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
         """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig
 
-        transposed = linear_layers(base)
-        targets = sorted(transposed) if self.targets == ["all-linear"] else resolved_targets(self.targets, transposed)
-        layers = self._checked_layers(base)
-        rank = self._rank(base, targets, layers)
+        linear, layers = linear_layers(base), self._checked_layers(base)
+        experts, asked = chosen(base, self.targets, linear, layers)
+        everything = self.targets == [ALL_LINEAR]
+        targets = adaptable(base, linear) if everything else resolved_targets(asked, [*linear, *stacked(base)])
+        refuse_bypassed(base, targets)
+        self._check_goes_with(experts)
+        rank = self._rank(base, targets, layers, experts)
+        alpha = 2 * rank if self.alpha is None else self.alpha
+        names = as_peft_names(base, targets, layers)
         config = LoraConfig(
             task_type="CAUSAL_LM",
             r=rank,
-            lora_alpha=2 * rank if self.alpha is None else self.alpha,  # type: ignore[arg-type]
+            lora_alpha=alpha,  # type: ignore[arg-type]
             lora_dropout=self.dropout,
-            target_modules=targets,
-            fan_in_fan_out=all(transposed[name] for name in targets),
-            layers_to_transform=layers,
+            target_modules=names,
+            target_parameters=experts.names() or None,
+            rank_pattern={rf".*\.{re.escape(name)}": rank * n for name, n in experts.factor.items() if n > 1},
+            alpha_pattern={rf".*\.{re.escape(name)}": alpha * n for name, n in experts.factor.items() if n > 1},
+            fan_in_fan_out=bool(targets) and all(linear[name] for name in targets),
+            layers_to_transform=layers if names == sorted(set(targets)) and targets else None,
             init_lora_weights=True if self.init == "default" else self.init,
             use_rslora=self.rslora,
             use_dora=self.dora,
             bias="none",
         )
-        return cast("nn.Module", get_peft_model(base, config))
+        return wrapped(base, config)
 
-    def _rank(self, base: PreTrainedModel, targets: Collection[str], layers: Collection[int] | None) -> int:
-        found = [(name, module) for name, module in base.named_modules() if name.rpartition(".")[2] in targets]
-        sizes = [_shape(module) for name, module in found if layers is None or _layer(name) in layers]
+    def _check_goes_with(self, experts: Experts) -> None:
+        if not experts.parameters:
+            return
+        what = f"adapts the experts' {', '.join(sorted(experts.parameters))}, stacked in one parameter each"
+        for option, value, expected in (
+            ("dropout", self.dropout, 0.0),
+            ("dora", self.dora, False),
+            ("init", self.init if self.init in ("pissa", "olora") else "default", "default"),
+        ):
+            if value != expected:
+                raise ConfigError(
+                    f"model.adapter.{option} is {value}, which peft has for linear layers only, and "
+                    f"model.adapter.targets {what}; set {option} to {str(expected).lower()}, or name other targets"
+                )
+
+    def _rank(
+        self, base: PreTrainedModel, targets: Collection[str], layers: Collection[int] | None, experts: Experts
+    ) -> int:
+        found = [(name, module) for name, module in linear_modules(base).items() if short_name(name) in targets]
+        shapes = [_shape(module) for name, module in found if layers is None or layer_number(name) in layers]
+        costs = [*map(sum, shapes), *(cost for cost, _ in experts.sizes())]
         rank = self.rank
         if self.parameters is not None:
-            rank = self.parameters // sum(map(sum, sizes))
+            rank = self.parameters // sum(costs)
             if rank < 1:
-                raise ConfigError(
-                    f"model.adapter.parameters is {self.parameters}; rank 1 already takes {sum(map(sum, sizes))}"
-                )
-        highest = max(map(min, sizes))
+                raise ConfigError(f"model.adapter.parameters is {self.parameters}; rank 1 already takes {sum(costs)}")
+        highest = max([*map(min, shapes), *(most for _, most in experts.sizes())])
         if rank > highest:
             what = f"rank is {rank}" if self.parameters is None else f"parameters is {self.parameters}: rank {rank}"
             raise ConfigError(f"model.adapter.{what}; no matrix that it adapts has a rank above {highest}")
@@ -128,45 +158,3 @@ class LoRA(Adapter):
 def _shape(layer: Any) -> tuple[int, int]:
     """Of a linear layer's matrix; quantized weights are stored in another shape."""
     return (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else tuple(layer.weight.shape)
-
-
-def _layer(name: str) -> int | None:
-    """Which decoder layer a module belongs to."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), None)
-
-
-def resolved_targets(asked: Sequence[str], linear: Collection[str]) -> list[str]:
-    """Names of weight matrices as the model has them.
-
-    Args:
-        asked: short names or the model's own.
-        linear: the model's own.
-
-    Raises:
-        ConfigError: it has no such matrix.
-    """
-    resolved = [SHORT_NAMES.get(name, name) for name in asked]
-    for short, name in zip(asked, resolved, strict=True):
-        if name not in linear:
-            shorts = [short for short, full in SHORT_NAMES.items() if full in linear]
-            raise ConfigError(
-                f"model.adapter.targets names {short!r}, which this model does not have; "
-                f"it has {', '.join(sorted(linear))}"
-                + (f" (short: {', '.join(shorts)})" if shorts else "")
-                + ", or all-linear"
-            )
-    return resolved
-
-
-def linear_layers(model: Any) -> dict[str, bool]:
-    """Names of the linear layers (their last part), the output layer left out.
-
-    Returns:
-        For each name whether its weight is stored transposed, as GPT-2's is.
-    """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    return {
-        name.rpartition(".")[2]: type(module).__name__ == "Conv1D"
-        for name, module in model.named_modules()
-        if module is not head and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-    }

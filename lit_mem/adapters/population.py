@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lit_mem.adapters.loading import fingerprint, load_adapter
 from lit_mem.adapters.origin import check_origin
+from lit_mem.adapters.targets import quiet_about_experts
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.reference import ReferenceCache
@@ -144,7 +145,8 @@ def _add_adapter(model: Any, folder: str, name: str) -> None:
         if is_sharded(model):
             _, missing = put_adapter(model, folder, name, trainable=False)
         else:
-            result = model.load_adapter(folder, adapter_name=name, is_trainable=False)
+            with quiet_about_experts():
+                result = model.load_adapter(folder, adapter_name=name, is_trainable=False)
             missing = [key for key in result.missing_keys if f".{name}." in f"{key}."]
         # Weights that the model needs and the file lacks would stay at their untrained start.
         if missing:

@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from torch import nn
 
 from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.full import FullFineTuning
 from lit_mem.adapters.head import HeadOnly
+from lit_mem.adapters.targets import wrapped
 from lit_mem.errors import CheckpointError
 from lit_mem.reference import Reference
 
@@ -59,12 +60,12 @@ class RecordedAdapter(Adapter):
         Raises:
             CheckpointError: its options import code.
         """
-        from peft import get_peft_config, get_peft_model
+        from peft import get_peft_config
 
         if self.options.get("megatron_config") is not None:
             raise CheckpointError("its adapter has a megatron_config, which imports code; give adapter=…")
         config = get_peft_config({key: value for key, value in self.options.items() if key not in _NAMES_CODE})
-        return cast("nn.Module", get_peft_model(base, config))
+        return wrapped(base, config)
 
 
 def adapter_record(adapter: Adapter, model: nn.Module) -> dict[str, Any] | None:

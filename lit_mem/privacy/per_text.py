@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lit_mem.adapters.experts import has_experts
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.privacy.extra import import_opacus
@@ -155,6 +156,11 @@ def refuse_model(model: nn.Module) -> None:
             )
     if not owners:
         raise ModelError("model.privacy is set, and no parameter of the model is trained")
+    if has_experts(model):
+        raise ModelError(
+            "model.privacy clips the gradient of each text, which is known for linear layers alone, and the adapter "
+            "changes experts' matrices; expected model.adapter.targets without them"
+        )
     for where, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ModelError(
