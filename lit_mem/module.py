@@ -183,6 +183,7 @@ class CausalLM(pl.LightningModule):
         else:
             model = load_adapter(base, self.adapter_path)
             self.members.start_from(self.adapter_path)
+        self._check_reads_texts(model, self.model_id)
         if any(p.requires_grad and isinstance(p, DTensor) for p in model.parameters()):
             raise ConfigError(
                 f"{type(self.adapter).__name__} trains the weights that trainer.strategy sharded spreads over devices; "

@@ -15,6 +15,7 @@ from torch import nn
 from lit_mem import assets
 from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
 from lit_mem.adapters.origin import adapter_at, adapter_config, check_origin, refuse_adapter
+from lit_mem.adapters.positions import positions, virtual_tokens
 from lit_mem.adapters.targets import quiet_about_experts
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.sharding.strategy import is_sharded, put_adapter, whole
@@ -217,13 +218,14 @@ def check_reads(model: PreTrainedModel, model_id: str, longest: int, highest: in
     """Refuse texts that a model cannot read.
 
     Args:
-        model: any causal language model.
+        model: any causal language model, with its adapter or without.
         model_id: what it is called.
         longest: tokens of the longest text.
         highest: the highest token id.
 
     Raises:
-        ConfigError: a text is longer than the model was made for, or was tokenized for another vocabulary.
+        ConfigError: a text, virtual tokens in front of it included, is longer than the model was made for, or was
+            tokenized for another vocabulary.
     """
     known = model.get_input_embeddings().weight.shape[0]
     if highest >= known:
@@ -231,13 +233,14 @@ def check_reads(model: PreTrainedModel, model_id: str, longest: int, highest: in
             f"the tokenizer gives token {highest}, but the model {model_id} knows {known}: it is that of another "
             "model; check data.tokenizer, model.model_id and model.reference.model_id"
         )
-    config = model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    scaling = getattr(config, "rope_parameters", None) or {}
-    if isinstance(limit, int) and 0 < limit < longest and scaling.get("rope_type") != "dynamic":
+    limit, virtual = positions(model), virtual_tokens(model)
+    if limit is not None and longest + virtual > limit:
+        front = f" and model.adapter puts {virtual} virtual tokens in front" if virtual else ""
+        if limit <= virtual + 1:
+            raise ConfigError(f"model.adapter puts {virtual} virtual tokens in front, and {model_id} reads {limit}")
         raise ConfigError(
-            f"the longest text has {longest} tokens, but the model {model_id} reads {limit}; "
-            f"set data.max_length to {limit} or less"
+            f"the longest text has {longest} tokens{front}, but the model {model_id} reads {limit}; "
+            f"set data.max_length to {limit - virtual} or less"
         )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor
 
+from lit_mem.adapters.positions import readable
 from lit_mem.data.batching import length_groups
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import MetricError
@@ -76,9 +77,5 @@ def asked_mean_logprob(prober: Prober, rows: Sequence[Encoded], scores: TokenSco
 
 
 def longest_input(prober: Prober) -> int | None:
-    """How many tokens the model can read, as its configuration says; None if it sets no limit."""
-    config: Any = getattr(prober.language_model, "config", None)
-    if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+    """How many tokens of a text the model can read behind its virtual tokens, if any; None if it sets no limit."""
+    return readable(prober.language_model)

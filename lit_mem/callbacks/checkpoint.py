@@ -24,6 +24,7 @@ from lit_mem.callbacks.last_line import LastLine
 from lit_mem.callbacks.lead import take_the_lead
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
 from lit_mem.callbacks.thresholds import Limits, logged_names, read, refuse_absent
+from lit_mem.errors import ModelError
 from lit_mem.run_folder import run_folder
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
     - `safe.ckpt`: the last validation under every threshold;
     - `last.ckpt`: the last validation whatever it measured, to resume from.
 
-    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load; its `lit_mem.json` has the
+    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load, the tokenizer in it; after full
+    fine-tuning it is a whole model, which `model.model_id` takes. Its `lit_mem.json` has the
     `global_step` of the checkpoint that it belongs to, and the fingerprint of the base, which `model.adapter_path`
     compares with its own. Whatever ends the run, each file and folder is whole: all are written under other names
     first, and then take over one by one, `last.ckpt` last. What is saved is what was measured: a callback that shows
@@ -260,6 +262,8 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             return
         # Otherwise peft asks the hub whether the vocabulary grew.
         model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
+        if (tokenizer := _tokenizer(module)) is not None:
+            tokenizer.save_pretrained(folder)  # with its chat template
         record = {"epoch": self.epochs["last"], "global_step": step}
         if digests := getattr(module, "base_fingerprint", None):
             record |= origin(module.model_id, digests)  # type: ignore[arg-type]
@@ -311,12 +315,24 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         with atomic.naming(merged):
             try:
                 model.save_pretrained(fresh)
-                module.tokenizer.save_pretrained(fresh)
+                if (tokenizer := _tokenizer(module)) is not None:
+                    tokenizer.save_pretrained(fresh)
                 atomic.sync(fresh)
                 atomic.put(fresh, merged)
             finally:
                 atomic.remove(self._stage())
         module.print(f"Best checkpoint as one merged model: {merged}")
+
+
+def _tokenizer(module: Any) -> Any:
+    """The tokenizer that the texts were encoded with; None where there is none to save."""
+    data = getattr(module.trainer, "datamodule", None)
+    found = getattr(getattr(data, "_encoder", None), "tokenizer", None)
+    try:
+        found = found or getattr(module, "tokenizer", None)
+    except ModelError:  # a base without one, on data of the user's own
+        return None
+    return found if hasattr(found, "save_pretrained") else None
 
 
 def _copy(source: Path, target: Path) -> None:
