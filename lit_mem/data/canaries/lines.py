@@ -40,7 +40,7 @@ class Lines(CanarySource):
     ) -> None:
         super().__init__(n, repetitions, seed)
         self.path = path
-        self.fields = TextFields(text_column, prompt_template, completion_template)
+        self.fields = TextFields(text_column, prompt_template, completion_template, section="data.canaries")
 
     def contents(self, setting: Setting) -> list[Content]:
         """The rows, in a random order where some are left out.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import string
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.escapes import unescaped
 from lit_mem.data.sources.table import Table, shown
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CONTRACT: Final = ("prompt", "completion", "group", "origin")
+
+_WHOLE: Final = re.compile(r"^(-?\d+)\.0+$")
 
 Finding = tuple[str | None, str | None]
 """A usable text and None, or None and what is wrong with the value."""
@@ -35,6 +39,7 @@ class TextFields:
             neither.
         group_column: rows with the same value (a patient, a document) stay on one side of every
             split.
+        section: where these options stand, for messages.
 
     Raises:
         ConfigError: one template without the other, or one that is malformed.
@@ -46,7 +51,9 @@ class TextFields:
         prompt_template: str | None = None,
         completion_template: str | None = None,
         group_column: str | None = None,
+        section: str = "data.source",
     ) -> None:
+        self.section = section
         if (prompt_template is None) != (completion_template is None):
             given = "prompt_template" if completion_template is None else "completion_template"
             raise ConfigError(f"only {given} is given; expected prompt_template and completion_template, or none")
@@ -78,6 +85,7 @@ class TextFields:
         import pyarrow as pa
         from datasets import Dataset, concatenate_datasets
 
+        self._require(table)
         origins = [f"{label}:{number}" for number in table.numbers]
         prompts, completions = self._filled(table, self.templates) if self.templates else self._plain(table)
         groups = origins if self.group_column is None else _checked(table, self.group_column, group_of)
@@ -95,6 +103,23 @@ class TextFields:
             )
         kept = [name for name in table.names if name not in dropped]
         return concatenate_datasets([made, table.keep(kept)], axis=1) if kept else made
+
+    def _require(self, table: Table) -> None:
+        """Name all columns that lack at once, with the options that name them; and those of conversations."""
+        wanted = {self.text_column: "text_column"} if self.templates is None else {}
+        for template in self.templates or ():
+            for name in template.fields:
+                wanted.setdefault(name, template.option)
+        texts = list(wanted)
+        if self.group_column is not None:
+            wanted.setdefault(self.group_column, "group_column")
+        table.require({name: f"{self.section}.{option}" for name, option in wanted.items()})
+        for name in texts:
+            if chat := table.chat(name):
+                raise DataError(
+                    f"{table.file}: column {shown(name)} ({self.section}.{wanted[name]}) holds {chat}, which are not "
+                    "read yet; expected a text in each row"
+                )
 
     def _text_columns(self) -> list[str]:
         if self.templates is None:
@@ -130,6 +155,7 @@ class _Template:
                 raise ConfigError(f"{option} has braces with no column name; expected one, such as '{{text}}'")
             if spec or conversion:
                 raise ConfigError(f"{option}: found a format after {name!r}; expected only the name of a column")
+        self.option = option
         self._parts = [(literal, name) for literal, name, _, _ in parsed]
         self.fields = list(dict.fromkeys(name for _, name in self._parts if name is not None))
 
@@ -159,14 +185,26 @@ def text_of(value: Any) -> Finding:
 
 
 def group_of(value: Any) -> Finding:
-    """A value as the name of a group: a text or a whole number."""
-    text, problem = piece_of(value, kinds=(str, int))
-    if problem is None and not (text or "").strip():
+    """A value as the name of a group: a text or a whole number, compared by value.
+
+    A number that a program made a float of is still that number, whether it is read as one or as a text.
+
+    >>> [group_of(value)[0] for value in (12, 12.0, "12.0", "p12.0")]
+    ['12', '12', '12', 'p12.0']
+    """
+    text, problem = piece_of(value)
+    if text is None:
+        return None, problem
+    if not text.strip():
         return None, "found an empty group, expected a name or number"
-    return text, problem
+    if isinstance(value, float | Decimal):
+        if value != int(value):
+            return None, f"found {value}, expected a text or a whole number"
+        return str(int(value)), None
+    return _WHOLE.sub(r"\1", text), None
 
 
-def piece_of(value: Any, kinds: Sequence[type] = (str, int, float)) -> Finding:
+def piece_of(value: Any, kinds: Sequence[type] = (str, int, float, Decimal)) -> Finding:
     """A value as part of a text, empty or not; true and false are no numbers here."""
     if value is Table.ABSENT:
         return None, "is absent"
@@ -177,8 +215,9 @@ def piece_of(value: Any, kinds: Sequence[type] = (str, int, float)) -> Finding:
         return None, f"found null, expected {expected}"
     if type(value) not in kinds:
         return None, f"found {type(value).__name__}, expected {expected}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return None, f"found {value}, expected {expected}"
+    if isinstance(value, float | Decimal) and not math.isfinite(value):
+        missing = ", which stands for a missing number" if math.isnan(value) else ""
+        return None, f"found {value}{missing}, expected {expected}"
     text = str(value)
     if (at := text.find("\0")) >= 0:
         return None, f"found a NUL at character {at + 1}, expected a text"

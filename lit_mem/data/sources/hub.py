@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import TextFields
@@ -87,6 +87,8 @@ class HubDataset(Source):
         from datasets import exceptions
 
         try:
+            if Path(self.path).is_dir():
+                self._refuse_notes(datasets.load_dataset_builder(self.path, name=self.name, revision=self.revision))
             return datasets.load_dataset(self.path, name=self.name, split=split, revision=self.revision)
         except exceptions.DatasetNotFoundError as error:
             why = "no such folder, nor a dataset on the hub that you may read; expected 'user/name'"
@@ -110,11 +112,26 @@ class HubDataset(Source):
                 why = "holds no data files that can be read"
             elif "nknown split" in str(error):
                 why = f"has no split {split!r}"
+            elif "does not have a datasets dtype" in str(error):
+                why = "has a column of a type that `datasets` cannot read; TextFiles leaves it out of a parquet file"
             elif "BuilderConfig" in str(error) or "Config name is missing" in str(error):
                 why = f"has no configuration {self.name!r}" if self.name else "has several configurations; set name"
             else:
                 why = "cannot be loaded"
             raise self._error(why, error) from error
+
+    def _refuse_notes(self, builder: Any) -> None:
+        """A folder of notes would be read a line at a time, and lines of one note would stand on both sides."""
+        from datasets.packaged_modules.text.text import TextConfig
+
+        files = getattr(builder.config, "data_files", None) or {}
+        most = max(map(len, files.values()), default=0)
+        if isinstance(builder.config, TextConfig) and most > 1:
+            raise DataError(
+                f"{self.path}: is a folder of {most} .txt files a split, of which each line would be a text, so that "
+                "lines of one file stand on both sides; folders of notes are not read yet; expected one file a split, "
+                "such as .jsonl with one note a line"
+            )
 
     def _error(self, why: str, error: BaseException) -> DataError:
         """One line: our reason, then what `datasets` says."""

@@ -5,18 +5,26 @@ from __future__ import annotations
 import codecs
 import csv
 import difflib
+import gzip
 import io
 import os
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
+from lit_mem.data.sources.arrow_columns import readable_columns
+from lit_mem.data.sources.forms import files_in
 from lit_mem.data.sources.json_rows import lines_of, read_array, read_lines
 from lit_mem.data.sources.table import BadRows, Table, name_problem, shown
 from lit_mem.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
+
+_PACKED: Final = ".gz"
+"""What may follow the other suffixes but `.parquet`."""
 
 
 def read_table(path: str) -> Table:
@@ -26,7 +34,8 @@ def read_table(path: str) -> Table:
     csv, and those at the end of a txt file, are no rows.
 
     Args:
-        path: a json, jsonl, csv, parquet or txt file, relative to the working directory.
+        path: a json, jsonl, csv, parquet or txt file, relative to the working directory; all but parquet may be
+            compressed (`.jsonl.gz`).
 
     Returns:
         The rows, and beside them those that cannot be used: nothing is raised for these until a
@@ -37,8 +46,14 @@ def read_table(path: str) -> Table:
     """
     file = _existing(path)
     suffix = file.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise DataError(f"{path}: unknown kind of file {suffix!r}; expected one of {', '.join(SUFFIXES)}")
+    if packed := suffix == _PACKED:
+        suffix = Path(file.stem).suffix.lower()
+    if suffix not in SUFFIXES or (packed and suffix == ".parquet"):
+        found = suffix + _PACKED * packed
+        raise DataError(
+            f"{path}: unknown kind of file {found!r}; expected one of {', '.join(SUFFIXES)} (all but .parquet also "
+            f"with {_PACKED})"
+        )
     if suffix == ".parquet":
         return _read_parquet(path)
     text = _decode(path)
@@ -60,7 +75,10 @@ def _existing(path: str) -> Path:
     except (OSError, RuntimeError) as error:  # a name that is too long; no such user as in ~user
         raise DataError(f"{path}: cannot be found ({getattr(error, 'strerror', None) or error})") from error
     if file.is_dir():
-        raise DataError(f"{path}: is a folder; expected a file ({', '.join(SUFFIXES)})")
+        raise DataError(
+            f"{path}: is a folder ({files_in(file)}), and folders are not read yet; expected one file of all texts "
+            f"({', '.join(SUFFIXES)})"
+        )
     if file.is_symlink():
         raise DataError(f"{path}: is a link to {os.readlink(file)}, which leads to no file")
     if file.exists():
@@ -79,6 +97,11 @@ def _decode(path: str) -> str:
         raw = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    if path.lower().endswith(_PACKED):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}: is not a gzip file that can be read ({type(error).__name__})") from error
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -165,7 +188,7 @@ def _read_parquet(path: str) -> Table:
             for field in file.schema_arrow:
                 if problem := name_problem(field.name) or name_problem(str(field.type)):
                     raise DataError(f"{path}: column {shown(field.name)} has a name with {problem}; expected a text")
-            arrow = file.read()
+            arrow, unread = readable_columns(path, file.read())
         dataset = Dataset(InMemoryTable(arrow))
     except DataError:
         raise
@@ -173,4 +196,4 @@ def _read_parquet(path: str) -> Table:
         raise DataError(f"{path}: is not a parquet file that can be read ({type(error).__name__})") from error
     if not arrow.num_rows:
         raise DataError(f"{path}: is empty; expected at least one row")
-    return Table.of_dataset(path, dataset)
+    return Table.of_dataset(path, dataset, unread)

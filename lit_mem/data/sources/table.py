@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from lit_mem.data.sources.forms import LOOKED_AT, chat_of
 from lit_mem.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Table:
         bad: rows left out so far; shares its file and unit.
         columns: (N,) values by name, `Table.ABSENT` where a row has no such field.
         dataset: the same rows as a typed dataset, used in place of `columns`.
+        unread: columns that were left out, as their type cannot be read: the type by name.
     """
 
     ABSENT: ClassVar[Any] = type("_Absent", (), {"__repr__": lambda _: "ABSENT"})()
@@ -76,15 +78,18 @@ class Table:
         bad: BadRows,
         columns: dict[str, list[Any]] | None = None,
         dataset: Dataset | None = None,
+        unread: dict[str, str] | None = None,
     ) -> None:
+        self.unread = unread or {}
         self.file, self.unit, self.numbers, self.bad = file, unit, numbers, bad
         self._columns, self._dataset = columns or {}, dataset
         bad.n_rows = max(bad.n_rows, len(numbers))
 
     @classmethod
-    def of_dataset(cls, file: str, dataset: Dataset) -> Table:
+    def of_dataset(cls, file: str, dataset: Dataset, unread: dict[str, str] | None = None) -> Table:
         """Rows that are typed already, from parquet or from the hub."""
-        return cls(file, "row", range(1, len(dataset) + 1), BadRows(file, "row"), dataset=dataset)
+        numbers = range(1, len(dataset) + 1)
+        return cls(file, "row", numbers, BadRows(file, "row"), dataset=dataset, unread=unread)
 
     @property
     def names(self) -> list[str]:
@@ -97,9 +102,7 @@ class Table:
         Raises:
             DataError: no row has such a field; the message lists the columns that there are.
         """
-        if name not in self.names:
-            self.bad.check()  # A file of broken rows has no columns; that is what to say then.
-            raise DataError(f"{self.file}: no column {shown(name)}; there are: {listed(self.names)}{self._hint()}")
+        self.require({name: ""})
         if self._dataset is None:
             return self._columns[name]
         one = self._dataset.select_columns([name])
@@ -108,6 +111,51 @@ class Table:
             return list(one[name][:])
         except (ValueError, OverflowError):
             return [_value(scalar) for scalar in one.with_format("arrow")[:][name]]
+
+    def require(self, wanted: Mapping[str, str]) -> None:
+        """Raise if there is not each of these columns; one message names all that lack.
+
+        Args:
+            wanted: by name of the column, the option that names it; "" where no option does.
+
+        Raises:
+            DataError: some are not there, or of a type that cannot be read; lists the columns that there are.
+        """
+        lacking = [name for name in wanted if name not in self.names]
+        if not lacking:
+            return
+        self.bad.check()  # A file of broken rows has no columns; that is what to say then.
+        for name in set(lacking) & self.unread.keys():
+            raise DataError(
+                f"{self.file}: column {shown(name)} is of type {self.unread[name]}, which cannot be read; expected a "
+                "column of texts"
+            )
+        named = [shown(name) + (f" ({wanted[name]})" if wanted[name] else "") for name in lacking]
+        what = "column" if len(lacking) == 1 else "columns"
+        raise DataError(
+            f"{self.file}: no {what} {', '.join(named)}; there are: {listed(self.names)}{self._hint() or self._chats()}"
+        )
+
+    def chat(self, name: str) -> str | None:
+        """What a column of conversations looks like; None where the column holds something else."""
+        return chat_of(self._first(name))
+
+    def _first(self, name: str) -> list[Any]:
+        """Some values of a column; of a typed one only where it holds lists, so that no picture is opened."""
+        if self._dataset is None:
+            return self._columns[name][:LOOKED_AT]
+        from datasets import LargeList, List
+
+        if not isinstance(self._dataset.features[name], List | LargeList):
+            return []
+        return list(self._dataset.select_columns([name])[:LOOKED_AT][name])
+
+    def _chats(self) -> str:
+        """Which column holds conversations, if there is one."""
+        for name in self.names:
+            if chat := self.chat(name):
+                return f"; {shown(name)} holds {chat}, which are not read yet"
+        return ""
 
     def _hint(self) -> str:
         """What may be the matter with a file that lacks a column."""

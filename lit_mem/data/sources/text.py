@@ -25,7 +25,7 @@ class TextFiles(Source):
     Args:
         train: the file of the fine-tuning set; its rows are the members. A `.json` file is an array
             of objects or one object a line; a `.txt` file is one example a line; a `.csv` file
-            starts with column names.
+            starts with column names. All but parquet may be compressed (`.jsonl.gz`).
         heldout: rows never trained on; None: split off from `train`.
         test: a second held-out set; None: `heldout` serves.
         text_column: the column of texts; ignored when templates are given. For txt files it is

@@ -1,0 +1,48 @@
+"""Columns of Arrow types that `datasets` does not know (maps, UUIDs, list views): left out, and named."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from lit_mem.data.sources.table import listed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+log = logging.getLogger(__name__)
+
+_TYPE_LENGTH: Final = 60
+
+
+def readable_columns(path: str, table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
+    """The columns whose type can be read, and of the others the type by name; these are logged.
+
+    Args:
+        path: the file as the user named it.
+        table: all of its columns.
+    """
+    unread = {field.name: _short(str(field.type)) for field in table.schema if not _is_known(field)}
+    if not unread:
+        return table, {}
+    log.warning(
+        "%s: the type of column %s cannot be read (%s); left out.",
+        path, listed(list(unread)), ", ".join(dict.fromkeys(unread.values())),
+    )  # fmt: skip
+    kept = [name for name in table.column_names if name not in unread]
+    return table.select(kept).replace_schema_metadata(None), unread
+
+
+def _is_known(field: pa.Field) -> bool:
+    import pyarrow as pa
+    from datasets import Features
+
+    try:
+        Features.from_arrow_schema(pa.schema([field]))
+    except Exception:  # `datasets` raises several kinds for what it does not know
+        return False
+    return True
+
+
+def _short(kind: str) -> str:
+    return kind if len(kind) <= _TYPE_LENGTH else f"{kind[:_TYPE_LENGTH]}…"
