@@ -231,6 +231,12 @@ def _trust(checks: Mapping[str, Any] | None, config: Mapping[str, Any], history:
     }
 
 
+def _all_tied(validation: Validation, auroc: str) -> bool:
+    """Whether an AUROC is 0.5 because all scores are the same, and not by chance."""
+    accuracy = validation.get(auroc.removesuffix("auroc") + "balanced_accuracy")
+    return validation.get(auroc) == 0.5 and accuracy in (0.5, None)
+
+
 def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str, Any]]:
     """What AUROCs say of a model that was not tuned."""
     rows = []
@@ -240,9 +246,7 @@ def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str
         low, high = validation.get(f"{name}_low"), validation.get(f"{name}_high")
         if low is None or high is None:
             reading = "no interval"
-        elif (
-            validation.get(name) == validation.get(name.removesuffix("auroc") + "balanced_accuracy") == 0.5
-        ):  # all tied
+        elif where == "before training" and _all_tied(validation, name):
             reading = "0.5 by construction: nothing is tuned yet"
         elif low <= 0.5 <= high:
             reading = "as it should be: guessing"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lit_mem.callbacks.judging import State, judge
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import ConfigError
+from lit_mem.functional.interval import student_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +32,8 @@ def guidance(
 
     Returns:
         figure, limit (the number), best (values by axis, with epoch; None where nothing under the limit has a lower
-        perplexity than the model before training), front (the points of which no other is lower in both perplexity and
+        perplexity than the model before training), state (of the best, by the interval: "within" or "undecided"; absent
+        where there is none), front (the points of which no other is lower in both perplexity and
         memorization), note.
 
     Raises:
@@ -71,6 +74,7 @@ def guidance(
         best = (gained if len(gained) else under).head(1).to_dict("records")[0]
         if len(gained):
             told["best"] = _point(best, keys, threshold.name)["values"]
+            told["state"] = _state(threshold, trained, {key: best[key] for key in keys})
             told["note"] = (
                 f"{UTILITY} {best[UTILITY]:.4g} and {threshold.name} {best[threshold.name]:.4g}, means of "
                 f"{int(best['seeds'])} seeds; chosen among {len(means)} settings and epochs by these means, so "
@@ -84,6 +88,19 @@ def guidance(
     else:
         told["note"] = f"no setting and epoch avoids {limit}"
     return told
+
+
+def _state(threshold: Threshold, trained: pd.DataFrame, at: Mapping[str, Any]) -> State:
+    """Of one setting and epoch: by Student's interval over its seeds, with one seed by that of its texts, if logged."""
+    for key, value in at.items():
+        trained = trained[trained[key] == value]
+    name = threshold.name
+    values = trained[name].dropna().tolist()
+    if len(values) > 1:
+        mean, low, high = student_interval(values)
+        return judge(threshold, {name: mean, f"{name}_low": low, f"{name}_high": high}).state
+    names = [each for each in (name, f"{name}_low", f"{name}_high") if each in trained]
+    return judge(threshold, dict(trained[names].iloc[0]) if len(trained) else {}).state
 
 
 def _before_training(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[float]:

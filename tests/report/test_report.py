@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import scipy.stats
@@ -548,6 +549,17 @@ def test_findings_of_another_form_are_told_in_one_line(told, tmp_path):
         sweep_report(folder)
 
 
+def test_a_recommended_setting_that_is_undecided_is_marked(tmp_path):
+    folder = made.write_sweep(tmp_path / "sweep")
+    told = json.loads((folder / "findings.json").read_text())
+    for state in ("within", "undecided"):
+        told["guidance"]["state"] = state
+        (folder / "findings.json").write_text(json.dumps(told))
+        html, data = report(folder)
+        assert data["guidance"]["state"] == state
+        assert ('<span class="tag warn">undecided</span>' in html) == (state == "undecided")
+
+
 def test_a_sweep_that_has_only_begun(tmp_path):
     folder = made.write_sweep(tmp_path / "sweep")
     (folder / "results.parquet").unlink()
@@ -559,6 +571,37 @@ def test_a_sweep_that_has_only_begun(tmp_path):
     _, data = report(folder)
     assert data["verdict"]["state"] == "unfinished"
     assert data["front"] is None
+
+
+def test_a_trial_of_a_sweep_can_be_undecided_too(tmp_path, capsys):
+    folder = made.write_sweep(tmp_path / "sweep")
+    path = folder / "results.parquet"
+    rows = pq.read_table(path).to_pylist()
+    for row in rows:
+        row["mia/reference_auroc_low"] = row["mia/reference_auroc"] - 0.01
+        row["mia/reference_auroc_high"] = row["mia/reference_auroc"] + 0.01
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    last = {row["trial"]: row["mia/reference_auroc"] for row in rows if row["epoch"] == 3}
+    over = {trial for trial, value in last.items() if value - 0.01 > 0.64}
+    undecided = {trial for trial, value in last.items() if value - 0.01 <= 0.64 < value + 0.01}
+    assert over
+    assert undecided
+    where = folder / "trials" / min(undecided)
+    where.mkdir(parents=True)
+    made.write_checks(where, scored={"members": 20, "of_members": 9000, "heldout": 20, "of_heldout": 20})
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(folder), "--fail-on", "mia/reference_auroc > 0.64"])
+    assert stop.value.code == 3
+    lines = [line.split(": ") for line in capsys.readouterr().err.splitlines()]
+    assert {parts[1] for parts in lines if parts[0] == "failed"} == over
+    assert {parts[1] for parts in lines if parts[0] == "undecided"} == undecided
+    counted = {parts[1] for parts in lines if "20 members and 20 held-out texts were scored" in parts[-1]}
+    assert counted == {min(undecided)}
+    limit = max(last.values()) + 0.005
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(folder), "--fail-on", f"mia/reference_auroc > {limit}"])
+    assert stop.value.code == 4
+    read(folder)
 
 
 def test_fail_on_a_sweep_names_the_trial(sweep, capsys):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
@@ -177,3 +178,20 @@ def test_a_limit_from_below_and_one_on_nothing_that_is_logged():
     with pytest.raises(ConfigError, match=r"limit: no trial logged mia/los_auroc; there are mia/reference_auroc"):
         guidance(table, ["a"], "mia/los_auroc > 0.5")
     assert guidance(table.iloc[:0], ["a"], f"{FIGURE} > 1")["note"] == "no trial has been through an epoch"
+
+
+def test_the_best_setting_is_undecided_where_the_limit_lies_within_its_interval():
+    rows = [("x", 1, 0, 3.0, 0.50), ("x", 1, 1, 3.0, 0.54), ("x", 1, 2, 3.0, 0.52)]
+    _, high = scipy.stats.t.interval(0.95, 2, 0.52, scipy.stats.sem([0.50, 0.54, 0.52]))
+    for limit, state in ((high + 0.001, "within"), (high - 0.001, "undecided"), (0.5201, "undecided")):
+        told = guidance(table_of(rows), ["a"], f"{FIGURE} > {limit}")
+        assert (told["best"], told["state"]) == ({"a": "x", "epoch": 1}, state)
+
+
+def test_with_one_seed_the_interval_over_its_texts_decides():
+    table = table_of([("x", 1, 0, 3.0, 0.52)])
+    assert guidance(table, ["a"], f"{FIGURE} > 0.55")["state"] == "within"  # no interval: by the value
+    table = table.assign(**{f"{FIGURE}_low": 0.48, f"{FIGURE}_high": 0.56})
+    assert guidance(table, ["a"], f"{FIGURE} > 0.55")["state"] == "undecided"
+    assert guidance(table, ["a"], f"{FIGURE} > 0.57")["state"] == "within"
+    assert "state" not in guidance(table, ["a"], f"{FIGURE} > 0.5")  # nothing is recommended
