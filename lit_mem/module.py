@@ -48,10 +48,11 @@ from lit_mem.foreign_callbacks import prepare_callbacks
 from lit_mem.functional.ends import end_tokens
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.losses import TrainingLoss
-from lit_mem.metrics.examples import ExampleTable
+from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.metrics.gathered import gathered
+from lit_mem.metrics.learning import Learning
 from lit_mem.privacy.dpsgd import DPSGD
-from lit_mem.privacy.fitting import PrivateFit
+from lit_mem.privacy.fitting import MORE_LEARNING, PrivateFit
 from lit_mem.reference import Reference, ReferenceCache
 from lit_mem.reference_store import ReferenceStore
 from lit_mem.run_folder import claim_versions
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _DEFAULT_BASE: Final = "meta-llama/Llama-2-7b-hf"
+_MORE_LEARNING: Final = (
+    "Expected a larger trainer.max_epochs, a higher model.optimizer.init_args.lr, or a larger adapter (model.adapter)."
+)
 
 
 class CausalLM(pl.LightningModule):
@@ -147,6 +151,7 @@ class CausalLM(pl.LightningModule):
         self._schedule_steps = 0
         self._heldout = ExampleTable(["logprob", "n_tokens"])
         self._not_finite: str | None = None
+        self.learning = Learning()
         self._losses = LossWatch()
         self._validated_at = 0
         self.members = MemberCheck()
@@ -408,7 +413,12 @@ class CausalLM(pl.LightningModule):
             self.log_dict(self.private.figures())
 
     def on_train_end(self) -> None:
-        """Say so if the model that training ends with is not the one that was validated last."""
+        """Say so if training ends with a model that was not validated, or has hardly learned; and what it has spent."""
+        if self.private is not None:
+            self.private.log_spent()
+        if self.learning.hardly:
+            advice = _MORE_LEARNING if self.private is None else MORE_LEARNING
+            log.warning("%s. %s", self.learning.line(), advice)
         unseen = self.trainer.global_step - self._validated_at
         if unseen and self.trainer.enable_validation:
             log.warning(
@@ -577,7 +587,16 @@ class CausalLM(pl.LightningModule):
     def _log_heldout_loss(self) -> None:
         refuse_not_finite(self._not_finite, self.trainer, self)
         self.log_dict(self.heldout_loss(), prog_bar=True, sync_dist=True)
+        if self.trainer.state.fn == "fit":
+            self._note_learning(self._heldout.compute())
         self._heldout.reset()
+
+    def _note_learning(self, table: ScoreTable) -> None:
+        trainer = self.trainer
+        if not trainer.sanity_checking:
+            self.learning.note(table)
+        elif trainer.num_sanity_val_batches == trainer.num_val_batches and not trainer.global_step and len(table):
+            self.learning.start(table)
 
     def on_validation_epoch_end(self) -> None:
         """Log the held-out loss, weighted by token, and what of the privacy budget is spent."""
@@ -623,6 +642,7 @@ class CausalLM(pl.LightningModule):
         if self.private is not None and (spent := self.private.state()) is not None:
             content["privacy"] = spent
         self.members.save(content)
+        content["learning"] = self.learning.state()
         checkpoint["lit_mem"] = content
 
     @classmethod
@@ -679,6 +699,7 @@ class CausalLM(pl.LightningModule):
                     "the learning rate goes on from where it was"
                 )
             self._resumed = content
+            self.learning.load(content.get("learning", {}))
             if self.private is None and "privacy" in content:
                 raise CheckpointError(
                     "its weights were trained with model.privacy, which plain training from here on would undo; set "

@@ -88,6 +88,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         self.export, self.merge = export, merge
         self.safe_model_path = ""
         self.epochs: dict[str, int] = {}
+        self.hardly_learned = False
         self.measured = MeasuredWeights()
 
     def rules(self) -> list[Rule]:
@@ -96,7 +97,11 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return super().state_dict() | {"safe_model_path": self.safe_model_path, "epochs": self.epochs}
+        return super().state_dict() | {
+            "safe_model_path": self.safe_model_path,
+            "epochs": self.epochs,
+            "hardly_learned": self.hardly_learned,
+        }
 
     def _forget_last_run(self) -> None:
         self.best_model_path = self.last_model_path = self.safe_model_path = ""
@@ -108,6 +113,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         for name in ("best_model_path", "best_model_score", "last_model_path", "safe_model_path"):
             setattr(self, name, state_dict[name])
         self.epochs = dict(state_dict["epochs"])
+        self.hardly_learned = bool(state_dict.get("hardly_learned", False))
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find folder and thresholds; clear away what a killed run has left half done.
@@ -191,6 +197,8 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
                 kept.append("best")
                 self.best_model_path = self._path("best")
                 self.best_model_score = torch.tensor(value, dtype=torch.float64)
+        if "best" in kept:
+            self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly", False))
         self.last_model_path = self._path("last")
         for which in kept:
             self.epochs[which] = trainer.current_epoch + 1
@@ -296,6 +304,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
     def summary(self) -> list[str]:
         """Where the checkpoints lie, a line each."""
         score = "" if self.best_model_score is None else f", {self.monitor} {float(self.best_model_score):.4g}"
+        score += ", hardly learned" if self.hardly_learned else ""
         limited = " under every threshold" if self.limits else ""
         if not self.best_model_path:
             lines = ["No checkpoint: no validation was under every threshold."]

@@ -127,6 +127,7 @@ class TextDataModule(pl.LightningDataModule):
         self.heldout: list[Encoded] = []
         self.test: list[Encoded] = []
         self.canaries: list[Encoded] = []
+        self.largest_group = 1  # most training rows of one person or document, as far as groups are known
         self._trust: TrustReport | None = None
 
     def prepare_data(self) -> None:
@@ -169,6 +170,7 @@ class TextDataModule(pl.LightningDataModule):
         _count_duplicates([*self.train, *self.heldout], members=self.train)
         self.members = self._probe_of_members()
         self._rows = train, heldout
+        self.largest_group = max(Counter(train["group"][:]).values())
         self._test_rows, self._first_test_id = test, len(train) + len(heldout)
         if self.canary_source is not None:
             self._insert_canaries(self.canary_source, [train, heldout, test])

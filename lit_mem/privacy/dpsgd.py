@@ -29,7 +29,8 @@ class DPSGD:
 
     In each step every text is drawn by itself with probability batch_size / N, the gradient of each is clipped, and
     normal noise is added to their sum. What the steps have cost is logged as `privacy/epsilon`. The unit of privacy is
-    one row of the training set: for a text that stands there k times the bound is k times epsilon, at a larger delta.
+    one row of the training set; where the data names groups, the epsilon of a person with as many rows as the largest
+    group is logged too, at the start and at the end (`lit_mem.privacy.group`).
 
     One of target_epsilon and noise_multiplier must be given; with both, training ends at the target.
 

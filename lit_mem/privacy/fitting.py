@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,7 +17,9 @@ from lit_mem.data.poisson import PoissonBatches
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
 from lit_mem.metrics.gathered import on_rank_zero
+from lit_mem.privacy.accountant import Steps
 from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, history_of, ledger_of
+from lit_mem.privacy.group import group_epsilon
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.refusals import refuse_options, refuse_sampler
 from lit_mem.run_folder import run_folder
@@ -25,6 +28,13 @@ from lit_mem.types import Batch
 log = logging.getLogger(__name__)
 
 LEDGER = "privacy.jsonl"
+MORE_LEARNING = (
+    "Private training of few texts has much noise for each: expected more training texts, a larger "
+    "model.privacy.target_epsilon or model.privacy.batch_size, another trainer.max_epochs (fewer steps have less noise "
+    "each, more steps learn longer), or a higher model.optimizer.init_args.lr."
+)
+"""What to change where a private run has hardly learned."""
+
 FIGURES = ("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier")
 
 
@@ -55,6 +65,7 @@ class PrivateFit:
         self.stream = options.stream()
         self.training: PrivateTraining | None = None
         self._spent: Spent | None = None
+        self._rows_of_one = 1
 
     @property
     def batch_size(self) -> int:
@@ -126,6 +137,7 @@ class PrivateFit:
         rounds = sixteen or str(trainer.precision) == "bf16-mixed"
         training.attach(module, losses, tolerance=0.05 if rounds else 1e-3)
         self.training = training
+        self._rows_of_one = getattr(getattr(trainer, "datamodule", None), "largest_group", 1)
         self._tell(training, steps)
         for logger in trainer.loggers:
             logger.log_metrics(
@@ -175,10 +187,31 @@ class PrivateFit:
             "Epsilon bounds what the trained weights tell of one row of the training set. It does not cover figures of "
             "members, train/loss, and what is decided by them: when training stops, which checkpoint is the best."
         )
+        if math.isfinite(steps):
+            planned = int(steps) if training.remaining is None else min(int(steps), training.remaining)
+            more = Steps(training.noise_multiplier, training.sample_rate, planned)
+            self._log_group(training, [*training.history, more], f"After all {planned} steps planned")
         if options.noise_multiplier == 0:
             log.warning("model.privacy.noise_multiplier is 0: gradients are clipped, and nothing is private.")
         if options.test_seed is not None:
             log.warning("model.privacy.test_seed is set: anyone can compute the noise, and nothing is private.")
+
+    def _log_group(self, training: PrivateTraining, history: Sequence[Steps], when: str) -> None:
+        if (k := self._rows_of_one) > 1:
+            log.info(
+                "%s, a person with up to %d rows (the largest group): epsilon <= %.4g at delta %.3g.",
+                when, k, group_epsilon(history, training.delta, k), training.delta,
+            )  # fmt: skip
+
+    def log_spent(self) -> None:
+        """Log what a fit that has ended has spent, for one row and for the person with the most rows."""
+        training = self.training
+        if training is not None and training.steps:
+            log.info(
+                "Private training: %d steps, epsilon <= %.4g at delta %.3g for one row.",
+                training.steps, training.epsilon(), training.delta,
+            )  # fmt: skip
+            self._log_group(training, training.history, "Private training")
 
     # -- steps ---------------------------------------------------------------------------------------------
 

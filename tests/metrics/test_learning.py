@@ -1,0 +1,74 @@
+"""Whether a model has learned more than noise."""
+
+import pytest
+import torch
+
+from lit_mem.callbacks import MemorizationCheckpoint
+from lit_mem.metrics.examples import ScoreTable
+from lit_mem.metrics.learning import Learning
+
+N_TOKENS = torch.arange(10.0, 50.0, dtype=torch.float64)
+
+
+def table(loss):
+    """(40,) losses a token."""
+    ids = torch.arange(len(N_TOKENS))
+    return ScoreTable(ids, torch.zeros(len(ids), dtype=torch.bool), {"logprob": -loss * N_TOKENS, "n_tokens": N_TOKENS})
+
+
+def after(fall, spread, start=4.0):
+    noise = torch.randn(len(N_TOKENS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = noise - (noise * N_TOKENS).sum() / N_TOKENS.sum()  # the mean loss a token falls by exactly `fall`
+    learning = Learning()
+    learning.start(table(torch.full_like(N_TOKENS, start)))
+    learning.note(table(start - fall + spread * noise))
+    return learning
+
+
+@pytest.mark.parametrize(
+    ("fall", "spread", "hardly"),
+    [
+        (0.022, 0.01, True),  # beyond noise, and 0.55 % of the loss
+        (0.2, 0.1, False),
+        (0.2, 2.0, True),  # 5 % of the loss, within noise
+        (-0.5, 0.1, True),
+    ],
+)
+def test_less_than_noise_or_one_percent_is_hardly(fall, spread, hardly):
+    learning = after(fall, spread)
+    assert learning.loss_before == pytest.approx(4.0)
+    assert learning.fall.value == pytest.approx(fall)
+    assert learning.hardly == hardly
+
+
+def test_the_lowest_validation_counts_and_a_resumed_run_knows_it():
+    learning = after(0.4, 0.1)
+    learning.note(table(torch.full_like(N_TOKENS, 4.1)))
+    assert not learning.hardly
+    again = Learning()
+    again.load(learning.state())
+    assert again.fall == learning.fall
+    assert not again.hardly
+    again.load({})  # of an earlier version
+    assert Learning().hardly is False
+
+
+@pytest.mark.parametrize(("lr", "hardly"), [(1e-6, True), (5e-3, False)])
+def test_a_fit_says_so_beside_the_best_checkpoint(lr, hardly, module, data, trainer, tmp_path, caplog):
+    keep = MemorizationCheckpoint(dirpath=str(tmp_path / "kept"))
+    model = module(lr=lr, dropout=0.0, targets=["all-linear"])
+    t = trainer([keep], max_epochs=2, num_sanity_val_steps=-1)
+    t.fit(model, data(train_size=60, heldout_size=30))
+    assert model.learning.loss_before > 1
+    fall = model.learning.loss_before - float(keep.best_model_score)
+    assert model.learning.fall.value == pytest.approx(fall, abs=1e-5)
+    assert ("hardly learned" in keep.summary()[0]) == hardly
+    assert ("The model hardly learned" in caplog.text) == hardly
+    assert ("model.optimizer.init_args.lr" in caplog.text) == hardly
+
+
+def test_without_a_whole_validation_before_training_nothing_is_known(module, data, trainer):
+    model = module(lr=1e-6)
+    trainer([], max_steps=1, num_sanity_val_steps=1).fit(model, data(scoring_tokens=200))
+    assert model.learning.before is None
+    assert not model.learning.hardly
