@@ -6,7 +6,8 @@ diminishing returns.
 
 Each finding becomes one number a seed that is above 0 where the finding is right, from figures of the last epoch. Its
 mean over seeds gets a 95 % interval by Student's t, which with three seeds is 2.5 standard deviations wide on each
-side: seeds that differ leave it undecided.
+side: seeds that differ leave it undecided. Where several differences must all be above 0, each is tested by itself: the
+smallest of them in each seed is below 0 by chance, the more often the closer they are.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 Verdict = Literal["holds", "does not hold", "undecided"]
 MEASURES = ("mia/reference_auroc", "extraction/ngram_rate")
 TEST = "paired over seeds, two-sided t-test, 95 % interval"
+TEST_OF_ALL = "paired over seeds, t-tests of each difference: all of them above 0, or one of them below (Bonferroni)"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,44 @@ def finding(question: str, statement: str, by_seed: Sequence[float], note: str =
     return Finding(question, statement, verdict, TEST, mean, low, high, p, n, note)
 
 
+def finding_of_all(question: str, statement: str, by_seed: Sequence[Sequence[float]], note: str = "") -> Finding:
+    """The verdict on several differences of which each must be above 0 on average.
+
+    It holds where the 95 % interval of each lies above 0 (intersection-union: no correction is needed for that), and
+    does not hold where one of them lies below 0 at a level that is divided by how many there are.
+
+    Args:
+        question: as in `Finding`.
+        statement: as in `Finding`.
+        by_seed: for each difference, its values by seed, all of the same seeds.
+        note: as in `Finding`.
+
+    Returns:
+        `estimate` is the smallest of the means; `low` and `high` are the ends of an interval that holds the smallest
+        true difference in 95 % of cases.
+
+    Source: Berger 1982, "Multiparameter Hypothesis Testing and Acceptance Sampling" (intersection-union test).
+    """
+    from scipy import stats
+
+    each = [finding(question, statement, values, note) for values in by_seed]
+    lowest = min(each, key=lambda one: math.inf if one.estimate is None else one.estimate)
+    if any(one.low is None for one in each):
+        undecided = next(one for one in each if one.low is None)
+        return Finding(
+            question, statement, "undecided", TEST_OF_ALL, lowest.estimate, None, None, None, lowest.n_seeds,
+            undecided.note,
+        )  # fmt: skip
+    of_all = 1 - 0.05 / len(by_seed)
+    low = min(student_interval(values)[1] for values in by_seed)
+    high = min(student_interval(values, of_all)[2] for values in by_seed)
+    above = max(float(stats.ttest_1samp(values, 0.0, alternative="greater").pvalue) for values in by_seed)
+    below = min(float(stats.ttest_1samp(values, 0.0, alternative="less").pvalue) for values in by_seed) * len(by_seed)
+    p = min(1.0, 2 * min(above, below))
+    verdict: Verdict = "holds" if low > 0 else "does not hold" if high < 0 else "undecided"
+    return Finding(question, statement, verdict, TEST_OF_ALL, lowest.estimate, low, high, p, lowest.n_seeds, note)
+
+
 def last_epochs(frame: pd.DataFrame) -> pd.DataFrame:
     """The row of each trial's last validation; of trials that trained at all."""
     trained = frame[frame["epoch"] > 0]
@@ -134,10 +174,10 @@ def _matrices(last: pd.DataFrame) -> list[Finding]:
         lead = cells[["v", "o"]].mean(axis=1) - cells[["q", "k"]].mean(axis=1)
         note = f"difference of {measure}: mean of v and o less mean of q and k"
         found.append(finding("matrices", "Value and output memorize more than query and key", list(lead), note))
-        top = cells[["v", "o"]].min(axis=1) - cells[["q", "k"]].max(axis=1)
-        note = f"difference of {measure}: the lower of v and o less the higher of q and k"
+        pairs = [list(cells[upper] - cells[lower]) for upper in "vo" for lower in "qk"]
+        note = f"difference of {measure}: the smallest of v and o each less q and k each, by means over seeds"
         statement = "Value and output each memorize more than both query and key"
-        found.append(finding("matrices", statement, list(top), note))
+        found.append(finding_of_all("matrices", statement, pairs, note))
     return found
 
 

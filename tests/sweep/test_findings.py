@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lit_mem.errors import ConfigError
-from lit_mem.sweep.findings import finding, findings, last_epochs
+from lit_mem.sweep.findings import finding, finding_of_all, findings, last_epochs
 from lit_mem.sweep.guidance import guidance
 
 FIGURE = "mia/reference_auroc"
@@ -69,7 +69,7 @@ def test_matrices_at_each_size_on_their_own():
     auroc = {"small": {"q": 0.5, "k": 0.52, "v": 0.6, "o": 0.7}, "large": {"q": 0.7, "k": 0.5, "v": 0.6, "o": 0.61}}
     table = frame(
         [
-            ({"matrices": m, "size": size}, s, v + s / 1000 * (m == "v"))
+            ({"matrices": m, "size": size}, s, v + s / 1000 * (m in "vo"))
             for size, each in auroc.items()
             for m, v in each.items()
             for s in (0, 1, 2)
@@ -78,11 +78,48 @@ def test_matrices_at_each_size_on_their_own():
     found = {(each.statement): each for each in findings("matrices", table, ["matrices", "size"])}
     assert len(found) == 4
     lead = found["Value and output memorize more than query and key (size small)"]
-    assert lead.estimate == pytest.approx((0.601 + 0.7) / 2 - 0.51)
+    assert lead.estimate == pytest.approx((0.601 + 0.701) / 2 - 0.51)
     assert lead.verdict == "holds"
     each = found["Value and output each memorize more than both query and key (size large)"]
     assert each.estimate == pytest.approx(0.601 - 0.7)
     assert each.verdict == "does not hold"
+
+
+def test_all_of_several_differences_by_hand():
+    rows = [[0.3, 0.34, 0.32], [0.2, 0.19, 0.24], [0.1, 0.14, 0.18]]
+    found = finding_of_all("matrices", "", rows, "unit")
+    each = [stats.ttest_1samp(values, 0.0) for values in rows]
+    low = min(one.confidence_interval(0.95).low for one in each)
+    high = min(one.confidence_interval(1 - 0.05 / 3).high for one in each)
+    p = max(one.pvalue for one in each)  # two-sided, and all lie above 0
+    assert (found.estimate, found.low, found.high, found.p_value) == pytest.approx((0.14, low, high, p), abs=1e-9)
+    assert (found.verdict, found.n_seeds) == ("holds", 3)
+    fallen = finding_of_all("matrices", "", [*rows[:2], [-0.3, -0.31, -0.29]])
+    assert (fallen.verdict, fallen.estimate) == ("does not hold", pytest.approx(-0.3))
+    assert fallen.p_value == pytest.approx(min(1, 3 * stats.ttest_1samp([-0.3, -0.31, -0.29], 0.0).pvalue))
+    assert finding_of_all("matrices", "", [*rows[:2], [0.1, -0.1, 0.2]]).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("rows", "note"), [([[0.1], [0.2]], "one seed tells no spread"), ([[0.1, 0.2], [0.3, 0.3]], "the same with")]
+)
+def test_a_difference_without_spread_decides_nothing_of_all(rows, note):
+    found = finding_of_all("matrices", "", rows, "unit")
+    assert (found.verdict, found.low) == ("undecided", None)
+    assert note in found.note
+
+
+@pytest.mark.parametrize("n_seeds", [3, 5, 10])
+def test_what_holds_is_seldom_said_not_to_hold(n_seeds):
+    """v and o lie above q and k by half a standard deviation; the lower less the higher is below 0 on average."""
+    rng, trials, wrong, biased = np.random.default_rng(0), 300, 0, 0
+    for _ in range(trials):
+        q, k, v, o = rng.normal(0, 1, (4, n_seeds)) + np.array([[0], [0], [0.5], [0.5]])
+        pairs = [list(upper - lower) for upper in (v, o) for lower in (q, k)]
+        wrong += finding_of_all("matrices", "", pairs).verdict == "does not hold"
+        biased += finding("matrices", "", list(np.minimum(v, o) - np.maximum(q, k))).verdict == "does not hold"
+    assert wrong / trials < 0.025
+    assert biased / trials > 0.05
 
 
 def test_a_matrix_that_failed_decides_nothing():
