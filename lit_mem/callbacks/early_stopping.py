@@ -26,13 +26,16 @@ class MemorizationEarlyStopping(LastLine, Callback):
     Args:
         thresholds: such as "mia/reference_auroc > 0.6" or "memorization/perplexity_members < 3".
         stop_when: "any" threshold is passed, or "all" of them at once.
-        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side, so that noise
-            does not stop a run. A report judges by the whole interval all the same.
+        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side. At one validation
+            noise alone passes one threshold in about 2.5 % of cases; over many validations and thresholds it passes one
+            of them in more (docs/measures.md, "Many looks"). The line on why training was ended has both numbers. A report judges by the whole
+             interval all the same.
         patience: how many validations in a row it must be so before training ends.
 
     Attributes:
         reason: why training was ended, None while it was not.
         stopped_after: the epoch in which that was, from 1.
+        looks: how many validations were judged.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
         self.over_in_a_row = 0
         self.reason: str | None = None
         self.stopped_after = 0
+        self.looks = 0
 
     def rules(self) -> list[Rule]:
         """These thresholds."""
@@ -61,12 +65,18 @@ class MemorizationEarlyStopping(LastLine, Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {"over_in_a_row": self.over_in_a_row, "reason": self.reason, "stopped_after": self.stopped_after}
+        return {
+            "over_in_a_row": self.over_in_a_row,
+            "reason": self.reason,
+            "stopped_after": self.stopped_after,
+            "looks": self.looks,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.over_in_a_row = state_dict["over_in_a_row"]
         self.reason, self.stopped_after = state_dict.get("reason"), state_dict.get("stopped_after", 0)
+        self.looks = state_dict.get("looks", 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End at once a resumed run that had been ended; log at which values thresholds with `lower_bound` act."""
@@ -87,7 +97,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
         if stage == "fit":
             self.limits.check_names(trainer, type(self).__name__)
             if trainer.global_step == 0:  # a resumed run gets its own state next
-                self.over_in_a_row, self.reason = 0, None
+                self.over_in_a_row, self.reason, self.looks = 0, None, 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the figures, which are all logged by now, whatever the order of callbacks.
@@ -100,6 +110,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
         if trainer.sanity_checking:
             return self.limits.check_names(trainer, type(self).__name__)
         self.note(trainer)
+        self.looks += 1
         passed = self.limits.passed(trainer, type(self).__name__)
         over = len(passed) == len(self.limits) if self.stop_when == "all" else bool(passed)
         # Every rank has the same figures; deciding together keeps them together should that ever fail.
@@ -115,7 +126,8 @@ class MemorizationEarlyStopping(LastLine, Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""
         if self.reason is not None:
-            pl_module.print(f"Training was stopped after epoch {self.stopped_after}: {self.reason}.")
+            line = f"Training was stopped after epoch {self.stopped_after}: {self.reason}."
+            pl_module.print(f"{line}{self.limits.caveat(self.looks)}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log whether the model is within its limits, after all that other callbacks print."""

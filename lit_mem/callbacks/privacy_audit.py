@@ -109,5 +109,6 @@ class PrivacyAudit(Verdict):
         proven = f"epsilon is at least {audit.epsilon:.3g}" if audit.epsilon else "nothing is proven of epsilon"
         return (
             f"Audit: at {100 * self.confidence:g} % confidence {proven} (delta {delta:g}): {audit.n_correct} of "
-            f"{audit.n_guesses} guesses about {n_canaries} canaries were right."
+            f"{audit.n_guesses} guesses about {n_canaries} canaries were right. Each validation's bound holds by "
+            "itself; the largest of several is too high more often."
         )

@@ -109,6 +109,20 @@ class Limits:
     def _reads(self, threshold: Threshold) -> str:
         return threshold.cautious_name() if self.lower_bound else threshold.name
 
+    def caveat(self, looks: int) -> str:
+        """What many looks at lower bounds do to their 95 %, for the end of a line; empty where there is one or none.
+
+        Args:
+            looks: how many validations were judged.
+        """
+        n = sum(threshold.cautious_name() != threshold.name for threshold in self.thresholds)
+        if not self.lower_bound or n * looks < 2:
+            return ""
+        return (
+            f" Each interval is at 95 % for one look; with {n} threshold{'s' * (n > 1)} on AUROCs at {looks} "
+            f"validation{'s' * (looks > 1)}, noise alone passes one more often."
+        )
+
     def check_names(self, trainer: pl.Trainer, who: str) -> None:
         """Refuse a threshold on a metric that nothing logs, or that cannot be measured; `who` asks, for the message."""
         check_names([self._reads(threshold) for threshold in self.thresholds], trainer, who)

@@ -68,7 +68,8 @@ def verdict(
     text = _text(state, states, rules, history, scored, subject)
     if state != "within" and best is not None:
         text += _of_best(state_of(rules, best["figures"]), best, last)
-    return {"state": state, "text": text, "limits": rows}
+    caveats = dict.fromkeys(rule.limits.caveat(len(history.trained)) for rule in rules)
+    return {"state": state, "text": text + "".join(caveats), "limits": rows}
 
 
 def _no_limits(history: History, subject: str) -> str:

@@ -15,6 +15,7 @@ from lit_mem.errors import ConfigError
 from lit_mem.types import TokenScores
 
 LOSS, AUROC = "val/loss", "mia/loss_auroc"
+TWO = [f"{AUROC} > 0.6", f"{AUROC} > 0.9"]
 
 
 class Scripted(pl.LightningModule):
@@ -185,12 +186,41 @@ def test_a_name_that_is_known_but_not_measured_this_time_passes_nothing(tmp_path
     assert run(tmp_path, [Figures(script), stop], 3).current_epoch == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "looks", "said"),
+    [
+        ({"lower_bound": True}, 3, "with 1 threshold on AUROCs at 3 validations, noise"),
+        ({"thresholds": [f"{AUROC} > 0.6", "val/loss < 0"], "lower_bound": True}, 3, "with 1 threshold on AUROCs at 3"),
+        (
+            {"thresholds": [f"{AUROC} > 0.6", f"{AUROC} > 0.9"], "lower_bound": True},
+            3,
+            "with 2 thresholds on AUROCs at 3",
+        ),
+        (
+            {"thresholds": [f"{AUROC} > 0.6", f"{AUROC} > 0.9"], "lower_bound": True},
+            1,
+            "with 2 thresholds on AUROCs at 1",
+        ),
+        ({"lower_bound": True}, 1, None),  # one look at one threshold has the level it says
+        ({}, 3, None),
+    ],
+)
+def test_the_end_by_a_lower_bound_counts_looks_and_thresholds(tmp_path, capsys, options, looks, said):
+    stop = MemorizationEarlyStopping(**{"thresholds": [f"{AUROC} > 0.6"], **options})
+    figures = auroc(*[0.5] * (looks - 1), 0.8, 0.8)
+    run(tmp_path, [Figures(figures), stop], looks + 1)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "Training was stopped" in line)
+    assert f"after epoch {looks}: " in line
+    assert stop.state_dict()["looks"] == looks
+    assert said in line if said else line.endswith("> 0.6.")
+
+
 def test_counting_goes_on_after_a_resume():
     stop = MemorizationEarlyStopping(["a > 1"], patience=3)
-    stop.over_in_a_row = 2
+    stop.over_in_a_row, stop.looks = 2, 5
     again = MemorizationEarlyStopping(["a > 1"], patience=3)
     again.load_state_dict(stop.state_dict())
-    assert again.over_in_a_row == 2
+    assert (again.over_in_a_row, again.looks) == (2, 5)
     assert stop.state_key != MemorizationEarlyStopping(["a > 2"]).state_key
 
 

@@ -192,6 +192,7 @@ def test_a_limit_that_stops_training_at_the_safe_end_is_judged_by_the_whole_inte
     assert (limit["figure"], limit["stops_at"]) == ("mia/reference_auroc", "mia/reference_auroc_low")
     assert (limit["last"], limit["last_low"], limit["last_high"]) == pytest.approx((0.6512, 0.6412, 0.6612))
     assert (limit["state"], limit["first_crossed"]) == ("undecided", 1)  # 0.6558 after epoch 1
+    assert "with 1 threshold on AUROCs at 3 validations, noise" in data["verdict"]["text"]
     assert re.search(r"about [\d,.]+ times as many texts", limit["settled_by"])
 
 
