@@ -114,7 +114,10 @@ def data():
 
     def make(**kwargs):
         sizes = {"train_size": 24, "heldout_size": 20, "batch_size": 6, "max_length": 64, "check": False}
-        return TextDataModule(CaseReports(), **(sizes | kwargs))
+        options = sizes | kwargs
+        if options["train_size"] and options["heldout_size"]:  # as many members as held-out texts are scored
+            options.setdefault("members_size", min(options["train_size"], options["heldout_size"]))
+        return TextDataModule(CaseReports(), **options)
 
     return make
 

@@ -85,7 +85,9 @@ def grouped(names: Iterable[str], most: int = 4) -> str:
 @contextmanager
 def without_load_report() -> Iterator[None]:
     """Keep transformers from printing a table of what `check_loaded` says in one line."""
-    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "utils.loading_report")]
+    # The last logs which layers are not sharded wherever the first has a level of its own.
+    names = ("modeling_utils", "utils.loading_report", "distributed.tensor_parallel")
+    loggers = [logging.getLogger(f"transformers.{name}") for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -28,8 +28,8 @@ class MemorizationEarlyStopping(LastLine, Callback):
         stop_when: "any" threshold is passed, or "all" of them at once.
         lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side. At one validation
             noise alone passes one threshold in about 2.5 % of cases; over many validations and thresholds it passes one
-            of them in more (docs/measures.md, "Many looks"). The line on why training was ended has both numbers. A report judges by the whole
-             interval all the same.
+            of them in more (docs/measures.md, "Many looks"). The line on why training was ended has both numbers. A
+            report judges by the whole interval all the same.
         patience: how many validations in a row it must be so before training ends.
 
     Attributes:

@@ -147,9 +147,14 @@ class TrustReport:
             f"Text-only classifier of members against held-out: {classifier}.",
         ]
 
-    def to_json(self) -> str:
-        """All of it, for the report of the run."""
+    def to_json(self, scored: dict[str, int] | None = None) -> str:
+        """All of it, for the report of the run.
+
+        Args:
+            scored: how many `members` and `heldout` are scored, `of_members` and `of_heldout`.
+        """
         found = asdict(self) | {"shift": self.shift and self.shift._asdict(), "verdict": self.verdict}
+        found |= {} if scored is None else {"scored": scored}
         return json.dumps(found | {"warnings": self.warnings, "summary": self.summary()}, indent=1) + "\n"
 
     def _interval(self) -> str:

@@ -18,16 +18,18 @@ from lit_mem.console import show_messages
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
 from lit_mem.data.canaries.base import CanarySource, Setting
 from lit_mem.data.canaries.encoding import copies, encoded
-from lit_mem.data.deduplicate import Deduplicate, deduplicated
+from lit_mem.data.deduplicate import Deduplicate, deduplicated, without_repeats
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.grouped_order import GroupedOrder
 from lit_mem.data.members import Sides
 from lit_mem.data.overlap import normalized
 from lit_mem.data.poisson import PoissonBatches, StepBatches
+from lit_mem.data.probe import default_size, scored_members
 from lit_mem.data.remarks import on_end_tokens, on_scripts
 from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.data.sources.given import as_source
 from lit_mem.data.sources.table import listed
 from lit_mem.errors import ConfigError, DataError, ModelError
 from lit_mem.guards import preserved_random_state
@@ -52,7 +54,7 @@ class TextDataModule(pl.LightningDataModule):
     of its examples are members.
 
     Args:
-        source: where the texts come from.
+        source: where the texts come from; in Python also a list of texts or of rows, or a `datasets.Dataset`.
         batch_size: training examples a step on each device; with model.privacy, how many at a time.
         group_by_length: train on batches of texts of similar length. The order is random still, but another one, and
             texts of one length come in runs. It saves padding where the model cannot lay texts end to end.
@@ -63,7 +65,8 @@ class TextDataModule(pl.LightningDataModule):
             those that are nearly the same (see `lit_mem.data.deduplicate`); "none" leaves out none.
         train_size: train on a random subset of this many rows; None: all.
         heldout_size: hold out a random subset of this many rows; None: all.
-        members_size: score a random subset of this many members; None: as many as are held out.
+        members_size: score a random subset of this many members, in which repeated texts and one row of each group come
+            first; None: all of up to 2000, of more as many as are held out, but at least 2000.
         heldout_fraction: share of `train` to hold out, by group, where the source has no held-out set.
         scoring_tokens: most tokens in a scoring batch, padding included; lower it if scoring runs out of memory.
         seed: of subsets, splits and the order of training.
@@ -113,7 +116,7 @@ class TextDataModule(pl.LightningDataModule):
             raise ConfigError(f"data.max_length is {max_length}; expected 2 or more: the first token is never scored")
         if not 0 < heldout_fraction < 1:
             raise ConfigError(f"data.heldout_fraction is {heldout_fraction}; expected a number between 0 and 1")
-        self.source, self.group_by_length = source, group_by_length
+        self.source, self.group_by_length = as_source(source), group_by_length
         self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
         self.deduplicate: Deduplicate = deduplicate
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
@@ -168,7 +171,7 @@ class TextDataModule(pl.LightningDataModule):
         self.train = self._encoder(train, 0, member=True, name="training")
         self.heldout = self._encoder(heldout, len(train), member=False, name="held-out")
         _count_duplicates([*self.train, *self.heldout], members=self.train)
-        self.members = self._probe_of_members()
+        self.members = self._probe_of_members(train)
         self._rows = train, heldout
         self.largest_group = max(Counter(train["group"][:]).values())
         self._test_rows, self._first_test_id = test, len(train) + len(heldout)
@@ -182,6 +185,7 @@ class TextDataModule(pl.LightningDataModule):
             if rows is None:
                 self.test = self.heldout
                 return
+            rows = without_repeats(rows, "test")
             self.test = self._encoder(rows, self._first_test_id, member=False, name="test")
             _count_duplicates(self.test, members=self.train)
 
@@ -230,9 +234,13 @@ class TextDataModule(pl.LightningDataModule):
         train = deduplicated(train, self.deduplicate)
         for name, size, rows in (("train_size", self.train_size, train), ("heldout_size", self.heldout_size, heldout)):
             if size is not None and size > len(rows):
-                raise ConfigError(f"data.{name} is {size}, but {corpus.name} has only {len(rows)} such texts")
+                raise ConfigError(
+                    f"data.{name} is {size}, but {corpus.name} has only {len(rows)} such texts; "
+                    f"set it to null to use all {len(rows)}"
+                )
         train = take(train, self.train_size, self.seed)
-        heldout = take(heldout, self.heldout_size, self.seed)
+        self._of_heldout = len(heldout)
+        heldout = without_repeats(take(heldout, self.heldout_size, self.seed), "held-out")
         if not len(train) or not len(heldout):
             raise DataError(f"{corpus.name}: {len(train)} members and {len(heldout)} held-out texts; both are needed")
         return train, heldout, corpus.test
@@ -265,13 +273,21 @@ class TextDataModule(pl.LightningDataModule):
             raise ConfigError("data.tokenizer is not set, and the model being trained brings no tokenizer")
         return module.tokenizer
 
-    def _probe_of_members(self) -> list[Encoded]:
-        size = self.members_size if self.members_size is not None else len(self.heldout)
-        if self.members_size is not None and size > len(self.train):
-            raise ConfigError(f"data.members_size is {size}, but only {len(self.train)} members are trained on")
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(self.train), generator=generator)[:size]
-        return [self.train[i] for i in sorted(chosen.tolist())]
+    def _probe_of_members(self, rows: Dataset) -> list[Encoded]:
+        size, n = self.members_size or default_size(len(rows), len(self.heldout)), len(rows)
+        if size > n:
+            raise ConfigError(
+                f"data.members_size is {size}, but only {n} members are trained on; set it to null to choose by itself"
+            )
+        texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
+        chosen = scored_members(texts, rows["group"][:], size, self.seed)
+        if size < n:
+            log.info(
+                "Scored: %d of %d members, at random, but first one row of each text that stands several times and of "
+                "each group; %d of %d held-out texts.",
+                size, n, len(self.heldout), self._of_heldout,
+            )  # fmt: skip
+        return [self.train[i] for i in chosen]
 
     def extent(self) -> tuple[int, int]:
         """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""
@@ -376,7 +392,16 @@ class TextDataModule(pl.LightningDataModule):
         folder = run_folder(trainer)  # on every process
         self._trust = None
         if trainer.is_global_zero:
-            atomic.write_text(folder / "checks.json", trust.to_json())
+            atomic.write_text(folder / "checks.json", trust.to_json(self._scored()))
+
+    def _scored(self) -> dict[str, int]:
+        """How many texts of each side are scored, and of how many: trained on, and held out by the source."""
+        return {
+            "members": len(self.members),
+            "of_members": len(self._rows[0]),
+            "heldout": len(self.heldout),
+            "of_heldout": self._of_heldout,
+        }
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Test texts, then the members probe, then canaries if there are any."""

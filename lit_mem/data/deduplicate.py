@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal
 
-from lit_mem.data.overlap import near_repeats, repeats
+from lit_mem.data.overlap import near_repeats, normalized, repeats
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,4 +36,21 @@ def deduplicated(rows: Dataset, how: Deduplicate) -> Dataset:
     log.info(
         "Duplicates: %d of %d rows repeat an earlier one (%s) and are not trained on.", len(again), len(texts), how
     )
+    return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows
+
+
+def without_repeats(rows: Dataset, name: str) -> Dataset:
+    """The rows of a set that is only scored, each text once: repeats would count as if they were further evidence.
+
+    Args:
+        rows: with columns `prompt` and `completion`.
+        name: "held-out" or "test", for the log, which reports exact repeats and those but for case and punctuation.
+    """
+    texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
+    again, alike = repeats(texts), repeats([normalized(text) for text in texts])
+    if alike:
+        log.info(
+            "%d of %d %s texts repeat an earlier one and are not scored; %d more do so but for case and punctuation.",
+            len(again), len(texts), name, len(alike) - len(again),
+        )  # fmt: skip
     return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows

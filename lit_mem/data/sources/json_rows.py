@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from lit_mem.data.sources.table import BadRows, Table, name_problem, shown
@@ -56,6 +57,14 @@ class _Rows:
         names = dict.fromkeys(name for row in self.rows for name in row)
         columns = {name: [row.get(name, Table.ABSENT) for row in self.rows] for name in names}
         return Table(self.path, self.unit, self.numbers, self.bad, columns)
+
+
+def row_table(name: str, rows: Iterable[object]) -> Table:
+    """Rows in memory, such as decoded JSON; those that are no dictionaries of columns are noted in the table."""
+    made = _Rows(name, "row")
+    for number, row in enumerate(rows, start=1):
+        made.add(number, row)
+    return made.table()
 
 
 def _is_too_deep(row: dict[str, Any]) -> bool:

@@ -1,0 +1,55 @@
+"""Which members are scored: all of a small set, and of a large one a sample."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+
+ALL_UP_TO: Final = 2000
+"""Up to this many members all are scored, where no number is set."""
+
+
+def default_size(n_members: int, n_heldout: int) -> int:
+    """How many members are scored where no number is set.
+
+    >>> default_size(95, 25), default_size(2898, 300), default_size(50_000, 5000)
+    (95, 2000, 5000)
+    """
+    return n_members if n_members <= ALL_UP_TO else min(n_members, max(ALL_UP_TO, n_heldout))
+
+
+def scored_members(texts: Sequence[str], groups: Sequence[str], size: int, seed: int) -> list[int]:
+    """A random sample of the members, each at most once.
+
+    One row of each text that stands several times comes first, then one of each group (a patient, a document) where
+    rows share groups, then others, as far as `size` reaches. So texts of these kinds are over-represented.
+
+    Args:
+        texts: (N,) of the members.
+        groups: (N,) names of their groups.
+        size: how many.
+        seed: of the sample.
+
+    Returns:
+        min(N, size) indices in ascending order.
+    """
+    order = torch.randperm(len(texts), generator=torch.Generator().manual_seed(seed)).tolist()
+    if size >= len(texts):
+        return sorted(order)
+    counts, grouped = Counter(texts), len(set(groups)) < len(groups)
+    first: dict[int, None] = {}
+    seen: set[str] = set()
+    for i in order:
+        if counts[texts[i]] > 1 and texts[i] not in seen:
+            seen.add(texts[i])
+            first[i] = None
+    met = {groups[i] for i in first}
+    for i in order if grouped else ():
+        if groups[i] not in met:
+            met.add(groups[i])
+            first[i] = None
+    chosen = [*first, *(i for i in order if i not in first)]
+    return sorted(chosen[:size])
