@@ -64,10 +64,14 @@ def auroc_variance(area: float, members: int, heldout: int) -> float:
         raise MetricError(f"the AUROC is {area}; expected a number in [0, 1]")
     if members < 1 or heldout < 1:
         raise MetricError(f"there are {members} members and {heldout} held-out texts; expected at least 1 of each")
-    two_members = area / (2 - area)  # chance that two members outscore one held-out text
-    two_heldout = 2 * area * area / (1 + area)  # chance that one member outscores two held-out texts
-    total = area * (1 - area) + (members - 1) * (two_members - area**2) + (heldout - 1) * (two_heldout - area**2)
+    two_members, two_heldout = _pairs(area)
+    total = area * (1 - area) + (members - 1) * two_members + (heldout - 1) * two_heldout
     return max(0.0, total) / (members * heldout)
+
+
+def _pairs(area: float) -> tuple[float, float]:
+    """Chance that two members outscore one held-out text, and one member two of these, each less the area squared."""
+    return area / (2 - area) - area**2, 2 * area * area / (1 + area) - area**2
 
 
 def planned_interval(
@@ -83,7 +87,8 @@ def planned_interval(
         widened: how much wider than the model's the interval is known to be, on the logit scale.
 
     Returns:
-        Both ends in [0, 1]: logit(area) ± z · sd / (area (1 − area)), the delta method; at an area of 0 or 1, where
+        Both ends in [0, 1]: logit(area) ± z · sd / (area (1 − area)), the delta method, with one observation more in
+        each set whose variance is area (1 − area); at an area of 0 or 1, where
         the variance is 0, Wilson's interval of a share seen in min(members, heldout) trials.
 
     Raises:
@@ -91,10 +96,14 @@ def planned_interval(
     """
     from scipy.stats import norm
 
-    spread = math.sqrt(auroc_variance(area, members, heldout))
+    most = area * (1 - area)
+    two_members, two_heldout = _pairs(area)
+    # One more observation in each set, at the greatest variance of a share, as few scores miss what decides near 1.
+    more = (most - two_heldout) / members**2 + (most - two_members) / heldout**2
+    spread = math.sqrt(auroc_variance(area, members, heldout) + max(0.0, more))
     if spread == 0:
         return wilson_interval(area, min(members, heldout), level)
-    half = widened * float(norm.ppf(0.5 + level / 2)) * spread / (area * (1 - area))
+    half = widened * float(norm.ppf(0.5 + level / 2)) * spread / most
     middle = _logit(area)
     return _area(middle - half), _area(middle + half)
 

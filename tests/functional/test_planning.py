@@ -52,8 +52,16 @@ def test_what_has_no_variance_is_rejected(area, members, heldout):
 @pytest.mark.parametrize(("area", "members", "heldout"), SIZES)
 def test_the_interval_is_symmetric_on_the_logit_scale(area, members, heldout):
     low, high = planned_interval(area, members, heldout)
-    half = norm.ppf(0.975) * math.sqrt(auroc_variance(area, members, heldout)) / (area * (1 - area))
-    assert (low, high) == pytest.approx((expit(logit(area) - half), expit(logit(area) + half)))
+    half = logit(high) - logit(area)
+    assert logit(area) - logit(low) == pytest.approx(half)
+    assert half > norm.ppf(0.975) * math.sqrt(auroc_variance(area, members, heldout)) / (area * (1 - area))
+
+
+def test_one_observation_more_in_each_set_changes_nothing_in_large_ones():
+    half = norm.ppf(0.975) * math.sqrt(auroc_variance(0.75, 10**5, 10**5)) / (0.75 * 0.25)
+    assert planned_interval(0.75, 10**5, 10**5) == pytest.approx(
+        (expit(logit(0.75) - half), expit(logit(0.75) + half)), abs=1e-7
+    )
 
 
 def test_an_area_of_one_has_wilson_s_interval():
@@ -71,7 +79,7 @@ def test_intervals_of_simulated_scores_are_about_as_wide_as_planned(area, member
         found = auroc(torch.randn(len(member), generator=rng) + shift * member, member)
         widths.append(found.high - found.low)
     low, high = planned_interval(area, members, heldout)
-    assert np.median(widths) == pytest.approx(high - low, rel=0.25)
+    assert np.median(widths) == pytest.approx(high - low, rel=0.2)
 
 
 @pytest.mark.parametrize("above", [True, False])
@@ -136,7 +144,7 @@ def test_an_interval_wider_than_the_model_s_needs_more_texts():
     assert planned_interval(0.747, 100, 100)[0] > low
     as_planned = needed_to_settle(0.747, 0.7, Scored(100, 100, 9000, 9000))
     wider = needed_to_settle(0.747, 0.7, Scored(100, 100, 9000, 9000), (low, high))
-    assert wider.heldout == pytest.approx(1.3**2 * as_planned.heldout, rel=0.02)
+    assert wider.heldout == pytest.approx(1.3**2 * as_planned.heldout, rel=0.03)
 
 
 def test_twice_the_distance_needs_four_times_the_texts():
