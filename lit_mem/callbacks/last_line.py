@@ -86,7 +86,9 @@ def lines_of_audit(trainer: pl.Trainer) -> Iterator[str]:
         return
     state, judged = judged_now(rules, trainer)
     yield line(state, judged, "", trainer)
-    folder = known_folder(trainer) or "DIR"
+    folder = known_folder(trainer)
+    if folder is None or not trainer.loggers:
+        return  # nothing was written that a report could be made of
     conditions = dict.fromkeys(f'--fail-on "{one.threshold}"' for one in judged)
     yield (
         f"These are thresholds of training. To judge this model by limits of its own: python train.py report {folder} "
