@@ -150,7 +150,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing is measured yet."""
         super().on_validation_start(trainer, pl_module)
-        self.measured.forget()
+        self.measured.reset()
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0

@@ -45,7 +45,7 @@ class MeasuredWeights:
         self._digest: dict[str, int] | None = None
         self._step = -1
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """A new validation begins."""
         self._digest, self._step = None, -1
 

@@ -16,7 +16,7 @@ class Verdict(Measure):
 
     Attributes:
         verdict: the lines of the last pass, each with its level of `logging`.
-        at_once: whether `validate` and `test` log them when the pass ends; False: whoever set it calls `log_verdict`.
+        at_once: whether `validate` and `test` log them when the pass ends; False: the command calls `log_verdict`.
     """
 
     at_once: bool = True
