@@ -109,8 +109,8 @@ def settled_by(judged: Judged, scored: Scored | None) -> str:
         now = f"{scored.members:,} members and {scored.heldout:,} held-out texts were scored"
         if needed.members > max(scored.members, scored.of_members or 0):
             n = max(scored.members, scored.of_members or 0)
-            both = f"about {needed.members:,} and {needed.heldout:,} held-out texts"
-            return f"more than {n:,} members are needed to settle it, {both}; {now}"
+            both = f"about {needed.members:,} members and {needed.heldout:,} held-out texts"
+            return f"settling it takes more than the {n:,} members there are, {both}; {now}"
         if needed != (scored.members, scored.heldout):
             more = f" and {needed.members:,} members" if needed.members > scored.members else ""
             return f"about {needed.heldout:,} held-out texts{more} would settle it if the value stays; {now}"
