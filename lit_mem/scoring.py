@@ -112,7 +112,7 @@ class TokenScorer:
         if self._parts is None or not bool(mask.any()):
             # In one chunk: backward would keep the logits of all chunks anyway.
             return sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self._chunks(batch, mask, 2**31)) / count
-        read, target, head = self._read(batch, mask, packed=True)
+        read, target, head = self._read(batch, mask)
         return head_loss(read, target, head) / count
 
     def text_losses(self, batch: Batch, packed: bool = False) -> tuple[Tensor, Tensor]:
@@ -121,28 +121,31 @@ class TokenScorer:
         Args:
             batch: the examples.
             packed: lay texts end to end and leave out what is not read; otherwise each text has a row of its own in
-                every layer, as wide as the batch is.
+                every layer, the output layer too, as wide as the batch is. So no product's shape depends on what the
+                texts are: it decides how a device rounds, and in 16 bits by up to some percent of a text's gradient.
 
         Returns:
             (B,) float32 in nats, with gradient, and (B,) int64.
         """
         mask = trained_positions(batch["labels"])
         before = mask[:, 1:]
+        if self._parts is not None and not packed:
+            backbone, head = self._parts
+            hidden = backbone(input_ids=batch["input_ids"], use_cache=False).last_hidden_state[:, :-1]
+            everywhere = token_losses(hidden.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), head)
+            return everywhere.view(before.shape).masked_fill(~before, 0.0).sum(dim=1), before.sum(dim=1)
         if self._parts is None or not bool(mask.any()):
             chunks = [F.cross_entropy(*chunk, reduction="none") for chunk in self._chunks(batch, mask, 2**31)]
             each = torch.cat(chunks) if chunks else torch.zeros(0, dtype=torch.float32, device=mask.device)
         else:
-            each = token_losses(*self._read(batch, mask, packed))
+            each = token_losses(*self._read(batch, mask))
         spread = torch.zeros(before.shape, dtype=each.dtype, device=each.device).masked_scatter(before, each)
         return spread.sum(dim=1), before.sum(dim=1)
 
-    def _read(self, batch: Batch, mask: Tensor, packed: bool) -> tuple[Tensor, Tensor, nn.Module]:
+    def _read(self, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, nn.Module]:
         """(n, d) hidden states before the trained tokens, text by text, these (n,) tokens, and the output layer."""
         assert self._parts is not None
         backbone, head = self._parts
-        if not packed:
-            hidden = backbone(input_ids=batch["input_ids"], use_cache=False).last_hidden_state
-            return hidden[:, :-1][mask[:, 1:]], batch["input_ids"][:, 1:][mask[:, 1:]], head
         # Nothing after the last trained token is read, nor this token itself.
         lengths = (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1).tolist()
         ids, before = batch["input_ids"], mask[:, 1:]

@@ -211,6 +211,7 @@ CONFIGURATIONS = [(path, None) for path in sorted((ROOT / "configs").glob("*.yam
     for path in sorted((ROOT / "configs" / "variants").glob("*.yaml"))
     if path.stem != "deepspeed"  # refused without its package, see below
 ]
+CONFIGURATIONS.append((ROOT / "configs" / "smollm2_phee.yaml", ROOT / "configs" / "variants" / "private.yaml"))
 
 
 # What a variant needs that is not here, and what stands for it.

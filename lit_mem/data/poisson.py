@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler
 
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.functional.random_stream import RandomStream
-from lit_mem.types import Batch
+from lit_mem.types import IGNORED, Batch
 
 
 class PoissonBatches(DistributedSampler[list[int]]):
@@ -86,12 +88,27 @@ def padded_width(length: int) -> int:
     return width
 
 
+def filled(batch: Batch, rows: int) -> Batch:
+    """Token ids and labels of a batch with rows of padding after its texts, up to this number; nothing else of it.
+
+    How many texts stand beside one another decides the shape of every product, and that how a device rounds.
+    """
+    ids, labels = batch["input_ids"], batch["labels"]
+    missing = (max(0, rows - len(ids)), ids.shape[1])
+    more: dict[str, Tensor] = {
+        "input_ids": torch.cat([ids, ids.new_zeros(missing)]),
+        "labels": torch.cat([labels, labels.new_full(missing, IGNORED)]),
+    }
+    return more  # type: ignore[return-value]
+
+
 class StepBatches(Dataset[list[Batch]]):
     """What goes through the model in a step, a few examples at a time.
 
     A text stands among such as are padded to the same width, which depends on its own length alone. Were it padded to
     the longest text beside it, its gradient would be rounded otherwise without that one, and in 16 bits what one text
-    can change would pass the clipping norm by as much. How a step's examples are split changes nothing else.
+    can change would pass the clipping norm by as much. For the same reason `filled` brings the last of each width to
+    `batch_size` rows. How a step's examples are split changes nothing else.
 
     Args:
         examples: all of them.

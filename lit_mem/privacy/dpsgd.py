@@ -194,12 +194,13 @@ class PrivateTraining:
         """
         self.gradients = PerTextGradients(model)
         if losses is not None:
-            self.gradients.check(losses, tolerance)
+            rounding = self.gradients.check(losses, tolerance)
+            log.info("Without another text in its batch a text's gradient changes by %.2g of its norm.", rounding)
         self._clear()
 
     def _clear(self) -> None:
         assert self.gradients is not None
-        self._totals = [torch.zeros_like(p, dtype=torch.float32) for p in self.gradients.parameters]
+        self._totals = [torch.zeros_like(p, dtype=torch.float64) for p in self.gradients.parameters]
 
     def accumulate(self, losses: Callable[[], Tensor]) -> Tensor:
         """Take in some texts of a step.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.checkpoints import Spent
-from lit_mem.data.poisson import PoissonBatches
+from lit_mem.data.poisson import PoissonBatches, filled
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
 from lit_mem.metrics.gathered import on_rank_zero
@@ -21,7 +21,8 @@ from lit_mem.privacy.accountant import Steps
 from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, history_of, ledger_of
 from lit_mem.privacy.group import group_epsilon
 from lit_mem.privacy.ledger import Ledger
-from lit_mem.privacy.refusals import refuse_options, refuse_sampler
+from lit_mem.privacy.randomness import SamplingOff, refuse_dropout_option
+from lit_mem.privacy.refusals import refuse_experts, refuse_options, refuse_sampler
 from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch
 
@@ -66,6 +67,7 @@ class PrivateFit:
         self.training: PrivateTraining | None = None
         self._spent: Spent | None = None
         self._rows_of_one = 1
+        self._sampling: SamplingOff | None = None
 
     @property
     def batch_size(self) -> int:
@@ -82,6 +84,7 @@ class PrivateFit:
         """
         self.end()
         refuse_options(trainer, getattr(trainer, "datamodule", None))
+        refuse_dropout_option(trainer.lightning_module)
         self.stream = RandomStream(trainer.strategy.broadcast(self.options.stream().key))
 
     def load(self, spent: Spent | None) -> None:
@@ -104,6 +107,7 @@ class PrivateFit:
             LitMemError: of whatever stands in the way, on every process.
         """
         trainer = module.trainer
+        self._turn_sampling_off(module)
         trainer.fit_loop.setup_data()
         steps = trainer.estimated_stepping_batches
         refuse_sampler(trainer, PoissonBatches)
@@ -131,7 +135,7 @@ class PrivateFit:
 
         def losses(ids: Tensor, labels: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
-                return by_text({"input_ids": ids, "labels": labels})[0]  # type: ignore[typeddict-item]
+                return by_text(filled({"input_ids": ids, "labels": labels}, self._rows(trainer)))[0]  # type: ignore[typeddict-item]
 
         sixteen = any(p.dtype in (torch.bfloat16, torch.float16) for p in module.parameters())
         rounds = sixteen or str(trainer.precision) == "bf16-mixed"
@@ -143,6 +147,12 @@ class PrivateFit:
             logger.log_metrics(
                 {"privacy/delta": training.delta, "privacy/noise_multiplier": training.noise_multiplier}, step=0
             )
+
+    def _turn_sampling_off(self, module: pl.LightningModule) -> None:
+        refuse_experts(module, getattr(getattr(module.trainer, "datamodule", None), "batch_size", None))
+        self._sampling = SamplingOff(module, getattr(module, "adapter_path", None) is not None)
+        if self._sampling.found:
+            log.info("Off for private training, since dropout breaks its bound: %s.", self._sampling.summary())
 
     def _ledger(self, trainer: pl.Trainer, texts: int) -> Callable[[], Ledger | None]:
         """How to open the ledger, on rank zero; every process must call this."""
@@ -227,6 +237,7 @@ class PrivateFit:
             Mean loss a token, () float32 without gradient, 0 of no text; and the number of texts.
         """
         assert self.training is not None
+        rows = self._rows(module.trainer)
         shown = torch.zeros((), device=module.device)
         tokens = torch.zeros((), device=module.device)
         texts = 0
@@ -234,13 +245,18 @@ class PrivateFit:
 
             def losses(batch: Batch = batch) -> Tensor:
                 nonlocal shown, tokens
-                trained, total, count = by_text(batch)
+                trained, total, count = by_text(filled(batch, rows))
                 shown, tokens = shown + total.sum(), tokens + count.sum()
                 return trained
 
             self.training.accumulate(losses)
             texts += len(batch["input_ids"])
         return shown / tokens.clamp(min=1), texts
+
+    @staticmethod
+    def _rows(trainer: pl.Trainer) -> int:
+        """How many texts go through the model together, at most."""
+        return int(getattr(getattr(trainer.train_dataloader, "dataset", None), "batch_size", 0))
 
     def update(self, module: pl.LightningModule) -> None:
         """Charge, add noise, and let the optimizer take the step."""
@@ -278,6 +294,9 @@ class PrivateFit:
 
     def end(self) -> None:
         """Leave the model as any other."""
+        if self._sampling is not None:
+            self._sampling.restore()
+            self._sampling = None
         if self.training is not None:
             self._spent = self.training.state()
             self.training.close()

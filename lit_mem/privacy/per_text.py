@@ -19,9 +19,11 @@ from lit_mem.adapters.experts import has_experts
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.privacy.extra import import_opacus
+from lit_mem.privacy.randomness import refuse_random
+from lit_mem.types import IGNORED
 
 Losses = Callable[[Tensor, Tensor], Tensor]
-"""Token ids and labels, (B, T) int64 each, to the loss of each text, (B,) float32."""
+"""Token ids and labels, (B, T) int64 each, to the loss of each text, (B,) float32 or more: 0 of rows of padding."""
 
 
 class PerTextGradients:
@@ -95,36 +97,76 @@ class PerTextGradients:
             found.append(gradient)
         return found
 
-    def check(self, losses: Losses, tolerance: float = 1e-3) -> None:
-        """Compare the gradients of two made-up texts in one batch with those of each text alone, found without Opacus.
+    def check(self, losses: Losses, tolerance: float = 1e-3) -> float:
+        """Check on made-up texts that a text's gradient depends on that text alone.
+
+        In train mode, as in training: the same under other random numbers, to the last bit; in a batch that of the text
+        alone, found without Opacus; the same without each of the others; and no state is kept of the texts.
 
         Args:
             losses: what is trained on.
             tolerance: largest difference, relative to the norm.
 
+        Returns:
+            The largest change of a text's gradient when another is left out, relative to its norm: rounding.
+
         Raises:
-            ModelError: they differ, so texts cannot be told apart in this model.
+            ModelError: one of these does not hold, so texts cannot be told apart in this model.
         """
         device = self.parameters[0].device
-        ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [4, 3, 2, 5, 0, 0, 0]], device=device)
-        labels = torch.tensor([[-100, 2, 3, 4, 5, 6, 7], [-100, 3, 2, 5, -100, -100, -100]], device=device)
-        lengths = (7, 4)
-        with preserved_random_state(), _without_dropout(self.model, self.parameters), torch.enable_grad():
-            alone = [
-                torch.autograd.grad(losses(ids[i : i + 1, :n], labels[i : i + 1, :n]).sum(), self.parameters)
-                for i, n in enumerate(lengths)
-            ]
+        lengths = (7, 4, 6)
+        ids = torch.tensor([[1, 2, 3, 4, 5, 6, 7], [4, 3, 2, 5, 0, 0, 0], [3, 5, 2, 6, 4, 1, 0]], device=device)
+        places = torch.arange(7, device=device)
+        labelled = (places > 0) & (places < torch.tensor(lengths, device=device)[:, None])
+        labels = ids.masked_fill(~labelled, IGNORED)
+
+        def together(rows: Sequence[int] = range(len(lengths))) -> list[Tensor]:
+            """(B, P) gradients of a batch of these texts, and (B,) their losses."""
             with self.recording():
-                together = self.of(losses(ids, labels))
-        for i in range(len(lengths)):
-            expected = torch.cat([g.flatten().float() for g in alone[i]])
-            found = torch.cat([g[i].flatten().float() for g in together])
-            if not bool((found - expected).norm() <= tolerance * expected.norm()):
-                raise ModelError(
-                    "model.privacy needs a gradient of each text, and in this model that of a text in a batch is not "
-                    f"that of the text alone (they differ by {(found - expected).norm() / expected.norm():.2g} of its "
-                    "norm)"
-                )
+                each = losses(ids[list(rows)], labels[list(rows)])
+                gradients = self.of(each)
+            return [
+                torch.cat([g.flatten(1).float() for g in gradients], dim=1)[: len(rows)],
+                each.detach()[: len(rows)],
+            ]
+
+        with preserved_random_state(), torch.enable_grad():
+            state = {name: b.detach().clone() for name, b in self.model.named_buffers()}
+            refuse_random(together, self.model, tolerance)
+            found = together()
+            with _without_dropout(self.model, self.parameters):
+                alone = [
+                    torch.autograd.grad(losses(ids[i : i + 1, :n], labels[i : i + 1, :n]).sum(), self.parameters)
+                    for i, n in enumerate(lengths)
+                ]
+            without = [together([j for j in range(len(lengths)) if j != i])[0] for i in range(len(lengths))]
+        changed = next((n for n, b in self.model.named_buffers() if n not in state or not b.equal(state[n])), None)
+        if changed is not None:
+            raise ModelError(
+                f"the model keeps a state of the texts that it trains on ({changed} changes in train mode), which "
+                "model.privacy neither clips nor hides; expected a model without"
+            )
+        expected = torch.stack([torch.cat([g.flatten().float() for g in each]) for each in alone])
+        norms = expected.norm(dim=1)
+        self._refuse_above(tolerance, found[0] - expected, norms, "that of the text alone")
+        moved = 0.0
+        for i, others in enumerate(without):
+            kept = [j for j in range(len(lengths)) if j != i]
+            what = "what it is without another text in the batch"
+            moved = max(moved, self._refuse_above(tolerance, others - found[0][kept], norms[kept], what))
+        return moved
+
+    @staticmethod
+    def _refuse_above(tolerance: float, differences: Tensor, norms: Tensor, what: str) -> float:
+        """The largest of (B, P) differences relative to the (B,) norms, unless it is above the tolerance."""
+        lengths = differences.norm(dim=1)
+        relative = (lengths / norms).nan_to_num(nan=torch.inf).where(lengths != 0, 0.0)
+        if not bool((relative <= tolerance).all()):
+            raise ModelError(
+                "model.privacy needs a gradient of each text, and in this model that of a text in a batch is not "
+                f"{what} (they differ by {relative.max():.2g} of its norm)"
+            )
+        return float(relative.max())
 
     def remove(self) -> None:
         """Leave nothing of the library on the parameters."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import nn
 
 from lit_mem.errors import ConfigError
 from lit_mem.sharding.strategy import ShardedBase
@@ -71,6 +72,12 @@ def _found(trainer: Any, data: Any) -> Iterator[tuple[str, str]]:
             "data.deduplicate is near",
             "one text more could leave out several that are near it, while epsilon is for one row; exact is sound",
         )
+    if getattr(data, "deduplicate", "none") == "exact" and getattr(data, "train_size", None) is not None:
+        yield (
+            "data.deduplicate is exact and data.train_size is set",
+            "one repeated row more or less changes how many different texts there are, and with it the whole random "
+            "subset; deduplicate the data beforehand, or leave data.train_size out",
+        )
     tries = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
     for callback in trainer.callbacks:
         if isinstance(callback, tries):
@@ -78,6 +85,30 @@ def _found(trainer: Any, data: Any) -> Iterator[tuple[str, str]]:
                 f"trainer.callbacks has {type(callback).__name__}",
                 "it tries out steps, or changes their size, beside what is accounted for",
             )
+
+
+def refuse_experts(model: nn.Module, batch_size: int | None) -> None:
+    """Refuse a mixture of experts that sees several texts at a time.
+
+    Routers send the tokens of all texts to an expert as one list. How long that is decides how it is rounded, in some
+    models which tokens are dropped, and so, through the next router, which experts a text gets.
+
+    Args:
+        model: with its base.
+        batch_size: `data.batch_size`; None: not known.
+
+    Raises:
+        ConfigError: there are experts, and more than one text at a time.
+    """
+    if batch_size == 1:
+        return
+    name = next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == "experts"), None)
+    if name is not None:
+        raise ConfigError(
+            f"data.batch_size is {batch_size}, which model.privacy cannot go with in a mixture of experts ({name}): "
+            "experts read the tokens of all texts as one list, so that a text's gradient depends on the others; "
+            "expected 1 (model.privacy.batch_size is the size of a step)"
+        )
 
 
 def refuse_sampler(trainer: pl.Trainer, poisson: type) -> None:

@@ -7,7 +7,7 @@ from scipy import stats
 from torch.utils.data import DataLoader
 
 from lit_mem.data.encoding import Encoded
-from lit_mem.data.poisson import PoissonBatches, StepBatches
+from lit_mem.data.poisson import PoissonBatches, StepBatches, filled
 from lit_mem.functional.random_stream import RandomStream
 
 STREAM = RandomStream.reproducible(5)
@@ -120,3 +120,14 @@ def test_rate_and_steps_come_from_the_public_size():
     assert len(one) == len(other) == 10
     mean = np.mean([len(other.drawn(epoch, 0)) for epoch in range(2000)])
     assert mean == pytest.approx(8, abs=4 * (80 * 0.1 * 0.9 / 2000) ** 0.5)
+
+
+def test_a_batch_is_filled_with_rows_of_padding():
+    """However many texts there are; what else is in the batch is of texts alone."""
+    (batch,) = StepBatches(examples([3, 4, 2]), batch_size=4)[[0, 1, 2]]
+    whole = filled(batch, 4)
+    assert whole.keys() == {"input_ids", "labels"}
+    assert all(torch.equal(whole[name][:3], batch[name]) for name in whole)
+    assert whole["input_ids"].shape == whole["labels"].shape == (4, batch["input_ids"].shape[1])
+    assert (whole["labels"][3] == -100).all()
+    assert len(filled(batch, 2)["input_ids"]) == 3

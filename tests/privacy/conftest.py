@@ -44,11 +44,11 @@ def fresh_llama():
 def tuned():
     """Makes models with an adapter that is not at its start, in train mode."""
 
-    def make(name="sdpa", targets=("all-linear",), **more):
+    def make(name="sdpa", targets=("all-linear",), dropout=0.0, **more):
         torch.manual_seed(1)
         base = MODELS[name]()
         base.requires_grad_(False)
-        model = LoRA(rank=4, targets=list(targets), dropout=0.0, init="gaussian", **more).wrap(base)
+        model = LoRA(rank=4, targets=list(targets), dropout=dropout, init="gaussian", **more).wrap(base)
         with torch.no_grad():
             for key, parameter in model.named_parameters():
                 if "lora_B" in key:

@@ -73,6 +73,14 @@ def test_all_zero_gradients_and_none_at_all():
     assert torch.equal(flat(totals), torch.zeros(27))
 
 
+@pytest.mark.parametrize("shape", [(2000, 2000), (3_000_000,), (16, 11_008)])
+def test_norms_of_millions_of_numbers_are_not_too_small(shape):
+    """A norm that is found too small lets a gradient through that is longer than the clipping norm."""
+    gradient = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)) + 0.5
+    exact = torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64)
+    assert ((norms([gradient]) / exact - 1).abs() < 1e-6).all()
+
+
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("norm", [0.05, 1.0])
 def test_taking_one_text_out_changes_the_sum_by_no_more_than_the_clipping_norm(

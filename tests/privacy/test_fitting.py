@@ -35,7 +35,7 @@ def private(module):
     def make(seed=1, **options):
         more = {key: options.pop(key) for key in ("adapter", "loss", "gradient_checkpointing") if key in options}
         torch.manual_seed(seed)
-        return module(privacy=DPSGD(**(QUICK | options)), lr_schedule="constant", **more)
+        return module(dropout=0.0, privacy=DPSGD(**(QUICK | options)), lr_schedule="constant", **more)
 
     return make
 
@@ -108,7 +108,7 @@ def test_a_step_in_a_fit_is_dp_sgd(private, data, untracked):
 
 @pytest.mark.slow
 def test_counters_schedule_and_optimizer_see_ordinary_steps(module, data, untracked):
-    model = module(privacy=DPSGD(**QUICK), lr_schedule="linear", lr=1e-2)
+    model = module(dropout=0.0, privacy=DPSGD(**QUICK), lr_schedule="linear", lr=1e-2)
     rates = []
 
     class Rates(Callback):
@@ -479,7 +479,7 @@ def test_options_are_refused_with_the_reason(chosen, message, private, data, tra
         trainer([], **chosen).fit(private(), data())
 
 
-@pytest.mark.parametrize("chosen", [{"group_by_length": True}, {"deduplicate": "near"}])
+@pytest.mark.parametrize("chosen", [{"group_by_length": True}, {"deduplicate": "near"}, {"deduplicate": "exact"}])
 def test_options_of_the_data_are_refused(chosen, private, data, trainer):
     with pytest.raises(ConfigError, match=r"which model\.privacy cannot go with"):
         trainer([]).fit(private(), data(**chosen))
@@ -487,7 +487,7 @@ def test_options_of_the_data_are_refused(chosen, private, data, trainer):
 
 def test_adapters_without_a_gradient_of_each_text_are_refused(private, data, trainer):
     with pytest.raises(ModelError, match="lora_magnitude_vector"):
-        trainer([]).fit(private(adapter=LoRA(rank=4, dora=True)), data())
+        trainer([]).fit(private(adapter=LoRA(rank=4, dora=True, dropout=0.0)), data())
 
 
 def test_ones_own_loader_is_refused_unless_it_draws(private, data, trainer):

@@ -54,6 +54,13 @@ def test_texts_grouped_by_length(trainer, data):
         refuse_options(trainer(), data(group_by_length=True))
 
 
+def test_a_subset_of_different_texts(trainer, data):
+    """One repeated row more would change the whole subset; without a subset it changes nothing."""
+    with pytest.raises(ConfigError, match=r"deduplicate is exact and data\.train_size is set, .*whole random subset"):
+        refuse_options(trainer(), data(deduplicate="exact"))
+    refuse_options(trainer(), data(deduplicate="exact", train_size=None))
+
+
 @pytest.mark.parametrize("chosen", [{}, {"precision": "bf16-mixed"}, {"precision": "64-true"}, {"strategy": "ddp"}])
 def test_what_is_sound_passes(chosen, trainer, data):
     if "strategy" in chosen:
