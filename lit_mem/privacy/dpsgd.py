@@ -31,6 +31,7 @@ class DPSGD:
     normal noise is added to their sum. What the steps have cost is logged as `privacy/epsilon`. The unit of privacy is
     one row of the training set; where the data names groups, the epsilon of a person with as many rows as the largest
     group is logged too, at the start and at the end (`lit_mem.privacy.group`).
+    Nothing else may be random in a step, so dropout is refused (`lit_mem.privacy.randomness`).
 
     One of target_epsilon and noise_multiplier must be given; with both, training ends at the target.
 
@@ -40,7 +41,7 @@ class DPSGD:
         noise_multiplier: deviation of the noise as a multiple of the clipping norm.
         clipping_norm: the norm to which each text's gradient is scaled down where it is longer.
         batch_size: training texts a step on average, over all devices. How many go through the model together is
-            data.batch_size.
+            data.batch_size: fewer are filled up with padding, so that every text is computed in the same shape.
         accountant: "prv" is the tighter one; "rdp" is quicker.
         ledger: the file in which each step is written down before it is taken; None: `privacy.jsonl` in the run's
             folder (or, in a resumed run, the ledger that its checkpoint names). A file given here that is there already

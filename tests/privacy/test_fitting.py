@@ -106,6 +106,20 @@ def test_a_step_in_a_fit_is_dp_sgd(private, data, untracked):
     torch.testing.assert_close(watch.gradients[0], (total + noise.float()) / 6, rtol=0, atol=2e-6)
 
 
+def test_every_batch_of_a_fit_has_as_many_rows(private, data, untracked):
+    """A device rounds by how many there are, and that must not depend on what else was drawn."""
+    model, seen = private(), []
+    loss = model._loss_by_text
+
+    def watched(batch):
+        seen.append(len(batch["input_ids"]))
+        return loss(batch)
+
+    model._loss_by_text = watched
+    untracked([], max_epochs=1).fit(model, data(batch_size=5))
+    assert set(seen) == {5}
+
+
 @pytest.mark.slow
 def test_counters_schedule_and_optimizer_see_ordinary_steps(module, data, untracked):
     model = module(dropout=0.0, privacy=DPSGD(**QUICK), lr_schedule="linear", lr=1e-2)
