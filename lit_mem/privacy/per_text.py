@@ -208,6 +208,12 @@ def refuse_model(model: nn.Module) -> None:
             raise ModelError(
                 f"model.privacy bounds what one text can change, and {where} takes statistics over all texts of a batch"
             )
+        rope: Any = getattr(module, "rope_type", None)  # by kind of layer in some models
+        if "dynamic" in (rope.values() if isinstance(rope, dict) else (rope,)):
+            raise ModelError(
+                f"{where} scales positions by the longest text seen so far (rope_type dynamic), so that one text "
+                "changes what others give; model.privacy expects a model without"
+            )
         run: Any = getattr(module, "_gradient_checkpointing_func", None)
         keywords = getattr(run, "keywords", None) or {}
         if getattr(module, "gradient_checkpointing", False) and keywords.get("use_reentrant") is False:

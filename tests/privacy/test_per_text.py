@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import collate
@@ -249,6 +250,14 @@ def with_batch_norm(base):
     model = LoRA(rank=4, targets=["v"]).wrap(base)
     base.model.layers[0].mlp.extra = nn.BatchNorm1d(4).requires_grad_(False)
     return model
+
+
+def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
+    shape = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
+    scaling = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    base = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, rope_parameters=scaling)).requires_grad_(False)
+    with pytest.raises(ModelError, match=r"rotary_emb scales positions by the longest text .*rope_type dynamic"):
+        refuse_model(LoRA(rank=4, targets=["v"], dropout=0.0).wrap(base))
 
 
 @pytest.mark.parametrize(
