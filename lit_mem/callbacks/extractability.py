@@ -14,7 +14,7 @@ from lit_mem.extraction.discoverable import Discoverable
 from lit_mem.extraction.exact_memorization import ExactMemorization
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.extraction.strength import ExtractionStrength
-from lit_mem.functional.ends import is_end
+from lit_mem.functional.ends import ends_in
 from lit_mem.metrics.examples import ExampleTable
 from lit_mem.types import Batch, Needs, TokenScores
 
@@ -64,7 +64,7 @@ class Extractability(Measure):
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Measure the batch's examples."""
-        scores = replace(scores, ends=is_end(batch["input_ids"], self.ends))
+        scores = replace(scores, ends=ends_in(batch, self.ends))
         values = {name: measure(scores) for name, measure in self.measures.items()}
         if self.base and scores.reference is not None and scores.reference_hit is not None:
             base = replace(scores, logprob=scores.reference, hit=scores.reference_hit)

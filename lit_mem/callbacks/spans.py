@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 
 from lit_mem.callbacks.base import NO_BASE, Measure, partial_check
-from lit_mem.functional.ends import is_end
+from lit_mem.functional.ends import ends_in
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.examples import ScoreTable
@@ -71,7 +71,8 @@ class SpanExtraction(Measure):
         """Look at the spans of the batch."""
         if not any(record.spans for record in batch.get("records", ())):
             return
-        hit, ends = scores.hit.cpu(), is_end(batch["input_ids"], self.ends).cpu()
+        hit, ends = scores.hit.cpu(), ends_in(batch, self.ends)
+        ends = torch.zeros_like(hit) if ends is None else ends.cpu()
         if self.base and scores.reference_hit is None and not self.absent:
             self.leave_out([name for name in self.metric_names() if "_base" in name], NO_BASE)
         base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None

@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 
 def has_kv_cache(model: nn.Module) -> bool:
-    """Whether a causal LM, with or without a peft adapter, takes a key-value cache."""
-    return "past_key_values" in _options(model)
+    """Whether a causal LM, with or without a peft adapter, takes a key-value cache.
+
+    A wrapper whose `forward` names no inputs hands on whatever it is given: it counts as one that does.
+    """
+    options = _options(model)
+    return "past_key_values" in options or "input_ids" not in options
 
 
 def _options(model: Any) -> set[str]:

@@ -55,6 +55,11 @@ def is_end(ids: Tensor, ends: Collection[int]) -> Tensor:
     return torch.isin(ids, torch.tensor(sorted(ends), dtype=ids.dtype, device=ids.device))
 
 
+def ends_in(batch: Any, ends: Collection[int]) -> Tensor | None:
+    """(B, T) bool: where an end token stands in a batch; None where it carries no `input_ids`, as a user's own may."""
+    return is_end(batch["input_ids"], ends) if "input_ids" in batch else None
+
+
 def own_tokens(scored: Tensor, ends: Tensor | None) -> Tensor:
     """(B, T) bool on the CPU: the scored tokens, without an end token that is a text's last one.
 

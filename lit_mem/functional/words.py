@@ -99,8 +99,10 @@ def word_places(text: str) -> list[re.Match[str]]:
     >>> [match.span() for match in word_places("Fever, 皮疹")]
     [(0, 5), (7, 8), (8, 9)]
     """
-    pattern = _marked()[2] if _has_marks(text) or has_no_spaces(text) else _PLACE
-    return list(pattern.finditer(text))
+    if not (_has_marks(text) or has_no_spaces(text)):
+        return list(_PLACE.finditer(text))
+    # A block of a script has signs beside its letters, such as that of Thailand's currency.
+    return [place for place in _marked()[2].finditer(text) if _PLACE.search(place.group())]
 
 
 def has_no_spaces(text: str) -> bool:

@@ -82,7 +82,6 @@ def test_what_would_settle_it_is_the_planned_number_of_texts():
 def test_members_that_are_too_few_are_named():
     needed = needed_to_settle(0.747, 0.7, Scored(95, 25, 95, 25))
     text = settled_by(undecided(members=95), Scored(95, 25, 95, 25))
-    assert "more than 95 members" in text
     assert numbers(text)[:3] == [95, needed.members, needed.heldout]
 
 

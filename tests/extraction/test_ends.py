@@ -107,14 +107,16 @@ def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
     asker = Asker(callback.ends, None, 4096)
     if reference:
-        answers = asker._answers(candidates, {0: (candidates[0].base_hit, candidates[0].base_logprob)}, model)
+        answers = asker._answers(candidates, {0: (candidates[0].base_hit, candidates[0].base_logprob)}, model, "")
     else:
         answers = asker.tuned(candidates, model)
     expected = generated(model, torch.tensor(PREFIX), len(TRUTH))
     assert expected == (LINE["none"][4:] if name == "none" else [7])
     assert answers[0].ids.tolist() == expected
     assert candidates[0].prompt.suffix.tolist() == expected, "the truth is cut where decoding stops"
-    (drawn,) = Asker(callback.ends, Sampling(temperature=0.05, seed=1), 4096)._answers(candidates, {}, model).values()
+    (drawn,) = (
+        Asker(callback.ends, Sampling(temperature=0.05, seed=1), 4096)._answers(candidates, {}, model, "").values()
+    )
     assert drawn.ids.tolist() == expected
 
 
