@@ -213,7 +213,7 @@ def test_what_a_failed_run_left_empty_is_removed(tmp_path):
 
 WRITTEN = [
     "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/safe.ckpt", "config.yaml",
-    "examples/epoch_0001_step_000001.parquet",
+    "examples/epoch_0001_step_000001.parquet", "run.json",
 ]  # fmt: skip
 
 
@@ -271,7 +271,8 @@ def test_a_run_that_writes_nothing_has_no_folder(tmp_path):
 
 def test_lightnings_own_checkpoints_lie_in_the_runs_folder_on_the_command_line(tmp_path):
     fitted(trainer(False, tmp_path, [RunConfig(Dumped, {}), ModelCheckpoint(filename="mine")]))
-    assert files(tmp_path) == ["logs/lit_mem/version_0/checkpoints/mine.ckpt", "logs/lit_mem/version_0/config.yaml"]
+    written = ["checkpoints/mine.ckpt", "config.yaml", "run.json"]
+    assert files(tmp_path) == [f"logs/lit_mem/version_0/{name}" for name in written]
 
 
 @pytest.mark.parametrize("place", ["~/runs", "$HERE/runs"])

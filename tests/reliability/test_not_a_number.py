@@ -69,7 +69,8 @@ class Ended(Callback):
 
 def warned(caplog):
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    return [line for line in lines if "were cut to data.max_length" not in line]
+    expected = ("were cut to data.max_length", "hardly learned")  # long texts, few steps
+    return [line for line in lines if not any(part in line for part in expected)]
 
 
 def content(folder):
