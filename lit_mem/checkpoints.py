@@ -118,12 +118,12 @@ def read_content(path: Any, map_location: Any = None) -> Mapping[str, Any]:
 
     Args:
         path: of a file, or an open one.
-        map_location: as for `torch.load`; None: the device that it was saved on, where there is such a one.
+        map_location: as for `torch.load`; None: the CPU, whatever device it was saved on.
 
     Raises:
         CheckpointError: it cannot be read, or was written by something else.
     """
-    where = map_location if map_location is not None or torch.cuda.is_available() else "cpu"
+    where = "cpu" if map_location is None else map_location
     try:
         checkpoint: Mapping[str, Any] = torch.load(path, map_location=where, weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file

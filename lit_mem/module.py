@@ -661,7 +661,7 @@ class CausalLM(pl.LightningModule):
 
         Args:
             checkpoint_path: of a file.
-            map_location: as for `torch.load`.
+            map_location: as for `torch.load`; None: the CPU.
             hparams_file: not used: there are no hyper-parameters in a file.
             strict: not used: the trained weights must match one for one.
             weights_only: not used: nothing but tensors and plain values is read.

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from lit_mem.adapters import IA3, Adapter, FullFineTuning, HeadOnly, LoRA, PromptTuning
+from lit_mem.adapters.recorded import RecordedAdapter, _adapter, arguments
 from lit_mem.callbacks import MemorizationCheckpoint
+from lit_mem.checkpoints import read_content
 from lit_mem.errors import CheckpointError, ModelError
 from lit_mem.module import CausalLM
 from lit_mem.reference import Reference
@@ -130,3 +132,50 @@ def test_what_imports_code_or_is_no_checkpoint_is_rejected(saved, tmp_path):
             broken.write_text("no checkpoint")
         with pytest.raises(CheckpointError, match=broken.name):
             CausalLM.load_from_checkpoint(broken)
+
+
+@pytest.mark.parametrize("given", [None, "meta"])
+def test_it_is_read_onto_the_cpu_unless_a_place_is_given(given, saved, monkeypatch):
+    _, path = saved()
+    places, load = [], torch.load
+
+    def watched(*args, map_location, **kwargs):
+        places.append(map_location)
+        return load(*args, map_location="cpu", **kwargs)
+
+    monkeypatch.setattr(torch, "load", watched)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    read_content(path, given)
+    assert places == [given or "cpu"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda made: made.pop("attention"), "attention"),
+        (lambda made: made.update(dtype=3), "dtype"),
+        (lambda made: made.update(model_id=None), "model_id"),
+        (lambda made: made["reference"].update(other=1), "reference"),
+        (lambda made: made.update(reference=[1]), "reference"),
+        (lambda made: made.update(adapter="LoRA"), "adapter"),
+        (lambda made: made.update(adapter={"peft": 1}), "adapter"),
+        (lambda made: made.clear(), "model_id"),
+    ],
+)
+def test_a_damaged_record_is_rejected_by_name(damage, named):
+    made = {"model_id": TINY, "revision": None, "dtype": "float32", "quantization": "none", "attention": None}
+    made |= {"reference": {"kind": "auto"}, "adapter": {"name": "HeadOnly"}}
+    assert arguments(made, {})["reference"] == Reference("auto")
+    damage(made)
+    with pytest.raises(CheckpointError, match=rf"damaged: its made_with\.{named}"):
+        arguments(made, {})
+    with pytest.raises(CheckpointError, match="damaged: its made_with"):
+        arguments("none", {})
+
+
+@pytest.mark.parametrize("options", [{}, {"peft_type": "LORA", "r": "a", "target_modules": None, "other": 1}])
+def test_damaged_options_of_an_adapter_are_rejected(options, base):
+    with pytest.raises(CheckpointError, match=r"damaged: its made_with\.adapter"):
+        RecordedAdapter(options).wrap(base)
+    with pytest.raises(CheckpointError, match=r"adapter=…"):
+        _adapter({"name": []})

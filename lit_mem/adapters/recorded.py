@@ -14,13 +14,14 @@ from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.full import FullFineTuning
 from lit_mem.adapters.head import HeadOnly
 from lit_mem.adapters.targets import wrapped
-from lit_mem.errors import CheckpointError
+from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.reference import Reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _WITHOUT_OPTIONS: Final[dict[str, type[Adapter]]] = {"FullFineTuning": FullFineTuning, "HeadOnly": HeadOnly}
+_TEXTS: Final = ("model_id", "revision", "dtype", "quantization", "attention")
 _NAMES_CODE: Final = ("megatron_config", "megatron_core", "auto_mapping")
 """Options of peft that make it import a module by name."""
 
@@ -58,13 +59,18 @@ class RecordedAdapter(Adapter):
         """Return a `peft.PeftModel` around `base`, whose weights are frozen.
 
         Raises:
-            CheckpointError: its options import code.
+            CheckpointError: its options import code, or are not those of an adapter of peft's.
         """
         from peft import get_peft_config
 
         if self.options.get("megatron_config") is not None:
             raise CheckpointError("its adapter has a megatron_config, which imports code; give adapter=…")
-        config = get_peft_config({key: value for key, value in self.options.items() if key not in _NAMES_CODE})
+        try:
+            config = get_peft_config({key: value for key, value in self.options.items() if key not in _NAMES_CODE})
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"this checkpoint is damaged: its made_with.adapter is not peft's: {error}"
+            ) from error
         return wrapped(base, config)
 
 
@@ -104,11 +110,12 @@ def arguments(made_with: MadeWith | None, given: Mapping[str, Any]) -> dict[str,
                 "load_from_checkpoint the module's arguments, model_id=… and adapter=… among them"
             )
         return dict(given)
-    found: dict[str, Any] = {
-        key: made_with[key]
-        for key in ("model_id", "revision", "dtype", "quantization", "attention")  # type: ignore[literal-required]
-    }
-    found["reference"] = Reference(**made_with["reference"])
+    _check(made_with)
+    found: dict[str, Any] = {key: made_with[key] for key in _TEXTS}  # type: ignore[literal-required]
+    try:
+        found["reference"] = Reference(**made_with["reference"])
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"this checkpoint is damaged: its made_with.reference is wrong: {error}") from error
     if not {"adapter", "adapter_path"} & given.keys():
         found["adapter"] = _adapter(made_with["adapter"])
     if "model_id" in given and "revision" not in given:
@@ -132,9 +139,27 @@ def made_with(module: Any) -> MadeWith:
 def _adapter(record: Mapping[str, Any] | None) -> Adapter:
     if record is not None and "peft" in record:
         return RecordedAdapter(record["peft"])
-    if record is not None and record.get("name") in _WITHOUT_OPTIONS:
+    if record is not None and record.get("name") in list(_WITHOUT_OPTIONS):
         return _WITHOUT_OPTIONS[record["name"]]()
     raise CheckpointError("the checkpoint does not hold how its adapter was made; give load_from_checkpoint adapter=…")
+
+
+def _check(record: Any) -> None:
+    """Raise unless the values have the types of `MadeWith`."""
+    found = record if isinstance(record, Mapping) else {}
+    kinds: dict[str, tuple[type, ...]] = {key: (str,) for key in _TEXTS}
+    nothing = type(None)
+    kinds |= {"revision": (str, nothing), "attention": (str, nothing)}
+    kinds |= {"reference": (Mapping,), "adapter": (Mapping, nothing)}
+    for key, expected in kinds.items():
+        value = found.get(key, ...)
+        fits = isinstance(value, expected)
+        if fits and key == "adapter" and isinstance(value, Mapping):
+            fits = isinstance(value.get("peft", {}), Mapping)
+        if not fits:
+            what = "absent" if value is ... else f"{value!r:.80}"
+            names = " or ".join("None" if kind is nothing else kind.__name__ for kind in expected)
+            raise CheckpointError(f"this checkpoint is damaged: its made_with.{key} is {what}; expected {names}")
 
 
 def _plain(value: Any) -> Any:

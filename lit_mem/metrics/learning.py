@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
+from torch import Tensor
+
+from lit_mem.errors import CheckpointError
 from lit_mem.functional.paired import Change, change_of_loss
 from lit_mem.metrics.examples import ScoreTable
 
+_COLUMNS: Final = ("example_id", "member", "logprob", "n_tokens")
 _CHANCE: Final = 0.025
 _LEAST_SHARE: Final = 0.01
 
@@ -68,8 +73,30 @@ class Learning:
         return {"before": tensors, "fall": None if self.fall is None else list(self.fall)}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from it; {}: of an earlier version, or nothing was known."""
-        if state:
-            columns = dict(state["before"])
-            self.start(ScoreTable(columns.pop("example_id"), columns.pop("member"), columns))
-            self.fall = None if state["fall"] is None else Change(*state["fall"])
+        """Go on from it; {}: of an earlier version, or nothing was known.
+
+        Raises:
+            CheckpointError: it is not what `state` gives.
+        """
+        if state == {}:
+            return
+        _check(state)
+        columns = dict(state["before"])
+        self.start(ScoreTable(columns.pop("example_id"), columns.pop("member"), columns))
+        self.fall = None if state["fall"] is None else Change(*state["fall"])
+
+
+def _check(state: Any) -> None:
+    """Raise unless there is one number of each kind for each text, and a fall of three numbers or none."""
+    before = state.get("before") if isinstance(state, Mapping) else None
+    found = [before.get(name) if isinstance(before, Mapping) else None for name in _COLUMNS]
+    shapes = {tuple(each.shape) if isinstance(each, Tensor) and each.dim() == 1 else None for each in found}
+    if None in shapes or len(shapes) != 1:
+        raise CheckpointError(
+            f"this checkpoint is damaged: its learning.before lacks one of {', '.join(_COLUMNS)}, as (N,) tensors"
+        )
+    fall = state.get("fall", ())
+    if fall is not None and not (
+        isinstance(fall, list | tuple) and len(fall) == 3 and all(isinstance(value, int | float) for value in fall)
+    ):
+        raise CheckpointError("this checkpoint is damaged: its learning.fall is not three numbers or None")

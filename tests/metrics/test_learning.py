@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lit_mem.callbacks import MemorizationCheckpoint
+from lit_mem.errors import CheckpointError
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.learning import Learning
 
@@ -51,6 +52,26 @@ def test_the_lowest_validation_counts_and_a_resumed_run_knows_it():
     assert not again.hardly
     again.load({})  # of an earlier version
     assert Learning().hardly is False
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda s: s.clear() or s.update(fall=None), "before"),
+        (lambda s: s["before"].pop("member"), "before"),
+        (lambda s: s["before"].update(logprob=[1.0]), "before"),
+        (lambda s: s["before"].update(n_tokens=torch.ones(3)), "before"),
+        (lambda s: s.update(fall=[1.0, 2.0]), "fall"),
+        (lambda s: s.update(fall="abc"), "fall"),
+        (lambda s: s.pop("fall"), "fall"),
+    ],
+)
+def test_a_damaged_state_is_rejected_by_name(damage, named):
+    state = after(0.4, 0.1).state()
+    Learning().load(state)
+    damage(state)
+    with pytest.raises(CheckpointError, match=rf"damaged: its learning\.{named}"):
+        Learning().load(state)
 
 
 @pytest.mark.parametrize(("lr", "hardly"), [(1e-6, True), (5e-3, False)])
