@@ -35,7 +35,7 @@ from lit_mem.adapters.loading import (
     load_tokenizer,
 )
 from lit_mem.adapters.lora import LoRA
-from lit_mem.adapters.origin import own_base, refuse_adapter
+from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
 from lit_mem.adapters.recorded import arguments, made_with
 from lit_mem.adapters.targets import adapted_matrices
 from lit_mem.checkpoints import CheckpointContent, check_content, own_content, read_content
@@ -66,7 +66,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_DEFAULT_BASE: Final = "meta-llama/Llama-2-7b-hf"
+_TRAINED_PRIVATELY: Final = (
+    "the weights of the checkpoint were trained with it, and plain training would void their bound; expected "
+    "model.privacy here too (load_from_checkpoint(…, privacy=DPSGD(…))), or a start from the exported adapter "
+    "(model.adapter_path)"
+)
 _MORE_LEARNING: Final = (
     "Expected a larger trainer.max_epochs, a higher model.optimizer.init_args.lr, or a larger adapter (model.adapter)."
 )
@@ -80,8 +84,8 @@ class CausalLM(pl.LightningModule):
     them is also the validation loss.
 
     Args:
-        model_id: base model: a hub id, a local folder, a .gguf file, or "asset:tiny_llama". Left at its default beside
-            `adapter_path`: the base that the adapter's configuration names.
+        model_id: base model: a hub id, a local folder, a .gguf file, or "asset:tiny_llama". None: with `adapter_path`
+            the base that the adapter was trained on, else LLaMA 2 7B from the hub.
         revision: branch, tag or commit on the hub.
         adapter: how the base becomes trainable.
         adapter_path: folder of an adapter saved by peft, to start from or to audit; it replaces `adapter`.
@@ -99,7 +103,7 @@ class CausalLM(pl.LightningModule):
 
     def __init__(
         self,
-        model_id: str = _DEFAULT_BASE,
+        model_id: str | None = None,
         revision: str | None = None,
         adapter: Adapter = lazy_instance(LoRA),  # noqa: B008  (how jsonargparse spells a default sub-object)
         adapter_path: str | None = None,
@@ -125,10 +129,10 @@ class CausalLM(pl.LightningModule):
         ):
             if given is not None and Path(given).is_dir():
                 refuse_adapter(option, given, given, None, advice)
-        if adapter_path is not None and model_id == _DEFAULT_BASE:
+        if model_id is None and adapter_path is not None:
             model_id, own_revision = own_base(adapter_path)
             revision = revision or own_revision
-        self.model_id, self.revision = model_id, revision
+        self.model_id, self.revision = model_id or DEFAULT_BASE, revision
         self.adapter, self.adapter_path = adapter, adapter_path
         self.reference = reference
         self.optimizer, self.lr_schedule, self.warmup_fraction = optimizer, lr_schedule, warmup_fraction

@@ -13,6 +13,9 @@ from lit_mem.errors import ModelError
 
 log = logging.getLogger(__name__)
 
+DEFAULT_BASE: Final = "meta-llama/Llama-2-7b-hf"
+"""Of a run that names neither a base nor an adapter of one."""
+
 RECORD: Final = "lit_mem.json"
 """File beside an exported adapter; peft does not read it."""
 

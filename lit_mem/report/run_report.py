@@ -20,7 +20,7 @@ from lit_mem.report.glossary import explained, key_figures
 from lit_mem.report.history import History, Validation
 from lit_mem.report.judgement import NAMES, rules_of, state_of, verdict
 from lit_mem.report.numbers import shown
-from lit_mem.report.subject import audit_of, scored_of, scored_text, set_sizes
+from lit_mem.report.subject import audit_of, base_of, scored_of, scored_text, set_sizes
 from lit_mem.report.where import read_where
 
 SCHEMA: Final = 1
@@ -104,7 +104,7 @@ def setup_of(
     if not model and not data:
         return []
     rows = {
-        "Model": _words(model.get("model_id"), model.get("revision") and f"revision {model['revision']}"),
+        "Model": _words(base_of(model), model.get("revision") and f"revision {model['revision']}"),
         "Adapter": _words(model.get("adapter_path")) or _component(model.get("adapter")),
         "Reference": _words(
             (model.get("reference") or {}).get("model_id") or (model.get("reference") or {}).get("kind")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_mem.adapters.origin import DEFAULT_BASE
 from lit_mem.errors import DataError
 from lit_mem.functional.planning import Scored
 from lit_mem.report.chain import Origin
@@ -24,7 +25,14 @@ def audit_of(origin: Origin, config: Mapping[str, Any]) -> dict[str, str]:
         return {"command": command, "of": "checkpoint", "name": str(origin.checkpoint[-1])}
     if model.get("adapter_path"):
         return {"command": command, "of": "adapter", "name": str(model["adapter_path"])}
-    return {"command": command, "of": "model", "name": str(model.get("model_id") or "")}
+    return {"command": command, "of": "model", "name": base_of(model)}
+
+
+def base_of(model: Mapping[str, Any]) -> str:
+    """The base's id, from the options of the model; "" where they do not say."""
+    if model.get("model_id") or "model_id" not in model:
+        return str(model.get("model_id") or "")
+    return "the base of the adapter" if model.get("adapter_path") else DEFAULT_BASE
 
 
 def scored_of(checks: Mapping[str, Any] | None, path: Path, examples: Mapping[str, Any] | None = None) -> Scored | None:

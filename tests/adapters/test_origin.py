@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from lit_mem import assets
 from lit_mem.adapters import IA3, LoRA, PromptTuning
 from lit_mem.adapters.loading import fingerprint, load_adapter, load_base, load_base_in_parts, load_tokenizer
-from lit_mem.adapters.origin import origin
+from lit_mem.adapters.origin import DEFAULT_BASE, origin
 from lit_mem.adapters.population import Population
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.errors import ModelError
 from lit_mem.module import CausalLM
 from lit_mem.reference import Reference
+from lit_mem.report.subject import base_of
 
 TINY = "asset:tiny_llama"
 # The bundled model's output layer is its embedding; nothing is merged or converted here.
@@ -194,3 +195,14 @@ def test_weights_of_an_adapter_must_match_one_for_one(change, complaint, base, t
     save_file(weights, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ModelError, match=complaint):
         load_adapter(load_base(TINY), str(tmp_path))
+
+
+# -- which base, where none is named ---------------------------------------------------------------------------------
+
+
+def test_a_base_that_is_given_is_taken_even_where_it_is_the_default(bases):
+    adapter = str(bases / "adapter_a")
+    assert CausalLM(model_id=DEFAULT_BASE, adapter_path=adapter).model_id == DEFAULT_BASE == CausalLM().model_id
+    assert CausalLM(adapter_path=adapter).model_id == str(bases / "base_a")
+    named = [{"model_id": "some/model"}, {"model_id": None}, {"model_id": None, "adapter_path": adapter}, {}]
+    assert [base_of(model) for model in named] == ["some/model", DEFAULT_BASE, "the base of the adapter", ""]
