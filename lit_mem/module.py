@@ -275,7 +275,7 @@ class CausalLM(pl.LightningModule):
     def _remark_on_ends(self) -> None:
         data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
         if hasattr(data, "remark_on_ends") and (ends := end_tokens(self)):
-            data.remark_on_ends(ends, self.tokenizer)
+            data.remark_on_ends(ends)
 
     def fresh_base(self) -> nn.Module:
         """The base, loaded anew, un-tuned and in eval mode; the model in training is left alone."""
@@ -310,7 +310,8 @@ class CausalLM(pl.LightningModule):
                 )
             return
         copy = self._load(self.reference.model_id or self.model_id, None if self.reference.model_id else self.revision)
-        if copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
+        other = self.reference.model_id is not None
+        if other and copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
             raise ModelError(f"model.reference.model_id {self.reference.model_id!r} has another vocabulary")
         self._check_reads_texts(copy, self.reference.model_id or self.model_id)
         self._reference_probe, self._reference_fingerprint = _probe(copy), fingerprint(copy)

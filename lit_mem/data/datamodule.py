@@ -304,7 +304,7 @@ class TextDataModule(pl.LightningDataModule):
             return Sides(train, self._test_rows, "test", self.canaries)
         return Sides(train, heldout, canaries=self.canaries)
 
-    def remark_on_ends(self, ends: Collection[int], tokenizer: Any) -> None:
+    def remark_on_ends(self, ends: Collection[int]) -> None:
         """Log how many texts have an end token inside, once it is known at which tokens the model's decoding stops."""
         line = on_end_tokens([*self.train, *self.heldout, *self.test, *self.canaries], ends, tokenizer)
         if line is not None:

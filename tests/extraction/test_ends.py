@@ -4,20 +4,25 @@ The model has learned one text by heart; what it writes is then known for certai
 """
 
 import logging
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lit_mem.callbacks import Canaries, Extractability, Extraction, SpanExtraction
+from lit_mem import assets
+from lit_mem.adapters import FullFineTuning, LoRA
+from lit_mem.callbacks import Canaries, Extractability, Extraction, Perplexity, SpanExtraction
 from lit_mem.callbacks.asking import Asker
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources import TextFiles
+from lit_mem.errors import ModelError
 from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStrength
 from lit_mem.extraction.prompts import cut_prompt
 from lit_mem.functional.ends import end_tokens
+from lit_mem.module import CausalLM
 from lit_mem.scoring import TokenScorer
 from lit_mem.types import IGNORED, Needs, Record, Sampling, Span
 
@@ -198,7 +203,19 @@ def test_texts_with_an_end_token_inside_are_counted(tmp_path, tokenizer, module,
     data.setup("fit")
     made.configure_model()
     with caplog.at_level(logging.INFO, "lit_mem"):
-        data.remark_on_ends(end_tokens(made), tokenizer)
-        data.remark_on_ends({5}, tokenizer)
+        data.remark_on_ends(end_tokens(made))
+        data.remark_on_ends({5})
     (line,) = [line for line in caplog.messages if "end token" in line]
     assert line.startswith(f"4 of 12 texts have an end token ({end})")
+
+
+@pytest.mark.parametrize("adapter", [LoRA(rank=2, targets=["v"]), FullFineTuning()], ids=["off", "copy"])
+def test_a_base_without_a_tokenizer_is_measured_by_that_of_the_data(adapter, tmp_path, data, trainer):
+    for name in ("config.json", "model.safetensors", "generation_config.json"):
+        if (source := assets.path("tiny_llama") / name).exists():
+            shutil.copy(source, tmp_path)
+    model = CausalLM(str(tmp_path), adapter=adapter)
+    (found,) = trainer([Perplexity()]).validate(model, data(tokenizer="asset:tiny_llama"), verbose=False)[:1]
+    assert found["val/perplexity"] > 1
+    with pytest.raises(ModelError, match="tokenizer"):
+        _ = model.tokenizer
