@@ -275,6 +275,8 @@ class MemorizationCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except CheckpointError as error:
+            if checkpoint is None:  # it is of `model.adapter_path`, or of this model itself
+                raise
             raise CheckpointError(f"ckpt_path {checkpoint}: {error}") from error
 
     def before_fit(self) -> None:

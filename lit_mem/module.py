@@ -364,8 +364,11 @@ class CausalLM(pl.LightningModule):
         return self.loss.by_text(self._scorer, batch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """Take no further step once the privacy budget is spent."""
-        return -1 if self.private is not None and self.private.spent else None
+        """Take no further step once the privacy budget is spent; from the first one on the members are trained on."""
+        if self.private is not None and self.private.spent:
+            return -1
+        self.members.trains()
+        return None
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """None of its own; the last hook before loggers open their files, and before callbacks are set up.
@@ -391,7 +394,7 @@ class CausalLM(pl.LightningModule):
             self.private.end()
 
     def on_fit_start(self) -> None:
-        """Forget the losses of a fit that was broken off; note the members.
+        """Clear the losses of a fit that was broken off; compare the members with those known.
 
         Raises:
             ConfigError: a step would be of no batch.

@@ -185,7 +185,7 @@ class TextDataModule(pl.LightningDataModule):
             if rows is None:
                 self.test = self.heldout
                 return
-            rows = without_repeats(rows, "test")
+            rows = self._test_rows = without_repeats(rows, "test")  # as `sides` compares what is scored
             self.test = self._encoder(rows, self._first_test_id, member=False, name="test")
             _count_duplicates(self.test, members=self.train)
 
@@ -306,7 +306,10 @@ class TextDataModule(pl.LightningDataModule):
 
     def remark_on_ends(self, ends: Collection[int]) -> None:
         """Log how many texts have an end token inside, once it is known at which tokens the model's decoding stops."""
-        line = on_end_tokens([*self.train, *self.heldout, *self.test, *self.canaries], ends, tokenizer)
+        if not self.train:
+            return
+        texts = [*self.train, *self.heldout, *self.test, *self.canaries]
+        line = on_end_tokens(texts, ends, self._encoder.tokenizer)
         if line is not None:
             log.info("%s", line)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,20 @@ class MemberCheck:
 
     def __init__(self) -> None:
         self.known = KnownMembers(origin="this model")
+        self._next: KnownMembers | None = None
         self._unknown_origin = False
         self._done = False
 
     def begin(self) -> None:
         """A fit, validation or test is set up; its data may be others."""
-        self._done = False
+        self._next, self._done = None, False
 
     def load(self, content: CheckpointContent) -> None:
         """Take over what a checkpoint knows; see `compare`."""
         state = content.get("members")
         self.known = KnownMembers(state)
         self._unknown_origin = state is None
-        self._done = False
+        self._next, self._done = None, False
 
     def start_from(self, adapter_path: str) -> None:
         """Take over what the checkpoint beside an exported adapter knows, if there is one of the same step."""
@@ -67,7 +69,15 @@ class MemberCheck:
                 "This checkpoint has no digests of its members (an earlier version wrote it, or its data gave none): "
                 "whether held-out texts were trained on cannot be checked."
             )
-        self.known.compare(found, training=trainer.state.fn == "fit")
+        training = trainer.state.fn == "fit"
+        after = copy(self.known)
+        after.compare(found, training)
+        self._next = after if training else None
+
+    def trains(self) -> None:
+        """A step is taken: what `compare` found as this fit's members was trained on."""
+        if self._next is not None:
+            self.known, self._next = self._next, None
 
 
 def members_beside(adapter_path: str) -> KnownMembers | None:
@@ -79,7 +89,7 @@ def members_beside(adapter_path: str) -> KnownMembers | None:
     Returns:
         The members; None where no checkpoint of the same step lies there, or one that cannot be read.
     """
-    folder = Path(adapter_path)
+    folder = Path(adapter_path).absolute()  # "." has no name
     path = folder.with_name(folder.name.removesuffix("-adapter") + ".ckpt")
     try:
         step = json.loads((folder / "lit_mem.json").read_text("utf-8"))["global_step"]

@@ -31,6 +31,8 @@ Digests = np.ndarray[Any, np.dtype[np.uint64]]
 _SIZE: Final = 8
 _SALT_SIZE: Final = 16
 _BATCH: Final = 10_000
+_FEW: Final = 5
+_SMALL_SHARE: Final = 0.01
 
 _COINS: Final = "data.canaries, its seed and repetitions"
 _SUBSET: Final = "data.source, data.seed and data.train_size"
@@ -85,17 +87,17 @@ class KnownMembers:
         }
 
     def compare(self, sides: Sides, training: bool) -> None:
-        """Reject texts that change sides, warn of members that are not known, and add them where training follows.
+        """Reject texts that change sides (of a few, warn), warn of members that are not known, and add them.
 
         A text on both sides of this very run is no finding here: the data checks warn of it.
 
         Args:
             sides: of the run that begins.
-            training: whether it trains on its members; they, too, are known from then on.
+            training: whether it trains on its members; only then they, too, are known from then on.
 
         Raises:
-            CheckpointError: a known member is held out now, or a canary is left out that was inserted, or inserted that
-                was left out.
+            CheckpointError: known members are held out now (more than 5 texts or 1 %), or a canary is left out that was
+                inserted, or inserted that was left out.
         """
         if not len(self._members) and not training:
             return
@@ -108,7 +110,14 @@ class KnownMembers:
         if len(self._members):
             others = self._digests(_texts(sides.others))
             swapped = np.isin(others, self._members) & ~np.isin(others, members)
-            self._reject(swapped, f"{sides.name} texts", "trained on", _SPLIT)
+            if 0 < (n := int(swapped.sum())) <= min(_FEW, _SMALL_SHARE * len(swapped)):
+                log.warning(
+                    "%d of %d %s texts were trained on in the run of %s: they count as not trained on in every metric. "
+                    "So few may be sentences that occur in many texts; if not, check %s.",
+                    n, len(swapped), sides.name, self.origin, _SPLIT,
+                )  # fmt: skip
+            else:
+                self._reject(swapped, f"{sides.name} texts", "trained on", _SPLIT)
             self._reject(np.isin(left_out, self._members), "canaries that are left out", "inserted", _COINS)
             self._reject(np.isin(put_in, self._left_out), "inserted canaries", "left out", _COINS)
             self._warn(~np.isin(members, self._members), "members", "trained on", training, _SUBSET)
@@ -159,4 +168,4 @@ def _packed(digests: Digests) -> torch.Tensor:
 def _unpacked(packed: torch.Tensor | None) -> Digests:
     if packed is None:
         return np.empty(0, np.uint64)
-    return packed.contiguous().numpy().reshape(-1).view(np.uint64).copy()
+    return packed.cpu().contiguous().numpy().reshape(-1).view(np.uint64).copy()

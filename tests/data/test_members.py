@@ -13,6 +13,7 @@ from lit_mem.callbacks import MemorizationCheckpoint, Perplexity
 from lit_mem.checkpoints import own_content
 from lit_mem.data import TextDataModule
 from lit_mem.data.canaries import Secrets
+from lit_mem.data.member_check import members_beside
 from lit_mem.data.members import KnownMembers, Sides
 from lit_mem.data.sources import Corpus, Source
 from lit_mem.errors import CheckpointError
@@ -324,3 +325,67 @@ def test_data_of_ones_own_without_sides_is_trained_on_and_measured(whole, module
         torch.load(path, weights_only=True)["lit_mem"]["members"] for path in (whole[1], tmp_path / "last.ckpt")
     )
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+# -- few texts on both sides -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("swapped", "of", "rejected"), [(1, 100, False), (1, 99, True), (5, 500, False), (6, 1000, True)]
+)
+def test_a_few_stock_sentences_on_both_sides_are_warned_of(swapped, of, rejected, caplog):
+    trained = [f"Stock {i}." for i in range(20)]
+    held = Sides(rows(trained[10:]), rows([*trained[:swapped], *(f"Held out {i}." for i in range(of - swapped))]))
+    if rejected:
+        with pytest.raises(CheckpointError, match=rf"^{swapped} of {of} held-out texts were trained on"):
+            known(trained).compare(held, training=False)
+        return
+    with caplog.at_level(logging.WARNING, "lit_mem"):
+        known(trained).compare(held, training=False)
+    (line,) = caplog.messages
+    assert line.startswith(f"{swapped} of {of} held-out texts were trained on")
+    assert "data.seed" in line
+
+
+# -- when they count as trained on -----------------------------------------------------------------------------------
+
+
+def test_members_are_known_from_the_first_step_on(module, trainer):
+    seeds = [split(Notes(range(24)), seed=seed) for seed in (0, 1)]
+    model = module(dropout=0.0)
+    trainer([Perplexity()], max_epochs=1, limit_train_batches=0).fit(model, seeds[0])
+    assert model.members.known.state() is None
+    trainer([Perplexity()], max_epochs=1, limit_train_batches=1).fit(model, seeds[1])
+    assert len(model.members.known.state()["members"]) == len(seeds[1].train)
+    with pytest.raises(CheckpointError, match=r"held-out texts were trained on.*data\.seed"):
+        trainer([Perplexity()], max_epochs=1, limit_train_batches=1).fit(model, split(Notes(range(24)), seed=0))
+
+
+# -- repeated test rows, places ---------------------------------------------------------------------------------------
+
+
+def test_test_texts_are_compared_as_often_as_they_are_scored(whole, validate):
+    members, heldout = (sorted(int(text.split()[1]) for text in side) for side in sides_by_seed(0))
+    data = split(Notes(members[1:], heldout, [members[0]] * 5 + list(range(100, 103))))
+    with pytest.raises(CheckpointError, match="1 of 4 test texts were trained on"):
+        validate(data, whole[1], stage="test")
+
+
+def test_an_adapter_in_the_working_folder_is_compared_too(whole, monkeypatch):
+    monkeypatch.chdir(whole[1].with_name("last-adapter"))
+    found = members_beside(".")
+    kept = torch.load(whole[1], weights_only=True)["lit_mem"]["members"]
+    assert torch.equal(found.state()["members"], kept["members"])
+
+
+def test_digests_on_a_device_are_read(monkeypatch):
+    class OnDevice(torch.Tensor):
+        def numpy(self, **_):
+            raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    state = known(TEXTS).state()
+    again = KnownMembers({name: tensor.as_subclass(OnDevice) for name, tensor in state.items()}).state()
+    assert all(torch.equal(again[name], state[name]) for name in state)
