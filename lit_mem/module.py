@@ -38,7 +38,7 @@ from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
 from lit_mem.adapters.recorded import arguments, made_with
 from lit_mem.adapters.targets import adapted_matrices
-from lit_mem.checkpoints import CheckpointContent, check_content, own_content, read_content
+from lit_mem.checkpoints import CheckpointContent, Spent, check_content, own_content, read_content
 from lit_mem.console import show_messages
 from lit_mem.data.member_check import MemberCheck
 from lit_mem.data.sources.download import cache_folder
@@ -52,7 +52,7 @@ from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.metrics.gathered import gathered
 from lit_mem.metrics.learning import Learning
 from lit_mem.privacy.dpsgd import DPSGD
-from lit_mem.privacy.fitting import MORE_LEARNING, PrivateFit
+from lit_mem.privacy.fitting import MORE_LEARNING, EndOnException, PrivateFit
 from lit_mem.reference import Reference, ReferenceCache
 from lit_mem.reference_store import ReferenceStore
 from lit_mem.run_folder import claim_versions
@@ -152,6 +152,7 @@ class CausalLM(pl.LightningModule):
         self._reference_scorer: TokenScorer | None = None
         self._starts_as_base = False
         self._resumed: CheckpointContent | None = None
+        self._spent: Spent | None = None  # of the run that trained the loaded weights, if that was private
         self._schedule_steps = 0
         self._heldout = ExampleTable(["logprob", "n_tokens"])
         self._not_finite: str | None = None
@@ -371,7 +372,9 @@ class CausalLM(pl.LightningModule):
         return None
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """None of its own; the last hook before loggers open their files, and before callbacks are set up.
+        """One that ends private training on an exception.
+
+        The last hook before loggers open their files, and before callbacks are set up.
 
         Raises:
             ConfigError: a callback cannot work with this module.
@@ -379,7 +382,7 @@ class CausalLM(pl.LightningModule):
         prepare_callbacks(self.trainer)
         show_messages()
         claim_versions(self.trainer)
-        return []
+        return [] if self.private is None else [EndOnException(self.private)]
 
     def setup(self, stage: str) -> None:
         """Refuse what private training cannot go with."""
@@ -397,9 +400,11 @@ class CausalLM(pl.LightningModule):
         """Clear the losses of a fit that was broken off; compare the members with those known.
 
         Raises:
-            ConfigError: a step would be of no batch.
+            ConfigError: a step would be of no batch, or would train plainly what was trained privately.
             CheckpointError: held-out texts were trained on before.
         """
+        if self.private is None and self._spent is not None:
+            raise ConfigError(f"model.privacy is not set, but {_TRAINED_PRIVATELY}")
         self.members.compare(self.trainer)
         if (n := self.trainer.accumulate_grad_batches) < 1:
             raise ConfigError(f"trainer.accumulate_grad_batches is {n}; expected 1 or more")
@@ -423,7 +428,7 @@ class CausalLM(pl.LightningModule):
     def on_train_end(self) -> None:
         """Say so if training ends with a model that was not validated, or has hardly learned; and what it has spent."""
         if self.private is not None:
-            self.private.log_spent()
+            self.private.log_spent(self.trainer)
         if self.learning.hardly:
             advice = _MORE_LEARNING if self.private is None else MORE_LEARNING
             log.warning("%s. %s", self.learning.line(), advice)
@@ -647,7 +652,7 @@ class CausalLM(pl.LightningModule):
         if self._amid_a_step() and self.trainer.world_size == 1:  # each rank has gradients of its own
             named = {name: p.grad for name, p in self.named_parameters() if p.requires_grad}
             content["gradients"] = {name: gradient for name, gradient in named.items() if gradient is not None}
-        if self.private is not None and (spent := self.private.state()) is not None:
+        if (spent := self._spent if self.private is None else self.private.state()) is not None:
             content["privacy"] = spent
         self.members.save(content)
         content["learning"] = self.learning.state()
@@ -709,12 +714,11 @@ class CausalLM(pl.LightningModule):
             self._resumed = content
             self.learning.load(content.get("learning", {}))
             if self.private is None and "privacy" in content:
-                raise CheckpointError(
-                    "its weights were trained with model.privacy, which plain training from here on would undo; set "
-                    "model.privacy too, or start from its adapter (model.adapter_path)"
-                )
-        if self.private is not None and (self._trainer is None or self.trainer.state.fn == "fit"):
-            self.private.load(content.get("privacy"))
+                raise CheckpointError(f"model.privacy is not set, but {_TRAINED_PRIVATELY}")
+        self._spent = content.get("privacy")
+        fits = self._trainer is None or self.trainer.state.fn == "fit"
+        if self.private is not None and (fits or self._spent is not None):
+            self.private.load(self._spent)
         self._starts_as_base = False
 
     def _amid_a_step(self) -> bool:

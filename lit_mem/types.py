@@ -162,7 +162,7 @@ class TokenScores:
         sampled: for each sampling scheme asked for (B, T) float32, the log-probability of x_t under it: tempered, and
             normalised over the top k; -inf for a token outside them; 0 where `mask` is False.
         batch: the batch that was scored, or None where it was not kept.
-        ends: (B, T) bool, where a token stands at which decoding stops; None where nobody said.
+        ends: (B, T) bool, where a token stands at which decoding stops; None where it is not known.
     """
 
     logprob: Tensor

@@ -119,7 +119,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         """Find folder and thresholds; clear away what a killed run has left half done.
 
         Raises:
-            ConfigError: a threshold is on a figure that nothing logs, or another callback writes files of these names.
+            ConfigError: a threshold is on a metric that is not logged, or another callback writes files of these names.
         """
         saves = stage == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
         # A callback that served another run must not write into that run's folder.

@@ -93,6 +93,7 @@ class PrivateTraining:
     Attributes:
         delta: δ.
         noise_multiplier: σ of the steps to come; 0 before `plan`.
+        unwritten: steps that were taken before without a ledger, which `open_ledger` writes down first.
         remaining: how many more steps may be taken; None: as many as one likes.
     """
 
@@ -113,6 +114,7 @@ class PrivateTraining:
         self.options, self.texts, self.stream, self.ledger = options, texts, stream, ledger
         self.sample_rate = options.batch_size / texts
         self.history: tuple[Steps, ...] = ledger.history if ledger is not None else ()
+        self.unwritten: tuple[Steps, ...] = ()
         self.noise_multiplier = 0.0
         self.remaining: int | None = None
         self._totals: list[Tensor] = []
@@ -166,9 +168,15 @@ class PrivateTraining:
                 )
 
     def open_ledger(self) -> None:
-        """Write down what the steps to come are; known once they are planned."""
-        if self.ledger is not None:
-            self.ledger.start(self.texts, self.noise_multiplier, self.sample_rate)
+        """Write down what the steps to come are, once they are planned, and those taken before that no ledger has."""
+        if self.ledger is None:
+            return
+        for steps in self.unwritten:
+            self.ledger.start(self.texts, steps.noise_multiplier, steps.sample_rate)
+            for _ in range(steps.number):
+                self.ledger.charge()
+        self.unwritten = ()
+        self.ledger.start(self.texts, self.noise_multiplier, self.sample_rate)
 
     def state(self) -> Spent:
         """For the checkpoint."""

@@ -12,14 +12,15 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from lit_mem.adapters.recorded import RecordedAdapter
 from lit_mem.checkpoints import Spent
 from lit_mem.data.poisson import PoissonBatches, filled
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
 from lit_mem.metrics.gathered import on_rank_zero
-from lit_mem.privacy.accountant import Steps
+from lit_mem.privacy.accountant import Steps, merged
 from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, history_of, ledger_of
-from lit_mem.privacy.group import group_epsilon
+from lit_mem.privacy.group import MOST_ROWS, group_epsilon
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.randomness import SamplingOff, refuse_dropout_option
 from lit_mem.privacy.refusals import refuse_experts, refuse_options, refuse_sampler
@@ -66,6 +67,8 @@ class PrivateFit:
         self.stream = options.stream()
         self.training: PrivateTraining | None = None
         self._spent: Spent | None = None
+        self._unwritten: tuple[Steps, ...] = ()  # of dry runs, which have no ledger
+        self._dry, self._start = False, 0
         self._rows_of_one = 1
         self._sampling: SamplingOff | None = None
 
@@ -98,15 +101,23 @@ class PrivateFit:
                 "its weights were trained without model.privacy, so no noise from here on can hide the texts; expected "
                 "a checkpoint of a private run, or none"
             )
-        self._spent = spent
+        self._spent, self._unwritten = spent, ()
 
     def begin(self, module: pl.LightningModule, by_text: ByText) -> None:
         """Make ready for the first step: once model and loader are there, and what a checkpoint kept.
 
         Raises:
-            LitMemError: of whatever stands in the way, on every process.
+            LitMemError: of whatever stands in the way, on every process; the model is then as before.
         """
+        try:
+            self._begin(module, by_text)
+        except BaseException:
+            self.end()
+            raise
+
+    def _begin(self, module: pl.LightningModule, by_text: ByText) -> None:
         trainer = module.trainer
+        self._dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self._turn_sampling_off(module)
         trainer.fit_loop.setup_data()
         steps = trainer.estimated_stepping_batches
@@ -125,6 +136,9 @@ class PrivateFit:
                 )
             if not training.history:  # without a ledger, as in a dry run
                 training.history = history_of(self._spent)
+        unwritten, training.unwritten = self._unwritten, () if self._dry else self._unwritten
+        training.history = merged([*training.history, *unwritten])
+        self._start = training.steps
         training.plan(steps, noise)
         # Each process has computed the same; should that ever fail, they must not part.
         training.noise_multiplier, training.remaining = trainer.strategy.broadcast(
@@ -132,6 +146,7 @@ class PrivateFit:
         )
         if ledger is not None or trainer.world_size > 1:
             on_rank_zero(trainer, training.open_ledger)
+        self._unwritten = unwritten if self._dry else ()
 
         def losses(ids: Tensor, labels: Tensor) -> Tensor:
             with trainer.precision_plugin.forward_context():
@@ -142,7 +157,7 @@ class PrivateFit:
         training.attach(module, losses, tolerance=0.05 if rounds else 1e-3)
         self.training = training
         self._rows_of_one = getattr(getattr(trainer, "datamodule", None), "largest_group", 1)
-        self._tell(training, steps)
+        self._tell(trainer, training, steps)
         for logger in trainer.loggers:
             logger.log_metrics(
                 {"privacy/delta": training.delta, "privacy/noise_multiplier": training.noise_multiplier}, step=0
@@ -150,14 +165,16 @@ class PrivateFit:
 
     def _turn_sampling_off(self, module: pl.LightningModule) -> None:
         refuse_experts(module, getattr(getattr(module.trainer, "datamodule", None), "batch_size", None))
-        self._sampling = SamplingOff(module, getattr(module, "adapter_path", None) is not None)
+        loaded = getattr(module, "adapter_path", None) is not None
+        self._sampling = SamplingOff(module, loaded or isinstance(getattr(module, "adapter", None), RecordedAdapter))
         if self._sampling.found:
             log.info("Off for private training, since dropout breaks its bound: %s.", self._sampling.summary())
 
     def _ledger(self, trainer: pl.Trainer, texts: int) -> Callable[[], Ledger | None]:
         """How to open the ledger, on rank zero; every process must call this."""
-        dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
-        goes_on = self._spent is not None and bool(self._spent["ledger"])
+        dry = self._dry
+        # That of rank zero, as only its state has a ledger's path, and `run_folder` is for all ranks together.
+        goes_on: bool = trainer.strategy.broadcast(self._spent is not None and bool(self._spent["ledger"]))
         if dry or goes_on or self.options.ledger is not None:
             path = Path(self.options.ledger or LEDGER)
         else:
@@ -176,7 +193,7 @@ class PrivateFit:
 
         return opened
 
-    def _tell(self, training: PrivateTraining, steps: float) -> None:
+    def _tell(self, trainer: pl.Trainer, training: PrivateTraining, steps: float) -> None:
         options = self.options
         log.info(
             "Private training: each of %d texts is in a step with probability %.4g, its gradient clipped to norm %g; "
@@ -200,23 +217,30 @@ class PrivateFit:
         if math.isfinite(steps):
             planned = int(steps) if training.remaining is None else min(int(steps), training.remaining)
             more = Steps(training.noise_multiplier, training.sample_rate, planned)
-            self._log_group(training, [*training.history, more], f"After all {planned} steps planned")
+            if trainer.is_global_zero:
+                self._log_group(training, [*training.history, more], f"After all {planned} steps planned")
         if options.noise_multiplier == 0:
             log.warning("model.privacy.noise_multiplier is 0: gradients are clipped, and nothing is private.")
         if options.test_seed is not None:
             log.warning("model.privacy.test_seed is set: anyone can compute the noise, and nothing is private.")
 
     def _log_group(self, training: PrivateTraining, history: Sequence[Steps], when: str) -> None:
-        if (k := self._rows_of_one) > 1:
+        if (k := self._rows_of_one) > MOST_ROWS:
+            log.info(
+                "%s, a person with up to %d rows (the largest group): epsilon is not computed above %d rows, where it "
+                "costs much and is mostly too large to be of use.",
+                when, k, MOST_ROWS,
+            )  # fmt: skip
+        elif k > 1:
             log.info(
                 "%s, a person with up to %d rows (the largest group): epsilon <= %.4g at delta %.3g.",
                 when, k, group_epsilon(history, training.delta, k), training.delta,
             )  # fmt: skip
 
-    def log_spent(self) -> None:
-        """Log what a fit that has ended has spent, for one row and for the person with the most rows."""
+    def log_spent(self, trainer: pl.Trainer) -> None:
+        """Log on rank zero what a fit that has ended has spent, for one row and for the person with the most rows."""
         training = self.training
-        if training is not None and training.steps:
+        if training is not None and training.steps and trainer.is_global_zero:
             log.info(
                 "Private training: %d steps, epsilon <= %.4g at delta %.3g for one row.",
                 training.steps, training.epsilon(), training.delta,
@@ -298,6 +322,22 @@ class PrivateFit:
             self._sampling.restore()
             self._sampling = None
         if self.training is not None:
-            self._spent = self.training.state()
+            if self._dry:
+                number = self.training.steps - self._start
+                new = Steps(self.training.noise_multiplier, self.training.sample_rate, number)
+                self._unwritten = merged([*self._unwritten, *([new] if number else [])])
+            else:
+                self._spent = self.training.state()
             self.training.close()
             self.training = None
+
+
+class EndOnException(pl.Callback):
+    """Leaves the model as any other where a fit ends by an exception: Lightning calls no `teardown` then."""
+
+    def __init__(self, fit: PrivateFit) -> None:
+        self.fit = fit
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Restore what was turned off."""
+        self.fit.end()

@@ -20,6 +20,9 @@ from typing import Any, Final
 from lit_mem.privacy.accountant import Steps, _quietly, merged
 from lit_mem.privacy.extra import import_opacus
 
+MOST_ROWS: Final = 64
+"""For more rows of one person no bound is logged: it costs about k² and is far above any useful ε."""
+
 _MARGIN: Final = 14.0  # of the grid, in standard deviations
 _POINT: Final = 0.05
 

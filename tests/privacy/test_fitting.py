@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,8 +21,10 @@ from lit_mem.callbacks import (
 from lit_mem.data.encoding import collate
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
 from lit_mem.losses import TrainingLoss
-from lit_mem.privacy import DPSGD
+from lit_mem.module import CausalLM
+from lit_mem.privacy import DPSGD, fitting
 from lit_mem.privacy.accountant import Steps, epsilon
+from lit_mem.privacy.fitting import PrivateFit
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.scoring import TokenScorer
 
@@ -410,7 +413,7 @@ def test_a_run_without_its_ledger_does_not_go_on(private, data, untracked, tmp_p
 @pytest.mark.slow
 def test_private_and_plain_checkpoints_do_not_mix(private, module, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path)
-    with pytest.raises(CheckpointError, match=r"trained with model\.privacy, which plain training .* would undo"):
+    with pytest.raises(CheckpointError, match=r"model\.privacy is not set, .* plain training would void"):
         untracked([]).fit(module(lr_schedule="constant"), data(), ckpt_path=str(checkpoint), weights_only=True)
     untracked([]).validate(module(), data(), ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     plain = module(lr_schedule="constant")
@@ -523,3 +526,118 @@ def test_validation_alone_needs_nothing_of_it(private, data, trainer):
     metrics = trainer([Perplexity()]).validate(private(), data(), verbose=False)
     assert "val/loss" in metrics[0]
     assert "privacy/epsilon" not in metrics[0]
+
+
+# -- weights that were trained privately, and what is left behind ----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def private_run(private, data, untracked, tmp_path_factory):
+    """A checkpoint after four private steps, and its ledger."""
+    folder = tmp_path_factory.mktemp("private_run")
+    untracked([EveryStep(folder)], max_epochs=1, default_root_dir=folder).fit(private(), data())
+    return folder / "step=4.ckpt", ledger_below(folder)
+
+
+@pytest.mark.parametrize("by", ["load_from_checkpoint", "validate"])
+def test_private_weights_are_not_trained_plainly(by, private_run, module, data, untracked, tmp_path):
+    before = torch.load(private_run[0], weights_only=True)["lit_mem"]["privacy"]
+    run = untracked([])
+    if by == "validate":
+        model = module(dropout=0.0)
+        run.validate(model, data(), ckpt_path=str(private_run[0]), weights_only=True, verbose=False)
+        run.save_checkpoint(tmp_path / "again.ckpt")
+        assert torch.load(tmp_path / "again.ckpt", weights_only=True)["lit_mem"]["privacy"] == before
+    else:
+        model = CausalLM.load_from_checkpoint(private_run[0])
+    with pytest.raises(ConfigError, match=r"^model\.privacy is not set, but .*privacy=DPSGD"):
+        untracked([], max_epochs=1).fit(model, data())
+
+
+@pytest.mark.parametrize("by", ["load_from_checkpoint", "validate"])
+def test_private_weights_go_on_with_what_they_have_spent(by, private_run, private, data, untracked, tmp_path):
+    taken = Ledger(private_run[1]).steps
+    if by == "validate":
+        model = private()
+        untracked([]).validate(model, data(), ckpt_path=str(private_run[0]), weights_only=True, verbose=False)
+    else:
+        model = CausalLM.load_from_checkpoint(private_run[0], privacy=DPSGD(**QUICK))
+    untracked([], max_epochs=1).fit(model, data())
+    assert Ledger(private_run[1]).steps == taken + 4
+
+
+def test_a_loaded_adapters_dropout_is_turned_off_after_loading_too(private, data, untracked, base, tmp_path):
+    LoRA(rank=2, targets=["v"], dropout=0.3).wrap(base).save_pretrained(tmp_path / "adapter")
+    folder = {"adapter_path": str(tmp_path / "adapter"), "lr_schedule": "constant"}
+    model = CausalLM(model_id="asset:tiny_llama", privacy=DPSGD(**QUICK), **folder)
+    untracked([EveryStep(tmp_path)], max_epochs=1, default_root_dir=tmp_path).fit(model, data())
+    again = CausalLM.load_from_checkpoint(tmp_path / "step=4.ckpt", privacy=DPSGD(**QUICK))
+    untracked([], max_epochs=1).fit(again, data())
+    assert again.private.state()["history"] == [[1.0, 0.25, 8]]
+
+
+def dropouts(model):
+    return [layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
+
+
+@pytest.mark.parametrize("at", ["begin", "step"])
+def test_what_was_turned_off_is_turned_on_after_an_exception(at, module, data, untracked, base, tmp_path, monkeypatch):
+    LoRA(rank=2, targets=["v"], dropout=0.3).wrap(base).save_pretrained(tmp_path / "adapter")
+    model = module(adapter_path=str(tmp_path / "adapter"), privacy=DPSGD(**QUICK), lr_schedule="constant")
+    off = []
+
+    def killed(*_):
+        off.extend(dropouts(model))
+        raise KeyError("killed")
+
+    if at == "begin":
+        monkeypatch.setattr(PrivateFit, "_tell", killed)
+    else:
+        monkeypatch.setattr(PrivateFit, "step", killed)
+    with pytest.raises(KeyError, match="killed"):
+        untracked([], max_epochs=1, default_root_dir=tmp_path).fit(model, data())
+    assert set(off) == {0.0}
+    assert 0.3 in dropouts(model)
+    assert model.private.training is None
+
+
+def test_steps_of_a_dry_run_are_written_down_by_the_run_after_it(private, data, untracked, tmp_path):
+    model = private()
+    untracked([], fast_dev_run=1).fit(model, data())
+    options = {"max_epochs": 1, "default_root_dir": tmp_path}
+    untracked([EveryStep(tmp_path)], **options).fit(model, data())
+    checkpoint, ledger = tmp_path / "step=4.ckpt", ledger_below(tmp_path)
+    assert Ledger(ledger).steps == 1 + 4
+    assert torch.load(checkpoint, weights_only=True)["lit_mem"]["privacy"]["history"] == [[1.0, 0.25, 5]]
+    untracked([], max_epochs=2).fit(private(), data(), ckpt_path=str(checkpoint), weights_only=True)
+    assert Ledger(ledger).steps == 5 + 4
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_all_ranks_go_on_with_the_ledger_that_rank_zero_knows(rank, tmp_path, monkeypatch):
+    """`run_folder` waits for all ranks, so none may call it alone."""
+    fit = PrivateFit(DPSGD(**QUICK))
+    Ledger(tmp_path / "privacy.jsonl").start(24, 1.0, 0.25)
+    known = {"ledger": str(tmp_path / "privacy.jsonl"), "ledger_id": Ledger(tmp_path / "privacy.jsonl").id}
+    mine = known if rank == 0 else {"ledger": "", "ledger_id": ""}
+    fit._spent = {"history": [], "noise_multiplier": 1.0, "texts": 24, **mine}
+    sent = []
+    strategy = SimpleNamespace(broadcast=lambda value: sent.append(value) or True)  # what rank zero sends
+    monkeypatch.setattr(fitting, "run_folder", lambda trainer: pytest.fail("only some ranks call it"))
+    opened = fit._ledger(SimpleNamespace(strategy=strategy, ckpt_path=None, fast_dev_run=False), 24)
+    assert sent == [rank == 0]
+    if rank == 0:
+        assert opened().id == known["ledger_id"]
+
+
+@pytest.mark.parametrize(("rows", "computed"), [(1, 0), (64, 1), (65, 0), (1000, 0)])
+def test_no_bound_is_computed_for_very_large_groups(rows, computed, monkeypatch, caplog):
+    calls = []
+    monkeypatch.setattr(fitting, "group_epsilon", lambda history, delta, k: calls.append(k) or 1.0)
+    fit = PrivateFit(DPSGD(**QUICK))
+    fit._rows_of_one = rows
+    with caplog.at_level(logging.INFO, "lit_mem"):
+        fit._log_group(SimpleNamespace(delta=1e-5), [], "Private training")
+    assert calls == [rows] * computed
+    assert (f"up to {rows} rows" in caplog.text) == (rows > 1)
+    assert ("not computed above 64 rows" in caplog.text) == (rows > 64)
