@@ -154,7 +154,7 @@ class CausalLM(pl.LightningModule):
         self._resumed: CheckpointContent | None = None
         self._spent: Spent | None = None  # of the run that trained the loaded weights, if that was private
         self._schedule_steps = 0
-        self._heldout = ExampleTable(["logprob", "n_tokens"])
+        self._scored = ExampleTable(["logprob", "n_tokens"])
         self._not_finite: str | None = None
         self.learning = Learning()
         self._losses = LossWatch()
@@ -426,12 +426,14 @@ class CausalLM(pl.LightningModule):
             self.log_dict(self.private.figures())
 
     def on_train_end(self) -> None:
-        """Say so if training ends with a model that was not validated, or has hardly learned; and what it has spent."""
+        """Warn of a model that was not validated, has hardly learned or is no better; log the privacy that is spent."""
         if self.private is not None:
             self.private.log_spent(self.trainer)
         if self.learning.hardly:
             advice = _MORE_LEARNING if self.private is None else MORE_LEARNING
             log.warning("%s. %s", self.learning.line(), advice)
+        elif self.learning.no_better:
+            log.warning("%s.", self.learning.line())
         unseen = self.trainer.global_step - self._validated_at
         if unseen and self.trainer.enable_validation:
             log.warning(
@@ -553,12 +555,9 @@ class CausalLM(pl.LightningModule):
         """Score a batch of members or non-members in one forward pass."""
         scores = self.score(batch)
         self._not_finite = self._not_finite or not_finite(scores, batch)
-        others = ~scores.member.cpu() & (not holds_canaries(batch))
-        self._heldout.update(
-            scores.example_id.cpu()[others],
-            scores.member.cpu()[others],
-            {"logprob": scores.total_logprob[others], "n_tokens": scores.n_tokens[others]},
-        )
+        if not holds_canaries(batch):
+            columns = {"logprob": scores.total_logprob, "n_tokens": scores.n_tokens}
+            self._scored.update(scores.example_id.cpu(), scores.member.cpu(), columns)
         return scores
 
     def test_step(  # type: ignore[override]
@@ -577,7 +576,7 @@ class CausalLM(pl.LightningModule):
             self._losses.look(self.trainer)
         else:
             self.members.compare(self.trainer)
-        self._heldout.reset()
+        self._scored.reset()
         self._not_finite = None
 
     def on_test_start(self) -> None:
@@ -591,7 +590,7 @@ class CausalLM(pl.LightningModule):
 
     def heldout_loss(self) -> dict[str, float]:
         """The held-out loss of the pass that goes on, `val/loss` or `test/loss`; {} without texts. On every rank."""
-        table = self._heldout.compute()
+        table = self._scored.compute().nonmembers()
         if not len(table):
             return {}
         loss = -table["logprob"].sum() / table["n_tokens"].sum()
@@ -601,14 +600,14 @@ class CausalLM(pl.LightningModule):
         refuse_not_finite(self._not_finite, self.trainer, self)
         self.log_dict(self.heldout_loss(), prog_bar=True, sync_dist=True)
         if self.trainer.state.fn == "fit":
-            self._note_learning(self._heldout.compute())
-        self._heldout.reset()
+            self._note_learning(self._scored.compute())
+        self._scored.reset()
 
     def _note_learning(self, table: ScoreTable) -> None:
         trainer = self.trainer
         if not trainer.sanity_checking:
             self.learning.note(table)
-        elif trainer.num_sanity_val_batches == trainer.num_val_batches and not trainer.global_step and len(table):
+        elif trainer.num_sanity_val_batches == trainer.num_val_batches and not trainer.global_step:
             self.learning.start(table)
 
     def on_validation_epoch_end(self) -> None:

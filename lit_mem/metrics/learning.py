@@ -1,4 +1,4 @@
-"""How far the held-out loss has fallen since before training, and whether that is more than noise."""
+"""How far the losses have changed since before training, and whether that is more than noise."""
 
 from __future__ import annotations
 
@@ -12,57 +12,95 @@ from lit_mem.functional.paired import Change, change_of_loss
 from lit_mem.metrics.examples import ScoreTable
 
 _COLUMNS: Final = ("example_id", "member", "logprob", "n_tokens")
+_CHANGES: Final = ("fall", "rise", "members")
 _CHANCE: Final = 0.025
 _LEAST_SHARE: Final = 0.01
 
 
 class Learning:
-    """Compares each validation's held-out losses with those before training, text by text.
+    """Compares each validation's losses with those before training, text by text.
 
-    A model has hardly learned where its lowest held-out loss is below that before training by no more than noise (a
-    one-sided t test at 2.5 % over texts paired with themselves, `functional.paired`) or by less than 1 % of it.
+    A change counts where it is more than noise (a one-sided t test over texts paired with themselves,
+    `functional.paired`, at 2.5 % divided by the number of validations, as the largest change of all is tested) and at
+    least 1 % of the held-out loss before training.
 
     Attributes:
-        before: held-out losses before training: columns `logprob` and `n_tokens`; None: they were not measured.
-        loss_before: their mean, in nats a token.
-        fall: the largest fall so far; None before the first validation.
+        before: losses before training: columns `logprob` and `n_tokens`; None: they were not measured.
+        loss_before: the held-out texts' mean, in nats a token.
+        fall: the largest fall of the held-out loss so far; None before the first validation.
+        rise: the change of the held-out loss at its highest so far, negative where it never fell; likewise.
+        members: the largest fall of the members' loss so far; None too where no members were scored.
+        looks: number of validations compared.
     """
 
     def __init__(self) -> None:
         self.before: ScoreTable | None = None
         self.loss_before = 0.0
         self.fall: Change | None = None
+        self.rise: Change | None = None
+        self.members: Change | None = None
+        self.looks = 0
 
     def start(self, table: ScoreTable) -> None:
-        """Take the held-out texts' losses before training."""
-        self.before, self.fall = table.where(table["n_tokens"] > 0), None
-        self.loss_before = -(self.before["logprob"].sum() / self.before["n_tokens"].sum()).item()
+        """Take the texts' losses before training, members and held-out texts."""
+        self.before = table.where(table["n_tokens"] > 0)
+        self.fall = self.rise = self.members = None
+        self.looks = 0
+        heldout = self.before.nonmembers()
+        if not len(heldout):
+            self.before = None
+            return
+        self.loss_before = -(heldout["logprob"].sum() / heldout["n_tokens"].sum()).item()
 
     def note(self, table: ScoreTable) -> None:
         """Take those of a validation, of the same texts."""
         if self.before is None:
             return
         now = table.where(table["n_tokens"] > 0)
-        if now.example_id.tolist() != self.before.example_id.tolist():
+        fall = _fall(self.before.nonmembers(), now.nonmembers())
+        if fall is None:
             return
-        fall = change_of_loss(-now["logprob"], -self.before["logprob"], now["n_tokens"])
+        self.looks += 1
         if self.fall is None or fall.value > self.fall.value:
             self.fall = fall
+        if self.rise is None or fall.value < self.rise.value:
+            self.rise = fall
+        members = _fall(self.before.members(), now.members())
+        if members is not None and (self.members is None or members.value > self.members.value):
+            self.members = members
+
+    def _counts(self, change: Change | None, sign: float = 1.0) -> bool:
+        if change is None:
+            return False
+        change = change._replace(value=sign * change.value)
+        noise = not change.beyond_noise(_CHANCE / max(1, self.looks))
+        return not noise and change.value >= _LEAST_SHARE * self.loss_before
 
     @property
     def hardly(self) -> bool:
-        """Whether the model has hardly learned; False where that is not known."""
-        if self.fall is None:
-            return False
-        return not self.fall.beyond_noise(_CHANCE) or self.fall.value < _LEAST_SHARE * self.loss_before
+        """Whether neither the held-out loss nor the members' has changed; False where that is not known."""
+        changed = self._counts(self.fall) or self._counts(self.rise, -1.0) or self._counts(self.members)
+        return self.fall is not None and not changed
+
+    @property
+    def no_better(self) -> bool:
+        """Whether the model has changed and the held-out loss has not fallen; False where that is not known."""
+        return self.fall is not None and not self._counts(self.fall) and not self.hardly
 
     def line(self) -> str:
-        """How far the loss has fallen; for a model that has hardly learned."""
+        """How far the held-out loss has fallen; for a model that has hardly learned, or is no better."""
         assert self.fall is not None
+        assert self.rise is not None
+        lowest, highest = (f"{self.loss_before - each.value:.3f}" for each in (self.fall, self.rise))
+        if self.no_better:
+            return (
+                f"The held-out loss never fell below that before training by more than noise and 1 %: it was "
+                f"{self.loss_before:.3f} nats a token before training, and {lowest} at its lowest and {highest} at its "
+                "highest since"
+            )
         return (
             f"The model hardly learned: the held-out loss was {self.loss_before:.3f} nats a token before training and "
-            f"{self.loss_before - self.fall.value:.3f} at its lowest, {self.fall.value:.4f} less (standard error "
-            f"{self.fall.error:.4f})"
+            f"{lowest} at its lowest, {self.fall.value:.4f} less (standard error {self.fall.error:.4f})"
         )
 
     def state(self) -> dict[str, Any]:
@@ -70,7 +108,12 @@ class Learning:
         if self.before is None:
             return {}
         tensors = {"example_id": self.before.example_id, "member": self.before.member, **self.before.columns}
-        return {"before": tensors, "fall": None if self.fall is None else list(self.fall)}
+        changes = {name: getattr(self, name) for name in _CHANGES}
+        return {
+            "before": tensors,
+            **{name: None if change is None else list(change) for name, change in changes.items()},
+            "looks": self.looks,
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from it; {}: of an earlier version, or nothing was known.
@@ -83,11 +126,14 @@ class Learning:
         _check(state)
         columns = dict(state["before"])
         self.start(ScoreTable(columns.pop("example_id"), columns.pop("member"), columns))
-        self.fall = None if state["fall"] is None else Change(*state["fall"])
+        found = {name: state.get(name) for name in _CHANGES}
+        fall, rise, self.members = (None if one is None else Change(*one) for one in found.values())
+        # An earlier version kept neither the highest loss nor the number of validations.
+        self.fall, self.rise, self.looks = fall, rise or fall, int(state.get("looks", 1))
 
 
 def _check(state: Any) -> None:
-    """Raise unless there is one number of each kind for each text, and a fall of three numbers or none."""
+    """Raise unless there is one number of each kind for each text, and changes of three numbers or none."""
     before = state.get("before") if isinstance(state, Mapping) else None
     found = [before.get(name) if isinstance(before, Mapping) else None for name in _COLUMNS]
     shapes = {tuple(each.shape) if isinstance(each, Tensor) and each.dim() == 1 else None for each in found}
@@ -95,8 +141,16 @@ def _check(state: Any) -> None:
         raise CheckpointError(
             f"this checkpoint is damaged: its learning.before lacks one of {', '.join(_COLUMNS)}, as (N,) tensors"
         )
-    fall = state.get("fall", ())
-    if fall is not None and not (
-        isinstance(fall, list | tuple) and len(fall) == 3 and all(isinstance(value, int | float) for value in fall)
-    ):
-        raise CheckpointError("this checkpoint is damaged: its learning.fall is not three numbers or None")
+    for name in _CHANGES:
+        change = state.get(name, () if name == "fall" else None)
+        if change is not None and not (
+            isinstance(change, list | tuple) and len(change) == 3 and all(isinstance(x, int | float) for x in change)
+        ):
+            raise CheckpointError(f"this checkpoint is damaged: its learning.{name} is not three numbers or None")
+
+
+def _fall(before: ScoreTable, now: ScoreTable) -> Change | None:
+    """How much the mean loss a token has fallen; None without texts, or where they are not the same ones."""
+    if not len(before) or now.example_id.tolist() != before.example_id.tolist():
+        return None
+    return change_of_loss(-now["logprob"], -before["logprob"], now["n_tokens"])

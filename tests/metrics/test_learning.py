@@ -11,15 +11,22 @@ from lit_mem.metrics.learning import Learning
 N_TOKENS = torch.arange(10.0, 50.0, dtype=torch.float64)
 
 
-def table(loss):
-    """(40,) losses a token."""
-    ids = torch.arange(len(N_TOKENS))
-    return ScoreTable(ids, torch.zeros(len(ids), dtype=torch.bool), {"logprob": -loss * N_TOKENS, "n_tokens": N_TOKENS})
+def table(loss, members=None):
+    """(40,) losses a token of held-out texts, and of members if there are such."""
+    n = len(N_TOKENS)
+    losses, tokens, ids = loss * N_TOKENS, N_TOKENS, torch.arange(n if members is None else 2 * n)
+    if members is not None:
+        losses, tokens = torch.cat([losses, members * N_TOKENS]), torch.cat([tokens, tokens])
+    return ScoreTable(ids, ids >= n, {"logprob": -losses, "n_tokens": tokens})
+
+
+def noise_of_no_mean():
+    noise = torch.randn(len(N_TOKENS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return noise - (noise * N_TOKENS).sum() / N_TOKENS.sum()  # the mean loss a token falls by exactly `fall`
 
 
 def after(fall, spread, start=4.0):
-    noise = torch.randn(len(N_TOKENS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    noise = noise - (noise * N_TOKENS).sum() / N_TOKENS.sum()  # the mean loss a token falls by exactly `fall`
+    noise = noise_of_no_mean()
     learning = Learning()
     learning.start(table(torch.full_like(N_TOKENS, start)))
     learning.note(table(start - fall + spread * noise))
@@ -32,7 +39,9 @@ def after(fall, spread, start=4.0):
         (0.022, 0.01, True),  # beyond noise, and 0.55 % of the loss
         (0.2, 0.1, False),
         (0.2, 2.0, True),  # 5 % of the loss, within noise
-        (-0.5, 0.1, True),
+        (-0.5, 0.1, False),  # the loss has risen
+        (-0.2, 2.0, True),
+        (-0.022, 0.01, True),
     ],
 )
 def test_less_than_noise_or_one_percent_is_hardly(fall, spread, hardly):
@@ -42,13 +51,59 @@ def test_less_than_noise_or_one_percent_is_hardly(fall, spread, hardly):
     assert learning.hardly == hardly
 
 
+def test_a_rise_is_no_lack_of_learning():
+    learning = after(2.99 - 4.48, 0.1, start=2.99)
+    assert learning.no_better
+    assert not learning.hardly
+    assert [number in learning.line() for number in ("2.990", "4.480")] == [True, True]
+    for fall, spread in ((0.2, 0.1), (0.2, 2.0), (-0.2, 2.0)):
+        assert not after(fall, spread).no_better
+    learning = after(0.01, 2.0)
+    learning.note(table(torch.full_like(N_TOKENS, 6.0)))  # the first validation was within noise, a later one was not
+    assert (learning.hardly, learning.no_better) == (False, True)
+
+
+@pytest.mark.parametrize(("fall", "hardly"), [(0.01, True), (0.5, False)])
+def test_what_members_learned_counts(fall, hardly):
+    start = torch.full_like(N_TOKENS, 4.0)
+    learning = Learning()
+    learning.start(table(start, start))
+    learning.note(table(start + noise_of_no_mean(), start - fall))
+    assert learning.loss_before == pytest.approx(4.0)
+    assert learning.members.value == pytest.approx(fall)
+    assert (learning.hardly, learning.no_better) == (hardly, not hardly)
+
+
+def test_the_largest_of_many_looks_is_tested_as_such():
+    from scipy.stats import t
+
+    spread = noise_of_no_mean()
+    learning = after(0.0, 1.0)
+    error = learning.fall.error
+    critical = [float(t.isf(0.025 / looks, len(N_TOKENS) - 1)) for looks in (1, 5)]
+    learning = Learning()
+    start = torch.full_like(N_TOKENS, 4.0)
+    learning.start(table(start))
+    learning.note(table(start - sum(critical) / 2 * error + spread))
+    assert not learning.hardly
+    for _ in range(4):
+        learning.note(table(start))
+    assert learning.looks == 5
+    assert learning.hardly
+    again = Learning()
+    again.load(learning.state())
+    assert (again.looks, again.hardly) == (5, True)
+    again.load({name: value for name, value in learning.state().items() if name in ("before", "fall")})
+    assert (again.looks, again.hardly) == (1, False)  # of an earlier version
+
+
 def test_the_lowest_validation_counts_and_a_resumed_run_knows_it():
     learning = after(0.4, 0.1)
     learning.note(table(torch.full_like(N_TOKENS, 4.1)))
     assert not learning.hardly
     again = Learning()
     again.load(learning.state())
-    assert again.fall == learning.fall
+    assert (again.fall, again.rise) == (learning.fall, learning.rise)
     assert not again.hardly
     again.load({})  # of an earlier version
     assert Learning().hardly is False
