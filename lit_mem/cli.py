@@ -38,7 +38,7 @@ from lit_mem.checkpoints import own_content
 from lit_mem.console import Console
 from lit_mem.csv_logger import AtomicCSVLogger
 from lit_mem.data.datamodule import TextDataModule
-from lit_mem.default_callbacks import UNMEASURED, default_callbacks
+from lit_mem.default_callbacks import BAREBONES, UNMEASURED, default_callbacks
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.functional.plain_text import printable
 from lit_mem.module import CausalLM
@@ -207,8 +207,9 @@ class MemorizationCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Measure by default; reject NaN, as no comparison finds it, and it spoils what it touches."""
         trainer = self.config[self.subcommand].trainer
-        if trainer.callbacks is None:
-            trainer.callbacks = default_callbacks(self._parser(self.subcommand))
+        if trainer.callbacks is None and not trainer.barebones:
+            checkpointing = trainer.enable_checkpointing is not False
+            trainer.callbacks = default_callbacks(self._parser(self.subcommand), checkpointing)
         for name, value in leaves("", self.config[self.subcommand].as_dict(), lists=True):
             if isinstance(value, float) and math.isnan(value):
                 raise ConfigError(f"{name} is nan; expected a number")
@@ -243,7 +244,7 @@ class MemorizationCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         options = self.config_init[subcommand]
         if not measures(self.trainer):
-            log.warning(UNMEASURED)
+            log.warning(BAREBONES if self.trainer.barebones else UNMEASURED)
         if options.get("ckpt_path") in ("last", "best"):
             path = find_checkpoint(self.trainer, options.ckpt_path)
             _check_checkpoint(path)

@@ -26,7 +26,16 @@ UNMEASURED: Final = (
 )
 
 
-def default_callbacks(parser: LightningArgumentParser) -> Any:
-    """The default callbacks as `trainer.callbacks` of a parsed configuration, in which they are saved as any others."""
-    entries = [{"class_path": f"lit_mem.callbacks.{name}"} for name in DEFAULT_CALLBACKS]
+BAREBONES: Final = "Nothing measures memorization: trainer.barebones is true, so nothing is logged."
+
+
+def default_callbacks(parser: LightningArgumentParser, checkpointing: bool = True) -> Any:
+    """The default callbacks as `trainer.callbacks` of a parsed configuration, in which they are saved as any others.
+
+    Args:
+        parser: of the subcommand.
+        checkpointing: whether the trainer takes a callback that keeps checkpoints.
+    """
+    names = [name for name in DEFAULT_CALLBACKS if checkpointing or name != "MemorizationCheckpoint"]
+    entries = [{"class_path": f"lit_mem.callbacks.{name}"} for name in names]
     return parser.parse_object({"trainer": {"callbacks": entries}}).trainer.callbacks

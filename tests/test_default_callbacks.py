@@ -9,7 +9,7 @@ import yaml
 from lit_mem import callbacks as ours
 from lit_mem.callbacks.base import Measure
 from lit_mem.cli import MemorizationCLI, main
-from lit_mem.default_callbacks import DEFAULT_CALLBACKS, UNMEASURED
+from lit_mem.default_callbacks import BAREBONES, DEFAULT_CALLBACKS, UNMEASURED
 
 TINY = ["--model.model_id", "asset:tiny_llama", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
 
@@ -44,6 +44,18 @@ def test_without_callbacks_there_are_the_default_ones(subcommand, words, built):
     assert UNMEASURED not in err
     logged = {name for c in cli.trainer.callbacks if isinstance(c, Measure) for name in c.metric_names()}
     assert {"mia/reference_auroc", "memorization/perplexity_gap", "extraction/exact_rate"} <= logged
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate"])
+def test_without_checkpointing_no_callback_keeps_checkpoints(subcommand, built):
+    cli, _ = built(subcommand, "--trainer.enable_checkpointing", "false")
+    assert classes(cli) == [name for name in DEFAULT_CALLBACKS if name != "MemorizationCheckpoint"]
+
+
+def test_a_trainer_that_logs_nothing_gets_no_callbacks(built):
+    cli, err = built("fit", "--trainer.barebones", "true", "--trainer.num_sanity_val_steps", "0")
+    assert classes(cli) == []
+    assert err.splitlines().count(BAREBONES) == 1
 
 
 def test_a_run_goes_by_its_saved_configuration(built, tmp_path):
