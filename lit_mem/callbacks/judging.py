@@ -16,6 +16,7 @@ State = Literal["within", "undecided", "not measured", "over"]
 
 _ORDER: tuple[State, ...] = ("within", "undecided", "not measured", "over")
 _MANY_TIMES = 1000
+_HALVED = "mia/combined_auroc"
 
 
 @dataclass(frozen=True)
@@ -91,33 +92,52 @@ def together(states: Iterable[State], counted: str = "any") -> State:
     return _ORDER[(min if counted == "all" else max)(ranked, default=0)]
 
 
+def judged_texts(name: str, scored: Scored) -> Scored:
+    """The texts that a metric is computed from: all that are scored, and half of them for `mia/combined_auroc`.
+
+    Args:
+        name: of the metric.
+        scored: how many texts are scored.
+
+    Source: the other half is that of the fit, the smaller one where a set is odd (`functional.combine`).
+    """
+    if name != _HALVED:
+        return scored
+    return Scored(*(None if n is None else n - n // 2 for n in scored))  # type: ignore[arg-type]
+
+
 def settled_by(judged: Judged, scored: Scored | None) -> str:
     """What would settle an undecided judgement, as a clause.
 
     Args:
         judged: a judgement that is "undecided".
-        scored: texts behind the `mia/` metrics; None where that is not known.
+        scored: how many texts are scored for the `mia/` metrics; None where that is not known.
     """
     value, low, high, limit = judged.value, judged.low, judged.high, judged.threshold.limit
     if value is None or low is None or high is None or value == limit:
         return "the value is the limit, which no number of texts can settle"
     of_all = judged.threshold.is_auroc and judged.threshold.name.startswith("mia/")
     if of_all and scored is not None and scored.members and scored.heldout and 0 <= value <= 1:
-        needed = needed_to_settle(value, limit, scored, (low, high))
+        part = judged_texts(judged.threshold.name, scored)
+        needed = needed_to_settle(value, limit, part, (low, high))
         if needed is None:
             return "the value is too near to the limit for a million texts to settle it"
+        times = 1 if part is scored else 2
+        members, heldout = times * needed.members, times * needed.heldout
         now = f"{scored.members:,} members and {scored.heldout:,} held-out texts were scored"
-        if needed.members > max(scored.members, scored.of_members or 0):
+        if times > 1:
+            now += ", half of which it is computed from"
+        if part.of_members is not None and needed.members > max(part.members, part.of_members):
             n = max(scored.members, scored.of_members or 0)
-            both = f"about {needed.members:,} members and {needed.heldout:,} held-out texts"
+            both = f"about {members:,} members and {heldout:,} held-out texts"
             return f"settling it takes more than the {n:,} members there are, {both}; {now}"
-        if needed != (scored.members, scored.heldout):
-            more = f" and {needed.members:,} members" if needed.members > scored.members else ""
-            return f"about {needed.heldout:,} held-out texts{more} would settle it if the value stays; {now}"
-    times = times_as_many(value, low if limit < value else high, limit)
-    if times > _MANY_TIMES:
+        if needed != (part.members, part.heldout):
+            more = f" and {members:,} members" if needed.members > part.members else ""
+            return f"about {heldout:,} held-out texts{more} would settle it if the value stays; {now}"
+    factor = times_as_many(value, low if limit < value else high, limit)
+    if factor > _MANY_TIMES:
         return "the value is too near to the limit to be settled by more texts"
-    return f"about {times:.2g} times as many texts would settle it if the value stays"
+    return f"about {factor:.2g} times as many texts would settle it if the value stays"
 
 
 def explained(judged: Sequence[Judged], scored: Scored | None) -> str:

@@ -49,7 +49,10 @@ def line(state: State, judged: Sequence[Judged], when: str, trainer: pl.Trainer)
         when: " after epoch 3".
         trainer: its callbacks and data say how many texts were scored.
     """
-    parts = [explained([one], scored_for(one.threshold.name, trainer)) for one in judged]
+    parts = []
+    for one in judged:
+        scored = scored_for(one.threshold.name, trainer) if one.state == "undecided" else None
+        parts.append(explained([one], scored))
     why = ", as the limit lies within the 95 % interval" if state == "undecided" else ""
     return f"{_HEADS[state]}{when}{why}: {'; '.join(parts)}."
 

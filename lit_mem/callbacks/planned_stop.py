@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
+import torch
+from torch import Tensor
 
 from lit_mem.callbacks.base import measures, whole_check
+from lit_mem.callbacks.judging import judged_texts
 from lit_mem.callbacks.thresholds import Limits, Threshold
 from lit_mem.functional.planning import Scored, planned_interval, stops_at
+from lit_mem.metrics.examples import ScoreTable
 from lit_mem.report.numbers import shown
 
 
@@ -29,15 +31,17 @@ def planned_stop(threshold: Threshold, scored: Scored) -> str:
 
     Args:
         threshold: on an AUROC, its limit in (0, 1).
-        scored: how many texts the AUROC is computed from, at least 1 of each set.
+        scored: how many texts are scored, at least 1 of each set.
     """
-    limit = threshold.limit
+    limit, of_scored = threshold.limit, scored
+    scored = judged_texts(threshold.name, of_scored)
+    half = "" if scored is of_scored else " (half of those scored)"
     low, high = planned_interval(limit, scored.members, scored.heldout)
     at = stops_at(limit, scored.members, scored.heldout, threshold.above)
     end, side = ("low", "above") if threshold.above else ("high", "below")
     planned = (
         f"{threshold} is read at the {end} end of the 95 % interval: with {scored.members:,} members and "
-        f"{scored.heldout:,} held-out texts the interval at {limit:g} is about {shown(low)} to {shown(high)}"
+        f"{scored.heldout:,} held-out texts{half} the interval at {limit:g} is about {shown(low)} to {shown(high)}"
     )
     if at is None:
         best = "1" if threshold.above else "0"
@@ -46,24 +50,34 @@ def planned_stop(threshold: Threshold, scored: Scored) -> str:
 
 
 def scored_for(name: str, trainer: pl.Trainer) -> Scored | None:
-    """How many texts a metric of the last pass was computed from; None where that is not known.
+    """How many texts are scored for a metric; None where that is not known.
 
-    A check before training over some of the batches does not count; the sizes of the data module's sets then do.
+    Args:
+        name: of the metric.
+        trainer: its callback that logs the metric has the texts of the last pass; a check before training over some of
+            the batches does not count, and then the data module says what is scored.
     """
-    data: Any = getattr(trainer, "datamodule", None)
-    of_members = of_heldout = None
-    if hasattr(data, "train") and hasattr(data, "heldout") and hasattr(data, "members"):
-        canaries = {example.example_id for example in getattr(data, "canaries", ())}
-        of_members = len({example.example_id for example in data.train} - canaries)
-        of_heldout = len(data.heldout)
+    of_data = getattr(getattr(trainer, "datamodule", None), "scored_texts", None)
+    found = of_data() if callable(of_data) else None
+    known = found if isinstance(found, Scored) else None  # a user's own data module may have any such attribute
     measure = next((one for one in measures(trainer) if name in one.metric_names()), None)
     if measure is None:
         return None
     if measure.of_canaries:
-        of_members = of_heldout = None
-    if measure.examples is not None and (trainer.global_step or whole_check(trainer)):
-        n, members = len(measure.examples), int(measure.examples.member.sum())
-        return Scored(members, n - members, of_members, of_heldout)
-    if of_members is None or of_heldout is None:
-        return None
-    return Scored(len(data.members), of_heldout, of_members, of_heldout)
+        known = None
+    if measure.examples is None or (trainer.state.fn == "fit" and not trainer.global_step and not whole_check(trainer)):
+        return known
+    member = measure.examples.member[_used(name, measure.examples)]
+    n = int(member.sum())
+    return Scored(n, len(member) - n, *((None, None) if known is None else (known.of_members, known.of_heldout)))
+
+
+def _used(name: str, table: ScoreTable) -> Tensor:
+    """(N,) bool: the rows that an AUROC is computed from, fit and judgement of `mia/combined_auroc` alike."""
+    column = name.partition("_auroc")[0]
+    others = [values for other, values in table.columns.items() if other.startswith("mia/") and other != column]
+    read = others if column == "mia/combined" else [table[column]] if column in table.columns else []
+    used = torch.ones(len(table), dtype=torch.bool)
+    for values in read:
+        used &= ~values.isnan()
+    return used

@@ -32,6 +32,7 @@ from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.given import as_source
 from lit_mem.data.sources.table import listed
 from lit_mem.errors import ConfigError, DataError, ModelError
+from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
 from lit_mem.metrics.gathered import on_rank_zero
 from lit_mem.run_folder import run_folder
@@ -132,6 +133,7 @@ class TextDataModule(pl.LightningDataModule):
         self.canaries: list[Encoded] = []
         self.largest_group = 1  # most training rows of one person or document, as far as groups are known
         self._trust: TrustReport | None = None
+        self._scored: Scored | None = None
 
     def prepare_data(self) -> None:
         """Read the source once on one process, so that a download happens once; the second call does nothing."""
@@ -384,37 +386,41 @@ class TextDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Held-out texts, then the members probe, then canaries if there are any."""
-        self._keep_checks()
-        return self._scoring_loaders(self.heldout, "held-out texts", "limit_val_batches")
+        return self._scoring_loaders(self.heldout, self._of_heldout, "held-out texts", "limit_val_batches")
 
-    def _keep_checks(self) -> None:
-        """Write what the checks found into the run's folder, if anything is logged."""
+    def _keep_checks(self, scored: Scored) -> None:
+        """Write what the checks found, and how many texts are scored, into the run's folder, if anything is logged."""
         trainer, trust = self.trainer, self._trust
         if trainer is None or trust is None or not trainer.loggers or getattr(trainer, "fast_dev_run", False):
             return
         folder = run_folder(trainer)  # on every process
         self._trust = None
         if trainer.is_global_zero:
-            atomic.write_text(folder / "checks.json", trust.to_json(self._scored()))
+            atomic.write_text(folder / "checks.json", trust.to_json(scored._asdict()))
 
-    def _scored(self) -> dict[str, int]:
-        """How many texts of each side are scored, and of how many: trained on, and held out by the source."""
-        return {
-            "members": len(self.members),
-            "of_members": len(self._rows[0]),
-            "heldout": len(self.heldout),
-            "of_heldout": self._of_heldout,
-        }
+    def scored_texts(self) -> Scored | None:
+        """How many texts of each side are scored, limits of batches included; None before `setup`.
+
+        `of_members` are those trained on, without canaries; `of_heldout` those that the source holds out, or, where a
+        test is under way, its test texts.
+        """
+        if self._scored is None and self.train:
+            return Scored(len(self.members), len(self.heldout), len(self._rows[0]), self._of_heldout)
+        return self._scored
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
         """Test texts, then the members probe, then canaries if there are any."""
-        return self._scoring_loaders(self.test, "test texts", "limit_test_batches")
+        rows = self._test_rows
+        of = self._of_heldout if rows is None else len(rows)
+        return self._scoring_loaders(self.test, of, "test texts", "limit_test_batches")
 
-    def _scoring_loaders(self, others: list[Encoded], name: str, option: str) -> list[DataLoader[Batch]]:
+    def _scoring_loaders(self, others: list[Encoded], of: int, name: str, option: str) -> list[DataLoader[Batch]]:
         loaders = [self._scoring_loader(others), self._scoring_loader(self.members)]
         limit = 1.0 if self.trainer is None else getattr(self.trainer, option, 1.0)
         scored = [_examples_within(loader, limit) for loader in loaders]
         sizes = [len(others), len(self.members)]
+        self._scored = Scored(scored[1], scored[0], len(self._rows[0]), of)
+        self._keep_checks(self._scored)
         if 0 < sum(scored) < sum(sizes):
             self._tell_once(
                 f"trainer.{self._limited_by(option, limit)}: only the longest texts are scored, {scored[0]} of "

@@ -157,7 +157,8 @@ def needed_to_settle(
     """How many texts would make the interval at the AUROC seen exclude a limit.
 
     Held-out texts are added first, with members beside them as `data.members_size` does by default: as many members
-    as held-out texts, as far as there are members. Where the members are the bottleneck, as many of both as it takes.
+    as held-out texts, as far as there are members; where `scored.of_members` is None, that is no bound. Where the
+    members are the bottleneck, as many of both as it takes.
 
     Args:
         area: the AUROC seen, in [0, 1].
@@ -173,7 +174,7 @@ def needed_to_settle(
         to it.
     """
     members, heldout = scored.members, scored.heldout
-    most = max(members, scored.of_members or 0)
+    most = math.inf if scored.of_members is None else max(members, scored.of_members)
     widened = 1.0 if seen is None else _widened(area, limit, members, heldout, seen, level)
 
     def settled(m: int, n: int) -> bool:
@@ -181,7 +182,7 @@ def needed_to_settle(
         return not low <= limit <= high
 
     def with_members(n: int) -> int:
-        return max(members, min(n, most))
+        return max(members, int(min(n, most)))
 
     found = _smallest(lambda n: settled(with_members(n), n), heldout)
     if found is not None and found <= max(heldout, _MOST_HELDOUT * most):

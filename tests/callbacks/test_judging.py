@@ -4,10 +4,11 @@ import re
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, MemorizationEarlyStopping, Perplexity
-from lit_mem.callbacks.judging import judge, settled_by, together
-from lit_mem.callbacks.planned_stop import planned_stop
+from lit_mem.callbacks.judging import judge, judged_texts, settled_by, together
+from lit_mem.callbacks.planned_stop import planned_stop, scored_for
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.functional.planning import Scored, needed_to_settle, planned_interval, stops_at
 
@@ -83,6 +84,75 @@ def test_members_that_are_too_few_are_named():
     needed = needed_to_settle(0.747, 0.7, Scored(95, 25, 95, 25))
     text = settled_by(undecided(members=95), Scored(95, 25, 95, 25))
     assert numbers(text)[:3] == [95, needed.members, needed.heldout]
+
+
+def test_where_the_number_of_members_is_not_known_none_is_claimed():
+    needed = needed_to_settle(0.747, 0.7, Scored(25, 25))
+    assert needed == needed_to_settle(0.747, 0.7, Scored(25, 25, 10**6, 10**6))
+    text = settled_by(undecided(), Scored(25, 25))
+    assert "members there are" not in text
+    assert numbers(text) == [needed.heldout, needed.members, 25, 25]
+
+
+def test_the_combined_attack_is_judged_on_half_of_the_texts():
+    name = "mia/combined_auroc"
+    assert judged_texts("mia/a_auroc", Scored(25, 25, 90, 91)) == Scored(25, 25, 90, 91)
+    assert judged_texts(name, Scored(25, 24, 91, None)) == Scored(13, 12, 46, None)
+    half = needed_to_settle(0.747, 0.7, Scored(25, 25, 1500, 1500))
+    text = settled_by(undecided(name=name), Scored(50, 50, 3000, 3000))
+    assert numbers(text) == [2 * half.heldout, 2 * half.members, 50, 50]
+    few = needed_to_settle(0.747, 0.7, Scored(25, 25, 25, 25))
+    assert numbers(settled_by(undecided(name=name), Scored(50, 50, 50, 50)))[:3] == [
+        50,
+        2 * few.members,
+        2 * few.heldout,
+    ]
+    text = planned_stop(Threshold.parse(f"{name} > 0.7"), Scored(51, 50))
+    for number in (*planned_interval(0.7, 26, 25), stops_at(0.7, 26, 25)):
+        assert f"{number:.3f}" in text
+
+
+def test_the_texts_behind_a_metric_are_counted_in_its_own_column(module, data, trainer):
+    membership = MembershipInference(figures=False)
+    texts = data(members_size=17, heldout_size=19)
+    run = trainer([membership])
+    run.validate(module(), texts, verbose=False)
+    assert scored_for("mia/combined_auroc", run) == scored_for("mia/loss_auroc", run) == Scored(17, 19, 24, 600)
+    rows = membership.examples
+    judged = rows.member[~rows["mia/combined"].isnan()]
+    used = judged_texts("mia/combined_auroc", Scored(17, 19))
+    assert (used.members, used.heldout) == (int(judged.sum()), int((~judged).sum()))
+    rows.columns["mia/loss"][rows.member] = math.nan  # as of an attack that could not judge them
+    assert scored_for("mia/loss_auroc", run)[:2] == (0, 19)
+    assert scored_for("canary/auroc", run) is None
+
+
+class Own(LightningDataModule):
+    """A user's, with attributes of the same names."""
+
+    def __init__(self, loaders):
+        super().__init__()
+        self.loaders, self.train, self.members, self.heldout = loaders, ["a text"], ["a text"], ["another"]
+        self.scored_texts = ["a text"]
+
+    def val_dataloader(self):
+        return self.loaders
+
+
+def test_a_data_module_of_the_users_own_says_nothing_of_its_texts(module, data, trainer):
+    texts, model = data(tokenizer="asset:tiny_llama"), module()
+    texts.setup("validate")
+    run = trainer([MembershipInference(figures=False)])
+    run.validate(model, Own(texts.val_dataloader()), verbose=False)
+    assert scored_for("mia/loss_auroc", run) == Scored(20, 20)
+
+
+def test_texts_are_counted_for_undecided_judgements_only(monkeypatch, module, data, trainer, listening):
+    asked = []
+    monkeypatch.setattr("lit_mem.callbacks.last_line.scored_for", lambda name, trainer: asked.append(name))
+    stop = MemorizationEarlyStopping(["mia/loss_auroc > 0.45", "val/perplexity > 1000", "val/loss > 99"], "all")
+    trainer([stop, Perplexity(), MembershipInference(figures=False)], max_epochs=1).fit(module(), data())
+    assert set(asked) <= {"mia/loss_auroc"}
 
 
 @pytest.mark.parametrize(

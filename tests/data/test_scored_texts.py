@@ -8,7 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_mem.callbacks import Perplexity
+from lit_mem.callbacks import MembershipInference, Perplexity
 from lit_mem.data import TextDataModule
 from lit_mem.data.probe import default_size, scored_members
 from lit_mem.errors import ConfigError, DataError
@@ -90,6 +90,26 @@ def test_the_counts_lie_in_the_file_of_the_checks(module, trainer, tmp_path):
     run.fit(module(dropout=0.0), data)
     found = json.loads((tmp_path / "r" / "version_0" / "checks.json").read_text())
     assert found["scored"] == {"members": 8, "of_members": 20, "heldout": 6, "of_heldout": 7}
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_the_counts_are_those_within_the_limits_of_batches(stage, module, trainer, tmp_path):
+    source = DatasetDict(
+        train=Dataset.from_dict({"text": notes(20)}),
+        heldout=Dataset.from_dict({"text": notes(6, 50)}),
+        test=Dataset.from_dict({"text": notes(9, 70)}),
+    )
+    data = TextDataModule(source, members_size=18, scoring_tokens=60)
+    option = "limit_val_batches" if stage == "validate" else "limit_test_batches"
+    measure = MembershipInference(figures=False)
+    run = trainer([measure], logger=CSVLogger(str(tmp_path), "r", 0), **{option: 1})
+    getattr(run, stage)(module(), data, verbose=False)
+    found = json.loads((tmp_path / "r" / "version_0" / "checks.json").read_text())["scored"]
+    members = int(measure.examples.member.sum())
+    assert 0 < members < 18
+    heldout = {"heldout": len(measure.examples) - members, "of_heldout": 6 if stage == "validate" else 9}
+    assert found == {"members": members, "of_members": 20, **heldout}
+    assert data.scored_texts()._asdict() == found
 
 
 # -- held-out texts --------------------------------------------------------------------------------------------------
