@@ -19,6 +19,7 @@ from safetensors import safe_open
 import lit_mem
 from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import MembershipInference
+from lit_mem.cli import main
 from lit_mem.reference_store import batch_key
 from lit_mem.scoring import scored_positions
 
@@ -155,3 +156,32 @@ def test_a_run_on_what_ships_opens_no_connection_and_leaves_the_home_folder_alon
         assert [path for path in Path(places[name]).rglob("*") if path.is_file()] == []
     left = [path.name for path in Path(places["TMPDIR"]).rglob("*") if path.is_file()]
     assert [name for name in left if "fontlist" not in name and "matplotlib" not in name] == []
+
+
+def test_what_a_run_without_a_logger_writes_is_in_the_table(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    callbacks = [{"class_path": f"lit_mem.callbacks.{name}"} for name in ("Perplexity", "MemorizationCheckpoint")]
+    sizes = "--data.train_size 6 --data.heldout_size 6 --data.max_length 32 --data.check false --trainer.max_epochs 1"
+    few = f"--trainer.logger false --trainer.accelerator cpu --trainer.enable_progress_bar false {sizes}"
+    words = ["fit", "--model.model_id", "asset:tiny_llama", *few.split(), "--trainer.callbacks", json.dumps(callbacks)]
+    monkeypatch.setattr(sys, "argv", ["train.py", *words])
+    main()
+    (folder,) = (tmp_path / "logs" / "lit_mem").iterdir()
+    section = (ROOT / "SECURITY.md").read_text().split("## What is written where")[1]
+    said = re.search(r"without a logger \((checkpoints[^)]*)\)", section)[1]
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"checkpoints", *re.findall(r"`([^`]+)`", said)}
+    rows = {}
+    for line in section.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        rows |= dict.fromkeys(re.findall(r"version_<n>/(\S+)`", cells[0]), cells)
+    for name in files - {"checkpoints"}:
+        assert "checkpoints" in rows[name][-1] or (rows[name][-1] == "likewise" and name == "run.json")
+    words = {
+        "random_state": "random state", "random_states": "random state", "made_with": "made with",
+        "learning": "losses before training", "members": "digest of each member",
+    }  # fmt: skip
+    plain = {"format", "base", "fingerprint", "schedule"}  # of the layout and of the options
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["lit_mem"]
+    assert content.keys() - plain == words.keys()
+    assert [word for word in words.values() if word not in rows["checkpoints/last.ckpt"][2]] == []
