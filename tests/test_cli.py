@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch.cli import LightningCLI
 from scipy.stats import binomtest
 
 from lit_mem import assets
-from lit_mem.cli import main
+from lit_mem.cli import MemorizationCLI, main
+from lit_mem.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -270,3 +272,16 @@ def test_a_fused_optimizer_is_an_option(precision, capsys, monkeypatch, tmp_path
     clip = ["--trainer.gradient_clip_val", "1.0"] if precision == "32-true" else []
     main(["fit", "--config", str(QUICKSTART), *options, *clip, "--trainer.fast_dev_run", "2"])
     assert [line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("1 ")]
+
+
+@pytest.mark.parametrize("given", [None, "kept/last.ckpt"])
+def test_an_error_is_named_after_the_checkpoint_only_where_one_was_given(given, monkeypatch):
+    found = "2 of 8 held-out texts were trained on"
+
+    def refused(*_):
+        raise CheckpointError(found)
+
+    monkeypatch.setattr(LightningCLI, "_run_subcommand", refused)
+    with pytest.raises(CheckpointError) as error:
+        MemorizationCLI._run_from(MemorizationCLI.__new__(MemorizationCLI), given, "validate")
+    assert str(error.value) == (found if given is None else f"ckpt_path {given}: {found}")
