@@ -5,12 +5,13 @@ import logging
 from collections import Counter
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, IterableDatasetDict
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem.callbacks import MembershipInference, Perplexity
 from lit_mem.data import TextDataModule
 from lit_mem.data.probe import default_size, scored_members
+from lit_mem.data.sources.given import Given, as_source
 from lit_mem.errors import ConfigError, DataError
 
 TINY = "asset:tiny_llama"
@@ -183,3 +184,17 @@ def test_what_is_no_source_is_rejected_in_one_line(source):
 def test_rows_in_memory_are_checked_as_those_of_files(source, part):
     with pytest.raises(DataError, match=part):
         over(source)
+
+
+@pytest.mark.parametrize("kind", ["table", "streamed", "streamed splits"])
+def test_what_has_columns_but_is_no_dataset_is_rejected(kind):
+    rows = Dataset.from_dict({"text": ["A rash.", "A fever."]})
+    source = {
+        "table": lambda: rows.data.table,
+        "streamed": rows.to_iterable_dataset,
+        "streamed splits": lambda: IterableDatasetDict({"train": rows.to_iterable_dataset()}),
+    }[kind]()
+    with pytest.raises(ConfigError, match=rf"^data\.source is an? {type(source).__name__}; expected"):
+        as_source(source)
+    assert isinstance(as_source(rows), Given)
+    assert isinstance(as_source(DatasetDict({"train": rows})), Given)

@@ -64,10 +64,18 @@ def as_source(source: Any) -> Source:
     """
     if isinstance(source, Source):
         return source
-    if (isinstance(source, list | tuple) and source) or hasattr(source, "column_names"):
+    if (isinstance(source, list | tuple) and source) or _is_dataset(source):
         return Given(source)
     found = f"an empty {type(source).__name__}" if source in ([], ()) else f"a {type(source).__name__}"
     raise ConfigError(
         f"{_NAME} is {found}; expected a source such as TextFiles('notes.jsonl'), a list of texts or of rows, or a "
-        "datasets.Dataset"
+        "datasets.Dataset (of a pyarrow.Table: datasets.Dataset(table); streamed: read it whole first)"
     )
+
+
+def _is_dataset(source: Any) -> bool:
+    if not hasattr(source, "column_names"):
+        return False
+    from datasets import Dataset, DatasetDict
+
+    return isinstance(source, Dataset | DatasetDict)
