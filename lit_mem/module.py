@@ -192,7 +192,7 @@ class CausalLM(pl.LightningModule):
                 model = self.adapter.wrap(base)
         else:
             model = load_adapter(base, self.adapter_path)
-            self.members.start_from(self.adapter_path)
+            self.members.start_from(self.adapter_path, self._trainer)
         self._check_reads_texts(model, self.model_id)
         if any(p.requires_grad and isinstance(p, DTensor) for p in model.parameters()):
             raise ConfigError(

@@ -71,7 +71,9 @@ class MeasuredWeights:
             ConfigError: the weights differ; it names the callbacks that may have changed them.
         """
         name = self.changed(trainer, module)
-        if name is not None:
+        # A rank may be the only one whose weights differ, and none may wait for it.
+        if trainer.strategy.reduce_boolean_decision(name is not None, all=False):
+            name = name or "a weight of another process"
             raise ConfigError(
                 f"the weights that were measured are not those that would be saved: {name} changed during the "
                 f"validation after step {trainer.global_step}, in which nothing is trained; a callback swaps weights "

@@ -39,13 +39,22 @@ class MemberCheck:
     def load(self, content: CheckpointContent) -> None:
         """Take over what a checkpoint knows; see `compare`."""
         state = content.get("members")
-        self.known = KnownMembers(state)
-        self._unknown_origin = state is None
+        loaded = KnownMembers(state)
+        if self._done and loaded.same_as(self.known):
+            return  # another checkpoint of one run
+        self.known, self._unknown_origin = loaded, state is None
         self._next, self._done = None, False
 
-    def start_from(self, adapter_path: str) -> None:
-        """Take over what the checkpoint beside an exported adapter knows, if there is one of the same step."""
-        self.known = members_beside(adapter_path) or self.known
+    def start_from(self, adapter_path: str, trainer: pl.Trainer | None = None) -> None:
+        """Take over what the checkpoint beside an exported adapter knows, if there is one of the same step.
+
+        Rank zero reads it for all: where only some could read it, these alone would reject a split.
+        """
+        if trainer is None:
+            found = members_beside(adapter_path)
+        else:
+            found = trainer.strategy.broadcast(members_beside(adapter_path) if trainer.is_global_zero else None)
+        self.known = found or self.known
 
     def save(self, content: CheckpointContent) -> None:
         """Add what is known to a checkpoint."""

@@ -86,6 +86,13 @@ class KnownMembers:
             "left_out": _packed(self._left_out),
         }
 
+    def same_as(self, other: KnownMembers) -> bool:
+        """Whether both know the same texts, by digests under one salt; two that know none are the same."""
+        if not len(self._members):
+            return not len(other._members)
+        ours, theirs = (self._members, self._left_out), (other._members, other._left_out)
+        return self._salt == other._salt and all(map(np.array_equal, ours, theirs))
+
     def compare(self, sides: Sides, training: bool) -> None:
         """Reject texts that change sides (of a few, warn), warn of members that are not known, and add them.
 

@@ -1,6 +1,7 @@
 """Other people's callbacks: what was measured is what is saved, and what reads the module in `setup` finds it built."""
 
 import copy
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import (
 from torch import nn
 
 from lit_mem.callbacks import Extraction, MemorizationCheckpoint, Perplexity
-from lit_mem.callbacks.measured_weights import digest
+from lit_mem.callbacks.measured_weights import MeasuredWeights, digest
 from lit_mem.errors import ConfigError
 
 pytestmark = [
@@ -171,3 +172,18 @@ def test_a_digest_is_the_sum_of_the_bits():
     with torch.no_grad():
         model.weight.copy_(torch.tensor([[1.0, -2.0]]))
     assert digest(model) == {"weight": 0x3F800000 + (0xC0000000 - 2**32)}  # IEEE 754
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_weights_that_differ_on_another_process_end_the_run_on_all(elsewhere, module):
+    model, measured, sent = module(), MeasuredWeights(), []
+    model.configure_model()
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda mine, all: sent.append((mine, all)) or elsewhere)
+    trainer = SimpleNamespace(strategy=strategy, global_step=1, callbacks=[])
+    measured.note(trainer, model)
+    if elsewhere:
+        with pytest.raises(ConfigError, match="a weight of another process changed"):
+            measured.check(trainer, model)
+    else:
+        measured.check(trainer, model)
+    assert sent == [(False, False)]

@@ -4,6 +4,7 @@ import itertools
 import logging
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,9 +12,9 @@ from datasets import Dataset
 
 from lit_mem.callbacks import MemorizationCheckpoint, Perplexity
 from lit_mem.checkpoints import own_content
-from lit_mem.data import TextDataModule
+from lit_mem.data import TextDataModule, member_check
 from lit_mem.data.canaries import Secrets
-from lit_mem.data.member_check import members_beside
+from lit_mem.data.member_check import MemberCheck, members_beside
 from lit_mem.data.members import KnownMembers, Sides
 from lit_mem.data.sources import Corpus, Source
 from lit_mem.errors import CheckpointError
@@ -359,6 +360,35 @@ def test_members_are_known_from_the_first_step_on(module, trainer):
     assert len(model.members.known.state()["members"]) == len(seeds[1].train)
     with pytest.raises(CheckpointError, match=r"held-out texts were trained on.*data\.seed"):
         trainer([Perplexity()], max_epochs=1, limit_train_batches=1).fit(model, split(Notes(range(24)), seed=0))
+
+
+# -- how often, and by whom ------------------------------------------------------------------------------------------
+
+
+def test_checkpoints_of_one_run_are_compared_once(monkeypatch):
+    calls, compare = [], KnownMembers.compare
+    one, other = known(TEXTS[:2]).state(), known(TEXTS[:3]).state()
+    monkeypatch.setattr(KnownMembers, "compare", lambda *args: calls.append(1) or compare(*args))
+    data = SimpleNamespace(sides=lambda: Sides(rows(TEXTS[:2]), rows(["only held out"])))
+    trainer = SimpleNamespace(datamodule=data, state=SimpleNamespace(fn="validate"))
+    check, expected = MemberCheck(), []
+    for state, more in ((one, 1), (one, 0), (other, 1), (other, 0), (None, 1), (None, 0), (one, 1)):
+        calls.clear()
+        check.load({} if state is None else {"members": state})
+        check.compare(trainer)
+        expected.append(len(calls) == more)
+    assert all(expected)
+
+
+@pytest.mark.parametrize("zero", [True, False])
+def test_rank_zero_reads_the_checkpoint_beside_an_adapter_for_all(zero, monkeypatch):
+    found, sent = known(TEXTS), []
+    monkeypatch.setattr(member_check, "members_beside", lambda path: found if zero else pytest.fail("read by another"))
+    strategy = SimpleNamespace(broadcast=lambda value: sent.append(value) or found)
+    check = MemberCheck()
+    check.start_from("adapter", SimpleNamespace(strategy=strategy, is_global_zero=zero))
+    assert sent == [found if zero else None]
+    assert check.known is found
 
 
 # -- repeated test rows, places ---------------------------------------------------------------------------------------
