@@ -156,9 +156,10 @@ def needed_to_settle(
 ) -> Needed | None:
     """How many texts would make the interval at the AUROC seen exclude a limit.
 
-    Held-out texts are added first, with members beside them as `data.members_size` does by default: as many members
-    as held-out texts, as far as there are members; where `scored.of_members` is None, that is no bound. Where the
-    members are the bottleneck, as many of both as it takes.
+    Held-out texts are added first. Of the members at least those scored now stay, which are all of up to 2000 and at
+    least 2000 of more where `data.members_size` is not set; with more held-out texts than these as many are scored, as
+    far as there are members; where `scored.of_members` is None, that is no bound. Where the members are the bottleneck,
+    as many of both as it takes.
 
     Args:
         area: the AUROC seen, in [0, 1].
