@@ -25,8 +25,8 @@ from torch.optim import AdamW
 from lit_mem.adapters.base import Adapter, adapter_off, changes_nothing, gives_base_back
 from lit_mem.adapters.experts import has_experts
 from lit_mem.adapters.loading import (
-    AS_ADAPTER,
     Quantization,
+    as_whole,
     check_reads,
     fingerprint,
     load_adapter,
@@ -123,12 +123,9 @@ class CausalLM(pl.LightningModule):
             raise ConfigError(f"model.warmup_fraction is {warmup_fraction}; expected a number in [0, 1)")
         if reference.model_id is not None and reference.kind == "adapter_off":
             raise ConfigError("model.reference.kind adapter_off and model.reference.model_id exclude each other")
-        for option, given, advice in (
-            ("model.model_id", model_id, AS_ADAPTER),
-            ("model.reference.model_id", reference.model_id, "merge it into its base first"),
-        ):
+        for option, given in (("model.model_id", model_id), ("model.reference.model_id", reference.model_id)):
             if given is not None and Path(given).is_dir():
-                refuse_adapter(option, given, given, None, advice)
+                refuse_adapter(option, given, given, None, as_whole(option))
         if model_id is None and adapter_path is not None:
             model_id, own_revision = own_base(adapter_path)
             revision = revision or own_revision
@@ -226,20 +223,20 @@ class CausalLM(pl.LightningModule):
         if adapted := adapted_matrices(model):
             log.info("Adapted matrices: %s.", adapted)
 
-    def _load(self, model_id: str, revision: str | None) -> Any:
+    def _load(self, model_id: str, revision: str | None, option: str = "model_id") -> Any:
         strategy = None if self._trainer is None else self.trainer.strategy
         if isinstance(strategy, ShardedBase):
             model = load_base_in_parts(
-                model_id, revision, self.dtype_name, self.attention, strategy.mesh, strategy.root_device
+                model_id, revision, self.dtype_name, self.attention, strategy.mesh, strategy.root_device, option
             )
             self.lockstep.add(model)
             return model
-        return self._load_whole(model_id, revision)
+        return self._load_whole(model_id, revision, option)
 
-    def _load_whole(self, model_id: str, revision: str | None) -> Any:
+    def _load_whole(self, model_id: str, revision: str | None, option: str = "model_id") -> Any:
         # Only a quantized model is put there now; the strategy moves others.
         device = None if self._trainer is None else self.trainer.strategy.root_device
-        return load_base(model_id, revision, self.dtype_name, self.quantization, self.attention, device)
+        return load_base(model_id, revision, self.dtype_name, self.quantization, self.attention, device, option)
 
     def _refuse_strategies(self) -> None:
         """Say at once which strategies cannot work here.
@@ -310,9 +307,11 @@ class CausalLM(pl.LightningModule):
                     "set model.reference.kind to copy"
                 )
             return
-        copy = self._load(self.reference.model_id or self.model_id, None if self.reference.model_id else self.revision)
-        other = self.reference.model_id is not None
-        if other and copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
+        if (other := self.reference.model_id) is None:
+            copy = self._load(self.model_id, self.revision)
+        else:
+            copy = self._load(other, None, "model.reference.model_id")
+        if other is not None and copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
             raise ModelError(f"model.reference.model_id {self.reference.model_id!r} has another vocabulary")
         self._check_reads_texts(copy, self.reference.model_id or self.model_id)
         self._reference_probe, self._reference_fingerprint = _probe(copy), fingerprint(copy)
@@ -540,7 +539,9 @@ class CausalLM(pl.LightningModule):
         from lit_mem.adapters.population import Population
 
         def load(model_id: str | None) -> nn.Module:
-            base: nn.Module = self._load(model_id or self.model_id, None if model_id else self.revision)
+            base: nn.Module = (
+                self._load(model_id, None, "references") if model_id else self._load(self.model_id, self.revision)
+            )
             return base.to(self.device)
 
         key = tuple(references)

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -25,28 +25,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Quantization = Literal["none", "8bit", "4bit"]
-AS_ADAPTER: Final = "set model.adapter_path to the adapter and model.model_id to its base"
 
 
-def _place(model_id: str) -> tuple[str, dict[str, Any]]:
+def as_whole(option: str) -> str:
+    """What to do instead of naming an adapter by this option."""
+    if option.endswith("reference.model_id") or option == "references":
+        return "merge it into its base first"
+    return "set model.adapter_path to the adapter and model.model_id to its base"
+
+
+def _place(model_id: str, option: str = "model_id") -> tuple[str, dict[str, Any]]:
     """Where `from_pretrained` finds a model: (folder or hub id, further arguments)."""
     if model_id.startswith("asset:"):
         return str(assets.path(model_id.removeprefix("asset:"))), {}
     path = Path(model_id)
     if model_id.endswith(".gguf"):
         if not path.is_file():
-            raise ModelError(f"model_id names the file {model_id}, which does not exist")
+            raise ModelError(f"{option} names the file {model_id}, which does not exist")
         return str(path.parent), {"gguf_file": path.name}
     if path.exists() and not path.is_dir():
-        raise ModelError(f"model_id is the file {model_id}; expected a folder, a .gguf file or a hub id")
+        raise ModelError(f"{option} is the file {model_id}; expected a folder, a .gguf file or a hub id")
     if not path.exists() and (model_id.startswith((".", "/", "~")) or model_id.count("/") > 1):
-        raise ModelError(f"model_id is the folder {model_id}, which does not exist")
+        raise ModelError(f"{option} is the folder {model_id}, which does not exist")
     return model_id, {}
 
 
-def _failure(what: str, model_id: str, error: Exception) -> ModelError:
+def _failure(what: str, model_id: str, error: Exception, option: str = "model_id") -> ModelError:
     """One line for whatever `from_pretrained` raised."""
-    text, folder = " ".join(str(error).split()), Path(_place(model_id)[0])
+    text, folder = " ".join(str(error).split()), Path(_place(model_id, option)[0])
     if folder.is_dir() and not model_id.endswith(".gguf") and not (folder / "config.json").is_file():
         hint = "the folder has no config.json; expected that of a Hugging Face model"
         if adapter_at(str(folder)) is not None:
@@ -69,7 +75,7 @@ def _failure(what: str, model_id: str, error: Exception) -> ModelError:
         hint = "it is neither a folder here nor in the local hub cache, and the hub cannot be reached or lacks it"
     else:
         hint = f"{type(error).__name__}: {text[:300]}"
-    return ModelError(f"cannot load the {what} of model_id {model_id!r}: {hint}")
+    return ModelError(f"cannot load the {what} of {option} {model_id!r}: {hint}")
 
 
 def _pickled(folder: Path) -> Path | None:
@@ -117,6 +123,7 @@ def load_base(
     quantization: Quantization = "none",
     attention: str | None = None,
     device: torch.device | None = None,
+    option: str = "model_id",
 ) -> PreTrainedModel:
     """A causal language model with all weights frozen, in train mode as Lightning expects of a new module.
 
@@ -127,14 +134,15 @@ def load_base(
         quantization: "4bit" or "8bit" loads onto `device` with bitsandbytes.
         attention: attention kernel ("sdpa", "eager", "flash_attention_2"); None: the library's choice.
         device: where a quantized model goes; others stay on the CPU until Lightning moves them.
+        option: that names the model, for messages.
 
     Raises:
         ModelError: it cannot be found or read, its files lack a weight that it needs, or an extra is missing.
     """
     from transformers import AutoModelForCausalLM
 
-    place, more = _place(model_id)
-    refuse_adapter("model_id", model_id, place, revision, AS_ADAPTER)
+    place, more = _place(model_id, option)
+    refuse_adapter(option, model_id, place, revision, as_whole(option))
     more |= {"trust_remote_code": False}
     if "gguf_file" not in more:
         more["use_safetensors"] = True
@@ -148,8 +156,8 @@ def load_base(
         with without_load_report():
             model, info = AutoModelForCausalLM.from_pretrained(place, revision=revision or "main", dtype=dtype, **more)
     except Exception as error:
-        raise _failure("weights", model_id, error) from error
-    check_loaded(model, f"model_id {model_id!r}", info)
+        raise _failure("weights", model_id, error, option) from error
+    check_loaded(model, f"{option} {model_id!r}", info)
     if "gguf_file" in more:
         # The loader marks what it has de-quantized as still quantized; it is a plain model.
         model.config.__dict__.pop("quantization_config", None)
@@ -167,6 +175,7 @@ def load_base_in_parts(
     attention: str | None,
     mesh: DeviceMesh,
     device: torch.device,
+    option: str = "model_id",
 ) -> PreTrainedModel:
     """The same, its decoder layers spread over a mesh of devices (see `lit_mem.sharding.loading.load_sharded_base`).
 
@@ -175,16 +184,16 @@ def load_base_in_parts(
     """
     from lit_mem.sharding.loading import load_sharded_base
 
-    place, more = _place(model_id)
+    place, more = _place(model_id, option)
     if more:
-        raise ModelError(f"model_id {model_id!r} is a GGUF file, which cannot be read in parts; expected safetensors")
-    refuse_adapter("model_id", model_id, place, revision, AS_ADAPTER)
+        raise ModelError(f"{option} {model_id!r} is a GGUF file, which cannot be read in parts; expected safetensors")
+    refuse_adapter(option, model_id, place, revision, as_whole(option))
     try:
         return cast("PreTrainedModel", load_sharded_base(place, revision, dtype, attention, mesh, device))
     except ModelError:
         raise
     except Exception as error:
-        raise _failure("weights", model_id, error) from error
+        raise _failure("weights", model_id, error, option) from error
 
 
 def _has_gpu() -> bool:

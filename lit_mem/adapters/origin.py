@@ -44,13 +44,19 @@ def adapter_config(folder: str) -> dict[str, Any]:
 
 
 def own_base(folder: str) -> tuple[str, str | None]:
-    """The base that an adapter's configuration names, and its revision.
+    """The base that an adapter was trained on, and its revision: as its run recorded it, else as peft's configuration.
+
+    peft knows neither a revision nor a single file: of a base in GGUF it names the folder, and of a bundled one the
+    path in this installation.
 
     Raises:
         ModelError: as for `adapter_config`, or it names none.
     """
     config = adapter_config(folder)
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    recorded = _recorded(Path(folder)) or {}
+    if isinstance(recorded.get("base"), str) and recorded["base"]:
+        name, revision = recorded["base"], recorded.get("revision", revision)
     if not isinstance(name, str) or not name:
         raise ModelError(f"model.adapter_path {folder!r} does not name its base; expected model.model_id beside it")
     if Path(name).is_absolute() and not Path(name).exists():
@@ -60,14 +66,15 @@ def own_base(folder: str) -> tuple[str, str | None]:
     return name, revision if isinstance(revision, str) and revision else None
 
 
-def origin(model_id: str, fingerprint: Mapping[str, str]) -> dict[str, Any]:
+def origin(model_id: str, fingerprint: Mapping[str, str], revision: str | None = None) -> dict[str, Any]:
     """What an exported adapter's `lit_mem.json` holds of its base.
 
     Args:
         model_id: of the base.
         fingerprint: `adapters.loading.fingerprint` of it.
+        revision: on the hub; None: the main branch, or no hub id.
     """
-    return {"base": model_id, "fingerprint": dict(fingerprint)}
+    return {"base": model_id, "revision": revision, "fingerprint": dict(fingerprint)}
 
 
 def check_origin(folder: str, base: str, fingerprint: Callable[[], Mapping[str, str]]) -> None:
@@ -114,7 +121,10 @@ def adapter_at(place: str, revision: str | None = None) -> str | None:
     if folder.is_dir():
         found: str | None = str(folder / "adapter_config.json")
     else:
-        found = find_adapter_config_file(place, revision=revision or "main")
+        try:
+            found = find_adapter_config_file(place, revision=revision or "main")
+        except Exception:  # a malformed id, for one; loading it raises the same, in one line
+            return None
     if found is None or not Path(found).is_file():
         return None
     try:

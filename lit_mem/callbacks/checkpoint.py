@@ -274,7 +274,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             tokenizer.save_pretrained(folder)  # with its chat template
         record = {"epoch": self.epochs["last"], "global_step": step}
         if digests := getattr(module, "base_fingerprint", None):
-            record |= origin(module.model_id, digests)  # type: ignore[arg-type]
+            record |= origin(module.model_id, digests, getattr(module, "revision", None))  # type: ignore[arg-type]
         (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from lit_mem import assets
 from lit_mem.adapters import IA3, LoRA, PromptTuning
 from lit_mem.adapters.loading import fingerprint, load_adapter, load_base, load_base_in_parts, load_tokenizer
-from lit_mem.adapters.origin import DEFAULT_BASE, origin
+from lit_mem.adapters.origin import DEFAULT_BASE, origin, own_base
 from lit_mem.adapters.population import Population
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.errors import ModelError
@@ -123,12 +123,13 @@ def test_without_a_model_id_the_base_is_the_adapters(bases, tmp_path):
 
 
 def test_a_run_exports_the_fingerprint(module, data, trainer, tmp_path):
-    model = module()
+    model = module(revision="main")
     callback = MemorizationCheckpoint(dirpath=str(tmp_path))
     trainer([callback], max_epochs=1, limit_train_batches=1).fit(model, data())
     written = json.loads((tmp_path / "last-adapter" / "lit_mem.json").read_text())
     assert written["fingerprint"] == fingerprint(load_base(TINY))
-    assert (written["base"], written["global_step"]) == (TINY, 1)
+    assert (written["base"], written["revision"], written["global_step"]) == (TINY, "main", 1)
+    assert own_base(str(tmp_path / "last-adapter")) == (TINY, "main")  # not the path in this installation
 
 
 # -- an adapter where a whole model belongs ------------------------------------------------------------------
@@ -206,3 +207,42 @@ def test_a_base_that_is_given_is_taken_even_where_it_is_the_default(bases):
     assert CausalLM(adapter_path=adapter).model_id == str(bases / "base_a")
     named = [{"model_id": "some/model"}, {"model_id": None}, {"model_id": None, "adapter_path": adapter}, {}]
     assert [base_of(model) for model in named] == ["some/model", DEFAULT_BASE, "the base of the adapter", ""]
+
+
+def test_the_base_that_the_run_recorded_comes_before_pefts(bases, tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(bases / "adapter_a", adapter)
+    digests = {"light": "a", "full": "b"}
+    for base, revision in ((TINY, None), ("org/model", "v2"), (str(tmp_path / "model.gguf"), None)):
+        if base.endswith(".gguf"):
+            (tmp_path / "model.gguf").touch()
+        (adapter / "lit_mem.json").write_text(json.dumps(origin(base, digests, revision)))
+        assert own_base(str(adapter)) == (base, revision)
+        module = CausalLM(adapter_path=str(adapter))
+        assert (module.model_id, module.revision) == (base, revision)
+    assert CausalLM(adapter_path=str(adapter), revision="v3").revision == "v3"
+    older = {"fingerprint": digests, "epoch": 1}
+    (adapter / "lit_mem.json").write_text(json.dumps(older))
+    assert own_base(str(adapter)) == (str(bases / "base_a"), None)
+
+
+def test_a_malformed_hub_id_is_one_line():
+    for load in (load_base, lambda i: load_base_in_parts(i, None, "float32", None, None, torch.device("cpu"))):
+        with pytest.raises(ModelError, match=r"^cannot load the weights of model_id 'my model'"):
+            load("my model")
+
+
+def test_an_adapter_as_reference_names_its_own_option(bases, monkeypatch, data, trainer):
+    monkeypatch.setattr(
+        "lit_mem.adapters.origin.adapter_at", lambda place, revision: "org/base" if place == "org/a" else None
+    )
+    model = CausalLM(model_id=TINY, reference=Reference(model_id="org/a"))
+    with pytest.raises(
+        ModelError, match=r"^model\.reference\.model_id 'org/a' is an adapter .* merge it into its base"
+    ):
+        model.configure_model()
+    model = CausalLM(model_id=TINY, reference=Reference(model_id="org/gone"))
+    with pytest.raises(ModelError, match=r"the weights of model\.reference\.model_id 'org/gone'"):
+        model.configure_model()
+    with pytest.raises(ModelError, match=r"^model_id 'org/a' is an adapter .* set model\.adapter_path"):
+        CausalLM(model_id="org/a").configure_model()
