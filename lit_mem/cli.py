@@ -29,7 +29,7 @@ from lit_mem.callbacks import closing
 from lit_mem.callbacks.base import callbacks_of, measures
 from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.baseline import Baseline
-from lit_mem.callbacks.last_line import lines_of_audit
+from lit_mem.callbacks.last_line import audited
 from lit_mem.callbacks.stopped import metric_lines
 from lit_mem.callbacks.table import EpochTable
 from lit_mem.callbacks.thresholds import check_names
@@ -126,8 +126,14 @@ class RunConfig(SaveConfigCallback):
             atomic.write_text(path, self.parser.dump(self.config, skip_none=False))
         self.already_saved = True
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Leave beside it what the run was started from, which is known by now."""
+        self.on_train_start(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same, where there is no check before training; private training has a folder by now."""
+        if known_folder(trainer) is not None:
+            self._save(trainer)
         self._keep_origin(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -323,8 +329,11 @@ class MemorizationCLI(LightningCLI):
                 callback.log_verdict()
         csv = any(isinstance(logger, CSVLogger) for logger in self.trainer.loggers)
         sentence = closing.sentence(figures)
-        steps = closing.next_steps(None if folder is None else str(folder), csv)
-        for line in [*([sentence] if sentence else []), *lines_of_audit(self.trainer), *steps]:
+        lines, conditions = audited(self.trainer)
+        dry = getattr(self.trainer, "fast_dev_run", False)
+        without = "trainer.fast_dev_run" if dry else "trainer.logger is false"
+        steps = closing.next_steps(None if folder is None else str(folder), csv, conditions, without)
+        for line in [*([sentence] if sentence else []), *lines, *steps]:
             log.info("%s", line)
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:

@@ -77,12 +77,16 @@ def expanded(place: str) -> str:
 def claim_versions(trainer: pl.Trainer) -> None:
     """Set the version of each logger that has none to one whose folder this run has made.
 
-    Call it before any logger opens a file. Loggers with a common folder of runs share a version; one that the user
-    has set is left as it is, and shared too. Acts on rank zero only.
+    Call it before any logger opens a file. A CSV logger, which takes `~` and `$VARIABLES` as they are, gets its folder
+    with these replaced. Loggers with a common folder of runs share a version; one that the user
+    has set is left as it is, and shared too. The versions are set on rank zero only.
 
     Raises:
         OSError: the folder cannot be made.
     """
+    for each in _file_loggers(trainer.loggers):
+        if isinstance(each, CSVLogger):
+            each._save_dir = each._root_dir = expanded(each._save_dir)
     if not _is_first(trainer):
         return
     by_root: dict[Path, list[FileLogger]] = {}

@@ -1,5 +1,6 @@
 """Each run has a folder of its own, whatever its logger, and everything that it writes lies there."""
 
+import json
 import multiprocessing
 import os
 import threading
@@ -286,6 +287,48 @@ def test_a_home_folder_and_variables_are_put_in(place, tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["runs"]
 
 
+@pytest.mark.parametrize("place", ["~/runs", "$HERE/runs"])
+@pytest.mark.parametrize("version", [None, 7])
+def test_a_csv_logger_writes_where_the_rest_of_the_run_lies(place, version, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HERE", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    run = trainer(CSVLogger(place, "mine", version), tmp_path)
+    claim_versions(run)
+    folder = tmp_path / "runs" / "mine" / f"version_{version or 0}"
+    assert run_folder(run) == folder
+    run.logger.log_metrics({"val/loss": 1.0})
+    run.logger.save()
+    assert run.logger.log_dir == str(folder)
+    assert files(tmp_path) == [f"runs/mine/version_{version or 0}/metrics.csv"]
+
+
+class Ledger(pl.Callback):
+    """Writes into the run's folder from the start of the fit on, as a private module does."""
+
+    def on_fit_start(self, trainer, pl_module):
+        (run_folder(trainer) / "privacy.jsonl").write_text("{}")
+
+
+def test_a_run_that_writes_nothing_but_a_ledger_keeps_its_configuration(tmp_path):
+    fitted(trainer(False, tmp_path, [RunConfig(Dumped, {}), Ledger()]))
+    names = ("config.yaml", "privacy.jsonl", "run.json")
+    assert files(tmp_path) == [f"logs/lit_mem/version_0/{name}" for name in names]
+
+
+def test_a_fit_that_ends_before_training_is_known_as_one(tmp_path):
+    class Stops(pl.Callback):
+        def on_validation_end(self, trainer, pl_module):
+            assert trainer.sanity_checking
+            raise SystemExit(143)
+
+    run = trainer(CSVLogger(tmp_path, "mine"), tmp_path, [RunConfig(Dumped, {}), Stops()])
+    run.num_sanity_val_steps = 1
+    with pytest.raises(SystemExit):
+        fitted(run)
+    assert json.loads((run_folder(run) / "run.json").read_text()) == {"schema": 1, "command": "fit", "from": None}
+
+
 def test_callbacks_of_another_run_write_into_the_new_one(tmp_path):
     """Callbacks that are used again in Python keep neither folder nor best checkpoint of the run before."""
     keeper = MemorizationCheckpoint()
@@ -302,7 +345,7 @@ def test_callbacks_of_another_run_write_into_the_new_one(tmp_path):
 @pytest.mark.parametrize("order", [0, 1])
 def test_best_and_last_are_those_under_the_thresholds(order, tmp_path):
     """Beside Lightning's own callback, in any order, for Lightning and for the command line."""
-    plain = ModelCheckpoint(monitor="val/loss", filename="lowest", save_last=True)
+    plain = ModelCheckpoint(monitor="val/loss", filename="lowest")
     kept = MemorizationCheckpoint()
     run = fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, [plain, kept][:: 1 - 2 * order]))
     folder = tmp_path / "mine" / "version_0" / "checkpoints"
@@ -311,6 +354,22 @@ def test_best_and_last_are_those_under_the_thresholds(order, tmp_path):
     assert plain.last_model_path != kept.last_model_path == str(folder / "last.ckpt")
     assert find_checkpoint(run, "best") == folder / "best.ckpt"
     assert find_checkpoint(run, "last") == folder / "last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"save_last": True, "every_n_train_steps": 1}, "save_last is True"),
+        ({"save_last": "link"}, "save_last is 'link'"),
+        ({"filename": "safe"}, "filename is 'safe'"),
+    ],
+)
+def test_files_of_the_same_names_are_rejected(options, named, tmp_path):
+    both = [ModelCheckpoint(**{"filename": "mine"} | options), MemorizationCheckpoint()]
+    with pytest.raises(ConfigError, match=f"^ModelCheckpoint.{named}, .*{named.split()[0]} or dirpath$"):
+        fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, both))
+    elsewhere = ModelCheckpoint(tmp_path / "elsewhere", filename="mine", save_last=True)
+    fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, [elsewhere, MemorizationCheckpoint()]))
 
 
 def test_none_under_the_thresholds_is_not_replaced_by_one_above(tmp_path):

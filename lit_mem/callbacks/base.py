@@ -154,7 +154,8 @@ class Measure(Callback, ABC):
             self._finished = True
             refuse_not_finite(self._not_finite, trainer, pl_module)
             scored = [m for m in measures(trainer) if not m.generates and not isinstance(m, Relation)]
-            keep = written_if_stopped(trainer, pl_module, scored) if self.generates else nullcontext()
+            whole = not partial_check(trainer)
+            keep = written_if_stopped(trainer, pl_module, scored, whole) if self.generates else nullcontext()
             with preserved_random_state(), keep:
                 self.figures = self.results(trainer, pl_module)
 

@@ -9,6 +9,8 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from lit_mem.callbacks.base import whole_check
+
 log = logging.getLogger(__name__)
 
 DETAILS = ("slice/", "correlation/", "time/")
@@ -38,11 +40,11 @@ class Baseline(Callback):
         """Keep what was measured; Lightning forgets it next."""
         if trainer.global_step:
             return  # a resumed run: this is not where it started
-        run, whole = sum(trainer.num_sanity_val_batches), sum(trainer.num_val_batches)
-        if run < whole:
+        if not whole_check(trainer):
             log.warning(
                 "No figures before training: only %s of %s validation batches were run; set "
-                "trainer.num_sanity_val_steps to -1 to have them.", run, whole,
+                "trainer.num_sanity_val_steps to -1 to have them.",
+                sum(trainer.num_sanity_val_batches), sum(trainer.num_val_batches),
             )  # fmt: skip
             return
         self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -16,7 +16,7 @@ def table(figures: Mapping[str, float], label: str, columns: Sequence[str] | Non
         label: stands in the first column.
         columns: names in the table; None: the table's own. In a test, `test/…` stands for `val/…`.
     """
-    names = {name: _here(name, figures) for name in columns or COLUMNS}
+    names = {name: here(name, figures) for name in columns or COLUMNS}
     shown = {name: here for name, here in names.items() if here in figures}
     if not shown:
         return []
@@ -40,10 +40,7 @@ def sentence(figures: Mapping[str, float]) -> str:
         if name in figures:
             ends = [f"{figures[f'{name}_{end}']:.3f}" for end in ("low", "high") if f"{name}_{end}" in figures]
             interval = f" [{', '.join(ends)}]" if ends else ""
-            parts.append(
-                f"the attack {attack} separates members from held-out texts with an AUROC of "
-                f"{figures[name]:.3f}{interval}, where 0.5 is guessing"
-            )
+            parts.append(f"AUROC of the attack {attack} is {figures[name]:.3f}{interval}, where 0.5 is guessing")
             break
     if "extraction/exact_rate" in figures:
         parts.append(f"{figures['extraction/exact_rate']:.1%} of the members prompted are written whole")
@@ -51,25 +48,35 @@ def sentence(figures: Mapping[str, float]) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
-def next_steps(folder: str | None, has_report: bool) -> list[str]:
+def next_steps(
+    folder: str | None,
+    has_report: bool,
+    conditions: Sequence[str] = (),
+    without: str = "trainer.logger is false",
+) -> list[str]:
     """Where the run's files are, and the command that makes a page of them.
 
     Args:
-        folder: of the run; None: it writes none.
+        folder: of the run; None: it has none.
         has_report: whether there is a `metrics.csv`, which a report is made of.
+        conditions: such as "mia/reference_auroc > 0.7", for the command: training's thresholds.
+        without: why there is no folder.
     """
     if folder is None:
-        return ["No file was written: trainer.logger is false."]
+        return [f"No run folder: {without}."]
     lines = [f"Run: {folder}"]
     if has_report:
-        lines.append(f"Next: python train.py report {shlex.quote(folder)}")
+        options = "".join(f" --fail-on {shlex.quote(condition)}" for condition in conditions)
+        what = "Next, with training's thresholds as conditions" if conditions else "Next"
+        lines.append(f"{what}: python train.py report {shlex.quote(folder)}{options}")
     return lines
 
 
-def _here(name: str, figures: Mapping[str, float]) -> str:
+def here(name: str, figures: Mapping[str, float]) -> str:
+    """The name under which a pass has a metric: in a test, `test/…` stands for `val/…`."""
     test = name.replace("val/", "test/", 1) if name.startswith("val/") else name
     return name if name in figures else test
 
 
 def _value(name: str, figures: Mapping[str, float]) -> float | None:
-    return figures.get(_here(name, figures))
+    return figures.get(here(name, figures))

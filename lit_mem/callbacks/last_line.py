@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Final
 
 import lightning.pytorch as pl
 
 from lit_mem.callbacks.base import callbacks_of, latest_figures
+from lit_mem.callbacks.closing import here
 from lit_mem.callbacks.judging import Judged, Rule, State, explained, judge, together
 from lit_mem.callbacks.planned_stop import scored_for
-from lit_mem.run_folder import known_folder
 
 log = logging.getLogger(__name__)
 
@@ -82,18 +84,35 @@ class LastLine:
         self._last = None
 
 
-def lines_of_audit(trainer: pl.Trainer) -> Iterator[str]:
-    """What to log at the end of `validate`: thresholds are training's, but each says where this model stands."""
-    rules = rules_in(trainer)
-    if not rules:
-        return
-    state, judged = judged_now(rules, trainer)
-    yield line(state, judged, "", trainer)
-    folder = known_folder(trainer)
-    if folder is None or not trainer.loggers:
-        return  # nothing was written that a report could be made of
-    conditions = dict.fromkeys(f'--fail-on "{one.threshold}"' for one in judged)
-    yield (
-        f"These are thresholds of training. To judge this model by limits of its own: python train.py report {folder} "
-        f"{' '.join(conditions)}"
-    )
+def audited(trainer: pl.Trainer) -> tuple[list[str], list[str]]:
+    """Where a model stands that was not trained here, by training's thresholds.
+
+    Returns:
+        The lines to log at the end of `validate` and `test`, and the conditions to give a report; both empty without
+        thresholds. Metrics that the pass did not measure are in neither judgement nor conditions.
+    """
+    metrics = latest_figures(trainer)
+    rules, absent = _on_measured(rules_in(trainer), metrics)
+    lines = []
+    if rules:
+        lines.append(line(*judged_now(rules, trainer), "", trainer))
+    if absent:
+        lines.append(f"Not measured in this pass: {', '.join(absent)}, of the thresholds.")
+    return lines, list(dict.fromkeys(str(threshold) for rule in rules for threshold in rule.limits))
+
+
+def _on_measured(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[list[Rule], list[str]]:
+    """The rules with those thresholds whose metric was measured, by the name that it has here; the other names."""
+    kept, absent = [], []
+    for rule in rules:
+        limits = copy(rule.limits)
+        limits.thresholds = []
+        for threshold in rule.limits:
+            named = replace(threshold, name=here(threshold.name, metrics))
+            if judge(named, metrics).state == "not measured":
+                absent.append(threshold.name)
+            else:
+                limits.thresholds.append(named)
+        if limits.thresholds:
+            kept.append(rule._replace(limits=limits))
+    return kept, list(dict.fromkeys(absent))

@@ -21,12 +21,16 @@ def take_the_lead(keeper: ModelCheckpoint, trainer: pl.Trainer) -> None:
         ConfigError: another one writes files of the same names into its folder, whatever they measured.
     """
     for other in trainer.checkpoint_callbacks:
-        if not isinstance(other, ModelCheckpoint) or isinstance(other, type(keeper)) or other.filename not in RESERVED:
+        if not isinstance(other, ModelCheckpoint) or isinstance(other, type(keeper)):
+            continue
+        options = {"filename": other.filename, "save_last": other.CHECKPOINT_NAME_LAST if other.save_last else None}
+        option, name = next(((option, name) for option, name in options.items() if name in RESERVED), (None, None))
+        if option is None:
             continue
         if other.dirpath is None or os.path.abspath(other.dirpath) == os.path.abspath(str(keeper.dirpath)):
             raise ConfigError(
-                f"{type(other).__name__}.filename is {other.filename!r}, and {type(keeper).__name__} writes "
-                f"{other.filename}.ckpt in the same folder; expected another filename or dirpath"
+                f"{type(other).__name__}.{option} is {getattr(other, option)!r}, and {type(keeper).__name__} writes "
+                f"{name}.ckpt in the same folder; expected another {option} or dirpath"
             )
     callbacks = callbacks_of(trainer)
     first = next(i for i, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))

@@ -14,7 +14,7 @@ from lit_mem.run_folder import known_folder
 log = logging.getLogger(__name__)
 
 
-class Scored(Protocol):
+class ScoringMeasure(Protocol):
     """A measure that computes its metrics from the scoring pass alone."""
 
     figures: Mapping[str, float]
@@ -25,7 +25,9 @@ class Scored(Protocol):
 
 
 @contextmanager
-def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, scored: Iterable[Scored]) -> Iterator[None]:
+def written_if_stopped(
+    trainer: pl.Trainer, module: pl.LightningModule, scored: Iterable[ScoringMeasure], whole: bool = True
+) -> Iterator[None]:
     """While the body generates: if it ends by an error, Ctrl-C or SIGTERM, log the metrics of the scoring pass.
 
     A pass that completes logs all its metrics in one row, as Lightning does; one that is stopped here logs a row of
@@ -35,6 +37,7 @@ def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, scored: 
         trainer: its loggers take them.
         module: its held-out loss is written too, if it has a method `heldout_loss`.
         scored: the measures that need no generation; they are computed before the body.
+        whole: whether the pass is over all texts; of another one nothing is logged.
     """
     figures: dict[str, float] = dict(getattr(module, "heldout_loss", dict)())
     for measure in scored:
@@ -43,17 +46,19 @@ def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, scored: 
     try:
         yield
     except BaseException:
-        _write(trainer, figures)
+        if whole:
+            _write(trainer, figures)
         raise
 
 
 def _write(trainer: pl.Trainer, figures: dict[str, float]) -> None:
-    partial = trainer.sanity_checking and trainer.num_sanity_val_batches != trainer.num_val_batches
-    if partial or (trainer.sanity_checking and trainer.global_step):
-        return  # not of all texts, or what the run before this one has logged
+    if trainer.sanity_checking and trainer.global_step:
+        return  # what the run before this one has logged
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    # Without an epoch it is a row of what was measured before training, as `Baseline` logs it.
+    epoch = {} if trainer.sanity_checking else {"epoch": trainer.current_epoch}
     for logger in trainer.loggers:
-        logger.log_metrics(figures | {"epoch": trainer.current_epoch}, step=step)
+        logger.log_metrics(figures | epoch, step=step)
         logger.save()
     if not trainer.is_global_zero:
         return

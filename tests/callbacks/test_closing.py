@@ -1,11 +1,14 @@
 """What `validate` and `test` print last."""
 
 import re
+import shlex
 
 import pytest
 
-from lit_mem.callbacks import EpochTable
+from lit_mem.callbacks import EpochTable, Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
+from lit_mem.callbacks.base import latest_figures
 from lit_mem.callbacks.closing import next_steps, sentence, table
+from lit_mem.callbacks.last_line import audited
 from lit_mem.cli import main
 
 FIGURES = {
@@ -48,6 +51,38 @@ def test_the_sentence_has_the_numbers():
 def test_the_next_command_can_be_pasted():
     assert next_steps("logs/a b/version_0", True)[-1] == "Next: python train.py report 'logs/a b/version_0'"
     assert not any("report" in line for line in (*next_steps("logs/x", False), *next_steps(None, True)))
+    assert next_steps(None, True, without="trainer.fast_dev_run") == ["No run folder: trainer.fast_dev_run."]
+    line = next_steps("a b", True, ["mia/loss_auroc > 0.7", "val/loss < 2"])[-1]
+    words = shlex.split(line.partition(": python train.py report ")[2])
+    assert words == ["a b", "--fail-on", "mia/loss_auroc > 0.7", "--fail-on", "val/loss < 2"]
+
+
+@pytest.mark.parametrize("stage", ["validate", "test"])
+def test_an_audit_is_judged_by_what_it_measured(stage, module, data, trainer):
+    stop = MemorizationEarlyStopping(["train/loss > 3", "val/perplexity > 1000", "mia/loss_auroc > 0.999"])
+    other = MemorizationEarlyStopping(["val/loss > 0.001", "mia/loss_auroc > 0.999", "extraction/exact_rate > 0.1"])
+    run = trainer([stop, other, Perplexity(), MembershipInference(figures=False), Extraction(4, 4)])
+    getattr(run, stage)(module(), data(members_size=20), verbose=False)
+    assert "extraction/exact_rate" in latest_figures(run)
+    lines, conditions = audited(run)
+    here = "val" if stage == "validate" else "test"
+    others = ["mia/loss_auroc > 0.999", f"{here}/loss > 0.001", "extraction/exact_rate > 0.1"]
+    assert conditions == [f"{here}/perplexity > 1000", *others]
+    judged, absent = lines
+    assert judged.startswith("Over the limits: ")
+    assert f"{here}/loss is {latest_figures(run)[f'{here}/loss']:.3f}" in judged
+    assert "train/loss" in absent
+    assert "perplexity" not in absent
+
+
+def test_without_thresholds_an_audit_is_not_judged(module, data, trainer):
+    run = trainer([Perplexity()])
+    run.validate(module(), data(), verbose=False)
+    assert audited(run) == ([], [])
+    run = trainer([MemorizationEarlyStopping(["train/loss > 3"]), Perplexity()])
+    run.validate(module(), data(), verbose=False)
+    lines, conditions = audited(run)
+    assert (len(lines), conditions) == (1, [])
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from lit_mem.callbacks.generation_bar import generation_bar
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.extraction.decoding import decode
 from lit_mem.extraction.exact import ExactMatch
+from lit_mem.report.history import read_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty")
 
@@ -84,6 +85,22 @@ def test_in_a_fit_it_is_the_row_of_that_validation(module, data, trainer, tmp_pa
     # Before training; after epoch 1; stopped in the validation after epoch 2, which has no extraction.
     assert [(row["epoch"], "extraction/exact_rate" in row) for row in found] == [(0, True), (1, False)]
     assert found[1]["mia/reference_auroc"] != found[0]["mia/reference_auroc"]
+
+
+def test_before_training_it_is_the_row_of_no_epoch(module, data, trainer, tmp_path):
+    logger = CSVLogger(str(tmp_path), "fit")
+    with pytest.raises(SystemExit):
+        trainer(callbacks(Stops(KeyboardInterrupt())), logger=logger).fit(module(), data())
+    (row,) = rows(logger)
+    assert "epoch" not in row
+    assert row["mia/reference_auroc"] == pytest.approx(0.5)
+    (validation,) = read_history(tmp_path / "fit" / "version_0" / "metrics.csv").validations
+    assert (validation.epoch, validation.step) == (0, 0)
+    other = CSVLogger(str(tmp_path), "part")
+    few = trainer(callbacks(Stops(KeyboardInterrupt())), logger=other, num_sanity_val_steps=1)
+    with pytest.raises(SystemExit):
+        few.fit(module(), data(scoring_tokens=200))
+    assert not (tmp_path / "part" / "version_0" / "metrics.csv").exists() or rows(other) == []
 
 
 @pytest.mark.parametrize("eos", [None, 2])
