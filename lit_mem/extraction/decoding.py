@@ -116,6 +116,7 @@ def _decode_batch(
     device = next(model.parameters()).device
     every = _STEPS_BETWEEN_LOOKS.get(device.type, _STEPS_BETWEEN_LOOKS_ELSEWHERE)
     draws = None if draws is None else draws.to(device)
+    stops = torch.tensor(sorted(ends), dtype=torch.int64, device=device)  # once: a copy to a GPU waits for its steps
     tokens = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64, device=device)
     logprobs = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
     for rows in Rows.begin(model, prompts, lengths):
@@ -129,7 +130,7 @@ def _decode_batch(
             written += open_rows
             advance(open_rows)
             if ends:
-                ended |= is_end(chosen, ends)
+                ended |= torch.isin(chosen, stops)
                 if (step + 1) % every == 0:
                     over = ended.tolist()
                     staying = [k for k in staying if not over[k]]

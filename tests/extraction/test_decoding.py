@@ -413,3 +413,15 @@ def test_what_is_sampled_does_not_depend_on_who_leaves(base, prompts):
     for key, (prompt, drawn) in enumerate(zip(prompts, together, strict=True)):
         (alone,) = decode(base, [prompt], [20], eos, sampling, keys=[key])
         assert torch.equal(alone.ids, drawn.ids)
+
+
+def test_no_tensor_is_copied_to_the_device_at_each_token(base, examples, monkeypatch):
+    made, tensor = [], torch.tensor
+    monkeypatch.setattr(torch, "tensor", lambda *args, **options: made.append(args) or tensor(*args, **options))
+    counts = []
+    for length in (4, 16):
+        made.clear()
+        (decoded,) = decode(base, [examples[0].input_ids[:6]], [length], eos=[2047])
+        assert len(decoded.ids) == length
+        counts.append(len(made))
+    assert counts[0] == counts[1] > 0
