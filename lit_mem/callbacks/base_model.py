@@ -15,6 +15,7 @@ from lit_mem.attacks.zlib import Zlib
 from lit_mem.callbacks.base import measures
 from lit_mem.callbacks.membership import MembershipInference
 from lit_mem.callbacks.perplexity import Perplexity, perplexities
+from lit_mem.errors import MetricError
 from lit_mem.functional.auroc import auroc
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.types import TokenScores, holds_canaries
@@ -37,6 +38,7 @@ class BaseModel(Callback):
         self._attacks: dict[str, Attack] = {}
         self._perplexity = False
         self._table = ExampleTable(["logprob", "n_tokens"])
+        self._may_leave_out = True
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find out what the run's other callbacks measure."""
@@ -46,6 +48,17 @@ class BaseModel(Callback):
                 self._perplexity |= isinstance(one, Perplexity)
                 attacks = one.attacks if isinstance(one, MembershipInference) else {}
                 self._attacks |= {name: attack for name, attack in attacks.items() if type(attack) in _LIKELIHOODS}
+        self._may_leave_out = True
+        self._table = ExampleTable(["logprob", "n_tokens", *self._attacks])
+
+    def _leave_out_what_cannot_be(self, base: TokenScores) -> None:
+        """Go without attacks whose input a user's own module does not give; `MembershipInference` warns of them."""
+        self._may_leave_out = False
+        for name, attack in list(self._attacks.items()):
+            try:
+                attack(base)
+            except MetricError:
+                del self._attacks[name]
         self._table = ExampleTable(["logprob", "n_tokens", *self._attacks])
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -66,6 +79,8 @@ class BaseModel(Callback):
         if not wanted or not isinstance(outputs, TokenScores) or outputs.reference is None or holds_canaries(batch):
             return
         base = replace(outputs, logprob=outputs.reference, reference=None, mean=None, std=None, sampled={})
+        if self._may_leave_out:
+            self._leave_out_what_cannot_be(base)
         kept = base.n_tokens > 0
         values = {"logprob": base.total_logprob, "n_tokens": base.n_tokens}
         values |= {name: attack(base) for name, attack in self._attacks.items()}

@@ -69,12 +69,12 @@ class SpanExtraction(Measure):
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Look at the spans of the batch."""
+        if self.base and scores.reference_hit is None and not self.absent:  # on each rank, whatever its texts
+            self.leave_out([name for name in self.metric_names() if "_base" in name], NO_BASE)
         if not any(record.spans for record in batch.get("records", ())):
             return
         hit, ends = scores.hit.cpu(), ends_in(batch, self.ends)
         ends = torch.zeros_like(hit) if ends is None else ends.cpu()
-        if self.base and scores.reference_hit is None and not self.absent:
-            self.leave_out([name for name in self.metric_names() if "_base" in name], NO_BASE)
         base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None
         rows = zip(batch["records"], scores.example_id.tolist(), scores.member.tolist(), strict=True)
         for row, (record, example_id, member) in enumerate(rows):

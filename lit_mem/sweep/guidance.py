@@ -40,13 +40,13 @@ def guidance(
         ConfigError: the figure was never logged.
     """
     threshold = Threshold.parse(limit)
-    told: dict[str, Any] = {
+    found: dict[str, Any] = {
         "figure": threshold.name, "limit": threshold.limit, "best": None, "front": [], "note": "",
     }  # fmt: skip
     frame = frame.assign(**{_SCALE: frame["trial"].map(scales) if scales else ""}) if len(frame) else frame
     trained = frame[frame["epoch"] > 0] if len(frame) else frame
     if not len(trained):
-        return told | {"note": "no trial has been through an epoch"}
+        return found | {"note": "no trial has been through an epoch"}
     missing = [name for name in (UTILITY, threshold.name) if name not in trained]
     if missing:
         logged = ", ".join(sorted(name for name in trained if "/" in name and not name.startswith(("slice/", "time/"))))
@@ -66,34 +66,34 @@ def guidance(
     for row in means.to_dict("records"):
         if sign * row[threshold.name] < lowest:
             lowest = sign * row[threshold.name]
-            told["front"].append(_point(row, keys, threshold.name))
+            found["front"].append(_point(row, keys, threshold.name))
     under = means[~means[threshold.name].map(threshold.passed_by)]
     if len(under):
         gained = under[under[UTILITY] < under["before"]]
         # A row by itself would have whole numbers as fractions.
         best = (gained if len(gained) else under).head(1).to_dict("records")[0]
         if len(gained):
-            told["best"] = _point(best, keys, threshold.name)["values"]
-            told["state"] = _state(threshold, trained, {key: best[key] for key in keys})
-            told["note"] = (
+            found["best"] = _point(best, keys, threshold.name)["values"]
+            found["state"] = _state(threshold, trained, {key: best[key] for key in keys})
+            found["note"] = (
                 f"{UTILITY} {best[UTILITY]:.4g} and {threshold.name} {best[threshold.name]:.4g}, means of "
                 f"{int(best['seeds'])} seeds; chosen among {len(means)} settings and epochs by these means, so "
                 f"somewhat optimistic{several}"
             )
         else:
-            told["note"] = (
+            found["note"] = (
                 f"no setting and epoch that avoids {limit} is better than no fine-tuning: the lowest {UTILITY} is "
                 f"{best[UTILITY]:.4g}, and it was {best['before']:.4g} before training{several}"
             )
     else:
-        told["note"] = f"no setting and epoch avoids {limit}"
-    return told
+        found["note"] = f"no setting and epoch avoids {limit}"
+    return found
 
 
 def _state(threshold: Threshold, trained: pd.DataFrame, at: Mapping[str, Any]) -> State:
     """Of one setting and epoch: by Student's interval over its seeds, with one seed by that of its texts, if logged."""
     for key, value in at.items():
-        trained = trained[trained[key] == value]
+        trained = trained[trained[key].isna() if value != value else trained[key] == value]  # NaN: the axis is null
     name = threshold.name
     values = trained[name].dropna().tolist()
     if len(values) > 1:

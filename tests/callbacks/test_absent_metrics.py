@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import pytest
@@ -15,6 +16,7 @@ from lit_mem.callbacks import (
     MemorizationEarlyStopping,
     SpanExtraction,
 )
+from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.errors import ConfigError
 from lit_mem.extraction import ExtractionStrength
 from lit_mem.types import Record, Span, TokenScores
@@ -109,6 +111,33 @@ def test_metrics_of_the_base_model_are_named_too(callback, name, tmp_path, caplo
     assert trainer.global_step == 0
     assert f"{name!r} is not measured, as the TokenScores of validation_step have no reference_hit" in str(error)
     assert [r.levelno for r in caplog.records if "no reference_hit" in r.getMessage()] == [logging.WARNING]
+
+
+def test_ranks_without_spans_leave_out_the_same(caplog):
+    with_span, without = (SpanExtraction() for _ in range(2))
+    scores = Bare().validation_step(None, 0)
+    with_span.observe(scores, {"records": [Record("a b c", spans=[Span("name", 1, 3)])] * 20})
+    without.observe(scores, {"records": [Record("a b c")] * 20})
+    assert set(with_span.absent) == set(without.absent) == {
+        "extraction/span_rate_base", "extraction/span_rate_base_heldout",
+    }  # fmt: skip
+
+
+def test_of_the_base_model_attacks_are_left_out_too(tmp_path):
+    class NoTexts(Bare):
+        def validation_step(self, batch, batch_idx):
+            return replace(super().validation_step(batch, batch_idx), batch=None)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*many workers|.*GPU available")
+        trainer = pl.Trainer(
+            accelerator="cpu", logger=False, callbacks=[BaseModel(), MembershipInference()], default_root_dir=tmp_path,
+            enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        )  # fmt: skip
+        trainer.validate(NoTexts(whole=True), DataLoader([{}], batch_size=None), verbose=False)
+    of_base = {name for name in trainer.callback_metrics if name.endswith("_auroc_base")}
+    assert of_base == {"mia/loss_auroc_base", "mia/min_k_auroc_base"}
+    assert "mia/zlib_auroc" not in trainer.callback_metrics
 
 
 def test_a_callback_that_served_a_bare_module_measures_all_of_the_next(tmp_path):

@@ -225,6 +225,14 @@ def test_the_best_setting_is_undecided_where_the_limit_lies_within_its_interval(
         assert (told["best"], told["state"]) == ({"a": "x", "epoch": 1}, state)
 
 
+def test_a_setting_that_leaves_an_option_out_has_a_state_too():
+    for empty in (None, math.nan):
+        table = table_of([(empty, 1, 0, 3.0, 0.52), (8.0, 1, 0, 3.5, 0.52)])
+        found = guidance(table, ["a"], f"{FIGURE} > 0.55")
+        assert found["state"] == "within"
+        assert found["best"]["a"] != 8.0
+
+
 def test_with_one_seed_the_interval_over_its_texts_decides():
     table = table_of([("x", 1, 0, 3.0, 0.52)])
     assert guidance(table, ["a"], f"{FIGURE} > 0.55")["state"] == "within"  # no interval: by the value
