@@ -103,7 +103,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             "hardly_learned": self.hardly_learned,
         }
 
-    def _forget_last_run(self) -> None:
+    def _start_over(self) -> None:
         self.best_model_path = self.last_model_path = self.safe_model_path = ""
         self.best_model_score, self.epochs = None, {}
         self._last_global_step_saved, self._last_checkpoint_saved = 0, ""
@@ -128,7 +128,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         if stage == "fit":
             take_the_lead(self, trainer)
             if trainer.global_step == 0:  # a resumed run gets its own state next
-                self._forget_last_run()
+                self._start_over()
         if self.limits is None:  # those who own them have checked them
             stops = [c for c in callbacks_of(trainer) if isinstance(c, MemorizationEarlyStopping)]
             self.limits = [stop.limits for stop in stops]

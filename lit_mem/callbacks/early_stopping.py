@@ -100,7 +100,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
                 self.over_in_a_row, self.reason, self.looks = 0, None, 0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the figures, which are all logged by now, whatever the order of callbacks.
+        """Check the metrics, which are all logged by now, whatever the order of callbacks.
 
         Raises:
             ConfigError: a threshold is on a metric that cannot be measured; before training where there is a check.

@@ -223,7 +223,10 @@ class Extraction(Measure):
         if self._skipped and not self._told_of_skipped and not partial_check(trainer):
             self._told_of_skipped = True
             lengths = ", ".join(f"{p:g}" for p in self.prefixes)
-            log.info("Extraction skips %d texts too short for a prefix of %s.", len(self._skipped), lengths)
+            log.info(
+                "Extraction skips %d texts: too short for a prefix of %s, or with an end token first in the suffix.",
+                len(self._skipped), lengths,
+            )  # fmt: skip
         start = time.perf_counter()
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         assert isinstance(pl_module, MemorizationModule)

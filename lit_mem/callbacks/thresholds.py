@@ -124,7 +124,7 @@ class Limits:
         )
 
     def check_names(self, trainer: pl.Trainer, who: str) -> None:
-        """Refuse a threshold on a metric that nothing logs, or that cannot be measured; `who` asks, for the message."""
+        """Reject a threshold, set by `who`, on a metric that nothing logs, or that cannot be measured."""
         check_names([self._reads(threshold) for threshold in self.thresholds], trainer, who)
 
     def passed(self, trainer: pl.Trainer, who: str) -> list[tuple[Threshold, str, float]]:
@@ -154,7 +154,7 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
     Args:
         names: what the thresholds read.
         trainer: its callbacks say what they log.
-        who: the callback that asks, for the message.
+        who: the callback that sets the threshold, for the message.
 
     Raises:
         ConfigError: a name is unknown, and all callbacks are ones that say what they log; or the module's scores lack

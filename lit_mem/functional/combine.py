@@ -19,10 +19,10 @@ def half_split_scores(columns: Mapping[str, Tensor], member: Tensor, example_id:
 
     A hash of the example ids deals half of the members and half of the non-members to the fit; scores are standardised
     and the regression is fitted (L2-penalised, C = 1) on these alone. The others are judged by it, so that their AUROC
-    is that of one fixed attack on examples that it has not seen: 0.5 on average where the scores have nothing to tell,
-    with the interval of any attack. Cross-validation has neither. The scores of its folds, pooled, are compared across
-    regressions of which each was fitted on what the other judges, and that each example serves both ends is in no
-    interval of independent examples (with 300 and 300 it held the truth in 84 to 87 %).
+    is that of one fixed attack on examples that it has not seen: 0.5 on average where the scores do not depend on
+    membership, with the interval of any attack. Cross-validation has neither. The scores of its folds, pooled, are
+    compared across regressions of which each was fitted on what the other judges, and that each example serves both
+    ends is in no interval of independent examples (with 300 and 300 it held the truth in 84 to 87 %).
 
     The halves depend on nothing but ids, membership and seed: they are the same at each validation, whatever order the
     rows come in.

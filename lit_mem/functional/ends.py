@@ -1,8 +1,8 @@
 """End tokens: what ends the text that a model writes, and so what of a true suffix can be extracted.
 
 One rule for all measures of extraction: a true suffix ends before its first end token. Decoding stops there, so what
-stands behind it is not written, and is neither asked for nor credited. What stands in a prefix is given, end tokens
-included, as turns of a chat before the one that is asked for.
+stands behind it is not written, and is neither prompted for nor credited. What stands in a prefix is given, end tokens
+included, as turns of a chat before the prompted one.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Chinese, Japanese, Thai, Lao, Khmer, Burmese and some others are written without spaces between words. There a character
 with its marks is taken for a word, as evaluations of Chinese and Japanese do: no dictionary is needed, and a run of
-characters is as telling as a run of words. Korean and Vietnamese have spaces, and are read as English is.
+characters is as distinctive as a run of words. Korean and Vietnamese have spaces, and are read as English is.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Chain:
 
 
 def write_origin(folder: Path, command: str, checkpoint: str | os.PathLike[str] | None, step: int) -> None:
-    """Leave in a log folder what a report must know of it.
+    """Write into a log folder how it came to be.
 
     Args:
         folder: of the run that begins.

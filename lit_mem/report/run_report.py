@@ -141,8 +141,8 @@ def _component(entry: Any, only: tuple[str, ...] = ()) -> str:
         for k, v in (entry.get("init_args") or {}).items()
         if v not in (None, {}, []) and v is not False and (not only or k in only)
     }
-    told = ", ".join(f"{k} {'+'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in options.items())
-    return f"{name} ({told})" if told else name
+    found = ", ".join(f"{k} {'+'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in options.items())
+    return f"{name} ({found})" if found else name
 
 
 def _attack(limits: list[str], names: set[str]) -> str | None:
@@ -154,22 +154,22 @@ def _attack(limits: list[str], names: set[str]) -> str | None:
 
 def _checkpoints(folder: Path, history: History, rules: Sequence[Rule]) -> list[dict[str, Any]]:
     """The checkpoints that a run, or one that it was resumed from, still holds."""
-    rows = []
+    rows, runs = [], chain_of(folder).folders
     for name in _CHECKPOINTS:
-        for run, upto in chain_of(folder).folders:
-            told = read_json(run / "checkpoints" / f"{name}-adapter" / "lit_mem.json")
-            step = told.get("global_step") if isinstance(told, dict) else None
-            if not isinstance(told, dict) or "epoch" not in told or (upto is not None and (step or 0) > upto):
+        for run, upto in runs:
+            found = read_json(run / "checkpoints" / f"{name}-adapter" / "lit_mem.json")
+            step = found.get("global_step") if isinstance(found, dict) else None
+            if not isinstance(found, dict) or "epoch" not in found or (upto is not None and (step or 0) > upto):
                 continue
             at = next((v for v in history.validations if v.step == (step or 0) - 1 and v.epoch > 0), None)
-            at = at or next((v for v in reversed(history.validations) if v.epoch == told["epoch"]), None)
+            at = at or next((v for v in reversed(history.validations) if v.epoch == found["epoch"]), None)
             metrics = at.figures if at else {}
             where = Path("checkpoints", f"{name}-adapter")
             where = where if run == folder else Path(os.path.relpath(run, folder), where)
             rows.append(
                 {"name": name, "folder": where.as_posix(), "figures": metrics}
                 | {"state": NAMES[state_of(rules, metrics)] if rules else "no limits"}
-                | {"epoch": told["epoch"], "global_step": step}
+                | {"epoch": found["epoch"], "global_step": step}
             )
             break
     return rows
@@ -260,12 +260,12 @@ def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str
 
 def _checks(path: Path) -> dict[str, Any] | None:
     """What the data module found out about the two sets before training; None where it left nothing."""
-    told = read_json(path)
-    if told is None:
+    found = read_json(path)
+    if found is None:
         return None
-    if not isinstance(told, dict) or not {"summary", "warnings"} <= set(told):
+    if not isinstance(found, dict) or not {"summary", "warnings"} <= set(found):
         raise DataError(f"{path}: there is no summary and warnings; expected what the data module writes")
-    return told
+    return found
 
 
 def _privacy(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any] | None:
@@ -283,7 +283,7 @@ def _privacy(folder: Path, config: Mapping[str, Any], history: History) -> dict[
         steps = sum('"step"' in line for line in ledger.read_text("utf-8", errors="replace").splitlines())
     epsilon, delta = figures.get("privacy/epsilon"), figures.get("privacy/delta")
     if epsilon is None:
-        told = "Privacy spent: not measured."
+        found = "Privacy spent: not measured."
     else:
-        told = f"What this run tells of any single text is bounded by ε = {shown(epsilon)} at δ = {shown(delta)}."
-    return {"text": told, "figures": figures, "steps": steps}
+        found = f"What this run tells of any single text is bounded by ε = {shown(epsilon)} at δ = {shown(delta)}."
+    return {"text": found, "figures": figures, "steps": steps}

@@ -121,8 +121,10 @@ def test_the_texts_behind_a_metric_are_counted_in_its_own_column(module, data, t
     rows = membership.examples
     judged = rows.member[~rows["mia/combined"].isnan()]
     used = judged_texts("mia/combined_auroc", Scored(17, 19))
-    assert (used.members, used.heldout) == (int(judged.sum()), int((~judged).sum()))
-    rows.columns["mia/loss"][rows.member] = math.nan  # as of an attack that could not judge them
+    assert used[:2] == (int(judged.sum()), int((~judged).sum()))
+    rows.columns["mia/loss"] = rows["mia/loss"].masked_fill(
+        rows.member, math.nan
+    )  # as of an attack that could not judge them
     assert scored_for("mia/loss_auroc", run)[:2] == (0, 19)
     assert scored_for("canary/auroc", run) is None
 
