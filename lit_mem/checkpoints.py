@@ -68,7 +68,7 @@ class CheckpointContent(_Amid):
         privacy: of a private training, what it has spent; absent otherwise.
         members: digests of the texts trained on; absent where an earlier version wrote it, or the data gave none.
         made_with: what makes the model again, for `CausalLM.load_from_checkpoint`; absent in those of older versions.
-        learning: `metrics.learning.Learning.state`, the held-out losses before training; absent in earlier versions.
+        learning: `metrics.learning.Learning.state`, the losses before training by text; absent in earlier versions.
         schedule: of the learning rate, its `shape` and how many `steps` it is over (0 where it needs none to be known).
     """
 
