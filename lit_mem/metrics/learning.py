@@ -98,9 +98,10 @@ class Learning:
                 f"{self.loss_before:.3f} nats a token before training, and {lowest} at its lowest and {highest} at its "
                 "highest since"
             )
+        side = "more" if self.fall.value < 0 else "less"
         return (
             f"The model hardly learned: the held-out loss was {self.loss_before:.3f} nats a token before training and "
-            f"{lowest} at its lowest, {self.fall.value:.4f} less (standard error {self.fall.error:.4f})"
+            f"{lowest} at its lowest, {abs(self.fall.value):.4f} {side} (standard error {self.fall.error:.4f})"
         )
 
     def state(self) -> dict[str, Any]:

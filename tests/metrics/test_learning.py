@@ -49,6 +49,8 @@ def test_less_than_noise_or_one_percent_is_hardly(fall, spread, hardly):
     assert learning.loss_before == pytest.approx(4.0)
     assert learning.fall.value == pytest.approx(fall)
     assert learning.hardly == hardly
+    if hardly:
+        assert f"{abs(fall):.4f} {'less' if fall > 0 else 'more'}" in learning.line()
 
 
 def test_a_rise_is_no_lack_of_learning():
