@@ -34,7 +34,7 @@ def test_exposure_and_extraction_rise_with_repetition(figures):
         ladder = [found[f"canary/{name}_x{n}"] for n in (1, 4, 16)]
         assert ladder == sorted(set(ladder))
     assert found["canary/exposure_mean_x16"] > 2 + found["canary/exposure_mean_x1"]
-    assert found["canary/auroc_x16_low"] > 0.9
+    assert found["canary/auroc_x16_low"] > 0.8  # 0.806 at an AUROC of 1, by Wilson's interval of 16 of 16
     assert found["canary/extraction_rate_x16"] >= found["canary/extraction_rate_x1"]
     assert found["canary/extraction_rate_heldout"] == 0
 

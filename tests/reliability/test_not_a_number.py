@@ -69,7 +69,8 @@ class Ended(Callback):
 
 def warned(caplog):
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    expected = ("were cut to data.max_length", "hardly learned")  # long texts, few steps
+    # Long texts, and few steps, after which the loss is what it was.
+    expected = ("were cut to data.max_length", "hardly learned", "never fell below that before training")
     return [line for line in lines if not any(part in line for part in expected)]
 
 

@@ -211,7 +211,7 @@ def test_validate_on_the_command_line_leaves_an_audit(tmp_path, monkeypatch, cap
     cli.main(["validate", *words.split()])
     (folder,) = (tmp_path / "logs" / "lit_mem").iterdir()
     said = capsys.readouterr()
-    assert f'report {folder.relative_to(tmp_path)} --fail-on "mia/loss_auroc > 0.5"' in said.err.splitlines()[-1]
+    assert f"report {folder.relative_to(tmp_path)} --fail-on 'mia/loss_auroc > 0.5'" in said.err.splitlines()[-1]
     _, data = report(folder)
     assert data["audit"] == {"command": "validate", "of": "model", "name": "asset:tiny_llama"}
     assert data["verdict"]["limits"] == []
