@@ -113,7 +113,8 @@ def test_private_training_keeps_ranks_together_and_refuses_on_all(two, one):
 def test_the_figures_are_worth_comparing(one):
     assert one["validate"]["mia/reference_auroc"] not in (0.5, 1.0)
     assert one["validate"]["extraction/ngram_rate"] > 0
-    assert one["validate"]["extraction/ngram_rate"] != one["validate"]["extraction/ngram_rate_base"]
+    # By characters, as rates of words of 21 texts may be the same by chance.
+    assert one["validate"]["extraction/edit_similarity"] != one["validate"]["extraction/edit_similarity_base"]
     assert any(name.startswith("slice/") for name in one["validate"])
     assert one["stored"]["files"] > 3
 
