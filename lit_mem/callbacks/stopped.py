@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import lightning.pytorch as pl
+import torch
 
 from lit_mem.run_folder import known_folder
 
@@ -57,6 +58,8 @@ def _write(trainer: pl.Trainer, figures: dict[str, float]) -> None:
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
     # Without an epoch it is a row of what was measured before training, as `Baseline` logs it.
     epoch = {} if trainer.sanity_checking else {"epoch": trainer.current_epoch}
+    # In torch's default precision, as Lightning logs: the resumed run logs the same row again.
+    figures = {name: torch.tensor(value, dtype=torch.get_default_dtype()).item() for name, value in figures.items()}
     for logger in trainer.loggers:
         logger.log_metrics(figures | epoch, step=step)
         logger.save()
