@@ -8,68 +8,122 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from lit_mem.atomic import naming, sync_names
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.privacy.accountant import Steps, merged, number_of_steps
+from lit_mem.privacy.ledger_lines import Start, link, new_id, row_of, start_of
+
+LEDGER: Final = "privacy.jsonl"
+"""Its name in a run's folder and beside an exported adapter."""
 
 
 class Ledger:
     """A file of lines in JSON: one for each start of a run, with what its steps are, then one for each step.
 
-    A start: `{"start": <id>, "texts": N, "noise_multiplier": σ, "sample_rate": q}`; a step: `{"step": <number>}`,
-    counted over all starts. A line that was cut short counts as a step, unless no start stands before it.
+    A start: `{"start": <id>, "texts": N, "noise_multiplier": σ, "sample_rate": q, "corpus": <digest>}`, with
+    `"taken": n` where n of its steps are copied from another ledger; a step: `{"step": <number>}`, counted over all
+    starts. Each line ends with `"chain"`, the SHA-256 of the hash before it and its own content. A line that was cut
+    short counts as a step, unless no start stands before it.
 
     Args:
         path: of the file, which need not exist.
 
     Attributes:
         id: of the first start; "" before there is one.
-        texts: how many texts the steps were drawn from; 0 before there is a start.
-        history: the steps.
+        starts: in the order of lines.
+        chain: hash of the last line, "" of an empty ledger.
+        unchained: number of the last line without a hash, which an earlier version wrote; 0 if each has one.
+
+    Raises:
+        CheckpointError: a line was changed, dropped, added or moved, or is not that of a ledger; it is named.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.id, self.texts = "", 0
-        self.history: tuple[Steps, ...] = ()
+        self.starts: list[Start] = []
+        self.chain, self.unchained = "", 0
+        self._links: set[str] = set()
         self._size, self._torn = 0, False
         if path.exists():
             self._read()
 
     @property
+    def id(self) -> str:
+        """Of the first start; "" before there is one."""
+        return self.starts[0].id if self.starts else ""
+
+    @property
+    def history(self) -> tuple[Steps, ...]:
+        """The steps, in the order of lines."""
+        return merged(start.steps for start in self.starts)
+
+    @property
     def steps(self) -> int:
         """How many steps are written down."""
-        return number_of_steps(self.history)
+        return number_of_steps(start.steps for start in self.starts)
+
+    @property
+    def texts(self) -> int:
+        """How many texts the last steps were drawn from; 0 before there is a start."""
+        return self.starts[-1].texts if self.starts else 0
+
+    @property
+    def unaccounted(self) -> bool:
+        """Whether a start began with weights whose training no ledger has."""
+        return any(start.unaccounted for start in self.starts)
+
+    def holds(self, chain: str) -> bool:
+        """Whether a line has this hash, so that everything up to it is as it was written."""
+        return chain in self._links
 
     def _read(self) -> None:
         with naming(self.path):
-            written = self.path.read_bytes()
-        content, self._size = written.decode("utf-8", errors="replace"), len(written)
-        self._torn = bool(content) and not content.endswith("\n")
-        history: list[Steps] = []
-        now: Steps | None = None
-        for number, line in enumerate(content.removesuffix("\n").split("\n"), start=1):
-            row = _row(line)
+            content = self.path.read_bytes()
+        self._size = len(content)
+        if not content:
+            return
+        self._torn = not content.endswith(b"\n")
+        for number, line in enumerate(content.removesuffix(b"\n").split(b"\n"), start=1):
+            row = row_of(line)
+            self._follow(number, line, row)
             if row is not None and "start" in row:
                 try:
-                    now = Steps(float(row["noise_multiplier"]), float(row["sample_rate"]), 1)
-                    self.id, self.texts = self.id or str(row["start"]), int(row["texts"])
-                except (KeyError, TypeError, ValueError) as error:
+                    self.starts.append(start_of(row))
+                except (KeyError, TypeError, ValueError, OverflowError) as error:
                     raise self._damaged(number, "a start without its numbers") from error
-            elif now is not None:
-                history.append(now)
-                if row is not None and row.get("step") != len(history):
-                    raise self._damaged(number, f"step {row.get('step')}, expected {len(history)}: lines are missing")
+            elif self.starts:
+                self._count()
+                if row is not None and row.get("step") != self.steps:
+                    raise self._damaged(number, f"step {row.get('step')}, expected {self.steps}: lines are missing")
             elif row is not None or number > 1:
                 raise self._damaged(number, "no start of a run")
-        if now is None and content and not self._torn:
+        if not self.starts and not self._torn:
             raise self._damaged(1, "no start of a run")
-        self.history = merged(history)
+
+    def _follow(self, number: int, line: bytes, row: dict[str, Any] | None) -> None:
+        """Compare a line's hash; one without, as it was cut short or is old, is part of the next line's."""
+        given = None if row is None else row.pop("chain", None)
+        if row is None or (given is None and not self._links):
+            self.unchained = self.unchained if row is None else number
+            self.chain = link(self.chain, b"without a hash: " + line)
+            return
+        if given is None:
+            raise self._damaged(number, "a line without its hash (chain)")
+        self.chain = link(self.chain, json.dumps(row).encode())
+        if given != self.chain:
+            raise self._damaged(
+                number, "another hash (chain) than that of its content and the lines before it: a line was changed, "
+                "dropped, added or moved"
+            )  # fmt: skip
+        self._links.add(self.chain)
+
+    def _count(self) -> None:
+        last = self.starts[-1]
+        self.starts[-1] = last._replace(steps=last.steps._replace(number=last.steps.number + 1))
 
     def _damaged(self, number: int, found: str) -> CheckpointError:
         return CheckpointError(
@@ -81,28 +135,46 @@ class Ledger:
         """Refuse to go on with another number of texts.
 
         Raises:
-            ConfigError: its steps were drawn from other texts.
+            ConfigError: its own steps were drawn from other texts.
         """
-        if self.steps and self.texts != texts:
+        own = [start.texts for start in self.starts if not start.copied]
+        if self.steps and own and own[-1] != texts:
             raise ConfigError(
-                f"the privacy ledger {self.path} is of {self.texts} training texts, and here are {texts}; a budget is "
+                f"the privacy ledger {self.path} is of {own[-1]} training texts, and here are {texts}; a budget is "
                 "one training set's: expected the same set, or another model.privacy.ledger"
             )
 
-    def start(self, texts: int, noise_multiplier: float, sample_rate: float) -> None:
+    def start(
+        self, texts: int, noise_multiplier: float, sample_rate: float, corpus: str = "", unaccounted: bool = False
+    ) -> None:
         """Say what the steps from here on are.
 
         Raises:
             CheckpointError: another run is writing to this ledger.
             OSError: it cannot be written.
         """
+        self._begin(Start(new_id(), texts, Steps(noise_multiplier, sample_rate, 0), corpus, unaccounted))
+
+    def copy(self, starts: Iterable[Start]) -> None:
+        """Write down steps that were taken before, a line for each of their starts.
+
+        Raises:
+            CheckpointError: another run is writing to this ledger.
+            OSError: it cannot be written.
+        """
+        for start in starts:
+            self._begin(start._replace(copied=True))
+
+    def _begin(self, start: Start) -> None:
         with naming(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        name = secrets.token_hex(8)
-        self._write({"start": name, "texts": texts, "noise_multiplier": noise_multiplier, "sample_rate": sample_rate})
+        noise, rate, number = start.steps
+        row = {"start": start.id, "texts": start.texts, "noise_multiplier": noise, "sample_rate": rate}
+        row |= {"corpus": start.corpus} if start.corpus else {}
+        row |= {"unaccounted": True} if start.unaccounted else {}
+        self._write(row | ({"taken": number} if start.copied else {}))
         sync_names(self.path.parent)
-        self.id, self.texts = self.id or name, texts
-        self._now = Steps(noise_multiplier, sample_rate, 1)
+        self.starts.append(start)
 
     def charge(self) -> None:
         """Write down one step, before it is taken; it is on the disk when this returns.
@@ -112,10 +184,12 @@ class Ledger:
             OSError: it cannot be written.
         """
         self._write({"step": self.steps + 1})
-        self.history = merged([*self.history, self._now])
+        self._count()
 
     def _write(self, row: dict[str, Any]) -> None:
-        line = ("\n" if self._torn else "") + json.dumps(row) + "\n"
+        content = json.dumps(row)
+        chain = link(self.chain, content.encode())
+        line = ("\n" if self._torn else "") + json.dumps(row | {"chain": chain}) + "\n"
         with naming(self.path), self.path.open("ab") as file:
             if file.tell() != self._size:
                 raise CheckpointError(
@@ -125,12 +199,5 @@ class Ledger:
             file.flush()
             os.fsync(file.fileno())
             self._size, self._torn = file.tell(), False
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    """What a line says; None for one that was cut short."""
-    with suppress(ValueError):
-        row = json.loads(line)
-        if isinstance(row, dict):
-            return row
-    return None
+        self.chain = chain
+        self._links.add(chain)
