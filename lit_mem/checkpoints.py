@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any, TypedDict, cast
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +22,8 @@ class Spent(TypedDict):
         texts: how many training texts there are.
         ledger: path of the ledger; "" where there is none.
         ledger_id: of its first line.
+        ledger_chain: hash of its last line; absent in those of older versions.
+        unaccounted: whether it began with weights whose training no ledger has.
     """
 
     history: list[list[float]]
@@ -28,6 +31,8 @@ class Spent(TypedDict):
     texts: int
     ledger: str
     ledger_id: str
+    ledger_chain: NotRequired[str]
+    unaccounted: NotRequired[bool]
 
 
 class MemberDigests(TypedDict):
@@ -96,7 +101,23 @@ def own_content(checkpoint: Any) -> CheckpointContent:
     known = cast("CheckpointContent", content)
     if "members" in known:
         _check_digests(known["members"])
+    if "privacy" in known:
+        _check_spent(known["privacy"])
     return known
+
+
+def _check_spent(spent: Any) -> None:
+    """Raise unless the values are those of `Spent`."""
+    try:
+        numbers = [float(x) for steps in spent["history"] for x in steps]
+        whole = all(len(steps) == 3 and steps[2] >= 0 and 0 < steps[1] <= 1 for steps in spent["history"])
+        numbers += [float(spent["noise_multiplier"]), 1 / spent["texts"]]
+        texts = [spent["ledger"], spent["ledger_id"], spent.get("ledger_chain", "")]
+        fits = whole and all(0 <= x < math.inf for x in numbers) and all(isinstance(text, str) for text in texts)
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
+        fits = False
+    if not fits:
+        raise CheckpointError("this checkpoint is damaged: its privacy does not hold steps, texts and ledger of a run")
 
 
 def _check_digests(members: Any) -> None:

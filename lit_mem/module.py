@@ -51,6 +51,7 @@ from lit_mem.losses import TrainingLoss
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.metrics.gathered import gathered
 from lit_mem.metrics.learning import Learning
+from lit_mem.privacy.carried import remark, remark_on_checkpoint
 from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.privacy.fitting import MORE_LEARNING, EndOnException, PrivateFit
 from lit_mem.reference import Reference, ReferenceCache
@@ -386,6 +387,7 @@ class CausalLM(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse what private training cannot go with."""
         self.members.begin()
+        remark(self, stage)
         if stage == "fit" and self.private is not None:
             self.automatic_optimization = False  # here, so that our refusals come before Lightning's
             self.private.setup(self.trainer)
@@ -719,6 +721,8 @@ class CausalLM(pl.LightningModule):
         fits = self._trainer is None or self.trainer.state.fn == "fit"
         if self.private is not None and (fits or self._spent is not None):
             self.private.load(self._spent)
+        if self._spent is not None and not fits:
+            remark_on_checkpoint(self._spent)
         self._starts_as_base = False
 
     def _amid_a_step(self) -> bool:

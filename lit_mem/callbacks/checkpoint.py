@@ -25,6 +25,7 @@ from lit_mem.callbacks.lead import take_the_lead
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
 from lit_mem.callbacks.thresholds import Limits, logged_names, read, refuse_absent
 from lit_mem.errors import ModelError
+from lit_mem.privacy.ledger import LEDGER
 from lit_mem.run_folder import run_folder
 
 log = logging.getLogger(__name__)
@@ -45,12 +46,13 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
     - `safe.ckpt`: the last validation under every threshold;
     - `last.ckpt`: the last validation whatever it measured, to resume from.
 
-    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load, the tokenizer in it; after full
-    fine-tuning it is a whole model, which `model.model_id` takes. Its `lit_mem.json` has the
-    `global_step` of the checkpoint that it belongs to, and the fingerprint of the base, which `model.adapter_path`
-    compares with its own. Whatever ends the run, each file and folder is whole: all are written under other names
-    first, and then take over one by one, `last.ckpt` last. What is saved is what was measured: a callback that shows
-    other weights to the validation than it leaves to be saved ends the run.
+    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load, the tokenizer in it, and after
+    private training what it has spent (`privacy.jsonl`); after full fine-tuning it is a whole model, which
+    `model.model_id` takes. Its `lit_mem.json` has the `global_step` of the checkpoint that it belongs to, and the
+    fingerprint of the base, which `model.adapter_path` compares with its own. Whatever ends the run, each file and
+    folder is whole: all are written under other names first, and then take over one by one, `last.ckpt` last. What is
+    saved is what was measured: a callback that shows other weights to the validation than it leaves to be saved ends
+    the run.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6". None: those of the run's `MemorizationEarlyStopping`s.
@@ -276,6 +278,8 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         if digests := getattr(module, "base_fingerprint", None):
             record |= origin(module.model_id, digests, getattr(module, "revision", None))  # type: ignore[arg-type]
         (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
+        if (private := getattr(module, "private", None)) is not None:
+            private.export_ledger(folder)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where the checkpoints lie, and merge the best one if that was asked for."""
@@ -326,6 +330,9 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
                 model.save_pretrained(fresh)
                 if (tokenizer := _tokenizer(module)) is not None:
                     tokenizer.save_pretrained(fresh)
+                for name in (RECORD, LEDGER):  # by which private training knows that the weights were trained
+                    if (adapter / name).is_file():
+                        _copy(adapter / name, fresh / name)
                 atomic.sync(fresh)
                 atomic.put(fresh, merged)
             finally:

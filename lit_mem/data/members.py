@@ -110,12 +110,12 @@ class KnownMembers:
             return
         inserted = [canary for canary in sides.canaries if canary.member]
         left_out = self._digests(_text(canary) for canary in sides.canaries if not canary.member)
-        members = self._digests(_texts(sides.members))
+        members = self._digests(texts_of(sides.members))
         put_in = self._digests(map(_text, inserted))
         # How often they stand in the training set is part of what they are.
         as_often = self._digests(f"{_text(canary)}\0{canary.repetitions}" for canary in inserted)
         if len(self._members):
-            others = self._digests(_texts(sides.others))
+            others = self._digests(texts_of(sides.others))
             swapped = np.isin(others, self._members) & ~np.isin(others, members)
             if 0 < (n := int(swapped.sum())) <= min(_FEW, _SMALL_SHARE * len(swapped)):
                 log.warning(
@@ -161,7 +161,8 @@ def _text(canary: Encoded) -> str:
     return canary.record.text
 
 
-def _texts(rows: Dataset) -> Iterator[str]:
+def texts_of(rows: Dataset) -> Iterator[str]:
+    """The text of each row: its prompt and completion as one."""
     for batch in rows.select_columns(["prompt", "completion"]).iter(_BATCH):
         for prompt, completion in zip(batch["prompt"], batch["completion"], strict=True):
             yield prompt + completion

@@ -18,6 +18,7 @@ from lit_mem.functional.random_stream import RandomStream
 from lit_mem.privacy.accountant import Kind, Steps, epsilon, merged, noise_for, number_of_steps, steps_within
 from lit_mem.privacy.clipping import add_clipped_, add_noise_
 from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.ledger_lines import Start
 from lit_mem.privacy.per_text import Losses, PerTextGradients
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,9 @@ class DPSGD:
         ledger: the file in which each step is written down before it is taken; None: `privacy.jsonl` in the run's
             folder (or, in a resumed run, the ledger that its checkpoint names). A file given here that is there already
             goes on: its steps count.
+        allow_unaccounted_start: start from weights that were trained before and have no ledger (`model.adapter_path`).
+            Epsilon then covers only the steps from here on, which log and report say. What the weights show of the
+            texts of that earlier training, which may be the same, it does not bound.
         test_seed: makes noise and batches follow from a seed, so that a run can be had again. This is for tests: anyone
             can then take the noise away, and nothing is private.
     """
@@ -57,6 +61,7 @@ class DPSGD:
     batch_size: int = 64
     accountant: Kind = "prv"
     ledger: str | None = None
+    allow_unaccounted_start: bool = False
     test_seed: int | None = None
 
     def __post_init__(self) -> None:
@@ -93,7 +98,9 @@ class PrivateTraining:
     Attributes:
         delta: δ.
         noise_multiplier: σ of the steps to come; 0 before `plan`.
-        unwritten: steps that were taken before without a ledger, which `open_ledger` writes down first.
+        unwritten: steps that were taken before and are not in the ledger, which `open_ledger` writes down first.
+        corpus: `corpus_digest` of the texts, for the ledger.
+        unaccounted: whether weights were trained before without a ledger.
         remaining: how many more steps may be taken; None: as many as one likes.
     """
 
@@ -114,7 +121,8 @@ class PrivateTraining:
         self.options, self.texts, self.stream, self.ledger = options, texts, stream, ledger
         self.sample_rate = options.batch_size / texts
         self.history: tuple[Steps, ...] = ledger.history if ledger is not None else ()
-        self.unwritten: tuple[Steps, ...] = ()
+        self.unwritten: tuple[Start, ...] = ()
+        self.corpus, self.unaccounted = "", False
         self.noise_multiplier = 0.0
         self.remaining: int | None = None
         self._totals: list[Tensor] = []
@@ -171,12 +179,9 @@ class PrivateTraining:
         """Write down what the steps to come are, once they are planned, and those taken before that no ledger has."""
         if self.ledger is None:
             return
-        for steps in self.unwritten:
-            self.ledger.start(self.texts, steps.noise_multiplier, steps.sample_rate)
-            for _ in range(steps.number):
-                self.ledger.charge()
+        self.ledger.copy(self.unwritten)
         self.unwritten = ()
-        self.ledger.start(self.texts, self.noise_multiplier, self.sample_rate)
+        self.ledger.start(self.texts, self.noise_multiplier, self.sample_rate, self.corpus, self.unaccounted)
 
     def state(self) -> Spent:
         """For the checkpoint."""
@@ -186,6 +191,8 @@ class PrivateTraining:
             "texts": self.texts,
             "ledger": "" if self.ledger is None else str(self.ledger.path.absolute()),
             "ledger_id": "" if self.ledger is None else self.ledger.id,
+            "ledger_chain": "" if self.ledger is None else self.ledger.chain,
+            "unaccounted": self.unaccounted,
         }
 
     # -- a step --------------------------------------------------------------------------------------------
@@ -278,6 +285,41 @@ def history_of(spent: Mapping[str, Any]) -> tuple[Steps, ...]:
     return tuple(Steps(float(noise), float(rate), int(number)) for noise, rate, number in spent["history"])
 
 
+def compare(ledger: Ledger, spent: Mapping[str, Any]) -> None:
+    """Compare a ledger with what a checkpoint of its run keeps: the steps until then, and the hash of the last line.
+
+    Raises:
+        CheckpointError: they differ.
+    """
+    known = history_of(spent)
+    there = _first(ledger.history, number_of_steps(known))
+    chain = spent.get("ledger_chain", "")
+    if there != merged(known):
+        raise CheckpointError(
+            f"the privacy ledger {ledger.path} has other steps than this checkpoint: {_shown(there)}; expected "
+            f"{_shown(known)}. One of the two was changed"
+        )
+    if chain and not ledger.holds(chain):
+        raise CheckpointError(
+            f"the privacy ledger {ledger.path} has no line with the hash (chain) {chain[:16]}… of this checkpoint: it "
+            "was written anew or changed, and what was spent cannot be known from it; expected the ledger of its run"
+        )
+
+
+def _first(history: Sequence[Steps], number: int) -> tuple[Steps, ...]:
+    """The first steps, so many of them."""
+    found = []
+    for steps in history:
+        found.append(steps._replace(number=min(steps.number, number)))
+        number -= found[-1].number
+    return merged(found)
+
+
+def _shown(history: Sequence[Steps]) -> str:
+    parts = [f"{n} steps with noise multiplier {noise:g} and sample rate {rate:g}" for noise, rate, n in history]
+    return ", ".join(parts) or "no step"
+
+
 def ledger_of(spent: Mapping[str, Any], given: str | None, checkpoint: str | None) -> Ledger:
     """The ledger with which a run that goes on from a checkpoint must go on too.
 
@@ -287,7 +329,7 @@ def ledger_of(spent: Mapping[str, Any], given: str | None, checkpoint: str | Non
         checkpoint: path of the checkpoint.
 
     Raises:
-        CheckpointError: it is not there, or is another run's.
+        CheckpointError: it is not there, is another run's, or is not what the checkpoint knows.
     """
     places = [Path(given)] if given is not None else [Path(spent["ledger"])]
     if given is None and checkpoint is not None:  # moved together with the checkpoint
@@ -306,4 +348,5 @@ def ledger_of(spent: Mapping[str, Any], given: str | None, checkpoint: str | Non
             f"the privacy ledger {path} is not the one of this checkpoint: it begins with {ledger.id or 'nothing'} and "
             f"has {ledger.steps} steps; expected {spent['ledger_id']} and at least {taken}"
         )
+    compare(ledger, spent)
     return ledger

@@ -14,22 +14,26 @@ from torch import Tensor
 
 from lit_mem.adapters.recorded import RecordedAdapter
 from lit_mem.checkpoints import Spent
+from lit_mem.data.members import texts_of
 from lit_mem.data.poisson import PoissonBatches, filled
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
 from lit_mem.metrics.gathered import on_rank_zero
 from lit_mem.privacy.accountant import Steps, merged
+from lit_mem.privacy.carried import ONLY_LATER, spent_before
+from lit_mem.privacy.corpus import corpus_digest, same_corpus
 from lit_mem.privacy.dpsgd import DPSGD, PrivateTraining, history_of, ledger_of
 from lit_mem.privacy.group import MOST_ROWS, group_epsilon
-from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.ledger import LEDGER, Ledger
+from lit_mem.privacy.ledger_lines import Start, new_id
 from lit_mem.privacy.randomness import SamplingOff, refuse_dropout_option
 from lit_mem.privacy.refusals import refuse_experts, refuse_options, refuse_sampler
+from lit_mem.privacy.summed import export, missing
 from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch
 
 log = logging.getLogger(__name__)
 
-LEDGER = "privacy.jsonl"
 MORE_LEARNING = (
     "Private training of few texts has much noise for each: expected more training texts, a larger "
     "model.privacy.target_epsilon or model.privacy.batch_size, another trainer.max_epochs (fewer steps have less noise "
@@ -67,7 +71,9 @@ class PrivateFit:
         self.stream = options.stream()
         self.training: PrivateTraining | None = None
         self._spent: Spent | None = None
-        self._unwritten: tuple[Steps, ...] = ()  # of dry runs, which have no ledger
+        self._unwritten: tuple[Start, ...] = ()  # of dry runs, which have no ledger
+        self._before: Ledger | None = None  # of the weights that the fit starts from, on rank zero
+        self._unaccounted = False
         self._dry, self._start = False, 0
         self._rows_of_one = 1
         self._sampling: SamplingOff | None = None
@@ -83,11 +89,15 @@ class PrivateFit:
         What an earlier fit of the same weights has spent is not forgotten.
 
         Raises:
-            ConfigError: an option would break the guarantee.
+            ConfigError: an option would break the guarantee, or the weights were trained before without a ledger.
+            CheckpointError: their ledger is damaged.
         """
         self.end()
         refuse_options(trainer, getattr(trainer, "datamodule", None))
         refuse_dropout_option(trainer.lightning_module)
+        allowed = self.options.allow_unaccounted_start
+        before = on_rank_zero(trainer, lambda: spent_before(trainer.lightning_module, allowed))
+        self._before, self._unaccounted = (None, False) if before is None else before
         self.stream = RandomStream(trainer.strategy.broadcast(self.options.stream().key))
 
     def load(self, spent: Spent | None) -> None:
@@ -125,7 +135,10 @@ class PrivateFit:
         texts = trainer.train_dataloader.sampler.public_size  # type: ignore[union-attr]
         ledger = on_rank_zero(trainer, self._ledger(trainer, texts))
         training = PrivateTraining(self.options, texts, self.stream, ledger)
-        training.history = trainer.strategy.broadcast(training.history)
+        before: list[Start] = []
+        if self._before is not None and not (ledger is None and self._spent is not None):
+            before = missing(self._before.starts, ledger)
+        training.history = trainer.strategy.broadcast(merged([*training.history, *(each.steps for each in before)]))
         noise = None
         if self._spent is not None:
             noise = self._spent["noise_multiplier"]
@@ -136,8 +149,11 @@ class PrivateFit:
                 )
             if not training.history:  # without a ledger, as in a dry run
                 training.history = history_of(self._spent)
-        unwritten, training.unwritten = self._unwritten, () if self._dry else self._unwritten
-        training.history = merged([*training.history, *unwritten])
+        unwritten, training.unwritten = self._unwritten, () if self._dry else (*before, *self._unwritten)
+        training.history = merged([*training.history, *(each.steps for each in unwritten)])
+        kept = (ledger is not None and ledger.unaccounted) or bool(self._spent and self._spent.get("unaccounted"))
+        training.unaccounted = self._unaccounted or kept
+        training.corpus = on_rank_zero(trainer, lambda: "" if ledger is None else _corpus_of(trainer)) or ""
         self._start = training.steps
         training.plan(steps, noise)
         # Each process has computed the same; should that ever fail, they must not part.
@@ -158,6 +174,7 @@ class PrivateFit:
         self.training = training
         self._rows_of_one = getattr(getattr(trainer, "datamodule", None), "largest_group", 1)
         self._tell(trainer, training, steps)
+        _remark_on(self._before, before, training)
         for logger in trainer.loggers:
             logger.log_metrics(
                 {"privacy/delta": training.delta, "privacy/noise_multiplier": training.noise_multiplier}, step=0
@@ -189,6 +206,11 @@ class PrivateFit:
             else:
                 ledger = Ledger(path)
             ledger.check(texts)
+            if ledger.unchained:
+                log.warning(
+                    "The privacy ledger %s is unchained up to line %d, as an earlier version wrote it: whether those "
+                    "lines were changed cannot be checked.", ledger.path, ledger.unchained,
+                )  # fmt: skip
             return ledger
 
         return opened
@@ -246,6 +268,21 @@ class PrivateFit:
                 training.steps, training.epsilon(), training.delta,
             )  # fmt: skip
             self._log_group(training, training.history, "Private training")
+            if training.unaccounted:
+                log.warning("%s", ONLY_LATER)
+            log.info(
+                "Epsilon is of this ledger (%s). Other private runs on the same texts spend as well, and it adds up: "
+                "python train.py privacy <their folders>.", "none" if training.ledger is None else training.ledger.path,
+            )  # fmt: skip
+
+    def export_ledger(self, folder: Path) -> None:
+        """Write what is spent beside an exported adapter; on the process that has the ledger.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.training is not None and self.training.ledger is not None:
+            export(self.training.ledger, folder / LEDGER)
 
     # -- steps ---------------------------------------------------------------------------------------------
 
@@ -324,12 +361,45 @@ class PrivateFit:
         if self.training is not None:
             if self._dry:
                 number = self.training.steps - self._start
-                new = Steps(self.training.noise_multiplier, self.training.sample_rate, number)
-                self._unwritten = merged([*self._unwritten, *([new] if number else [])])
+                steps = Steps(self.training.noise_multiplier, self.training.sample_rate, number)
+                new = Start(new_id(), self.training.texts, steps, unaccounted=self.training.unaccounted)
+                self._unwritten = (*self._unwritten, *([new] if number else []))
             else:
                 self._spent = self.training.state()
             self.training.close()
             self.training = None
+
+
+def _corpus_of(trainer: pl.Trainer) -> str:
+    """Digest of the training texts; "" where the data module does not give them, or there is no key."""
+    sides: Any = getattr(getattr(trainer, "datamodule", None), "sides", None)
+    if sides is None or (found := sides()) is None:
+        return ""
+    try:
+        return corpus_digest(texts_of(found.members))
+    except OSError as error:
+        log.warning("The privacy ledger gets no digest of the training set: %s: %s.", error.filename, error.strerror)
+        return ""
+
+
+def _remark_on(source: Ledger | None, before: Sequence[Start], training: PrivateTraining) -> None:
+    """Log which of the steps so far were taken on other texts, or before the weights came here."""
+    if source is not None and before:
+        log.warning(
+            "%d of these steps trained the weights that this run starts from (%s).",
+            sum(start.steps.number for start in before), source.path,
+        )  # fmt: skip
+    earlier = before if training.ledger is None else training.ledger.starts[:-1]
+    here, corpus = training.texts, training.corpus
+    others = [start for start in earlier if start.texts != here or same_corpus(start.corpus, corpus) is False]
+    if others:
+        log.warning(
+            "%d earlier steps were taken on another training set. It may have texts in common with this one, so all "
+            "steps count: epsilon holds for a text of both, and that of a text of one set alone is lower.",
+            sum(start.steps.number for start in others),
+        )  # fmt: skip
+    if training.unaccounted:
+        log.warning("%s", ONLY_LATER)
 
 
 class EndOnException(pl.Callback):

@@ -1,6 +1,7 @@
 """A private step against one that is computed in full by hand, the budget, and going on."""
 
 import copy
+import json
 import re
 
 import pytest
@@ -327,6 +328,46 @@ def test_a_ledger_that_lost_steps_is_refused(tuned, tmp_path):
     state, _ = killed_after(8, 5, tuned, path)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
     with pytest.raises(CheckpointError, match=r"has 3 steps; expected \w+ and at least 5"):
+        ledger_of(state, None, None)
+
+
+def rewritten(path, noise, name=None):
+    """The ledger written anew with another noise and all hashes right, as its owner can do."""
+    before = Ledger(path)
+    path.unlink()
+    made = Ledger(path)
+    (start,) = before.starts
+    made._begin(start._replace(id=name or start.id, steps=Steps(noise, start.steps.sample_rate, 0)))
+    for _ in range(before.steps):
+        made.charge()
+    assert Ledger(path).history == (Steps(noise, 0.2, before.steps),)
+
+
+def test_a_ledger_written_anew_is_not_what_its_checkpoint_knows(tuned, tmp_path):
+    path = tmp_path / "a.jsonl"
+    state, _ = killed_after(8, 5, tuned, path)
+    rewritten(path, 100.0)
+    with pytest.raises(
+        CheckpointError, match=r"5 steps with noise multiplier 100 and .*; expected 5 steps with noise multiplier 1 and"
+    ):
+        ledger_of(state, None, None)
+    rewritten(path, 1.0)  # the steps as they were, in lines with the same hashes
+    assert ledger_of(state, None, None).steps == 8
+
+
+def test_a_ledger_that_lost_its_hashes_or_has_others_is_not_what_its_checkpoint_knows(tuned, tmp_path):
+    path = tmp_path / "a.jsonl"
+    state, _ = killed_after(8, 5, tuned, path)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    plain = [{key: value for key, value in row.items() if key != "chain"} for row in rows]
+    path.write_text("".join(json.dumps(row) + "\n" for row in plain))
+    assert (Ledger(path).steps, Ledger(path).unchained) == (8, 9)
+    with pytest.raises(CheckpointError, match=f"no line with the hash .* {state['ledger_chain'][:16]}"):
+        ledger_of(state, None, None)
+    del state["ledger_chain"]  # as an earlier version had it
+    assert ledger_of(state, None, None).steps == 8
+    state["history"][0][0] = 2.0
+    with pytest.raises(CheckpointError, match="expected 5 steps with noise multiplier 2"):
         ledger_of(state, None, None)
 
 

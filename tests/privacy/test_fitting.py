@@ -569,7 +569,7 @@ def test_private_weights_go_on_with_what_they_have_spent(by, private_run, privat
 def test_a_loaded_adapters_dropout_is_turned_off_after_loading_too(private, data, untracked, base, tmp_path):
     LoRA(rank=2, targets=["v"], dropout=0.3).wrap(base).save_pretrained(tmp_path / "adapter")
     folder = {"adapter_path": str(tmp_path / "adapter"), "lr_schedule": "constant"}
-    model = CausalLM(model_id="asset:tiny_llama", privacy=DPSGD(**QUICK), **folder)
+    model = CausalLM(model_id="asset:tiny_llama", privacy=DPSGD(**QUICK, allow_unaccounted_start=True), **folder)
     untracked([EveryStep(tmp_path)], max_epochs=1, default_root_dir=tmp_path).fit(model, data())
     again = CausalLM.load_from_checkpoint(tmp_path / "step=4.ckpt", privacy=DPSGD(**QUICK))
     untracked([], max_epochs=1).fit(again, data())
@@ -583,7 +583,8 @@ def dropouts(model):
 @pytest.mark.parametrize("at", ["begin", "step"])
 def test_what_was_turned_off_is_turned_on_after_an_exception(at, module, data, untracked, base, tmp_path, monkeypatch):
     LoRA(rank=2, targets=["v"], dropout=0.3).wrap(base).save_pretrained(tmp_path / "adapter")
-    model = module(adapter_path=str(tmp_path / "adapter"), privacy=DPSGD(**QUICK), lr_schedule="constant")
+    privacy = DPSGD(**QUICK, allow_unaccounted_start=True)
+    model = module(adapter_path=str(tmp_path / "adapter"), privacy=privacy, lr_schedule="constant")
     off = []
 
     def killed(*_):

@@ -1,0 +1,62 @@
+"""A digest of a training set as a whole, by which several private runs are found to have spent one budget.
+
+Differential privacy is for someone who may know every text but one. An open digest would let them confirm a guess of
+that one, as would one whose salt lies beside it. So this one is keyed by a secret of the user's, which stays on the
+machine (`$LIT_MEM_CACHE/privacy.key`): without it a digest only shows whether two training sets are the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from lit_mem.data.sources.download import cache_folder
+
+KEY: Final = "privacy.key"
+_KEY_BYTES: Final = 32
+
+
+def corpus_digest(texts: Iterable[str]) -> str:
+    """`<digest of the key>:<keyed digest of all texts>`, whatever their order; texts that stand there twice count so.
+
+    Raises:
+        OSError: the key can be neither read nor made.
+    """
+    key = _key(cache_folder(KEY))
+    found = hmac.new(key, digestmod=hashlib.sha256)
+    for each in sorted(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts):
+        found.update(each)
+    return f"{hashlib.sha256(b'name of the key' + key).hexdigest()[:8]}:{found.hexdigest()[:32]}"
+
+
+def same_corpus(one: str, other: str) -> bool | None:
+    """Whether two digests are of the same texts; None where that cannot be known, as one lacks or has another key."""
+    if not one or not other or one.partition(":")[0] != other.partition(":")[0]:
+        return None
+    return one == other
+
+
+def _key(path: Path) -> bytes:
+    """The user's key, made where there is none; of several processes that make one, all get the same."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            with suppress(FileExistsError):  # another process was first
+                os.link(part, path)
+        finally:
+            part.unlink(missing_ok=True)
+    key = path.read_bytes()
+    if len(key) != _KEY_BYTES:
+        raise OSError(None, f"found {len(key)} bytes, expected {_KEY_BYTES}: remove it for a new key", str(path))
+    return key

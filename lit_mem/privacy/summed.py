@@ -1,0 +1,75 @@
+"""Steps of several ledgers added up: each counts once, though an adapter's or a later run's ledger may repeat it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lit_mem.privacy.accountant import Steps
+from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.ledger_lines import Start
+
+_Kind = tuple[str, float, float]
+
+
+def by_start(starts: Iterable[Start]) -> dict[_Kind, Start]:
+    """The starts of one ledger, those of one id and kind of steps as one."""
+    found: dict[_Kind, Start] = {}
+    for start in starts:
+        before = found.get(_kind(start))
+        found[_kind(start)] = start if before is None else _with(before, before.steps.number + start.steps.number)
+    return found
+
+
+def missing(starts: Iterable[Start], ledger: Ledger | None) -> list[Start]:
+    """What of these starts a ledger does not have yet; of each, as many steps as it lacks.
+
+    Args:
+        starts: of another ledger.
+        ledger: None: it has none.
+    """
+    there = {} if ledger is None else by_start(ledger.starts)
+    found = []
+    for kind, start in by_start(starts).items():
+        number = start.steps.number - (there[kind].steps.number if kind in there else 0)
+        if number > 0:
+            found.append(_with(start, number))
+    return found
+
+
+def together(ledgers: Iterable[Ledger]) -> list[Start]:
+    """The starts of several ledgers; one that several hold counts once, with the most steps that any has of it."""
+    found: dict[_Kind, Start] = {}
+    for ledger in ledgers:
+        for kind, start in by_start(ledger.starts).items():
+            before = found.get(kind, start)
+            most = before if before.steps.number >= start.steps.number else start
+            # An exported ledger has no digest of the corpus; that of the run has.
+            found[kind] = most._replace(
+                corpus=before.corpus or start.corpus, unaccounted=before.unaccounted or start.unaccounted
+            )
+    return list(found.values())
+
+
+def export(ledger: Ledger, path: Path) -> None:
+    """Write what is spent beside an adapter: a line for each start, without the digest of the corpus.
+
+    Who publishes the adapter publishes this too: were there a digest, anyone with an earlier one could see whether the
+    training set was changed in between.
+
+    Args:
+        ledger: of the run.
+        path: of a new file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    Ledger(path).copy(start._replace(corpus="") for start in by_start(ledger.starts).values())
+
+
+def _kind(start: Start) -> _Kind:
+    return start.id, start.steps.noise_multiplier, start.steps.sample_rate
+
+
+def _with(start: Start, number: int) -> Start:
+    return start._replace(steps=Steps(start.steps.noise_multiplier, start.steps.sample_rate, number))

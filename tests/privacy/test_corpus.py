@@ -1,0 +1,65 @@
+"""The digest of a training set: the same for the same texts and key, and of no use to anyone without the key."""
+
+import os
+import stat
+
+import pytest
+
+from lit_mem.data.sources.download import cache_folder
+from lit_mem.privacy.corpus import KEY, corpus_digest, same_corpus
+
+TEXTS = ["one", "two", "three"]
+
+
+def test_it_is_of_the_texts_as_a_multiset():
+    found = corpus_digest(TEXTS)
+    assert same_corpus(found, corpus_digest(reversed(TEXTS))) is True
+    for other in (["one", "two"], [*TEXTS, "three"], ["one", "twothree"], ["one", "two", "Three"], []):
+        assert same_corpus(found, corpus_digest(other)) is False
+
+
+def test_digests_under_other_keys_cannot_be_compared(monkeypatch, tmp_path):
+    """Who knows all texts, but not the key, finds no digest with which to confirm one."""
+    first = corpus_digest(TEXTS)
+    monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path / "of_another_user"))
+    second = corpus_digest(TEXTS)
+    assert first.partition(":")[0] != second.partition(":")[0]
+    assert first.partition(":")[2] != second.partition(":")[2]
+    assert same_corpus(first, second) is None
+    assert same_corpus(first, "") is None
+    assert same_corpus("", "") is None
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o000])
+def test_the_key_is_its_owners_alone(mask):
+    before = os.umask(mask)
+    try:
+        corpus_digest(TEXTS)
+    finally:
+        os.umask(before)
+    path = cache_folder(KEY)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [each.name for each in path.parent.iterdir()] == [KEY]
+
+
+def test_of_two_processes_that_make_a_key_both_get_the_first(monkeypatch):
+    path, link = cache_folder(KEY), os.link
+    firsts = []
+
+    def late(source, target):
+        if not firsts:
+            firsts.append(b"f" * 32)
+            path.write_bytes(firsts[0])
+        link(source, target)
+
+    monkeypatch.setattr(os, "link", late)
+    assert corpus_digest(TEXTS) == corpus_digest(TEXTS)
+    assert path.read_bytes() == b"f" * 32
+
+
+def test_a_damaged_key_is_named():
+    corpus_digest(TEXTS)
+    cache_folder(KEY).write_bytes(b"short")
+    with pytest.raises(OSError, match="found 5 bytes, expected 32") as error:
+        corpus_digest(TEXTS)
+    assert error.value.filename == str(cache_folder(KEY))
