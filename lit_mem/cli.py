@@ -61,6 +61,7 @@ SPECIAL_CHECKPOINTS = ("best", "last", "hpc", "registry")
 """What is understood as `--ckpt_path` beside a path."""
 
 COMMANDS: dict[str, str] = {
+    "privacy": "lit_mem.privacy.command",
     "report": "lit_mem.report.command",
     "sweep": "lit_mem.sweep.command",
     "where": "lit_mem.where.command",
@@ -188,7 +189,7 @@ class MemorizationCLI(LightningCLI):
             parser_kwargs={
                 "description": "Fine-tune a causal language model and watch what it memorizes. Beside the commands "
                 "below: sweep (many runs, one table), report (a run or sweep as a page), where (which weights hold "
-                "it); each has a --help of its own."
+                "it), privacy (what private runs spent together); each has a --help of its own."
             },
             args=args if args is None else list(args),
         )

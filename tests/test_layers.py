@@ -41,7 +41,18 @@ LAYERS = {
         "report.figures",
     ],
     4: ["callbacks", "report"],
-    5: ["cli", "csv_logger", "default_callbacks", "parsing", "runs", "stopping", "report.command", "sweep", "where"],
+    5: [
+        "cli",
+        "csv_logger",
+        "default_callbacks",
+        "parsing",
+        "privacy.command",
+        "runs",
+        "stopping",
+        "report.command",
+        "sweep",
+        "where",
+    ],
 }
 # Beside the layers: callbacks see a module only through `types.MemorizationModule`.
 NEVER = [("callbacks", "module"), ("callbacks", "data.datamodule")]
