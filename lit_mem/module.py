@@ -623,6 +623,11 @@ class CausalLM(pl.LightningModule):
         """ε and δ to which training has kept so far; None where it is not private."""
         return None if self.private is None else self.private.claim()
 
+    @property
+    def epsilon_note(self) -> str:
+        """What `privacy/epsilon` leaves out, for those who show it; "" where there is nothing."""
+        return "" if self.private is None else self.private.note
+
     def metric_names(self) -> list[str]:
         """Names that this module logs while it is fitted."""
         return ["train/loss", "val/loss", *(["privacy/epsilon"] if self.private is not None else [])]

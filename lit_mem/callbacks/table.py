@@ -79,5 +79,7 @@ class EpochTable(Callback):
         metrics = latest_figures(trainer)
         if not self._shown:
             self._shown = [name for name in self.columns if name in metrics]
+            if "privacy/epsilon" in self._shown and (note := getattr(pl_module, "epsilon_note", "")):
+                pl_module.print(note)
             pl_module.print(heading(self._shown))
         pl_module.print(row(epoch, self._shown, metrics))

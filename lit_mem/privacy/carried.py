@@ -22,6 +22,21 @@ ONLY_LATER: Final = (
 """Where a private run starts from weights whose training no ledger has."""
 
 
+ADDS_UP: Final = (
+    "Budgets add up: other private runs on the same texts spend as well; python train.py privacy adds up their ledgers."
+)
+
+
+def of_several(folder: Path) -> str:
+    """What to say of the private runs below a folder, such as the trials of a sweep; "" where there is none."""
+    if next(folder.rglob(LEDGER), None) is None:
+        return ""
+    return (
+        "Each private trial has an epsilon of its own, and on the same texts they add up: "
+        f"python train.py privacy {folder}"
+    )
+
+
 def ledger_beside(folder: Path) -> Ledger | None:
     """That of an exported adapter or merged model, or of the run in whose folder it lies; None where there is none.
 

@@ -345,6 +345,11 @@ class PrivateFit:
         """What is logged at every validation."""
         return {} if self.training is None else {"privacy/epsilon": self.training.epsilon()}
 
+    @property
+    def note(self) -> str:
+        """What epsilon leaves out; "" where there is nothing, or outside a fit."""
+        return ONLY_LATER if self.training is not None and self.training.unaccounted else ""
+
     def claim(self) -> tuple[float, float] | None:
         """ε and δ to which training has kept so far; None outside a fit."""
         return None if self.training is None else (self.training.epsilon(), self.training.delta)

@@ -19,7 +19,7 @@ from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.glossary import explained, key_figures
 from lit_mem.report.history import History, Validation
 from lit_mem.report.judgement import NAMES, rules_of, state_of, verdict
-from lit_mem.report.numbers import shown
+from lit_mem.report.private_training import private_training
 from lit_mem.report.subject import audit_of, base_of, scored_of, scored_text, set_sizes
 from lit_mem.report.where import read_where
 
@@ -69,7 +69,7 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
         "checkpoints": kept,
         "examples": examples,
         "trust": _trust(checks, config, history),
-        "privacy": _privacy(folder, config, history),
+        "privacy": private_training(folder, config, history),
         "where": read_where(folder / "where.json"),
         "notes": [*history.notes, *([HOW] if table is None else [])],
         "gate": gate(wanted, not_passed(wanted, history.last, scored=scored, audit=history.audit)),
@@ -266,24 +266,3 @@ def _checks(path: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict) or not {"summary", "warnings"} <= set(found):
         raise DataError(f"{path}: there is no summary and warnings; expected what the data module writes")
     return found
-
-
-def _privacy(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any] | None:
-    """What differentially private training has spent; None without it."""
-    figures: dict[str, float | None] = {}
-    for validation in history.validations:
-        for name in ("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier", "audit/epsilon_lower_bound"):
-            if validation.get(name) is not None:
-                figures[name] = validation.get(name)
-    ledger = folder / "privacy.jsonl"
-    if not figures and not ledger.is_file() and not (config.get("model") or {}).get("privacy"):
-        return None
-    steps = None
-    if ledger.is_file():
-        steps = sum('"step"' in line for line in ledger.read_text("utf-8", errors="replace").splitlines())
-    epsilon, delta = figures.get("privacy/epsilon"), figures.get("privacy/delta")
-    if epsilon is None:
-        found = "Privacy spent: not measured."
-    else:
-        found = f"What this run tells of any single text is bounded by ε = {shown(epsilon)} at δ = {shown(delta)}."
-    return {"text": found, "figures": figures, "steps": steps}

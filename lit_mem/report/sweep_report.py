@@ -12,6 +12,7 @@ from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import DataError
 from lit_mem.functional.interval import student_interval
 from lit_mem.functional.planning import Scored
+from lit_mem.privacy.carried import of_several
 from lit_mem.report.files import read_json
 from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.history import Validation
@@ -68,7 +69,7 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
         "command": sweep.get("command", ""),
         "axes": axes,
         "seeds": sweep["seeds"],
-        "verdict": {"state": _counts(sweep["trials"]), "text": _text(sweep, findings)},
+        "verdict": {"state": _counts(sweep["trials"]), "text": _text(sweep, findings, folder)},
         "figures": figures,
         "configurations": configurations,
         "heat_maps": _heat_maps(axes, configurations, figures),
@@ -274,7 +275,7 @@ def _findings(path: Path) -> dict[str, Any]:
     return found
 
 
-def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
+def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any], folder: Path) -> str:
     n = {
         status: sum(t["status"] == status for t in sweep["trials"])
         for status in ("done", "failed", "running", "pending")
@@ -287,4 +288,5 @@ def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any]) -> str:
     if verdicts:
         kinds = [f"{verdicts.count(kind)} {kind}" for kind in dict.fromkeys(verdicts)]
         told += f" Findings on this model and data: {'; '.join(kinds)}."
-    return told
+    added = of_several(folder)
+    return f"{told} {added}." if added else told

@@ -16,6 +16,7 @@ from lit_mem import atomic
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import ConfigError, LitMemError
 from lit_mem.parsing import OneLineParser
+from lit_mem.privacy.carried import of_several
 from lit_mem.sweep import results
 from lit_mem.sweep.findings import findings
 from lit_mem.sweep.guidance import UTILITY, guidance
@@ -174,6 +175,8 @@ class _Sweep:
             span = f" [{each.low:.3g}, {each.high:.3g}]" if each.low is not None else ""
             value = "" if each.estimate is None else f"{each.estimate:.3g}{span}, "
             _say(f"{each.verdict}: {each.statement} ({value}{each.note}; {each.n_seeds} seeds)")
+        if added := of_several(self.folder):
+            _say(added)
         if advice["best"] is not None:
             values = ", ".join(f"{key} {value}" for key, value in advice["best"].items())
             _say(f"Best without {self.given.limit}: {values}: {advice['note']}")

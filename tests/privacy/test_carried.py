@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lit_mem.adapters import LoRA
-from lit_mem.callbacks import MemorizationCheckpoint
+from lit_mem.callbacks import EpochTable, MemorizationCheckpoint
 from lit_mem.data.sources.download import cache_folder
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.module import CausalLM
@@ -159,14 +159,16 @@ def test_a_whole_model_that_a_run_has_exported_is_refused_likewise(run, base, to
 
 
 def test_with_the_option_log_ledger_and_export_say_what_is_not_covered(
-    run, plain_adapter, data, trainer, tmp_path, caplog
+    run, plain_adapter, data, trainer, tmp_path, caplog, capsys
 ):
     with caplog.at_level(logging.WARNING, "lit_mem"):
         _, watch, _ = run(
-            tmp_path, {"adapter_path": str(plain_adapter)}, callbacks=[MemorizationCheckpoint()],
+            tmp_path, {"adapter_path": str(plain_adapter)}, callbacks=[MemorizationCheckpoint(), EpochTable()],
             allow_unaccounted_start=True,
         )  # fmt: skip
     assert caplog.text.count(ONLY_LATER) == 2  # at the start and at the end
+    table = capsys.readouterr().out.splitlines()
+    assert table[table.index(ONLY_LATER) + 1].split()[-2:] == ["epsilon", "<="]
     assert watch.epsilon == of_steps((1.0, 0.25, 4))
     assert Ledger(ledger_of_run(tmp_path)).unaccounted
     adapter = ledger_of_run(tmp_path).with_name("checkpoints") / "last-adapter"

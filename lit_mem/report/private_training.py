@@ -1,0 +1,135 @@
+"""What a report says of private training, and whether its ledger fits what the run has logged and saved."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem.checkpoints import Spent, own_content
+from lit_mem.errors import CheckpointError, ConfigError
+from lit_mem.privacy.accountant import epsilon
+from lit_mem.privacy.carried import ADDS_UP, ONLY_LATER, ledger_beside
+from lit_mem.privacy.dpsgd import ledger_of
+from lit_mem.privacy.ledger import LEDGER, Ledger
+from lit_mem.report.history import History
+from lit_mem.report.numbers import shown
+
+log = logging.getLogger(__name__)
+
+_METRICS: Final = ("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier", "audit/epsilon_lower_bound")
+
+
+def private_training(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any] | None:
+    """What differentially private training has spent; None without it.
+
+    Args:
+        folder: of the run.
+        config: its configuration.
+        history: what it has logged.
+
+    Returns:
+        text, figures (the last of each metric), steps (of the ledger; None without one), warnings: what of the ledger
+        does not fit, or is not covered.
+    """
+    figures: dict[str, float | None] = {}
+    for validation in history.validations:
+        for name in _METRICS:
+            if validation.get(name) is not None:
+                figures[name] = validation.get(name)
+    options = config.get("model") or {}
+    privacy, adapter = options.get("privacy"), options.get("adapter_path")
+    own = bool(privacy) or (folder / LEDGER).is_file()
+    warnings: list[str] = []
+    ledger, spent = None, _spent(folder / "checkpoints" / "last.ckpt") if own else None
+    try:
+        ledger = _ledger(folder, spent)
+        if ledger is None and not own and adapter:
+            ledger = ledger_beside(Path(adapter))
+    except CheckpointError as error:
+        warnings.append(f"Privacy ledger: {error}.")
+    if not (figures or own or ledger or warnings):
+        return None
+    if own and ledger is not None:
+        warnings += _contradictions(ledger, privacy if isinstance(privacy, Mapping) else {}, figures)
+        if ledger.unchained:
+            warnings.append(f"{ledger.path} is unchained up to line {ledger.unchained}: changes there cannot be seen.")
+    if ledger is not None and ledger.unaccounted:
+        warnings.append(ONLY_LATER)
+    for warning in warnings:
+        log.warning("%s", warning)
+    steps = None if ledger is None else ledger.steps
+    return {"text": _text(figures, ledger, own), "figures": figures, "steps": steps, "warnings": warnings}
+
+
+def _text(figures: Mapping[str, float | None], ledger: Ledger | None, own: bool) -> str:
+    found, delta = figures.get("privacy/epsilon"), figures.get("privacy/delta")
+    if found is not None:
+        text = f"What this run tells of any single text is bounded by ε = {shown(found)} at δ = {shown(delta)}."
+    elif ledger is not None and not own:
+        delta = 1 / (10 * max(start.texts for start in ledger.starts)) if ledger.starts else None
+        spent = None if delta is None else _epsilon(ledger, delta)
+        text = f"The adapter was trained privately: ε = {shown(spent)} at δ = {shown(delta)}."
+    else:
+        text = "Privacy spent: not measured."
+    return f"{text} {ADDS_UP}"
+
+
+def _contradictions(ledger: Ledger, privacy: Mapping[str, Any], figures: Mapping[str, float | None]) -> Iterator[str]:
+    """How the ledger differs from the configuration, and from what was logged of it."""
+    noises = {start.steps.noise_multiplier for start in ledger.starts}
+    for what, noise in (
+        ("model.privacy.noise_multiplier of config.yaml", privacy.get("noise_multiplier")),
+        ("privacy/noise_multiplier of metrics.csv", figures.get("privacy/noise_multiplier")),
+    ):
+        if isinstance(noise, int | float) and not any(math.isclose(noise, one, rel_tol=1e-5) for one in noises):
+            there = ", ".join(f"{one:g}" for one in sorted(noises))
+            yield f"{ledger.path} has the noise multiplier {there}, and {what} is {noise:g}: one of them was changed."
+    size = privacy.get("batch_size")
+    rates = {start.steps.sample_rate * start.texts for start in ledger.starts}
+    if isinstance(size, int) and not any(math.isclose(size, rate, rel_tol=1e-5) for rate in rates):
+        there = ", ".join(f"{rate:g}" for rate in sorted(rates))
+        yield f"{ledger.path} has steps of {there} texts, and model.privacy.batch_size of config.yaml is {size}."
+    logged, delta = figures.get("privacy/epsilon"), figures.get("privacy/delta")
+    if logged is not None and delta is not None:
+        spent = _epsilon(ledger, delta, privacy.get("accountant", "prv"))
+        # Metrics are in float32. The ledger may have more steps: after the last validation, or of a resumed run.
+        if spent is not None and spent < logged * (1 - 1e-4):
+            yield (
+                f"{ledger.path} gives epsilon {spent:.4g}, and privacy/epsilon of metrics.csv is {logged:.4g}: one of "
+                "them was changed."
+            )
+
+
+def _epsilon(ledger: Ledger, delta: float, kind: Any = "prv") -> float | None:
+    """None without Opacus."""
+    try:
+        return epsilon(ledger.history, delta, "rdp" if kind == "rdp" else "prv")
+    except ConfigError:
+        return None
+
+
+def _ledger(folder: Path, spent: Spent | None) -> Ledger | None:
+    """The run's, compared with its last checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or does not fit the checkpoint.
+    """
+    given = folder / LEDGER
+    if spent is not None:
+        return ledger_of(spent, str(given) if given.is_file() else None, str(folder / "checkpoints" / "last.ckpt"))
+    return Ledger(given) if given.is_file() else None
+
+
+def _spent(path: Path) -> Spent | None:
+    """What a checkpoint keeps of private training; None where it has nothing, or cannot be read."""
+    import torch
+
+    if not path.is_file():
+        return None
+    try:
+        return own_content(torch.load(path, map_location="cpu", weights_only=True, mmap=True)).get("privacy")
+    except Exception:  # torch raises many kinds for a damaged file, and this report is not of that
+        return None
