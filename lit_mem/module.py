@@ -49,7 +49,7 @@ from lit_mem.functional.ends import end_tokens
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.losses import TrainingLoss
 from lit_mem.metrics.examples import ExampleTable, ScoreTable
-from lit_mem.metrics.gathered import gathered
+from lit_mem.metrics.gathered import gathered, on_rank_zero
 from lit_mem.metrics.learning import Learning
 from lit_mem.privacy.carried import remark, remark_on_checkpoint
 from lit_mem.privacy.dpsgd import DPSGD
@@ -387,7 +387,7 @@ class CausalLM(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse what private training cannot go with."""
         self.members.begin()
-        remark(self, stage)
+        on_rank_zero(self.trainer, lambda: remark(self, stage))
         if stage == "fit" and self.private is not None:
             self.automatic_optimization = False  # here, so that our refusals come before Lightning's
             self.private.setup(self.trainer)

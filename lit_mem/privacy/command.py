@@ -13,7 +13,7 @@ from lit_mem.privacy.accountant import Kind, epsilon, merged, number_of_steps
 from lit_mem.privacy.carried import ONLY_LATER
 from lit_mem.privacy.ledger import LEDGER, Ledger
 from lit_mem.privacy.ledger_lines import Start
-from lit_mem.privacy.summed import together
+from lit_mem.privacy.summed import by_start, together
 
 
 class Spending(NamedTuple):
@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> None:
     given = _parser().parse_args(list(words))
     if given.delta is not None and not 0 < given.delta < 1:
         raise ConfigError(f"delta is {given.delta}; expected a number between 0 and 1")
-    ledgers = [Ledger(path) for path in ledgers_at(given.paths)]
+    ledgers = without_copies([Ledger(path) for path in ledgers_at(given.paths)])
     delta, each, sets = spendings(ledgers, given.delta, given.accountant)
     for one in [*each, *sets]:
         _print(
@@ -100,6 +100,17 @@ def spendings(
     corpora = dict.fromkeys(start.corpus for start in starts)
     sets = [of(_name(corpus), [s for s in starts if s.corpus == corpus]) for corpus in corpora]
     return delta, each, [*sets, of("All together", starts)] if len(sets) > 1 else sets
+
+
+def without_copies(ledgers: Iterable[Ledger]) -> list[Ledger]:
+    """Those that hold a step which no other does; of several that hold the same, the one with the shortest path."""
+    found, most = [], dict[tuple[str, float, float], int]()
+    for ledger in sorted(ledgers, key=lambda each: (-each.steps, len(each.path.parts), str(each.path))):
+        numbers = {kind: start.steps.number for kind, start in by_start(ledger.starts).items()}
+        if any(number > most.get(kind, -1) for kind, number in numbers.items()):
+            found.append(ledger)
+        most |= {kind: max(number, most.get(kind, -1)) for kind, number in numbers.items()}
+    return sorted(found, key=lambda each: str(each.path))
 
 
 def _name(corpus: str) -> str:

@@ -61,12 +61,19 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
     for warning in warnings:
         log.warning("%s", warning)
     steps = None if ledger is None else ledger.steps
-    return {"text": _text(figures, ledger, own), "figures": figures, "steps": steps, "warnings": warnings}
+    return {
+        "text": _text(figures, ledger, own, bool(warnings)),
+        "figures": figures,
+        "steps": steps,
+        "warnings": warnings,
+    }
 
 
-def _text(figures: Mapping[str, float | None], ledger: Ledger | None, own: bool) -> str:
+def _text(figures: Mapping[str, float | None], ledger: Ledger | None, own: bool, doubtful: bool) -> str:
     found, delta = figures.get("privacy/epsilon"), figures.get("privacy/delta")
-    if found is not None:
+    if found is not None and doubtful:
+        text = f"ε = {shown(found)} at δ = {shown(delta)} was logged, and bounds no more than what is said below."
+    elif found is not None:
         text = f"What this run tells of any single text is bounded by ε = {shown(found)} at δ = {shown(delta)}."
     elif ledger is not None and not own:
         delta = 1 / (10 * max(start.texts for start in ledger.starts)) if ledger.starts else None

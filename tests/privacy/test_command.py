@@ -7,7 +7,7 @@ import pytest
 from lit_mem.cli import main
 from lit_mem.errors import ConfigError
 from lit_mem.privacy.accountant import Steps, epsilon
-from lit_mem.privacy.command import ledgers_at, spendings
+from lit_mem.privacy.command import ledgers_at, spendings, without_copies
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.summed import export
 
@@ -43,6 +43,21 @@ def test_epsilon_is_of_all_steps_of_a_training_set_composed(kind, runs):
     assert first.epsilon > max(epsilon([A], delta, kind), epsilon([B], delta, kind))
     assert (second.steps, second.epsilon) == (20, epsilon([C], delta, kind))
     assert (all_of_them.steps, all_of_them.epsilon) == (90, pytest.approx(epsilon([A, B, C], delta, kind), rel=1e-6))
+
+
+def test_copies_are_not_listed(runs):
+    path = runs / "a" / "checkpoints" / "best-adapter" / "privacy.jsonl"
+    assert [ledger.path.parent.name for ledger in without_copies(map(Ledger, ledgers_at([str(runs)])))] == [
+        "a",
+        "b",
+        "c",
+    ]
+    assert [ledger.path for ledger in without_copies(map(Ledger, ledgers_at([str(path)])))] == [path]
+    run = runs / "a" / "privacy.jsonl"
+    run.write_text("".join(run.read_text().splitlines(keepends=True)[:11]))  # the adapter has more steps than are left
+    kept = without_copies([Ledger(path), Ledger(run)])
+    assert [ledger.path for ledger in kept] == [path]
+    assert spendings(kept)[2][0].steps == 30
 
 
 def test_one_training_set_has_one_line(runs):

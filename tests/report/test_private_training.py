@@ -64,6 +64,7 @@ def test_a_ledger_that_fits_is_warned_of_by_nothing(run):
     found = told(run)
     assert (found["steps"], found["warnings"]) == (30, [])
     assert found["figures"]["privacy/epsilon"] == pytest.approx(SPENT)
+    assert f"is bounded by ε = {SPENT:.4g}" in found["text"]
     assert "Budgets add up" in found["text"]
 
 
@@ -79,6 +80,7 @@ def test_a_changed_line_is_named(run):
     path.write_text(path.read_text().replace("1.1", "110.0"))
     found = told(run)
     assert found["steps"] is None
+    assert "is bounded by" not in found["text"]
     (warning,) = found["warnings"]
     assert "privacy.jsonl, line 1: found another hash" in warning
 
