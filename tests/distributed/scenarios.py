@@ -42,9 +42,12 @@ from lit_mem.callbacks import (
 from lit_mem.data.canaries import Traps
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.errors import ConfigError
 from lit_mem.metrics.gathered import gathered
 from lit_mem.module import CausalLM
 from lit_mem.privacy import DPSGD
+from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.summed import export
 from lit_mem.reference import Reference
 from lit_mem.sharding import ShardedBase
 from lit_mem.types import Sampling
@@ -237,13 +240,13 @@ def private(strategy, folder):
     results = {}
     rank = int(os.environ["LOCAL_RANK"]) if strategy != "one" else 0
 
-    def run(name, epochs=1, ckpt=None, **options):
+    def run(name, epochs=1, ckpt=None, adapter_path=None, **options):
         options = {"noise_multiplier": 1.0, "test_seed": 5, "accountant": "rdp"} | options
         seen, figures = Gradients(), Figures()
         fit = trainer(
             strategy, folder / f"{strategy}_private_{name}", [seen, figures], max_epochs=epochs, num_sanity_val_steps=0
         )
-        model = module(privacy=DPSGD(**options), lr_schedule="constant", dropout=0.0)
+        model = module(privacy=DPSGD(**options), lr_schedule="constant", dropout=0.0, adapter_path=adapter_path)
         fit.fit(model, data(), ckpt_path=ckpt, weights_only=True)
         torch.save(torch.stack(seen.all), folder / f"{strategy}_private_{name}_{rank}.pt")
         results[name] = {
@@ -263,6 +266,18 @@ def private(strategy, folder):
     weights = trained(model)
     sums = gathered([float(weight.double().sum()) for weight in weights.values()])
     results["same on all ranks"] = all(each == sums[0] for each in sums)
+    adapter = folder / f"{strategy}_private_adapter"
+    if rank == 0:
+        model.language_model.save_pretrained(adapter)
+    gathered(rank)
+    try:  # only rank zero looks whether there is a ledger
+        run("unaccounted", batch_size=20, adapter_path=str(adapter))
+    except ConfigError as error:
+        results["unaccounted"] = "has no privacy.jsonl" in str(error)
+    if rank == 0:
+        export(Ledger(Path(model.private.state()["ledger"])), adapter / "privacy.jsonl")
+    gathered(rank)
+    run("carried", batch_size=20, adapter_path=str(adapter))
     _, model = run("after", epochs=2, ckpt=str(checkpoint), batch_size=20)
     try:
         run("refused", batch_size=7, ledger=str(folder))

@@ -102,6 +102,15 @@ def test_private_training_is_that_of_one_process(two, one, name):
     assert (0 in expected["texts"]) == (name == "few")
 
 
+def test_the_budget_of_an_adapter_is_known_to_all_ranks(two, one):
+    _, results = two
+    before, carried = one["private"]["before"], one["private"]["carried"]
+    assert carried["epsilon"] > before["epsilon"] > 0
+    for rank in results:
+        assert rank["private ddp"]["unaccounted"] is True
+        assert rank["private ddp"]["carried"] == carried
+
+
 def test_private_training_keeps_ranks_together_and_refuses_on_all(two, one):
     _, results = two
     for rank in results:
