@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import lightning.pytorch as pl
@@ -20,6 +20,7 @@ from lit_mem.data.canaries.base import CanarySource, Setting
 from lit_mem.data.canaries.encoding import copies, encoded
 from lit_mem.data.deduplicate import Deduplicate, deduplicated, without_repeats
 from lit_mem.data.encoding import Encoded, Encoder, collate
+from lit_mem.data.group_columns import without_groups
 from lit_mem.data.grouped_order import GroupedOrder
 from lit_mem.data.members import Sides
 from lit_mem.data.overlap import normalized
@@ -78,6 +79,8 @@ class TextDataModule(pl.LightningDataModule):
             characters of the completion. Where the texts have no column "spans", nothing is marked; null reads none.
         canaries: texts that are made up and put into the training set by fair coins, to see whether they are memorized
             (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
+        show_groups: keep columns that name groups, as `group_column` does, beside the texts, so that `Slices` names
+            metrics by them. By default they serve to split and to check alone: a group is most often a person.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class TextDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         spans_column: str | None = _SPANS,
         canaries: CanarySource | None = None,
+        show_groups: bool = False,
     ) -> None:
         super().__init__()
         sizes = {
@@ -123,7 +127,7 @@ class TextDataModule(pl.LightningDataModule):
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
-        self.spans_column, self.canary_source = spans_column, canaries
+        self.spans_column, self.canary_source, self.show_groups = spans_column, canaries, show_groups
         self._corpus: Corpus | None = None
         self._told: set[str] = set()
         self.train: list[Encoded] = []
@@ -168,6 +172,8 @@ class TextDataModule(pl.LightningDataModule):
                 f"data.spans_column is {self.spans_column!r}, but {corpus.name} has no such column; "
                 f"there are: {listed(train.column_names)}"
             )
+        if not self.show_groups:
+            train, heldout, test = without_groups(train, heldout, test, self.spans_column)
         self._encoder = Encoder(self._tokenizer(), self.max_length, self.add_eos, self.spans_column)
         # One numbering over all sets: an id never means a member here and a non-member there.
         self.train = self._encoder(train, 0, member=True, name="training")
@@ -331,6 +337,12 @@ class TextDataModule(pl.LightningDataModule):
         testing = self.trainer is not None and self.trainer.testing
         examples = self.members if member else self.test if testing else self.heldout
         return {example.example_id: example.input_ids for example in examples}
+
+    def every_text(self) -> Iterator[str]:
+        """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""
+        for example in [*self.train, *self.heldout, *self.test]:
+            if example.record is not None:
+                yield from (example.record.prompt, example.record.text)
 
     # -- loaders -------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ class Corpus:
         completion (str): text that is trained on and scored; never empty after stripping.
         group (str): rows of one group (a patient, a document) stay on one side of every split; the
             row's own `origin` where the data names no group.
-        origin (str): where the row came from, for messages: "train.json:17".
+        origin (str): where the row came from, for messages and logs: "train.json:17". It names no file that the
+            configuration does not name: one of many in a folder may be called after a person.
     Further columns are kept as they are.
 
     Attributes:

@@ -199,7 +199,7 @@ def group_of(value: Any) -> Finding:
         return None, "found an empty group, expected a name or number"
     if isinstance(value, float | Decimal):
         if value != int(value):
-            return None, f"found {value}, expected a text or a whole number"
+            return None, "found a number with a fraction, expected a text or a whole number"
         return str(int(value)), None
     return _WHOLE.sub(r"\1", text), None
 

@@ -134,6 +134,10 @@ class HubDataset(Source):
             )
 
     def _error(self, why: str, error: BaseException) -> DataError:
-        """One line: our reason, then what `datasets` says."""
+        """One line: our reason, then what `datasets` says, without names of files, which may be those of persons."""
         said = " ".join(str(error).split())
+        folder = Path(self.path)
+        names = {file.name for file in folder.rglob("*")} if folder.is_dir() else set()
+        for name in sorted(names, key=len, reverse=True):
+            said = said.replace(name, "(a file)")
         return DataError(f"{self.path}: {why} ({type(error).__name__}: {said[:300]})")

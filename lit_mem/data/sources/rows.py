@@ -23,6 +23,7 @@ from lit_mem.errors import DataError
 
 SUFFIXES = (".json", ".jsonl", ".csv", ".parquet", ".txt")
 
+_MOST_LISTED: Final = 20
 _PACKED: Final = ".gz"
 """What may follow the other suffixes but `.parquet`."""
 
@@ -86,6 +87,8 @@ def _existing(path: str) -> Path:
     if not file.parent.is_dir():
         raise DataError(f"{path}: no such file; there is no folder {str(file.parent)!r} (seen from {Path.cwd()})")
     here = sorted(entry.name for entry in file.parent.iterdir())
+    if len(here) > _MOST_LISTED:  # one a person, maybe: such names are not for a console
+        raise DataError(f"{path}: no such file; the folder holds {len(here)} others (seen from {Path.cwd()})")
     close = difflib.get_close_matches(file.name, here, n=3, cutoff=0.6)
     close += [name for name in here if Path(name).stem == file.stem and name not in close]
     hint = f"; the folder holds {', '.join(map(repr, close))}" if close else f" (seen from {Path.cwd()})"

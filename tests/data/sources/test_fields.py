@@ -59,7 +59,7 @@ def test_templates_and_groups(tmp_path):
             ["line 2", "'a'", "whitespace"],
         ),
         ({"text_column": "q", "group_column": "h"}, ["no column 'h'"]),
-        ({"text_column": "q", "group_column": "g"}, ["line 2", "'g'", "found 1.5, expected a text or a whole number"]),
+        ({"text_column": "q", "group_column": "g"}, ["line 2", "'g'", "a fraction, expected a text or a whole number"]),
     ],
 )
 def test_bad_fields_are_named(tmp_path, options, parts):

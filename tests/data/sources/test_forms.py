@@ -139,7 +139,7 @@ def test_groups_are_compared_by_value_whatever_kind_of_file_holds_them(tmp_path)
     [
         ([1.0, float("nan"), 2.0, 3.0], "found nan"),
         ([1.0, None, 2.0, 3.0], "found null"),
-        ([1.0, 1.5, 2.0, 3.0], "found 1.5"),
+        ([1.0, 1.5, 2.0, 3.0], "found a number with a fraction"),
     ],
 )
 def test_a_group_that_is_no_whole_number_is_named_by_row_and_the_message_holds_together(values, found, tmp_path):
