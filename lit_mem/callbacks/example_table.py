@@ -43,6 +43,9 @@ class PerExampleTable(Relation):
     every per-example number that the callbacks tell, by name: `perplexity`, `mia/reference`, `extraction/ngram_rate`.
     What was not measured, or is not known, is null.
 
+    The files confirm guesses: `perplexity_base`, and sums such as log(perplexity) + `mia/reference`, can be computed by
+    anyone who has the text and the public base model, and each names one row. Give them the access that the texts have.
+
     Args:
         folder: where to; None: `examples` in the run's folder.
         text: write the texts too. They are what the run may not leak: mind who can read the folder.

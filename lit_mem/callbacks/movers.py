@@ -132,7 +132,7 @@ class Movers(Relation):
     def _first(self, moves: dict[int, float], origins: dict[int, str]) -> list[tuple[str, str]]:
         """The first few that moved at all: where they came from, and how far."""
         first = [(i, move) for i, move in moves.items() if move][: self.top]
-        return [(printable(origins.get(i, ""), 80) or f"example {i}", f"{move:+#.3g}") for i, move in first]
+        return [(printable(origins.get(i, ""), 80) or f"example {i}", f"{move:+#.2g}") for i, move in first]
 
 
 def exposed(score: Tensor, member: Tensor, fpr: float) -> Tensor | None:

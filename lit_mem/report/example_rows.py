@@ -12,9 +12,10 @@ from lit_mem.errors import DataError
 from lit_mem.report.files import callbacks_of
 
 HOW: Final = (
-    "No per-example table was written, so there are no ROC curves, histograms or exposed examples. Add "
-    "lit_mem.callbacks.PerExampleTable to trainer.callbacks to have them."
+    "No per-example table was written, so there are no ROC curves, histograms or exposed examples. To have them, add "
+    "lit_mem.callbacks.PerExampleTable to trainer.callbacks; its files confirm guessed texts (see SECURITY.md)."
 )
+_DIGITS: Final = 2  # of a single example's number: more would say whose it is
 _MOST_POINTS: Final = 300
 _BINS: Final = 30
 _EXPOSED: Final = 20
@@ -72,7 +73,7 @@ def example_report(path: Path, attack: str | None, with_text: bool) -> dict[str,
         "n_heldout": len(member) - sum(member),
         "attacks": [one for name in attacks if (one := _attack(name, columns[name], member)) is not None],
         "scatters": _scatters(columns, member),
-        "exposed": _exposed(columns, member, first, attacks, with_text),
+        "exposed": _exposed(columns, member, first, with_text),
         "text": "text" in columns,
     }
 
@@ -92,7 +93,9 @@ def _attack(name: str, values: list[float | None], member: list[bool]) -> dict[s
     area = auroc(score, is_member)
     fpr, tpr = roc_curve(score, is_member)
     few = _corners(fpr.tolist(), tpr.tolist())
-    edges = np.histogram_bin_edges(score.numpy(), _BINS)
+    ends = _round_ends(score.min().item(), score.max().item())
+    edges = np.linspace(*ends, _BINS + 1)
+    score = score.clamp(*ends)
     return {
         "name": name.removeprefix("mia/"),
         "auroc": area.value,
@@ -133,22 +136,33 @@ def _turn(x: list[float], y: list[float], i: int) -> float:
     return 0.0 if abs(turn) < 1e-15 else turn
 
 
+def _round_ends(low: float, high: float) -> tuple[float, float]:
+    """A range of few digits around one whose ends are two examples' scores."""
+    step = 10.0 ** (math.floor(math.log10(high - low)) - 1) if high > low else 0.1
+    low, high = math.floor(low / step), math.ceil(high / step)
+    return low * step, max(high, low + 1) * step
+
+
+def _few_digits(value: Any) -> Any:
+    return float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value
+
+
 def _scatters(columns: dict[str, list[Any]], member: list[bool]) -> list[dict[str, Any]]:
-    """Perplexity against each extraction measure, the paper's first."""
+    """Perplexity against each extraction measure, the paper's first; rounded, and in an order that names no row."""
     names = [n for n in columns if n.startswith("extraction/") and not n.endswith("_base")]
     names.sort(key=lambda name: name != "extraction/ngram_rate")
     found = []
     for name in names if "perplexity" in columns else []:
-        rows = zip(columns["perplexity"], columns[name], member, columns["example_id"], strict=True)
-        points = [(x, y, m, i) for x, y, m, i in rows if x is not None and y is not None and math.isfinite(x)]
+        rows = zip(columns["perplexity"], columns[name], member, strict=True)
+        points = [(x, y, m) for x, y, m in rows if x is not None and y is not None and math.isfinite(x)]
         if points:
+            drawn = sorted((m, _few_digits(x), _few_digits(y)) for x, y, m in points)
             found.append(
                 {
                     "measure": name,
-                    "example_id": [p[3] for p in points],
-                    "member": [p[2] for p in points],
-                    "perplexity": [p[0] for p in points],
-                    "value": [p[1] for p in points],
+                    "member": [m for m, _, _ in drawn],
+                    "perplexity": [x for _, x, _ in drawn],
+                    "value": [y for _, _, y in drawn],
                     "spearman": _spearman([p[:2] for p in points if p[2]]),
                 }
             )
@@ -166,19 +180,15 @@ def _spearman(pairs: list[Any]) -> float | None:
     return spearman(both[:, 0], both[:, 1])
 
 
-def _exposed(
-    columns: dict[str, list[Any]], member: list[bool], by: str | None, attacks: list[str], with_text: bool
-) -> dict[str, Any]:
-    """The members that the attack is surest of."""
-    numbers: list[str] = [n for n in ("perplexity", "perplexity_base") if n in columns]
-    numbers += [
-        *attacks,
-        *(n for n in ("extraction/ngram_rate", "extraction/exact_rate", "extraction/span_rate") if n in columns),
-    ]
-    shown: list[str] = [n for n in ("example_id", "origin", "duplicates") if n in columns] + numbers
+def _exposed(columns: dict[str, list[Any]], member: list[bool], by: str | None, with_text: bool) -> dict[str, Any]:
+    """The members that the attack is surest of, with its score alone: of two, one often gives the base model's away."""
+    rates = ("extraction/ngram_rate", "extraction/exact_rate", "extraction/span_rate")
+    first = () if by is None else (by,)
+    shown: list[str] = [n for n in ("example_id", "origin", "duplicates", *first, *rates) if n in columns]
     shown += ["text"] if with_text and "text" in columns else []
     if by is None:
         return {"by": None, "columns": shown, "rows": []}
     ranked = [i for i, m in enumerate(member) if m and columns[by][i] is not None and not math.isnan(columns[by][i])]
     ranked.sort(key=lambda i: -columns[by][i])
-    return {"by": by, "columns": shown, "rows": [[columns[n][i] for n in shown] for i in ranked[:_EXPOSED]]}
+    rows = [[_few_digits(columns[n][i]) for n in shown] for i in ranked[:_EXPOSED]]
+    return {"by": by, "columns": shown, "rows": rows}

@@ -285,7 +285,7 @@ def scatter(slug: str, one: Mapping[str, Any], title: str) -> Plot:
         f"{shown(rho)}."
     )
     sets = ((False, "held-out texts", SERIES[1]), (True, "members", SERIES[0]))
-    points = list(zip(one["perplexity"], one["value"], one["member"], one["example_id"], strict=True))
+    points = list(zip(one["perplexity"], one["value"], one["member"], strict=True))
     with drawn() as (figure, axes):
         for member, label, colour in sets:
             mine = [p for p in points if p[2] == member]
@@ -295,8 +295,8 @@ def scatter(slug: str, one: Mapping[str, Any], title: str) -> Plot:
         axes.set(xlabel="perplexity of the text, tuned model", ylabel=title)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
         picture = svg(figure, slug, title, caption)
-    rows = [[str(p[3]), "member" if p[2] else "held-out", shown(p[0]), shown(p[1])] for p in points]
-    header = ["example", "set", "perplexity", title]
+    rows = [["member" if p[2] else "held-out", shown(p[0]), shown(p[1])] for p in points]
+    header = ["set", "perplexity", title]
     return Plot(
         slug, f"Perplexity against {title}", picture, caption, header, rows[:_MOST_ROWS], max(0, len(rows) - _MOST_ROWS)
     )

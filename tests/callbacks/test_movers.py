@@ -68,7 +68,7 @@ def loud(*args, **kwargs):
 
 def by_hand(before, now, origins, top):
     moves = sorted(((abs(now[i] - before[i]), -i) for i in now), reverse=True)
-    return ", ".join(f"{origins[-i]} {now[-i] - before[-i]:+#.3g}" for _, i in moves[:top])
+    return ", ".join(f"{origins[-i]} {now[-i] - before[-i]:+#.2g}" for _, i in moves[:top])
 
 
 def test_lines_and_figures_are_those_of_a_plain_loop(fit, caplog):
@@ -189,7 +189,7 @@ def test_what_fell_is_named_too_and_ties_by_id(validate, caplog):
     movers = loud(top=3)
     validate(movers, MEMBER, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0], RECORDS)
     figures = validate(movers, MEMBER, [1.5, -0.92, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0], RECORDS)
-    assert lines(caplog) == ["a.jsonl:1 -1.92, a.jsonl:0 +0.500, a.jsonl:2 -0.500"]
+    assert lines(caplog) == ["a.jsonl:1 -1.9, a.jsonl:0 +0.50, a.jsonl:2 -0.50"]
     assert figures["largest_move"] == pytest.approx(1.92)
     assert "SECRET" not in caplog.text
 
@@ -207,7 +207,7 @@ def test_without_an_origin_the_example_id_is_named_on_one_line(validate, caplog)
     movers = loud()
     for scores in ([0.0] * 8, [2.0, 1.0] + [0.0] * 6):
         validate(movers, MEMBER, scores, records)
-    assert lines(caplog) == ["example 0 +2.00, a b +1.00"]
+    assert lines(caplog) == ["example 0 +2.0, a b +1.0"]
 
 
 def test_a_pass_that_did_not_measure_the_column_is_skipped(validate, caplog):
@@ -216,7 +216,7 @@ def test_a_pass_that_did_not_measure_the_column_is_skipped(validate, caplog):
     validate(movers, MEMBER, [0.0] * 8, RECORDS, names)
     assert validate(movers, MEMBER, None, RECORDS, names) == {}
     validate(movers, MEMBER, [3.0, float("nan")] + [0.0] * 6, RECORDS, names)
-    assert lines(caplog) == ["a.jsonl:0 +3.00"]
+    assert lines(caplog) == ["a.jsonl:0 +3.0"]
 
 
 def test_an_unknown_column_is_told_with_those_there_are(validate):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jsonschema
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -285,14 +286,15 @@ def test_the_most_exposed_are_the_members_with_the_highest_scores(run, done):
     )
     exposed = done[1]["examples"]["exposed"]
     at = exposed["columns"].index("mia/reference")
-    assert [row[at] for row in exposed["rows"]] == scores[:20]
+    assert [row[at] for row in exposed["rows"]] == pytest.approx(scores[:20], rel=0.05)
 
 
-def test_the_correlation_is_scipys(done):
+def test_the_correlation_is_scipys(run, done):
     (one,) = done[1]["examples"]["scatters"]
-    member = np.array(one["member"])
-    x, y = np.array(one["perplexity"])[member], np.array(one["value"])[member]
-    assert one["spearman"] == pytest.approx(scipy.stats.spearmanr(x, y).statistic)
+    rows = pd.read_parquet(run / "examples" / "epoch_0003_step_000030.parquet").dropna()
+    rows = rows[rows["set"] == "member"]
+    expected = scipy.stats.spearmanr(rows["perplexity"], rows["extraction/ngram_rate"]).statistic
+    assert one["spearman"] == pytest.approx(expected)
 
 
 def test_no_text_unless_asked_for(run, done):
