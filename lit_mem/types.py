@@ -44,9 +44,10 @@ class Record:
         attributes: what else the data says of it, by column: a text, a number, or several texts.
         spans: its telling pieces.
         duplicates: how many other members have the same text but for case, spacing and punctuation.
+        prompt: the text before it, which is not scored.
     """
 
-    __slots__ = ("attributes", "duplicates", "origin", "spans", "text")
+    __slots__ = ("attributes", "duplicates", "origin", "prompt", "spans", "text")
 
     def __init__(
         self,
@@ -55,8 +56,9 @@ class Record:
         attributes: Mapping[str, str | float | tuple[str, ...]] | None = None,
         spans: Sequence[Span] = (),
         duplicates: int = 0,
+        prompt: str = "",
     ) -> None:
-        self.text, self.origin = text, origin
+        self.text, self.origin, self.prompt = text, origin, prompt
         self.attributes = dict(attributes or {})
         self.spans = tuple(spans)
         self.duplicates = duplicates

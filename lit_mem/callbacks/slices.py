@@ -47,9 +47,11 @@ class Slices(Verdict, Relation):
     `SpanExtraction` and `Perplexity`.
 
     Args:
-        columns: of the data, by name. None: all that tell at least two groups and no more than `max_groups`, which
-            leaves out identifiers and free text; a value with five words in a row from the example's text counts as
-            none.
+        columns: of the data, by name. None: all with at least two groups and no more than `max_groups`, which leaves
+            out identifiers and free text. Their values are named if they are short, stand in at least `min_size` rows
+            and give no text of the run away (`lit_mem.functional.shown_values`), else numbered, the most frequent
+            first: `slice/city/value_3/...`. Of columns named here only values that hold a whole text, or more than 40
+            characters, are numbered.
         length: slice by the number of scored tokens too, as column `length`.
         duplicates: slice by how many other members have the same text too (0, 1, 2 or more), as column `duplicates`.
         min_size: fewest members, and for attacks fewest non-members too, from which a figure is computed.
@@ -59,6 +61,8 @@ class Slices(Verdict, Relation):
         attacks: by name; None: all.
         measures: of extraction, by name (another group's with it: `group/name`); None: all.
         figures: draw the subgroups for loggers that show pictures.
+        show_text: name values of `columns` even if they hold a whole text, up to 40 characters of each. Names of
+            metrics go into every log.
     """
 
     metric_prefixes = ("slice/",)
@@ -74,15 +78,18 @@ class Slices(Verdict, Relation):
         attacks: list[str] | None = None,
         measures: list[str] | None = None,
         figures: bool = True,
+        show_text: bool = False,
     ) -> None:
         for option, value, least in (("min_size", min_size, 2), ("bins", bins, 2), ("max_groups", max_groups, 2)):
             if value < least:
                 raise ConfigError(f"Slices.{option} is {value}; expected {least} or more")
         if columns == [] and not length and not duplicates:
             raise ConfigError("Slices.columns is empty, and neither length nor duplicates is on; expected one of them")
+        if show_text and not columns:
+            raise ConfigError("Slices.show_text is true without Slices.columns; expected columns whose texts are shown")
         self.min_size = min_size
         self.attacks, self.measures, self.draw = attacks, measures, figures
-        self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups)
+        self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups, min_size, show_text)
         self._told: set[str] = set()
 
     def metric_names(self) -> list[str]:
@@ -122,7 +129,8 @@ class Slices(Verdict, Relation):
         if not table.columns:
             self._tell_once("nothing", "No slices: no other callback tells what it measured of single examples.")
             return {}
-        slices, too_small = self._subgroups.of(table), TooSmall(self.min_size)
+        slices = self._subgroups.of(table, getattr(trainer, "datamodule", None))
+        too_small = TooSmall(self.min_size)
         attacks, means = self._attacks(table), self._measures(table)
         figures: dict[str, float] = {}
         for part in slices:

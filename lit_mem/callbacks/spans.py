@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -15,8 +15,10 @@ from lit_mem.callbacks.base import NO_BASE, Measure, partial_check
 from lit_mem.functional.ends import ends_in
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
+from lit_mem.functional.shown_values import shown_as
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
+from lit_mem.metrics.hidden_values import HiddenValues
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _OTHERS: Final = re.compile(r"(^|_)(heldout|base)$")
 _KINDS_TOLD: Final = 20
+_FEWEST: Final = 2  # a kind of a single example is more likely a piece of its text
 
 
 class _Asked(NamedTuple):
@@ -56,12 +59,18 @@ class SpanExtraction(Measure):
         self.base = base
         self.needs = Needs(reference=base)
         self._spans: Gathered[tuple[int, int, int, str], _Asked] = Gathered()
+        self._hidden = HiddenValues()
         self._told = False
 
     def metric_names(self) -> list[str]:
         """Names that this callback logs."""
         parts = ("", "_heldout", "_base", "_base_heldout") if self.base else ("", "_heldout")
         return [f"extraction/span_rate{part}" for part in parts]
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Start with other data."""
+        super().setup(trainer, pl_module, stage)
+        self._hidden.reset()
 
     def begin(self) -> None:
         """Forget the last pass."""
@@ -71,6 +80,7 @@ class SpanExtraction(Measure):
         """Look at the spans of the batch."""
         if self.base and scores.reference_hit is None and not self.absent:  # on each rank, whatever its texts
             self.leave_out([name for name in self.metric_names() if "_base" in name], NO_BASE)
+        self._hidden.observe(batch)
         if not any(record.spans for record in batch.get("records", ())):
             return
         hit, ends = scores.hit.cpu(), ends_in(batch, self.ends)
@@ -92,9 +102,11 @@ class SpanExtraction(Measure):
         """Rates over all spans, and over those of each kind."""
         spans = self._spans.compute()
         self.examples = _by_example(spans)
+        shown = self._shown(spans, getattr(trainer, "datamodule", None))
         if not self._told and not partial_check(trainer):
             self._told = True
-            kinds = Counter(span.kind for span in spans.values() if span.member)
+            members = [(span.kind, shown[_folded(span.kind)]) for span in spans.values() if span.member]
+            kinds = Counter(kind if name == _folded(kind) else name for kind, name in members)
             if kinds:
                 counts = [f"{n} {printable(kind, 40)}" for kind, n in sorted(kinds.items())]
                 more = [f"and {len(counts) - _KINDS_TOLD} more kinds"] if len(counts) > _KINDS_TOLD else []
@@ -102,7 +114,7 @@ class SpanExtraction(Measure):
             else:
                 log.info("No sensitive spans: the data marks none (column `spans`).")
         figures = {}
-        tags = _tags({_folded(span.kind) for span in spans.values()})
+        tags = _tags(shown)
         for kind in [None, *sorted(tags)]:
             name = "extraction/span_rate" + ("" if kind is None else f"_{tags[kind]}")
             chosen = [span for span in spans.values() if kind in (None, _folded(span.kind))]
@@ -113,6 +125,15 @@ class SpanExtraction(Measure):
                 if mine and all(span.written_base is not None for span in mine):
                     figures[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
         return figures
+
+    def _shown(self, spans: dict[tuple[int, int, int, str], _Asked], datamodule: Any) -> dict[str, str]:
+        """What each kind, whatever its case, is called: its number, if it is long, of one example, or holds a text."""
+        of_example: dict[int, set[str]] = {}
+        for (example_id, *_), span in spans.items():
+            of_example.setdefault(example_id, set()).add(_folded(span.kind))
+        kinds = set().union(*of_example.values())
+        hidden = self._hidden.among(kinds, len(of_example), datamodule, whole=True)
+        return shown_as(list(of_example.values()), hidden, _FEWEST, "kind")
 
 
 def _by_example(spans: dict[tuple[int, int, int, str], _Asked]) -> ScoreTable:
@@ -135,6 +156,7 @@ def _folded(kind: str) -> str:
     return kind.strip().lower()
 
 
-def _tags(kinds: Iterable[str]) -> dict[str, str]:
+def _tags(shown: Mapping[str, str]) -> dict[str, str]:
     """Each kind as part of a logged name; none makes the name of another figure, as a kind "heldout" would."""
-    return safe_names(kinds, lambda name: _OTHERS.search(name) is not None)
+    names = safe_names(shown.values(), lambda name: _OTHERS.search(name) is not None)
+    return {kind: names[called] for kind, called in shown.items()}

@@ -132,6 +132,7 @@ class Encoder:
                 origin=origins[i],
                 attributes=attributes[i],
                 spans=_scored_spans(spans, texts[i], offsets, scored) if spans else (),
+                prompt=prompt,
             )
             input_ids = torch.tensor(whole[: self.max_length])
             examples.append(Encoded(input_ids, torch.tensor(labels), first_id + i, member, appended, record))

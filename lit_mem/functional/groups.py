@@ -12,16 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from lit_mem.functional.words import has_no_spaces, words
-
 Value = str | float | tuple[str, ...] | None
 """What an example has in a column: a text, a number, several texts, or nothing."""
 
 _LONGEST_TEXT: Final = 80
 _LONGEST_NAME: Final = 40
-_QUOTED_WORDS: Final = 5
-_QUOTED_CHARACTERS: Final = 10
-_WORDS_COMPARED: Final = 100
 _NUMBER: Final = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # 02139 is a code, not a number
 _SIGNS: Final = {"<=": " le ", ">=": " ge ", "≤": " le ", "≥": " ge ", "<": " lt ", ">": " gt ", "+": " plus "}
 
@@ -39,24 +34,6 @@ def shortened(value: Value) -> Value:
 
 def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 10]}… {_digest(text, 8)}"
-
-
-def quotes(value: Value, text: str) -> bool:
-    """Whether a value has five words in a row from a text, among its first hundred; of scripts without spaces ten.
-
-    >>> quotes("fever after the first dose", "He had fever after the first dose."), quotes("fever", "fever")
-    (True, False)
-    """
-    parts = (value,) if isinstance(value, str) else value if isinstance(value, tuple) else ()
-    line = ""
-    for part in parts:
-        found = words(part)[:_WORDS_COMPARED]
-        n = _QUOTED_CHARACTERS if has_no_spaces(part) else _QUOTED_WORDS
-        for i in range(len(found) - n + 1):
-            line = line or " ".join(words(text))
-            if " ".join(found[i : i + n]) in line:
-                return True
-    return False
 
 
 def tells_groups(values: Sequence[Value], most: int) -> bool:

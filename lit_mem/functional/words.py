@@ -68,6 +68,8 @@ _SINGLES: Final = _LETTERS + _class(_PUNCTUATION)
 # A quick look that settles most texts: Latin letters, punctuation and symbols are neither marks nor of such a script.
 _OTHER: Final = re.compile("[^\x00-\u02e9\u2000-\u206f\u20a0-\u20cf\u2100-\u2bff]")
 _LETTER: Final = re.compile(f"[{_LETTERS}]")
+DENSE: Final = re.compile(f"[{_class(one for ranges in _IDEOGRAPHS.values() for one in ranges)}\uac00-\ud7a3]")
+"""A character that says as much as several letters: of Chinese, Japanese, Korean and some others."""
 _SINGLE: Final = re.compile(f"[{_SINGLES}]")
 _UNIT: Final = re.compile(f"[{_SINGLES}][{_MARKS}]*|[^{_SINGLES}]+")
 _PLAIN: Final = re.compile(r"\w+")

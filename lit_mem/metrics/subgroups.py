@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from lit_mem.errors import ConfigError
-from lit_mem.functional.groups import Value, groups_of, quotes, safe_names, shortened, tells_groups
+from lit_mem.functional.groups import Value, groups_of, safe_names, shortened, tells_groups
 from lit_mem.functional.plain_text import printable
+from lit_mem.functional.shown_values import LONGEST, shown_as
 from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.gathered import Gathered
+from lit_mem.metrics.hidden_values import HiddenValues
 from lit_mem.metrics.slices import Slice
 from lit_mem.types import Batch, TokenScores
 
@@ -42,11 +44,23 @@ class Subgroups:
         duplicates: sort by the number of other members with the same text too.
         bins: how many groups numbers are cut into.
         max_groups: most distinct texts in a column that is not named, and most distinct numbers that are not cut.
+        min_size: a value of fewer rows is called by its number, in a column that is not named.
+        show_text: show the values of `columns` also where they are texts of the run.
     """
 
-    def __init__(self, columns: list[str] | None, length: bool, duplicates: bool, bins: int, max_groups: int) -> None:
+    def __init__(
+        self,
+        columns: list[str] | None,
+        length: bool,
+        duplicates: bool,
+        bins: int,
+        max_groups: int,
+        min_size: int = 1,
+        show_text: bool = False,
+    ) -> None:
         self.columns, self.length, self.duplicates = columns, length, duplicates
-        self.bins, self.max_groups = bins, max_groups
+        self.bins, self.max_groups, self.min_size, self.show_text = bins, max_groups, min_size, show_text
+        self._hidden = HiddenValues()
         self._known: Gathered[int, _Known] = Gathered()
         self._there: Gathered[str, bool] = Gathered()
         self._told = False
@@ -55,11 +69,13 @@ class Subgroups:
         """Forget everything: other data comes, whose examples may have the same ids."""
         self._known.reset()
         self._there.reset()
+        self._hidden.reset()
         self._told = False
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Keep what the batch's examples are sorted by."""
         records = batch.get("records")
+        self._hidden.observe(batch)
         for row, (example_id, n_tokens) in enumerate(
             zip(scores.example_id.tolist(), scores.n_tokens.tolist(), strict=True)
         ):
@@ -71,13 +87,7 @@ class Subgroups:
             said = records[row].attributes
             for column in said:
                 self._there[column] = True
-            # Of columns that nobody named none is to bring the texts into names and onto the console.
-            text = records[row].text
-            attributes = {
-                column: shortened(value)
-                for column, value in said.items()
-                if (not quotes(value, text) if self.columns is None else column in self.columns)
-            }
+            attributes = {c: shortened(v) for c, v in said.items() if self.columns is None or c in self.columns}
             self._known[example_id] = _Known(n_tokens, records[row].duplicates, attributes)
 
     def gather(self) -> None:
@@ -92,13 +102,25 @@ class Subgroups:
             raise ConfigError(
                 f"Slices.columns names {missing[0]!r}, which no validated text has; "
                 + (f"they have: {_listing(there)}" if there else "the data has no columns beside the texts")
+                + " (a column that names groups is left out unless data.show_groups is true)"
             )
 
-    def of(self, table: ScoreTable) -> list[Slice]:
-        """The subgroups of the table's examples, column by column; those of all ranks, once they are gathered."""
+    def of(self, table: ScoreTable, datamodule: Any = None) -> list[Slice]:
+        """The subgroups of the table's examples, column by column; every rank must call it, once they are gathered.
+
+        Args:
+            table: a row for each example.
+            datamodule: the trainer's, whose texts no value is to give away.
+        """
         known = self._known.compute()
         rows = [known.get(example_id) for example_id in table.example_id.tolist()]
-        groups = self._by_attribute(rows)
+        groups, left_out = self._by_attribute(rows)
+        columns, values = self._names(groups, left_out, len(known), datamodule)
+        if left_out:
+            self._tell_once(
+                f"No slices by {_listing([columns[column] for column in left_out])}: one value only, or too many to be "
+                "groups; name a column in Slices.columns to have it all the same."
+            )
         self._told = True
         if self.length:
             lengths = [None if row is None else float(row.n_tokens) for row in rows]
@@ -106,18 +128,38 @@ class Subgroups:
         if self.duplicates:
             groups[_free(_DUPLICATES, groups)] = [_copies(row) for row in rows]
         slices = []
-        columns = safe_names(groups)
+        in_names = safe_names([columns.get(column, column) for column in groups])
         for column, labels in groups.items():
-            values = sorted({label for each in labels for label in each})
-            if len(values) < 2 and column not in (self.columns or ()):
+            there = sorted({label for each in labels for label in each})
+            if len(there) < 2 and column not in (self.columns or ()):
                 continue  # the only group is the whole set
-            names = safe_names(values)
-            for value in values:
+            shown = values.get(column) or {value: value for value in there}
+            title, names = columns.get(column, column), safe_names(shown.values())
+            for value in there:
                 keep = torch.tensor([value in each for each in labels], dtype=torch.bool)
-                slices.append(Slice(column, value, f"slice/{columns[column]}/{names[value]}", table.where(keep)))
+                name = f"slice/{in_names[title]}/{names[shown[value]]}"
+                slices.append(Slice(title, shown[value], name, table.where(keep)))
         return slices
 
-    def _by_attribute(self, rows: Sequence[_Known | None]) -> dict[str, list[tuple[str, ...]]]:
+    def _names(
+        self, groups: Mapping[str, Sequence[tuple[str, ...]]], left_out: Sequence[str], n_known: int, datamodule: Any
+    ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """What columns, and the values of each, are called where people read them."""
+        labels = {label for column in groups.values() for each in column for label in each}
+        if self.columns is not None:
+            # The user chose them; a whole text takes one more option.
+            hidden = set() if self.show_text else self._hidden.among(labels, n_known, datamodule, whole=True)
+            if not self.show_text:
+                hidden |= {label for label in labels if len(label) > LONGEST}
+            shown = {c: shown_as(each, hidden, 1, longest=None) for c, each in groups.items()}
+            return {column: column for column in groups}, shown
+        columns = [*groups, *left_out]
+        hidden = self._hidden.among([*labels, *columns], n_known, datamodule)
+        titles = shown_as([[column] for column in columns], hidden, 1, "column")
+        return titles, {column: shown_as(each, hidden, self.min_size) for column, each in groups.items()}
+
+    def _by_attribute(self, rows: Sequence[_Known | None]) -> tuple[dict[str, list[tuple[str, ...]]], list[str]]:
+        """The groups of each column, and the columns that make none."""
         attributes: list[Mapping[str, Value]] = [{} if row is None else row.attributes for row in rows]
         there = sorted({column for each in attributes for column in each})
         if self.columns is None and not there:
@@ -131,12 +173,7 @@ class Subgroups:
                     left_out.append(column)
             else:
                 groups[column] = groups_of(values, self.bins, self.max_groups)
-        if left_out:
-            self._tell_once(
-                f"No slices by {_listing(left_out)}: one value only, or too many to be groups; "
-                "name a column in Slices.columns to have it all the same."
-            )
-        return groups
+        return groups, left_out
 
     def _tell_once(self, message: str) -> None:
         if not self._told:

@@ -237,8 +237,8 @@ def test_slices_too_small_are_named_once_with_their_counts_and_not_logged(valida
     said = [r.getMessage() for r in caplog.records if "too small" in r.getMessage()]
     asked_f = sum(s == "F" for i, s in enumerate(sex) if i < 60 and i % 2 == 0)
     assert said == [
-        "Slices too small, with fewer than 18 members or (second number) non-members, for loss, zlib: sex=X (2 / 1); "
-        f"for rate: sex=F ({asked_f}), sex=X (2)."
+        "Slices too small, with fewer than 18 members or (second number) non-members, for loss, zlib: sex=(value 3) "
+        f"(2 / 1); for rate: sex=F ({asked_f}), sex=(value 3) (2)."
     ]
     slices.begin()
     validated(slices, columns, MEMBER, attribute_records(sex=sex))

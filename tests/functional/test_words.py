@@ -15,7 +15,6 @@ from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.overlap import near_matches, normalized
 from lit_mem.data.sources import TextFiles
 from lit_mem.extraction import Bleu, Continuation, NgramRate, RougeL
-from lit_mem.functional.groups import quotes
 from lit_mem.functional.ngram import ngram_match_rate
 from lit_mem.functional.words import has_no_spaces, plain_words, scripts_without_spaces, words
 
@@ -106,12 +105,6 @@ def test_chinese_texts_that_differ_in_a_few_characters_are_near_duplicates():
     one = "患者张娜，六十岁，服用布洛芬三天后出现皮疹，停药后症状缓解，随访三个月未再出现。"
     other = one.replace("张娜", "王芳")
     assert near_matches([one], [other, "患者服用阿莫西林后发热，换药后体温恢复正常，一周后出院。"]) == {0: 0}
-
-
-def test_a_column_that_quotes_a_chinese_text_is_seen():
-    text = "患者张娜，六十岁，服用布洛芬三天后出现皮疹。"
-    assert quotes("服用布洛芬三天后出现皮疹", text)
-    assert not quotes("布洛芬", text)
 
 
 @pytest.mark.parametrize(

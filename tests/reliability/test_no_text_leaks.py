@@ -264,17 +264,22 @@ def test_a_run_writes_what_the_security_document_says_and_nothing_else(leaky):
 
 
 def test_no_slice_is_named_by_a_piece_of_the_text():
-    """As a completion of few distinct values is one, whose column is kept beside it."""
+    """As a completion of few distinct values is one, whose column is kept beside it; unless two options ask for it."""
     texts = ["He had a severe rash after the second dose.", "She had a mild fever after the first dose."]
     records = [Record(texts[i % 2], attributes={"answer": texts[i % 2], "sex": "MF"[i % 2]}) for i in range(8)]
     ids = torch.arange(8)
     mask = torch.ones(8, 2, dtype=torch.bool)
     scores = TokenScores(torch.zeros(8, 2), mask, mask, ids, ids < 4)
     table = ScoreTable(ids, ids < 4, {})
-    for columns, names in ((None, {"sex"}), (["answer"], {"answer"})):
-        groups = Subgroups(columns, length=False, duplicates=False, bins=2, max_groups=12)
+    numbered = {"answer=(value 1)", "answer=(value 2)"}
+    for columns, show, names in (
+        (None, False, numbered | {"sex=F", "sex=M"}),
+        (["answer"], False, numbered),
+        (["answer"], True, {f"answer={text}" for text in texts}),
+    ):
+        groups = Subgroups(columns, length=False, duplicates=False, bins=2, max_groups=12, show_text=show)
         groups.observe(scores, {"records": records})
-        assert {part.column for part in groups.of(table)} == names
+        assert {str(part) for part in groups.of(table)} == names
 
 
 def documented():

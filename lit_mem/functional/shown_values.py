@@ -1,0 +1,137 @@
+"""Which values of the data are shown as they are, in names of metrics, on a console, in plots.
+
+A value is shown if it is short, stands in many rows, and gives no text away; any other is shown by its number, the most
+frequent first: `(value 1)`. A hash would confirm a guessed value. A keyed hash would not, but would name the metrics of
+each run anew, and limits and dashboards go by names. A number stays the same on the same data.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
+
+from lit_mem.functional.words import DENSE
+
+LONGEST: Final = 40
+"""Most characters of a value that is shown."""
+
+_RUN: Final = 10
+_SHORTEST_RUN: Final = 4
+_APART: Final = "ː"  # a letter, of the phonetic alphabet
+_BETWEEN_NUMBERS: Final = re.compile(r"(?<=\d)[\W_]+(?=\d)")
+_NO_LETTERS: Final = re.compile(r"[\W_]+")
+_DIGIT: Final = re.compile(r"\d")
+_ESCAPE: Final = re.compile(r'\\(?:u([0-9a-fA-F]{4})|[nrtbf/"\\])')
+
+
+def telling(values: Iterable[str], texts: Iterable[str], whole: bool = False) -> set[str]:
+    """The values that give a text away: that have a long run of characters in common with one.
+
+    Letters and digits are compared, whatever their case and what stands between them. A run is long from 10 letters on,
+    about two English words; a digit counts as 2 letters, so that 5 digits in a row are enough, and a character of
+    Chinese, Japanese or Korean as 3, so that 4 are. Of a text below 20 letters half is enough, but at least 4 letters;
+    a text below 4 letters is compared with the value and with each of its words. Time is linear in the characters of
+    the texts.
+
+    Args:
+        values: short ones; of mixed columns also as JSON writes them, with escapes.
+        texts: of the run.
+        whole: take only values that hold a text from its first to its last letter.
+
+    Returns:
+        Some of `values`.
+
+    >>> sorted(telling(["F", "fever", "after the first"], ["Mild fever.", "He had it after the first dose."]))
+    ['after the first', 'fever']
+    >>> telling(["fever", "Mild fever!"], ["Mild fever."], whole=True)
+    {'Mild fever!'}
+    """
+    forms = defaultdict[str, set[str]](set)
+    for value in values:
+        for spelled in (value, _unescaped(value)):
+            for part in (spelled, *_NO_LETTERS.split(spelled)):
+                form = _form(part)
+                if part == spelled or 0 < len(form) < _SHORTEST_RUN:
+                    forms[form].add(value)
+    longest = max(map(len, forms), default=0)
+    runs: dict[int, dict[str, set[str]]] = {}
+    found: set[str] = set()
+    for text in texts:
+        form = _form(text)
+        n = len(form)
+        found |= forms.get(form, set())
+        length = n if whole else min(_RUN, max(_SHORTEST_RUN, -(-n // 2)))
+        if n < _SHORTEST_RUN or length > longest:
+            continue
+        if length not in runs:
+            runs[length] = _runs(forms, length)
+        known = runs[length]
+        for run in known.keys() & {form[i : i + length] for i in range(n - length + 1)}:
+            found |= known[run]
+    return found
+
+
+def shown_as(
+    groups: Sequence[Collection[str]],
+    hidden: Collection[str],
+    fewest: int,
+    what: str = "value",
+    longest: int | None = LONGEST,
+) -> dict[str, str]:
+    """What each value is called where people read it: itself, or its number if it is long, rare or hidden.
+
+    Args:
+        groups: for each row the values that it has.
+        hidden: values that give a text away, as `telling` finds them.
+        fewest: a value of fewer rows is called by its number.
+        what: the word before the number.
+        longest: a value of more characters is called by its number; None: a long one is not.
+
+    Returns:
+        By value; no two are the same.
+
+    >>> shown_as([["F"], ["F"], ["M"]], hidden=(), fewest=2)
+    {'F': 'F', 'M': '(value 2)'}
+    """
+    counts = Counter(value for values in groups for value in values)
+    ordered = sorted(counts, key=lambda value: (-counts[value], value))
+    shown = [v for v in ordered if v not in hidden and counts[v] >= fewest]
+    names = {v: v for v in shown if longest is None or len(v) <= longest}
+    taken = set(names)
+    for number, value in enumerate(ordered, start=1):
+        if value not in names:
+            name = f"({what} {number})"
+            while name in taken:  # a value of the data that looks like a number of ours
+                name = f"({name})"
+            names[value] = name
+            taken.add(name)
+    return {value: names[value] for value in ordered}
+
+
+def _form(text: str) -> str:
+    """Letters and digits alone, with numbers apart, and as often as they count; of a text without any, its signs."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    form = _NO_LETTERS.sub("", _BETWEEN_NUMBERS.sub(_APART, text))
+    form = _DIGIT.sub(r"\g<0>\g<0>", form)
+    if not form.isascii():
+        form = DENSE.sub(r"\g<0>\g<0>\g<0>", form)
+    return form or text.strip()
+
+
+def _unescaped(value: str) -> str:
+    """The value as it was before JSON wrote it, with a space for a line break."""
+    if "\\" not in value:
+        return value
+    text = _ESCAPE.sub(lambda sign: chr(int(sign[1], 16)) if sign[1] else " ", value)
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _runs(forms: dict[str, set[str]], length: int) -> dict[str, set[str]]:
+    runs = defaultdict[str, set[str]](set)
+    for form, values in forms.items():
+        for i in range(len(form) - length + 1):
+            runs[form[i : i + length]] |= values
+    return runs

@@ -1,0 +1,46 @@
+"""Which values of the data give a text of the run away, the same on every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+from typing import Any
+
+from lit_mem.functional.shown_values import telling
+from lit_mem.metrics.gathered import gathered
+from lit_mem.types import Batch
+
+
+class HiddenValues:
+    """Compares values with the texts of the batches seen, and with all others that the data module has.
+
+    Texts stay on the rank that scored them: only the values found travel.
+    """
+
+    def __init__(self) -> None:
+        self._texts: set[tuple[str, str]] = set()
+        self._found: dict[tuple[frozenset[str], bool, int], set[str]] = {}
+
+    def reset(self) -> None:
+        """Start over with other data."""
+        self._texts, self._found = set(), {}
+
+    def observe(self, batch: Batch) -> None:
+        """Keep the texts of a batch, if it carries records, by reference."""
+        self._texts.update((record.prompt, record.text) for record in batch.get("records", ()))
+
+    def among(self, values: Iterable[str], n_known: int, datamodule: Any, whole: bool = False) -> set[str]:
+        """The values that give a text away; every rank must call it, with the same arguments.
+
+        Args:
+            values: any; an unchanged set is compared once.
+            n_known: how many examples all ranks have seen so far.
+            datamodule: the trainer's; its `every_text`, if it has one, gives texts that are not scored.
+            whole: see `telling`.
+        """
+        key = (frozenset(values), whole, n_known)
+        if key not in self._found:
+            others: Iterable[str] = getattr(datamodule, "every_text", tuple)()
+            mine = telling(key[0], chain(chain.from_iterable(self._texts), others), whole) if key[0] else set()
+            self._found[key] = set().union(*gathered(mine))
+        return self._found[key]
