@@ -14,6 +14,8 @@ from typing import Final
 
 from safetensors import SafetensorError
 
+from lit_mem import file_modes
+
 _AT_FDCWD: Final = -100  # <fcntl.h>: a path is relative to the working directory
 _RENAME_EXCHANGE: Final = 2  # <linux/fs.h>
 
@@ -28,11 +30,15 @@ def write_text(path: Path, text: str) -> None:
 def whole(path: Path) -> Iterator[Path]:
     """Have the body write a file under another name, which becomes `path` once all of it is on the disk.
 
+    It is there already, empty and for its owner alone: what is written is never open to others in between.
+
     Raises:
         OSError: naming `path`; what had the name before is still there.
     """
     part = path.with_name(f".{path.name}.part")
     with naming(path):
+        remove(part)  # of a run that was killed
+        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # no link of another user's is followed
         try:
             yield part
             sync(part)
@@ -85,7 +91,11 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have the system put a file, or a folder with all in it, on the disk now: a name must not outlive its content."""
+    """Have the system put a file, or a folder with all in it, on the disk now: a name must not outlive its content.
+
+    Each gets the permissions of `file_modes`, as libraries write files for all to read.
+    """
+    file_modes.restrict(path)
     if path.is_dir():
         for inner in path.iterdir():
             sync(inner)

@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
-from lit_mem import atomic
+from lit_mem import atomic, file_modes
 from lit_mem.callbacks import closing
 from lit_mem.callbacks.base import callbacks_of, measures
 from lit_mem.callbacks.base_model import BaseModel
@@ -44,7 +44,7 @@ from lit_mem.functional.plain_text import printable
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
 from lit_mem.report.chain import write_origin
-from lit_mem.run_folder import claim_given_versions, expanded, known_folder, release, run_folder
+from lit_mem.run_folder import claim_given_versions, expanded, known_folder, release, restrict_run, run_folder
 from lit_mem.runs import find_checkpoint
 from lit_mem.stopping import (
     STOPPED_BY,
@@ -263,6 +263,7 @@ class MemorizationCLI(LightningCLI):
                     callback.claim(self.trainer)
             self._run_from(options.ckpt_path, subcommand)
         except BaseException as error:
+            restrict_run(self.trainer)
             release(self.trainer)
             code = stop_code(error)
             if code is not None:
@@ -449,6 +450,7 @@ def main(args: Sequence[str] | None = None) -> None:
     _quieten()
     try:
         with ended_by_sigterm(), writers_are_heard_once():
+            file_modes.mask()  # a mistake in it is found before anything is written
             words = list(sys.argv[1:] if args is None else args)
             if words and words[0] in COMMANDS:
                 importlib.import_module(COMMANDS[words[0]]).main(words[1:])

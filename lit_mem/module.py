@@ -56,7 +56,7 @@ from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.privacy.fitting import MORE_LEARNING, EndOnException, PrivateFit
 from lit_mem.reference import Reference, ReferenceCache
 from lit_mem.reference_store import ReferenceStore
-from lit_mem.run_folder import claim_versions
+from lit_mem.run_folder import claim_versions, restrict_run
 from lit_mem.scoring import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
 from lit_mem.sharding.strategy import ShardedBase, is_sharded, whole_shapes
@@ -393,7 +393,8 @@ class CausalLM(pl.LightningModule):
             self.private.setup(self.trainer)
 
     def teardown(self, stage: str) -> None:
-        """Leave the model as any other."""
+        """Leave the model as any other, and the run's files for their owner alone."""
+        restrict_run(self.trainer)
         if self.private is not None:
             self.private.end()
 

@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from lit_mem import file_modes
+
 log = logging.getLogger(__name__)
 
 FORMAT: Final = 2
@@ -84,12 +86,15 @@ class ReferenceStore:
         path = self._path(key)
         sealed = self._sealed(key, logprob.float().numpy().tobytes() + hit.numpy().tobytes())
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            for folder in (self.folder.parent, self.folder):
+                file_modes.make_folder(folder)
+                file_modes.restrict(folder)  # earlier versions made it for all to read
             self._clear()
             handle, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".part")
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(save({"sealed": torch.from_numpy(sealed)}, {"sha256": _digest(key, sealed.tobytes())}))
+                file_modes.restrict(Path(name))
                 os.replace(name, path)
             except BaseException:
                 Path(name).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """The folder of a run: one for each run, claimed before anything is written, whatever the logger.
 
-Making a folder fails where another process has made it, so that two runs never get the same one.
+Making a folder fails where another process has made it, so that two runs never get the same one. It is for its owner
+alone (`file_modes`), so that whatever a library writes into it is too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from weakref import WeakKeyDictionary
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lit_mem import file_modes
 
 FileLogger = TensorBoardLogger | CSVLogger
 
@@ -100,6 +103,9 @@ def claim_versions(trainer: pl.Trainer) -> None:
             logger._version = given[0]
             if isinstance(logger, CSVLogger):
                 _ = logger.experiment  # now, as it warns of files that TensorBoard puts beside its own
+        for folder in dict.fromkeys(map(_folder_of, loggers)):
+            if not _make(trainer, folder):
+                file_modes.restrict(folder)
 
 
 def claim_given_versions(trainer: pl.Trainer) -> Path | None:
@@ -115,9 +121,10 @@ def claim_given_versions(trainer: pl.Trainer) -> Path | None:
         return None
     given = [logger for logger in _file_loggers(trainer.loggers) if logger._version is not None]
     for folder in dict.fromkeys(map(_folder_of, given)):
-        folder.mkdir(parents=True, exist_ok=True)
+        file_modes.make_folder(folder)
+        file_modes.restrict(folder)
         try:
-            (folder / CONFIG).touch(exist_ok=False)  # the folder may have been made for this run
+            (folder / CONFIG).touch(0o600, exist_ok=False)  # the folder may have been made for this run
         except FileExistsError:
             return folder
         _MADE.setdefault(trainer, []).append(folder)
@@ -131,6 +138,14 @@ def release(trainer: pl.Trainer) -> None:
             if (folder / CONFIG).is_file() and not (folder / CONFIG).stat().st_size:
                 (folder / CONFIG).unlink()
             folder.rmdir()  # fails where there is anything in it
+
+
+def restrict_run(trainer: pl.Trainer) -> None:
+    """Set the permissions of all that lies in the run's folders, whoever wrote it; acts on rank zero only."""
+    known = known_folder(trainer)
+    if _is_first(trainer):
+        for folder in {*_MADE.get(trainer, []), *([] if known is None else [known])}:
+            file_modes.restrict_all(folder)
 
 
 def _is_first(trainer: pl.Trainer) -> bool:
@@ -158,7 +173,8 @@ def _find(trainer: pl.Trainer) -> str:
     logger = _leading(trainer.loggers)
     if _file_loggers([logger]):
         folder = _folder_of(logger)
-        folder.mkdir(parents=True, exist_ok=True)
+        file_modes.make_folder(folder)
+        file_modes.restrict(folder)
         return str(folder)
     root, version = root_of_runs(trainer), None if logger is None else logger.version
     if version is None or version == "":
@@ -172,7 +188,7 @@ def _find(trainer: pl.Trainer) -> str:
 
 def _claim_next(trainer: pl.Trainer, root: Path) -> int:
     """Make the folder of the version after all that are there; its number."""
-    root.mkdir(parents=True, exist_ok=True)
+    file_modes.make_folder(root)
     ends = [path.name.removeprefix("version_") for path in root.glob("version_*")]
     first = 1 + max((int(end) for end in ends if end.isdigit()), default=-1)
     return next(version for version in count(first) if _make(trainer, root / f"version_{version}"))
@@ -180,9 +196,8 @@ def _claim_next(trainer: pl.Trainer, root: Path) -> int:
 
 def _make(trainer: pl.Trainer, folder: Path) -> bool:
     """Make a folder; False where there is one."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
     try:
-        folder.mkdir()
+        file_modes.make_folder(folder, fresh=True)
     except FileExistsError:
         return False
     _MADE.setdefault(trainer, []).append(folder)

@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_mem import atomic
+from lit_mem import atomic, file_modes
 from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.callbacks.base import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
@@ -237,7 +237,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             try:
                 if writes:
                     atomic.remove(stage)
-                    stage.mkdir(parents=True)
+                    file_modes.make_folder(stage, fresh=True)
                 trainer.strategy.barrier("MemorizationCheckpoint.stage")
                 with atomic.temporary_files_in(stage):
                     trainer.save_checkpoint(stage / "last.ckpt", self.save_weights_only)

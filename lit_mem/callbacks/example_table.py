@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 
-from lit_mem import atomic
+from lit_mem import atomic, file_modes
 from lit_mem.callbacks.base import Relation, per_example, whole_check
 from lit_mem.errors import ConfigError
 from lit_mem.metrics.examples import ScoreTable
@@ -165,7 +165,7 @@ class PerExampleTable(Relation):
         assert folder is not None
         path = folder / f"{this.name}.parquet"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            file_modes.make_folder(folder)
             _write_whole(path, self._table(this))
         except OSError as error:
             reason = error.strerror or str(error)

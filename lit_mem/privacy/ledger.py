@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from lit_mem import file_modes
 from lit_mem.atomic import naming, sync_names
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.privacy.accountant import Steps, merged, number_of_steps
@@ -167,7 +168,8 @@ class Ledger:
 
     def _begin(self, start: Start) -> None:
         with naming(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            file_modes.make_folder(self.path.parent)
+            file_modes.make_file(self.path)
         noise, rate, number = start.steps
         row = {"start": start.id, "texts": start.texts, "noise_multiplier": noise, "sample_rate": rate}
         row |= {"corpus": start.corpus} if start.corpus else {}

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem import atomic
+from lit_mem import atomic, file_modes
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
 from lit_mem.parsing import OneLineParser
@@ -40,7 +40,7 @@ def main(words: list[str]) -> None:
 
     html, data = page(report), json.dumps(as_json(report), allow_nan=False, ensure_ascii=False, indent=1)
     with atomic.naming(out):
-        out.mkdir(parents=True, exist_ok=True)
+        file_modes.make_folder(out)
     atomic.write_text(out / "report.html", html)
     atomic.write_text(out / "report.json", data + "\n")
     print(printable(report["verdict"]["text"]))  # noqa: T201  (what the user asked for)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem import atomic
+from lit_mem import atomic, file_modes
 
 START: Final = "import sys; from lit_mem.cli import main; main(sys.argv[1:])"
 USERS_MISTAKE: Final = 2
@@ -39,7 +39,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         TrialFailed: it crashed, and may be tried again; what is known of it is in its `trial.json`.
     """
     folder = Path(job["folder"])
-    folder.mkdir(parents=True, exist_ok=True)
+    file_modes.make_folder(folder)
     told = state(folder)
     if told.get("status") == "done":
         return told
@@ -90,6 +90,7 @@ def words(job: Mapping[str, Any], folder: Path, attempt: int) -> list[str]:
 
 def _train(job: Mapping[str, Any], folder: Path, attempt: int) -> int:
     line = words(job, folder, attempt)
+    file_modes.make_file(folder / LOG)
     with (folder / LOG).open("a") as log:
         log.write(f"$ train.py {' '.join(line)}\n")
         log.flush()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.error import HTTPError
 
+from lit_mem import file_modes
 from lit_mem.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
     """Download `url` to `target`, unless it is there already and unharmed.
 
     Each process writes to a file of its own and renames it into place at the end, so none ever sees
-    half a file.
+    half a file. File and folder have the permissions of `file_modes`.
 
     Args:
         url: where from.
@@ -46,15 +47,21 @@ def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
 
     Raises:
         DataError: there is no network, the content is another one, or the folder cannot be written
-            to.
+            to, or not be read, being another user's.
     """
-    if target.is_file():
-        if hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
-            return
-        log.warning("%s is damaged; downloading it again.", target)
+    try:
+        if target.is_file():
+            for path in (target.parent, target):  # earlier versions made them for all to read
+                file_modes.restrict(path)
+            if hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
+                return
+            log.warning("%s is damaged; downloading it again.", target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be read ({error.strerror}); {otherwise}") from error
     log.info("Downloading %s to %s.", url, target.parent)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        file_modes.make_folder(target.parent)
+        file_modes.restrict(target.parent)
         handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     except OSError as error:
         raise DataError(f"{target.parent}: cannot be written to ({error.strerror}); {otherwise}") from error
@@ -63,8 +70,7 @@ def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
             found = _stream(url, file.write, otherwise)
         if found != sha256:
             raise DataError(f"{url}: found sha256 {found}, expected {sha256}; {otherwise}")
-        # mkstemp makes files for their owner alone; a cache may be shared.
-        Path(part).chmod(0o644)
+        file_modes.restrict(Path(part))
         Path(part).replace(target)
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); {otherwise}") from error
