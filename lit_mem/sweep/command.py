@@ -12,11 +12,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from lit_mem import atomic
+from lit_mem import atomic, file_modes
 from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import ConfigError, LitMemError
 from lit_mem.parsing import OneLineParser
 from lit_mem.privacy.carried import of_several
+from lit_mem.stopping import STOPPED_BY, stop_code
 from lit_mem.sweep import results
 from lit_mem.sweep.findings import findings
 from lit_mem.sweep.guidance import UTILITY, guidance
@@ -49,8 +50,9 @@ def main(words: Sequence[str]) -> None:
         return
     from lit_mem.sweep.extra import import_ray
 
-    import_ray()
-    folder.mkdir(parents=True, exist_ok=True)
+    import_ray(given.address)
+    file_modes.make_folder(folder)
+    file_modes.restrict(folder)
     _Sweep(given, folder, wanted, words).run()
 
 
@@ -98,6 +100,8 @@ class _Sweep:
             f"in {self.folder}"
         )
         if left:
+            if self.given.address is not None:
+                log.info("Trials run on the Ray cluster at %s; its settings rule who can connect.", self.given.address)
             runner.quieten()
             try:
                 runner.run_all(
@@ -107,9 +111,10 @@ class _Sweep:
                     parallel=self.given.parallel,
                     retries=self.given.retries,
                 )
-            except KeyboardInterrupt:
+            except (KeyboardInterrupt, SystemExit) as error:
                 self._write()
-                log.warning("Stopped; the same command goes on.")
+                signal = STOPPED_BY.get(stop_code(error) or 0, "an exit")
+                log.warning("Stopped by %s; the same command goes on.", signal)
                 raise
         frame = self._write()
         states = [self._state(trial).get("status", "pending") for trial in self.wanted]

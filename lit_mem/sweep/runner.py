@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lit_mem.sweep import trial as one_trial
 from lit_mem.sweep.extra import import_ray
+from lit_mem.sweep.ray_session import cluster, private_session
 
 Ended = Callable[[str], None]
 
@@ -32,41 +32,31 @@ def run_all(
         parallel: trials at a time; None: one for each GPU, or one.
         retries: how often a crashed trial is tried again.
     """
-    import_ray()
+    import_ray(address)
     import ray
     from ray import tune
 
-    with tempfile.TemporaryDirectory() as scratch:  # what Ray keeps is pickled; what we go on from is not
-        ray.init(
-            address=address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            configure_logging=True,
+    session = private_session() if address is None else cluster(address, Path(jobs[0]["folder"]).parent.parent / "ray")
+    with session as storage:  # what Ray keeps is pickled; what we go on from is not
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0))
+        at_once = parallel or max(1, gpus)
+        each = {"cpu": max(1, int(resources.get("CPU", 1)) // at_once), "gpu": min(1.0, gpus / at_once)}
+        by_name = {job["name"]: job for job in jobs}
+        trainable = tune.with_parameters(_train, jobs=by_name)
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, each),
+            param_space={"trial": tune.grid_search(list(by_name))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
+            run_config=tune.RunConfig(
+                name="sweep",
+                storage_path=str(storage),
+                failure_config=tune.FailureConfig(max_failures=retries),
+                callbacks=[_watcher(ended)],
+                verbose=0,
+            ),
         )
-        try:
-            resources = ray.cluster_resources()
-            gpus = int(resources.get("GPU", 0))
-            at_once = parallel or max(1, gpus)
-            each = {"cpu": max(1, int(resources.get("CPU", 1)) // at_once), "gpu": min(1.0, gpus / at_once)}
-            by_name = {job["name"]: job for job in jobs}
-            trainable = tune.with_parameters(_train, jobs=by_name)
-            storage = scratch if address is None else str(Path(jobs[0]["folder"]).parent.parent / "ray")
-            tuner = tune.Tuner(
-                tune.with_resources(trainable, each),
-                param_space={"trial": tune.grid_search(list(by_name))},
-                tune_config=tune.TuneConfig(max_concurrent_trials=at_once),
-                run_config=tune.RunConfig(
-                    name="sweep",
-                    storage_path=storage,
-                    failure_config=tune.FailureConfig(max_failures=retries),
-                    callbacks=[_watcher(ended)],
-                    verbose=0,
-                ),
-            )
-            tuner.fit()
-        finally:
-            ray.shutdown()
+        tuner.fit()
 
 
 def _train(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
