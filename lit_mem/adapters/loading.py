@@ -14,6 +14,7 @@ from torch import nn
 
 from lit_mem import assets
 from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
+from lit_mem.adapters.options import checked_config, made_without_memory
 from lit_mem.adapters.origin import adapter_at, adapter_config, check_origin, refuse_adapter
 from lit_mem.adapters.positions import positions, virtual_tokens
 from lit_mem.adapters.targets import quiet_about_experts
@@ -260,7 +261,7 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
         ModelError: the folder holds no adapter, one made for another architecture, or one that this package exported
             from a run on another base.
     """
-    adapter_config(folder)
+    options = adapter_config(folder)
     path = Path(folder)
     if not (path / "adapter_model.safetensors").is_file():
         raise ModelError(
@@ -272,9 +273,10 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
     except SafetensorError as error:
         raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
     check_origin(folder, base.config._name_or_path, lambda: fingerprint(base))
+    config = checked_config(options, base, str(path / "adapter_config.json"))
     try:
-        model, surplus = _put(base, folder)
-        taken = sum("lora_" in name for name, _ in model.named_parameters())
+        model, surplus = _put(base, folder, config)
+        taken = sum("lora_" in name for name in model.state_dict())
         if saved > taken:
             raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")
         if surplus:
@@ -287,23 +289,27 @@ def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
         raise ModelError(f"the adapter in {folder!r} does not fit this base model: {line}") from error
 
 
-def _put(base: PreTrainedModel, folder: str) -> tuple[nn.Module, list[str]]:
+def _put(base: PreTrainedModel, folder: str, config: Any) -> tuple[nn.Module, list[str]]:
     """A base with an adapter on it, trainable, and which weights in the folder the model has no place for."""
-    from peft import PeftConfig, PeftModel
+    from peft import PeftModel
 
     if is_sharded(base):
-        model, missing = put_adapter(base, folder, "default", trainable=True)
+        model, missing = put_adapter(base, folder, "default", config, trainable=True)
         if missing:
             raise ValueError(f"found missing adapter keys, such as {missing[0]}")
         return model, []
     # peft loads virtual tokens frozen only; here they are trained like any other adapter.
-    virtual = PeftConfig.from_pretrained(folder).is_prompt_learning
+    virtual = config.is_prompt_learning
     with warnings.catch_warnings(), quiet_about_experts():
         # Weights that the model needs and the file lacks would stay at their untrained start.
         warnings.filterwarnings("error", message="Found missing adapter keys")
-        wrapped: Any = PeftModel.from_pretrained(base, folder, is_trainable=not virtual)
+        wrapped: Any = PeftModel.from_pretrained(
+            base, folder, config=config, is_trainable=not virtual, low_cpu_mem_usage=made_without_memory(config)
+        )
     if virtual:
-        wrapped.peft_config["default"].inference_mode = False
+        # What made the tokens of p-tuning and of projected prefixes is not saved: the tokens themselves are trained.
+        made = config.peft_type == "P_TUNING" or getattr(config, "prefix_projection", False)
+        wrapped.peft_config["default"].inference_mode = made
         wrapped.prompt_encoder.requires_grad_(True)
         return wrapped, []
     # The call above does not return what peft found.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.errors import ModelError
+from lit_mem.untrusted import LARGEST_CONFIG, read_json
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,9 @@ def adapter_config(folder: str) -> dict[str, Any]:
     file = path / "adapter_config.json"
     if not file.is_file():
         raise ModelError(f"model.adapter_path {folder!r} holds no adapter_config.json; expected a peft adapter folder")
-    try:
-        found = json.loads(file.read_text("utf-8"))
-        if not isinstance(found, dict) or "peft_type" not in found:
-            raise ValueError("it names no peft_type")
-    except ValueError as error:
-        raise ModelError(f"{file} is not the config of an adapter: {error}") from error
+    found = read_json(file, ModelError, LARGEST_CONFIG)
+    if not isinstance(found, dict) or "peft_type" not in found:
+        raise ModelError(f"{file} is not the config of an adapter: it names no peft_type")
     return found
 
 
@@ -128,8 +125,8 @@ def adapter_at(place: str, revision: str | None = None) -> str | None:
     if found is None or not Path(found).is_file():
         return None
     try:
-        name = json.loads(Path(found).read_text("utf-8")).get("base_model_name_or_path")
-    except (ValueError, AttributeError):
+        name = read_json(Path(found), ModelError, LARGEST_CONFIG).get("base_model_name_or_path")
+    except (ModelError, AttributeError):
         name = None
     return name if isinstance(name, str) else ""
 
@@ -158,10 +155,10 @@ def refuse_adapter(option: str, model_id: str, place: str, revision: str | None,
 def _recorded(folder: Path) -> dict[str, Any] | None:
     """What `origin` gave when the adapter was exported; None for an adapter from elsewhere or of an older version."""
     try:
-        found = json.loads((folder / RECORD).read_text("utf-8"))
+        found = read_json(folder / RECORD, ModelError, LARGEST_CONFIG)
         digests = found["fingerprint"]
         return found if isinstance(digests["light"], str) and isinstance(digests["full"], str) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ModelError, KeyError, TypeError):
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from lit_mem.adapters.loading import fingerprint, load_adapter
-from lit_mem.adapters.origin import check_origin
+from lit_mem.adapters.options import checked_config
+from lit_mem.adapters.origin import adapter_config, check_origin
 from lit_mem.adapters.targets import quiet_about_experts
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
@@ -118,14 +118,13 @@ def _frozen(model: nn.Module) -> TokenScorer:
 def _is_plain_lora(folder: Path) -> bool:
     """Whether all that an adapter changes is what its own matrices add; False for one that cannot be read."""
     try:
-        config = json.loads((folder / "adapter_config.json").read_text())
+        config = adapter_config(str(folder))
         with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
             names = list(weights.keys())
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, ModelError, SafetensorError):
         return False  # loading it by itself says what is wrong
     return (
-        isinstance(config, dict)
-        and config.get("peft_type") == "LORA"
+        config.get("peft_type") == "LORA"
         and config.get("bias", "none") == "none"
         and config.get("init_lora_weights", True) in (True, False, "gaussian", "orthogonal")
         and not any(config.get(key) for key in ("layer_replication", "target_parameters", "trainable_token_indices"))
@@ -139,14 +138,18 @@ def _add_adapter(model: Any, folder: str, name: str) -> None:
     Raises:
         ModelError: it does not fit the model.
     """
-    with safe_open(Path(folder) / "adapter_model.safetensors", "pt") as weights:
+    file = Path(folder) / "adapter_config.json"
+    config = checked_config(adapter_config(folder), model.get_base_model(), str(file))
+    with safe_open(file.with_name("adapter_model.safetensors"), "pt") as weights:
         saved = sum("lora_" in key for key in weights.keys())
     try:
         if is_sharded(model):
-            _, missing = put_adapter(model, folder, name, trainable=False)
+            _, missing = put_adapter(model, folder, name, config, trainable=False)
         else:
             with quiet_about_experts():
-                result = model.load_adapter(folder, adapter_name=name, is_trainable=False)
+                config.inference_mode = True
+                model.add_adapter(name, config, low_cpu_mem_usage=True)  # a plain LoRA's
+                result = model.load_adapter(folder, adapter_name=name, is_trainable=False, low_cpu_mem_usage=True)
             missing = [key for key in result.missing_keys if f".{name}." in f"{key}."]
         # Weights that the model needs and the file lacks would stay at their untrained start.
         if missing:

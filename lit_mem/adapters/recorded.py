@@ -13,6 +13,7 @@ from torch import nn
 from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.full import FullFineTuning
 from lit_mem.adapters.head import HeadOnly
+from lit_mem.adapters.options import checked_config
 from lit_mem.adapters.targets import wrapped
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.reference import Reference
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 _WITHOUT_OPTIONS: Final[dict[str, type[Adapter]]] = {"FullFineTuning": FullFineTuning, "HeadOnly": HeadOnly}
 _TEXTS: Final = ("model_id", "revision", "dtype", "quantization", "attention")
-_NAMES_CODE: Final = ("megatron_config", "megatron_core", "auto_mapping")
-"""Options of peft that make it import a module by name."""
 
 
 class MadeWith(TypedDict):
@@ -61,17 +60,8 @@ class RecordedAdapter(Adapter):
         Raises:
             CheckpointError: its options import code, or are not those of an adapter of peft's.
         """
-        from peft import get_peft_config
-
-        if self.options.get("megatron_config") is not None:
-            raise CheckpointError("its adapter has a megatron_config, which imports code; give adapter=…")
-        try:
-            config = get_peft_config({key: value for key, value in self.options.items() if key not in _NAMES_CODE})
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"this checkpoint is damaged: its made_with.adapter is not peft's: {error}"
-            ) from error
-        return wrapped(base, config)
+        where = "this checkpoint is damaged: its made_with.adapter"
+        return wrapped(base, checked_config(self.options, base, where, CheckpointError))
 
 
 def adapter_record(adapter: Adapter, model: nn.Module) -> dict[str, Any] | None:

@@ -100,18 +100,24 @@ def whole_shapes(model: nn.Module) -> Iterator[None]:
             module._parameters[name] = p.requires_grad_(stand_in.requires_grad)
 
 
-def put_adapter(model: Any, folder: str, name: str, trainable: bool) -> tuple[Any, list[str]]:
+def put_adapter(model: Any, folder: str, name: str, config: Any, trainable: bool) -> tuple[Any, list[str]]:
     """Put an adapter that peft saved onto a sharded base, or beside the adapters that it has already.
 
     What `peft.PeftModel.from_pretrained` and `load_adapter` do; they would read weights of which there is but a part.
 
+    Args:
+        model: the base, or a peft model on it.
+        folder: of the adapter's weights.
+        name: of the adapter in the model.
+        config: `peft.PeftConfig` of the adapter.
+        trainable: whether its weights are.
+
     Returns:
         The model with it, and the names of its weights that the folder lacks.
     """
-    from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+    from peft import PeftModel, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    config = PeftConfig.from_pretrained(folder)
     config.inference_mode = not trainable
     with whole_shapes(model):
         if isinstance(model, PeftModel):

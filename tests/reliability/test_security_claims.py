@@ -89,6 +89,22 @@ def test_the_malicious_releases_are_excluded_and_the_pins_installed_with():
     assert "pip install -c constraints.txt" in (ROOT / "README.md").read_text()
 
 
+def test_versions_of_peft_that_import_what_an_adapter_names_are_excluded():
+    """0.19.1 imports `megatron_core` whatever it says; 0.20.0 is the first that looks at its name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (entry,) = [entry for entry in project["dependencies"] if entry.startswith("peft")]
+    allowed = SpecifierSet(entry.removeprefix("peft"))
+    assert [version for version in ("0.18.1", "0.19.0", "0.19.1") if version in allowed] == []
+    assert "0.21.0" in allowed
+
+
+def test_peft_reads_no_configuration_of_an_adapter_itself():
+    """It would read all of it; `adapters.options` passes on what an adapter may set."""
+    assert list(calls("PeftConfig.from_pretrained", "get_peft_config")) == []
+    for at, call in calls("PeftModel.from_pretrained"):
+        assert options(call).get("config") == "config", at
+
+
 def spelled(base, logprob, bos):
     """The text that these log-probabilities of one example spell: at each position the token that has the number."""
     ids = [bos]
