@@ -54,6 +54,7 @@ from lit_mem.stopping import (
     stop_code,
     writers_are_heard_once,
 )
+from lit_mem.untrusted import panics_raised
 
 log = logging.getLogger(__name__)
 
@@ -449,7 +450,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     _quieten()
     try:
-        with ended_by_sigterm(), writers_are_heard_once():
+        with ended_by_sigterm(), writers_are_heard_once(), panics_raised("a tokenizer or another file"):
             file_modes.mask()  # a mistake in it is found before anything is written
             words = list(sys.argv[1:] if args is None else args)
             if words and words[0] in COMMANDS:

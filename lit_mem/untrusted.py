@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem.errors import ConfigError, DataError, LitMemError
+from lit_mem.errors import ConfigError, DataError, LitMemError, ModelError
 
 LARGEST: Final = 64 * 2**20
 """Bytes of a file of JSON; reading takes about ten times as much memory."""
@@ -112,14 +112,21 @@ def check_yaml(text: str, where: str, kind: type[LitMemError] = ConfigError) -> 
 
 
 @contextmanager
-def panics_raised() -> Iterator[None]:
-    """Turn a panic of a library in Rust, which no `except Exception` catches, into a `RuntimeError`."""
+def panics_raised(what: str) -> Iterator[None]:
+    """Name what a panic of a library in Rust is about, which no `except Exception` catches.
+
+    Args:
+        what: the body works with, such as "the tokenizer of model_id './llama'".
+
+    Raises:
+        ModelError: the body panicked. What the library quotes of a text is left out.
+    """
     try:
         yield
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise RuntimeError(f"native code ended with {_line(error)}") from error
+        raise ModelError(f"{what} is damaged: native code ended with: {_line(error).partition('`')[0]}") from None
 
 
 def _text(path: Path, kind: type[LitMemError], largest: int, errors: str = "strict") -> str:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from lit_mem import assets
+from lit_mem.adapters.base_config import check_growth, check_json_files, checked_base_config
 from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
 from lit_mem.adapters.options import checked_config, made_without_memory
 from lit_mem.adapters.origin import adapter_at, adapter_config, check_origin, refuse_adapter
@@ -20,6 +21,7 @@ from lit_mem.adapters.positions import positions, virtual_tokens
 from lit_mem.adapters.targets import quiet_about_experts
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.sharding.strategy import is_sharded, put_adapter, whole
+from lit_mem.untrusted import panics_raised
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
@@ -111,8 +113,14 @@ def load_tokenizer(model_id: str, revision: str | None = None) -> PreTrainedToke
 
     place, more = _place(model_id)
     try:
+        check_json_files(place)
         # Not to say so would have the user asked whether code that comes with it may run.
-        return AutoTokenizer.from_pretrained(place, revision=revision or "main", trust_remote_code=False, **more)
+        with panics_raised(f"the tokenizer of model_id {model_id!r}"):
+            made = AutoTokenizer.from_pretrained(place, revision=revision or "main", trust_remote_code=False, **more)
+        check_growth(made, f"the tokenizer of model_id {model_id!r}")
+        return made
+    except ModelError:
+        raise
     except Exception as error:  # the library raises dozens of kinds; each is one line to the user
         raise _failure("tokenizer", model_id, error) from error
 
@@ -154,8 +162,12 @@ def load_base(
         more["device_map"] = {"": device or torch.device("cuda", torch.cuda.current_device())}
     more |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # other sizes are rejected below, by name
     try:
+        if "gguf_file" not in more:
+            more["config"] = checked_base_config(AutoModelForCausalLM, place, revision, quantization, attention)
         with without_load_report():
             model, info = AutoModelForCausalLM.from_pretrained(place, revision=revision or "main", dtype=dtype, **more)
+    except ModelError:
+        raise
     except Exception as error:
         raise _failure("weights", model_id, error, option) from error
     check_loaded(model, f"{option} {model_id!r}", info)

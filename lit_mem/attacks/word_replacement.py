@@ -9,10 +9,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from lit_mem.adapters.base_config import checked_base_config
 from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
 from lit_mem.errors import ModelError
 from lit_mem.functional.words import word_places
 from lit_mem.guards import preserved_random_state
+from lit_mem.untrusted import panics_raised
 
 _PROPOSALS: Final = 20
 _TOKENS_AT_ONCE: Final = 2048
@@ -37,11 +39,12 @@ class WordReplacer:
         self.model: Any
         try:
             # Inference tensors, as all are that are made while Lightning validates, could not be moved about freely.
-            with preserved_random_state(), torch.inference_mode(False):
+            with preserved_random_state(), torch.inference_mode(False), panics_raised(model_id):
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
                 with without_load_report():
                     self.model, info = AutoModelForMaskedLM.from_pretrained(
                         model_id,
+                        config=checked_base_config(AutoModelForMaskedLM, model_id, None, "none", None),
                         use_safetensors=True,
                         trust_remote_code=False,
                         dtype=torch.float32,

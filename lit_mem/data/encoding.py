@@ -15,6 +15,7 @@ from torch import Tensor
 from lit_mem.data.sources.table import shown
 from lit_mem.errors import DataError
 from lit_mem.types import IGNORED, Batch, Record, Span
+from lit_mem.untrusted import panics_raised
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -98,7 +99,8 @@ class Encoder:
         prompts, completions, origins = (rows[column][:] for column in ("prompt", "completion", "origin"))
         texts = [p + c for p, c in zip(prompts, completions, strict=True)]
         # Together, then told apart by offsets: tokenizing the halves alone can give other tokens at the seam.
-        encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
+        with panics_raised("the tokenizer"):
+            encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
         attributes = _attributes(rows, self.spans_column, name)
         has_spans = self.spans_column is not None and self.spans_column in rows.column_names
         marked = rows[self.spans_column][:] if has_spans else [None] * len(texts)

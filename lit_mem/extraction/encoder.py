@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem import assets
+from lit_mem.adapters.base_config import checked_base_config
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.extraction.base import Continuation
 from lit_mem.extraction.precision import own_precision
 from lit_mem.guards import preserved_random_state
+from lit_mem.untrusted import panics_raised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -157,9 +159,16 @@ def _load(option: str, name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedMo
 
     place = str(assets.path(name.removeprefix("asset:"))) if name.startswith("asset:") else name
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        with panics_raised(f"the tokenizer of {option} {name!r}"):
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+        config = checked_base_config(AutoModel, place, None, "none", None)
         model, found = AutoModel.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            place,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except Exception as error:  # the library raises dozens of kinds; each is one line to the user
         raise ModelError(f"cannot load {option} {name!r}: {_hint(place, error)}") from error

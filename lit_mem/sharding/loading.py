@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,8 +15,10 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from lit_mem.adapters.base_config import checked_base_config
 from lit_mem.adapters.loaded_weights import lacks
 from lit_mem.errors import ModelError
+from lit_mem.untrusted import read_json
 
 
 def load_sharded_base(
@@ -45,9 +46,11 @@ def load_sharded_base(
         ModelError: a weight is not in the files under the model's own name, or has another shape.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(place, revision=revision or "main", trust_remote_code=False)
+    config = checked_base_config(AutoModelForCausalLM, place, revision, "none", attention)
+    if config is None:
+        raise ModelError(f"{place} holds no config.json; expected that of a Hugging Face model")
     more: dict[str, Any] = {} if attention is None else {"attn_implementation": attention}
     kind = (config.dtype or torch.float32) if dtype == "auto" else getattr(torch, dtype)
     with init_empty_weights(include_buffers=False):
@@ -105,7 +108,7 @@ def weight_files(place: str, revision: str | None) -> dict[str, Path]:
         folder = Path(snapshot_download(place, revision=revision, allow_patterns=["*.safetensors", "*.json"]))
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        return {name: folder / file for name, file in read_json(index, ModelError)["weight_map"].items()}
     file = folder / "model.safetensors"
     if not file.is_file():
         raise ModelError(f"{place} holds no model.safetensors; only such weights can be read in parts")
