@@ -74,7 +74,7 @@ def _text(figures: Mapping[str, float | None], ledger: Ledger | None, own: bool,
     if found is not None and doubtful:
         text = f"ε = {shown(found)} at δ = {shown(delta)} was logged, and bounds no more than what is said below."
     elif found is not None:
-        text = f"What this run tells of any single text is bounded by ε = {shown(found)} at δ = {shown(delta)}."
+        text = f"What this run shows of any single text is bounded by ε = {shown(found)} at δ = {shown(delta)}."
     elif ledger is not None and not own:
         delta = 1 / (10 * max(start.texts for start in ledger.starts)) if ledger.starts else None
         spent = None if delta is None else _epsilon(ledger, delta)

@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from lit_mem.checkpoints import own_content
 from lit_mem.data.encoding import collate
 from lit_mem.data.poisson import PoissonBatches, StepBatches
 from lit_mem.errors import CheckpointError, ConfigError
@@ -369,6 +370,23 @@ def test_a_ledger_that_lost_its_hashes_or_has_others_is_not_what_its_checkpoint_
     state["history"][0][0] = 2.0
     with pytest.raises(CheckpointError, match="expected 5 steps with noise multiplier 2"):
         ledger_of(state, None, None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"history": 3}, {"history": [[1.0, 0.1]]}, {"history": [[float("nan"), 0.1, 2]]}, {"history": [[1.0, 7.0, 2]]},
+        {"texts": 0}, {"texts": "many"}, {"ledger": None}, {"ledger_chain": 5}, {"noise_multiplier": -1.0},
+    ],
+)  # fmt: skip
+def test_a_malformed_record_of_a_checkpoint_is_refused(wrong):
+    spent = {"history": [[1.0, 0.1, 2]], "noise_multiplier": 1.0, "texts": 20, "ledger": "", "ledger_id": ""}
+    content = {"format": 1, "base": "b", "fingerprint": {}, "random_state": {}}
+    checkpoint = {"state_dict": {}, "pytorch-lightning_version": "2", "lit_mem": content | {"privacy": spent}}
+    assert own_content(checkpoint)["privacy"] == spent
+    checkpoint["lit_mem"]["privacy"] = spent | wrong
+    with pytest.raises(CheckpointError, match="this checkpoint is damaged: its privacy"):
+        own_content(checkpoint)
 
 
 def test_a_ledger_of_other_texts_is_refused(tuned, tmp_path):

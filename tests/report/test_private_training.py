@@ -56,12 +56,12 @@ def run(tmp_path):
     return folder
 
 
-def told(folder):
+def found_in(folder):
     return private_training(folder, read_config(folder / "config.yaml")[1], read_history(folder / "metrics.csv"))
 
 
 def test_a_ledger_that_fits_is_warned_of_by_nothing(run):
-    found = told(run)
+    found = found_in(run)
     assert (found["steps"], found["warnings"]) == (30, [])
     assert found["figures"]["privacy/epsilon"] == pytest.approx(SPENT)
     assert f"is bounded by ε = {SPENT:.4g}" in found["text"]
@@ -72,13 +72,13 @@ def test_a_ledger_may_have_more_steps_than_were_logged(run):
     ledger = Ledger(run / "privacy.jsonl")
     ledger.start(100, 3.0, 0.2)  # of a run that was resumed with other options
     ledger.charge()
-    assert (told(run)["steps"], told(run)["warnings"]) == (31, [])
+    assert (found_in(run)["steps"], found_in(run)["warnings"]) == (31, [])
 
 
 def test_a_changed_line_is_named(run):
     path = run / "privacy.jsonl"
     path.write_text(path.read_text().replace("1.1", "110.0"))
-    found = told(run)
+    found = found_in(run)
     assert found["steps"] is None
     assert "is bounded by" not in found["text"]
     (warning,) = found["warnings"]
@@ -98,10 +98,10 @@ def test_a_changed_line_is_named(run):
 def test_a_ledger_written_anew_does_not_fit_the_run(changes, named, run):
     """With all hashes right. The checkpoint shows it first; without one, configuration and metrics do."""
     ledger_with(run / "privacy.jsonl", **changes)
-    (warning,) = told(run)["warnings"]
+    (warning,) = found_in(run)["warnings"]
     assert "is not the one of this checkpoint" in warning
     (run / "checkpoints" / "last.ckpt").unlink()
-    warnings = told(run)["warnings"]
+    warnings = found_in(run)["warnings"]
     assert len(warnings) == len(named)
     for warning, part in zip(warnings, named, strict=True):
         assert part in warning
@@ -109,7 +109,7 @@ def test_a_ledger_written_anew_does_not_fit_the_run(changes, named, run):
 
 def test_other_sizes_of_steps_than_the_configurations_are_named(run):
     (run / "config.yaml").write_text(yaml.safe_dump({"model": {"privacy": OPTIONS | {"batch_size": 20}}}))
-    (warning,) = told(run)["warnings"]
+    (warning,) = found_in(run)["warnings"]
     assert "has steps of 10 texts, and model.privacy.batch_size of config.yaml is 20" in warning
 
 
@@ -118,13 +118,13 @@ def test_the_ledger_of_a_resumed_run_lies_where_its_checkpoint_says(run, tmp_pat
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     checkpoint["lit_mem"]["privacy"]["ledger"] = str(tmp_path / "privacy.jsonl")
     torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
-    assert (told(run)["steps"], told(run)["warnings"]) == (30, [])
+    assert (found_in(run)["steps"], found_in(run)["warnings"]) == (30, [])
 
 
 def test_what_epsilon_leaves_out_is_said(run):
     (run / "checkpoints" / "last.ckpt").unlink()
     ledger_with(run / "privacy.jsonl", unaccounted=True)
-    assert told(run)["warnings"] == [ONLY_LATER]
+    assert found_in(run)["warnings"] == [ONLY_LATER]
 
 
 def test_a_validation_of_a_private_adapter_shows_its_epsilon(run, tmp_path):
@@ -134,11 +134,11 @@ def test_a_validation_of_a_private_adapter_shows_its_epsilon(run, tmp_path):
     export(Ledger(run / "privacy.jsonl"), tmp_path / "adapter" / "privacy.jsonl")
     (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"adapter_path": str(tmp_path / "adapter")}}))
     (folder / "metrics.csv").write_text("epoch,step,val/loss\n0,0,1.0\n")
-    found = told(folder)
+    found = found_in(folder)
     assert f"ε = {epsilon([Steps(1.1, 0.1, 30)], 1e-3):.4g}" in found["text"]
     assert (found["steps"], found["warnings"]) == (30, [])
     (tmp_path / "adapter" / "privacy.jsonl").unlink()
-    assert told(folder) is None
+    assert found_in(folder) is None
 
 
 def test_private_trials_of_a_sweep_add_up(tmp_path):
