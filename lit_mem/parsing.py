@@ -7,11 +7,13 @@ import inspect
 import re
 from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_mem.errors import ConfigError
+from lit_mem.untrusted import LARGEST_YAML, check_yaml, read_text
 
 
 class OneLineParser(LightningArgumentParser):
@@ -31,6 +33,8 @@ class OneLineParser(LightningArgumentParser):
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
         """Read a configuration file; what is wrong inside names the file too."""
+        if (file := Path(str(cfg_path))).is_file():
+            check_yaml(read_text(file, ConfigError, LARGEST_YAML), str(cfg_path))
         try:
             return super().parse_path(cfg_path, *args, **kwargs)
         except ConfigError as error:

@@ -34,7 +34,7 @@ def read_json(path: Path, kind: type[LitMemError] = DataError, largest: int = LA
         LitMemError: of this kind, naming the file: it is no JSON, or beyond `largest` or `DEEPEST`.
         OSError: it cannot be read.
     """
-    return parse_json(_text(path, kind, largest), str(path), kind)
+    return parse_json(read_text(path, kind, largest), str(path), kind)
 
 
 def parse_json(text: str, where: str, kind: type[LitMemError] = DataError) -> Any:
@@ -67,7 +67,7 @@ def read_yaml(path: Path, kind: type[LitMemError] = DataError) -> tuple[str, Any
     """
     import yaml
 
-    text = _text(path, kind, LARGEST_YAML, errors="replace")
+    text = read_text(path, kind, LARGEST_YAML, errors="replace")
     check_yaml(text, str(path), kind)
     try:
         return text, yaml.safe_load(text)
@@ -129,7 +129,13 @@ def panics_raised(what: str) -> Iterator[None]:
         raise ModelError(f"{what} is damaged: native code ended with: {_line(error).partition('`')[0]}") from None
 
 
-def _text(path: Path, kind: type[LitMemError], largest: int, errors: str = "strict") -> str:
+def read_text(path: Path, kind: type[LitMemError], largest: int, errors: str = "strict") -> str:
+    """The text of a file in UTF-8.
+
+    Raises:
+        LitMemError: of this kind, naming the file: it is over `largest` bytes, or not UTF-8.
+        OSError: it cannot be read.
+    """
     with path.open("rb") as file:
         content = file.read(largest + 1)
     if len(content) > largest:
@@ -141,4 +147,4 @@ def _text(path: Path, kind: type[LitMemError], largest: int, errors: str = "stri
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error).split()).replace('in "<unicode string>",', "at")[:200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from copy import copy
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from lit_mem.checkpoints import CheckpointContent, own_content
 from lit_mem.data.members import KnownMembers, Sides
+from lit_mem.untrusted import read_json
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ def members_beside(adapter_path: str) -> KnownMembers | None:
     folder = Path(adapter_path).absolute()  # "." has no name
     path = folder.with_name(folder.name.removesuffix("-adapter") + ".ckpt")
     try:
-        step = json.loads((folder / "lit_mem.json").read_text("utf-8"))["global_step"]
+        step = read_json(folder / "lit_mem.json")["global_step"]
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         state = own_content(checkpoint).get("members")
     except Exception:  # torch raises many kinds for a damaged file, and this one was not asked for

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem import atomic, file_modes
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, DataError
 from lit_mem.functional.plain_text import printable
 from lit_mem.parsing import OneLineParser
 from lit_mem.report.gate import conditions
@@ -61,8 +61,20 @@ def make(folder: Path, with_text: bool = False, fail_on: list[str] | None = None
 
     Raises:
         ConfigError: it holds neither run nor sweep, or a condition is wrong.
+        DataError: a file in it is damaged.
     """
     wanted = conditions(fail_on or [])
+    try:
+        return _made(folder, with_text, wanted)
+    except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+        # Values of the right form are expected in what others may have written; those of another end here.
+        raise DataError(
+            f"report: a file of {folder} is not as this version writes it ({type(error).__name__}; LIT_MEM_DEBUG=1 "
+            "shows where); expected the folder of a run or a sweep"
+        ) from error
+
+
+def _made(folder: Path, with_text: bool, wanted: list[Any]) -> dict[str, Any]:
     if (folder / "sweep.json").is_file():
         from lit_mem.report.sweep_report import sweep_report
 

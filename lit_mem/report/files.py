@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_mem.errors import DataError
+from lit_mem import untrusted
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     """The text of a configuration file, and what it says; nothing where there is none.
 
     Raises:
-        DataError: it is no YAML.
+        DataError: it is no YAML, or beyond the limits of `lit_mem.untrusted`.
     """
-    import yaml
-
     if not path.is_file():
         return "", {}
-    text = path.read_text("utf-8", errors="replace")
-    try:
-        config = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: no YAML that can be read ({' '.join(str(error).split())[:200]})") from None
+    text, config = untrusted.read_yaml(path)
     return text, config if isinstance(config, dict) else {}
 
 
@@ -32,14 +25,9 @@ def read_json(path: Path) -> Any:
     """What a file of JSON says; None where there is none.
 
     Raises:
-        DataError: it is no JSON.
+        DataError: it is no JSON, or beyond the limits of `lit_mem.untrusted`.
     """
-    if not path.is_file():
-        return None
-    try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: no JSON that can be read ({error})") from None
+    return untrusted.read_json(path) if path.is_file() else None
 
 
 def callbacks_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -15,6 +15,9 @@ _CARRIED: Final = ("train/", "privacy/")
 """Logged between validations; the next one shows their last values."""
 
 
+_MOST: Final = 2**53
+
+
 @dataclass
 class Validation:
     """The figures of one validation.
@@ -77,12 +80,15 @@ def read_history(path: Path) -> History:
     A row that was cut short, as a kill leaves it, is left out and noted.
 
     Raises:
-        DataError: a cell is no number.
+        DataError: a cell is no number, or the file no CSV.
     """
     history, carried = History(), dict[str, float]()
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
         text = file.read()
-    lines = list(csv.reader(text.splitlines()))
+    try:
+        lines = list(csv.reader(text.splitlines()))
+    except csv.Error as error:
+        raise DataError(f"{path}: no CSV that can be read ({error})") from None
     if not lines:
         return history
     header = lines[0]
@@ -99,6 +105,8 @@ def read_history(path: Path) -> History:
         }
         history.names.update(values)
         where = [_number(row.get(name) or "nan", f"{path}, row {number}, column {name}") for name in ("epoch", "step")]
+        if any(abs(number) > _MOST for number in where):
+            raise DataError(f"{path}, row {number}: found epoch {where[0]} and step {where[1]}; expected less")
         epoch = 0 if math.isnan(where[0]) else int(where[0]) + 1
         step = 0 if math.isnan(where[1]) else int(where[1])
         carried |= {name: value for name, value in values.items() if name.startswith(_CARRIED)}

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from lit_mem import atomic
+from lit_mem.errors import DataError
 from lit_mem.report.history import read_history
 from lit_mem.sweep.spec import Trial
 from lit_mem.sweep.trial import state
+from lit_mem.untrusted import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,10 +38,11 @@ def figures(run: Path) -> list[dict[str, float]]:
 def size(run: Path) -> int | None:
     """How many parameters a run trained, if it got so far as to note it."""
     try:
-        told = yaml.safe_load((run / "hparams.yaml").read_text())
-    except (OSError, yaml.YAMLError):
+        _, told = read_yaml(run / "hparams.yaml")
+    except (OSError, DataError):
         return None
-    return told.get(SIZE) if isinstance(told, dict) else None
+    size = told.get(SIZE) if isinstance(told, dict) else None
+    return size if isinstance(size, int) else None
 
 
 def attempts(folder: Path) -> list[Path]:

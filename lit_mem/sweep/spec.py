@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, DataError
+from lit_mem.untrusted import read_json
 
 Options = Mapping[str, Any]
 """Values by the option's full name, as on the command line: {"model.adapter.init_args.rank": 4}."""
@@ -203,9 +204,9 @@ def check_folder(folder: Path, wanted: Sequence[Trial], run: Sequence[str]) -> N
         if not path.is_file():
             continue
         try:
-            before = json.loads(path.read_text())
+            before = read_json(path)
             options, files = dict(before["options"]), list(before["run"])
-        except (ValueError, KeyError, TypeError) as error:
+        except (DataError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(f"{path} is damaged; remove its folder to run this trial again") from error
         if files != list(run):
             raise ConfigError(f"{path}: run was {files}, and is {list(run)} now; expected the same, or another out")

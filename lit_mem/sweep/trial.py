@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem import atomic, file_modes
+from lit_mem.errors import DataError
+from lit_mem.untrusted import read_json
 
 START: Final = "import sys; from lit_mem.cli import main; main(sys.argv[1:])"
 USERS_MISTAKE: Final = 2
@@ -63,10 +65,10 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
 def state(folder: Path) -> dict[str, Any]:
     """What is known of the trial in a folder; nothing if it was not begun."""
     try:
-        told: dict[str, Any] = json.loads((folder / "trial.json").read_text())
-    except (OSError, ValueError):
+        told = read_json(folder / "trial.json")
+    except (OSError, DataError):
         return {}
-    return told
+    return told if isinstance(told, dict) else {}
 
 
 def words(job: Mapping[str, Any], folder: Path, attempt: int) -> list[str]:
