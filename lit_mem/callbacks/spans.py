@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import lightning.pytorch as pl
@@ -114,7 +114,8 @@ class SpanExtraction(Measure):
             else:
                 log.info("No sensitive spans: the data marks none (column `spans`).")
         figures = {}
-        tags = _tags(shown)
+        names = _tags(shown.values())
+        tags = {kind: names[called] for kind, called in shown.items()}
         for kind in [None, *sorted(tags)]:
             name = "extraction/span_rate" + ("" if kind is None else f"_{tags[kind]}")
             chosen = [span for span in spans.values() if kind in (None, _folded(span.kind))]
@@ -156,7 +157,6 @@ def _folded(kind: str) -> str:
     return kind.strip().lower()
 
 
-def _tags(shown: Mapping[str, str]) -> dict[str, str]:
+def _tags(kinds: Iterable[str]) -> dict[str, str]:
     """Each kind as part of a logged name; none makes the name of another figure, as a kind "heldout" would."""
-    names = safe_names(shown.values(), lambda name: _OTHERS.search(name) is not None)
-    return {kind: names[called] for kind, called in shown.items()}
+    return safe_names(kinds, lambda name: _OTHERS.search(name) is not None)

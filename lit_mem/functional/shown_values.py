@@ -18,23 +18,25 @@ from lit_mem.functional.words import DENSE
 LONGEST: Final = 40
 """Most characters of a value that is shown."""
 
-_RUN: Final = 10
+_RUN: Final = 25
+_WORDS: Final = 5
 _SHORTEST_RUN: Final = 4
-_APART: Final = "ː"  # a letter, of the phonetic alphabet
-_BETWEEN_NUMBERS: Final = re.compile(r"(?<=\d)[\W_]+(?=\d)")
-_NO_LETTERS: Final = re.compile(r"[\W_]+")
+_DIGIT_COUNTS: Final = 5
+_DENSE_COUNTS: Final = 7
+_BETWEEN: Final = re.compile(r"[\W_]+")
 _DIGIT: Final = re.compile(r"\d")
+_NUMBERS: Final = re.compile(r"-?[\d.]+(e[-+]\d+)?((-| to )-?[\d.]+(e[-+]\d+)?)?")
 _ESCAPE: Final = re.compile(r'\\(?:u([0-9a-fA-F]{4})|[nrtbf/"\\])')
 
 
 def telling(values: Iterable[str], texts: Iterable[str], whole: bool = False) -> set[str]:
     """The values that give a text away: that have a long run of characters in common with one.
 
-    Letters and digits are compared, whatever their case and what stands between them. A run is long from 10 letters on,
-    about two English words; a digit counts as 2 letters, so that 5 digits in a row are enough, and a character of
-    Chinese, Japanese or Korean as 3, so that 4 are. Of a text below 20 letters half is enough, but at least 4 letters;
-    a text below 4 letters is compared with the value and with each of its words. Time is linear in the characters of
-    the texts.
+    Words are compared, whatever their case and the signs between them. A run is long from 25 letters on, spaces
+    included, or from 5 words; a digit counts as 5 letters, so that 5 digits in a row are enough, and a character of
+    Chinese, Japanese or Korean as 7, so that 4 are. Shorter ones are shared by chance: "adverse event" is a value of a
+    column, and stands in many texts. Of a text below 50 letters half is enough, but at least 4 letters; a text below 4
+    letters is compared with the value and with each of its words. Time is linear in the characters of the texts.
 
     Args:
         values: short ones; of mixed columns also as JSON writes them, with escapes.
@@ -44,25 +46,29 @@ def telling(values: Iterable[str], texts: Iterable[str], whole: bool = False) ->
     Returns:
         Some of `values`.
 
-    >>> sorted(telling(["F", "fever", "after the first"], ["Mild fever.", "He had it after the first dose."]))
-    ['after the first', 'fever']
+    >>> sorted(telling(["F", "fever", "it after the first dose"], ["Mild fever.", "He had it after the first dose."]))
+    ['fever', 'it after the first dose']
     >>> telling(["fever", "Mild fever!"], ["Mild fever."], whole=True)
     {'Mild fever!'}
     """
     forms = defaultdict[str, set[str]](set)
     for value in values:
         for spelled in (value, _unescaped(value)):
-            for part in (spelled, *_NO_LETTERS.split(spelled)):
+            for part in (spelled, *_BETWEEN.split(spelled)):
                 form = _form(part)
                 if part == spelled or 0 < len(form) < _SHORTEST_RUN:
                     forms[form].add(value)
     longest = max(map(len, forms), default=0)
     runs: dict[int, dict[str, set[str]]] = {}
+    in_words = {} if whole else _word_runs(forms)
     found: set[str] = set()
     for text in texts:
         form = _form(text)
         n = len(form)
         found |= forms.get(form, set())
+        if in_words:
+            for run in in_words.keys() & _word_runs({form: set()}).keys():
+                found |= in_words[run]
         length = n if whole else min(_RUN, max(_SHORTEST_RUN, -(-n // 2)))
         if n < _SHORTEST_RUN or length > longest:
             continue
@@ -86,7 +92,7 @@ def shown_as(
     Args:
         groups: for each row the values that it has.
         hidden: values that give a text away, as `telling` finds them.
-        fewest: a value of fewer rows is called by its number.
+        fewest: a value of fewer rows is called by its number, unless it is one, or a range of them.
         what: the word before the number.
         longest: a value of more characters is called by its number; None: a long one is not.
 
@@ -98,7 +104,7 @@ def shown_as(
     """
     counts = Counter(value for values in groups for value in values)
     ordered = sorted(counts, key=lambda value: (-counts[value], value))
-    shown = [v for v in ordered if v not in hidden and counts[v] >= fewest]
+    shown = [v for v in ordered if v not in hidden and (counts[v] >= fewest or _NUMBERS.fullmatch(v))]
     names = {v: v for v in shown if longest is None or len(v) <= longest}
     taken = set(names)
     for number, value in enumerate(ordered, start=1):
@@ -112,12 +118,11 @@ def shown_as(
 
 
 def _form(text: str) -> str:
-    """Letters and digits alone, with numbers apart, and as often as they count; of a text without any, its signs."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    form = _NO_LETTERS.sub("", _BETWEEN_NUMBERS.sub(_APART, text))
-    form = _DIGIT.sub(r"\g<0>\g<0>", form)
+    """Its words, each letter as often as it counts; of a text without words, its signs."""
+    form = _BETWEEN.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
+    form = _DIGIT.sub(r"\g<0>" * _DIGIT_COUNTS, form)
     if not form.isascii():
-        form = DENSE.sub(r"\g<0>\g<0>\g<0>", form)
+        form = DENSE.sub(r"\g<0>" * _DENSE_COUNTS, form)
     return form or text.strip()
 
 
@@ -134,4 +139,13 @@ def _runs(forms: dict[str, set[str]], length: int) -> dict[str, set[str]]:
     for form, values in forms.items():
         for i in range(len(form) - length + 1):
             runs[form[i : i + length]] |= values
+    return runs
+
+
+def _word_runs(forms: dict[str, set[str]]) -> dict[str, set[str]]:
+    runs = defaultdict[str, set[str]](set)
+    for form, values in forms.items():
+        words = form.split(" ")
+        for i in range(len(words) - _WORDS + 1):
+            runs[" ".join(words[i : i + _WORDS])] |= values
     return runs

@@ -148,10 +148,12 @@ def test_kinds_of_spans_that_are_texts_are_numbered(fitted):
         ("张娜服用", "患者张娜服用布洛芬后出现皮疹。"),
         (json.dumps("患者王芳"), "患者王芳发热"),
         (json.dumps(["x", "\U00020000\U00020001\U00020002\U00020003"]), "患\U00020000\U00020001\U00020002\U00020003病"),
-        ("สมหญิงมีผื่นแดง", "ผู้ป่วยสมหญิงมีผื่นแดง และไข้สูง"),
-        (json.dumps("a yellow\ntongue"), "came back with a yellow\ntongue on the ninth day"),
+        ("สมหญิงมีผื่นแดงและไข้สูงมาก", "ผู้ป่วยสมหญิงมีผื่นแดงและไข้สูงมาก"),
+        (json.dumps("came with a yellow\ntongue"), "he came with a yellow\ntongue on the ninth day of it"),
         ("44812", "Record 4481203 of the ward, second page"),
-        ("back on the 9th", "He came back on the 9th of March, and stayed"),
+        ("he came on it", "At 9 he came on it."),
+        ("a b c d e", "One of the wards is a b c d e, and another one has no name at all."),
+        ("back on the 9th.3 days", "He came back on the 9th, 3 days after it, and stayed"),
         ("Ｖｅｋｌａ Ｂｒｕｎｔ", "Vekla Brunt swelling"),
         ("Wq", "wq."),
         ('{"a": ["Wq"]}', "Wq"),
@@ -170,8 +172,11 @@ def test_a_value_that_gives_a_text_away_is_found(value, text):
         ("female", "A female patient of 60 had a rash after ibuprofen."),
         ("18-33", "He was 18, and 33 years later 1833 came"),
         ("女性", "患者女性，服用布洛芬后出现皮疹"),
-        ("not known", "The cause is not known."),
-        ("10023", "It was 100 to 23 in the second half of it"),
+        ("not known", "The cause is not known, nor is the dose that he had taken."),
+        ("Adverse_event", "This is the first adverse event of its kind that was reported in a child."),
+        ("Potential_therapeutic_event", "It has a potential therapeutic effect, as others have said before."),
+        ("patient_sex", "We report on a patient's experience of a rash after the second dose."),
+        ("10023", "It was 100 to 23 in the second half of it, and was later 1002 at 3"),
         ("", "Some text"),
         ("F", ""),
     ],
@@ -181,8 +186,8 @@ def test_a_value_that_says_little_is_not(value, text):
 
 
 def test_a_named_column_shows_pieces_of_texts_but_no_whole_one():
-    texts = ["Mild fever.", "He was in Oslo General Hospital for a week."]
-    values = ["Mild fever", "a mild fever", "Oslo General Hospital", "fever"]
+    texts = ["Mild fever.", "He was in Oslo General Hospital for a week, and left it well."]
+    values = ["Mild fever", "a mild fever", "Oslo General Hospital for", "fever"]
     assert telling(values, texts, whole=True) == {"Mild fever", "a mild fever"}
     assert telling(values, texts) == set(values)
 
