@@ -177,5 +177,7 @@ def _file(place: str, revision: str | None, name: str) -> Path | None:
     if Path(place).is_dir():
         path = Path(place) / name
         return path if path.is_file() else None
-    found = cached_file(place, name, revision=revision or "main", _raise_exceptions_for_missing_entries=False)
+    # Where the network fails, what is in the cache is enough, as for transformers.
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    found = cached_file(place, name, revision=revision or "main", **quiet)
     return None if found is None else Path(found)

@@ -133,6 +133,25 @@ def test_a_hostile_index_of_weights_is_refused(content, hostile, tmp_path):
     refused(lambda: load_base(folder))
 
 
+def test_a_model_in_several_files_loads_from_the_hub_s_cache_off_the_network(tmp_path, monkeypatch):
+    """Its cache lacks the one file that most models have."""
+    folder = tmp_path / "models--org--model"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    load_base(TINY).save_pretrained(snapshot, max_shard_size="2MB")
+    assert not (snapshot / "model.safetensors").exists()
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path))
+    ids = torch.arange(1, 9)[None]
+    assert torch.equal(
+        load_base("org/model").eval()(input_ids=ids).logits, load_base(TINY).eval()(input_ids=ids).logits
+    )
+    path = snapshot / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 10**6}))
+    assert "num_hidden_layers is 1000000" in refused(lambda: load_base("org/model"))
+
+
 def test_other_models_that_a_measure_loads_are_checked_too(tmp_path):
     config = BertConfig(
         vocab_size=64, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1,
