@@ -39,8 +39,8 @@ from benchmarks.setting import Setting, machine, on_device, parser, prepare, sec
 from benchmarks.table import Table, tell
 from lit_mem.adapters import LoRA
 from lit_mem.callbacks import Extraction
-from lit_mem.callbacks.asking import Asker, Candidate
 from lit_mem.data.encoding import collate
+from lit_mem.extraction.continuations import Asker, Candidate
 from lit_mem.guards import evaluation_mode
 from lit_mem.module import CausalLM
 from lit_mem.reference import Reference

@@ -15,7 +15,7 @@ from benchmarks.setting import Setting, machine, multiply_rate, on_device, prepa
 from benchmarks.sizes import MIB, Machine, Shape
 from benchmarks.table import Cell, Table
 from benchmarks.tensors import made_at_once
-from lit_mem.callbacks.asking import Asker, Candidate
+from lit_mem.extraction.continuations import Asker, Candidate
 from lit_mem.extraction.decoding import _batches
 from lit_mem.guards import evaluation_mode
 from lit_mem.module import CausalLM

@@ -26,14 +26,13 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import atomic, file_modes
 from lit_mem.callbacks import closing
-from lit_mem.callbacks.base import callbacks_of, measures
+from lit_mem.callbacks.auditing import audit_of, callbacks_of, measures
 from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.last_line import audited
 from lit_mem.callbacks.stopped import metric_lines
 from lit_mem.callbacks.table import EpochTable
 from lit_mem.callbacks.thresholds import check_names
-from lit_mem.callbacks.verdict import Verdict
 from lit_mem.checkpoints import own_content
 from lit_mem.console import Console
 from lit_mem.csv_logger import AtomicCSVLogger
@@ -300,9 +299,7 @@ class MemorizationCLI(LightningCLI):
 
     def before_validate(self) -> None:
         """Have verdicts logged after the metrics, not before."""
-        for callback in callbacks_of(self.trainer):
-            if isinstance(callback, Verdict):
-                callback.at_once = False
+        audit_of(self.trainer).log_at_once = False
 
     def before_test(self) -> None:
         """Likewise."""
@@ -327,9 +324,7 @@ class MemorizationCLI(LightningCLI):
         print("\n".join(metric_lines(figures)), flush=True)  # noqa: T201  (what the command is for)
         for line in closing.table(figures, label, columns):
             log.info("%s", line)
-        for callback in callbacks:
-            if isinstance(callback, Verdict):
-                callback.log_verdict()
+        audit_of(self.trainer).log_verdicts()
         csv = any(isinstance(logger, CSVLogger) for logger in self.trainer.loggers)
         sentence = closing.sentence(figures)
         lines, conditions = audited(self.trainer)

@@ -38,6 +38,8 @@ from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
 from lit_mem.adapters.recorded import arguments, made_with
 from lit_mem.adapters.targets import adapted_matrices
+from lit_mem.audit.gather import gathered, on_rank_zero
+from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.checkpoints import CheckpointContent, Spent, check_content, own_content, read_content
 from lit_mem.console import show_messages
 from lit_mem.data.member_check import MemberCheck
@@ -48,8 +50,6 @@ from lit_mem.foreign_callbacks import prepare_callbacks
 from lit_mem.functional.ends import end_tokens
 from lit_mem.guards import evaluation_mode, random_state, set_random_state
 from lit_mem.losses import TrainingLoss
-from lit_mem.metrics.examples import ExampleTable, ScoreTable
-from lit_mem.metrics.gathered import gathered, on_rank_zero
 from lit_mem.metrics.learning import Learning
 from lit_mem.privacy.carried import remark, remark_on_checkpoint
 from lit_mem.privacy.dpsgd import DPSGD
@@ -59,7 +59,8 @@ from lit_mem.reference_store import ReferenceStore
 from lit_mem.run_folder import claim_versions, restrict_run
 from lit_mem.scoring import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
-from lit_mem.sharding.strategy import ShardedBase, is_sharded, whole_shapes
+from lit_mem.sharding.parameters import is_sharded, whole_shapes
+from lit_mem.sharding.strategy import ShardedBase
 from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import tempfile
+from contextlib import nullcontext
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LIT_MEM_CACHE"] = tempfile.mkdtemp(prefix="lit_mem_cache_")  # nothing is read from or left in the user's
@@ -19,9 +20,12 @@ import torch
 from lit_mem import assets
 from lit_mem.adapters import LoRA
 from lit_mem.adapters.loading import load_base, load_tokenizer
+from lit_mem.audit.loop import Audit
+from lit_mem.audit.measure import Pass
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources.case_reports import CaseReports
+from lit_mem.extraction.continuations import no_bar
 from lit_mem.module import CausalLM
 
 TINY = "asset:tiny_llama"
@@ -142,6 +146,32 @@ def trainer(tmp_path_factory):
         return pl.Trainer(callbacks=list(callbacks), **(options | kwargs))
 
     return make
+
+
+class PlainSubject:
+    """What measures see where there is no model: scores are made up."""
+
+    name, ends, tokenizer, language_model = "Nothing", frozenset(), None, None
+    lacks = staticmethod(lambda *names: [])
+    tuned_is_reference = staticmethod(lambda: False)
+    privacy_claim = staticmethod(lambda: None)
+    forward_context = lockstep = staticmethod(nullcontext)
+    progress = staticmethod(no_bar)
+    every_text = staticmethod(tuple)
+
+
+@pytest.fixture(scope="session")
+def audited():
+    """Runs measures over made-up scores: `audited(measure, (scores, batch), …, stage="fit")`; a `PassResult`."""
+
+    def run(measures, *pairs, subject=PlainSubject, **options):
+        audit = Audit(measures if isinstance(measures, list) else [measures])
+        audit.begin(subject)
+        for scores, batch in pairs:
+            audit.observe(scores, batch)
+        return audit.finish(Pass(subject, **options))
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lit_mem import callbacks as ours
-from lit_mem.callbacks.base import Measure
+from lit_mem.audit.measure import Measure
 from lit_mem.cli import MemorizationCLI, main
 from lit_mem.default_callbacks import BAREBONES, DEFAULT_CALLBACKS, UNMEASURED
 
@@ -42,7 +42,7 @@ def test_without_callbacks_there_are_the_default_ones(subcommand, words, built):
     cli, err = built(subcommand, *words)
     assert classes(cli) == list(DEFAULT_CALLBACKS)
     assert UNMEASURED not in err
-    logged = {name for c in cli.trainer.callbacks if isinstance(c, Measure) for name in c.metric_names()}
+    logged = {name for c in cli.trainer.callbacks if isinstance(c, Measure) for name in c.names()}
     assert {"mia/reference_auroc", "memorization/perplexity_gap", "extraction/exact_rate"} <= logged
 
 

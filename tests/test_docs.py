@@ -24,6 +24,10 @@ import lit_mem.attacks
 import lit_mem.callbacks
 import lit_mem.extraction
 from lit_mem.attacks import Attack, Loss
+from lit_mem.audit.loop import known_of
+from lit_mem.audit.measure import Measure
+from lit_mem.audit.measures.extraction import default_measures
+from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.callbacks import (
     Correlation,
     Extractability,
@@ -35,11 +39,8 @@ from lit_mem.callbacks import (
     SpanExtraction,
     Stopwatch,
 )
-from lit_mem.callbacks.base import Measure, per_example
+from lit_mem.callbacks.auditing import per_example
 from lit_mem.callbacks.base_model import BaseModel
-from lit_mem.callbacks.correlation import announced_columns
-from lit_mem.callbacks.extraction import default_measures
-from lit_mem.callbacks.membership import default_attacks
 from lit_mem.data import TextDataModule
 from lit_mem.errors import ConfigError
 from lit_mem.extraction import ExtractionMeasure, ScoredMeasure
@@ -133,7 +134,7 @@ def run(module, data, trainer, tmp_path_factory):
         callbacks, max_epochs=1, num_sanity_val_steps=0, logger=TensorBoardLogger(folder, name=None, version="")
     )
     t.fit(module(dropout=0.0, targets=["all-linear"]), data(train_size=12, heldout_size=12))
-    logged = set(t.callback_metrics).union(*(callback.metric_names() for callback in callbacks))
+    logged = set(t.callback_metrics).union(*(callback.names() for callback in callbacks))
     audit = trainer([MembershipInference(figures=False), Perplexity(), BaseModel()])
     audit.validate(module(), data(train_size=12, heldout_size=12), verbose=False)
     logged |= set(audit.callback_metrics)
@@ -149,10 +150,10 @@ def known(run, parser):
         configured += built(parser, block)
     measures = [callback for callback in configured if isinstance(callback, Measure)]
     for measure in measures:
-        names |= set(measure.metric_names())
+        names |= set(measure.names())
         if isinstance(measure, Extraction):
             names.add(f"{measure.group}/prefix_sweep")
-    columns = run.columns | announced_columns(SimpleNamespace(callbacks=measures))
+    columns = run.columns | known_of(measures).columns
     names |= columns
     short = {column.partition("/")[2] for column in columns if column.startswith(("mia/", "extraction/"))}
     names |= {f"correlation/{p}_vs_{name}" for p in ("perplexity", "perplexity_base") for name in short}

@@ -27,8 +27,11 @@ LAYERS = {
         "foreign_callbacks",
         "losses",
         "sharding",
+        "audit.gather",
+        "audit.table",
     ],
     3: [
+        "audit",
         "metrics",
         "attacks",
         "extraction",
@@ -38,7 +41,7 @@ LAYERS = {
         "data.__init__",
         "data.canaries.__init__",
         "data.canaries.traps",
-        "report.figures",
+        "plots",
     ],
     4: ["callbacks", "report"],
     5: [
@@ -158,7 +161,7 @@ def test_every_entry_of_the_table_is_a_module_or_is_planned():
         ("callbacks.base", "import lit_mem.cli", "imports lit_mem.cli: layer 4"),
         ("callbacks.base", "if TYPE_CHECKING:\n    from lit_mem.module import X", "callbacks may never import module"),
         ("callbacks.base", "from lit_mem.data.datamodule import X", "callbacks may never import data.datamodule"),
-        ("metrics.examples", "from lit_mem.report import run", "imports lit_mem.report"),
+        ("audit.table", "from lit_mem.report import run", "imports lit_mem.report"),
     ],
 )
 def test_a_wrong_import_is_found(name, source, message):
@@ -168,8 +171,8 @@ def test_a_wrong_import_is_found(name, source, message):
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("module", "from lit_mem.metrics.examples import ExampleTable"),
-        ("callbacks.membership", "from lit_mem.report.figures import roc_figure"),
+        ("module", "from lit_mem.audit.table import ExampleTable"),
+        ("callbacks.membership", "from lit_mem.plots.figures import roc_figure"),
         ("cli", "from lit_mem.module import CausalLM"),
         ("attacks.loss", "from lit_mem.attacks.base import Attack\nfrom lit_mem.types import TokenScores"),
         ("scoring", "import torch\nfrom lit_mem_other.cli import x\nfrom lit_mem import __version__"),

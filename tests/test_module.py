@@ -13,8 +13,8 @@ from lit_mem.reference import Reference
 class Keep(MembershipInference):
     """Keeps the scores of the last pass."""
 
-    def begin(self):
-        super().begin()
+    def begin(self, subject):
+        super().begin(subject)
         self.seen = []
 
     def observe(self, scores, batch):

@@ -32,7 +32,7 @@ def test_the_command_line_leaves_to_later_what_it_does_not_need_yet():
         [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True, timeout=200
     )
     loaded = set(done.stdout.split())
-    assert "lit_mem.callbacks.membership" in loaded  # the list is one of modules
+    assert "lit_mem.audit.measures.membership" in loaded  # the list is one of modules
     assert not loaded & LATER
     assert not {name for name in loaded if name.startswith("torchmetrics.functional.text")}
 

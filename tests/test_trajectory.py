@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from lit_mem.attacks import ConReCaLL, GradientNorm, Lowercase, ReCaLL
+from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.callbacks import (
     Baseline,
     Correlation,
@@ -24,7 +25,6 @@ from lit_mem.callbacks import (
     SpanExtraction,
     Stopwatch,
 )
-from lit_mem.callbacks.membership import default_attacks
 from lit_mem.extraction.decoding import Sampling
 
 

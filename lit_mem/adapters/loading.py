@@ -20,7 +20,7 @@ from lit_mem.adapters.origin import adapter_at, adapter_config, check_origin, re
 from lit_mem.adapters.positions import positions, virtual_tokens
 from lit_mem.adapters.targets import quiet_about_experts
 from lit_mem.errors import ConfigError, ModelError
-from lit_mem.sharding.strategy import is_sharded, put_adapter, whole
+from lit_mem.sharding.parameters import is_sharded, put_adapter, whole
 from lit_mem.untrusted import panics_raised
 
 if TYPE_CHECKING:

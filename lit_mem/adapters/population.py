@@ -20,7 +20,7 @@ from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.reference import ReferenceCache
 from lit_mem.scoring import TokenScorer
-from lit_mem.sharding.strategy import is_sharded, put_adapter
+from lit_mem.sharding.parameters import is_sharded, put_adapter
 from lit_mem.types import Batch, TokenScores
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from lit_mem.attacks.base import Attack
 from lit_mem.attacks.loss import Loss
 from lit_mem.attacks.min_k import MinK
 from lit_mem.attacks.zlib import Zlib
-from lit_mem.callbacks.base import measures
-from lit_mem.callbacks.membership import MembershipInference
-from lit_mem.callbacks.perplexity import Perplexity, perplexities
+from lit_mem.audit.measures import MembershipInference, Perplexity
+from lit_mem.audit.measures.perplexity import perplexities
+from lit_mem.audit.table import ExampleTable, ScoreTable
+from lit_mem.callbacks.auditing import measures
 from lit_mem.errors import MetricError
 from lit_mem.functional.auroc import auroc
-from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.types import TokenScores, holds_canaries
 
 _LIKELIHOODS: Final = (Loss, Zlib, MinK)

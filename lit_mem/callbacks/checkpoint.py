@@ -17,13 +17,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem import atomic, file_modes
 from lit_mem.adapters.origin import RECORD, origin
-from lit_mem.callbacks.base import callbacks_of, latest_figures
+from lit_mem.callbacks.auditing import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
 from lit_mem.callbacks.judging import Rule
 from lit_mem.callbacks.last_line import LastLine
 from lit_mem.callbacks.lead import take_the_lead
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
-from lit_mem.callbacks.thresholds import Limits, logged_names, read, refuse_absent
+from lit_mem.callbacks.thresholds import Limits, check_limits, known_in, passed, read
 from lit_mem.errors import ModelError
 from lit_mem.privacy.ledger import LEDGER
 from lit_mem.run_folder import run_folder
@@ -136,7 +136,7 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             self.limits = [stop.limits for stop in stops]
         elif stage == "fit":
             for limits in self.limits:
-                limits.check_names(trainer, type(self).__name__)
+                check_limits(limits, trainer, type(self).__name__)
         if stage == "fit" and trainer.is_global_zero:
             atomic.remove(self._stage())
             for which in _KEPT:
@@ -179,17 +179,17 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         """
         name = type(self).__name__
         if trainer.state.fn == "fit":
-            refuse_absent([str(self.monitor)], trainer, name)
+            known_in(trainer).check([str(self.monitor)], name, complete=False)
             for limits in self.limits or []:
-                limits.check_names(trainer, name)
+                check_limits(limits, trainer, name)
         if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         self.measured.check(trainer, pl_module)
         self.note(trainer)
         figures, monitor = latest_figures(trainer), str(self.monitor)
         # A figure that is measured only now and then makes no checkpoint the best when it is not.
-        value = figures.get(monitor) if monitor in logged_names(trainer) else read(monitor, figures, name)
-        under = not any(limits.passed(trainer, name) for limits in self.limits or [])
+        value = figures.get(monitor) if monitor in known_in(trainer).metrics else read(monitor, figures, name)
+        under = not any(passed(limits, trainer, name) for limits in self.limits or [])
         under = trainer.strategy.reduce_boolean_decision(under, all=True)
         kept = ["last"]
         if under:

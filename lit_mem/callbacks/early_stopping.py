@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lit_mem.callbacks.judging import Rule
 from lit_mem.callbacks.last_line import LastLine
 from lit_mem.callbacks.planned_stop import planned_stops
-from lit_mem.callbacks.thresholds import Limits
+from lit_mem.callbacks.thresholds import Limits, check_limits, passed
 from lit_mem.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
             ConfigError: a threshold is on a figure that nothing logs.
         """
         if stage == "fit":
-            self.limits.check_names(trainer, type(self).__name__)
+            check_limits(self.limits, trainer, type(self).__name__)
             if trainer.global_step == 0:  # a resumed run gets its own state next
                 self.over_in_a_row, self.reason, self.looks = 0, None, 0
 
@@ -108,11 +108,11 @@ class MemorizationEarlyStopping(LastLine, Callback):
         if trainer.state.fn != "fit":
             return
         if trainer.sanity_checking:
-            return self.limits.check_names(trainer, type(self).__name__)
+            return check_limits(self.limits, trainer, type(self).__name__)
         self.note(trainer)
         self.looks += 1
-        passed = self.limits.passed(trainer, type(self).__name__)
-        over = len(passed) == len(self.limits) if self.stop_when == "all" else bool(passed)
+        beyond = passed(self.limits, trainer, type(self).__name__)
+        over = len(beyond) == len(self.limits) if self.stop_when == "all" else bool(beyond)
         # Every rank has the same figures; deciding together keeps them together should that ever fail.
         over = trainer.strategy.reduce_boolean_decision(over, all=False)
         self.over_in_a_row = self.over_in_a_row + 1 if over else 0
@@ -120,7 +120,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
             trainer.should_stop = True
             self.stopped_after = trainer.current_epoch + 1
             self.reason = "; ".join(
-                f"{name} is {value:.4g}, the threshold is {threshold}" for threshold, name, value in passed
+                f"{name} is {value:.4g}, the threshold is {threshold}" for threshold, name, value in beyond
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

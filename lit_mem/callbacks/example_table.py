@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 
 from lit_mem import atomic, file_modes
-from lit_mem.callbacks.base import Relation, per_example, whole_check
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.measure import Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable
+from lit_mem.callbacks.base import Measure
 from lit_mem.errors import ConfigError
-from lit_mem.metrics.examples import ScoreTable
-from lit_mem.metrics.gathered import Gathered
 from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch, Record, TokenScores
 
@@ -29,7 +31,7 @@ class _Pass(NamedTuple):
     records: dict[int, Record]
 
 
-class PerExampleTable(Relation):
+class PerExampleTable(Measure):
     """Writes one parquet file a validation, a row an example: for whatever this package does not compute itself.
 
     `start.parquet` is the validation before training (if it runs over all batches), then comes, say,
@@ -64,7 +66,7 @@ class PerExampleTable(Relation):
     @property
     def state_key(self) -> str:
         """Several may write to several folders."""
-        return self._generate_state_key(folder=self.folder)
+        return f"{type(self).__qualname__}{dict(folder=self.folder)!r}"
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed run needs."""
@@ -74,7 +76,9 @@ class PerExampleTable(Relation):
         """Go on counting."""
         self._validations = state_dict["validations"]
 
-    def metric_names(self) -> list[str]:
+    reads = ("",)
+
+    def names(self) -> list[str]:
         """It logs nothing."""
         return []
 
@@ -85,22 +89,25 @@ class PerExampleTable(Relation):
             ConfigError: texts are asked for, and there is neither a folder nor a logger.
         """
         super().setup(trainer, pl_module, stage)
+        self._target = None
         if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own count next
             self._validations = 0
         if self._nowhere(trainer):
             if self.text:
                 raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
             log.info("No table of examples is written: there is no logger, and PerExampleTable.folder is not set.")
+        elif trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         elif self.folder is not None:
             self._target = Path(self.folder)
-        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        else:
             self._target = run_folder(trainer) / "examples"
 
     def _nowhere(self, trainer: pl.Trainer) -> bool:
         return self.folder is None and not trainer.loggers
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
         self._records.reset()
         self._pass = None
 
@@ -118,28 +125,25 @@ class PerExampleTable(Relation):
             text = record.text if self.text else ""  # not even gathered unless asked for
             self._records[example_id] = Record(text, record.origin, duplicates=record.duplicates)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """Collect the rows, on every rank; they are written once the pass has been logged."""
-        name = self._name(trainer)
+        name = self._name(run)
         if name is not None:
-            rows, records = per_example(trainer, pl_module), self._records.compute()
-            step = trainer.global_step
-            epoch = trainer.current_epoch + (trainer.state.fn == "fit" and not trainer.sanity_checking)
-            self._pass = _Pass(name, epoch, step, rows, dict(records))
-        return {}
+            self._pass = _Pass(name, run.epoch, run.step, run.rows, dict(self._records.compute()))
+        return Result()
 
-    def _name(self, trainer: pl.Trainer) -> str | None:
+    def _name(self, run: Pass) -> str | None:
         """Of this pass's file; None: it is not written."""
-        if trainer.fast_dev_run or self._nowhere(trainer):  # type: ignore[attr-defined]
+        if self._target is None:
             return None
-        if trainer.state.fn is not None and trainer.state.fn != "fit":
-            return str(trainer.state.fn.value)
-        if trainer.sanity_checking:  # a resumed run may check again, in mid training
-            return "start" if whole_check(trainer) and trainer.global_step == 0 else None
+        if run.stage != "fit":
+            return run.stage
+        if run.checking:  # a resumed run may check again, in mid training
+            return "start" if run.complete and not run.step else None
         self._validations += 1
         if self._validations % self.every_n_validations:
             return None
-        return f"epoch_{trainer.current_epoch + 1:04d}_step_{trainer.global_step:06d}"
+        return f"epoch_{run.epoch:04d}_step_{run.step:06d}"
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write; only now, so that a failure costs nothing of what this pass logs.
@@ -147,6 +151,7 @@ class PerExampleTable(Relation):
         Raises:
             ConfigError: the file cannot be written; on every rank, so that none waits for another.
         """
+        super().on_validation_end(trainer, pl_module)
         if self._pass is None:
             return
         problem = self._write(trainer, self._pass) if trainer.is_global_zero else None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from lit_mem.callbacks.thresholds import Limits, Threshold
+from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.functional.planning import Scored, needed_to_settle, times_as_many
 from lit_mem.report.numbers import shown
 

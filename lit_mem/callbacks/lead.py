@@ -7,7 +7,7 @@ import os
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
-from lit_mem.callbacks.base import callbacks_of
+from lit_mem.callbacks.auditing import callbacks_of
 from lit_mem.errors import ConfigError
 
 RESERVED = ("best", "safe", "last")

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from lit_mem.callbacks.base import callbacks_of
+from lit_mem.callbacks.auditing import callbacks_of
 from lit_mem.errors import ConfigError
 from lit_mem.foreign_callbacks import from_here
 

@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from lit_mem.callbacks.base import callbacks_of, whole_check
-from lit_mem.callbacks.perplexity import Perplexity
+from lit_mem.audit.table import ScoreTable
+from lit_mem.callbacks.auditing import callbacks_of, whole_check
+from lit_mem.callbacks.listed import Perplexity
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.errors import ConfigError
 from lit_mem.functional.paired import Change, change_of_gap, change_of_loss
-from lit_mem.metrics.examples import ScoreTable
 
 log = logging.getLogger(__name__)
 

@@ -6,11 +6,11 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_mem.callbacks.base import measures, whole_check
+from lit_mem.audit.table import ScoreTable
+from lit_mem.audit.thresholds import Limits, Threshold
+from lit_mem.callbacks.auditing import audit_of, measures, whole_check
 from lit_mem.callbacks.judging import judged_texts
-from lit_mem.callbacks.thresholds import Limits, Threshold
 from lit_mem.functional.planning import Scored, planned_interval, stops_at
-from lit_mem.metrics.examples import ScoreTable
 from lit_mem.report.numbers import shown
 
 
@@ -60,14 +60,15 @@ def scored_for(name: str, trainer: pl.Trainer) -> Scored | None:
     of_data = getattr(getattr(trainer, "datamodule", None), "scored_texts", None)
     found = of_data() if callable(of_data) else None
     known = found if isinstance(found, Scored) else None  # a user's own data module may have any such attribute
-    measure = next((one for one in measures(trainer) if name in one.metric_names()), None)
+    measure = next((one for one in measures(trainer) if name in one.names()), None)
     if measure is None:
         return None
     if measure.of_canaries:
         known = None
-    if measure.examples is None or (trainer.state.fn == "fit" and not trainer.global_step and not whole_check(trainer)):
+    examples = audit_of(trainer).result_of(measure).rows
+    if examples is None or (trainer.state.fn == "fit" and not trainer.global_step and not whole_check(trainer)):
         return known
-    member = measure.examples.member[_used(name, measure.examples)]
+    member = examples.member[_used(name, examples)]
     n = int(member.sum())
     return Scored(n, len(member) - n, *((None, None) if known is None else (known.of_members, known.of_heldout)))
 

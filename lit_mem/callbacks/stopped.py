@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
 
 import lightning.pytorch as pl
 import torch
 
+from lit_mem.audit.loop import Audit
 from lit_mem.run_folder import known_folder
 
 log = logging.getLogger(__name__)
 
 
-class ScoringMeasure(Protocol):
-    """A measure that computes its metrics from the scoring pass alone."""
-
-    figures: Mapping[str, float]
-
-    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compute them, once."""
-        ...
-
-
 @contextmanager
-def written_if_stopped(
-    trainer: pl.Trainer, module: pl.LightningModule, scored: Iterable[ScoringMeasure], whole: bool = True
-) -> Iterator[None]:
-    """While the body generates: if it ends by an error, Ctrl-C or SIGTERM, log the metrics of the scoring pass.
+def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, audit: Audit) -> Iterator[None]:
+    """While an audit computes: if generation ends by an error, Ctrl-C or SIGTERM, log the metrics of the scoring pass.
 
     A pass that completes logs all its metrics in one row, as Lightning does; one that is stopped here logs a row of
     those that were measured, and `validate` and `test` print them. Every rank must enter.
@@ -37,18 +25,17 @@ def written_if_stopped(
     Args:
         trainer: its loggers take them.
         module: its held-out loss is written too, if it has a method `heldout_loss`.
-        scored: the measures that need no generation; they are computed before the body.
-        whole: whether the pass is over all texts; of another one nothing is logged.
+        audit: computes in the body.
     """
-    figures: dict[str, float] = dict(getattr(module, "heldout_loss", dict)())
-    for measure in scored:
-        measure.finish(trainer, module)
-        figures |= measure.figures
+    loss: dict[str, float] = {}
+    if any(measure.generates for measure in audit.measures):
+        loss = dict(getattr(module, "heldout_loss", dict)())
     try:
         yield
     except BaseException:
-        if whole:
-            _write(trainer, figures)
+        result, stopped = audit.result, audit.computing
+        if result is not None and result.run.complete and stopped is not None and stopped.generates:
+            _write(trainer, loss | result.metrics)
         raise
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from lit_mem.audit.measure import Pass, Result
+from lit_mem.audit.subject import Subject
 from lit_mem.callbacks.base import Measure
 from lit_mem.types import Batch, TokenScores
 
@@ -25,8 +27,8 @@ class Stopwatch(Measure):
         self._scoring_began = 0.0
         self._scoring = 0.0
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Both."""
         return ["time/train", "time/scoring"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -63,17 +65,17 @@ class Stopwatch(Measure):
         self._scoring_began = time.perf_counter()
         super().on_validation_start(trainer, pl_module)
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
         self._scoring = 0.0
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Scoring runs from the start of the loop to its last batch."""
         self._scoring = time.perf_counter() - self._scoring_began
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """Seconds."""
-        figures = {"time/scoring": self._scoring}
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            figures["time/train"], self._train = self._train, 0.0
-        return figures
+        metrics = {"time/scoring": self._scoring}
+        if run.stage == "fit" and not run.checking:
+            metrics["time/train"], self._train = self._train, 0.0
+        return Result(metrics)

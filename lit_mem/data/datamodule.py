@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from lit_mem import atomic
+from lit_mem.audit.gather import on_rank_zero
 from lit_mem.console import show_messages
 from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
 from lit_mem.data.canaries.base import CanarySource, Setting
@@ -35,7 +36,6 @@ from lit_mem.data.sources.table import listed
 from lit_mem.errors import ConfigError, DataError, ModelError
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
-from lit_mem.metrics.gathered import on_rank_zero
 from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torchmetrics.functional.text import bleu_score
 
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
@@ -39,6 +38,8 @@ class Bleu(ExtractionMeasure):
 
     def __call__(self, continuation: Continuation) -> float:
         """A share in [0, 1]."""
+        from torchmetrics.functional.text import bleu_score  # takes longer to import than torch
+
         generated, truth = words(continuation.generated), words(continuation.truth)
         with own_precision(torch.float64):  # torchmetrics splits at white space
             return float(bleu_score([" ".join(generated)], [[" ".join(truth)]], n_gram=min(self.order, len(truth))))

@@ -6,7 +6,6 @@ import unicodedata
 from typing import Literal, get_args
 
 import torch
-from torchmetrics.functional.text.rouge import rouge_score
 
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
@@ -42,6 +41,8 @@ class RougeL(ExtractionMeasure):
 
     def __call__(self, continuation: Continuation) -> float:
         """A share in [0, 1]."""
+        from torchmetrics.functional.text.rouge import rouge_score  # takes longer to import than torch
+
         # Without rougeLsum and without a stemmer nothing asks for nltk, which would go to the network for its data.
         with own_precision(torch.float64):
             scores = rouge_score(

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any
+from typing import Protocol
 
+from lit_mem.audit.gather import gathered
 from lit_mem.functional.shown_values import telling
-from lit_mem.metrics.gathered import gathered
 from lit_mem.types import Batch
 
 
+class HasTexts(Protocol):
+    """What holds the texts of a run."""
+
+    def every_text(self) -> Iterable[str]:
+        """All of them, prompts too, scored or not; () where they are not known."""
+        ...
+
+
 class HiddenValues:
-    """Compares values with the texts of the batches seen, and with all others that the data module has.
+    """Compares values with the texts of the batches seen, and with all others that the run has.
 
     Texts stay on the rank that scored them: only the values found travel.
     """
@@ -29,18 +37,18 @@ class HiddenValues:
         """Keep the texts of a batch, if it carries records, by reference."""
         self._texts.update((record.prompt, record.text) for record in batch.get("records", ()))
 
-    def among(self, values: Iterable[str], n_known: int, datamodule: Any, whole: bool = False) -> set[str]:
+    def among(self, values: Iterable[str], n_known: int, subject: HasTexts | None, whole: bool = False) -> set[str]:
         """The values that give a text away; every rank must call it, with the same arguments.
 
         Args:
             values: any; an unchanged set is compared once.
             n_known: how many examples all ranks have seen so far.
-            datamodule: the trainer's; its `every_text`, if it has one, gives texts that are not scored.
+            subject: has texts that are not scored; None: there are none.
             whole: see `telling`.
         """
         key = (frozenset(values), whole, n_known)
         if key not in self._found:
-            others: Iterable[str] = getattr(datamodule, "every_text", tuple)()
+            others: Iterable[str] = () if subject is None else subject.every_text()
             mine = telling(key[0], chain(chain.from_iterable(self._texts), others), whole) if key[0] else set()
             self._found[key] = set().union(*gathered(mine))
         return self._found[key]

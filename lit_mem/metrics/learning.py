@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.paired import Change, change_of_loss
-from lit_mem.metrics.examples import ScoreTable
 
 _COLUMNS: Final = ("example_id", "member", "logprob", "n_tokens")
 _CHANGES: Final = ("fall", "rise", "members")

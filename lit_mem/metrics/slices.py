@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
+from lit_mem.audit.table import ScoreTable
 from lit_mem.functional.auroc import Auroc, auroc
 from lit_mem.functional.interval import Mean, mean_interval
 from lit_mem.functional.plain_text import printable
-from lit_mem.metrics.examples import ScoreTable
 
 
 class Exposure(NamedTuple):

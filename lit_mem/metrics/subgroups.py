@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
 from lit_mem.functional.groups import Value, groups_of, safe_names, shortened, tells_groups
 from lit_mem.functional.plain_text import printable
 from lit_mem.functional.shown_values import LONGEST, shown_as
-from lit_mem.metrics.examples import ScoreTable
-from lit_mem.metrics.gathered import Gathered
-from lit_mem.metrics.hidden_values import HiddenValues
+from lit_mem.metrics.hidden_values import HasTexts, HiddenValues
 from lit_mem.metrics.slices import Slice
 from lit_mem.types import Batch, TokenScores
 
@@ -105,17 +105,17 @@ class Subgroups:
                 + " (a column that names groups is left out unless data.show_groups is true)"
             )
 
-    def of(self, table: ScoreTable, datamodule: Any = None) -> list[Slice]:
+    def of(self, table: ScoreTable, subject: HasTexts | None = None) -> list[Slice]:
         """The subgroups of the table's examples, column by column; every rank must call it, once they are gathered.
 
         Args:
             table: a row for each example.
-            datamodule: the trainer's, whose texts no value is to give away.
+            subject: has the texts that no value is to give away.
         """
         known = self._known.compute()
         rows = [known.get(example_id) for example_id in table.example_id.tolist()]
         groups, left_out = self._by_attribute(rows)
-        columns, values = self._names(groups, left_out, len(known), datamodule)
+        columns, values = self._names(groups, left_out, len(known), subject)
         if left_out:
             self._tell_once(
                 f"No slices by {_listing([columns[column] for column in left_out])}: one value only, or too many to be "
@@ -142,19 +142,23 @@ class Subgroups:
         return slices
 
     def _names(
-        self, groups: Mapping[str, Sequence[tuple[str, ...]]], left_out: Sequence[str], n_known: int, datamodule: Any
+        self,
+        groups: Mapping[str, Sequence[tuple[str, ...]]],
+        left_out: Sequence[str],
+        n_known: int,
+        subject: HasTexts | None,
     ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
         """What columns, and the values of each, are called where people read them."""
         labels = {label for column in groups.values() for each in column for label in each}
         if self.columns is not None:
             # The user chose them; a whole text takes one more option.
-            hidden = set() if self.show_text else self._hidden.among(labels, n_known, datamodule, whole=True)
+            hidden = set() if self.show_text else self._hidden.among(labels, n_known, subject, whole=True)
             if not self.show_text:
                 hidden |= {label for label in labels if len(label) > LONGEST}
             shown = {c: shown_as(each, hidden, 1, longest=None) for c, each in groups.items()}
             return {column: column for column in groups}, shown
         columns = [*groups, *left_out]
-        hidden = self._hidden.among([*labels, *columns], n_known, datamodule)
+        hidden = self._hidden.among([*labels, *columns], n_known, subject)
         titles = shown_as([[column] for column in columns], hidden, 1, "column")
         return titles, {column: shown_as(each, hidden, self.min_size) for column, each in groups.items()}
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from lit_mem.adapters.recorded import RecordedAdapter
+from lit_mem.audit.gather import on_rank_zero
 from lit_mem.checkpoints import Spent
 from lit_mem.data.members import texts_of
 from lit_mem.data.poisson import PoissonBatches, filled
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
-from lit_mem.metrics.gathered import on_rank_zero
 from lit_mem.privacy.accountant import Steps, merged
 from lit_mem.privacy.carried import ONLY_LATER, spent_before
 from lit_mem.privacy.corpus import corpus_digest, same_corpus

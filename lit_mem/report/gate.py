@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lit_mem.audit.thresholds import Threshold
 from lit_mem.callbacks.judging import judge, settled_by
-from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import ConfigError
 from lit_mem.functional.planning import Scored
 from lit_mem.report.history import Validation

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem.callbacks.thresholds import Threshold
+from lit_mem.audit.thresholds import Threshold
 from lit_mem.errors import DataError
 from lit_mem.functional.interval import student_interval
 from lit_mem.functional.planning import Scored

@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lit_mem import atomic, file_modes
-from lit_mem.callbacks.thresholds import Threshold
+from lit_mem.audit.thresholds import Threshold
 from lit_mem.errors import ConfigError, LitMemError
 from lit_mem.parsing import OneLineParser
 from lit_mem.privacy.carried import of_several

@@ -14,7 +14,10 @@ from torch import Tensor, nn
 from tqdm import tqdm  # type: ignore[import-untyped]  # it has no types
 
 from lit_mem.attacks.reference import ReferenceRatio
-from lit_mem.callbacks.extraction import Extraction
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Pass
+from lit_mem.audit.measures.extraction import Extraction
+from lit_mem.callbacks.module_subject import ModuleSubject
 from lit_mem.errors import MetricError
 from lit_mem.extraction.ngram import NgramRate
 from lit_mem.functional.auroc import auroc
@@ -83,8 +86,10 @@ class Ablation(Examination):
         if self._options is not None:
             for key in keys:
                 measure = Extraction(**self._options, n_heldout=0, base=False, measures={"ngram_rate": NgramRate()})
-                measure.setup(trainer, pl_module, "validate")
-                measure.on_validation_start(trainer, pl_module)
+                subject = ModuleSubject(trainer, pl_module)
+                measure.open(subject, Known(), fresh=False)
+                measure.ends = subject.ends
+                measure.begin(subject)
                 self._extraction[key] = measure
         self._replay = self._replayed(pl_module.language_model)
         self._tried = False
@@ -164,7 +169,8 @@ class Ablation(Examination):
             rate: float | None = None
             if self._extraction:
                 with nullcontext() if key is None else self.parts.off(key):
-                    rate = self._extraction[key].results(trainer, pl_module).get("extraction/ngram_rate")
+                    run = Pass(ModuleSubject(trainer, pl_module))
+                    rate = self._extraction[key].compute(run).metrics.get("extraction/ngram_rate")
             self.figures[key] = table.figures(rate)
             self.sizes = table.sizes()
 

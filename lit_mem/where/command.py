@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from lit_mem.errors import ConfigError
 from lit_mem.parsing import OneLineParser
-from lit_mem.report.figures import any_script
+from lit_mem.plots.figures import any_script
 from lit_mem.where.ablation import Ablation
 from lit_mem.where.ablation_report import as_json, heat_map, lines
 from lit_mem.where.influence import Influence, kept_checkpoints

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lit_mem.callbacks import Extraction, MembershipInference, asking
-from lit_mem.callbacks.asking import Asker
+from lit_mem.callbacks import Extraction, MembershipInference
+from lit_mem.callbacks.module_subject import ModuleSubject
+from lit_mem.extraction import continuations
+from lit_mem.extraction.continuations import Asker, no_bar
 from lit_mem.extraction.decoding import decode
 from lit_mem.types import Needs, Sampling
 
@@ -27,8 +29,7 @@ def model(module, data):
 
 def candidates(made, batches, reference=False):
     callback, needs = Extraction(), Needs(reference=reference)
-    callback._tokenizer = made.tokenizer
-    callback.begin()
+    callback.begin(SimpleNamespace(tokenizer=made.tokenizer, progress=no_bar))
     for batch in batches:
         callback.observe(made.score(batch, needs), batch)
     return {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
@@ -67,7 +68,7 @@ class Prompts:
 
     def __init__(self, monkeypatch):
         self.asked = []
-        monkeypatch.setattr(asking, "decode", self)
+        monkeypatch.setattr(continuations, "decode", self)
 
     def __call__(self, model, prompts, lengths, *args, **kwargs):
         self.asked.append(dict(zip(kwargs["keys"], map(len, prompts), strict=True)))
@@ -101,7 +102,7 @@ def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model
                 yield base
 
     tuned = asker.tuned(asked, made.language_model)
-    answers = asker.base(asked, Silent() if silent else made, tuned)
+    answers = asker.base(asked, ModuleSubject(None, Silent()) if silent else made, tuned)
     assert len(prompts.asked) == 2
     expected = plainly(made, asked)
     same(answers, expected)

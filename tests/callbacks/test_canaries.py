@@ -235,7 +235,7 @@ def test_attacks_that_ask_further_are_refused(callback, attack):
 def test_a_module_without_a_reference_is_judged_by_its_loss(module, data, trainer, tuned):
     model, corpus, *_ = tuned
     callback = Canaries()
-    callback.begin()
+    callback.begin(None)
     for batch in corpus.val_dataloader()[2]:
         callback.observe(replace(model.score(batch), reference=None), batch)
     table = callback._scores.compute()
@@ -295,7 +295,7 @@ def test_thresholds_may_be_set_on_them(module, data, trainer):
 
 
 def test_the_end_of_the_interval_is_read_where_it_is_asked_for():
-    from lit_mem.callbacks.thresholds import Threshold
+    from lit_mem.audit.thresholds import Threshold
 
     names = {name: Threshold(name, True, 0.6).cautious_name() for name in (
         "canary/auroc", "canary/auroc_low", "canary/auroc_x16_high", "canary/auroc_x16",

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from lit_mem.callbacks import EpochTable, Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
-from lit_mem.callbacks.base import latest_figures
+from lit_mem.callbacks.auditing import latest_figures
 from lit_mem.callbacks.closing import next_steps, sentence, table
 from lit_mem.callbacks.last_line import audited
 from lit_mem.cli import main

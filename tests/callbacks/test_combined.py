@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from lit_mem.attacks.loss import Loss
 from lit_mem.attacks.min_k import MinK
-from lit_mem.callbacks.membership import MembershipInference
+from lit_mem.callbacks import MembershipInference
 from lit_mem.functional.combine import half_split_scores
 from lit_mem.types import TokenScores
 

@@ -8,35 +8,28 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from lit_mem.callbacks.base import Measure, per_example
-from lit_mem.callbacks.correlation import Correlation
-from lit_mem.callbacks.extraction import Extraction
-from lit_mem.callbacks.membership import MembershipInference
-from lit_mem.callbacks.perplexity import Perplexity
+from lit_mem.audit.measure import Result
+from lit_mem.audit.table import ScoreTable
+from lit_mem.callbacks import Correlation, Extraction, MembershipInference, Perplexity
+from lit_mem.callbacks.auditing import per_example
+from lit_mem.callbacks.base import Measure
 from lit_mem.errors import ConfigError
-from lit_mem.metrics.examples import ScoreTable
-from lit_mem.report.scatter_figure import scatter_figure
+from lit_mem.plots.scatter_figure import scatter_figure
 
 
 class Told(Measure):
     """Tells the per-example numbers that it was given."""
 
     def __init__(self, columns, names=()):
-        self.columns, self.names = columns, list(names)
+        self.columns, self.known = columns, list(names)
 
-    def metric_names(self):
-        return self.names
+    def names(self):
+        return self.known
 
-    def begin(self):
-        pass
-
-    def observe(self, scores, batch):
-        pass
-
-    def results(self, trainer, pl_module):
+    def compute(self, run):
         ids = torch.arange(len(next(iter(self.columns.values()))))
-        self.examples = ScoreTable(ids, ids % 2 == 0, {k: torch.tensor(v).double() for k, v in self.columns.items()})
-        return {}
+        columns = {k: torch.tensor(v).double() for k, v in self.columns.items()}
+        return Result(rows=ScoreTable(ids, ids % 2 == 0, columns))
 
 
 class Pictures(pl.loggers.logger.DummyLogger):
@@ -51,11 +44,9 @@ class Pictures(pl.loggers.logger.DummyLogger):
 PERPLEXITIES = {"perplexity": [9.0, 2.0, 5.0, 3.0, 4.0, 1.0], "perplexity_base": [9.0, 8.0, 9.5, 7.0, 9.2, 6.0]}
 
 
-def correlations(trainer, columns, names=(), **options):
+def correlations(audited, columns, names=(), **options):
     relation = Correlation(**options)
-    t = trainer([relation, Told(columns, names)])
-    relation.finish(t, None)
-    return dict(relation.figures)
+    return dict(audited([relation, Told(columns, names)]).results[relation].metrics)
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +106,18 @@ def test_the_figure_is_drawn_once_a_validation(fitted):
     assert pictures == [(0, 3), (2, 3), (5, 3)]
 
 
-def test_the_column_asked_for_alone(trainer):
+def test_the_column_asked_for_alone(audited):
     columns = PERPLEXITIES | {"mia/a": [1.0, 0.0, 2.0, 0.0, 3.0, 0.0], "mia/b": [1.0] * 6}
-    figures = correlations(trainer, columns, measures=["mia/a"])
+    figures = correlations(audited, columns, measures=["mia/a"])
     # Members are rows 0, 2, 4: perplexities 9, 5, 4 fall, those of the base are 9, 9.5, 9.2.
     assert figures == {"correlation/perplexity_vs_a": -1.0, "correlation/perplexity_base_vs_a": 0.5}
-    assert Correlation(measures=["mia/a"]).metric_names() == list(figures)
+    assert Correlation(measures=["mia/a"]).names() == list(figures)
 
 
-def test_columns_of_one_name_keep_their_room(trainer):
+def test_columns_of_one_name_keep_their_room(audited):
     values = [1.0, 0.0, 2.0, 0.0, 3.0, 0.0]
     columns = PERPLEXITIES | {"mia/a": values, "extraction/a": values, "extraction/a_base": values, "other/c": values}
-    figures = correlations(trainer, columns)
+    figures = correlations(audited, columns)
     assert {name for name in figures if "base" not in name} == {
         "correlation/perplexity_vs_mia/a",
         "correlation/perplexity_vs_extraction/a",
@@ -134,33 +125,31 @@ def test_columns_of_one_name_keep_their_room(trainer):
     # A pass that did not measure one of them calls the other the same.
     del columns["extraction/a"]
     names = ["extraction/a", "extraction/a_heldout"]
-    assert set(correlations(trainer, columns, names)) <= set(figures)
+    assert set(correlations(audited, columns, names)) <= set(figures)
 
 
 @pytest.mark.parametrize("names", [[], ["mia/a_auroc"], ["extraction/a_heldout"]])
-def test_an_unknown_column_is_told_with_those_there_are(trainer, names):
+def test_an_unknown_column_is_told_with_those_there_are(audited, names):
     columns = PERPLEXITIES | {"mia/loss": [1.0] * 6}
     with pytest.raises(ConfigError, match=r"Correlation.measures: .*'mia/loss_auroc'.*there are: .*mia/loss, perp"):
-        correlations(trainer, columns, names, measures=["mia/loss", "mia/loss_auroc"])
+        correlations(audited, columns, names, measures=["mia/loss", "mia/loss_auroc"])
 
 
-def test_a_column_that_is_measured_in_other_passes_is_no_mistake(trainer):
+def test_a_column_that_is_measured_in_other_passes_is_no_mistake(audited):
     names = ["extraction/ngram_rate", "extraction/ngram_rate_heldout"]
-    assert correlations(trainer, PERPLEXITIES, names, measures=["extraction/ngram_rate"]) == {}
+    assert correlations(audited, PERPLEXITIES, names, measures=["extraction/ngram_rate"]) == {}
 
 
-def test_perplexity_is_needed(trainer):
-    with pytest.raises(ConfigError, match="'perplexity', which no callback tells; add the callback Perplexity"):
-        correlations(trainer, {"mia/loss": [1.0] * 6})
+def test_perplexity_is_needed(audited):
+    with pytest.raises(ConfigError, match="'perplexity', which no measure gives; add the measure Perplexity"):
+        correlations(audited, {"mia/loss": [1.0] * 6})
 
 
-def test_nothing_to_correlate_is_told_once(trainer, caplog):
+def test_nothing_to_correlate_is_logged_once(audited, caplog):
     logging.getLogger("lit_mem").propagate = True
     relation = Correlation()
-    t = trainer([relation, Told(PERPLEXITIES)])
     for _ in range(2):
-        relation.on_validation_start(t, None)
-        relation.finish(t, None)
+        audited([relation, Told(PERPLEXITIES)])
     assert caplog.text.count("No correlations") == 1
 
 

@@ -8,9 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from lit_mem.attacks.loss import Loss
+from lit_mem.audit.measure import Result
+from lit_mem.audit.thresholds import Threshold
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, MemorizationEarlyStopping
 from lit_mem.callbacks.base import Measure
-from lit_mem.callbacks.thresholds import Threshold
 from lit_mem.errors import ConfigError
 from lit_mem.types import TokenScores
 
@@ -46,19 +47,13 @@ class Figures(Measure):
     """Logs scripted figures, one dictionary an epoch."""
 
     def __init__(self, script, names=None):
-        self.script, self.names = script, names or sorted({name for row in script for name in row})
+        self.script, self.known = script, names or sorted({name for row in script for name in row})
 
-    def metric_names(self):
-        return self.names
+    def names(self):
+        return self.known
 
-    def begin(self):
-        pass
-
-    def observe(self, scores, batch):
-        pass
-
-    def results(self, trainer, pl_module):
-        return {} if trainer.sanity_checking else self.script[trainer.current_epoch]
+    def compute(self, run):
+        return Result({} if run.checking else self.script[run.epoch - 1])
 
 
 def run(tmp_path, callbacks, epochs, losses=None, **kwargs):

@@ -12,12 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from lit_mem.callbacks.correlation import Correlation
+from lit_mem.callbacks import Correlation, Extraction, MembershipInference, Movers, Perplexity
 from lit_mem.callbacks.example_table import PerExampleTable
-from lit_mem.callbacks.extraction import Extraction
-from lit_mem.callbacks.membership import MembershipInference
-from lit_mem.callbacks.movers import Movers
-from lit_mem.callbacks.perplexity import Perplexity
 from lit_mem.errors import ConfigError
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lit_mem.attacks import Loss
 from lit_mem.callbacks import Extractability, Extraction, MembershipInference, Perplexity, SpanExtraction
-from lit_mem.callbacks.base import per_example
+from lit_mem.callbacks.auditing import per_example
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import ConfigError
 from lit_mem.extraction import Discoverable, ExactMemorization
@@ -81,15 +81,12 @@ def test_discoverable_is_that_of_the_models_own_distribution(tuned):
         assert table["extraction/discoverable"][row].item() == float(expected)
 
 
-def test_a_module_without_reference_gives_no_base_figures(batch, module):
+def test_a_module_without_reference_gives_no_base_figures(batch, module, audited):
     callback = Extractability({"share": ExactMemorization()})
     model = module()
     model.configure_model()
     scores = TokenScorer(model.language_model.eval())(batch)
-    callback.begin()
-    callback.observe(scores, batch)
-    figures = callback.results(None, None)
-    assert set(figures) == {"extraction/share", "extraction/share_heldout"}
+    assert set(audited(callback, (scores, batch)).metrics) == {"extraction/share", "extraction/share_heldout"}
 
 
 def test_a_measure_asks_for_what_it_needs():
@@ -143,38 +140,29 @@ def scored_spans(spans, member):
     return TokenScores(zeros, hit, mask, batch["example_id"], batch["member"], batch=batch), batch
 
 
-class _Trainer:
-    sanity_checking = False
-    loggers = ()
-
-
-def test_spans_by_hand(caplog):
+def test_spans_by_hand(caplog, audited):
     logging.getLogger("lit_mem").propagate = True
     callback = SpanExtraction()
-    callback.begin()
     scores, batch = scored_spans([Span("Full name", 1, 3), Span("date", 3, 5)], member=True)
     with caplog.at_level(logging.INFO):
-        callback.observe(scores, batch)
-        figures = callback.results(_Trainer(), None)
+        result = audited(callback, (scores, batch))
     # The first text has the name and half the date; the second has nothing. There is no reference.
-    assert figures == {
+    assert result.metrics == {
         "extraction/span_rate": 0.25,
         "extraction/span_rate_date": 0.0,
         "extraction/span_rate_full_name": 0.5,
     }
-    assert callback.examples["extraction/span_rate"].tolist() == [0.5, 0.0]
+    assert result.rows["extraction/span_rate"].tolist() == [0.5, 0.0]
     assert "Sensitive spans of the members: 2 Full name, 2 date." in caplog.text
 
 
-def test_data_without_spans_says_so_once(caplog):
+def test_data_without_spans_says_so_once(caplog, audited):
     logging.getLogger("lit_mem").propagate = True
     callback = SpanExtraction()
     scores, batch = scored_spans([], member=True)
     with caplog.at_level(logging.INFO):
         for _ in range(2):
-            callback.begin()
-            callback.observe(scores, batch)
-            assert callback.results(_Trainer(), None) == {}
+            assert audited(callback, (scores, batch)).metrics == {}
     assert caplog.text.count("No sensitive spans") == 1
 
 
@@ -195,7 +183,7 @@ def test_each_length_of_a_sweep_is_what_it_is_alone(tuned, trainer):
                 key = f"{stem.removesuffix(base)}_prefix_{prefix}{base}" + ("_heldout" if "_heldout" in name else "")
                 assert figures[key] == pytest.approx(value, abs=1e-6), key
     sweep = callbacks[3]
-    assert set(sweep.figures) == set(sweep.metric_names())
+    assert set(sweep.figures) == set(sweep.names())
     assert figures["extraction/ngram_rate_prefix_0.25"] != figures["extraction/ngram_rate_prefix_0.75"]
 
 
@@ -203,9 +191,9 @@ def test_a_sweep_asks_the_same_texts_at_every_length(module, data, trainer):
     asked = []
 
     class Spy(Extraction):
-        def _ask_all(self, given, module):
+        def _prompt_all(self, given, subject):
             asked.append({i: [c.prompt.cut for c in candidates] for i, candidates in given.items()})
-            super()._ask_all(given, module)
+            super()._prompt_all(given, subject)
 
     trainer([Spy(prefix=[4, 50], n_members=5, n_heldout=5)]).validate(module(), data(), verbose=False)
     [texts] = asked
@@ -232,7 +220,7 @@ def test_the_examples_of_all_measures_stand_in_one_table(tuned):
         assert mean == pytest.approx(logged(t)[f"extraction/{name}"], abs=1e-6)
 
 
-def test_an_example_without_a_scored_token_counts_nowhere(module, batch):
+def test_an_example_without_a_scored_token_counts_nowhere(module, batch, audited):
     """A score of 0 would be the surest of all for attacks that are never above it."""
     model = module()
     model.configure_model()
@@ -243,7 +231,4 @@ def test_an_example_without_a_scored_token_counts_nowhere(module, batch):
     inference = MembershipInference({"loss": Loss()}, figures=False)
     shares = Extractability({"share": ExactMemorization()}, base=False)
     for callback in (inference, shares):
-        callback.begin()
-        callback.observe(scores, batch)
-        callback.results(_Trainer(), None)
-        assert callback.examples.example_id.tolist() == batch["example_id"][1:].tolist()
+        assert audited(callback, (scores, batch)).rows.example_id.tolist() == batch["example_id"][1:].tolist()

@@ -8,15 +8,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_mem.attacks.reference import ReferenceRatio
-from lit_mem.callbacks.base import Measure, per_example
-from lit_mem.callbacks.membership import MembershipInference
-from lit_mem.callbacks.movers import Movers, exposed
+from lit_mem.audit.measure import Result
+from lit_mem.audit.measures.movers import exposed
+from lit_mem.audit.table import ScoreTable
+from lit_mem.callbacks import MembershipInference, Movers
+from lit_mem.callbacks.auditing import per_example
+from lit_mem.callbacks.base import Measure
 from lit_mem.errors import ConfigError
 from lit_mem.functional.roc import tpr_at_fpr
-from lit_mem.metrics.examples import ScoreTable
 from lit_mem.types import Record
 
 LINE = re.compile(r"Moved most since the last validation \((?P<column>\S+)\): (?P<moves>.+)")
@@ -30,7 +31,9 @@ def heard(caplog):
 
 
 def lines(caplog):
-    return [LINE.fullmatch(r.getMessage())["moves"] for r in caplog.records if r.name == "lit_mem.callbacks.movers"]
+    return [
+        LINE.fullmatch(r.getMessage())["moves"] for r in caplog.records if r.name == "lit_mem.audit.measures.movers"
+    ]
 
 
 class Look(pl.Callback):
@@ -134,37 +137,27 @@ class Told(Measure):
     """Tells scores by example id."""
 
     def __init__(self, column="mia/reference", names=()):
-        self.column, self.names = column, list(names)
+        self.column, self.known = column, list(names)
 
-    def metric_names(self):
-        return self.names
+    def names(self):
+        return self.known
 
-    def begin(self):
-        pass
-
-    def observe(self, scores, batch):
-        pass
-
-    def results(self, trainer, pl_module):
+    def compute(self, run):
         columns = {} if self.scores is None else {self.column: torch.tensor(self.scores, dtype=torch.float64)}
-        self.examples = ScoreTable(torch.arange(len(self.member)), torch.tensor(self.member), columns)
-        return {}
+        return Result(rows=ScoreTable(torch.arange(len(self.member)), torch.tensor(self.member), columns))
 
 
 @pytest.fixture
-def validate(trainer):
+def validate(audited):
     """Runs a validation of a fit on given scores and records; returns the figures by short name."""
 
     def run(movers, member, scores, records=None, names=()):
         told = Told(names=names)
         told.member, told.scores = member, scores
-        t = trainer([movers, told])
-        t.state.fn = TrainerFn.FITTING
-        movers.on_validation_start(t, None)
         batch = {"example_id": torch.arange(len(member)), "member": torch.tensor(member)}
-        movers.observe(None, batch | ({"records": records} if records is not None else {}))
-        movers.finish(t, None)
-        return {name.removeprefix("memorization/"): value for name, value in movers.figures.items()}
+        batch |= {"records": records} if records is not None else {}
+        metrics = audited([movers, told], (None, batch), stage="fit").results[movers].metrics
+        return {name.removeprefix("memorization/"): value for name, value in metrics.items()}
 
     return run
 

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
+from lit_mem.audit.table import ScoreTable
 from lit_mem.callbacks import Perplexity, PerplexityDropWarning
 from lit_mem.callbacks.perplexity_drop import losses
 from lit_mem.errors import ConfigError
-from lit_mem.metrics.examples import ScoreTable
 
 
 def table(per_token, n_tokens, member):

@@ -13,17 +13,17 @@ from torch.utils.data import DataLoader
 
 from lit_mem.attacks.loss import Loss
 from lit_mem.attacks.reference import ReferenceRatio
-from lit_mem.callbacks.base import Measure, latest_figures
-from lit_mem.callbacks.extractability import Extractability
-from lit_mem.callbacks.membership import MembershipInference
-from lit_mem.callbacks.perplexity import Perplexity
-from lit_mem.callbacks.slices import Slices
-from lit_mem.callbacks.thresholds import Limits
+from lit_mem.audit.loop import Audit
+from lit_mem.audit.measure import Result
+from lit_mem.audit.table import ExampleTable
+from lit_mem.callbacks import Extractability, MembershipInference, Perplexity, Slices
+from lit_mem.callbacks.auditing import latest_figures
+from lit_mem.callbacks.base import Measure
+from lit_mem.callbacks.thresholds import Limits, check_limits, passed
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
-from lit_mem.metrics.examples import ExampleTable
 from lit_mem.metrics.slices import Slice, TooSmall, verdict
-from lit_mem.report.slices_figure import exposure_figure
+from lit_mem.plots.slices_figure import exposure_figure
 from lit_mem.types import Record, TokenScores
 
 
@@ -128,19 +128,18 @@ class Given(Measure):
         self.columns = columns
         self._table = ExampleTable(list(columns))
 
-    def metric_names(self):
+    def names(self):
         return [f"{name}_auroc" if name.startswith("mia/") else name for name in self.columns]
 
-    def begin(self):
+    def begin(self, subject):
         self._table.reset()
 
     def observe(self, scores, batch):
         rows = scores.example_id
         self._table.update(rows, scores.member, {name: values[rows] for name, values in self.columns.items()})
 
-    def results(self, trainer, pl_module):
-        self.examples = self._table.compute()
-        return {}
+    def compute(self, run):
+        return Result(rows=self._table.compute())
 
 
 class Scorer(pl.LightningModule):
@@ -240,7 +239,6 @@ def test_slices_too_small_are_named_once_with_their_counts_and_not_logged(valida
         "Slices too small, with fewer than 18 members or (second number) non-members, for loss, zlib: sex=(value 3) "
         f"(2 / 1); for rate: sex=F ({asked_f}), sex=(value 3) (2)."
     ]
-    slices.begin()
     validated(slices, columns, MEMBER, attribute_records(sex=sex))
     assert sum("too small" in r.getMessage() for r in caplog.records) == 1
 
@@ -304,22 +302,13 @@ def test_attacks_and_measures_can_be_chosen_and_must_exist(validated):
     for wrong, name in (({"attacks": ["los"]}, "mia/los_auroc"), ({"measures": ["c"]}, "extraction/c")):
         slices = Slices(**wrong)
         with pytest.raises(ConfigError, match=f"Slices.{next(iter(wrong))}: no callback logs '{name}'"):
-            slices.setup(Trainer([slices, MembershipInference(), Extractability()]), None, "fit")
-
-
-class Trainer:
-    """As much of a trainer as `setup` reads."""
-
-    lightning_module, barebones, limit_val_batches = None, False, 1.0
-
-    def __init__(self, callbacks):
-        self.callbacks = callbacks
+            Audit([slices, MembershipInference(), Extractability()]).open(None, fresh=True)
 
 
 def test_there_is_one_such_callback_to_a_run():
     slices = Slices()
     with pytest.raises(ConfigError, match="two Slices"):
-        slices.setup(Trainer([slices, Slices(["sex"])]), None, "fit")
+        Audit([slices, Slices(["sex"])])
 
 
 @pytest.mark.parametrize(
@@ -340,9 +329,9 @@ def test_a_threshold_on_a_slice_is_taken(trainer):
     slices = Slices(min_size=2)
     t = trainer([slices, Given({"mia/loss": SCORE})])
     limits = Limits(["slice/sex/F/loss_auroc > 0.1"])
-    limits.check_names(t, "Stop")
+    check_limits(limits, t, "Stop")
     t.validate(Scorer(), batches(MEMBER, attribute_records(sex=SEX)), verbose=False)
-    assert limits.passed(t, "Stop")
+    assert passed(limits, t, "Stop")
 
 
 def test_measures_beyond_0_and_1_are_left_out_with_a_line(validated, caplog):
@@ -356,7 +345,7 @@ def test_measures_beyond_0_and_1_are_left_out_with_a_line(validated, caplog):
 def test_nothing_to_slice_is_told(trainer, caplog):
     t = trainer([Slices()])
     t.validate(Scorer(), batches(MEMBER, attribute_records(sex=SEX)), verbose=False)
-    assert "No slices: no other callback" in caplog.text
+    assert "No slices: no other measure" in caplog.text
 
 
 def test_texts_are_not_kept_and_long_values_are_cut(validated):

@@ -10,7 +10,7 @@ import torch
 
 from lit_mem.adapters.loading import load_base
 from lit_mem.attacks import EzMia, MinK, MinKPlusPlus, ReferenceRatio, WindowComparison, Zlib
-from lit_mem.callbacks.membership import default_attacks
+from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc

@@ -1,7 +1,6 @@
 """From scores to AUROC and to the true-positive rate at a low false-positive rate."""
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,25 +105,24 @@ def test_fewer_non_members_than_the_rate_resolves_give_no_figure(n):
     assert tpr_at_fpr(*sets([1.0] * 10, [0.0] * 100), 0.01) == 1.0
 
 
-def logged(scores_of, members, others, **options):
+def logged(audited, scores_of, members, others, **options):
     """The figures of a pass over texts of one token with these scores."""
     callback = MembershipInference({"loss": Loss()}, **options)
-    callback.begin()
     member = [True] * len(members) + [False] * len(others)
-    callback.observe(scores_of([[s] for s in [*members, *others]], member=member), {})
-    return callback.results(SimpleNamespace(sanity_checking=False, loggers=[]), None)
+    scores = scores_of([[s] for s in [*members, *others]], member=member)
+    return audited(callback, (scores, {})).metrics
 
 
-def test_a_rate_is_logged_under_the_rate_it_was_read_at(scores_of):
+def test_a_rate_is_logged_under_the_rate_it_was_read_at(scores_of, audited):
     """detect-pretrain-code reads at 5 % and writes "TPR@0.1%FPR" into its file."""
     members, others = [-1.0] * 4, [-1.0] * 30 + [-2.0] * 970
-    figures = logged(scores_of, members, others, fprs=[0.001, 0.05])
+    figures = logged(audited, scores_of, members, others, fprs=[0.001, 0.05])
     assert figures["mia/loss_tpr_at_fpr_0.001"] == 0.0
     assert figures["mia/loss_tpr_at_fpr_0.05"] == 1.0
 
 
-def test_what_cannot_be_measured_is_not_logged(scores_of):
-    figures = logged(scores_of, [-1.0] * 4, [-2.0] * 100, fprs=[0.001, 0.01])
+def test_what_cannot_be_measured_is_not_logged(scores_of, audited):
+    figures = logged(audited, scores_of, [-1.0] * 4, [-2.0] * 100, fprs=[0.001, 0.01])
     assert "mia/loss_tpr_at_fpr_0.001" not in figures
     assert figures["mia/loss_tpr_at_fpr_0.01"] == 1.0
 

@@ -24,6 +24,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_mem.adapters import LoRA
 from lit_mem.attacks import ConReCaLL, Loss, Lowercase, ReCaLL, ReferenceRatio
+from lit_mem.audit.gather import gathered
 from lit_mem.callbacks import (
     Baseline,
     Canaries,
@@ -43,7 +44,6 @@ from lit_mem.data.canaries import Traps
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.errors import ConfigError
-from lit_mem.metrics.gathered import gathered
 from lit_mem.module import CausalLM
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.ledger import Ledger

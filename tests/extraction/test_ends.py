@@ -14,12 +14,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_mem import assets
 from lit_mem.adapters import FullFineTuning, LoRA
 from lit_mem.callbacks import Canaries, Extractability, Extraction, Perplexity, SpanExtraction
-from lit_mem.callbacks.asking import Asker
 from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources import TextFiles
 from lit_mem.errors import ModelError
 from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStrength
+from lit_mem.extraction.continuations import Asker, no_bar
 from lit_mem.extraction.prompts import cut_prompt
 from lit_mem.functional.ends import end_tokens
 from lit_mem.module import CausalLM
@@ -101,13 +101,13 @@ def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart
     """With a miss before the end token in the scoring pass decoding starts there; else nothing is decoded."""
     model, batch = by_heart(name), batch_of(LINE[name])
     callback = Extraction(n_members=None, n_heldout=0, prefix=0)
-    callback._tokenizer, callback.ends = Module(model).tokenizer, end_tokens(Module(model))
+    callback.ends = end_tokens(Module(model))
     scores = scored(model, batch)
     if missed:
         scores.hit[0, len(PREFIX)] = False
     if reference:
         scores = scores.with_reference(scores.logprob, scores.hit)
-    callback.begin()
+    callback.begin(SimpleNamespace(tokenizer=Module(model).tokenizer, progress=no_bar))
     callback.observe(scores, batch)
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
     asker = Asker(callback.ends, None, 4096)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from lit_mem.audit.table import ScoreTable
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.errors import CheckpointError
-from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.learning import Learning
 
 N_TOKENS = torch.arange(10.0, 50.0, dtype=torch.float64)

@@ -6,7 +6,6 @@ import math
 import os
 import pkgutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,8 +32,8 @@ from lit_mem.functional.rank_correlation import spearman
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
 from lit_mem.functional.substring import longest_common_substring
 from lit_mem.functional.tries import log_tries, probability_within
-from lit_mem.report.figures import histograms_figure, roc_figure
-from lit_mem.report.scatter_figure import scatter_figure
+from lit_mem.plots.figures import histograms_figure, roc_figure
+from lit_mem.plots.scatter_figure import scatter_figure
 from lit_mem.types import Batch, Record, Sampling, TokenScores
 
 # The same examples in every run, so that a failure is one of the code and not of the day.
@@ -146,20 +145,15 @@ def test_no_attack_makes_a_number_of_what_is_none(effort):
 
 
 @effort
-def test_membership_figures_are_rates_or_refused(effort):
-    trainer = SimpleNamespace(sanity_checking=False, loggers=[], is_global_zero=True)
-
+def test_membership_metrics_are_rates_or_refused(effort, audited):
     @effort
     @given(scores=token_scores(LOGPROB | st.sampled_from([math.nan, -math.inf]), rows=st.integers(12, 14)))
     def check(scores):
-        callback = MembershipInference()
-        callback.begin()
         try:
-            callback.observe(scores, scores.batch)
-            figures = callback.results(trainer, None)
+            metrics = audited(MembershipInference(), (scores, scores.batch)).metrics
         except MetricError:
             return
-        assert all(0 <= value <= 1 for value in figures.values())
+        assert all(0 <= value <= 1 for value in metrics.values())
 
     check()
 

@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.callbacks import (
     Baseline,
     Correlation,
@@ -32,7 +33,6 @@ from lit_mem.callbacks import (
     SpanExtraction,
     Stopwatch,
 )
-from lit_mem.callbacks.membership import default_attacks
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),

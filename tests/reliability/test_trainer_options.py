@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.plugins import HalfPrecision
 
 from lit_mem.adapters import FullFineTuning
+from lit_mem.audit.measure import Result
 from lit_mem.callbacks import (
     Baseline,
     Extraction,
@@ -24,7 +25,7 @@ from lit_mem.callbacks import (
     PerplexityDropWarning,
     Stopwatch,
 )
-from lit_mem.callbacks.base import latest_figures
+from lit_mem.callbacks.auditing import latest_figures
 from lit_mem.cli import main
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.decoding import Sampling, decode
@@ -286,7 +287,7 @@ def test_in_any_precision_figures_are_those_counted_by_hand_in_it(fit, trained, 
             self.start = dict(self.figures)
 
     first = Start({"reference": MembershipInference().attacks["reference"]}, combined=False, figures=False)
-    first.metric_names = list  # the other one logs the same names, and the same figures
+    first.names = list  # the other one logs the same names, and the same figures
     run = fit([first], model={"reference": Reference(kind)}, precision=precision)
     measured = run.passes.at(2 * BATCHES)
     expected = by_hand(run)
@@ -342,19 +343,19 @@ def warned(caplog):
 class Ids(Perplexity):
     """Notes which texts were scored last."""
 
-    def metric_names(self):
+    def names(self):
         return []
 
-    def begin(self):
-        super().begin()
+    def begin(self, subject):
+        super().begin(subject)
         self.seen = set()
 
     def observe(self, scores, batch):
         super().observe(scores, batch)
         self.seen |= set(scores.example_id.tolist())
 
-    def results(self, trainer, pl_module):
-        return {}
+    def compute(self, run):
+        return Result()
 
 
 @pytest.mark.parametrize(
@@ -595,7 +596,7 @@ def test_pictures_stand_at_the_step_of_their_numbers(fit, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     drawn = MembershipInference({"zlib": MembershipInference().attacks["zlib"]})
-    drawn.metric_names = list
+    drawn.names = list
     for name, options in {
         "plain": {},
         "amid": {"val_check_interval": 1},

@@ -1,4 +1,4 @@
-"""Scores of canaries, a row each, for the callbacks that ask which of them were inserted."""
+"""Scores of canaries, a row each, for the measures that guess which of them were inserted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lit_mem.attacks.base import Attack, ProbingAttack
 from lit_mem.attacks.likelihood import mean_logprob
+from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError
 from lit_mem.functional.calibration import residual
-from lit_mem.metrics.examples import ExampleTable, ScoreTable
 from lit_mem.types import Batch, Needs, TokenScores
 
 
@@ -43,7 +43,7 @@ class CanaryScores:
         self._table = ExampleTable(["score", "foretold", "repetitions", *columns])
 
     def reset(self) -> None:
-        """Forget the last pass."""
+        """Drop the last pass."""
         self._table.reset()
 
     def update(self, scores: TokenScores, batch: Batch, more: Mapping[str, Tensor] | None = None) -> None:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import logging
 import math
 import time
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_mem.callbacks.asking import Asker, Candidate
-from lit_mem.callbacks.base import Measure, in_step, log_figure, means_by_set, partial_check
-from lit_mem.callbacks.generation_bar import generation_bar
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Measure, Pass, Result, means_by_set
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
+from lit_mem.extraction.continuations import Asker, Candidate
 from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.ngram import NgramRate
 from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
 from lit_mem.extraction.rouge import RougeL
-from lit_mem.metrics.examples import ExampleTable, ScoreTable
-from lit_mem.report.figures import sweep_figure
-from lit_mem.types import IGNORED, Batch, MemorizationModule, Sampling, TokenScores
+from lit_mem.plots.figures import sweep_figure
+from lit_mem.types import IGNORED, Batch, Sampling, TokenScores
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ class Extraction(Measure):
         self.group = group
         self._seen: dict[int, list[Candidate]] = {}
         self._skipped: set[int] = set()
-        self._told_of_skipped = False
+        self._skips_logged = False
         self._validations = 0
         self._eligible = ExampleTable([])
         columns = [c for tag in self._tags() for c in (*self._columns(tag), f"logprob{tag}", f"n_tokens{tag}")]
@@ -128,7 +128,7 @@ class Extraction(Measure):
 
     @property
     def state_key(self) -> str:
-        """Tells several such callbacks in one run apart."""
+        """Of the group."""
         return f"{type(self).__qualname__}({self.group})"
 
     def state_dict(self) -> dict[str, int]:
@@ -149,38 +149,33 @@ class Extraction(Measure):
     def _time_name(self) -> str:
         return "time/generation" + ("" if self.group == "extraction" else f"_{self.group}")
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Of all measures at all prefix lengths."""
         names = [self._time_name()]
         for tag in self._tags():
             names += [f"{self.group}/{c}{part}" for c in self._columns(tag) for part in ("", "_heldout")]
             names.append(f"{self.group}/generated_perplexity{tag}")
         return names
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check that the module can be asked; know nothing of what another one's base answered.
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
+        """Check that the model can generate; drop what another one's base generated.
 
         Raises:
             ConfigError: it has no tokenizer or reference to generate with.
         """
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own count next
+        if fresh:  # a resumed run gets its own count next
             self._validations = 0
-        if not all(hasattr(type(pl_module), name) for name in ("language_model", "reference_context", "tokenizer")):
+        if subject.lacks("tokenizer", "language_model", "reference_context"):
             raise ConfigError(
-                f"Extraction generates, so {type(pl_module).__name__} must have tokenizer, language_model and "
+                f"Extraction generates, so {subject.name} must have tokenizer, language_model and "
                 "reference_context (see lit_mem.types.MemorizationModule)"
             )
-        self._tokenizer = pl_module.tokenizer
         self._asker = Asker(None, self.sampling, self.token_budget)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start over; answers end where the model's do."""
-        super().on_validation_start(trainer, pl_module)
-        self._asker.eos = self.ends
-
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass; what is generated ends where the model stops."""
+        self._tokenizer = subject.tokenizer
+        self._asker.eos, self._asker.bar = self.ends, subject.progress
         self._seen.clear()
         self._skipped.clear()
         self._eligible.reset()
@@ -208,20 +203,19 @@ class Extraction(Measure):
             kept[row] = True
         self._eligible.update(batch["example_id"].cpu()[kept], batch["member"].cpu()[kept], {})
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """Generate, compare and average.
 
         Raises:
-            MetricError: the model's logits are no numbers.
+            MetricError: the model's logits are not finite.
         """
-        self.examples = None
         chosen = self._chosen(self._eligible.compute())
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if run.stage == "fit" and not run.checking:
             self._validations += 1
             if self._validations % self.every_n_validations:
-                return {}
-        if self._skipped and not self._told_of_skipped and not partial_check(trainer):
-            self._told_of_skipped = True
+                return Result()
+        if self._skipped and not self._skips_logged and run.complete:
+            self._skips_logged = True
             lengths = ", ".join(f"{p:g}" for p in self.prefixes)
             log.info(
                 "Extraction skips %d texts: too short for a prefix of %s, or with an end token first in the suffix.",
@@ -229,22 +223,18 @@ class Extraction(Measure):
             )  # fmt: skip
         start = time.perf_counter()
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
-        assert isinstance(pl_module, MemorizationModule)
-        self._asker.bar = partial(generation_bar, trainer)
-        # Callbacks get no autocast by themselves.
-        with trainer.precision_plugin.forward_context(), in_step(pl_module):
-            self._ask_all(mine, pl_module)
+        with run.subject.forward_context(), run.subject.lockstep():
+            self._prompt_all(mine, run.subject)
         table = self._answers.compute()
         self._refuse_not_finite(table)
         columns = [c for tag in self._tags() for c in self._columns(tag)]
-        self.examples = table.renamed({f"{self.group}/{c}": c for c in columns})
-        figures = self._means(table)
-        if len(self.prefixes) > 1 and trainer.loggers and trainer.is_global_zero:
-            self._draw(trainer, figures)
-        return figures | {self._time_name(): time.perf_counter() - start}
+        rows = table.renamed({f"{self.group}/{c}": c for c in columns})
+        metrics = self._means(table)
+        plots = self._plots(metrics) if len(self.prefixes) > 1 else {}
+        return Result(metrics | {self._time_name(): time.perf_counter() - start}, rows, plots)
 
     def _chosen(self, table: ScoreTable) -> list[int]:
-        """Ids to ask, the same on every rank."""
+        """Ids to prompt, the same on every rank."""
         chosen: list[int] = []
         for part, n in ((table.members(), self.n_members), (table.nonmembers(), self.n_heldout)):
             generator = torch.Generator().manual_seed(self.seed)
@@ -252,13 +242,13 @@ class Extraction(Measure):
             chosen += part.example_id[order].tolist()
         return chosen
 
-    def _ask_all(self, asked: dict[int, list[Candidate]], module: MemorizationModule) -> None:
-        """Ask for every text at every prefix length."""
+    def _prompt_all(self, prompted: dict[int, list[Candidate]], subject: Subject) -> None:
+        """Prompt for every text at every prefix length."""
         columns: dict[str, list[float]] = {}
         for k, tag in enumerate(self._tags()):
-            candidates = {i: at_all_lengths[k] for i, at_all_lengths in asked.items()}
-            tuned = self._asker.tuned(candidates, module.language_model)
-            answers = {"": tuned} | ({"_base": self._asker.base(candidates, module, tuned)} if self.base else {})
+            candidates = {i: at_all_lengths[k] for i, at_all_lengths in prompted.items()}
+            tuned = self._asker.tuned(candidates, subject.language_model)
+            answers = {"": tuned} | ({"_base": self._asker.base(candidates, subject, tuned)} if self.base else {})
             for who, decoded in answers.items():
                 continuations = [self._continuation(c.prompt, decoded[i].ids) for i, c in candidates.items()]
                 for name, measure in self.measures.items():
@@ -266,8 +256,8 @@ class Extraction(Measure):
             columns[f"logprob{tag}"] = [tuned[i].logprob.double().sum().item() for i in candidates]
             columns[f"n_tokens{tag}"] = [len(tuned[i].ids) for i in candidates]
         self._answers.update(
-            torch.tensor(list(asked), dtype=torch.int64),
-            torch.tensor([at_all_lengths[0].member for at_all_lengths in asked.values()], dtype=torch.bool),
+            torch.tensor(list(prompted), dtype=torch.int64),
+            torch.tensor([at_all_lengths[0].member for at_all_lengths in prompted.values()], dtype=torch.bool),
             {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()},
         )
 
@@ -290,21 +280,21 @@ class Extraction(Measure):
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
     def _means(self, table: ScoreTable) -> dict[str, float]:
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for tag in self._tags():
-            figures |= means_by_set(table, self._columns(tag), self.group)
+            metrics |= means_by_set(table, self._columns(tag), self.group)
             members = table.members()
             if tokens := members[f"n_tokens{tag}"].sum().item():
                 loss = -members[f"logprob{tag}"].sum().item() / tokens
-                figures[f"{self.group}/generated_perplexity{tag}"] = math.exp(min(loss, 700))
-        return figures
+                metrics[f"{self.group}/generated_perplexity{tag}"] = math.exp(min(loss, 700))
+        return metrics
 
-    def _draw(self, trainer: pl.Trainer, figures: dict[str, float]) -> None:
+    def _plots(self, metrics: dict[str, float]) -> dict[str, Callable[[], Any]]:
         curves: dict[str, dict[str, list[float]]] = {}
         whose = {"": "members", "_heldout": "held-out", "_base": "members, base", "_base_heldout": "held-out, base"}
         for measure in self.measures:
             for end, label in whose.items():
                 keys = [f"{self.group}/{measure}{tag}{end}" for tag in self._tags()]
-                if all(key in figures for key in keys):
-                    curves.setdefault(measure, {})[label] = [figures[key] for key in keys]
-        log_figure(trainer, f"{self.group}/prefix_sweep", sweep_figure(curves, self.prefixes))
+                if all(key in metrics for key in keys):
+                    curves.setdefault(measure, {})[label] = [metrics[key] for key in keys]
+        return {f"{self.group}/prefix_sweep": lambda: sweep_figure(curves, self.prefixes)}

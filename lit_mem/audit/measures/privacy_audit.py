@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import logging
 
-import lightning.pytorch as pl
-
 from lit_mem.attacks.base import Attack
-from lit_mem.callbacks.base import partial_check
-from lit_mem.callbacks.canary_scores import CanaryScores
-from lit_mem.callbacks.verdict import Verdict
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measures.canary_scores import CanaryScores
+from lit_mem.audit.subject import Subject
 from lit_mem.errors import ConfigError
 from lit_mem.functional.one_run_audit import Audit, one_run_audit
 from lit_mem.types import Batch, TokenScores
 
 
-class PrivacyAudit(Verdict):
+class PrivacyAudit(Measure):
     """What ε training cannot be said to keep below: the one-run audit, on the canaries that are inserted once.
 
     Of some canaries it is guessed, by their scores, whether their coin put them in. The more guesses are right, the
@@ -57,33 +55,33 @@ class PrivacyAudit(Verdict):
         self._scores = CanaryScores(attack, "PrivacyAudit")
         self.needs = self._scores.needs
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """The bound, and the share of right guesses."""
         return ["audit/epsilon_lower_bound", "audit/accuracy"]
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
         self._scores.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Score the batch's canaries."""
         self._scores.update(scores, batch)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """The bound.
 
         Raises:
             ConfigError: there are no canaries that are inserted once, or fewer than are to be guessed.
         """
         table = self._scores.compute()
-        if partial_check(trainer):
-            return {}
+        if not run.complete:
+            return Result()
         table = table.where(table["repetitions"] == 1)
         m = len(table)
         if not m:
             raise ConfigError(
                 "PrivacyAudit guesses which canaries were inserted once, and there are none such; set data.canaries, "
-                "with a 1 among its repetitions, or leave the callback out"
+                "with a 1 among its repetitions, or leave the measure out"
             )
         guesses = [max(1, m // 4)] if self.guesses is None else self.guesses
         if max(guesses) > m:
@@ -91,10 +89,10 @@ class PrivacyAudit(Verdict):
                 f"PrivacyAudit.guesses is {guesses}, and {m} canaries are inserted once or not at all; expected {m} or "
                 "fewer"
             )
-        claim: tuple[float, float] | None = getattr(pl_module, "privacy_claim", lambda: None)()
+        claim = run.subject.privacy_claim()
         delta = self.delta if self.delta is not None else 1e-5 if claim is None else claim[1]
         audit = one_run_audit(table["score"], table.member, guesses, delta, self.confidence)
-        self.verdict = ((logging.INFO, self._told(audit, m, delta)),)
+        verdict = [(logging.INFO, self._line(audit, m, delta))]
         # A larger delta makes a smaller epsilon true: what is claimed at a smaller one than is audited holds there too.
         if claim is not None and claim[1] <= delta and claim[0] < audit.epsilon:
             broken = (
@@ -102,10 +100,11 @@ class PrivacyAudit(Verdict):
                 f"{100 * self.confidence:g} % confidence it is at least {audit.epsilon:.3g}. Once in "
                 f"{1 / (1 - self.confidence):.0f} times chance does that; if it stays, training is not private."
             )
-            self.verdict += ((logging.WARNING, broken),)
-        return {"audit/epsilon_lower_bound": audit.epsilon, "audit/accuracy": audit.n_correct / audit.n_guesses}
+            verdict.append((logging.WARNING, broken))
+        metrics = {"audit/epsilon_lower_bound": audit.epsilon, "audit/accuracy": audit.n_correct / audit.n_guesses}
+        return Result(metrics, verdict=tuple(verdict))
 
-    def _told(self, audit: Audit, n_canaries: int, delta: float) -> str:
+    def _line(self, audit: Audit, n_canaries: int, delta: float) -> str:
         proven = f"epsilon is at least {audit.epsilon:.3g}" if audit.epsilon else "nothing is proven of epsilon"
         return (
             f"Audit: at {100 * self.confidence:g} % confidence {proven} (delta {delta:g}): {audit.n_correct} of "

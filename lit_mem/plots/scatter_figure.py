@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lit_mem.report.figures import BEYOND, TITLE_AT, grid
+from lit_mem.plots.figures import BEYOND, TITLE_AT, grid
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,20 +6,20 @@ import logging
 import math
 from collections.abc import Iterator
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.callbacks.base import Measure, partial_check
-from lit_mem.callbacks.canary_scores import CanaryScores
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measures.canary_scores import CanaryScores
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable
 from lit_mem.data.canaries.encoding import SECRET
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.ends import before_end, is_end
 from lit_mem.functional.exposure import chance_exposure, exposure
-from lit_mem.metrics.examples import ScoreTable
-from lit_mem.metrics.gathered import Gathered
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
@@ -39,11 +39,11 @@ class Canaries(Measure):
     the secrets be found? The AUROC may compare with the reference: could somebody tell what was in?
 
     Args:
-        attack: what the AUROC judges canaries by. None: the log-probability less what the reference's foretells of it.
+        attack: what the AUROC judges canaries by. None: the log-probability less what the reference's predicts of it.
     """
 
     of_canaries = True
-    metric_prefixes = tuple(
+    name_prefixes = tuple(
         f"canary/{name}_{part}"
         for name in ("exposure_mean", "exposure_max", "auroc", "extraction_rate")
         for part in ("x", "perplexity_")
@@ -53,15 +53,15 @@ class Canaries(Measure):
         self._scores = CanaryScores(attack, "Canaries", ["logprob", "extracted"])
         self.needs = self._scores.needs
         self._groups: Gathered[int, str] = Gathered()
-        self._told = False
+        self._logged = False
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Of all canaries."""
         names = ("exposure_mean", "exposure_max", "auroc", "auroc_low", "auroc_high", "extraction_rate")
         return [f"canary/{name}" for name in (*names, "extraction_rate_heldout")]
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
         self._scores.reset()
         self._groups.reset()
 
@@ -72,29 +72,29 @@ class Canaries(Measure):
         for example_id, record in zip(scores.example_id.tolist(), batch.get("records", ()), strict=False):
             self._groups[example_id] = str(record.attributes.get("group", ""))
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Figures of all canaries, of those inserted equally often, and of those made alike.
+    def compute(self, run: Pass) -> Result:
+        """Metrics of all canaries, of those inserted equally often, and of those made alike.
 
         Raises:
             ConfigError: there are no canaries.
         """
         table, known = self._scores.compute(), self._groups.compute()
-        if not len(table) and not partial_check(trainer):
-            raise ConfigError("Canaries: no canary was validated; set data.canaries, or leave the callback out")
+        if not len(table) and run.complete:
+            raise ConfigError("Canaries: no canary was validated; set data.canaries, or leave the measure out")
         groups = [known.get(example_id, "") for example_id in table.example_id.tolist()]
         table.columns["exposure"] = _exposures(table, groups)
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for part, rows in _parts(table, groups):
-            figures |= _figures(rows, part)
+            metrics |= _metrics(rows, part)
         if n := len(heldout := table.nonmembers()):
-            figures["canary/extraction_rate_heldout"] = heldout["extracted"].mean().item()
-            if not self._told and not partial_check(trainer):
-                self._told = True
+            metrics["canary/extraction_rate_heldout"] = heldout["extracted"].mean().item()
+            if not self._logged and run.complete:
+                self._logged = True
                 log.info(
                     "Canaries: exposure is at most %.2f bits, by %d held-out ones, and %.2f on average if nothing is "
                     "memorized.", math.log2(n + 1), n, chance_exposure(n),
                 )  # fmt: skip
-        return figures
+        return Result(metrics)
 
 
 def _extracted(scores: TokenScores, batch: Batch, ends: frozenset[int]) -> Tensor:
@@ -130,15 +130,15 @@ def _parts(table: ScoreTable, groups: list[str]) -> Iterator[tuple[str, ScoreTab
         yield f"_{name}", table.where(torch.tensor([each == name for each in groups]))
 
 
-def _figures(rows: ScoreTable, part: str) -> dict[str, float]:
-    inserted, figures = rows.members(), dict[str, float]()
+def _metrics(rows: ScoreTable, part: str) -> dict[str, float]:
+    inserted, metrics = rows.members(), dict[str, float]()
     exposed = inserted["exposure"][~inserted["exposure"].isnan()]
     if len(exposed):
-        figures[f"canary/exposure_mean{part}"] = exposed.mean().item()
-        figures[f"canary/exposure_max{part}"] = exposed.max().item()
+        metrics[f"canary/exposure_mean{part}"] = exposed.mean().item()
+        metrics[f"canary/exposure_max{part}"] = exposed.max().item()
     if 0 < len(inserted) < len(rows):
         ends = zip(("", "_low", "_high"), auroc(rows["score"], rows.member), strict=True)
-        figures |= {f"canary/auroc{part}{end}": value for end, value in ends}
+        metrics |= {f"canary/auroc{part}{end}": value for end, value in ends}
     if len(inserted):
-        figures[f"canary/extraction_rate{part}"] = inserted["extracted"].mean().item()
-    return figures
+        metrics[f"canary/extraction_rate{part}"] = inserted["extracted"].mean().item()
+    return metrics

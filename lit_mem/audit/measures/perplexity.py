@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import Measure
-from lit_mem.metrics.examples import ExampleTable, ScoreTable
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.types import Batch, TokenScores
 
 
@@ -19,19 +19,19 @@ class Perplexity(Measure):
     `memorization/perplexity_gap`, the log ratio held-out ÷ members in nats a token: 0 where members are no
     easier than texts never seen, growing as they are memorized.
 
-    Of each example it tells `perplexity`, `perplexity_base` (the reference model's, where something else has it scored)
+    Columns: `perplexity`, `perplexity_base` (the reference model's, where something else has it scored)
     and `n_tokens`.
     """
 
     def __init__(self) -> None:
         self._table = ExampleTable(["logprob", "reference", "n_tokens"])
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Perplexities and their gap."""
         return ["val/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
         self._table.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
@@ -42,11 +42,11 @@ class Perplexity(Measure):
         values = {"logprob": scores.total_logprob, "reference": reference, "n_tokens": scores.n_tokens}
         self._table.update(scores.example_id, scores.member, values)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """Perplexities of whichever sets were seen."""
         table = self._table.compute()
         per_token = {name: -table[name] / table["n_tokens"] for name in ("logprob", "reference")}
-        self.examples = ScoreTable(
+        rows = ScoreTable(
             table.example_id,
             table.member,
             {
@@ -55,7 +55,7 @@ class Perplexity(Measure):
                 "n_tokens": table["n_tokens"],
             },
         )
-        return perplexities(table, "test" if trainer.testing else "val")
+        return Result(perplexities(table, "test" if run.stage == "test" else "val"), rows)
 
 
 def perplexities(table: ScoreTable, stage: str) -> dict[str, float]:
@@ -66,14 +66,14 @@ def perplexities(table: ScoreTable, stage: str) -> dict[str, float]:
         stage: "val" or "test", the first part of the name of the held-out texts' perplexity.
     """
     heldout, members = _loss(table.nonmembers()), _loss(table.members())
-    figures = {}
+    metrics = {}
     if heldout is not None:
-        figures[f"{stage}/perplexity"] = _exp(heldout)
+        metrics[f"{stage}/perplexity"] = _exp(heldout)
     if members is not None:
-        figures["memorization/perplexity_members"] = _exp(members)
+        metrics["memorization/perplexity_members"] = _exp(members)
     if heldout is not None and members is not None:
-        figures["memorization/perplexity_gap"] = heldout - members
-    return figures
+        metrics["memorization/perplexity_gap"] = heldout - members
+    return metrics
 
 
 def _loss(table: ScoreTable) -> float | None:

@@ -6,18 +6,19 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import NO_BASE, Measure, partial_check
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable
 from lit_mem.functional.ends import ends_in
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
 from lit_mem.functional.shown_values import shown_as
-from lit_mem.metrics.examples import ScoreTable
-from lit_mem.metrics.gathered import Gathered
 from lit_mem.metrics.hidden_values import HiddenValues
 from lit_mem.types import Batch, Needs, TokenScores
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 _OTHERS: Final = re.compile(r"(^|_)(heldout|base)$")
-_KINDS_TOLD: Final = 20
+_KINDS_LOGGED: Final = 20
 _FEWEST: Final = 2  # a kind of a single example is more likely a piece of its text
 
 
@@ -46,40 +47,39 @@ class SpanExtraction(Measure):
     before that token counts.
 
     Logged: `extraction/span_rate` (members' spans), `extraction/span_rate_heldout`, the base model's `_base` and
-    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Of each example
-    with spans it tells `extraction/span_rate`, the share of its own. Nothing is logged where the data marks no spans.
+    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Column:
+    `extraction/span_rate`, the share of an example's own. Nothing is logged where the data marks no spans.
 
     Args:
         base: read the base model's scores too.
     """
 
-    metric_prefixes = ("extraction/span_rate_",)
+    name_prefixes = ("extraction/span_rate_",)
 
     def __init__(self, base: bool = True) -> None:
         self.base = base
         self.needs = Needs(reference=base)
         self._spans: Gathered[tuple[int, int, int, str], _Asked] = Gathered()
         self._hidden = HiddenValues()
-        self._told = False
+        self._logged = False
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Over spans of all kinds."""
         parts = ("", "_heldout", "_base", "_base_heldout") if self.base else ("", "_heldout")
         return [f"extraction/span_rate{part}" for part in parts]
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
         """Start with other data."""
-        super().setup(trainer, pl_module, stage)
         self._hidden.reset()
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
         self._spans.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Look at the spans of the batch."""
         if self.base and scores.reference_hit is None and not self.absent:  # on each rank, whatever its texts
-            self.leave_out([name for name in self.metric_names() if "_base" in name], NO_BASE)
+            self.leave_out([name for name in self.names() if "_base" in name], NO_BASE)
         self._hidden.observe(batch)
         if not any(record.spans for record in batch.get("records", ())):
             return
@@ -98,22 +98,21 @@ class SpanExtraction(Measure):
                 key = (example_id, span.start, span.end, span.kind)
                 self._spans[key] = _Asked(span.kind, member, written, of_base)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """Rates over all spans, and over those of each kind."""
         spans = self._spans.compute()
-        self.examples = _by_example(spans)
-        shown = self._shown(spans, getattr(trainer, "datamodule", None))
-        if not self._told and not partial_check(trainer):
-            self._told = True
+        shown = self._shown(spans, run.subject)
+        if not self._logged and run.complete:
+            self._logged = True
             members = [(span.kind, shown[_folded(span.kind)]) for span in spans.values() if span.member]
             kinds = Counter(kind if name == _folded(kind) else name for kind, name in members)
             if kinds:
                 counts = [f"{n} {printable(kind, 40)}" for kind, n in sorted(kinds.items())]
-                more = [f"and {len(counts) - _KINDS_TOLD} more kinds"] if len(counts) > _KINDS_TOLD else []
-                log.info("Sensitive spans of the members: %s.", ", ".join([*counts[:_KINDS_TOLD], *more]))
+                more = [f"and {len(counts) - _KINDS_LOGGED} more kinds"] if len(counts) > _KINDS_LOGGED else []
+                log.info("Sensitive spans of the members: %s.", ", ".join([*counts[:_KINDS_LOGGED], *more]))
             else:
                 log.info("No sensitive spans: the data marks none (column `spans`).")
-        figures = {}
+        metrics: dict[str, float] = {}
         names = _tags(shown.values())
         tags = {kind: names[called] for kind, called in shown.items()}
         for kind in [None, *sorted(tags)]:
@@ -122,18 +121,18 @@ class SpanExtraction(Measure):
             for part, member in (("", True), ("_heldout", False)):
                 mine = [span for span in chosen if span.member == member]
                 if mine:
-                    figures[name + part] = sum(span.written for span in mine) / len(mine)
+                    metrics[name + part] = sum(span.written for span in mine) / len(mine)
                 if mine and all(span.written_base is not None for span in mine):
-                    figures[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
-        return figures
+                    metrics[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
+        return Result(metrics, _by_example(spans))
 
-    def _shown(self, spans: dict[tuple[int, int, int, str], _Asked], datamodule: Any) -> dict[str, str]:
+    def _shown(self, spans: dict[tuple[int, int, int, str], _Asked], subject: Subject) -> dict[str, str]:
         """What each kind, whatever its case, is called: its number, if it is long, of one example, or holds a text."""
         of_example: dict[int, set[str]] = {}
         for (example_id, *_), span in spans.items():
             of_example.setdefault(example_id, set()).add(_folded(span.kind))
         kinds = set().union(*of_example.values())
-        hidden = self._hidden.among(kinds, len(of_example), datamodule, whole=True)
+        hidden = self._hidden.among(kinds, len(of_example), subject, whole=True)
         return shown_as(list(of_example.values()), hidden, _FEWEST, "kind")
 
 
@@ -158,5 +157,5 @@ def _folded(kind: str) -> str:
 
 
 def _tags(kinds: Iterable[str]) -> dict[str, str]:
-    """Each kind as part of a logged name; none makes the name of another figure, as a kind "heldout" would."""
+    """Each kind as part of a logged name; none makes the name of another metric, as a kind "heldout" would."""
     return safe_names(kinds, lambda name: _OTHERS.search(name) is not None)

@@ -1,11 +1,10 @@
-"""Python objects by key, the same on every rank: for what is no number, such as a text or a subgroup."""
+"""Python objects, the same on every rank of whatever has started `torch.distributed`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-import lightning.pytorch as pl
 import torch
 
 from lit_mem.errors import LitMemError
@@ -24,7 +23,16 @@ def gathered(mine: T) -> list[T]:
     return parts
 
 
-def on_rank_zero(trainer: pl.Trainer, make: Callable[[], T]) -> T | None:
+class Process(Protocol):
+    """One of the processes of a run, as Lightning's Trainer is."""
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether it is the first."""
+        ...
+
+
+def on_rank_zero(process: Process, make: Callable[[], T]) -> T | None:
     """What the first process made; None on others. What it refuses, all refuse, so that none waits; all must call it.
 
     Raises:
@@ -33,7 +41,7 @@ def on_rank_zero(trainer: pl.Trainer, make: Callable[[], T]) -> T | None:
     """
     made: T | None = None
     found: LitMemError | OSError | None = None
-    if trainer.is_global_zero:
+    if process.is_global_zero:
         try:
             made = make()
         except (LitMemError, OSError) as error:
@@ -65,5 +73,5 @@ class Gathered(Generic[K, V]):
         return self._all
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._mine, self._all = {}, {}

@@ -1,4 +1,4 @@
-"""Asking models to continue texts, without generating what is known already."""
+"""Continuations of texts by models, without generating what is known already."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from lit_mem.extraction.decoding import Decoded, decode
 from lit_mem.extraction.prompts import Prompt
 from lit_mem.functional.ends import End
 from lit_mem.guards import evaluation_mode
-from lit_mem.types import MemorizationModule, Sampling
+from lit_mem.types import Sampling
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,18 @@ class Candidate:
     logprob: Tensor
     base_hit: Tensor | None = None
     base_logprob: Tensor | None = None
+
+
+class HasReference(Protocol):
+    """What holds the frozen reference model."""
+
+    def reference_context(self) -> AbstractContextManager[nn.Module]:
+        """The reference as a model to call; in eval mode, without gradients."""
+        ...
+
+    def tuned_is_reference(self) -> bool:
+        """Whether the tuned model gives the same numbers to the last bit; False where not known."""
+        ...
 
 
 @contextmanager
@@ -67,20 +80,20 @@ class Asker:
             return self._answers(asked, {i: (c.hit, c.logprob) for i, c in asked.items()}, model, "Extraction")
 
     def base(
-        self, asked: dict[int, Candidate], module: MemorizationModule, tuned: dict[int, Decoded] | None = None
+        self, asked: dict[int, Candidate], holder: HasReference, tuned: dict[int, Decoded] | None = None
     ) -> dict[int, Decoded]:
         """Answers of the frozen base model by example id, each generated once in a run.
 
         Args:
             asked: the examples.
-            module: what holds the model.
-            tuned: answers of the tuned model of now; they are the base's too where the module says that both give
-                the same numbers, as before training.
+            holder: of the reference.
+            tuned: answers of the tuned model of now; they are the base's too where both give the
+                same numbers, as before training.
         """
         keys = {i: _key(i, candidate.prompt) for i, candidate in asked.items()}
         new = {i: candidate for i, candidate in asked.items() if keys[i] not in self._base_answers}
         if new:
-            if tuned is not None and getattr(module, "tuned_is_reference", lambda: False)():
+            if tuned is not None and holder.tuned_is_reference():
                 answers = {i: tuned[i] for i in new}
             else:
                 scored = {
@@ -88,7 +101,7 @@ class Asker:
                     for i, c in new.items()
                     if c.base_hit is not None and c.base_logprob is not None
                 }
-                with module.reference_context() as model:
+                with holder.reference_context() as model:
                     answers = self._answers(new, scored, model, "Extraction (base)")
             self._base_answers.update({keys[i]: answer for i, answer in answers.items()})
         return {i: self._base_answers[keys[i]] for i in asked}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import reduce
 from operator import or_
+from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -19,14 +19,15 @@ from lit_mem.attacks.min_k_plus_plus import MinKPlusPlus
 from lit_mem.attacks.reference import ReferenceRatio
 from lit_mem.attacks.wbc import WindowComparison
 from lit_mem.attacks.zlib import Zlib
-from lit_mem.callbacks.base import Measure, log_figure, partial_check
-from lit_mem.callbacks.prober import ModuleProber
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.combine import FEWEST, half_split_scores
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
-from lit_mem.metrics.examples import ExampleTable, ScoreTable
-from lit_mem.report.figures import histograms_figure, roc_figure
+from lit_mem.plots.figures import histograms_figure, roc_figure
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class MembershipInference(Measure):
     Logged for each attack: `mia/<name>_auroc` with its 95 % interval (`functional.auroc`) `mia/<name>_auroc_low` and
     `_auroc_high`; `mia/<name>_balanced_accuracy` at the threshold that is best on these texts (the attack's advantage
     is twice that less one); and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it.
-    Figures: the ROC on log axes and histograms of both sets' scores. Of each example it tells `mia/<name>`.
+    Plots: the ROC on log axes and histograms of both sets' scores. Columns: `mia/<name>`.
 
     Args:
         attacks: by the name under which they are logged. None: `loss`, `reference`, `zlib`, `min_k`,
@@ -87,23 +88,22 @@ class MembershipInference(Measure):
         self.needs = reduce(or_, (attack.needs for attack in self.attacks.values()), Needs())
         self._may_leave_out = self._are_defaults = attacks is None
         self._table = ExampleTable(list(self.attacks))
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
         self._quiet = False
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start with all attacks: what another module's scores did not serve, this one's may."""
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
+        """Start with all attacks: what another subject's scores did not serve, this one's may."""
         if self._are_defaults:
             self._use(self._given)
             self._may_leave_out = True
-        super().setup(trainer, pl_module, stage)
 
     def _use(self, attacks: dict[str, Attack]) -> None:
         self.attacks = dict(attacks)
         self.combined = self._combine and len(attacks) > 1
         self._table = ExampleTable(list(attacks))
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Of all attacks."""
         return self._metrics_of([*self.attacks, *([COMBINED] if self.combined else [])])
 
     def _metrics_of(self, attacks: Iterable[str]) -> list[str]:
@@ -114,25 +114,21 @@ class MembershipInference(Measure):
             names += [f"mia/{attack}_tpr_at_fpr_{fpr:g}" for fpr in self.fprs]
         return names
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start over; let the attacks that ask the model know which."""
-        super().on_validation_start(trainer, pl_module)
+    def begin(self, subject: Subject) -> None:
+        """Start over; give the attacks that read more than the scoring pass the model."""
+        self._table.reset()
         for name, attack in self.attacks.items():
             if isinstance(attack, ProbingAttack):
-                attack.prepare(ModuleProber(trainer, pl_module, f"attack {name!r}"))
-
-    def begin(self) -> None:
-        """Forget the last pass."""
-        self._table.reset()
+                attack.prepare(subject.prober(f"attack {name!r}"))
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Score the batch with every attack."""
         if self._may_leave_out:
             self._leave_out_what_cannot_be(scores)
-        # An example without a scored token tells nothing; its score of 0 would be the surest of some attacks.
-        told = scores.n_tokens > 0
-        values = {name: attack(scores)[told] for name, attack in self.attacks.items()}
-        self._table.update(scores.example_id.cpu()[told], scores.member.cpu()[told], values)
+        # An example without a scored token says nothing; its score of 0 would be the surest of some attacks.
+        scored = scores.n_tokens > 0
+        values = {name: attack(scores)[scored] for name, attack in self.attacks.items()}
+        self._table.update(scores.example_id.cpu()[scored], scores.member.cpu()[scored], values)
 
     def _leave_out_what_cannot_be(self, scores: TokenScores) -> None:
         """A user's own module need not give all that the default attacks read."""
@@ -144,41 +140,38 @@ class MembershipInference(Measure):
             except MetricError as error:
                 lacking[name] = str(error)
         if lacking:
-            before = set(self.metric_names())
+            before = set(self.names())
             self._use({name: attack for name, attack in self.attacks.items() if name not in lacking})
             each = "; ".join(f"{name} ({what})" for name, what in lacking.items())
             reason = f"the TokenScores of validation_step lack the input of {len(lacking)} attacks: {each}"
-            self.leave_out(sorted(before - set(self.metric_names())), reason)
+            self.leave_out(sorted(before - set(self.names())), reason)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """AUROC, interval, balanced accuracy and TPR of every attack.
 
         Raises:
             MetricError: an attack gave a score that is not a number; it names the example.
         """
         table = self._table.compute()
-        self.examples = None
-        self._quiet = partial_check(trainer)
+        self._quiet = not run.complete
         if not table.member.any() or table.member.all():
-            if not trainer.sanity_checking:
+            if not run.checking:
                 n = int(table.member.sum())
                 log.warning("No membership inference: %d members and %d non-members were validated.", n, len(table) - n)
-            return {}
+            return Result()
         for name, attack in self.attacks.items():
             table.columns[name] = self._checked(name, attack, table)
         names = list(self.attacks)
         if self.combined and (scores := self._combined(table)) is not None:
             table.columns[COMBINED] = scores
             names.append(COMBINED)
-        self.examples = table.renamed({f"mia/{name}": name for name in names})
         judged = {name: table.where(~torch.isnan(table[name])) for name in names}
         judged = {name: rows for name, rows in judged.items() if rows.member.any() and not rows.member.all()}
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for name, rows in judged.items():
-            figures |= self._figures_of(name, rows[name], rows.member)
-        if self.draw and trainer.loggers and trainer.is_global_zero:
-            self._draw(trainer, judged, int((~table.member).sum()))
-        return figures
+            metrics |= self._metrics_of_scores(name, rows[name], rows.member)
+        plots = _plots(judged, int((~table.member).sum())) if self.draw else {}
+        return Result(metrics, table.renamed({f"mia/{name}": name for name in names}), plots)
 
     @staticmethod
     def _checked(name: str, attack: Attack, table: ScoreTable) -> Tensor:
@@ -201,39 +194,44 @@ class MembershipInference(Measure):
         judged = torch.stack(list(columns.values())).isfinite().all(dim=0)
         member = table.member[judged]
         if min(int(member.sum()), int((~member).sum())) < FEWEST:
-            self._tell_once(COMBINED, f"No attack {COMBINED!r}: it needs at least {FEWEST} members and non-members.")
+            self._log_once(COMBINED, f"No attack {COMBINED!r}: it needs at least {FEWEST} members and non-members.")
             return None
         scores = torch.full(table.member.shape, torch.nan, dtype=torch.float64)
         columns = {name: c[judged] for name, c in columns.items()}
         scores[judged] = half_split_scores(columns, member, table.example_id[judged])
         return scores
 
-    def _figures_of(self, name: str, score: Tensor, member: Tensor) -> dict[str, float]:
+    def _metrics_of_scores(self, name: str, score: Tensor, member: Tensor) -> dict[str, float]:
         area = auroc(score, member)
-        figures = {f"mia/{name}_auroc{part}": v for part, v in zip(("", "_low", "_high"), area, strict=True)}
-        figures[f"mia/{name}_balanced_accuracy"] = best_balanced_accuracy(score, member)
+        metrics = {f"mia/{name}_auroc{part}": v for part, v in zip(("", "_low", "_high"), area, strict=True)}
+        metrics[f"mia/{name}_balanced_accuracy"] = best_balanced_accuracy(score, member)
         for fpr in self.fprs:
             tpr = tpr_at_fpr(score, member, fpr)
             if tpr is not None:
-                figures[f"mia/{name}_tpr_at_fpr_{fpr:g}"] = tpr
-            elif f"{fpr:g}" not in self._told:
+                metrics[f"mia/{name}_tpr_at_fpr_{fpr:g}"] = tpr
+            elif f"{fpr:g}" not in self._logged:
                 needed, there = round(1 / fpr), int((~member).sum())
                 whose = f"{name}: " if name == COMBINED else ""
-                self._tell_once(
+                self._log_once(
                     f"{whose}{fpr:g}",
                     f"{whose}TPR at FPR {fpr:g} needs at least {needed} non-members, there are {there}: not logged.",
                 )
-        return figures
+        return metrics
 
-    def _tell_once(self, key: str, message: str) -> None:
-        if key not in self._told and not self._quiet:
-            self._told.add(key)
+    def _log_once(self, key: str, message: str) -> None:
+        if key not in self._logged and not self._quiet:
+            self._logged.add(key)
             log.info("%s", message)
 
-    @staticmethod
-    def _draw(trainer: pl.Trainer, judged: dict[str, ScoreTable], n_nonmembers: int) -> None:
-        """Both figures, of the examples that each attack could judge."""
-        curves = {name: roc_curve(rows[name], rows.member) for name, rows in judged.items()}
-        log_figure(trainer, "mia/roc", roc_figure(curves, n_nonmembers))
+
+def _plots(judged: Mapping[str, ScoreTable], n_nonmembers: int) -> dict[str, Callable[[], Any]]:
+    """Of the examples that each attack could judge."""
+
+    def roc() -> Any:
+        return roc_figure({name: roc_curve(rows[name], rows.member) for name, rows in judged.items()}, n_nonmembers)
+
+    def histograms() -> Any:
         pairs = {name: (rows.members()[name], rows.nonmembers()[name]) for name, rows in judged.items()}
-        log_figure(trainer, "mia/scores", histograms_figure(pairs))
+        return histograms_figure(pairs)
+
+    return {"mia/roc": roc, "mia/scores": histograms}

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
-import lightning.pytorch as pl
 import torch
 
-from lit_mem.callbacks.base import Relation, log_figure, measures, partial_check, per_example
-from lit_mem.callbacks.thresholds import check_names
-from lit_mem.callbacks.verdict import Verdict
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
-from lit_mem.metrics.examples import ScoreTable
 from lit_mem.metrics.slices import Exposure, Slice, TooSmall, verdict
 from lit_mem.metrics.subgroups import Subgroups
-from lit_mem.report.slices_figure import exposure_figure
+from lit_mem.plots.slices_figure import exposure_figure
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ _ATTACK: Final = "mia/"
 _EXTRACTION: Final = "extraction/"
 
 
-class Slices(Verdict, Relation):
+class Slices(Measure):
     """The figures of attacks and extraction on subgroups of the validated texts, to see who is exposed most.
 
     A subgroup is the examples with one value in a column of the data; a column with several values an example, as
@@ -65,7 +64,8 @@ class Slices(Verdict, Relation):
             metrics go into every log.
     """
 
-    metric_prefixes = ("slice/",)
+    name_prefixes = ("slice/",)
+    reads = ("",)
 
     def __init__(
         self,
@@ -90,57 +90,51 @@ class Slices(Verdict, Relation):
         self.min_size = min_size
         self.attacks, self.measures, self.draw = attacks, measures, figures
         self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups, min_size, show_text)
-        self._told: set[str] = set()
+        self._logged: set[str] = set()
 
-    def metric_names(self) -> list[str]:
+    def names(self) -> list[str]:
         """None that are known before the data is."""
         return []
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start with other data; refuse names that nothing logs.
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
+        """Start with other data; reject names that nothing logs.
 
         Raises:
-            ConfigError: `attacks` or `measures` has one, or there is a second such callback.
+            ConfigError: `attacks` or `measures` has one.
         """
-        super().setup(trainer, pl_module, stage)
-        if any(isinstance(other, Slices) and other is not self for other in measures(trainer)):
-            raise ConfigError("there are two Slices callbacks, which would log the same names; expected one")
-        check_names([f"{_ATTACK}{name}_auroc" for name in self.attacks or ()], trainer, "Slices.attacks")
-        check_names([_full(name) for name in self.measures or ()], trainer, "Slices.measures")
+        known.check([f"{_ATTACK}{name}_auroc" for name in self.attacks or ()], "Slices.attacks")
+        known.check([_full(name) for name in self.measures or ()], "Slices.measures")
         self._subgroups.reset()
-
-    def begin(self) -> None:
-        """Nothing to forget: what is known of an example stays as it is."""
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Keep what the examples are sorted by."""
         self._subgroups.observe(scores, batch)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Every figure of every subgroup that is large enough.
+    def check(self, run: Pass) -> None:
+        """Reject a name in `columns` that no example has; it names those there are."""
+        if run.complete:  # a few batches say little of who is there
+            self._subgroups.gather()
 
-        Raises:
-            ConfigError: `columns` has a name that no validated example has; it names those there are.
-        """
-        if partial_check(trainer):
-            return {}  # a few batches say little of who is there
-        self._subgroups.gather()  # first, as a mistake is better told before texts are generated
-        table = per_example(trainer, pl_module)
+    def compute(self, run: Pass) -> Result:
+        """Every metric of every subgroup that is large enough."""
+        if not run.complete:
+            return Result()  # a few batches say little of who is there
+        table = run.rows
         if not table.columns:
-            self._tell_once("nothing", "No slices: no other callback tells what it measured of single examples.")
-            return {}
-        slices = self._subgroups.of(table, getattr(trainer, "datamodule", None))
+            self._log_once("nothing", "No slices: no other measure gives numbers of single examples.")
+            return Result()
+        slices = self._subgroups.of(table, run.subject)
         too_small = TooSmall(self.min_size)
         attacks, means = self._attacks(table), self._measures(table)
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for part in slices:
-            figures |= self._of_attacks(part, attacks, too_small)
+            metrics |= self._of_attacks(part, attacks, too_small)
         for part in slices:
-            figures |= self._of_measures(part, means, too_small)
+            metrics |= self._of_measures(part, means, too_small)
         if line := too_small.line():
-            self._tell_once("small", line)
-        self._compare(trainer, table, slices, attacks)
-        return figures
+            self._log_once("small", line)
+        verdict, plots = self._compare(run, slices, attacks)
+        return Result(metrics, plots=plots, verdict=verdict)
 
     def _attacks(self, table: ScoreTable) -> list[str]:
         there = [name.removeprefix(_ATTACK) for name in table.columns if name.startswith(_ATTACK)]
@@ -157,57 +151,60 @@ class Slices(Verdict, Relation):
                 continue
             measured = values[~torch.isnan(values)]
             if ((measured < 0) | (measured > 1)).any():
-                self._tell_once(column, f"No slices of {column}: its values are not all in [0, 1].")
+                self._log_once(column, f"No slices of {column}: its values are not all in [0, 1].")
             elif len(measured):
                 chosen[measure] = column
         return chosen
 
     def _of_attacks(self, part: Slice, attacks: Sequence[str], too_small: TooSmall) -> dict[str, float]:
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for attack in attacks:
             n_members, n_nonmembers = part.measured(_ATTACK + attack)
             if min(n_members, n_nonmembers) < self.min_size:
                 too_small.add(attack, part, f"{n_members} / {n_nonmembers}")
                 continue
             ends = zip(("", "_low", "_high"), part.exposure(_ATTACK + attack).area, strict=True)
-            figures |= {f"{part.name}/{attack}_auroc{end}": value for end, value in ends}
-        return figures
+            metrics |= {f"{part.name}/{attack}_auroc{end}": value for end, value in ends}
+        return metrics
 
     def _of_measures(self, part: Slice, measures: Mapping[str, str], too_small: TooSmall) -> dict[str, float]:
-        figures: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for measure, column in measures.items():
             base = measure.endswith("_base")  # stands beside the tuned model's, which has the interval
             n_members, _ = part.measured(column)
             if n_members >= self.min_size:
                 ends = ("",) if base else ("", "_low", "_high")
-                figures |= {f"{part.name}/{measure}{end}": v for end, v in zip(ends, part.mean(column), strict=False)}
+                metrics |= {f"{part.name}/{measure}{end}": v for end, v in zip(ends, part.mean(column), strict=False)}
             elif not base:
                 too_small.add(measure, part, f"{n_members}")
         if "perplexity" in part.table.columns and part.measured("perplexity")[0] >= self.min_size:
-            figures[f"{part.name}/perplexity_members"] = part.perplexity()
-        return figures
+            metrics[f"{part.name}/perplexity_members"] = part.perplexity()
+        return metrics
 
-    def _tell_once(self, key: str, message: str) -> None:
-        if key not in self._told:
-            self._told.add(key)
+    def _log_once(self, key: str, message: str) -> None:
+        if key not in self._logged:
+            self._logged.add(key)
             log.info("%s", message)
 
-    def _compare(self, trainer: pl.Trainer, table: ScoreTable, slices: Sequence[Slice], attacks: Sequence[str]) -> None:
-        """One attack on all subgroups that are large enough: a verdict and a figure."""
-        self.verdict = ()
+    def _compare(
+        self, run: Pass, slices: Sequence[Slice], attacks: Sequence[str]
+    ) -> tuple[tuple[tuple[int, str], ...], dict[str, Callable[[], Any]]]:
+        """One attack on all subgroups that are large enough: a verdict and a plot."""
         attack = "reference" if "reference" in attacks else next(iter(attacks), None)
         column = f"{_ATTACK}{attack}"
         parts = [part for part in slices if attack and min(part.measured(column)) >= self.min_size]
         if attack is None or not parts:
-            return
-        overall = Slice("", "", "", table).exposure(column).area.value
-        if not trainer.sanity_checking:
-            self.verdict = ((logging.INFO, verdict(parts, attack, column, overall)),)
-        if self.draw and trainer.loggers and trainer.is_global_zero:
+            return (), {}
+        overall = Slice("", "", "", run.rows).exposure(column).area.value
+        lines = () if run.checking else ((logging.INFO, verdict(parts, attack, column, overall)),)
+
+        def plot() -> Any:
             columns: dict[str, list[Exposure]] = {}
             for part in parts:
                 columns.setdefault(part.column, []).append(part.exposure(column))
-            log_figure(trainer, "slice/exposure", exposure_figure(columns, overall, attack))
+            return exposure_figure(columns, overall, attack)
+
+        return lines, {"slice/exposure": plot} if self.draw else {}
 
 
 def _full(measure: str) -> str:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_mem.metrics.examples import ExampleTable
+from lit_mem.audit.table import ExampleTable
 
 
 def rows(ids):
@@ -101,7 +101,7 @@ SCRIPT = """
 import datetime, sys, warnings
 import torch
 import torch.distributed as dist
-from lit_mem.metrics.examples import ExampleTable
+from lit_mem.audit.table import ExampleTable
 
 warnings.simplefilter("error", UserWarning)
 folder, rank = sys.argv[1], int(sys.argv[2])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from lit_mem.functional.plain_text import printable
 from lit_mem.metrics.slices import Exposure
-from lit_mem.report.figures import TITLE_AT, any_script
+from lit_mem.plots.figures import TITLE_AT, any_script
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

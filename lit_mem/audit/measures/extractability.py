@@ -6,16 +6,16 @@ from dataclasses import replace
 from functools import reduce
 from operator import or_
 
-import lightning.pytorch as pl
-
-from lit_mem.callbacks.base import NO_BASE, Measure, means_by_set
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result, means_by_set
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ExampleTable
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.discoverable import Discoverable
 from lit_mem.extraction.exact_memorization import ExactMemorization
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.extraction.strength import ExtractionStrength
 from lit_mem.functional.ends import ends_in
-from lit_mem.metrics.examples import ExampleTable
 from lit_mem.types import Batch, Needs, TokenScores
 
 
@@ -24,7 +24,7 @@ class Extractability(Measure):
 
     Logged for each measure, as means: `extraction/<name>` (members) and `extraction/<name>_heldout`; and the base
     model's `extraction/<name>_base` and `_base_heldout`, but for measures that sample, as the base is not scored under
-    sampling. Of each example it tells `extraction/<name>` and `extraction/<name>_base`.
+    sampling. Columns: `extraction/<name>` and `extraction/<name>_base`.
 
     Args:
         measures: by the name under which they are logged. None: `exact_memorization`, `extraction_strength` and
@@ -40,26 +40,25 @@ class Extractability(Measure):
             "extraction_strength": ExtractionStrength(),
             "discoverable": Discoverable(),
         }
-        self.base = self._asked_of_base = base
+        self.base = self._of_base = base
         self.needs = reduce(or_, (measure.needs for measure in self.measures.values()), Needs(reference=base))
         self._table = ExampleTable(self._columns())
 
     def _columns(self) -> list[str]:
-        asked_of_base = [name for name, m in self.measures.items() if self.base and not m.needs.sampling]
-        return [*self.measures, *(f"{name}_base" for name in asked_of_base)]
+        of_base = [name for name, m in self.measures.items() if self.base and not m.needs.sampling]
+        return [*self.measures, *(f"{name}_base" for name in of_base)]
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Start with all metrics: what another module's scores did not serve, this one's may."""
-        self.base = self._asked_of_base
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
+        """Start with all metrics: what another subject's scores did not serve, this one's may."""
+        self.base = self._of_base
         self._table = ExampleTable(self._columns())
-        super().setup(trainer, pl_module, stage)
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Of all measures."""
         return [f"extraction/{column}{part}" for column in self._columns() for part in ("", "_heldout")]
 
-    def begin(self) -> None:
-        """Forget the last pass."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
         self._table.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
@@ -70,15 +69,15 @@ class Extractability(Measure):
             base = replace(scores, logprob=scores.reference, hit=scores.reference_hit)
             values |= {c: self.measures[c.removesuffix("_base")](base) for c in self._columns() if c not in values}
         elif self.base:  # a user's own module that gives no reference
-            before, self.base = set(self.metric_names()), False
+            before, self.base = set(self.names()), False
             self._table = ExampleTable(self._columns())
-            self.leave_out(before - set(self.metric_names()), NO_BASE)
-        told = scores.n_tokens > 0
-        values = {name: value[told] for name, value in values.items()}
-        self._table.update(scores.example_id.cpu()[told], scores.member.cpu()[told], values)
+            self.leave_out(before - set(self.names()), NO_BASE)
+        scored = scores.n_tokens > 0
+        values = {name: value[scored] for name, value in values.items()}
+        self._table.update(scores.example_id.cpu()[scored], scores.member.cpu()[scored], values)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """Means over members and over held-out texts."""
         table = self._table.compute()
-        self.examples = table.renamed({f"extraction/{column}": column for column in self._columns()})
-        return means_by_set(table, self._columns(), "extraction")
+        rows = table.renamed({f"extraction/{column}": column for column in self._columns()})
+        return Result(means_by_set(table, self._columns(), "extraction"), rows)

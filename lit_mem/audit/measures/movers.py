@@ -5,22 +5,23 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_mem.callbacks.base import Relation, log_table, per_example, whole_check
-from lit_mem.callbacks.correlation import check_columns
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Measure, Pass, Result, Table
+from lit_mem.audit.measures.correlation import check_columns
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
-from lit_mem.metrics.examples import ScoreTable
-from lit_mem.metrics.gathered import Gathered
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
 
 
-class Movers(Relation):
+class Movers(Measure):
     """The members whose memorization moved most since the last validation, and the share that stands exposed.
 
     A table in TensorBoard (`memorization/moved_most`) names, by where they came from and never by their text, the
@@ -53,13 +54,14 @@ class Movers(Relation):
         if not 0 < fpr < 1:
             raise ConfigError(f"Movers.fpr is {fpr}; expected a rate between 0 and 1")
         self.column, self.top, self.fpr, self.console = column, top, fpr, console
+        self.reads = (column,)
         self._last: dict[int, float] = {}
         self._members: Gathered[int, tuple[str, int]] = Gathered()
 
     @property
     def state_key(self) -> str:
         """Scores of another column are no scores to go on from."""
-        return self._generate_state_key(column=self.column)
+        return f"{type(self).__qualname__}{dict(column=self.column)!r}"
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs: the last validation's scores."""
@@ -72,19 +74,18 @@ class Movers(Relation):
         """Go on from the last validation."""
         self._last = dict(zip(state_dict["example_id"].tolist(), state_dict["score"].tolist(), strict=True))
 
-    def metric_names(self) -> list[str]:
-        """Names that this callback logs."""
+    def names(self) -> list[str]:
+        """Exposure, and the largest move."""
         names = ("exposed_share", "exposed_duplicates", "members_duplicates", "largest_move")
         return [f"memorization/{name}" for name in names]
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
         """Start a new run with no scores to compare with; a resumed one gets its own next."""
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and trainer.global_step == 0:
+        if fresh:
             self._last = {}
 
-    def begin(self) -> None:
-        """Forget the last pass, but for its scores."""
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass; its scores stay."""
         self._members.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
@@ -96,31 +97,31 @@ class Movers(Relation):
             if member:
                 self._members[example_id] = (record.origin, record.duplicates)
 
-    def results(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+    def compute(self, run: Pass) -> Result:
         """Exposure, and in a fit what moved.
 
         Raises:
             ConfigError: the column is not known.
         """
-        told = self._members.compute()
-        table = per_example(trainer, pl_module)
-        check_columns([self.column], table, trainer, "Movers.column")
-        if self.column not in table.columns:  # measured in other passes
-            return {}
-        rows = table.where(table[self.column].isfinite())
-        duplicates = {i: copies > 0 for i, (_, copies) in told.items()}
-        figures = _exposure(rows, self.column, self.fpr, duplicates)
-        if _comparable(trainer) and rows.member.any():
+        known = self._members.compute()
+        check_columns([self.column], run, "Movers.column")
+        if self.column not in run.rows.columns:  # measured in other passes
+            return Result()
+        rows = run.rows.where(run.rows[self.column].isfinite())
+        duplicates = {i: copies > 0 for i, (_, copies) in known.items()}
+        metrics = _exposure(rows, self.column, self.fpr, duplicates)
+        tables = {}
+        if run.stage == "fit" and run.complete and rows.member.any():
             moves = self._moves(rows.members())
-            if moves and not trainer.sanity_checking:  # that of a resumed run repeats the last validation
-                figures["memorization/largest_move"] = abs(next(iter(moves.values())))
-                first = self._first(moves, {i: origin for i, (origin, _) in told.items()})
+            if moves and not run.checking:  # that of a resumed run repeats the last validation
+                metrics["memorization/largest_move"] = abs(next(iter(moves.values())))
+                first = self._first(moves, {i: origin for i, (origin, _) in known.items()})
                 if first:
-                    log_table(trainer, "memorization/moved_most", ("member", self.column), first)
-                if first and self.console and trainer.is_global_zero:
+                    tables["memorization/moved_most"] = Table(("member", self.column), first)
+                if first and self.console:
                     line = ", ".join(f"{name} {move}" for name, move in first)
                     log.info("Moved most since the last validation (%s): %s", self.column, line)
-        return figures
+        return Result(metrics, tables=tables)
 
     def _moves(self, members: ScoreTable) -> dict[int, float]:
         """By example id how far each member's score moved since the last validation, the largest move first."""
@@ -152,20 +153,13 @@ def exposed(score: Tensor, member: Tensor, fpr: float) -> Tensor | None:
 
 
 def _exposure(rows: ScoreTable, column: str, fpr: float, duplicates: dict[int, bool]) -> dict[str, float]:
-    figures = {}
+    metrics = {}
     if duplicates:
-        figures["memorization/members_duplicates"] = sum(duplicates.values()) / len(duplicates)
+        metrics["memorization/members_duplicates"] = sum(duplicates.values()) / len(duplicates)
     named = exposed(rows[column], rows.member, fpr)
     if named is not None:
-        figures["memorization/exposed_share"] = (named.sum() / rows.member.sum()).item()
+        metrics["memorization/exposed_share"] = (named.sum() / rows.member.sum()).item()
         known = [duplicates[i] for i in rows.example_id[named].tolist() if i in duplicates]
         if known:
-            figures["memorization/exposed_duplicates"] = sum(known) / len(known)
-    return figures
-
-
-def _comparable(trainer: pl.Trainer) -> bool:
-    """Whether this pass is one of a row: of a fit, and over all batches."""
-    if trainer.state.fn != "fit":
-        return False
-    return not trainer.sanity_checking or whole_check(trainer)
+            metrics["memorization/exposed_duplicates"] = sum(known) / len(known)
+    return metrics

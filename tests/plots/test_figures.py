@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from lit_mem.functional.auroc import Auroc
 from lit_mem.functional.roc import roc_curve
 from lit_mem.metrics.slices import Exposure
-from lit_mem.report.figures import histograms_figure, roc_figure
-from lit_mem.report.scatter_figure import scatter_figure
-from lit_mem.report.slices_figure import exposure_figure
+from lit_mem.plots.figures import histograms_figure, roc_figure
+from lit_mem.plots.scatter_figure import scatter_figure
+from lit_mem.plots.slices_figure import exposure_figure
 
 MEMBER = torch.arange(200) < 100
 

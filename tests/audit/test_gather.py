@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from lit_mem.metrics.examples import ScoreTable, joined
-from lit_mem.metrics.gathered import Gathered
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.table import ScoreTable, joined
 
 
 def test_one_process_reads_what_it_set():
@@ -28,7 +28,7 @@ SCRIPT = """
 import datetime, sys
 import torch
 import torch.distributed as dist
-from lit_mem.metrics.gathered import Gathered
+from lit_mem.audit.gather import Gathered
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2,

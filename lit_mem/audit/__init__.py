@@ -1,0 +1,1 @@
+"""The core: measures over one scoring pass, with no trainer."""

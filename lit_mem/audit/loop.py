@@ -1,0 +1,149 @@
+"""One pass, all measures: order, name clashes, and the guards that each of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Measure, Pass, Result, Table
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable, joined
+from lit_mem.errors import ConfigError
+from lit_mem.guards import preserved_random_state
+from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
+
+
+@dataclass
+class PassResult:
+    """What the measures computed so far from a pass.
+
+    Attributes:
+        run: the pass.
+        results: of each measure, in the order in which they were computed.
+    """
+
+    run: Pass
+    results: dict[Measure, Result] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """All metrics by logged name."""
+        return {name: value for result in self.results.values() for name, value in result.metrics.items()}
+
+    @property
+    def rows(self) -> ScoreTable:
+        """All per-example columns, a row for each scored example, NaN where not measured."""
+        return joined([result.rows for result in self.results.values() if result.rows is not None])
+
+    @property
+    def plots(self) -> dict[str, Any]:
+        """By name a function that draws it."""
+        return {name: draw for result in self.results.values() for name, draw in result.plots.items()}
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """By name."""
+        return {name: table for result in self.results.values() for name, table in result.tables.items()}
+
+
+class Audit:
+    """The measures of a run, over one pass at a time.
+
+    It restores the global random state after each batch and after the measures compute, hands canaries to the measures
+    of canaries alone, and computes in order: measures of the scoring pass, those that generate, those that read others.
+
+    Args:
+        measures: of any order.
+
+    Raises:
+        ConfigError: two would log the same name.
+
+    Attributes:
+        result: of the pass that goes on, as far as it is computed, or of the last one; None before the first.
+        computing: the measure that computes now, or that ended the pass with an error.
+    """
+
+    def __init__(self, measures: Sequence[Measure]) -> None:
+        self.measures = list(measures)
+        self.result: PassResult | None = None
+        self.computing: Measure | None = None
+        self._subject: Subject | None = None
+        for i, measure in enumerate(self.measures):
+            for other in self.measures[:i]:
+                _refuse_clash(measure, other)
+
+    @property
+    def needs(self) -> Needs:
+        """What the measures read of `TokenScores`."""
+        needs = Needs()
+        for measure in self.measures:
+            needs |= measure.needs
+        return needs
+
+    def open(self, subject: Subject, fresh: bool) -> None:
+        """Prepare all measures for a run over a model.
+
+        Raises:
+            ConfigError: an option of one does not fit.
+        """
+        self.result = None
+        for measure in self.measures:
+            measure.absent = {}
+        known = known_of(self.measures)
+        for measure in self.measures:
+            measure.open(subject, known, fresh)
+
+    def begin(self, subject: Subject) -> None:
+        """Start a pass."""
+        self.result, self._subject = None, subject
+        for measure in self.measures:
+            measure.ends = subject.ends
+            measure.begin(subject)
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Hand a batch to the measures that it is for."""
+        assert self._subject is not None
+        canaries = holds_canaries(batch)
+        with preserved_random_state(), self._subject.lockstep():
+            for measure in self.measures:
+                if measure.of_canaries == canaries:
+                    measure.observe(scores, batch)
+
+    def finish(self, run: Pass) -> PassResult:
+        """Compute; `result` has what is there should a measure end with an error, or the user stop it."""
+        self.result = PassResult(run)
+        with preserved_random_state():
+            for measure in self.measures:
+                measure.check(run)
+            for measure in self.in_order():
+                self.computing = measure
+                rows = self.result.rows if measure.reads else ScoreTable.empty()
+                self.result.results[measure] = measure.compute(replace(run, rows=rows, known=known_of(self.measures)))
+        self.computing = None
+        return self.result
+
+    def in_order(self) -> list[Measure]:
+        """In which they compute."""
+        return sorted(self.measures, key=lambda measure: (bool(measure.reads), measure.generates))
+
+
+def known_of(measures: Sequence[Measure]) -> Known:
+    """Names that measures give."""
+    own = {name for measure in measures if not measure.reads for name in measure.names()}
+    columns = {name.removesuffix(end) for name in own for end in ("_auroc", "_heldout") if name.endswith(end)}
+    return Known(
+        frozenset(name for measure in measures for name in measure.names()),
+        tuple(prefix for measure in measures for prefix in measure.name_prefixes),
+        frozenset(columns),
+        {name: lacks for measure in measures for name, lacks in measure.absent.items()},
+    )
+
+
+def _refuse_clash(measure: Measure, other: Measure) -> None:
+    mine, theirs = type(measure).__name__, type(other).__name__
+    if shared := sorted(set(measure.names()) & set(other.names())):
+        raise ConfigError(f"{theirs} and {mine} both log {shared[0]!r}; expected one of them, or other names")
+    if mine == theirs and set(measure.name_prefixes) & set(other.name_prefixes):
+        raise ConfigError(f"there are two {mine} measures, which would log the same names; expected one")

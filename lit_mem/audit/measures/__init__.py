@@ -1,0 +1,25 @@
+"""The measures, one file each."""
+
+from lit_mem.audit.measures.canaries import Canaries
+from lit_mem.audit.measures.correlation import Correlation
+from lit_mem.audit.measures.extractability import Extractability
+from lit_mem.audit.measures.extraction import Extraction
+from lit_mem.audit.measures.membership import MembershipInference
+from lit_mem.audit.measures.movers import Movers
+from lit_mem.audit.measures.perplexity import Perplexity
+from lit_mem.audit.measures.privacy_audit import PrivacyAudit
+from lit_mem.audit.measures.slices import Slices
+from lit_mem.audit.measures.spans import SpanExtraction
+
+__all__ = [
+    "Canaries",
+    "Correlation",
+    "Extractability",
+    "Extraction",
+    "MembershipInference",
+    "Movers",
+    "Perplexity",
+    "PrivacyAudit",
+    "Slices",
+    "SpanExtraction",
+]

@@ -1,0 +1,191 @@
+"""The Audit of a trainer: its measures over each validation or test pass, their metrics to its loggers."""
+
+from __future__ import annotations
+
+import logging
+from weakref import WeakKeyDictionary
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.audit.loop import Audit, PassResult
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.table import ScoreTable
+from lit_mem.callbacks.module_subject import ModuleSubject
+from lit_mem.callbacks.plots import log_plot, log_table
+from lit_mem.callbacks.stopped import written_if_stopped
+from lit_mem.console import show_messages
+from lit_mem.divergence import not_finite, refuse_not_finite
+from lit_mem.errors import ConfigError
+from lit_mem.functional.plain_text import markdown_table
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+
+class TrainerAudit:
+    """Runs an `Audit` of the measures among a trainer's callbacks.
+
+    Attributes:
+        audit: of the measures; None before `open`.
+        log_at_once: whether `validate` and `test` log verdicts when the pass ends; False: the command does.
+    """
+
+    def __init__(self) -> None:
+        self.audit: Audit | None = None
+        self.log_at_once = True
+        self._subject: ModuleSubject | None = None
+        self._finished = False
+        self._not_finite: str | None = None
+
+    def open(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Prepare the measures for a run.
+
+        Raises:
+            ConfigError: an option of one does not fit, two log the same name, or nothing is logged.
+        """
+        show_messages()
+        mine = measures(trainer)
+        if trainer.barebones:
+            raise ConfigError(
+                f"trainer.barebones is true: nothing is logged, so {type(mine[0]).__name__} can log no metrics; "
+                "leave one of them out"
+            )
+        if stage == "fit" and trainer.limit_val_batches == 0:
+            log.warning(
+                "trainer.limit_val_batches is 0: nothing is measured, no threshold can stop the run, and only what "
+                "needs no validation writes a checkpoint."
+            )
+        self.audit = Audit(mine)
+        self.audit.open(ModuleSubject(trainer, module), stage == "fit" and trainer.global_step == 0)
+
+    def begin(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start a pass."""
+        if self.audit is None:
+            self.audit = Audit(measures(trainer))
+        self._finished, self._not_finite = False, None
+        self._subject = ModuleSubject(trainer, module)
+        self.audit.begin(self._subject)
+
+    def observe(self, module: pl.LightningModule, outputs: object, batch: Batch) -> None:
+        """Read the scores that `validation_step` returned.
+
+        Raises:
+            ConfigError: it returned something else.
+        """
+        assert self.audit is not None
+        if not isinstance(outputs, TokenScores):
+            raise ConfigError(
+                f"{type(self.audit.measures[0]).__name__} reads the TokenScores that validation_step returns, "
+                f"but {type(module).__name__}.validation_step returned {type(outputs).__name__}"
+            )
+        self._not_finite = self._not_finite or not_finite(outputs, batch)
+        self.audit.observe(outputs, batch)
+
+    def finish(self, trainer: pl.Trainer, module: pl.LightningModule) -> PassResult:
+        """Compute everything, once a pass; earlier than its own turn if another callback reads it. On every rank.
+
+        Raises:
+            MetricError: the loss of a text is not finite.
+        """
+        audit = self.audit
+        assert audit is not None
+        if not self._finished:
+            self._finished = True
+            refuse_not_finite(self._not_finite, trainer, module)
+            with written_if_stopped(trainer, module, audit):
+                audit.finish(self._pass(trainer))
+            for measure, result in audit.result.results.items() if audit.result else ():
+                if isinstance(measure, Callback):
+                    measure.result = result  # type: ignore[attr-defined]
+        assert audit.result is not None
+        return audit.result
+
+    def log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Compute and log; early enough for whatever monitors these names, in any order of callbacks."""
+        result = self.finish(trainer, module)
+        # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
+        module.log_dict(result.metrics, sync_dist=True)
+        if trainer.loggers and trainer.is_global_zero and result.run.complete:
+            for name, draw in result.plots.items():
+                log_plot(trainer, name, draw())
+            for name, table in result.tables.items():
+                log_table(trainer, name, markdown_table(table.header, table.rows))
+
+    def log_verdicts(self) -> None:
+        """Log what the measures found of the model that a run ends with."""
+        if self.audit is not None and self.audit.result is not None:
+            for result in self.audit.result.results.values():
+                for level, line in result.verdict:
+                    log.log(level, "%s", line)
+
+    def result_of(self, measure: Measure) -> Result:
+        """What a measure computed in the last pass; empty if it did not."""
+        found = None if self.audit is None or self.audit.result is None else self.audit.result.results.get(measure)
+        return Result() if found is None else found
+
+    def _pass(self, trainer: pl.Trainer) -> Pass:
+        assert self._subject is not None
+        fit = trainer.state.fn == "fit"
+        return Pass(
+            self._subject,
+            "fit" if fit else "test" if trainer.testing else "validate",
+            step=trainer.global_step,
+            epoch=trainer.current_epoch + (fit and not trainer.sanity_checking),
+            checking=trainer.sanity_checking,
+            complete=not partial_check(trainer),
+        )
+
+
+_AUDITS: WeakKeyDictionary[pl.Trainer, TrainerAudit] = WeakKeyDictionary()
+
+
+def audit_of(trainer: pl.Trainer) -> TrainerAudit:
+    """The one of a trainer."""
+    return _AUDITS.setdefault(trainer, TrainerAudit())
+
+
+def per_example(trainer: pl.Trainer, pl_module: pl.LightningModule) -> ScoreTable:
+    """All per-example columns of the pass that just ended, a row for each scored example, NaN where not measured.
+
+    Every rank must call it, and has the same rows.
+    """
+    return audit_of(trainer).finish(trainer, pl_module).rows
+
+
+def whole_check(trainer: pl.Trainer) -> bool:
+    """Whether Lightning's check before training runs over all validation batches, so that its metrics count."""
+    return bool(trainer.num_sanity_val_batches == trainer.num_val_batches)
+
+
+def partial_check(trainer: pl.Trainer) -> bool:
+    """Whether this pass is a check before training over some of the batches, whose counts are not worth reporting."""
+    return bool(trainer.sanity_checking) and not whole_check(trainer)
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
+    """The trainer's callbacks."""
+    # Lightning sets this attribute without declaring it.
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def measures(trainer: pl.Trainer) -> list[Measure]:
+    """Those of the trainer's callbacks that measure."""
+    return [callback for callback in callbacks_of(trainer) if isinstance(callback, Measure)]
+
+
+def latest_figures(trainer: pl.Trainer) -> dict[str, float]:
+    """The metrics of the validation that just ended, by name.
+
+    `trainer.callback_metrics` keeps a metric's last value through validations that did not measure it (extraction
+    every n validations), and keeps it in float32, where 0.6 is above 0.6.
+    """
+    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    audit = audit_of(trainer).audit
+    for measure in measures(trainer):
+        for name in [*measure.names(), *(n for n in figures if n.startswith(measure.name_prefixes))]:
+            figures.pop(name, None)
+    if audit is not None and audit.result is not None:
+        figures.update(audit.result.metrics)
+    return figures

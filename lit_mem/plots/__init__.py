@@ -1,0 +1,1 @@
+"""One drawing of each plot, as matplotlib objects that belong to no window and no global state."""
