@@ -26,7 +26,6 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import atomic, file_modes
 from lit_mem.callbacks import closing
-from lit_mem.callbacks.auditing import audit_of, callbacks_of, measures
 from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.last_line import audited
@@ -40,6 +39,7 @@ from lit_mem.data.datamodule import TextDataModule
 from lit_mem.default_callbacks import BAREBONES, UNMEASURED, default_callbacks
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.functional.plain_text import printable
+from lit_mem.lightning.auditing import audit_of, callbacks_of, measures
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
 from lit_mem.report.chain import write_origin

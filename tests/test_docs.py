@@ -39,13 +39,13 @@ from lit_mem.callbacks import (
     SpanExtraction,
     Stopwatch,
 )
-from lit_mem.callbacks.auditing import per_example
 from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.data import TextDataModule
 from lit_mem.errors import ConfigError
 from lit_mem.extraction import ExtractionMeasure, ScoredMeasure
 from lit_mem.functional.interval import wilson_interval
 from lit_mem.functional.roc import best_balanced_accuracy, tpr_at_fpr
+from lit_mem.lightning.auditing import per_example
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser
 

@@ -77,10 +77,7 @@ class Audit:
     @property
     def needs(self) -> Needs:
         """What the measures read of `TokenScores`."""
-        needs = Needs()
-        for measure in self.measures:
-            needs |= measure.needs
-        return needs
+        return needs_of(self.measures)
 
     def open(self, subject: Subject, fresh: bool) -> None:
         """Prepare all measures for a run over a model.
@@ -127,6 +124,14 @@ class Audit:
     def in_order(self) -> list[Measure]:
         """In which they compute."""
         return sorted(self.measures, key=lambda measure: (bool(measure.reads), measure.generates))
+
+
+def needs_of(measures: Sequence[Measure]) -> Needs:
+    """What measures read of `TokenScores`."""
+    needs = Needs()
+    for measure in measures:
+        needs |= measure.needs
+    return needs
 
 
 def known_of(measures: Sequence[Measure]) -> Known:

@@ -15,9 +15,9 @@ from lit_mem.attacks.zlib import Zlib
 from lit_mem.audit.measures import MembershipInference, Perplexity
 from lit_mem.audit.measures.perplexity import perplexities
 from lit_mem.audit.table import ExampleTable, ScoreTable
-from lit_mem.callbacks.auditing import measures
 from lit_mem.errors import MetricError
 from lit_mem.functional.auroc import auroc
+from lit_mem.lightning.auditing import measures
 from lit_mem.types import TokenScores, holds_canaries
 
 _LIKELIHOODS: Final = (Loss, Zlib, MinK)

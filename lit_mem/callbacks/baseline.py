@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_mem.callbacks.auditing import whole_check
+from lit_mem.lightning.auditing import whole_check
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem import atomic, file_modes
 from lit_mem.adapters.origin import RECORD, origin
-from lit_mem.callbacks.auditing import callbacks_of, latest_figures
 from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
 from lit_mem.callbacks.judging import Rule
 from lit_mem.callbacks.last_line import LastLine
@@ -25,6 +24,7 @@ from lit_mem.callbacks.lead import take_the_lead
 from lit_mem.callbacks.measured_weights import MeasuredWeights, suspects
 from lit_mem.callbacks.thresholds import Limits, check_limits, known_in, passed, read
 from lit_mem.errors import ModelError
+from lit_mem.lightning.auditing import callbacks_of, latest_figures
 from lit_mem.privacy.ledger import LEDGER
 from lit_mem.run_folder import run_folder
 

@@ -10,10 +10,10 @@ from typing import Final
 
 import lightning.pytorch as pl
 
-from lit_mem.callbacks.auditing import callbacks_of, latest_figures
 from lit_mem.callbacks.closing import here
 from lit_mem.callbacks.judging import Judged, Rule, State, explained, judge, together
 from lit_mem.callbacks.planned_stop import scored_for
+from lit_mem.lightning.auditing import callbacks_of, latest_figures
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
+from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.table import ScoreTable
-from lit_mem.callbacks.auditing import callbacks_of, whole_check
-from lit_mem.callbacks.listed import Perplexity
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.errors import ConfigError
 from lit_mem.functional.paired import Change, change_of_gap, change_of_loss
+from lit_mem.lightning.auditing import audit_of, measures, whole_check
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class PerplexityDropWarning(Callback):
         measure = _perplexity(trainer)
         if trainer.state.fn != "fit" or (trainer.sanity_checking and not start) or measure is None:
             return
-        now = losses(measure)
+        now = losses(audit_of(trainer).result_of(measure).rows)
         if self._last is not None and now is not None:
             line = self.message(self._last, now)
             if line is not None:
@@ -106,11 +106,11 @@ class PerplexityDropWarning(Callback):
         )
 
 
-def losses(measure: Perplexity) -> ScoreTable | None:
+def losses(examples: ScoreTable | None) -> ScoreTable | None:
     """The `loss` (in nats, summed over tokens) and `n_tokens` of each text of the last pass; None if one overflows."""
-    if measure.examples is None:
+    if examples is None:
         return None
-    table = measure.examples.where(measure.examples["n_tokens"] > 0)
+    table = examples.where(examples["n_tokens"] > 0)
     loss = table["perplexity"].log() * table["n_tokens"]
     if not bool(loss.isfinite().all()):
         return None
@@ -118,7 +118,7 @@ def losses(measure: Perplexity) -> ScoreTable | None:
 
 
 def _perplexity(trainer: pl.Trainer) -> Perplexity | None:
-    return next((callback for callback in callbacks_of(trainer) if isinstance(callback, Perplexity)), None)
+    return next((one for one in measures(trainer) if isinstance(one, Perplexity)), None)
 
 
 def _sides(table: ScoreTable) -> tuple[ScoreTable, ScoreTable]:

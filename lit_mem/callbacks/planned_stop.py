@@ -8,9 +8,9 @@ from torch import Tensor
 
 from lit_mem.audit.table import ScoreTable
 from lit_mem.audit.thresholds import Limits, Threshold
-from lit_mem.callbacks.auditing import audit_of, measures, whole_check
 from lit_mem.callbacks.judging import judged_texts
 from lit_mem.functional.planning import Scored, planned_interval, stops_at
+from lit_mem.lightning.auditing import audit_of, measures, whole_check
 from lit_mem.report.numbers import shown
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from lit_mem.callbacks.auditing import latest_figures, whole_check
+from lit_mem.lightning.auditing import latest_figures, whole_check
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "val/loss": ("val/loss", "{:.3f}"),

@@ -11,8 +11,8 @@ from lit_mem.audit.known import Known
 from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.thresholds import Limits, Threshold
-from lit_mem.callbacks.auditing import callbacks_of, latest_figures, measures
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.auditing import callbacks_of, latest_figures, measures
 
 __all__ = ["Limits", "Threshold", "check_limits", "check_names", "known_in", "passed", "read"]
 

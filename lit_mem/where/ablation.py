@@ -17,10 +17,10 @@ from lit_mem.attacks.reference import ReferenceRatio
 from lit_mem.audit.known import Known
 from lit_mem.audit.measure import Pass
 from lit_mem.audit.measures.extraction import Extraction
-from lit_mem.callbacks.module_subject import ModuleSubject
 from lit_mem.errors import MetricError
 from lit_mem.extraction.ngram import NgramRate
 from lit_mem.functional.auroc import auroc
+from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.module import CausalLM
 from lit_mem.types import Needs, TokenScores
 from lit_mem.where.examination import Examination

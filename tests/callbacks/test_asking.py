@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lit_mem.callbacks import Extraction, MembershipInference
-from lit_mem.callbacks.module_subject import ModuleSubject
 from lit_mem.extraction import continuations
 from lit_mem.extraction.continuations import Asker, no_bar
 from lit_mem.extraction.decoding import decode
+from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.types import Needs, Sampling
 
 EOS = 2

@@ -6,10 +6,10 @@ import shlex
 import pytest
 
 from lit_mem.callbacks import EpochTable, Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
-from lit_mem.callbacks.auditing import latest_figures
 from lit_mem.callbacks.closing import next_steps, sentence, table
 from lit_mem.callbacks.last_line import audited
 from lit_mem.cli import main
+from lit_mem.lightning.auditing import latest_figures
 
 FIGURES = {
     "val/loss": 1.0832, "val/perplexity": 2.954, "memorization/perplexity_members": 2.651,

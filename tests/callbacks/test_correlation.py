@@ -11,9 +11,9 @@ from scipy.stats import spearmanr
 from lit_mem.audit.measure import Result
 from lit_mem.audit.table import ScoreTable
 from lit_mem.callbacks import Correlation, Extraction, MembershipInference, Perplexity
-from lit_mem.callbacks.auditing import per_example
 from lit_mem.callbacks.base import Measure
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.auditing import per_example
 from lit_mem.plots.scatter_figure import scatter_figure
 
 

@@ -7,10 +7,10 @@ import torch
 
 from lit_mem.attacks import Loss
 from lit_mem.callbacks import Extractability, Extraction, MembershipInference, Perplexity, SpanExtraction
-from lit_mem.callbacks.auditing import per_example
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import ConfigError
 from lit_mem.extraction import Discoverable, ExactMemorization
+from lit_mem.lightning.auditing import per_example
 from lit_mem.scoring import TokenScorer
 from lit_mem.types import Record, Sampling, Span, TokenScores
 

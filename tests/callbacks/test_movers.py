@@ -14,10 +14,10 @@ from lit_mem.audit.measure import Result
 from lit_mem.audit.measures.movers import exposed
 from lit_mem.audit.table import ScoreTable
 from lit_mem.callbacks import MembershipInference, Movers
-from lit_mem.callbacks.auditing import per_example
 from lit_mem.callbacks.base import Measure
 from lit_mem.errors import ConfigError
 from lit_mem.functional.roc import tpr_at_fpr
+from lit_mem.lightning.auditing import per_example
 from lit_mem.types import Record
 
 LINE = re.compile(r"Moved most since the last validation \((?P<column>\S+)\): (?P<moves>.+)")

@@ -69,7 +69,7 @@ def test_in_a_run_that_memorizes_it_warns_and_in_one_that_does_not_it_does_not(m
         t = trainer([measure, PerplexityDropWarning()], max_epochs=4)
         t.fit(module(dropout=0.0, targets=["all-linear"], lr=lr), data())
         assert ("which is a sign of memorization" in caplog.text) == warned
-        found = losses(measure)
+        found = losses(measure.examples)
         for side, name in (
             (found.members(), "memorization/perplexity_members"),
             (found.nonmembers(), "val/perplexity"),

@@ -17,11 +17,11 @@ from lit_mem.audit.loop import Audit
 from lit_mem.audit.measure import Result
 from lit_mem.audit.table import ExampleTable
 from lit_mem.callbacks import Extractability, MembershipInference, Perplexity, Slices
-from lit_mem.callbacks.auditing import latest_figures
 from lit_mem.callbacks.base import Measure
 from lit_mem.callbacks.thresholds import Limits, check_limits, passed
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
+from lit_mem.lightning.auditing import latest_figures
 from lit_mem.metrics.slices import Slice, TooSmall, verdict
 from lit_mem.plots.slices_figure import exposure_figure
 from lit_mem.types import Record, TokenScores

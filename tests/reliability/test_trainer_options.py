@@ -25,10 +25,10 @@ from lit_mem.callbacks import (
     PerplexityDropWarning,
     Stopwatch,
 )
-from lit_mem.callbacks.auditing import latest_figures
 from lit_mem.cli import main
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.decoding import Sampling, decode
+from lit_mem.lightning.auditing import latest_figures
 from lit_mem.reference import Reference
 
 QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")

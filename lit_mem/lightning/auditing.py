@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from lit_mem.audit.loop import Audit, PassResult
+from lit_mem.audit.loop import Audit, PassResult, needs_of
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.table import ScoreTable
-from lit_mem.callbacks.module_subject import ModuleSubject
-from lit_mem.callbacks.plots import log_plot, log_table
 from lit_mem.callbacks.stopped import written_if_stopped
 from lit_mem.console import show_messages
 from lit_mem.divergence import not_finite, refuse_not_finite
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import markdown_table
-from lit_mem.types import Batch, TokenScores
+from lit_mem.lightning.loggers import log_plot, log_table
+from lit_mem.lightning.module_subject import ModuleSubject
+from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
 
@@ -170,9 +171,35 @@ def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
     return callbacks
 
 
+class HasMeasures:
+    """A callback with several measures.
+
+    Attributes:
+        measures: those.
+    """
+
+    measures: Sequence[Measure] = ()
+
+    @property
+    def needs(self) -> Needs:
+        """What they read of `TokenScores`; the module computes what its trainer's callbacks need."""
+        return needs_of(self.measures)
+
+
 def measures(trainer: pl.Trainer) -> list[Measure]:
-    """Those of the trainer's callbacks that measure."""
-    return [callback for callback in callbacks_of(trainer) if isinstance(callback, Measure)]
+    """The measures of the trainer's callbacks."""
+    found: list[Measure] = []
+    for callback in callbacks_of(trainer):
+        if isinstance(callback, Measure):
+            found.append(callback)
+        elif isinstance(callback, HasMeasures):
+            found += callback.measures
+    return found
+
+
+def leader(trainer: pl.Trainer) -> Callback | None:
+    """The first of the trainer's callbacks that measures."""
+    return next((one for one in callbacks_of(trainer) if isinstance(one, Measure | HasMeasures)), None)
 
 
 def latest_figures(trainer: pl.Trainer) -> dict[str, float]:

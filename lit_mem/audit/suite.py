@@ -1,0 +1,93 @@
+"""Named sets of measures, and what of them a person changes most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from lit_mem.attacks.base import Attack
+from lit_mem.audit.loop import known_of
+from lit_mem.audit.measure import Measure
+from lit_mem.audit.measures import (
+    Canaries,
+    Correlation,
+    Extractability,
+    Extraction,
+    MembershipInference,
+    Movers,
+    Perplexity,
+    PrivacyAudit,
+    Slices,
+    SpanExtraction,
+)
+from lit_mem.extraction.base import ExtractionMeasure
+from lit_mem.types import Sampling
+
+Suite = Literal["none", "quick", "standard", "full"]
+"""`quick` generates no text; `standard` does; `full` slices all attacks and measures; `none` is nothing."""
+
+_SLICED: Final = ["ngram_rate", "exact_memorization", "span_rate"]
+
+
+@dataclass
+class ExtractionOptions:
+    """How members and held-out texts are prompted (see `lit_mem.audit.measures.Extraction`).
+
+    Attributes:
+        n_members: how many members are prompted; None: all that are scored.
+        n_heldout: how many held-out texts are prompted; None: all that are scored.
+        prefix: below 1 the share of a text that is given, from 1 on the number of tokens; or several of one kind.
+        measures: by the name under which they are logged; None: `ngram_rate`, `exact_rate`, `rouge_l` and
+            `edit_similarity`.
+        base: prompt the base model too.
+        sampling: draw tokens instead of greedy decoding.
+        every_n_validations: generate only in every n-th validation (and in the one before training).
+        token_budget: most tokens in a decoding batch.
+        seed: chooses the texts.
+    """
+
+    n_members: int | None = 100
+    n_heldout: int | None = 100
+    prefix: float | list[float] = 0.5
+    measures: dict[str, ExtractionMeasure] | None = None
+    base: bool = True
+    sampling: Sampling | None = None
+    every_n_validations: int = 1
+    token_budget: int = 4096
+    seed: int = 0
+
+
+def suite(
+    name: Suite,
+    attacks: dict[str, Attack] | None = None,
+    extraction: ExtractionOptions | None = None,
+    others: Sequence[Measure] = (),
+) -> list[Measure]:
+    """The measures of a suite, without those of canaries.
+
+    Args:
+        name: of the suite.
+        attacks: of membership inference, by name; None: the default ones.
+        extraction: None: nothing is generated, whatever the suite.
+        others: further measures; each takes the place of the suite's of the same class.
+    """
+    made: list[Measure] = []
+    if name != "none":
+        made += [Perplexity(), MembershipInference(attacks)]
+        if name != "quick" and extraction is not None:
+            made.append(Extraction(**vars(extraction)))
+        made += [Extractability(), SpanExtraction(), Correlation(), Movers()]
+        if name == "standard":
+            known = known_of(made)
+            sliced = [measure for measure in _SLICED if known.has(f"extraction/{measure}")]
+            first = "reference" if attacks is None or "reference" in attacks else next(iter(attacks))
+            made.append(Slices(attacks=[first], measures=sliced))
+        elif name == "full":
+            made.append(Slices())
+    return [one for one in made if not any(isinstance(other, type(one)) for other in others)] + list(others)
+
+
+def of_canaries(measures: Sequence[Measure]) -> list[Measure]:
+    """The measures of canaries that are not among others."""
+    return [one for one in (Canaries(), PrivacyAudit()) if not any(isinstance(m, type(one)) for m in measures)]

@@ -1,0 +1,1 @@
+"""Lightning: the module, the data module, and the callback that measures."""

@@ -1,0 +1,119 @@
+"""The measuring callback: a suite of measures, what shows them, and what stops the run."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+
+from lit_mem.attacks.base import Attack
+from lit_mem.audit.measure import Measure, Stateful
+from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
+from lit_mem.audit.suite import suite as measures_of
+from lit_mem.callbacks.base_model import BaseModel
+from lit_mem.callbacks.baseline import Baseline
+from lit_mem.callbacks.checkpoint import MemorizationCheckpoint
+from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
+from lit_mem.callbacks.perplexity_drop import PerplexityDropWarning
+from lit_mem.callbacks.stopwatch import Stopwatch
+from lit_mem.callbacks.table import EpochTable
+from lit_mem.lightning.auditing import HasMeasures, callbacks_of
+from lit_mem.lightning.runs_audit import RunsAudit
+from lit_mem.stopping import EndOnSigterm
+
+_LIGHTNINGS_DEFAULT = 2
+"""Batches of the check before training, where the user has set nothing."""
+
+
+class Memorization(HasMeasures, RunsAudit):
+    """Measures memorization before training and in every validation, shows it, keeps checkpoints, and stops the run.
+
+    It brings along, where `trainer.callbacks` holds none of the kind: a table in the console (`EpochTable`), a warning
+    where members' perplexity falls alone (`PerplexityDropWarning`), seconds (`Stopwatch`), checkpoints
+    (`MemorizationCheckpoint`, unless `enable_checkpointing` is false) and, with `stop`, `MemorizationEarlyStopping`.
+    Canaries are measured where `data.canaries` makes some.
+
+    Args:
+        suite: `quick` (no generation), `standard`, `full` (slices of all attacks and measures) or `none`.
+        stop: thresholds that end training, such as "mia/reference_auroc > 0.85".
+        stop_when: "any" threshold is passed, or "all" of them at once.
+        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side.
+        patience: how many validations in a row it must be so before training ends.
+        attacks: of membership inference, by the name under which they are logged; None: those of no extra cost.
+        extraction: how texts are prompted; null: nothing is generated.
+        measures: further measures; each takes the place of the suite's of the same class.
+    """
+
+    def __init__(
+        self,
+        suite: Suite = "standard",
+        stop: list[str] = [],  # noqa: B006  (shown by --help; never changed)
+        stop_when: Literal["any", "all"] = "any",
+        lower_bound: bool = False,
+        patience: int = 1,
+        attacks: dict[str, Attack] | None = None,
+        extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008
+        measures: list[Measure] = [],  # noqa: B006
+    ) -> None:
+        self.suite, self.stop = suite, list(stop)
+        self.measures = measures_of(suite, attacks, extraction, measures)
+        self._stopping = MemorizationEarlyStopping(self.stop, stop_when, lower_bound, patience) if self.stop else None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Bring along what belongs to it, and prepare the measures.
+
+        Raises:
+            ConfigError: an option does not fit, or two measures log the same name.
+        """
+        brought = self.attach(trainer)
+        data = getattr(trainer, "datamodule", None)
+        if getattr(data, "canary_source", None) is not None:
+            self.measures = [*self.measures, *of_canaries(self.measures)]
+        super().setup(trainer, pl_module, stage)
+        for callback in brought:  # Lightning goes through the list that it had when `setup` began
+            callback.setup(trainer, pl_module, stage)
+
+    def attach(self, trainer: pl.Trainer) -> list[Callback]:
+        """Put what belongs to it into the trainer, where that has none of the kind; what was put there."""
+        there = callbacks_of(trainer)
+        wanted: list[Callback] = [EndOnSigterm(), Baseline(), BaseModel()]
+        if self.measures:
+            wanted += [Stopwatch(), EpochTable()]
+            if self.suite != "none":
+                wanted.append(PerplexityDropWarning())
+        brought = [one for one in wanted if not any(type(one) is type(other) for other in there)]
+        if self._stopping is not None and self._stopping not in there:
+            brought.append(self._stopping)
+        keepers: list[Callback] = []
+        if trainer.checkpoint_callbacks and not any(isinstance(one, MemorizationCheckpoint) for one in there):
+            keepers.append(MemorizationCheckpoint())
+        # Lightning has checkpoints last, so that they save what the others have counted.
+        kept = [one for one in there if isinstance(one, Checkpoint) and not (keepers and _is_default(one))]
+        others = [one for one in there if not isinstance(one, Checkpoint)]
+        trainer.callbacks = [*others, *brought, *kept, *keepers]  # type: ignore[attr-defined]
+        if trainer.num_sanity_val_steps == _LIGHTNINGS_DEFAULT and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.num_sanity_val_steps = math.inf  # the whole of it: what is measured before training is a row
+        return [*brought, *keepers]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs, by measure."""
+        return {one.state_key: one.state_dict() for one in self.measures if isinstance(one, Stateful)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        for one in self.measures:
+            if isinstance(one, Stateful) and one.state_key in state_dict:
+                one.load_state_dict(state_dict[one.state_key])
+
+
+def _is_default(callback: Checkpoint) -> bool:
+    """Whether it is what Lightning adds by itself."""
+    return (
+        type(callback) is ModelCheckpoint
+        and callback.dirpath is None
+        and callback.monitor is None
+        and callback.filename is None
+        and not callback.save_last
+    )

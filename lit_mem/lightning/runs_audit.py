@@ -1,0 +1,92 @@
+"""The hooks through which a callback runs the Audit of its trainer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.lightning.auditing import TrainerAudit, audit_of, leader
+
+
+class RunsAudit(Callback):
+    """A callback with measures; the trainer's first such one runs the Audit of them all."""
+
+    def _led(self, trainer: pl.Trainer) -> TrainerAudit | None:
+        """The trainer's audit, if this callback is the one that runs it."""
+        return audit_of(trainer) if leader(trainer) is self else None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Prepare the measures of the trainer.
+
+        Raises:
+            ConfigError: an option of one does not fit, two log the same name, or nothing is logged.
+        """
+        if audit := self._led(trainer):
+            audit.open(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Let a run that `max_steps` ends within an epoch end with a validation, as one that `max_time` ends does."""
+        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start a pass."""
+        if audit := self._led(trainer):
+            audit.begin(trainer, pl_module)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Read the scores that `validation_step` returned."""
+        if audit := self._led(trainer):
+            audit.observe(pl_module, outputs, batch)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Compute and log."""
+        if audit := self._led(trainer):
+            audit.log(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log verdicts where there is nothing but this validation."""
+        if (audit := self._led(trainer)) and trainer.state.fn == "validate" and audit.log_at_once:
+            audit.log_verdicts()
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log verdicts on the model that training ends with."""
+        if audit := self._led(trainer):
+            audit.log_verdicts()
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """As in validation."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As in validation."""
+        self.on_validation_epoch_end(trainer, pl_module)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log verdicts on the test texts."""
+        if (audit := self._led(trainer)) and audit.log_at_once:
+            audit.log_verdicts()
