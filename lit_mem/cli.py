@@ -21,7 +21,7 @@ import torch
 import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import atomic, file_modes
@@ -36,10 +36,11 @@ from lit_mem.checkpoints import own_content
 from lit_mem.console import Console
 from lit_mem.csv_logger import AtomicCSVLogger
 from lit_mem.data.datamodule import TextDataModule
-from lit_mem.default_callbacks import BAREBONES, UNMEASURED, default_callbacks
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.auditing import audit_of, callbacks_of, measures
+from lit_mem.lightning.memorization import Memorization
+from lit_mem.lightning.section import BAREBONES, NAME, UNMEASURED, is_default, lists_measures
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
 from lit_mem.report.chain import write_origin
@@ -194,6 +195,10 @@ class MemorizationCLI(LightningCLI):
             args=args if args is None else list(args),
         )
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What is measured, as one section."""
+        parser.add_lightning_class_args(Memorization, NAME)
+
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         """Lightning's, without prediction."""
@@ -212,11 +217,11 @@ class MemorizationCLI(LightningCLI):
         _check_checkpoint(Path(given))
 
     def before_instantiate_classes(self) -> None:
-        """Measure by default; reject NaN, as no comparison finds it, and it spoils what it touches."""
-        trainer = self.config[self.subcommand].trainer
-        if trainer.callbacks is None and not trainer.barebones:
-            checkpointing = trainer.enable_checkpointing is not False
-            trainer.callbacks = default_callbacks(self._parser(self.subcommand), checkpointing)
+        """Measure once, and only where something is logged; reject NaN, which spoils what it touches."""
+        config = self.config[self.subcommand]
+        untouched = is_default(config[NAME], self._parser(self.subcommand).get_defaults()[NAME])
+        if config.trainer.barebones or (untouched and lists_measures(config.trainer.callbacks)):
+            config[NAME].suite = "none"  # what is listed is all that there is, as in configurations of earlier versions
         for name, value in leaves("", self.config[self.subcommand].as_dict(), lists=True):
             if isinstance(value, float) and math.isnan(value):
                 raise ConfigError(f"{name} is nan; expected a number")
@@ -241,6 +246,9 @@ class MemorizationCLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
             raise ConfigError(f"trainer: {error}") from error
+        for callback in callbacks_of(trainer):
+            if isinstance(callback, Memorization):
+                callback.attach(trainer)
         trainer.loggers = [
             AtomicCSVLogger(expanded(each.save_dir), each.name, each._version, each._prefix, 1)
             if isinstance(each, CSVLogger) else each

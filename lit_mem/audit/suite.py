@@ -72,20 +72,28 @@ def suite(
         extraction: None: nothing is generated, whatever the suite.
         others: further measures; each takes the place of the suite's of the same class.
     """
-    made: list[Measure] = []
-    if name != "none":
-        made += [Perplexity(), MembershipInference(attacks)]
-        if name != "quick" and extraction is not None:
-            made.append(Extraction(**vars(extraction)))
-        made += [Extractability(), SpanExtraction(), Correlation(), Movers()]
-        if name == "standard":
-            known = known_of(made)
-            sliced = [measure for measure in _SLICED if known.has(f"extraction/{measure}")]
-            first = "reference" if attacks is None or "reference" in attacks else next(iter(attacks))
-            made.append(Slices(attacks=[first], measures=sliced))
-        elif name == "full":
-            made.append(Slices())
-    return [one for one in made if not any(isinstance(other, type(one)) for other in others)] + list(others)
+    if name == "none":
+        return list(others)
+    made: list[Measure] = [Perplexity(), MembershipInference(attacks), Extractability(), SpanExtraction()]
+    if name != "quick" and extraction is not None:
+        made.append(Extraction(**vars(extraction)))
+    made = _without_replaced(made, others)
+    known = known_of([*made, *others])
+    followed = sorted(known.columns, key=lambda column: (column != "mia/reference", column == "mia/combined", column))
+    attack = next((column for column in followed if column.startswith("mia/")), None)
+    made.append(Correlation())
+    if attack is not None:
+        made.append(Movers(attack))
+    if name == "full":
+        made.append(Slices())
+    elif name == "standard":
+        measures = [measure for measure in _SLICED if known.has(f"extraction/{measure}")]
+        made.append(Slices(attacks=[] if attack is None else [attack.removeprefix("mia/")], measures=measures))
+    return [*_without_replaced(made, others), *others]
+
+
+def _without_replaced(made: Sequence[Measure], others: Sequence[Measure]) -> list[Measure]:
+    return [one for one in made if not any(isinstance(other, type(one)) for other in others)]
 
 
 def of_canaries(measures: Sequence[Measure]) -> list[Measure]:

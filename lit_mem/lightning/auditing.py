@@ -46,6 +46,9 @@ class TrainerAudit:
             ConfigError: an option of one does not fit, two log the same name, or nothing is logged.
         """
         show_messages()
+        for callback in list(callbacks_of(trainer)):
+            if isinstance(callback, HasMeasures):
+                callback.prepare(trainer)
         mine = measures(trainer)
         if trainer.barebones:
             raise ConfigError(
@@ -185,6 +188,9 @@ class HasMeasures:
         """What they read of `TokenScores`; the module computes what its trainer's callbacks need."""
         return needs_of(self.measures)
 
+    def prepare(self, trainer: pl.Trainer) -> None:
+        """Get the measures of a run together, before the first of them is opened."""
+
 
 def measures(trainer: pl.Trainer) -> list[Measure]:
     """The measures of the trainer's callbacks."""
@@ -199,7 +205,10 @@ def measures(trainer: pl.Trainer) -> list[Measure]:
 
 def leader(trainer: pl.Trainer) -> Callback | None:
     """The first of the trainer's callbacks that measures."""
-    return next((one for one in callbacks_of(trainer) if isinstance(one, Measure | HasMeasures)), None)
+    for callback in callbacks_of(trainer):
+        if isinstance(callback, Measure) or (isinstance(callback, HasMeasures) and callback.measures):
+            return callback
+    return None
 
 
 def latest_figures(trainer: pl.Trainer) -> dict[str, float]:

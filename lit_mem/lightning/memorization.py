@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from lit_mem.attacks.base import Attack
 from lit_mem.audit.measure import Measure, Stateful
+from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.callbacks.base_model import BaseModel
@@ -19,7 +20,7 @@ from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
 from lit_mem.callbacks.perplexity_drop import PerplexityDropWarning
 from lit_mem.callbacks.stopwatch import Stopwatch
 from lit_mem.callbacks.table import EpochTable
-from lit_mem.lightning.auditing import HasMeasures, callbacks_of
+from lit_mem.lightning.auditing import HasMeasures, callbacks_of, measures
 from lit_mem.lightning.runs_audit import RunsAudit
 from lit_mem.stopping import EndOnSigterm
 
@@ -58,7 +59,9 @@ class Memorization(HasMeasures, RunsAudit):
         measures: list[Measure] = [],  # noqa: B006
     ) -> None:
         self.suite, self.stop = suite, list(stop)
+        self.attacks, self.extraction, self.others = attacks, extraction, list(measures)
         self.measures = measures_of(suite, attacks, extraction, measures)
+        self._brought: list[Callback] = []
         self._stopping = MemorizationEarlyStopping(self.stop, stop_when, lower_bound, patience) if self.stop else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -67,22 +70,30 @@ class Memorization(HasMeasures, RunsAudit):
         Raises:
             ConfigError: an option does not fit, or two measures log the same name.
         """
-        brought = self.attach(trainer)
-        data = getattr(trainer, "datamodule", None)
-        if getattr(data, "canary_source", None) is not None:
-            self.measures = [*self.measures, *of_canaries(self.measures)]
         super().setup(trainer, pl_module, stage)
+        brought, self._brought = self._brought, []
         for callback in brought:  # Lightning goes through the list that it had when `setup` began
             callback.setup(trainer, pl_module, stage)
+
+    def prepare(self, trainer: pl.Trainer) -> None:
+        """Bring along what belongs to it, and measure canaries if there are some."""
+        self._brought = self.attach(trainer)
+        data = getattr(trainer, "datamodule", None)
+        if self.measures and getattr(data, "canary_source", None) is not None:
+            self.measures = [*self.measures, *of_canaries(measures(trainer))]
 
     def attach(self, trainer: pl.Trainer) -> list[Callback]:
         """Put what belongs to it into the trainer, where that has none of the kind; what was put there."""
         there = callbacks_of(trainer)
-        wanted: list[Callback] = [EndOnSigterm(), Baseline(), BaseModel()]
-        if self.measures:
-            wanted += [Stopwatch(), EpochTable()]
-            if self.suite != "none":
-                wanted.append(PerplexityDropWarning())
+        listed = [one for one in there if isinstance(one, Measure)]
+        if any(isinstance(other, type(one)) for other in listed for one in self.measures):
+            made = measures_of(self.suite, self.attacks, self.extraction, [*self.others, *listed])
+            self.measures = [one for one in made if one not in listed]
+        if not self.measures:
+            return []
+        wanted: list[Callback] = [EndOnSigterm(), Baseline(), BaseModel(), Stopwatch(), EpochTable()]
+        if any(isinstance(one, Perplexity) for one in measures(trainer)):
+            wanted.append(PerplexityDropWarning())
         brought = [one for one in wanted if not any(type(one) is type(other) for other in there)]
         if self._stopping is not None and self._stopping not in there:
             brought.append(self._stopping)

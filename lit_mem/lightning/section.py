@@ -1,0 +1,37 @@
+"""The section `memorization:` of a configuration, beside measures that are listed under `trainer.callbacks`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from lit_mem import callbacks
+from lit_mem.callbacks import listed
+
+NAME: Final = "memorization"
+
+UNMEASURED: Final = (
+    "Nothing measures memorization: memorization.suite is none, and trainer.callbacks lists no measure; expected "
+    "memorization.suite quick, standard or full."
+)
+BAREBONES: Final = "Nothing measures memorization: trainer.barebones is true, so nothing is logged."
+
+
+def lists_measures(entries: Any) -> bool:
+    """Whether `trainer.callbacks` of a parsed configuration names one of `lit_mem.callbacks`' measures."""
+    known = [getattr(callbacks, name) for name in callbacks.__all__]
+    measures = {f"lit_mem.callbacks.{kind.__name__}" for kind in known if kind.__module__ == listed.__name__}
+    measures |= {path.replace("callbacks.", "callbacks.listed.") for path in measures}
+    paths = (entry.get("class_path") for entry in entries or () if hasattr(entry, "get"))
+    return any(path in measures for path in paths)
+
+
+def is_default(section: Any, defaults: Any) -> bool:
+    """Whether a parsed section is as the parser makes it from nothing."""
+    return bool(_plain(section.as_dict()) == _plain(defaults.as_dict()))
+
+
+def _plain(value: Any) -> Any:
+    """Without the class paths that jsonargparse puts beside the fields of a default dataclass."""
+    if not isinstance(value, dict):
+        return value
+    return {name: _plain(inner) for name, inner in value.get("init_args", value).items()}
