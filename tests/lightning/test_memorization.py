@@ -159,7 +159,7 @@ def test_a_resumed_run_generates_in_the_same_validations(module, data, trainer, 
     first = trainer([callback()], max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=True)
     first.fit(module(lr_schedule="constant"), data())
     last = first.checkpoint_callbacks[0].last_model_path
-    trainer([callback()], logger=rest, max_epochs=4).fit(
+    trainer([callback()], logger=rest, max_epochs=4, enable_checkpointing=True).fit(
         module(lr_schedule="constant"), data(), ckpt_path=last, weights_only=True
     )
     assert logged(rest)[-3:] == logged(whole)[-3:]
