@@ -38,7 +38,7 @@ class Memorization(HasMeasures, RunsAudit):
 
     Args:
         suite: `quick` (no generation), `standard`, `full` (slices of all attacks and measures) or `none`.
-        stop: thresholds that end training, such as "mia/reference_auroc > 0.85".
+        stop: one or more thresholds that end training, such as "mia/reference_auroc > 0.85".
         stop_when: "any" threshold is passed, or "all" of them at once.
         lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side.
         patience: how many validations in a row it must be so before training ends.
@@ -50,7 +50,7 @@ class Memorization(HasMeasures, RunsAudit):
     def __init__(
         self,
         suite: Suite = "standard",
-        stop: list[str] = [],  # noqa: B006  (shown by --help; never changed)
+        stop: list[str] | str = [],  # noqa: B006  (shown by --help; never changed)
         stop_when: Literal["any", "all"] = "any",
         lower_bound: bool = False,
         patience: int = 1,
@@ -58,7 +58,7 @@ class Memorization(HasMeasures, RunsAudit):
         extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008
         measures: list[Measure] = [],  # noqa: B006
     ) -> None:
-        self.suite, self.stop = suite, list(stop)
+        self.suite, self.stop = suite, [stop] if isinstance(stop, str) else list(stop)
         self.attacks, self.extraction, self.others = attacks, extraction, list(measures)
         self.measures = measures_of(suite, attacks, extraction, measures)
         self._brought: list[Callback] = []

@@ -42,8 +42,12 @@ def callbacks_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
             yield str(entry.get("class_path", "")), entry.get("init_args") or {}
     section = config.get("memorization")
     if isinstance(section, Mapping) and section.get("suite") != "none":
+        stop = section.get("stop") or []
         stopping = {name: section[name] for name in ("stop_when", "lower_bound", "patience") if name in section}
-        yield "lit_mem.callbacks.MemorizationEarlyStopping", stopping | {"thresholds": section.get("stop") or []}
+        yield (
+            "lit_mem.callbacks.MemorizationEarlyStopping",
+            stopping | {"thresholds": [stop] if isinstance(stop, str) else stop},
+        )
         extraction = section.get("extraction")
         if section.get("suite") != "quick" and isinstance(extraction, Mapping):
             yield "lit_mem.callbacks.Extraction", extraction
