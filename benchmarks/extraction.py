@@ -38,7 +38,8 @@ from torch import Tensor, nn
 from benchmarks.setting import Setting, machine, on_device, parser, prepare, seconds
 from benchmarks.table import Table, tell
 from lit_mem.adapters import LoRA
-from lit_mem.callbacks import Extraction
+from lit_mem.audit.measures import Extraction
+from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.data.encoding import collate
 from lit_mem.extraction.continuations import Asker, Candidate
 from lit_mem.guards import evaluation_mode
@@ -55,8 +56,7 @@ SINGLE = "generate, one at a time"
 def candidates(setting: Setting) -> dict[int, Candidate]:
     """What may be asked, with the hits of a scoring pass, as the callback keeps them."""
     module, callback = setting.module, Extraction(n_members=None, n_heldout=None)
-    callback._tokenizer = module.tokenizer
-    callback.begin()
+    callback.begin(ModelSubject(module.language_model, module.tokenizer))
     for batch in setting.batches:
         callback.observe(module.score(batch, Needs(reference=True)), batch)  # the reference is what attacks ask for
     return {i: at_one_length[0] for i, at_one_length in callback._seen.items()}

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.setting import device_of, make_data, make_module, multiplying, now, quieten
 from lit_mem.data import TextDataModule
+from lit_mem.lightning.memorization import Memorization
 from lit_mem.reference import Reference
 from lit_mem.types import Batch
 
@@ -123,10 +124,15 @@ class Case:
         return f"{self.name}: {self.train} trained on, {self.scored} + {self.scored} scored"
 
 
-def configured(section: str, **more: Any) -> list[Any]:
-    """What `configs/smollm2_phee.yaml` lists as the trainer's `callbacks` or `logger`; `more` replaces arguments."""
+def memorization() -> Memorization:
+    """The section of `configs/smollm2_phee.yaml`."""
+    return Memorization(**yaml.safe_load(CONFIG.read_text())["memorization"])
+
+
+def loggers(**more: Any) -> list[Any]:
+    """What `configs/smollm2_phee.yaml` lists as the trainer's `logger`; `more` replaces arguments."""
     made = []
-    for entry in yaml.safe_load(CONFIG.read_text())["trainer"][section]:
+    for entry in yaml.safe_load(CONFIG.read_text())["trainer"]["logger"]:
         module, _, name = entry["class_path"].rpartition(".")
         made.append(getattr(importlib.import_module(module), name)(**entry.get("init_args", {}) | more))
     return made
@@ -149,8 +155,8 @@ def fit(args: argparse.Namespace, case: Case, tracked: bool, epochs: int, refere
             max_epochs=epochs,
             num_sanity_val_steps=-1,
             log_every_n_steps=5,
-            callbacks=[clock, *(configured("callbacks") if tracked else [])],
-            logger=configured("logger", save_dir=folder) if tracked else False,
+            callbacks=[clock, *([memorization()] if tracked else [])],
+            logger=loggers(save_dir=folder) if tracked else False,
             enable_checkpointing=tracked,
             enable_progress_bar=False,
             enable_model_summary=False,

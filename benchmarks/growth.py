@@ -28,7 +28,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -37,10 +36,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.scoring_cost import TRAINER, all_needs
 from benchmarks.setting import agree, device_of, machine, on_device, options, quieten, seconds
 from benchmarks.table import Table, tell
-from lit_mem.callbacks import Extractability, MembershipInference, Perplexity
+from lit_mem.audit.loop import Audit, needs_of
+from lit_mem.audit.measure import Measure, Pass
+from lit_mem.audit.measures import Extractability, MembershipInference, Perplexity
+from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.data.batching import length_groups
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.extraction.decoding import Decoded, decode
@@ -136,13 +137,13 @@ class Workload:
         self.model = make_model(sweep.vocabulary, sweep.length).to(device)
         self.scorer = TokenScorer(self.model)
         self.texts = make_texts(sweep)
-        self.needs: Needs = all_needs(self._callbacks())
+        self.needs: Needs = needs_of(self._measures())
         self.prompts = [text.input_ids[: sweep.length // 2] for text in self.texts[: sweep.asked]]
         self.new = sweep.length - sweep.length // 2
         self.scores = [self._with_reference(scores) for scores in self.scoring()]
 
     @staticmethod
-    def _callbacks() -> list[Any]:
+    def _measures() -> list[Measure]:
         """Those whose figures grow with the examples; pictures are left out."""
         return [Perplexity(), MembershipInference(figures=False), Extractability()]
 
@@ -187,15 +188,12 @@ class Workload:
 
     def figures(self) -> dict[str, float]:
         """All figures of the scores."""
-        found: dict[str, float] = {}
-        nothing: Any = SimpleNamespace()
-        for callback in self._callbacks():
-            callback.begin()
-            for scores in self.scores:
-                assert scores.batch is not None
-                callback.observe(scores, scores.batch)
-            found |= callback.results(TRAINER, nothing)
-        return found
+        audit, subject = Audit(self._measures()), ModelSubject(self.model, None)
+        audit.begin(subject)
+        for scores in self.scores:
+            assert scores.batch is not None
+            audit.observe(scores, scores.batch)
+        return audit.finish(Pass(subject)).metrics
 
     def work(self) -> dict[str, Callable[[], object]]:
         """What is timed, by name; of the figures only where there is a sweep over examples."""

@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.fits import Case, configured, fit
+from benchmarks.fits import Case, fit, memorization
 from benchmarks.setting import agree, device_of, machine, parser
 from benchmarks.table import Table, tell
 from lit_mem.reference import Reference
@@ -55,7 +55,7 @@ def one_side(args: argparse.Namespace) -> dict[str, Any]:
     """Fit in this process; peaks in bytes, losses and figures."""
     tracked = args.side != "untracked"
     # Libraries are loaded as they are used; on all sides they are here before the model, so that they cancel.
-    configured("callbacks")
+    memorization()
     for name in ("transformers", "peft", "sklearn.metrics", "matplotlib.figure", "torch.utils.tensorboard"):
         importlib.import_module(name)
     libraries = peak_resident()

@@ -10,11 +10,12 @@ from typing import Any, Final
 import torch
 
 from benchmarks import extraction, memory, sizes, training
-from benchmarks.scoring_cost import all_needs, default_callbacks, default_pass
+from benchmarks.scoring_cost import default_measures, default_pass
 from benchmarks.setting import Setting, machine, multiply_rate, on_device, prepare, quieten, seconds
 from benchmarks.sizes import MIB, Machine, Shape
 from benchmarks.table import Cell, Table
 from benchmarks.tensors import made_at_once
+from lit_mem.audit.loop import needs_of
 from lit_mem.extraction.continuations import Asker, Candidate
 from lit_mem.extraction.decoding import _batches
 from lit_mem.guards import evaluation_mode
@@ -93,7 +94,7 @@ def memory_rows(args: argparse.Namespace, load: training.Workload, setting: Sett
         found = made_at_once(lambda: loss(batch).backward())
         rows.append(row(f"training {tokens} tokens{', checkpointed' * twice}, MiB", work / MIB, found / MIB))
     set_checkpointing(module, False)
-    scored, needs = setting.batches[0], all_needs(default_callbacks())
+    scored, needs = setting.batches[0], needs_of(default_measures())
     tokens = scored["input_ids"].numel()
     with evaluation_mode(setting.module.language_model):
         found = made_at_once(lambda: setting.module.score(scored, needs))
@@ -117,11 +118,11 @@ def second_rows(
     args: argparse.Namespace, load: training.Workload, setting: Setting, shape: Shape, here: Machine
 ) -> dict[str, list[Cell]]:
     """Seconds of a training epoch, of a scoring pass whose reference scores are known, of the tuned model's answers."""
-    module, callbacks, asked = setting.module, default_callbacks(), extraction.candidates(setting)
+    module, callbacks, asked = setting.module, default_measures(), extraction.candidates(setting)
 
     def score() -> None:
         with evaluation_mode(module.language_model):
-            default_pass(module, setting.batches, callbacks, all_needs(callbacks))
+            default_pass(module, setting.batches, callbacks, needs_of(callbacks))
 
     texts = sum(len(example.input_ids) for example in setting.examples)
     sides: dict[str, tuple[float, Callable[[], float]]] = {

@@ -34,7 +34,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from benchmarks.scoring_cost import all_needs, default_callbacks, default_pass
+from benchmarks.scoring_cost import default_measures, default_pass
 from benchmarks.setting import (
     Setting,
     agree,
@@ -48,6 +48,7 @@ from benchmarks.setting import (
     seconds,
 )
 from benchmarks.table import Table, tell
+from lit_mem.audit.loop import needs_of
 from lit_mem.data.encoding import Encoded
 from lit_mem.guards import evaluation_mode
 from lit_mem.module import CausalLM
@@ -102,8 +103,8 @@ def packed_pass(model: nn.Module, packed: Tensor, rows: int) -> None:
 
 def sides(setting: Setting) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
-    module, examples, callbacks = setting.module, setting.examples, default_callbacks()
-    needs = all_needs(callbacks)
+    module, examples, callbacks = setting.module, setting.examples, default_measures()
+    needs = needs_of(callbacks)
     one, eight = padded(examples, 1), padded(examples, 8)
     ids = torch.cat([example.input_ids for example in examples])
     packed = ids[: len(ids) // PACKED * PACKED].view(-1, PACKED)
@@ -140,7 +141,7 @@ def sides(setting: Setting) -> dict[str, Callable[[], object]]:
 def check(setting: Setting) -> None:
     """All sides find the same log-probabilities, but for rounding."""
     module = setting.module
-    scored = [module.score(batch, all_needs([])) for batch in setting.batches]
+    scored = [module.score(batch, needs_of([])) for batch in setting.batches]
     total = sum(scores.logprob.double().sum().item() for scores in scored)
     for size in (1, 8):
         other = padded_pass(module.language_model, padded(setting.examples, size))

@@ -15,31 +15,24 @@ One run, ratios only. Both sides see the same batches of the same model, in turn
 from __future__ import annotations
 
 import statistics
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.setting import parser, prepare, seconds
-from lit_mem.callbacks import Extractability, MembershipInference, Perplexity, SpanExtraction
+from lit_mem.audit.loop import Audit, needs_of
+from lit_mem.audit.measure import Measure, Pass
+from lit_mem.audit.measures import Extractability, MembershipInference, Perplexity, SpanExtraction
+from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.guards import evaluation_mode
 from lit_mem.module import CausalLM
 from lit_mem.scoring import TokenScorer, scored_positions
 from lit_mem.types import Batch, Needs
 
 
-def default_callbacks() -> list[Any]:
+def default_measures() -> list[Measure]:
     """Those that read the scoring pass; pictures are left out."""
     return [Perplexity(), MembershipInference(figures=False), Extractability(), SpanExtraction()]
-
-
-def all_needs(callbacks: list[Any]) -> Needs:
-    """What they read beside log-probabilities and hits."""
-    needs = Needs()
-    for callback in callbacks:
-        needs |= callback.needs
-    return needs
 
 
 def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
@@ -55,39 +48,29 @@ def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
     return total / tokens
 
 
-TRAINER: Any = SimpleNamespace(
-    sanity_checking=False, testing=False, loggers=[], is_global_zero=True, state=SimpleNamespace(fn="validate")
-)
-
-
-def default_pass(module: CausalLM, batches: list[Batch], callbacks: list[Any], needs: Needs) -> dict[str, float]:
-    """Figures of the default callbacks over all batches."""
-    figures: dict[str, float] = {}
-    for callback in callbacks:
-        callback.begin()
+def default_pass(module: CausalLM, batches: list[Batch], measures: list[Measure], needs: Needs) -> dict[str, float]:
+    """Metrics of the measures over all batches."""
+    audit, subject = Audit(measures), ModelSubject(module.language_model, module.tokenizer)
+    audit.begin(subject)
     for batch in batches:
-        scores = module.score(batch, needs)
-        for callback in callbacks:
-            callback.observe(scores, batch)
-    for callback in callbacks:
-        figures |= callback.results(TRAINER, module)
-    return figures
+        audit.observe(module.score(batch, needs), batch)
+    return audit.finish(Pass(subject)).metrics
 
 
 def main() -> None:
     """Print one line of ratios."""
     args = parser(__doc__, rows=300).parse_args()
     setting = prepare(args)
-    module, batches, callbacks = setting.module, setting.batches, default_callbacks()
-    needs = all_needs(callbacks)
+    module, batches, measures = setting.module, setting.batches, default_measures()
+    needs = needs_of(measures)
     figures: dict[str, float] = {}
     plain, default = [], []
     with evaluation_mode(module.language_model):
-        figures = default_pass(module, batches, callbacks, needs)  # fills the reference cache
+        figures = default_pass(module, batches, measures, needs)  # fills the reference cache
         loss = plain_pass(module.language_model, batches)
         for _ in range(args.repeats):
             plain.append(seconds(lambda: plain_pass(module.language_model, batches)))
-            default.append(seconds(lambda: default_pass(module, batches, callbacks, needs)))
+            default.append(seconds(lambda: default_pass(module, batches, measures, needs)))
     ratios = [d / p for d, p in zip(default, plain, strict=True)]
     print(  # noqa: T201
         f"{args.model}, {2 * args.rows} texts, {setting.tokens} tokens, {torch.get_num_threads()} threads: "

@@ -29,7 +29,6 @@ from lit_mem.callbacks import closing
 from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.callbacks.baseline import Baseline
 from lit_mem.callbacks.last_line import audited
-from lit_mem.callbacks.stopped import metric_lines
 from lit_mem.callbacks.table import EpochTable
 from lit_mem.callbacks.thresholds import check_names
 from lit_mem.checkpoints import own_content
@@ -41,6 +40,7 @@ from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.auditing import audit_of, callbacks_of, measures
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.section import BAREBONES, NAME, UNMEASURED, is_default, lists_measures
+from lit_mem.lightning.stopped import metric_lines
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
 from lit_mem.report.chain import write_origin

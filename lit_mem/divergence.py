@@ -6,15 +6,14 @@ Nothing is measured of such a model, and no checkpoint is written of it, so that
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lit_mem.errors import MetricError, TrainingError
-from lit_mem.types import Batch, TokenScores
+from lit_mem.finite import weight_not_finite
 
 log = logging.getLogger(__name__)
 
@@ -84,23 +83,6 @@ class LossWatch:
             log.warning("Warning: %s. The gradient scaler skips such a step; this is told once.", what)
 
 
-def not_finite(scores: TokenScores, batch: Batch) -> str | None:
-    """What to say of the first text of a batch whose loss is no number: where it came from. None: there is none."""
-    sides = [("the model's", scores.logprob)]
-    if scores.reference is not None:
-        sides.append(("the reference model's", scores.reference))
-    for whose, logprob in sides:
-        total = logprob.cpu().double().sum(dim=1)
-        bad = (~total.isfinite()).nonzero()
-        if len(bad):
-            row = int(bad[0])
-            records = batch.get("records")
-            origin = records[row].origin if records is not None else ""
-            name = origin or f"example {int(batch['example_id'][row])}"
-            return f"{whose} loss on {name} is {-total[row].item()}"
-    return None
-
-
 def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """Refuse to compute figures from a pass in which a text had no loss; every process must call it.
 
@@ -130,11 +112,6 @@ def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.Lightni
     else:
         why = f"the model was loaded with weights that are no numbers ({weight})"
     raise MetricError(f"{what}{when}, so nothing is measured; {why}{checkpoint}")
-
-
-def weight_not_finite(parameters: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-    """Name of the first parameter that training changes and that is not finite; None: there is none."""
-    return next((name for name, p in parameters if p.requires_grad and not bool(p.isfinite().all())), None)
 
 
 def refuse_to_save(trainer: pl.Trainer, module: pl.LightningModule) -> None:

@@ -44,8 +44,9 @@ from lit_mem.checkpoints import CheckpointContent, Spent, check_content, own_con
 from lit_mem.console import show_messages
 from lit_mem.data.member_check import MemberCheck
 from lit_mem.data.sources.download import cache_folder
-from lit_mem.divergence import LossWatch, not_finite, refuse_not_finite, refuse_to_save
+from lit_mem.divergence import LossWatch, refuse_not_finite, refuse_to_save
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
+from lit_mem.finite import not_finite
 from lit_mem.foreign_callbacks import prepare_callbacks
 from lit_mem.functional.ends import end_tokens
 from lit_mem.guards import evaluation_mode, random_state, set_random_state

@@ -189,12 +189,10 @@ def test_cases_score_as_many_or_a_sixth_and_500_at_most(words, expected):
     assert [(case.train, case.scored) for case in found] == expected
 
 
-def test_the_tracked_side_has_what_the_configuration_lists():
-    listed = [type(callback).__name__ for callback in fits.configured("callbacks")]
-    for name in ("Perplexity", "MembershipInference", "Extraction", "Stopwatch", "MemorizationCheckpoint"):
-        assert f"lit_mem.callbacks.{name}\n" in fits.CONFIG.read_text()
-        assert name in listed
-    assert len(listed) == fits.CONFIG.read_text().count("lit_mem.callbacks.")
+def test_the_tracked_side_has_what_the_configuration_measures():
+    made = fits.memorization()
+    assert {"Perplexity", "MembershipInference", "Extraction"} <= {type(measure).__name__ for measure in made.measures}
+    assert made.stop == ["mia/reference_auroc > 0.9"]
 
 
 # -- memory ------------------------------------------------------------------------------------------------

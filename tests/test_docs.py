@@ -28,6 +28,7 @@ from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.measures.extraction import default_measures
 from lit_mem.audit.measures.membership import default_attacks
+from lit_mem.audit.suite import ExtractionOptions, suite
 from lit_mem.callbacks import (
     Correlation,
     Extractability,
@@ -286,11 +287,9 @@ def test_every_class_is_documented(documented):
 
 
 def test_the_table_says_rightly_what_is_on():
-    configured = []
     for path in (ROOT / "configs").glob("*.yaml"):
-        callbacks = yaml.safe_load(path.read_text())["trainer"]["callbacks"]
-        configured.append({item["class_path"].rpartition(".")[2] for item in callbacks})
-    on = {c.__name__ for c in DOCUMENTED if issubclass(c, Measure) and all(c.__name__ in each for each in configured)}
+        assert yaml.safe_load(path.read_text())["memorization"]["suite"] == "standard"
+    on = {type(measure).__name__ for measure in suite("standard", extraction=ExtractionOptions())}
     for measures in (default_attacks(), default_measures(), Extractability().measures):
         on |= {type(measure).__name__ for measure in measures.values()}
     table = rows()

@@ -24,6 +24,7 @@ LAYERS = {
         "checkpoints",
         "console",
         "divergence",
+        "finite",
         "foreign_callbacks",
         "losses",
         "sharding",

@@ -146,9 +146,20 @@ def known_of(measures: Sequence[Measure]) -> Known:
     )
 
 
-def _refuse_clash(measure: Measure, other: Measure) -> None:
-    mine, theirs = type(measure).__name__, type(other).__name__
+def clash(measure: Measure, other: Measure) -> str | None:
+    """A name that both would log, or how it would begin; None: there is none."""
     if shared := sorted(set(measure.names()) & set(other.names())):
-        raise ConfigError(f"{theirs} and {mine} both log {shared[0]!r}; expected one of them, or other names")
-    if mine == theirs and set(measure.name_prefixes) & set(other.name_prefixes):
-        raise ConfigError(f"there are two {mine} measures, which would log the same names; expected one")
+        return shared[0]
+    if not (isinstance(measure, type(other)) or isinstance(other, type(measure))):
+        return None  # what begins alike is something else
+    for one, another in ((measure, other), (other, measure)):
+        for prefix in one.name_prefixes:
+            if prefix in another.name_prefixes or any(name.startswith(prefix) for name in another.names()):
+                return f"{prefix}…"
+    return None
+
+
+def _refuse_clash(measure: Measure, other: Measure) -> None:
+    if (name := clash(measure, other)) is not None:
+        mine, theirs = type(measure).__name__, type(other).__name__
+        raise ConfigError(f"{theirs} and {mine} both log {name!r}; expected one of them, or other names")

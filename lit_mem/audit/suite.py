@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from lit_mem.attacks.base import Attack
-from lit_mem.audit.loop import known_of
+from lit_mem.audit.loop import clash, known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.measures import (
     Canaries,
@@ -70,7 +70,7 @@ def suite(
         name: of the suite.
         attacks: of membership inference, by name; None: the default ones.
         extraction: None: nothing is generated, whatever the suite.
-        others: further measures; each takes the place of the suite's of the same class.
+        others: further measures; each takes the place of one of the suite's that would log the same names.
     """
     if name == "none":
         return list(others)
@@ -93,9 +93,9 @@ def suite(
 
 
 def _without_replaced(made: Sequence[Measure], others: Sequence[Measure]) -> list[Measure]:
-    return [one for one in made if not any(isinstance(other, type(one)) for other in others)]
+    return [one for one in made if not any(clash(one, other) for other in others)]
 
 
 def of_canaries(measures: Sequence[Measure]) -> list[Measure]:
     """The measures of canaries that are not among others."""
-    return [one for one in (Canaries(), PrivacyAudit()) if not any(isinstance(m, type(one)) for m in measures)]
+    return _without_replaced([Canaries(), PrivacyAudit()], measures)

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.loop import clash
 from lit_mem.audit.measure import Measure, Stateful
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
@@ -44,7 +45,7 @@ class Memorization(HasMeasures, RunsAudit):
         patience: how many validations in a row it must be so before training ends.
         attacks: of membership inference, by the name under which they are logged; None: those of no extra cost.
         extraction: how texts are prompted; null: nothing is generated.
-        measures: further measures; each takes the place of the suite's of the same class.
+        measures: further measures; each takes the place of one of the suite's that would log the same names.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Memorization(HasMeasures, RunsAudit):
         """Put what belongs to it into the trainer, where that has none of the kind; what was put there."""
         there = callbacks_of(trainer)
         listed = [one for one in there if isinstance(one, Measure)]
-        if any(isinstance(other, type(one)) for other in listed for one in self.measures):
+        if any(clash(one, other) for other in listed for one in self.measures):
             made = measures_of(self.suite, self.attacks, self.extraction, [*self.others, *listed])
             self.measures = [one for one in made if one not in listed]
         if not self.measures:

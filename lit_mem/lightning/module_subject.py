@@ -10,9 +10,9 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 
 from lit_mem.audit.subject import Advance
-from lit_mem.callbacks.generation_bar import generation_bar
 from lit_mem.errors import ConfigError, LitMemError
 from lit_mem.functional.ends import end_tokens
+from lit_mem.lightning.generation_bar import generation_bar
 from lit_mem.types import Batch, Needs, Prober, TokenScores
 
 

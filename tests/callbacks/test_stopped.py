@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import RichProgressBar, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem.callbacks import Extraction, MembershipInference, Perplexity, Slices
-from lit_mem.callbacks.generation_bar import generation_bar
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.extraction.decoding import decode
 from lit_mem.extraction.exact import ExactMatch
+from lit_mem.lightning.generation_bar import generation_bar
 from lit_mem.report.history import read_history
 
 pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty")

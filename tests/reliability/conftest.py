@@ -100,7 +100,7 @@ def fork(body, folder, env=None):
         os._exit(code)
 
 
-FEW = ("Perplexity", "Movers", "MemorizationCheckpoint", "MemorizationEarlyStopping")
+FEW = ("Perplexity", "Movers", "MemorizationCheckpoint")
 
 
 def configuration(folder, few):
@@ -108,7 +108,11 @@ def configuration(folder, few):
     folder.mkdir(parents=True, exist_ok=True)
     told = yaml.safe_load(QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 2"))
     if few:
-        callbacks = [c for c in told["trainer"]["callbacks"] if c["class_path"].endswith(FEW)]
+        callbacks = [{"class_path": f"lit_mem.callbacks.{name}"} for name in FEW]
+        thresholds = told.pop("memorization")["stop"]
+        callbacks.append(
+            {"class_path": "lit_mem.callbacks.MemorizationEarlyStopping", "init_args": {"thresholds": thresholds}}
+        )
         attack = {"attacks": {"reference": {"class_path": "lit_mem.attacks.ReferenceRatio"}}, "figures": False}
         callbacks.append({"class_path": "lit_mem.callbacks.MembershipInference", "init_args": attack})
         told["trainer"]["callbacks"] = callbacks
