@@ -27,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_mem import assets
 from lit_mem.adapters import LoRA
 from lit_mem.adapters.loading import load_base
-from lit_mem.callbacks import Perplexity
+from lit_mem.audit import measures
 from lit_mem.cli import MemorizationCLI, TextDataModule, main, readable
 from lit_mem.errors import ConfigError
 
@@ -129,13 +129,20 @@ def callback(name, class_path, options, *says, alone=False, files=None):
     return bad(name, [entry], *says, files=files or {}, config=config)
 
 
+OURS = "lit_mem.callbacks."
+
+
+def twice(name, *says):
+    """The same measure listed two times, and no other."""
+    return bad(f"two {name}", [f"--trainer.callbacks+={OURS}{name}"] * 2, *says, config=Bad.config)
+
+
 def logger(name, options, *says, kind="TensorBoardLogger", **further):
     entry = {"class_path": f"lightning.pytorch.loggers.{kind}", "init_args": options}
     return bad(name, [f"--trainer.logger={json.dumps(entry)}"], *says, **further)
 
 
 WHOLE = "--data.train_size null --data.heldout_size null"
-OURS = "lit_mem.callbacks."
 STOP = OURS + "MemorizationEarlyStopping"
 THEIRS = "lightning.pytorch.callbacks."
 
@@ -533,19 +540,15 @@ MISTAKES = [
         {"attacks": {"lira": {"class_path": "lit_mem.attacks.OfflineLiRA", "init_args": {"references": ["a"]}}}},
         "OfflineLiRA.references names 1", "2 or more",
     ),
-    callback("two Slices", OURS + "Slices", {}, "two Slices callbacks", "expected one"),
+    twice("Slices", "Slices and Slices both log 'slice/", "expected one"),
     callback("no rate of Movers", OURS + "Movers", {"fpr": 0}, "Movers.fpr is 0", "between 0 and 1"),
-    callback("two Perplexity", OURS + "Perplexity", {}, "Perplexity and Perplexity both log", "perplexity"),
-    callback("two MembershipInference", OURS + "MembershipInference", {}, "both log 'mia/"),
-    callback("two Extraction", OURS + "Extraction", {}, "more than one", "Extraction"),
-    callback("two Movers", OURS + "Movers", {}, "more than one", "Movers"),
-    callback("two Stopwatch", OURS + "Stopwatch", {}, "Stopwatch and Stopwatch both log 'time/"),
-    callback("two Correlation", OURS + "Correlation", {}, "two Correlation callbacks"),
-    callback("two checkpoints", OURS + "MemorizationCheckpoint", {}, "more than one", "MemorizationCheckpoint"),
-    callback(
-        "two alike early stoppings",
-        STOP, {"thresholds": ["mia/reference_auroc > 0.85"]}, "more than one", "MemorizationEarlyStopping",
-    ),
+    twice("Perplexity", "Perplexity and Perplexity both log", "perplexity"),
+    twice("MembershipInference", "both log 'mia/"),
+    twice("Extraction", "more than one", "Extraction"),
+    twice("Movers", "more than one", "Movers"),
+    twice("Stopwatch", "Stopwatch and Stopwatch both log 'time/"),
+    twice("Correlation", "Correlation and Correlation both log 'correlation/"),
+    twice("MemorizationCheckpoint", "more than one", "MemorizationCheckpoint"),
     callback("not a callback", "collections.OrderedDict", {}, "trainer.callbacks", "OrderedDict"),
     callback("top 0", OURS + "Movers", {"top": 0}, "Movers.top is 0; expected 1 or more"),
     callback("one bin", OURS + "Slices", {"bins": 1}, "Slices.bins is 1; expected 2 or more"),
@@ -568,7 +571,7 @@ MISTAKES = [
              "no callback logs 'mia/loss_auroc'", alone=True),
     callback("slices of no column", OURS + "Slices", {"columns": ["ward"]}, "Slices.columns names 'ward'", alone=True),
     callback("movers by no column", OURS + "Movers", {"column": "mia/los"}, "Movers.column", "'mia/los'", alone=True),
-    callback("correlation alone", OURS + "Correlation", {}, "'perplexity'", "add the callback Perplexity", alone=True),
+    callback("correlation alone", OURS + "Correlation", {}, "'perplexity'", "add the measure Perplexity", alone=True),
     callback("threshold nan", STOP, {"thresholds": ["val/loss > nan"]}, "'val/loss > nan'", "name > number"),
     callback("threshold inf", STOP, {"thresholds": ["val/loss < inf"]}, "'val/loss < inf'", "name > number"),
     config(
@@ -721,7 +724,8 @@ def made(tmp_path_factory):
     adapter("a_deeper", lambda w: w | {k.replace("layers.", "layers.3"): v.clone() for k, v in w.items()})
 
     lean = yaml.safe_load(Path(QUICKSTART).read_text())
-    lean["trainer"] |= {"callbacks": [], "logger": False}
+    lean["trainer"]["logger"] = False
+    lean["memorization"] = {"suite": "none"}
     lean["data"]["source"]["init_args"] = {"folder": str(folder / "corpus")}
     (folder / "lean.yaml").write_text(yaml.safe_dump(lean))
     (folder / "corpus").mkdir()
@@ -838,7 +842,7 @@ def test_a_bug_in_a_constructor_keeps_its_traceback(tmp_path, monkeypatch):
         raise RuntimeError("a bug")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Perplexity, "__init__", broken)
+    monkeypatch.setattr(measures.Perplexity, "__init__", broken)
     with pytest.raises(Exception, match="a bug") as bug:
         main(["fit", "--config", QUICKSTART, *SMALL])
     assert "in broken" in "".join(traceback.format_exception(bug.value))

@@ -96,7 +96,7 @@ class Memorization(HasMeasures, RunsAudit):
         if any(isinstance(one, Perplexity) for one in measures(trainer)):
             wanted.append(PerplexityDropWarning())
         brought = [one for one in wanted if not any(type(one) is type(other) for other in there)]
-        if self._stopping is not None and self._stopping not in there:
+        if self._stopping is not None and all(one.state_key != self._stopping.state_key for one in there):
             brought.append(self._stopping)
         keepers: list[Callback] = []
         if trainer.checkpoint_callbacks and not any(isinstance(one, MemorizationCheckpoint) for one in there):

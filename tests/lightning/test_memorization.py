@@ -3,6 +3,7 @@
 import csv
 from types import SimpleNamespace
 
+import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -11,11 +12,13 @@ from lightning.pytorch.loggers import CSVLogger
 from lit_mem import callbacks as listed
 from lit_mem.attacks import Loss, ReferenceRatio
 from lit_mem.audit.measure import Measure, Result
+from lit_mem.audit.measures import Extractability
 from lit_mem.audit.suite import ExtractionOptions, suite
 from lit_mem.data.canaries import Secrets
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.auditing import latest_figures, measures
 from lit_mem.lightning.memorization import Memorization
+from lit_mem.types import Needs
 
 
 def logged(logger):
@@ -175,3 +178,34 @@ def test_suites_hold_what_they_say():
     (sliced,) = [one for one in suite("standard", {"r": ReferenceRatio()}, None) if type(one).__name__ == "Slices"]
     assert (sliced.attacks, sliced.measures) == (["r"], ["exact_memorization", "span_rate"])
     assert suite("none") == []
+
+
+class Own(pl.LightningModule):
+    """A user's module, which sets up its model and tokenizer in `__init__`, as most do."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.tokenizer, self.language_model = made.tokenizer, made.language_model
+        self._made = [made]  # not a submodule
+
+    def reference_context(self):
+        return self._made[0].reference_context()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        return self._made[0].score(batch, Needs(reference=True, moments=True, sampling=SAMPLING))
+
+
+SAMPLING = frozenset(Extractability().needs.sampling)
+
+
+def test_a_module_that_sets_its_model_up_in_init_is_measured(module, data, trainer):
+    made = module()
+    made.configure_model()
+    options = ExtractionOptions(n_members=4, n_heldout=4)
+    found = []
+    for each in (made, Own(made)):
+        t = trainer([Memorization(extraction=options)])
+        t.validate(each, data(), verbose=False)
+        found.append({k: v for k, v in latest_figures(t).items() if k.startswith(("mia/", "extraction/"))})
+    assert "extraction/exact_rate_base" in found[0]
+    assert found[1] == found[0]
