@@ -149,9 +149,9 @@ def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module,
     chosen = []
 
     class Spy(Extraction):
-        def _ask_all(self, asked, module):
-            chosen.append(sorted(asked))
-            super()._ask_all(asked, module)
+        def _prompt_all(self, prompted, subject):
+            chosen.append(sorted(prompted))
+            super()._prompt_all(prompted, subject)
 
     for seed in (0, 0, 1):
         trainer([Spy(n_members=5, n_heldout=5, seed=seed)], max_epochs=1).fit(module(), data())
