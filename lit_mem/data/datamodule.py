@@ -1,55 +1,42 @@
-"""The LightningDataModule: one corpus as a training set, a members probe and a held-out set; and canaries."""
+"""The LightningDataModule: loaders over what `prepare` makes of one corpus."""
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Collection
+from dataclasses import fields
+from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import lazy_instance
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
-from lit_mem import atomic
 from lit_mem.audit.gather import on_rank_zero
 from lit_mem.console import show_messages
-from lit_mem.data.batching import BatchList, ExampleList, ScoringBatches
-from lit_mem.data.canaries.base import CanarySource, Setting
-from lit_mem.data.canaries.encoding import copies, encoded
-from lit_mem.data.deduplicate import Deduplicate, deduplicated, without_repeats
-from lit_mem.data.encoding import Encoded, Encoder, collate
-from lit_mem.data.group_columns import without_groups
-from lit_mem.data.grouped_order import GroupedOrder
+from lit_mem.data.canaries.base import CanarySource
+from lit_mem.data.checks_file import write_checks
+from lit_mem.data.deduplicate import Deduplicate
+from lit_mem.data.encoding import Encoded
+from lit_mem.data.example_sets import ExampleSets
+from lit_mem.data.limits import limited_scoring, limited_training, reject_overfit_batches
+from lit_mem.data.loaders import Loaders, Ranks
 from lit_mem.data.members import Sides
-from lit_mem.data.overlap import normalized
-from lit_mem.data.poisson import PoissonBatches, StepBatches
-from lit_mem.data.probe import default_size, scored_members
-from lit_mem.data.remarks import on_end_tokens, on_scripts
+from lit_mem.data.options import DataOptions, positive
+from lit_mem.data.prepare import Prepared, prepare
+from lit_mem.data.remarks import on_end_tokens
 from lit_mem.data.resuming import ResumableLoader
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.given import as_source
-from lit_mem.data.sources.table import listed
-from lit_mem.errors import ConfigError, DataError, ModelError
+from lit_mem.data.texts import checked_texts
+from lit_mem.data.tokenizer import tokenizer_of
 from lit_mem.functional.planning import Scored
-from lit_mem.guards import preserved_random_state
-from lit_mem.run_folder import run_folder
 from lit_mem.types import Batch
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-    from lit_mem.data.checks import TrustReport
 
 log = logging.getLogger(__name__)
 
-_SPANS: Final = "spans"
 
-
-class TextDataModule(pl.LightningDataModule):
+class TextDataModule(ExampleSets, pl.LightningDataModule):
     """Trains on the members; validates on held-out texts (non-members) and on a probe of the members.
 
     The two validation loaders are what makes the validation loop a memorization pass: every batch says which
@@ -100,44 +87,30 @@ class TextDataModule(pl.LightningDataModule):
         check: bool = True,
         tokenizer: str | None = None,
         num_workers: int = 0,
-        spans_column: str | None = _SPANS,
+        spans_column: str | None = "spans",
         canaries: CanarySource | None = None,
         show_groups: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {
-            "batch_size": batch_size,
-            "scoring_tokens": scoring_tokens,
-            "train_size": train_size,
-            "heldout_size": heldout_size,
-            "members_size": members_size,
-        }
-        for name, size in sizes.items():
-            if size is not None and size < 1:
-                raise ConfigError(f"data.{name} is {size}; expected 1 or more")
-        if seed < 0:
-            raise ConfigError(f"data.seed is {seed}; expected 0 or more")
-        if max_length < 2:
-            raise ConfigError(f"data.max_length is {max_length}; expected 2 or more: the first token is never scored")
-        if not 0 < heldout_fraction < 1:
-            raise ConfigError(f"data.heldout_fraction is {heldout_fraction}; expected a number between 0 and 1")
-        self.source, self.group_by_length = as_source(source), group_by_length
+        positive(batch_size=batch_size, scoring_tokens=scoring_tokens)
+        self.group_by_length = group_by_length
         self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
         self.deduplicate: Deduplicate = deduplicate
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
         self.spans_column, self.canary_source, self.show_groups = spans_column, canaries, show_groups
-        self._corpus: Corpus | None = None
-        self._told: set[str] = set()
-        self.train: list[Encoded] = []
-        self.members: list[Encoded] = []
-        self.heldout: list[Encoded] = []
-        self.test: list[Encoded] = []
-        self.canaries: list[Encoded] = []
+        self._options()
+        self.source = as_source(source)
         self.largest_group = 1  # most training rows of one person or document, as far as groups are known
-        self._trust: TrustReport | None = None
+        self._corpus: Corpus | None = None
+        self._prepared: Prepared | None = None
         self._scored: Scored | None = None
+        self._checks_written = False
+        self._warned: set[str] = set()
+
+    def _options(self) -> DataOptions:
+        return DataOptions(**{field.name: getattr(self, field.name) for field in fields(DataOptions)})
 
     def prepare_data(self) -> None:
         """Read the source once on one process, so that a download happens once; the second call does nothing."""
@@ -153,75 +126,16 @@ class TextDataModule(pl.LightningDataModule):
                 trainer would not train on the members.
         """
         show_messages()
-        if (n := getattr(self.trainer, "overfit_batches", 0)) > 0:
-            raise ConfigError(
-                f"trainer.overfit_batches is {n}: it trains on a few texts, and all members "
-                "would be judged; set data.train_size to train on few texts, and leave it out"
-            )
-        if self.train:
-            return self._encode_test(stage)
-        corpus = self._corpus or self.source.load()
-        train, heldout, test = self._splits(corpus)
-        log.info("Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout))
-        if (line := on_scripts([*train["completion"][:], *heldout["completion"][:]])) is not None:
-            log.info("%s", line)
-        if self.check:
-            self._report(train, heldout, corpus.name)
-        if self.spans_column not in (None, _SPANS, *train.column_names):
-            raise ConfigError(
-                f"data.spans_column is {self.spans_column!r}, but {corpus.name} has no such column; "
-                f"there are: {listed(train.column_names)}"
-            )
-        if not self.show_groups:
-            train, heldout, test = without_groups(train, heldout, test, self.spans_column)
-        self._encoder = Encoder(self._tokenizer(), self.max_length, self.add_eos, self.spans_column)
-        # One numbering over all sets: an id never means a member here and a non-member there.
-        self.train = self._encoder(train, 0, member=True, name="training")
-        self.heldout = self._encoder(heldout, len(train), member=False, name="held-out")
-        _count_duplicates([*self.train, *self.heldout], members=self.train)
-        self.members = self._probe_of_members(train)
-        self._rows = train, heldout
-        self.largest_group = max(Counter(train["group"][:]).values())
-        self._test_rows, self._first_test_id = test, len(train) + len(heldout)
-        if self.canary_source is not None:
-            self._insert_canaries(self.canary_source, [train, heldout, test])
-        return self._encode_test(stage)
-
-    def _encode_test(self, stage: str) -> None:
-        if stage == "test" and not self.test:
-            rows = self._test_rows
-            if rows is None:
-                self.test = self.heldout
-                return
-            rows = self._test_rows = without_repeats(rows, "test")  # as `sides` compares what is scored
-            self.test = self._encoder(rows, self._first_test_id, member=False, name="test")
-            _count_duplicates(self.test, members=self.train)
-
-    def _insert_canaries(self, source: CanarySource, sets: Sequence[Dataset | None]) -> None:
-        """Make the canaries, and train on those whose coins say so. They have ids after those of all texts."""
-        texts = [
-            prompt + completion
-            for rows in sets
-            if rows is not None
-            for prompt, completion in zip(rows["prompt"][:], rows["completion"][:], strict=True)
-        ]
-        with preserved_random_state():
-            canaries = source.make(Setting(self._encoder.tokenizer, texts, self._base_loader(), self._once))
-        first_id = sum(len(rows) for rows in sets if rows is not None)
-        self.canaries = encoded(canaries, self._encoder.tokenizer, self.max_length, self.add_eos, first_id)
-        inserted = copies(self.canaries)
-        self.train = [*self.train, *inserted]
-        turns = sorted(Counter(example.repetitions for example in self.canaries if example.member).items())
-        log.info(
-            "Canaries: %d of %d are inserted, by fair coins (%s): %d of %d training rows. No other figure has them.",
-            sum(n for _, n in turns), len(self.canaries), ", ".join(f"{n} {k}-fold" for k, n in turns) or "none",
-            len(inserted), len(self.train),
-        )  # fmt: skip
-
-    def _base_loader(self) -> Callable[[], nn.Module] | None:
-        module = self.trainer.lightning_module if self.trainer is not None else None
-        load: Callable[[], nn.Module] | None = getattr(module, "fresh_base", None)
-        return load
+        reject_overfit_batches(self.trainer)
+        if self._prepared is None:
+            options, module = self._options(), getattr(self.trainer, "lightning_module", None)
+            texts = checked_texts(self._corpus or self.source, options)
+            tokenizer, base_model = tokenizer_of(self.tokenizer_id, module), getattr(module, "fresh_base", None)
+            found = self._prepared = prepare(texts, tokenizer, options, base_model, self._once)
+            self.train, self.members, self.heldout = found.train, found.members, found.heldout
+            self.canaries, self.largest_group = found.canaries, texts.largest_group
+        if stage == "test":
+            self.test = self._prepared.test
 
     def _once(self, compute: Callable[[], Any]) -> Any:
         """What one process computes, on all; a mistake of the user's is raised on all, so that none waits for it."""
@@ -229,186 +143,69 @@ class TextDataModule(pl.LightningDataModule):
             return compute()
         return self.trainer.strategy.broadcast(on_rank_zero(self.trainer, compute))
 
-    def _splits(self, corpus: Corpus) -> tuple[Dataset, Dataset, Dataset | None]:
-        from lit_mem.data.split import split_by_group, take
-
-        train, heldout = corpus.train, corpus.heldout
-        if heldout is None:
-            try:
-                train, heldout = split_by_group(train, self.heldout_fraction, self.seed)
-            except DataError as error:
-                raise DataError(f"{corpus.name} has no held-out set: {error}") from error
-            log.info("%s has no held-out set: %d of its texts are held out, by group.", corpus.name, len(heldout))
-        train = deduplicated(train, self.deduplicate)
-        for name, size, rows in (("train_size", self.train_size, train), ("heldout_size", self.heldout_size, heldout)):
-            if size is not None and size > len(rows):
-                raise ConfigError(
-                    f"data.{name} is {size}, but {corpus.name} has only {len(rows)} such texts; "
-                    f"set it to null to use all {len(rows)}"
-                )
-        train = take(train, self.train_size, self.seed)
-        self._of_heldout = len(heldout)
-        heldout = without_repeats(take(heldout, self.heldout_size, self.seed), "held-out")
-        if not len(train) or not len(heldout):
-            raise DataError(f"{corpus.name}: {len(train)} members and {len(heldout)} held-out texts; both are needed")
-        return train, heldout, corpus.test
-
-    def _report(self, train: Dataset, heldout: Dataset, name: str) -> None:
-        from lit_mem.data.checks import check_trust
-
-        report = self._trust = check_trust(train, heldout, seed=self.seed)
-        if report.shared_normalized == report.n_heldout:
-            raise DataError(
-                f"{name}: each of the {report.n_heldout} held-out texts is a member's text too, such as "
-                f"{', '.join(report.examples['near'])}, so there is nothing to compare members with; expected texts "
-                "that are not trained on (data.check: false runs it all the same)"
-            )
-        for line in report.summary():
-            log.info("%s", line)
-        for line in report.warnings:
-            log.warning("%s", line)
-
-    def _tokenizer(self) -> Any:
-        from lit_mem.adapters.loading import load_tokenizer
-
-        if self.tokenizer_id is not None:
-            try:
-                return load_tokenizer(self.tokenizer_id)
-            except ModelError as error:
-                raise ConfigError(str(error).replace("model_id", "data.tokenizer")) from error
-        module = self.trainer.lightning_module if self.trainer is not None else None
-        if module is None or not hasattr(module, "tokenizer"):
-            raise ConfigError("data.tokenizer is not set, and the model being trained brings no tokenizer")
-        return module.tokenizer
-
-    def _probe_of_members(self, rows: Dataset) -> list[Encoded]:
-        size, n = self.members_size or default_size(len(rows), len(self.heldout)), len(rows)
-        if size > n:
-            raise ConfigError(
-                f"data.members_size is {size}, but only {n} members are trained on; set it to null to choose by itself"
-            )
-        texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
-        chosen = scored_members(texts, rows["group"][:], size, self.seed)
-        if size < n:
-            log.info(
-                "Scored: %d of %d members, at random, but first one row of each text that stands several times and of "
-                "each group; %d of %d held-out texts.",
-                size, n, len(self.heldout), self._of_heldout,
-            )  # fmt: skip
-        return [self.train[i] for i in chosen]
-
-    def extent(self) -> tuple[int, int]:
-        """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""
-        examples = [*self.train, *self.heldout, *self.test, *self.canaries]
-        longest = max((len(example.input_ids) for example in examples), default=0)
-        return longest, max((int(example.input_ids.max()) for example in examples), default=0)
-
     def sides(self) -> Sides | None:
         """The texts by what this run does with them, for `lit_mem.data.member_check`; None before `setup`."""
-        if not self.train:
+        if self._prepared is None:
             return None
-        train, heldout = self._rows
-        if self.trainer is not None and self.trainer.testing and self._test_rows is not None:
-            return Sides(train, self._test_rows, "test", self.canaries)
-        return Sides(train, heldout, canaries=self.canaries)
+        texts, test = self._prepared.texts, self._prepared.test_rows if self._testing() else None
+        if test is not None:
+            return Sides(texts.train, test, "test", self.canaries)
+        return Sides(texts.train, texts.heldout, canaries=self.canaries)
+
+    def _testing(self) -> bool:
+        return self.trainer is not None and self.trainer.testing
 
     def remark_on_ends(self, ends: Collection[int]) -> None:
         """Log how many texts have an end token inside, once it is known at which tokens the model's decoding stops."""
-        if not self.train:
-            return
-        texts = [*self.train, *self.heldout, *self.test, *self.canaries]
-        line = on_end_tokens(texts, ends, self._encoder.tokenizer)
-        if line is not None:
-            log.info("%s", line)
-
-    def texts(self, member: bool) -> dict[int, Tensor]:
-        """What attacks that put other texts in front may take: whole sets, not a rank's share of them.
-
-        The loaders deal the sets out over ranks; this does not, so every rank has all of them and, as a dictionary
-        keeps its order, has them in the same one.
-
-        Args:
-            member: the validated members (the probe), or the held-out texts; while testing, the test texts.
-
-        Returns:
-            (T,) int64 token ids by example id, the appended end-of-text token included; empty before `setup`. These
-            are the examples' own tensors: do not write to them.
-        """
-        testing = self.trainer is not None and self.trainer.testing
-        examples = self.members if member else self.test if testing else self.heldout
-        return {example.example_id: example.input_ids for example in examples}
-
-    def every_text(self) -> Iterator[str]:
-        """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""
-        for example in [*self.train, *self.heldout, *self.test]:
-            if example.record is not None:
-                yield from (example.record.prompt, example.record.text)
+        if self._prepared is not None:
+            line = on_end_tokens(self.every_example(), ends, self._prepared.encoder.tokenizer)
+            if line is not None:
+                log.info("%s", line)
 
     # -- loaders -------------------------------------------------------------------------------------------
 
-    def _ranks(self) -> tuple[int, int]:
-        """How many processes there are, and which this is."""
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+    def _loaders(self) -> Loaders:
+        ranks = Ranks(self.trainer.world_size, self.trainer.global_rank) if self.trainer else Ranks()
+        kind = DataLoader if self.trainer is None else ResumableLoader
+        return Loaders(self.seed, ranks, self.num_workers, kind)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Members in an order that depends on seed and epoch alone."""
-        self._tell_of_limited_training()
-        world, rank = self._ranks()
+        loaders = self._loaders()
+        self._warn_once(limited_training(self.trainer, len(self.train), self.batch_size * loaders.ranks.world))
         private = getattr(self.trainer.lightning_module, "private", None) if self.trainer is not None else None
-        if private is not None:
-            draws = PoissonBatches(
-                len(self.train), private.batch_size, private.stream, world, rank, self._public_size()
-            )
-            return self._resumable(StepBatches(self.train, self.batch_size), batch_size=None, sampler=draws)
-        examples = ExampleList(self.train)
-        order: DistributedSampler[Encoded]
-        if self.group_by_length:
-            order = GroupedOrder(self.train, self.batch_size, world, rank, seed=self.seed)
+        if private is None:
+            loader = loaders.training(self.train, self.batch_size, self.group_by_length)
         else:
-            order = DistributedSampler(examples, world, rank, shuffle=True, seed=self.seed)
-        return self._resumable(examples, batch_size=self.batch_size, sampler=order, collate_fn=collate)
-
-    def _public_size(self) -> int:
-        """Rows of the training set if all canaries' coins had come up heads: what is computed of it tells no coin."""
-        left_out = sum(example.repetitions for example in self.canaries if not example.member)
-        return len(self.train) + left_out
-
-    def _resumable(self, examples: Any, **options: Any) -> DataLoader[Any]:
-        loader = ResumableLoader if self.trainer is not None else DataLoader
-        batches: DataLoader[Any] = loader(
-            examples,
-            **options,
-            num_workers=self.num_workers,
-            generator=torch.Generator().manual_seed(self.seed),  # a loader draws from the global one otherwise
-            pin_memory=torch.cuda.is_available(),
-        )
-        if isinstance(batches, ResumableLoader):
-            batches.trainer = self.trainer
-        return batches
-
-    def _scoring_loader(self, examples: list[Encoded]) -> DataLoader[Batch]:
-        return DataLoader(
-            BatchList(examples),
-            batch_size=None,
-            sampler=ScoringBatches(examples, self.scoring_tokens, *self._ranks()),
-            num_workers=self.num_workers,
-            generator=torch.Generator().manual_seed(self.seed),
-            pin_memory=torch.cuda.is_available(),
-        )
+            draws = private.batch_size, private.stream, self._ready().public_size
+            loader = loaders.private(self.train, self.batch_size, *draws)
+        if isinstance(loader, ResumableLoader):
+            loader.trainer = self.trainer
+        return loader
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Held-out texts, then the members probe, then canaries if there are any."""
-        return self._scoring_loaders(self.heldout, self._of_heldout, "held-out texts", "limit_val_batches")
+        return self._scoring(self.heldout, self._ready().of_heldout, "held-out texts", "limit_val_batches")
 
-    def _keep_checks(self, scored: Scored) -> None:
-        """Write what the checks found, and how many texts are scored, into the run's folder, if anything is logged."""
-        trainer, trust = self.trainer, self._trust
-        if trainer is None or trust is None or not trainer.loggers or getattr(trainer, "fast_dev_run", False):
-            return
-        folder = run_folder(trainer)  # on every process
-        self._trust = None
-        if trainer.is_global_zero:
-            atomic.write_text(folder / "checks.json", trust.to_json(scored._asdict()))
+    def test_dataloader(self) -> list[DataLoader[Batch]]:
+        """Test texts, then the members probe, then canaries if there are any."""
+        return self._scoring(self.test, self._ready().of_test, "test texts", "limit_test_batches")
+
+    def _scoring(self, others: list[Encoded], of: int, name: str, option: str) -> list[DataLoader[Batch]]:
+        sets = [others, self.members, *([self.canaries] if self.canaries else [])]
+        loaders = [self._loaders().scoring(examples, self.scoring_tokens) for examples in sets]
+        n_others, n_members, line = limited_scoring(self.trainer, option, loaders[0], loaders[1], name)
+        texts = self._ready().texts
+        self._scored = Scored(n_members, n_others, len(texts.train), of)
+        if texts.trust is not None and not self._checks_written:
+            self._checks_written = write_checks(self.trainer, texts.trust, self._scored)
+        self._warn_once(line)
+        return loaders
+
+    def _ready(self) -> Prepared:
+        if self._prepared is None:
+            raise RuntimeError("TextDataModule has no texts yet; call its setup() before its loaders are made")
+        return self._prepared
 
     def scored_texts(self) -> Scored | None:
         """How many texts of each side are scored, limits of batches included; None before `setup`.
@@ -416,65 +213,12 @@ class TextDataModule(pl.LightningDataModule):
         `of_members` are those trained on, without canaries; `of_heldout` those that the source holds out, or, where a
         test is under way, its test texts.
         """
-        if self._scored is None and self.train:
-            return Scored(len(self.members), len(self.heldout), len(self._rows[0]), self._of_heldout)
+        if self._scored is None and self._prepared is not None:
+            sizes = len(self._prepared.texts.train), self._prepared.of_heldout
+            return Scored(len(self.members), len(self.heldout), *sizes)
         return self._scored
 
-    def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Test texts, then the members probe, then canaries if there are any."""
-        rows = self._test_rows
-        of = self._of_heldout if rows is None else len(rows)
-        return self._scoring_loaders(self.test, of, "test texts", "limit_test_batches")
-
-    def _scoring_loaders(self, others: list[Encoded], of: int, name: str, option: str) -> list[DataLoader[Batch]]:
-        loaders = [self._scoring_loader(others), self._scoring_loader(self.members)]
-        limit = 1.0 if self.trainer is None else getattr(self.trainer, option, 1.0)
-        scored = [_examples_within(loader, limit) for loader in loaders]
-        sizes = [len(others), len(self.members)]
-        self._scored = Scored(scored[1], scored[0], len(self._rows[0]), of)
-        self._keep_checks(self._scored)
-        if 0 < sum(scored) < sum(sizes):
-            self._tell_once(
-                f"trainer.{self._limited_by(option, limit)}: only the longest texts are scored, {scored[0]} of "
-                f"{sizes[0]} {name} and {scored[1]} of {sizes[1]} members, so no figure is that of the whole sets; "
-                "data.heldout_size and data.members_size take random texts instead."
-            )
-        if self.canaries:
-            loaders.append(self._scoring_loader(self.canaries))
-        return loaders
-
-    def _tell_of_limited_training(self) -> None:
-        if self.trainer is None or getattr(self.trainer, "fast_dev_run", False):
-            return
-        limit: int | float = getattr(self.trainer, "limit_train_batches", 1.0)
-        batches = -(-len(self.train) // (self.batch_size * self._ranks()[0]))
-        if 0 < (n := limit if isinstance(limit, int) else int(batches * limit)) < batches:
-            self._tell_once(
-                f"trainer.limit_train_batches is {limit}: an epoch trains on {n} of {batches} batches, but all "
-                f"{len(self.train)} texts count as members in every figure; data.train_size takes fewer instead."
-            )
-
-    def _limited_by(self, option: str, limit: float) -> str:
-        dry = getattr(self.trainer, "fast_dev_run", False)
-        return f"fast_dev_run is {limit}" if dry else f"{option} is {limit}"
-
-    def _tell_once(self, line: str) -> None:
-        if line not in self._told:  # loaders may be made again every epoch
-            self._told.add(line)
+    def _warn_once(self, line: str | None) -> None:
+        if line is not None and line not in self._warned:  # loaders may be made again every epoch
+            self._warned.add(line)
             log.warning("%s", line)
-
-
-def _examples_within(loader: DataLoader[Batch], limit: float) -> int:
-    """How many examples of a scoring loader, on all ranks, a limit of batches leaves: the longest."""
-    order = loader.sampler
-    assert isinstance(order, ScoringBatches)
-    batches = limit if isinstance(limit, int) else int(len(loader) * limit)
-    return sum(len(group) for group in order.groups[: batches * order.num_replicas])
-
-
-def _count_duplicates(examples: Iterable[Encoded], members: Iterable[Encoded]) -> None:
-    """Note in each record how many other members have the same text once normalised."""
-    copies = Counter(normalized(e.record.text) for e in members if e.record is not None)
-    for example in examples:
-        if example.record is not None:
-            example.record.duplicates = copies[normalized(example.record.text)] - example.member

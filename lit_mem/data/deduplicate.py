@@ -8,12 +8,16 @@ Language Models" (arXiv 2202.06539).
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from lit_mem.data.overlap import near_repeats, normalized, repeats
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from lit_mem.data.encoding import Encoded
 
 log = logging.getLogger(__name__)
 
@@ -54,3 +58,11 @@ def without_repeats(rows: Dataset, name: str) -> Dataset:
             len(again), len(texts), name, len(alike) - len(again),
         )  # fmt: skip
     return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows
+
+
+def count_duplicates(examples: Iterable[Encoded], members: Iterable[Encoded]) -> None:
+    """Note in each record how many other members have the same text once normalized."""
+    copies = Counter(normalized(e.record.text) for e in members if e.record is not None)
+    for example in examples:
+        if example.record is not None:
+            example.record.duplicates = copies[normalized(example.record.text)] - example.member

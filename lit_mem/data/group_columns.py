@@ -20,8 +20,8 @@ _FEW_ROWS: Final = 10_000
 
 def without_groups(
     train: Dataset, heldout: Dataset, test: Dataset | None, but: str | None = None
-) -> tuple[Dataset, Dataset, Dataset | None]:
-    """The sets without the columns that name groups, which are logged by name, never by value."""
+) -> tuple[Dataset, Dataset, Dataset | None, list[str]]:
+    """The sets without the columns that name groups, and these columns, which are logged by name, never by value."""
     columns = group_columns([rows for rows in (train, heldout, test) if rows is not None], but)
     if columns:
         log.info("Left out of slices, as they name groups: %s (data.show_groups: true keeps them).", listed(columns))
@@ -29,7 +29,7 @@ def without_groups(
     def kept(rows: Dataset) -> Dataset:
         return rows.remove_columns([column for column in columns if column in rows.column_names])
 
-    return kept(train), kept(heldout), None if test is None else kept(test)
+    return kept(train), kept(heldout), None if test is None else kept(test), columns
 
 
 def group_columns(sets: Sequence[Dataset], but: str | None = None) -> list[str]:

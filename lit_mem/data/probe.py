@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 import torch
+
+from lit_mem.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 ALL_UP_TO: Final = 2000
 """Up to this many members all are scored, where no number is set."""
@@ -53,3 +58,38 @@ def scored_members(texts: Sequence[str], groups: Sequence[str], size: int, seed:
             first[i] = None
     chosen = [*first, *(i for i in order if i not in first)]
     return sorted(chosen[:size])
+
+
+def members_probe(
+    texts: Sequence[str], groups: Sequence[str], asked: int | None, heldout: int, of_heldout: int, seed: int
+) -> list[int]:
+    """Which members are scored; logged where these are not all.
+
+    Args:
+        texts: (N,) of the members.
+        groups: (N,) names of their groups.
+        asked: how many; None: `default_size`.
+        heldout: how many held-out texts are scored.
+        of_heldout: of how many.
+        seed: of the sample.
+
+    Returns:
+        Indices in ascending order.
+
+    Raises:
+        ConfigError: more are asked for than there are.
+    """
+    n = len(texts)
+    size = asked or default_size(n, heldout)
+    if size > n:
+        raise ConfigError(
+            f"data.members_size is {size}, but only {n} members are trained on; set it to null to choose by itself"
+        )
+    chosen = scored_members(texts, groups, size, seed)
+    if size < n:
+        log.info(
+            "Scored: %d of %d members, at random, but first one row of each text that stands several times and of "
+            "each group; %d of %d held-out texts.",
+            size, n, heldout, of_heldout,
+        )  # fmt: skip
+    return chosen

@@ -9,12 +9,48 @@ from collections import Counter
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from lit_mem.data.deduplicate import deduplicated, without_repeats
 from lit_mem.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from lit_mem.data.options import DataOptions
+    from lit_mem.data.sources.base import Corpus
+
 log = logging.getLogger(__name__)
+
+
+def split(corpus: Corpus, options: DataOptions) -> tuple[Dataset, Dataset, int]:
+    """What is trained on and what is held out of a corpus: by group where it has no held-out set, and subsets.
+
+    Returns:
+        (M,) members; (N,) held-out rows, each text once; and how many rows are held out before a subset is taken.
+
+    Raises:
+        DataError: it cannot be split, or a side is empty.
+        ConfigError: a size asks for more rows than there are.
+    """
+    train, heldout = corpus.train, corpus.heldout
+    if heldout is None:
+        try:
+            train, heldout = split_by_group(train, options.heldout_fraction, options.seed)
+        except DataError as error:
+            raise DataError(f"{corpus.name} has no held-out set: {error}") from error
+        log.info("%s has no held-out set: %d of its texts are held out, by group.", corpus.name, len(heldout))
+    train = deduplicated(train, options.deduplicate)
+    sizes = ("train_size", options.train_size, train), ("heldout_size", options.heldout_size, heldout)
+    for name, size, rows in sizes:
+        if size is not None and size > len(rows):
+            raise ConfigError(
+                f"data.{name} is {size}, but {corpus.name} has only {len(rows)} such texts; "
+                f"set it to null to use all {len(rows)}"
+            )
+    train, of_heldout = take(train, options.train_size, options.seed), len(heldout)
+    heldout = without_repeats(take(heldout, options.heldout_size, options.seed), "held-out")
+    if not len(train) or not len(heldout):
+        raise DataError(f"{corpus.name}: {len(train)} members and {len(heldout)} held-out texts; both are needed")
+    return train, heldout, of_heldout
 
 
 def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:

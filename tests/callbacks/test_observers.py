@@ -201,7 +201,7 @@ def test_one_set_alone_gives_no_attack_figures_and_says_so(module, data, trainer
     logging.getLogger("lit_mem").propagate = True
     t = trainer([MembershipInference()], limit_val_batches=1)
     corpus = data()
-    corpus.val_dataloader = lambda: corpus._scoring_loader(corpus.heldout)
+    corpus.val_dataloader = lambda: type(corpus).val_dataloader(corpus)[0]
     t.validate(module(), corpus, verbose=False)
     assert not any(name.startswith("mia/") for name in t.callback_metrics)
     assert "No membership inference: 0 members" in caplog.text

@@ -16,7 +16,9 @@ from lit_mem.data import TextDataModule, member_check
 from lit_mem.data.canaries import Secrets
 from lit_mem.data.member_check import MemberCheck, members_beside
 from lit_mem.data.members import KnownMembers, Sides
+from lit_mem.data.options import DataOptions
 from lit_mem.data.sources import Corpus, Source
+from lit_mem.data.texts import checked_texts
 from lit_mem.errors import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create")
@@ -181,9 +183,8 @@ def validate(module, trainer):
 
 
 def sides_by_seed(seed):
-    data = split(Notes(range(24)), seed=seed)
-    train, heldout, _ = data._splits(data.source.load())
-    return set(train["completion"]), set(heldout["completion"])
+    texts = checked_texts(Notes(range(24)), DataOptions(seed=seed, check=False))
+    return set(texts.train["completion"]), set(texts.heldout["completion"])
 
 
 def test_the_same_split_says_nothing(whole, validate, caplog):

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities import move_data_to_device
 
-from lit_mem.data import datamodule
 from lit_mem.data.datamodule import TextDataModule
+from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.errors import ConfigError
@@ -93,7 +93,7 @@ def test_duplicates_by_a_double_loop(texts, n_members):
     ids = torch.zeros(2, dtype=torch.int64)
     examples = [Encoded(ids, ids, i, i < n_members, record=Record(text)) for i, text in enumerate(texts)]
     members = [example for example in examples if example.member]
-    datamodule._count_duplicates(examples, members)
+    count_duplicates(examples, members)
     for example in examples:
         same = [
             other

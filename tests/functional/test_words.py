@@ -110,11 +110,10 @@ def test_chinese_texts_that_differ_in_a_few_characters_are_near_duplicates():
 @pytest.mark.parametrize(
     ("text", "said"), [("患者{}岁，服用布洛芬后出现皮疹", True), ("Case {} had fever and rash", False)]
 )
-def test_the_data_says_once_where_characters_count_as_words(tmp_path, caplog, tokenizer, text, said):
+def test_the_data_says_once_where_characters_count_as_words(tmp_path, caplog, text, said):
     file = tmp_path / "notes.txt"
     file.write_text("\n".join(text.format(i) for i in range(20, 40)), "utf-8")
-    data = TextDataModule(TextFiles(str(file)), check=False)
-    data._tokenizer = lambda: tokenizer
+    data = TextDataModule(TextFiles(str(file)), check=False, tokenizer="asset:tiny_llama")
     with caplog.at_level(logging.INFO, "lit_mem"):
         data.prepare_data()
         data.setup("fit")

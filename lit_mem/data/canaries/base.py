@@ -58,7 +58,8 @@ class Canary(NamedTuple):
     inserted: bool
 
 
-def _here(compute: Callable[[], T]) -> T:
+def here(compute: Callable[[], T]) -> T:
+    """What it computes, where there is one process."""
     return compute()
 
 
@@ -76,7 +77,7 @@ class Setting:
     tokenizer: Any
     texts: Sequence[str] = ()
     base_model: Callable[[], nn.Module] | None = None
-    once: Callable[[Callable[[], Any]], Any] = _here
+    once: Callable[[Callable[[], Any]], Any] = here
     taken: set[str] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,0 +1,56 @@
+"""Canaries of a run: made, encoded, and those whose coins say so put into the training set."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from lit_mem.data.canaries.base import CanarySource, Setting
+from lit_mem.data.canaries.encoding import copies, encoded
+from lit_mem.data.encoding import Encoded, Encoder
+from lit_mem.guards import preserved_random_state
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lit_mem.data.texts import Texts
+
+log = logging.getLogger(__name__)
+
+
+def inserted(
+    source: CanarySource,
+    train: list[Encoded],
+    texts: Texts,
+    encoder: Encoder,
+    base_model: Callable[[], nn.Module] | None,
+    once: Callable[[Callable[[], Any]], Any],
+) -> tuple[list[Encoded], list[Encoded]]:
+    """The training set with the canaries that are in it, and all canaries; their ids come after those of all texts.
+
+    Args:
+        source: makes them.
+        train: the members.
+        texts: all rows of the run, none of which becomes a canary.
+        encoder: of the members.
+        base_model: as in `Setting`.
+        once: as in `Setting`.
+
+    Raises:
+        ConfigError: see `CanarySource.make` and `encoded`.
+        DataError: likewise.
+    """
+    with preserved_random_state():
+        made = source.make(Setting(encoder.tokenizer, list(texts.every()), base_model, once))
+    first_id = sum(map(len, texts.sets))
+    canaries = encoded(made, encoder.tokenizer, encoder.max_length, bool(encoder.eos), first_id)
+    more = copies(canaries)
+    turns = sorted(Counter(example.repetitions for example in canaries if example.member).items())
+    log.info(
+        "Canaries: %d of %d are inserted, by fair coins (%s): %d of %d training rows. No other figure has them.",
+        sum(n for _, n in turns), len(canaries), ", ".join(f"{n} {k}-fold" for k, n in turns) or "none",
+        len(more), len(train) + len(more),
+    )  # fmt: skip
+    return [*train, *more], canaries

@@ -1,0 +1,118 @@
+"""From a source of texts to examples: what is trained on and what is scored, with no trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from lit_mem.data.canaries.base import here
+from lit_mem.data.canaries.inserting import inserted
+from lit_mem.data.deduplicate import count_duplicates, without_repeats
+from lit_mem.data.encoding import Encoded, Encoder
+from lit_mem.data.members import texts_of
+from lit_mem.data.options import DataOptions
+from lit_mem.data.probe import members_probe
+from lit_mem.data.sources.base import Corpus, Source
+from lit_mem.data.texts import Texts, checked_texts
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The examples of a run. Ids are unique over all sets: one never means a member here and a non-member there.
+
+    Attributes:
+        texts: the rows that they come from, and what the checks found in them.
+        encoder: encoded them.
+        train: (M,) members in the order of their rows, then inserted canaries, each as often as it is trained on.
+        members: the members that are scored, which are examples of `train`.
+        heldout: (N,) all held-out texts.
+        canaries: all canaries, in and out, to be scored; they belong to no other set.
+    """
+
+    texts: Texts
+    encoder: Encoder
+    train: list[Encoded]
+    members: list[Encoded]
+    heldout: list[Encoded]
+    canaries: list[Encoded]
+
+    @cached_property
+    def test_rows(self) -> Dataset | None:
+        """The rows that are scored while testing, each text once; None: the source has none."""
+        rows = self.texts.test
+        return None if rows is None else without_repeats(rows, "test")
+
+    @cached_property
+    def test(self) -> list[Encoded]:
+        """The test texts, encoded at the first access; the held-out texts where the source has none."""
+        if self.test_rows is None:
+            return self.heldout
+        first_id = len(self.texts.train) + len(self.texts.heldout)
+        test = self.encoder(self.test_rows, first_id, member=False, name="test")
+        count_duplicates(test, members=self.train)
+        return test
+
+    @property
+    def of_heldout(self) -> int:
+        """How many held-out texts there are, of which `heldout` are scored."""
+        return self.texts.of_heldout
+
+    @property
+    def of_test(self) -> int:
+        """How many test texts there are."""
+        return self.of_heldout if self.test_rows is None else len(self.test_rows)
+
+    @property
+    def public_size(self) -> int:
+        """Rows of `train` if every canary's coin had come up heads: what is computed from it depends on no coin."""
+        left_out = sum(example.repetitions for example in self.canaries if not example.member)
+        return len(self.train) + left_out
+
+
+def prepare(
+    source: Source | Corpus | Texts | Any,
+    tokenizer: Any,
+    options: DataOptions | None = None,
+    base_model: Callable[[], nn.Module] | None = None,
+    once: Callable[[Callable[[], Any]], Any] = here,
+) -> Prepared:
+    """Read, split, check and encode the texts of a run, and insert its canaries; logs what is found.
+
+    The same for the same options on every machine, and no global random state changes.
+
+    Args:
+        source: where the texts come from; a list of texts or of rows; a `datasets.Dataset`; or what was read before.
+        tokenizer: a Hugging Face tokenizer, that of the model.
+        options: None: the defaults.
+        base_model: loads the base model, un-tuned, in eval mode, for canaries that the model samples.
+        once: computes something on one process and returns it on all; for runs of several processes.
+
+    Raises:
+        DataError: a row or split is not what was expected, or the tokenizer lacks what `options` need.
+        ConfigError: a size asks for more than there is, or `spans_column` names a column that is not there.
+    """
+    options = options or DataOptions()
+    texts = source if isinstance(source, Texts) else checked_texts(source, options)
+    encoder = Encoder(tokenizer, options.max_length, options.add_eos, options.spans_column)
+    train = encoder(texts.train, 0, member=True, name="training")
+    heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
+    count_duplicates([*train, *heldout], members=train)
+    probe = members_probe(
+        list(texts_of(texts.train)),
+        texts.train["group"][:],
+        options.members_size,
+        len(heldout),
+        texts.of_heldout,
+        options.seed,
+    )
+    members = [train[i] for i in probe]
+    canaries: list[Encoded] = []
+    if options.canary_source is not None:
+        train, canaries = inserted(options.canary_source, train, texts, encoder, base_model, once)
+    return Prepared(texts, encoder, train, members, heldout, canaries)

@@ -1,0 +1,113 @@
+"""The rows of a run by what is done with them: read, split and checked, before any is encoded."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from lit_mem.data.group_columns import without_groups
+from lit_mem.data.members import texts_of
+from lit_mem.data.remarks import on_scripts
+from lit_mem.data.sources.base import Corpus, Source
+from lit_mem.data.sources.given import as_source
+from lit_mem.data.sources.table import listed
+from lit_mem.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from lit_mem.data.checks import TrustReport
+    from lit_mem.data.options import DataOptions
+
+log = logging.getLogger(__name__)
+
+_SPANS: Final = "spans"
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The rows of a run, with the columns of `Corpus`.
+
+    Attributes:
+        train: (M,) members, which are trained on.
+        heldout: (N,) non-members, each text once.
+        test: a second set of non-members as the source gives it; None: it gives none.
+        of_heldout: how many rows are held out, before a subset was taken and repeats were skipped.
+        trust: what the checks found; None where `data.check` is false.
+        remarks: what else was found in the texts, a line each; already logged.
+        dropped: columns that name groups, and so are left out of these rows.
+    """
+
+    train: Dataset
+    heldout: Dataset
+    test: Dataset | None
+    of_heldout: int
+    trust: TrustReport | None = None
+    remarks: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def sets(self) -> list[Dataset]:
+        """All there are, in the order in which example ids count up."""
+        return [rows for rows in (self.train, self.heldout, self.test) if rows is not None]
+
+    @property
+    def largest_group(self) -> int:
+        """Most training rows of one person or document, as far as groups are known."""
+        return max(Counter(self.train["group"][:]).values())
+
+    def every(self) -> Iterator[str]:
+        """Each row's prompt and completion as one, of all sets."""
+        for rows in self.sets:
+            yield from texts_of(rows)
+
+
+def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
+    """Read a source, split it, and check what can be trusted; logs what is found.
+
+    Args:
+        source: where the texts come from, or a corpus that is read already; see `lit_mem.data.sources.given`.
+        options: of the split, the checks and the columns.
+
+    Raises:
+        DataError: a row or split is not what was expected.
+        ConfigError: a size asks for more than there is, or `spans_column` names a column that is not there.
+    """
+    from lit_mem.data.split import split
+
+    corpus = source if isinstance(source, Corpus) else as_source(source).load()
+    train, heldout, of_heldout = split(corpus, options)
+    log.info("Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout))
+    remark = on_scripts([*train["completion"][:], *heldout["completion"][:]])
+    if remark is not None:
+        log.info("%s", remark)
+    trust = _checked(train, heldout, corpus.name, options.seed) if options.check else None
+    if options.spans_column not in (None, _SPANS, *train.column_names):
+        raise ConfigError(
+            f"data.spans_column is {options.spans_column!r}, but {corpus.name} has no such column; "
+            f"there are: {listed(train.column_names)}"
+        )
+    test, dropped = corpus.test, list[str]()
+    if not options.show_groups:
+        train, heldout, test, dropped = without_groups(train, heldout, test, options.spans_column)
+    return Texts(train, heldout, test, of_heldout, trust, () if remark is None else (remark,), tuple(dropped))
+
+
+def _checked(train: Dataset, heldout: Dataset, name: str, seed: int) -> TrustReport:
+    from lit_mem.data.checks import check_trust
+
+    report = check_trust(train, heldout, seed=seed)
+    if report.shared_normalized == report.n_heldout:
+        raise DataError(
+            f"{name}: each of the {report.n_heldout} held-out texts is a member's text too, such as "
+            f"{', '.join(report.examples['near'])}, so there is nothing to compare members with; expected texts "
+            "that are not trained on (data.check: false runs it all the same)"
+        )
+    for line in report.summary():
+        log.info("%s", line)
+    for line in report.warnings:
+        log.warning("%s", line)
+    return report

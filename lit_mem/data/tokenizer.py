@@ -1,0 +1,30 @@
+"""The tokenizer of a run's texts: the one that the options name, or that of the model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lit_mem.errors import ConfigError, ModelError
+
+
+def tokenizer_of(tokenizer_id: str | None, module: Any) -> Any:
+    """A Hugging Face tokenizer.
+
+    Args:
+        tokenizer_id: hub id or folder, `data.tokenizer`; None: `module.tokenizer`.
+        module: what is trained; None: nothing.
+
+    Raises:
+        ConfigError: it cannot be loaded, or there is none.
+        ModelError: the module's own cannot be loaded.
+    """
+    from lit_mem.adapters.loading import load_tokenizer
+
+    if tokenizer_id is not None:
+        try:
+            return load_tokenizer(tokenizer_id)
+        except ModelError as error:
+            raise ConfigError(str(error).replace("model_id", "data.tokenizer")) from error
+    if module is None or not hasattr(module, "tokenizer"):
+        raise ConfigError("data.tokenizer is not set, and the model being trained brings no tokenizer")
+    return module.tokenizer
