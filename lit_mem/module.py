@@ -2,73 +2,59 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import lightning.pytorch as pl
-import torch
-import transformers
 from jsonargparse import lazy_instance
 from lightning.pytorch.cli import OptimizerCallable
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import AdamW
 
-from lit_mem.adapters.base import Adapter, adapter_off, changes_nothing, gives_base_back
-from lit_mem.adapters.experts import has_experts
+from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.loading import (
     Quantization,
     as_whole,
-    check_reads,
-    fingerprint,
-    load_adapter,
-    load_base,
-    load_base_in_parts,
     load_tokenizer,
 )
 from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
+from lit_mem.adapters.population import Population
 from lit_mem.adapters.recorded import arguments, made_with
-from lit_mem.adapters.targets import adapted_matrices
 from lit_mem.audit.gather import gathered, on_rank_zero
 from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.checkpoints import CheckpointContent, Spent, check_content, own_content, read_content
 from lit_mem.console import show_messages
 from lit_mem.data.member_check import MemberCheck
-from lit_mem.data.sources.download import cache_folder
 from lit_mem.divergence import LossWatch, refuse_not_finite, refuse_to_save
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
 from lit_mem.finite import not_finite
 from lit_mem.foreign_callbacks import prepare_callbacks
-from lit_mem.functional.ends import end_tokens
-from lit_mem.guards import evaluation_mode, random_state, set_random_state
+from lit_mem.guards import random_state, set_random_state
+from lit_mem.lightning.strategies import place_of, refuse_strategies
+from lit_mem.lightning.surroundings import check_texts, needs_of, remark_on_ends, setting_of
 from lit_mem.losses import TrainingLoss
 from lit_mem.metrics.learning import Learning
+from lit_mem.models.building import build, checkpoint_gradients, log_sizes
+from lit_mem.models.loader import BaseLoader
+from lit_mem.models.scored import ScoredModel
 from lit_mem.privacy.carried import remark, remark_on_checkpoint
 from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.privacy.fitting import MORE_LEARNING, EndOnException, PrivateFit
 from lit_mem.reference import Reference, ReferenceCache
-from lit_mem.reference_store import ReferenceStore
 from lit_mem.run_folder import claim_versions, restrict_run
 from lit_mem.scoring import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
-from lit_mem.sharding.parameters import is_sharded, whole_shapes
-from lit_mem.sharding.strategy import ShardedBase
 from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
-
-if TYPE_CHECKING:
-    from lit_mem.adapters.population import Population
 
 log = logging.getLogger(__name__)
 
+_NOT_BUILT: Final = "the model is not built yet; call configure_model() first"
 _TRAINED_PRIVATELY: Final = (
     "the weights of the checkpoint were trained with it, and plain training would void their bound; expected "
     "model.privacy here too (load_from_checkpoint(…, privacy=DPSGD(…))), or a start from the exported adapter "
@@ -141,20 +127,17 @@ class CausalLM(pl.LightningModule):
         self.loss = loss
         self.private = None if privacy is None else PrivateFit(privacy)
         self.reference_cache = ReferenceCache()
-        self._cached_for: tuple[str, str] | None = None
-        self._reference_probe: Tensor | None = None
-        self._reference_fingerprint: dict[str, str] = {}
         self._populations: dict[tuple[str, ...], Population] = {}
         self.lockstep = Lockstep()
+        self._bases = BaseLoader(self.model_id, self.revision, dtype, quantization, attention, self.lockstep)
         self.base_fingerprint: dict[str, str] = {}
         self._model: nn.Module | None = None
         self._scorer: TokenScorer | None = None
-        self._reference_scorer: TokenScorer | None = None
-        self._starts_as_base = False
+        self._scored_model: ScoredModel | None = None
         self._resumed: CheckpointContent | None = None
         self._spent: Spent | None = None  # of the run that trained the loaded weights, if that was private
         self._schedule_steps = 0
-        self._scored = ExampleTable(["logprob", "n_tokens"])
+        self._table = ExampleTable(["logprob", "n_tokens"])
         self._not_finite: str | None = None
         self.learning = Learning()
         self._losses = LossWatch()
@@ -172,7 +155,7 @@ class CausalLM(pl.LightningModule):
     def language_model(self) -> nn.Module:
         """The model being tuned, with its adapter."""
         if self._model is None:
-            raise ModelError("the model is not built yet; call configure_model() first")
+            raise ModelError(_NOT_BUILT)
         return self._model
 
     def configure_model(self) -> None:
@@ -182,162 +165,47 @@ class CausalLM(pl.LightningModule):
         """
         if self._model is not None:
             return
-        self._refuse_strategies()
-        base = self._load(self.model_id, self.revision)
-        self._check_reads_texts(base, self.model_id)
-        self.base_fingerprint = fingerprint(base)
-        before = _probe(base)
-        if self.adapter_path is None:
-            with whole_shapes(base):
-                model = self.adapter.wrap(base)
-        else:
-            model = load_adapter(base, self.adapter_path)
-            self.members.start_from(self.adapter_path, self._trainer)
-        self._check_reads_texts(model, self.model_id)
-        if any(p.requires_grad and isinstance(p, DTensor) for p in model.parameters()):
-            raise ConfigError(
-                f"{type(self.adapter).__name__} trains the weights that trainer.strategy sharded spreads over devices; "
-                "expected an adapter that leaves the base as it is, or trainer.strategy ddp"
-            )
-        if getattr(model, "peft_config", None) and is_sharded(base) and has_experts(model):
-            raise ConfigError(
-                "model.adapter.targets adapts experts' matrices, which trainer.strategy sharded spreads over devices; "
-                "expected targets that are linear layers, or trainer.strategy ddp"
-            )
-        self._model = model.train()
-        self._choose_reference(before)
-        self._starts_as_base = changes_nothing(model)
-        self._remark_on_ends()
+        trainer = self._trainer
+        refuse_strategies(trainer, self.quantization, self.adapter)
+        built = build(
+            self._bases,
+            place_of(trainer),
+            self.adapter if self.adapter_path is None else self.adapter_path,
+            self.reference,
+            check_texts(trainer),
+            lambda: self.tokenizer.vocab_size,
+        )
+        self._model, self.base_fingerprint = built.model, built.fingerprint
+        scored = ScoredModel(built.model, built.reference, self.reference_cache, self.reference.cache, self.lockstep)
+        self._scored_model, self._scorer = scored, scored.scorer
+        if self.adapter_path is not None:
+            self.members.start_from(self.adapter_path, trainer)
+        remark_on_ends(self)
         if self.gradient_checkpointing:
-            # Renamed in transformers 5.2x; the old name warns there.
-            enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
-            # Only in this way does each layer's gradient of each text come once, as Opacus needs it.
-            enable({"use_reentrant": self.private is not None})
-            if self.private is not None:
-                base.enable_input_require_grads()
-        self._scorer = TokenScorer(model)
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        total = sum(p.numel() for p in model.parameters())
-        log.info(
-            "Model %s%s: %s parameters, %s trained (%.2f %%); reference: %s.",
-            self.model_id, f" with the adapter {self.adapter_path}" if self.adapter_path else "",
-            f"{total:,}", f"{trained:,}", 100 * trained / total, self._reference_name(),
-        )  # fmt: skip
-        if adapted := adapted_matrices(model):
-            log.info("Adapted matrices: %s.", adapted)
-
-    def _load(self, model_id: str, revision: str | None, option: str = "model_id") -> Any:
-        strategy = None if self._trainer is None else self.trainer.strategy
-        if isinstance(strategy, ShardedBase):
-            model = load_base_in_parts(
-                model_id, revision, self.dtype_name, self.attention, strategy.mesh, strategy.root_device, option
-            )
-            self.lockstep.add(model)
-            return model
-        return self._load_whole(model_id, revision, option)
-
-    def _load_whole(self, model_id: str, revision: str | None, option: str = "model_id") -> Any:
-        # Only a quantized model is put there now; the strategy moves others.
-        device = None if self._trainer is None else self.trainer.strategy.root_device
-        return load_base(model_id, revision, self.dtype_name, self.quantization, self.attention, device, option)
-
-    def _refuse_strategies(self) -> None:
-        """Say at once which strategies cannot work here.
-
-        Raises:
-            ConfigError: this one cannot.
-        """
-        strategy = None if self._trainer is None else self.trainer.strategy
-        stage_3 = isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
-        if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or stage_3:
-            raise ConfigError(
-                f"trainer.strategy is {type(strategy).__name__}{' stage 3' if stage_3 else ''}, which spreads the "
-                "model in a way that callbacks cannot ask it; set trainer.strategy to sharded, which spreads the "
-                "frozen base (FSDP2), or to ddp"
-            )
-        if not isinstance(strategy, ShardedBase):
-            return
-        if self.quantization != "none":
-            raise ConfigError(
-                f"model.quantization is {self.quantization}, which trainer.strategy sharded cannot spread; expected "
-                "none (a base in 4 bits may fit each device: trainer.strategy ddp)"
-            )
-        if isinstance(self.adapter, LoRA) and (self.adapter.dora or self.adapter.init in ("pissa", "olora")):
-            raise ConfigError(
-                "model.adapter's dora, and its init pissa or olora, read whole weights of the base, which "
-                "trainer.strategy sharded spreads over devices; set trainer.strategy to ddp"
-            )
-
-    def _check_reads_texts(self, model: Any, model_id: str) -> None:
-        data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
-        if hasattr(data, "extent"):
-            check_reads(model, model_id, *data.extent())
-
-    def _remark_on_ends(self) -> None:
-        data: Any = None if self._trainer is None else getattr(self.trainer, "datamodule", None)
-        if hasattr(data, "remark_on_ends") and (ends := end_tokens(self)):
-            data.remark_on_ends(ends)
+            checkpoint_gradients(built.base, self.private is not None)
+        name = self.model_id + (f" with the adapter {self.adapter_path}" if self.adapter_path else "")
+        log_sizes(built.model, name, built.reference.name)
 
     def fresh_base(self) -> nn.Module:
         """The base, loaded anew, un-tuned and in eval mode; the model in training is left alone."""
-        base: nn.Module = self._load_whole(self.model_id, self.revision)
-        strategy = None if self._trainer is None else self.trainer.strategy
-        if strategy is not None and self.quantization == "none" and not isinstance(strategy, ShardedBase):
-            base.to(strategy.root_device)
-        return base.eval()
+        return self._bases.fresh(place_of(self._trainer))
 
     def merged(self, adapter_path: str) -> Any:
         """A fresh base with an exported adapter merged into it: one plain model, on the CPU.
 
         The model in training is left alone: merging and unmerging would round its weights.
         """
-        base = load_base(self.model_id, self.revision, self.dtype_name)
-        return load_adapter(base, adapter_path).merge_and_unload()  # type: ignore[operator]
+        return self._bases.merged(adapter_path)
 
-    def _choose_reference(self, before: Tensor) -> None:
-        kind = self.reference.kind
-        if kind == "auto":
-            known = gives_base_back(self.language_model) and self.reference.model_id is None
-            kind = "adapter_off" if known else "copy"
-        if kind == "adapter_off":
-            with adapter_off(self.language_model) as off:
-                after = _probe(off)
-            self._reference_probe, self._reference_fingerprint = before, self.base_fingerprint
-            if not torch.equal(before, after):
-                raise ModelError(
-                    "with the adapter off the model is not its base any more (logits differ by up to "
-                    f"{(before - after).abs().max().item():.3g}), so it cannot be the reference; "
-                    "set model.reference.kind to copy"
-                )
-            return
-        if (other := self.reference.model_id) is None:
-            copy = self._load(self.model_id, self.revision)
-        else:
-            copy = self._load(other, None, "model.reference.model_id")
-        if other is not None and copy.get_input_embeddings().weight.shape[0] < self.tokenizer.vocab_size:
-            raise ModelError(f"model.reference.model_id {self.reference.model_id!r} has another vocabulary")
-        self._check_reads_texts(copy, self.reference.model_id or self.model_id)
-        self._reference_probe, self._reference_fingerprint = _probe(copy), fingerprint(copy)
-        self._reference_scorer = TokenScorer(copy.eval())  # not a submodule: out of checkpoints and wrappers
+    @property
+    def _scored(self) -> ScoredModel:
+        if self._scored_model is None:
+            raise ModelError(_NOT_BUILT)
+        return self._scored_model
 
-    def _reference_name(self) -> str:
-        if self._reference_scorer is None:
-            return "the same weights, adapter off"
-        return f"a frozen copy of {self.reference.model_id or self.model_id}"
-
-    @contextmanager
-    def reference_context(self) -> Iterator[nn.Module]:
+    def reference_context(self) -> AbstractContextManager[nn.Module]:
         """The frozen reference as a model to call; in eval mode, without gradients."""
-        if self._reference_scorer is not None:
-            model = self._reference_scorer.model.to(self.device)
-            if self._trainer is not None and self.quantization == "none":
-                # Not being a submodule, it does not follow the tuned model into the trainer's precision by itself.
-                model = self.trainer.precision_plugin.convert_module(model)
-            with evaluation_mode(model):
-                yield model
-        else:
-            with evaluation_mode(self.language_model), adapter_off(self.language_model) as model:
-                yield model
+        return self._scored.reference.context(setting_of(self, self.quantization == "none"))
 
     # -- training ------------------------------------------------------------------------------------------
 
@@ -478,79 +346,25 @@ class CausalLM(pl.LightningModule):
             batch: the examples.
             needs: what is computed beside log-probabilities and hits; None: what the callbacks read.
         """
-        assert self._scorer is not None
-        needs = self._needs() if needs is None else needs
-        scores = self._scorer(batch, needs)
-        if not needs.reference:
-            return scores
-        self._forget_scores_of_another_precision()
-        if self.reference.cache and self.reference_cache.store is None:
-            self.reference_cache.store = ReferenceStore(cache_folder("reference"), self._reference_settings())
-
-        def compute(batch: Batch) -> TokenScores:
-            return scores if self.tuned_is_reference() else self._score_reference(batch)
-
-        with self.lockstep():  # one rank may have them on disk, another not
-            return scores.with_reference(*self.reference_cache.scores(batch, compute))
-
-    def _forget_scores_of_another_precision(self) -> None:
-        """A second trainer may have another precision or device, and scores of both would differ by rounding."""
-        now = (str(self._trainer.precision) if self._trainer is not None else "", self.device.type)
-        if self._cached_for not in (None, now):
-            self.reference_cache = ReferenceCache()
-        self._cached_for = now
+        needs = needs_of(self._trainer) if needs is None else needs
+        return self._scored.score(batch, needs, setting_of(self, self.quantization == "none"), self.global_step)
 
     def tuned_is_reference(self) -> bool:
         """Whether the tuned model still gives the reference's numbers, to the last bit, as before the first step.
 
-        Whatever is asked of both then need only be asked of one. May be false where it would be true.
+        What is to be computed with both need then be computed with one. May be false where it would be true.
         """
-        fresh = self._starts_as_base and self._reference_scorer is None
-        # Not after a step: parameters may be sharded, and ranks that see other shards must not disagree.
-        return fresh and self.global_step == 0 and changes_nothing(self.language_model)
-
-    def _reference_settings(self) -> dict[str, str]:
-        """All that the reference's scores depend on, to the last bit, beside the batch."""
-        assert self._reference_probe is not None
-        probe = hashlib.sha256(self._reference_probe.float().cpu().numpy().tobytes()).hexdigest()
-        device = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else self.device.type
-        # Nothing of the adapter: turned off it leaves the base to the last bit, which was checked when it was put on,
-        # so that runs with other adapters share the scores.
-        return {
-            "model": json.dumps(self._reference_fingerprint, sort_keys=True),
-            "probe": probe,  # its logits, which other weights or other kernels would change
-            "loaded": f"{self.dtype_name}, {self.quantization}, {self.attention}",
-            "precision": str(self._trainer.precision) if self._trainer is not None else "",
-            "machine": f"{device}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
-            "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
-        }
-
-    def _score_reference(self, batch: Batch) -> TokenScores:
-        with self.reference_context():
-            scorer = self._reference_scorer or self._scorer
-            assert scorer is not None
-            return scorer(batch)
-
-    def _needs(self) -> Needs:
-        if self._trainer is None:
-            return Needs(reference=True, moments=True)
-        needs = Needs()
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            needs |= getattr(callback, "needs", Needs())
-        return needs
+        return self._scored_model is not None and self._scored_model.tuned_is_reference(self.global_step)
 
     def population(self, references: Sequence[str]) -> Population:
         """Further frozen models to compare with: adapters of the same base, or whole models; loaded once a list."""
-        from lit_mem.adapters.population import Population
-
-        def load(model_id: str | None) -> nn.Module:
-            base: nn.Module = (
-                self._load(model_id, None, "references") if model_id else self._load(self.model_id, self.revision)
-            )
-            return base.to(self.device)
-
-        key = tuple(references)
+        key, place = tuple(references), place_of(self._trainer)
         if key not in self._populations:
+
+            def load(other: str | None) -> nn.Module:
+                base: nn.Module = self._bases.load(place, other, "references" if other else "model_id")
+                return base.to(self.device)
+
             self._populations[key] = Population(references, load)
         return self._populations[key]
 
@@ -563,7 +377,7 @@ class CausalLM(pl.LightningModule):
         self._not_finite = self._not_finite or not_finite(scores, batch)
         if not holds_canaries(batch):
             columns = {"logprob": scores.total_logprob, "n_tokens": scores.n_tokens}
-            self._scored.update(scores.example_id.cpu(), scores.member.cpu(), columns)
+            self._table.update(scores.example_id.cpu(), scores.member.cpu(), columns)
         return scores
 
     def test_step(  # type: ignore[override]
@@ -582,7 +396,7 @@ class CausalLM(pl.LightningModule):
             self._losses.look(self.trainer)
         else:
             self.members.compare(self.trainer)
-        self._scored.reset()
+        self._table.reset()
         self._not_finite = None
 
     def on_test_start(self) -> None:
@@ -596,7 +410,7 @@ class CausalLM(pl.LightningModule):
 
     def heldout_loss(self) -> dict[str, float]:
         """The held-out loss of the pass that goes on, `val/loss` or `test/loss`; {} without texts. On every rank."""
-        table = self._scored.compute().nonmembers()
+        table = self._table.compute().nonmembers()
         if not len(table):
             return {}
         loss = -table["logprob"].sum() / table["n_tokens"].sum()
@@ -606,8 +420,8 @@ class CausalLM(pl.LightningModule):
         refuse_not_finite(self._not_finite, self.trainer, self)
         self.log_dict(self.heldout_loss(), prog_bar=True, sync_dist=True)
         if self.trainer.state.fn == "fit":
-            self._note_learning(self._scored.compute())
-        self._scored.reset()
+            self._note_learning(self._table.compute())
+        self._table.reset()
 
     def _note_learning(self, table: ScoreTable) -> None:
         trainer = self.trainer
@@ -731,7 +545,7 @@ class CausalLM(pl.LightningModule):
             self.private.load(self._spent)
         if self._spent is not None and not fits:
             remark_on_checkpoint(self._spent)
-        self._starts_as_base = False
+        self._scored.starts_as_base = False
 
     def _amid_a_step(self) -> bool:
         """Whether some but not all batches of a step were done (`trainer.accumulate_grad_batches`)."""
@@ -768,11 +582,3 @@ class CausalLM(pl.LightningModule):
                 len(states), self.trainer.world_size,
             )  # fmt: skip
         set_random_state(states[self.global_rank] if same else content["random_state"])
-
-
-def _probe(model: nn.Module) -> Tensor:
-    """Logits of a few tokens, to compare a model with itself later."""
-    ids = torch.arange(1, 9, device=next(model.parameters()).device)[None]
-    with evaluation_mode(model):
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits
-        return logits.clone()

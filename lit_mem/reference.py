@@ -49,6 +49,10 @@ class ReferenceCache:
         self.computed = 0
         self.store: ReferenceStore | None = None
 
+    def clear(self) -> None:
+        """Begin anew, as with another precision or device: scores of both would differ by rounding."""
+        self._rows, self.computed, self.store = {}, 0, None
+
     def __len__(self) -> int:
         return len(self._rows)
 

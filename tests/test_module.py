@@ -6,7 +6,8 @@ import torch
 from lit_mem.adapters import FullFineTuning, LoRA
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, Perplexity
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
-from lit_mem.module import CausalLM
+from lit_mem.models.reference_model import Setting
+from lit_mem.models.scored import ScoredModel
 from lit_mem.reference import Reference
 
 
@@ -34,7 +35,7 @@ def test_adapter_off_and_a_frozen_copy_agree_to_the_last_bit(module, data, train
         torch.manual_seed(1)
         model = module(reference=Reference(kind))
         seen.append(scores_of(model, data, trainer).seen)
-        assert (model._reference_scorer is not None) == (kind == "copy")
+        assert (model._scored.reference.scorer is not None) == (kind == "copy")
         # After two epochs the tuned model is another one, or the comparison would prove nothing.
         assert not torch.equal(seen[-1][0].logprob, seen[-1][0].reference)
     for off, copy in zip(*seen, strict=True):
@@ -70,14 +71,14 @@ def test_reference_attack_starts_at_exactly_one_half(module, data, trainer):
 def test_before_the_first_step_one_pass_gives_the_scores_of_both_models(module, data, trainer, monkeypatch):
     """And the same ones, to the last bit, as a pass of the reference."""
     asked = []
-    score_reference = CausalLM._score_reference
-    monkeypatch.setattr(CausalLM, "_score_reference", lambda self, batch: asked.append(batch))
+    score_reference = ScoredModel.score_reference
+    monkeypatch.setattr(ScoredModel, "score_reference", lambda self, batch, setting: asked.append(batch))
     model, keep = module(), Keep(figures=False)
     trainer([keep]).validate(model, data(), verbose=False)
     assert not asked
     assert keep.seen
     for scores in keep.seen:
-        really = score_reference(model, scores.batch)
+        really = score_reference(model._scored, scores.batch, Setting(model.device))
         assert torch.equal(scores.reference, really.logprob)
         assert torch.equal(scores.reference_hit, really.hit)
 
@@ -126,7 +127,7 @@ def test_without_a_callback_that_reads_it_the_reference_is_not_scored(module, da
 def test_initialisations_that_rewrite_the_base_get_a_copy(module, init):
     model = module(adapter=LoRA(rank=4, targets=["v"], init=init))
     model.configure_model()
-    assert model._reference_scorer is not None
+    assert model._scored.reference.scorer is not None
     with pytest.raises(ModelError, match=r"set model\.reference\.kind to copy"):
         module(adapter=LoRA(rank=4, targets=["v"], init=init), reference=Reference("adapter_off")).configure_model()
 
@@ -135,7 +136,7 @@ def test_full_fine_tuning_is_measured_against_a_copy(module, data, trainer):
     model = module(adapter=FullFineTuning(), lr=1e-3)
     t = trainer([MembershipInference(figures=False)], max_epochs=2)
     t.fit(model, data())
-    assert model._reference_scorer is not None
+    assert model._scored.reference.scorer is not None
     assert not any("reference" in name for name, _ in model.named_parameters())
     assert float(t.callback_metrics["mia/reference_auroc"]) > 0.5
 
@@ -143,7 +144,7 @@ def test_full_fine_tuning_is_measured_against_a_copy(module, data, trainer):
 def test_another_reference_model_is_a_copy(module):
     model = module(reference=Reference(model_id="asset:tiny_llama"))
     model.configure_model()
-    assert model._reference_scorer is not None
+    assert model._scored.reference.scorer is not None
     with pytest.raises(ConfigError, match="exclude each other"):
         module(reference=Reference("adapter_off", "asset:tiny_llama"))
 

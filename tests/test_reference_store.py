@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from lit_mem.adapters import LoRA
 from lit_mem.callbacks import MembershipInference
+from lit_mem.models.loader import BaseLoader
 from lit_mem.reference import Reference
 from lit_mem.reference_store import ReferenceStore, batch_key
 
@@ -73,7 +74,7 @@ def test_another_setting_is_another_folder(module, data, trainer, monkeypatch, c
         finally:
             torch.set_num_threads(before)
     else:
-        load = module().__class__._load
+        load = BaseLoader.load
 
         def perturbed(self, *args):
             base = load(self, *args)
@@ -81,7 +82,7 @@ def test_another_setting_is_another_folder(module, data, trainer, monkeypatch, c
                 next(base.parameters())[5, 5] += 1.0
             return base
 
-        monkeypatch.setattr("lit_mem.module.CausalLM._load", perturbed)
+        monkeypatch.setattr(BaseLoader, "load", perturbed)
         other, _ = measured(module, data, trainer)
     assert other.reference_cache.computed == 40
 

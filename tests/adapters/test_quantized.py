@@ -59,7 +59,7 @@ def fitted(module, data, trainer):
 
 def test_the_reference_is_the_quantized_base_to_the_last_bit_after_training_too(fitted, batch):
     model, before, after = fitted
-    assert model._reference_name() == "the same weights, adapter off"
+    assert model._scored.reference.name == "the same weights, adapter off"
     assert before["mia/reference_auroc"] == 0.5
     assert after["mia/reference_auroc"] > 0.5
     base, ids = quantized().eval(), batch["input_ids"]

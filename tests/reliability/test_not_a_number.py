@@ -330,7 +330,7 @@ def test_a_reference_without_a_loss_is_told_from_the_model(module, data, trainer
     model = module(reference=Reference("copy", cache=False))
     model.configure_model()
     with torch.no_grad():
-        next(model._reference_scorer.model.parameters()).fill_(math.nan)
+        next(model._scored.reference.scorer.model.parameters()).fill_(math.nan)
     with pytest.raises(MetricError, match=r"the reference model's loss on .*\d is nan"):
         trainer([MembershipInference(figures=False)]).validate(model, data(**TEXTS), verbose=False)
 

@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 from lit_mem import cli
 from lit_mem.adapters.loading import load_base
 from lit_mem.errors import LitMemError, ModelError
+from lit_mem.models.scored import ScoredModel
 from lit_mem.types import Needs
 from lit_mem.where.command import main
 from lit_mem.where.examination import Examination
@@ -169,11 +170,15 @@ def test_where_short_passes_differ_all_are_whole(run_dir, result, monkeypatch, t
 
 def test_the_reference_is_scored_no_more_than_once(run_dir, tmp_path, monkeypatch):
     """Neither here nor, as the run's cache is there, at all."""
-    from lit_mem.module import CausalLM
 
     calls = []
-    score = CausalLM._score_reference
-    monkeypatch.setattr(CausalLM, "_score_reference", lambda self, b: calls.append(len(b["member"])) or score(self, b))
+    score = ScoredModel.score_reference
+
+    def counted(self, batch, setting):
+        calls.append(len(batch["member"]))
+        return score(self, batch, setting)
+
+    monkeypatch.setattr(ScoredModel, "score_reference", counted)
     for _ in range(2):
         main([str(run_dir), "--rows", "6", "--out", str(tmp_path / "few.json")])
     assert sum(calls) == 12

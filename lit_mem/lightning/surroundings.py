@@ -1,0 +1,60 @@
+"""What a module takes from its trainer: the texts that its model must read, its precision, what callbacks need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lit_mem.adapters.loading import check_reads
+from lit_mem.functional.ends import end_tokens
+from lit_mem.models.reference_model import Setting
+from lit_mem.types import Needs
+
+
+def needs_of(trainer: pl.Trainer | None) -> Needs:
+    """What the trainer's callbacks read of a scoring pass; without a trainer the reference and the moments."""
+    if trainer is None:
+        return Needs(reference=True, moments=True)
+    needs = Needs()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        needs |= getattr(callback, "needs", Needs())
+    return needs
+
+
+def setting_of(module: pl.LightningModule, convert: bool) -> Setting:
+    """Where and how the models of a module are called.
+
+    Args:
+        module: with its trainer, or without.
+        convert: whether a model may be put into the trainer's precision, which a quantized one may not.
+    """
+    trainer = module._trainer
+    if trainer is None:
+        return Setting(module.device)
+    if not convert:
+        return Setting(module.device, str(trainer.precision))
+    return Setting(module.device, str(trainer.precision), trainer.precision_plugin.convert_module)
+
+
+def check_texts(trainer: pl.Trainer | None) -> Callable[[Any, str], None]:
+    """A check that a model, with its name, can read the texts of the trainer's data module, if that gives them.
+
+    It raises a ConfigError if not; see `adapters.loading.check_reads`.
+    """
+    data: Any = None if trainer is None else getattr(trainer, "datamodule", None)
+
+    def check(model: Any, name: str) -> None:
+        if hasattr(data, "extent"):
+            check_reads(model, name, *data.extent())
+
+    return check
+
+
+def remark_on_ends(module: pl.LightningModule) -> None:
+    """Let the data module log where its texts lack the end tokens of a module's model."""
+    trainer = module._trainer
+    data: Any = None if trainer is None else getattr(trainer, "datamodule", None)
+    if hasattr(data, "remark_on_ends") and (ends := end_tokens(module)):
+        data.remark_on_ends(ends)

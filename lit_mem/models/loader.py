@@ -1,0 +1,95 @@
+"""Loads the base models of a run: whole, in parts over devices, fresh, or merged with an adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from lit_mem.adapters.loading import Quantization, load_adapter, load_base, load_base_in_parts
+from lit_mem.sharding.lockstep import Lockstep
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where loaded models go.
+
+    Attributes:
+        device: of this process; None: not known.
+        mesh: makes the mesh of devices over which bases are spread; None: each process holds whole ones.
+    """
+
+    device: torch.device | None = None
+    mesh: Callable[[], DeviceMesh] | None = None
+
+
+class BaseLoader:
+    """Loads a run's own base, and other models in the same way.
+
+    Args:
+        model_id: the run's own base, as for `adapters.loading.load_base`.
+        revision: of it, on the hub.
+        dtype: precision that it is loaded in.
+        quantization: in 4 or 8 bits.
+        attention: attention kernel.
+        lockstep: keeps ranks together where a base is spread over them.
+    """
+
+    def __init__(
+        self,
+        model_id: str,
+        revision: str | None,
+        dtype: str,
+        quantization: Quantization,
+        attention: str | None,
+        lockstep: Lockstep,
+    ) -> None:
+        self.model_id, self.revision, self.dtype = model_id, revision, dtype
+        self.quantization, self.attention = quantization, attention
+        self._lockstep = lockstep
+
+    @property
+    def loaded_as(self) -> str:
+        """Precision, quantization and attention kernel, in one line."""
+        return f"{self.dtype}, {self.quantization}, {self.attention}"
+
+    def load(self, place: Place, other: str | None = None, option: str = "model_id") -> Any:
+        """The run's own base, or another model.
+
+        Args:
+            place: where it goes.
+            other: id or folder of the other model; None: the run's own.
+            option: that names the model, for messages.
+
+        Raises:
+            ModelError: it cannot be found, read, or spread.
+        """
+        model_id, revision = (self.model_id, self.revision) if other is None else (other, None)
+        if place.mesh is None:
+            return self._whole(place, model_id, revision, option)
+        assert place.device is not None
+        model = load_base_in_parts(model_id, revision, self.dtype, self.attention, place.mesh(), place.device, option)
+        self._lockstep.add(model)
+        return model
+
+    def _whole(self, place: Place, model_id: str, revision: str | None, option: str = "model_id") -> Any:
+        # Only a quantized model is put there now; the strategy moves others.
+        return load_base(model_id, revision, self.dtype, self.quantization, self.attention, place.device, option)
+
+    def fresh(self, place: Place) -> nn.Module:
+        """The run's own base, loaded anew and whole, in eval mode."""
+        base: nn.Module = self._whole(place, self.model_id, self.revision)
+        if place.device is not None and self.quantization == "none" and place.mesh is None:
+            base.to(place.device)
+        return base.eval()
+
+    def merged(self, adapter_path: str) -> Any:
+        """The run's own base with an exported adapter merged into it: one plain model, on the CPU."""
+        base = load_base(self.model_id, self.revision, self.dtype)
+        return load_adapter(base, adapter_path).merge_and_unload()  # type: ignore[operator]
