@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from torch import nn
 
 from lit_mem.errors import ModelError
-from lit_mem.guards import preserved_requires_grad
+from lit_mem.guards import evaluation_mode, preserved_requires_grad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -90,4 +90,23 @@ def adapter_off(model: nn.Module) -> Iterator[nn.Module]:
         raise ModelError("this model has no adapter to turn off; set model.reference.kind to copy")
     # peft makes every adapter weight trainable again when it turns the adapter on, frozen ones too.
     with preserved_requires_grad(model), disable():
+        yield model
+
+
+@contextmanager
+def frozen_reference(tuned: nn.Module, copy: nn.Module | None) -> Iterator[nn.Module]:
+    """The frozen model to compare with, in eval mode and without gradients.
+
+    Args:
+        tuned: the model being tuned.
+        copy: the frozen model; None: the tuned one with its adapter off.
+
+    Raises:
+        ModelError: there is no copy, and no adapter to turn off.
+    """
+    if copy is not None:
+        with evaluation_mode(copy):
+            yield copy
+        return
+    with evaluation_mode(tuned), adapter_off(tuned) as model:
         yield model

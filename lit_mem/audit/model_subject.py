@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
 
-from lit_mem.adapters.base import adapter_off
+from lit_mem.adapters.base import frozen_reference
 from lit_mem.audit.subject import Advance
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.continuations import no_bar
@@ -81,16 +81,9 @@ class ModelSubject:
         """Not known."""
         return ()
 
-    @contextmanager
-    def reference_context(self) -> Iterator[nn.Module]:
+    def reference_context(self) -> AbstractContextManager[nn.Module]:
         """The frozen reference, in eval mode and without gradients."""
-        model = self._reference or self.language_model
-        with evaluation_mode(model):
-            if self._reference is not None:
-                yield model
-            else:
-                with adapter_off(model) as off:
-                    yield off
+        return frozen_reference(self.language_model, self._reference)
 
     def tuned_is_reference(self) -> bool:
         """Not known."""

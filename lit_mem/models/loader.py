@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from lit_mem.adapters.loading import Quantization, load_adapter, load_base, load_base_in_parts
+from lit_mem.adapters.loading import Quantization, as_whole, load_adapter, load_base, load_base_in_parts
+from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
+from lit_mem.errors import ConfigError
+from lit_mem.reference import Reference
 from lit_mem.sharding.lockstep import Lockstep
 
 if TYPE_CHECKING:
@@ -93,3 +97,29 @@ class BaseLoader:
         """The run's own base with an exported adapter merged into it: one plain model, on the CPU."""
         base = load_base(self.model_id, self.revision, self.dtype)
         return load_adapter(base, adapter_path).merge_and_unload()  # type: ignore[operator]
+
+
+def base_of(model_id: str | None, revision: str | None, adapter_path: str | None) -> tuple[str, str | None]:
+    """Which base a run has, and its revision on the hub: the given one, that of its adapter, or the default.
+
+    Raises:
+        ModelError: `adapter_path` names no adapter.
+    """
+    if model_id is None and adapter_path is not None:
+        model_id, own_revision = own_base(adapter_path)
+        revision = revision or own_revision
+    return model_id or DEFAULT_BASE, revision
+
+
+def check_reference(reference: Reference, model_id: str | None) -> None:
+    """Reject options that exclude each other, and an adapter's folder where a whole model is expected.
+
+    Raises:
+        ConfigError: options exclude each other.
+        ModelError: a folder holds an adapter.
+    """
+    if reference.model_id is not None and reference.kind == "adapter_off":
+        raise ConfigError("model.reference.kind adapter_off and model.reference.model_id exclude each other")
+    for option, given in (("model.model_id", model_id), ("model.reference.model_id", reference.model_id)):
+        if given is not None and Path(given).is_dir():
+            refuse_adapter(option, given, given, None, as_whole(option))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from lit_mem.adapters.base import adapter_off, gives_base_back
+from lit_mem.adapters.base import adapter_off, frozen_reference, gives_base_back
 from lit_mem.adapters.loading import fingerprint
 from lit_mem.errors import ModelError
 from lit_mem.guards import evaluation_mode
@@ -61,17 +61,11 @@ class ReferenceModel:
     probe: Tensor
     loaded_as: str
 
-    @contextmanager
-    def context(self, setting: Setting) -> Iterator[nn.Module]:
+    def context(self, setting: Setting) -> AbstractContextManager[nn.Module]:
         """The model to call; in eval mode, without gradients."""
-        if self.scorer is None:
-            with evaluation_mode(self.tuned), adapter_off(self.tuned) as model:
-                yield model
-            return
-        # Not being a submodule, it does not follow the tuned model into the trainer's precision by itself.
-        copy = setting.convert(self.scorer.model.to(setting.device))
-        with evaluation_mode(copy):
-            yield copy
+        # Not being a submodule, a copy does not follow the tuned model into the trainer's precision by itself.
+        copy = None if self.scorer is None else setting.convert(self.scorer.model.to(setting.device))
+        return frozen_reference(self.tuned, copy)
 
     def settings(self, setting: Setting) -> dict[str, str]:
         """All that its scores depend on, to the last bit, beside the batch."""

@@ -5,7 +5,15 @@ import sys
 
 import pytest
 
-CORE = ["lit_mem.audit", "lit_mem.audit.loop", "lit_mem.audit.measures", "lit_mem.audit.thresholds", "lit_mem.attacks"]
+CORE = [
+    "lit_mem.audit",
+    "lit_mem.audit.loop",
+    "lit_mem.audit.measures",
+    "lit_mem.audit.thresholds",
+    "lit_mem.attacks",
+    "lit_mem.models.building",
+    "lit_mem.models.scored",
+]
 SCRIPT = """
 import importlib, sys
 for name in sys.argv[1:]:

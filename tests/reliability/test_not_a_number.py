@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
+from lit_mem.audit.measures import perplexity
 from lit_mem.callbacks import (
     Baseline,
     Correlation,
@@ -31,7 +32,6 @@ from lit_mem.callbacks import (
     Slices,
     SpanExtraction,
     Stopwatch,
-    perplexity,
 )
 from lit_mem.cli import main
 from lit_mem.divergence import LossWatch

@@ -1,0 +1,95 @@
+"""The held-out loss of a validation or test, and what the losses show of training: no better, or not validated."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+import lightning.pytorch as pl
+
+from lit_mem.audit.table import ExampleTable
+from lit_mem.divergence import refuse_not_finite
+from lit_mem.finite import not_finite
+from lit_mem.metrics.learning import Learning
+from lit_mem.privacy.fitting import MORE_LEARNING
+from lit_mem.types import Batch, TokenScores, holds_canaries
+
+log = logging.getLogger(__name__)
+
+_MORE_LEARNING: Final = (
+    "Expected a larger trainer.max_epochs, a higher model.optimizer.init_args.lr, or a larger adapter (model.adapter)."
+)
+
+
+class HeldOutLoss:
+    """Takes the scores of a pass and gives its held-out loss, weighted by token; canaries are left out.
+
+    Args:
+        learning: compares the losses of each validation with those before training.
+    """
+
+    def __init__(self, learning: Learning) -> None:
+        self._learning = learning
+        self._table = ExampleTable(["logprob", "n_tokens"])
+        self._not_finite: str | None = None
+        self._validated_at = 0
+
+    def begin(self) -> None:
+        """Start a pass."""
+        self._table.reset()
+        self._not_finite = None
+
+    def take(self, scores: TokenScores, batch: Batch) -> None:
+        """Take the scores of a batch."""
+        self._not_finite = self._not_finite or not_finite(scores, batch)
+        if not holds_canaries(batch):
+            columns = {"logprob": scores.total_logprob, "n_tokens": scores.n_tokens}
+            self._table.update(scores.example_id.cpu(), scores.member.cpu(), columns)
+
+    def metrics(self, testing: bool) -> dict[str, float]:
+        """`val/loss` or `test/loss` in nats a token; {} without held-out texts. Every process must call it."""
+        table = self._table.compute().nonmembers()
+        if not len(table):
+            return {}
+        loss = -table["logprob"].sum() / table["n_tokens"].sum()
+        return {"test/loss" if testing else "val/loss": loss.float().item()}
+
+    def end(self, module: pl.LightningModule) -> None:
+        """Log the loss of the pass, and compare its texts with those before training.
+
+        Raises:
+            MetricError: a text has no finite loss.
+        """
+        trainer = module.trainer
+        refuse_not_finite(self._not_finite, trainer, module)
+        module.log_dict(self.metrics(bool(trainer.testing)), prog_bar=True, sync_dist=True)
+        if trainer.state.fn == "fit":
+            table = self._table.compute()
+            if not trainer.sanity_checking:
+                self._learning.note(table)
+            elif trainer.num_sanity_val_batches == trainer.num_val_batches and not trainer.global_step:
+                self._learning.start(table)
+        self._table.reset()
+
+    def validated(self, trainer: pl.Trainer) -> None:
+        """Count training steps from here on as not validated."""
+        self._validated_at = trainer.global_step
+
+    def warn(self, trainer: pl.Trainer, private: bool) -> None:
+        """After training, log where the model has hardly learned, is no better, or was not validated at the end.
+
+        Args:
+            trainer: of the fit that ends.
+            private: whether it trained with differential privacy, where the advice is another.
+        """
+        if self._learning.hardly:
+            log.warning("%s. %s", self._learning.line(), MORE_LEARNING if private else _MORE_LEARNING)
+        elif self._learning.no_better:
+            log.warning("%s.", self._learning.line())
+        unseen = trainer.global_step - self._validated_at
+        if unseen and trainer.enable_validation:
+            log.warning(
+                "The last %d of %d training steps came after the last validation, so no figure tells of them: "
+                "trainer.val_check_interval and trainer.check_val_every_n_epoch say when there is one.",
+                unseen, trainer.global_step,
+            )  # fmt: skip

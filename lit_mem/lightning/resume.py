@@ -1,0 +1,151 @@
+"""What a checkpoint keeps beside weights, optimizer and Lightning's counters, and how a run goes on from it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+import lightning.pytorch as pl
+
+from lit_mem.adapters.recorded import made_with
+from lit_mem.audit.gather import gathered
+from lit_mem.checkpoints import CheckpointContent, Spent, check_content
+from lit_mem.divergence import refuse_to_save
+from lit_mem.errors import CheckpointError, ConfigError
+from lit_mem.guards import random_state, set_random_state
+from lit_mem.privacy.carried import remark_on_checkpoint
+
+if TYPE_CHECKING:
+    from lit_mem.module import CausalLM
+
+log = logging.getLogger(__name__)
+
+_TRAINED_PRIVATELY: Final = (
+    "the weights of the checkpoint were trained with it, and plain training would void their bound; expected "
+    "model.privacy here too (load_from_checkpoint(…, privacy=DPSGD(…))), or a start from the exported adapter "
+    "(model.adapter_path)"
+)
+
+
+class Resume:
+    """Saves and loads the `lit_mem` entry of a module's checkpoints.
+
+    Attributes:
+        schedule_steps: how many steps the learning rate's schedule is over; 0 where it needs none to be known.
+    """
+
+    def __init__(self) -> None:
+        self.schedule_steps = 0
+        self._content: CheckpointContent | None = None  # of the run to go on with, until its first batch
+        self._spent: Spent | None = None  # of the run that trained the loaded weights, if that was private
+
+    def save(self, module: CausalLM, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained weights only, name the base, and keep what an exact resume needs.
+
+        Raises:
+            TrainingError: a weight is not finite.
+        """
+        trainer = module.trainer
+        refuse_to_save(trainer, module)
+        trained = {name for name, p in module.named_parameters() if p.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+        content: CheckpointContent = {
+            "format": 1,
+            "base": module.model_id,
+            "fingerprint": module.base_fingerprint,
+            "random_state": random_state(),
+            "random_states": gathered(random_state()),
+            "schedule": {"shape": module.lr_schedule, "steps": self.schedule_steps},
+            "made_with": made_with(module),
+        }
+        if _within_a_step(trainer) and trainer.world_size == 1:  # each rank has gradients of its own
+            named = {name: p.grad for name, p in module.named_parameters() if p.requires_grad}
+            content["gradients"] = {name: gradient for name, gradient in named.items() if gradient is not None}
+        if (spent := self._spent if module.private is None else module.private.state()) is not None:
+            content["privacy"] = spent
+        module.members.save(content)
+        content["learning"] = module.learning.state()
+        checkpoint["lit_mem"] = content
+
+    def load(self, module: CausalLM, checkpoint: Mapping[str, Any]) -> None:
+        """Take over what a checkpoint keeps, and reject one that does not fit.
+
+        Raises:
+            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with, or held-out
+                texts of this run are among its members.
+        """
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        content = check_content(checkpoint, module.model_id, module.base_fingerprint, trained)
+        trainer = module._trainer
+        module.members.load(content)
+        if trainer is not None:
+            module.members.compare(trainer)
+        fit = trainer is not None and trainer.state.fn == "fit"
+        if fit:
+            shape = content.get("schedule", {}).get("shape", module.lr_schedule)
+            if shape != module.lr_schedule:
+                raise CheckpointError(
+                    f"its run had model.lr_schedule {shape}, and this one {module.lr_schedule}; expected the same, as "
+                    "the learning rate goes on from where it was"
+                )
+            self._content = content
+            module.learning.load(content.get("learning", {}))
+            if module.private is None and "privacy" in content:
+                raise CheckpointError(f"model.privacy is not set, but {_TRAINED_PRIVATELY}")
+        self._spent = content.get("privacy")
+        fits = trainer is None or fit
+        if module.private is not None and (fits or self._spent is not None):
+            module.private.load(self._spent)
+        if self._spent is not None and not fits:
+            remark_on_checkpoint(self._spent)
+
+    def refuse_plain_training(self, private: bool) -> None:
+        """Reject a fit without privacy of weights that were trained with it.
+
+        Raises:
+            ConfigError: it is one.
+        """
+        if not private and self._spent is not None:
+            raise ConfigError(f"model.privacy is not set, but {_TRAINED_PRIVATELY}")
+
+    def go_on(self, module: CausalLM) -> None:
+        """Restore what weights, optimizer and Lightning's counters lack, right before the next batch.
+
+        Not earlier, as nothing may draw random numbers in between; and not when an epoch begins, as a run that is
+        resumed within one begins none. Nothing to do in a run that does not resume.
+        """
+        if self._content is None:
+            return
+        content, self._content = self._content, None
+        trainer = module.trainer
+        steps = content.get("schedule", {}).get("steps", self.schedule_steps)
+        if steps != self.schedule_steps:
+            log.warning(
+                "model.lr_schedule %s was over %d steps in the run that is resumed, and is over %d now: the learning "
+                "rate goes on from where the new schedule has it at step %d.",
+                module.lr_schedule, steps, self.schedule_steps, trainer.global_step,
+            )  # fmt: skip
+        if _within_a_step(trainer):
+            gradients = content.get("gradients", {})
+            if not gradients:
+                log.warning(
+                    "The checkpoint lacks the gradients after step %d: the next step is of fewer batches.",
+                    trainer.global_step,
+                )
+            for name, parameter in module.named_parameters():
+                if name in gradients:
+                    parameter.grad = gradients[name].to(parameter)
+        states = content.get("random_states", [])
+        same = len(states) == trainer.world_size
+        if states and not same:
+            log.warning(
+                "The run that is resumed had %d processes, this one has %d: their random numbers are new.",
+                len(states), trainer.world_size,
+            )  # fmt: skip
+        set_random_state(states[module.global_rank] if same else content["random_state"])
+
+
+def _within_a_step(trainer: pl.Trainer) -> bool:
+    """Whether some but not all batches of a step were done (`trainer.accumulate_grad_batches`)."""
+    return trainer.fit_loop._should_accumulate()
