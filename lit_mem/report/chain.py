@@ -6,14 +6,14 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from lit_mem import atomic
 from lit_mem.errors import DataError
 from lit_mem.report.files import read_config, read_json
-from lit_mem.report.history import History, read_history
+from lit_mem.report.history import History, history_of, is_run
 
 FILE: Final = "run.json"
 _MOST_LINKS: Final = 50
@@ -116,13 +116,13 @@ def _least(one: int | None, other: int | None) -> int | None:
 def _run_of(checkpoint: Path) -> Path | None:
     """The log folder that a checkpoint belongs to: the nearest above it with a record."""
     for folder in list(checkpoint.parents)[:3]:
-        if (folder / "metrics.csv").is_file():
+        if is_run(folder):
             return folder
     return None
 
 
 def _first_step(folder: Path) -> int | None:
-    validations = read_history(folder / "metrics.csv").validations if (folder / "metrics.csv").is_file() else []
+    validations = history_of(folder).validations
     return validations[0].step if validations else None
 
 
@@ -130,16 +130,19 @@ def read_run(folder: Path, config: Mapping[str, Any]) -> tuple[History, Origin]:
     """The record of a folder, and of the runs that it was resumed from; an audit has none.
 
     Args:
-        folder: holds `metrics.csv`.
+        folder: holds `memorization.jsonl`, or `metrics.csv`, or both.
         config: its configuration.
 
     Raises:
         DataError: a file of the folder, or of an earlier run, is damaged.
     """
     origin = read_origin(folder, config)
-    own = read_history(folder / "metrics.csv")
+    own = history_of(folder)
+    if own.stages and not own.has_losses and "fit" not in own.stages:
+        origin = replace(origin, command=origin.command or own.stages[-1])
     # Folders of earlier versions do not say: `validate` and `test` log one validation, no loss, and an epoch.
     alone = not own.has_losses and [v.epoch for v in own.validations] == [1] and not (folder / "checkpoints").exists()
+    alone = alone and not own.stages
     if origin.command in ("validate", "test") or (origin.command is None and alone):
         for validation in own.validations:
             validation.epoch = 0
@@ -157,7 +160,7 @@ def chained_history(chain: Chain) -> History:
     by_step: dict[tuple[bool, int], Any] = {}
     whole = History(whole=chain.whole)
     for folder, upto in reversed(chain.folders):
-        history = read_history(folder / "metrics.csv")
+        history = history_of(folder)
         own = [v for v in history.validations if v.epoch == 0 or v.step < (math.inf if upto is None else upto)]
         by_step |= {(v.epoch > 0, v.step): v for v in own}
         whole.names |= history.names if folder == chain.folders[0][0] else {n for v in own for n in v.figures}

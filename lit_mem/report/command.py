@@ -9,9 +9,11 @@ from typing import Any, Final
 
 from lit_mem import atomic, file_modes
 from lit_mem.errors import ConfigError, DataError
+from lit_mem.files.record import FILE
 from lit_mem.functional.plain_text import printable
 from lit_mem.parsing import OneLineParser
 from lit_mem.report.gate import conditions
+from lit_mem.report.history import METRICS, is_run
 from lit_mem.report.numbers import as_json
 
 FAILED: Final = 3
@@ -79,7 +81,7 @@ def _made(folder: Path, with_text: bool, wanted: list[Any]) -> dict[str, Any]:
         from lit_mem.report.sweep_report import sweep_report
 
         return sweep_report(folder, wanted)
-    if (folder / "metrics.csv").is_file():
+    if is_run(folder):
         from lit_mem.report.run_report import run_report
 
         return run_report(folder, with_text, wanted)
@@ -87,10 +89,10 @@ def _made(folder: Path, with_text: bool, wanted: list[Any]) -> dict[str, Any]:
         raise ConfigError(f"report: there is no folder {folder}")
     if (folder / "config.yaml").is_file():
         raise ConfigError(
-            f"report: {folder} has no metrics.csv; the run has no CSVLogger, or ended before it measured anything"
+            f"report: {folder} has no {FILE} and has no {METRICS}; the run ended before it measured anything"
         )
     raise ConfigError(
-        f"report: {folder} is neither a run's log folder (metrics.csv, config.yaml) nor a sweep's (sweep.json)"
+        f"report: {folder} is neither a run's log folder ({FILE} or {METRICS}) nor a sweep's (sweep.json)"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run logged, validation by validation, from its `metrics.csv`."""
+"""What a run measured, validation by validation: from its record, and from its `metrics.csv`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Final
 
 from lit_mem.errors import DataError
+from lit_mem.files import record
 
 _OF_A_VALIDATION: Final = ("val/", "test/", "mia/", "memorization/", "extraction/", "canary/", "slice/")
 _CARRIED: Final = ("train/", "privacy/")
 """Logged between validations; the next one shows their last values."""
 
+METRICS: Final = "metrics.csv"
+"""What CSVLogger writes into a run's folder."""
 
 _MOST: Final = 2**53
 
@@ -49,6 +52,7 @@ class History:
         whole: whether it has all of the run, from before training on; not where a resumed run's first part is missing.
         has_losses: whether a training loss was ever logged.
         audit: whether nothing was trained: a validation or a test by itself.
+        stages: of the lines of the record, in their order; empty without one.
     """
 
     validations: list[Validation] = field(default_factory=list)
@@ -57,6 +61,7 @@ class History:
     whole: bool = True
     has_losses: bool = False
     audit: bool = False
+    stages: list[str] = field(default_factory=list)
 
     @property
     def trained(self) -> list[Validation]:
@@ -72,6 +77,45 @@ class History:
     def last(self) -> Validation | None:
         """The newest."""
         return self.validations[-1] if self.validations else None
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder has a record, or at least a `metrics.csv`."""
+    return any((folder / name).is_file() for name in (record.FILE, METRICS))
+
+
+def history_of(folder: Path) -> History:
+    """What the run in a folder measured.
+
+    Metrics of validations are those of the record, in double precision. From `metrics.csv`, which has them in float32,
+    come the loss of training and the privacy spent where they were logged last, and validations that the record lacks:
+    those of earlier versions, or one after which the run was killed.
+
+    Raises:
+        DataError: a file is damaged.
+    """
+    history = read_history(folder / METRICS) if (folder / METRICS).is_file() else History()
+    lines, notes = record.read(folder / record.FILE)
+    logged = {(each.epoch, each.step): each.figures for each in history.validations}
+    found: dict[tuple[int, int], Validation] = {}
+    for line in lines:
+        # Lightning logs `validate` and `test` as of the epoch that would come next.
+        at = line.epoch + (line.stage != "fit"), line.logged_step
+        figures = found[at].figures if at in found else logged.get(at, {})
+        carried = {name: value for name, value in figures.items() if name.startswith(_CARRIED)}
+        found[at] = Validation(*at, {**figures, **line.metrics, **carried})
+        history.names.update(line.metrics)
+    order, place = list(found), 0
+    for at, figures in logged.items():
+        if at not in found:
+            found[at] = Validation(*at, figures)
+            order.insert(place, at)
+        place = order.index(at) + 1
+    history.validations = [found[at] for at in order]
+    history.stages = [line.stage for line in lines]
+    history.has_losses |= any(name.startswith("train/") for name in history.names)
+    history.notes += notes
+    return history
 
 
 def read_history(path: Path) -> History:

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 from lit_mem.checkpoints import Spent, own_content
 from lit_mem.errors import CheckpointError, ConfigError
+from lit_mem.files.record import FILE
 from lit_mem.privacy.accountant import epsilon
 from lit_mem.privacy.carried import ADDS_UP, ONLY_LATER, ledger_beside
 from lit_mem.privacy.dpsgd import ledger_of
 from lit_mem.privacy.ledger import LEDGER, Ledger
-from lit_mem.report.history import History
+from lit_mem.report.history import METRICS, History
 from lit_mem.report.numbers import shown
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
     if not (figures or own or ledger or warnings):
         return None
     if own and ledger is not None:
-        warnings += _contradictions(ledger, privacy if isinstance(privacy, Mapping) else {}, figures)
+        file = METRICS if (folder / METRICS).is_file() else FILE
+        warnings += _contradictions(ledger, privacy if isinstance(privacy, Mapping) else {}, figures, file)
         if ledger.unchained:
             warnings.append(f"{ledger.path} is unchained up to line {ledger.unchained}: changes there cannot be seen.")
     if ledger is not None and ledger.unaccounted:
@@ -84,12 +86,14 @@ def _text(figures: Mapping[str, float | None], ledger: Ledger | None, own: bool,
     return f"{text} {ADDS_UP}"
 
 
-def _contradictions(ledger: Ledger, privacy: Mapping[str, Any], figures: Mapping[str, float | None]) -> Iterator[str]:
-    """How the ledger differs from the configuration, and from what was logged of it."""
+def _contradictions(
+    ledger: Ledger, privacy: Mapping[str, Any], figures: Mapping[str, float | None], file: str
+) -> Iterator[str]:
+    """How the ledger differs from the configuration, and from what was logged of it, in `file`."""
     noises = {start.steps.noise_multiplier for start in ledger.starts}
     for what, noise in (
         ("model.privacy.noise_multiplier of config.yaml", privacy.get("noise_multiplier")),
-        ("privacy/noise_multiplier of metrics.csv", figures.get("privacy/noise_multiplier")),
+        (f"privacy/noise_multiplier of {file}", figures.get("privacy/noise_multiplier")),
     ):
         if isinstance(noise, int | float) and not any(math.isclose(noise, one, rel_tol=1e-5) for one in noises):
             there = ", ".join(f"{one:g}" for one in sorted(noises))
@@ -105,8 +109,8 @@ def _contradictions(ledger: Ledger, privacy: Mapping[str, Any], figures: Mapping
         # Metrics are in float32. The ledger may have more steps: after the last validation, or of a resumed run.
         if spent is not None and spent < logged * (1 - 1e-4):
             yield (
-                f"{ledger.path} gives epsilon {spent:.4g}, and privacy/epsilon of metrics.csv is {logged:.4g}: one of "
-                "them was changed."
+                f"{ledger.path} gives epsilon {spent:.4g}, and privacy/epsilon of {file} is {logged:.4g}: one of them "
+                "was changed."
             )
 
 

@@ -32,7 +32,7 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
     """Read a run's log folder.
 
     Args:
-        folder: holds `metrics.csv`, and most often `config.yaml`.
+        folder: holds `memorization.jsonl` or `metrics.csv`, and most often `config.yaml`.
         with_text: give texts of the most exposed members.
         fail_on: conditions that the last validation is not to meet.
 

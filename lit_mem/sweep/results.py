@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_mem import atomic
 from lit_mem.errors import DataError
-from lit_mem.report.history import read_history
+from lit_mem.report.history import history_of
 from lit_mem.sweep.spec import Trial
 from lit_mem.sweep.trial import state
 from lit_mem.untrusted import read_yaml
@@ -24,15 +24,12 @@ def figures(run: Path) -> list[dict[str, float]]:
     """What a run's validations measured, in the order of its steps, with `epoch` (0: before training) and `step`.
 
     Args:
-        run: a log folder with `metrics.csv`.
+        run: a log folder with `memorization.jsonl`, or `metrics.csv`; empty without either.
 
     Raises:
-        DataError: it holds what is no number.
+        DataError: a file is damaged.
     """
-    path = run / "metrics.csv"
-    if not path.is_file():
-        return []
-    return [each.figures | {"epoch": each.epoch, "step": each.step} for each in read_history(path).validations]
+    return [each.figures | {"epoch": each.epoch, "step": each.step} for each in history_of(run).validations]
 
 
 def size(run: Path) -> int | None:

@@ -1,0 +1,1 @@
+"""Files of a run, written and read without a trainer."""
