@@ -44,6 +44,7 @@ from lit_mem.lightning.stopped import metric_lines
 from lit_mem.module import CausalLM
 from lit_mem.parsing import OneLineParser, readable
 from lit_mem.report.chain import write_origin
+from lit_mem.report.history import is_run
 from lit_mem.run_folder import claim_given_versions, expanded, known_folder, release, restrict_run, run_folder
 from lit_mem.runs import find_checkpoint
 from lit_mem.stopping import (
@@ -333,12 +334,12 @@ class MemorizationCLI(LightningCLI):
         for line in closing.table(figures, label, columns):
             log.info("%s", line)
         audit_of(self.trainer).log_verdicts()
-        csv = any(isinstance(logger, CSVLogger) for logger in self.trainer.loggers)
+        recorded = folder is not None and is_run(folder)
         sentence = closing.sentence(figures)
         lines, conditions = audited(self.trainer)
         dry = getattr(self.trainer, "fast_dev_run", False)
         without = "trainer.fast_dev_run" if dry else "trainer.logger is false"
-        steps = closing.next_steps(None if folder is None else str(folder), csv, conditions, without)
+        steps = closing.next_steps(None if folder is None else str(folder), recorded, conditions, without)
         for line in [*([sentence] if sentence else []), *lines, *steps]:
             log.info("%s", line)
 

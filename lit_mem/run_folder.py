@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mem import file_modes
+from lit_mem.files import record
 
 FileLogger = TensorBoardLogger | CSVLogger
 
@@ -26,7 +27,7 @@ NAME: Final = "lit_mem"
 
 CONFIG: Final = "config.yaml"
 
-_WRITTEN: Final = (CONFIG, "checks.json", "checkpoints", "examples", "privacy.jsonl")
+_WRITTEN: Final = (CONFIG, "checks.json", "checkpoints", "examples", "privacy.jsonl", record.FILE)
 """What this package writes into a run's folder."""
 
 _FOLDERS: WeakKeyDictionary[pl.Trainer, Path] = WeakKeyDictionary()

@@ -58,7 +58,7 @@ def next_steps(
 
     Args:
         folder: of the run; None: it has none.
-        has_report: whether there is a `metrics.csv`, which a report is made of.
+        has_report: whether there is a record, which a report is made of.
         conditions: such as "mia/reference_auroc > 0.7", for the command: training's thresholds.
         without: why there is no folder.
     """

@@ -17,6 +17,7 @@ from lit_mem.divergence import refuse_not_finite
 from lit_mem.errors import ConfigError
 from lit_mem.finite import not_finite
 from lit_mem.functional.plain_text import markdown_table
+from lit_mem.lightning import record
 from lit_mem.lightning.loggers import log_plot, log_table
 from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.lightning.stopped import written_if_stopped
@@ -116,6 +117,15 @@ class TrainerAudit:
                 log_plot(trainer, name, draw())
             for name, table in result.tables.items():
                 log_table(trainer, name, markdown_table(table.header, table.rows))
+
+    def keep(self, trainer: pl.Trainer) -> None:
+        """Append the pass to the run's record, with what module and other callbacks logged of it.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        if self.audit is not None:
+            record.write(trainer, self.audit, latest_figures(trainer))
 
     def log_verdicts(self) -> None:
         """Log what the measures found of the model that a run ends with."""

@@ -7,6 +7,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
+from lit_mem.lightning import record
 from lit_mem.lightning.auditing import TrainerAudit, audit_of, leader
 
 
@@ -36,6 +37,7 @@ class RunsAudit(Callback):
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start a pass."""
         if audit := self._led(trainer):
+            record.claim(trainer)
             audit.begin(trainer, pl_module)
 
     def on_validation_batch_end(
@@ -57,9 +59,11 @@ class RunsAudit(Callback):
             audit.log(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log verdicts where there is nothing but this validation."""
-        if (audit := self._led(trainer)) and trainer.state.fn == "validate" and audit.log_at_once:
-            audit.log_verdicts()
+        """Append to the run's record; log verdicts where there is nothing but this validation."""
+        if audit := self._led(trainer):
+            audit.keep(trainer)
+            if trainer.state.fn == "validate" and audit.log_at_once:
+                audit.log_verdicts()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log verdicts on the model that training ends with."""
@@ -87,6 +91,8 @@ class RunsAudit(Callback):
         self.on_validation_epoch_end(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log verdicts on the test texts."""
-        if (audit := self._led(trainer)) and audit.log_at_once:
-            audit.log_verdicts()
+        """Append to the run's record; log verdicts on the test texts."""
+        if audit := self._led(trainer):
+            audit.keep(trainer)
+            if audit.log_at_once:
+                audit.log_verdicts()

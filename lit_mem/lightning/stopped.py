@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import torch
 
 from lit_mem.audit.loop import Audit
+from lit_mem.lightning import record
 from lit_mem.run_folder import known_folder
 
 log = logging.getLogger(__name__)
@@ -35,16 +36,18 @@ def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, audit: A
     except BaseException:
         result, stopped = audit.result, audit.computing
         if result is not None and result.run.complete and stopped is not None and stopped.generates:
-            _write(trainer, loss | result.metrics)
+            _write(trainer, audit, loss | result.metrics)
         raise
 
 
-def _write(trainer: pl.Trainer, figures: dict[str, float]) -> None:
+def _write(trainer: pl.Trainer, audit: Audit, figures: dict[str, float]) -> None:
     if trainer.sanity_checking and trainer.global_step:
         return  # what the run before this one has logged
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
     # Without an epoch it is a row of what was measured before training, as `Baseline` logs it.
     epoch = {} if trainer.sanity_checking else {"epoch": trainer.current_epoch}
+    if figures:
+        record.write(trainer, audit, figures, complete=False)
     # In torch's default precision, as Lightning logs: the resumed run logs the same row again.
     figures = {name: torch.tensor(value, dtype=torch.get_default_dtype()).item() for name, value in figures.items()}
     for logger in trainer.loggers:

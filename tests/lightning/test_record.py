@@ -1,0 +1,177 @@
+"""A trainer's run keeps a record: one line a validation, with what loggers have of it, and a report is made of it."""
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lit_mem.audit.measure import Measure, Result
+from lit_mem.audit.suite import ExtractionOptions
+from lit_mem.callbacks import Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
+from lit_mem.extraction.base import ExtractionMeasure
+from lit_mem.files.record import FILE, Stop, read
+from lit_mem.lightning.memorization import Memorization
+from lit_mem.report.command import make
+
+MANY = ExtractionOptions(n_members=5, n_heldout=5)
+
+
+def rows(folder):
+    """Of `metrics.csv`, those of validations and tests."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        found = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    return [row for row in found if "val/loss" in row or "test/loss" in row]
+
+
+@pytest.fixture(scope="module")
+def fitted(module, data, trainer, tmp_path_factory):
+    """A fit of two epochs with a threshold, and then a validation and a test; (folder, trainer)."""
+    logger = CSVLogger(str(tmp_path_factory.mktemp("fitted")), flush_logs_every_n_steps=1)
+    t = trainer([Memorization(stop=["mia/reference_auroc > 0.987654321"], extraction=MANY)], logger=logger)
+    model, texts = module(), data(train_size=30)
+    t.fit(model, texts)
+    t.validate(model, texts, verbose=False)
+    t.test(model, texts, verbose=False)
+    return Path(logger.log_dir), t
+
+
+def test_there_is_one_line_a_validation_with_what_loggers_have(fitted):
+    folder, _ = fitted
+    lines, notes = read(folder / FILE)
+    assert notes == []
+    assert [(line.stage, line.epoch, line.step) for line in lines] == [
+        ("fit", 0, 0), ("fit", 1, 5), ("fit", 2, 10), ("validate", 2, 10), ("test", 2, 10)
+    ]  # fmt: skip
+    for line, row in zip(lines, rows(folder), strict=True):
+        epoch = row.pop("epoch", -1)
+        assert (epoch + (line.stage == "fit"), row.pop("step")) == (line.epoch, line.logged_step)
+        own = {name: value for name, value in line.metrics.items() if not name.startswith("train/")}
+        assert own == pytest.approx(row, rel=2**-23, nan_ok=True)
+        assert {name: float(np.float32(value)) for name, value in own.items()} == pytest.approx(row, rel=1e-15)
+        assert (line.complete, line.members, line.heldout) == (True, 20, 300 if line.stage == "test" else 20)
+        assert line.stop == [Stop("MemorizationEarlyStopping", ["mia/reference_auroc > 0.987654321"], "any", False)]
+    assert any(float(np.float32(value)) != value for value in lines[1].metrics.values())  # not rounded
+
+
+def strip(value):
+    """Without what a report says of the folder, and of times; numbers in three digits."""
+    if isinstance(value, dict):
+        return {k: strip(v) for k, v in value.items() if k not in ("name", "notes") and "time/" not in k}
+    if isinstance(value, list):
+        return [strip(one) for one in value if not (isinstance(one, dict) and "time/" in str(one.get("figure")))]
+    return round(value, 5) if isinstance(value, float) else value
+
+
+def test_a_report_from_the_record_is_that_from_metrics_csv_up_to_rounding(fitted, tmp_path):
+    made = {}
+    for name in (FILE, "metrics.csv"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes((fitted[0] / name).read_bytes())
+        made[name] = strip(make(tmp_path / name))
+    assert [(one["epoch"], one["step"]) for one in made[FILE]["validations"]] == [(0, 0), (1, 4), (2, 9), (3, 10)]
+    assert made[FILE]["key_figures"]
+    assert made[FILE] == made["metrics.csv"]
+
+
+def test_a_run_without_a_csv_logger_has_a_report(module, data, trainer, tmp_path):
+    logger = TensorBoardLogger(str(tmp_path), "", default_hp_metric=False)
+    trainer([Memorization("quick")], logger=logger, max_epochs=1).validate(module(), data(), verbose=False)
+    report = make(Path(logger.log_dir))
+    assert report["audit"]["command"] == "validate"
+    assert [one["epoch"] for one in report["validations"]] == [0]
+    assert report["validations"][0]["figures"]["memorization/perplexity_members"] > 1
+
+
+def test_a_resumed_run_begins_its_record_with_its_own_first_validation(module, data, trainer, tmp_path):
+    folders = []
+    for epochs, checkpoint in ((1, None), (2, "one.ckpt")):
+        logger = CSVLogger(str(tmp_path), "")
+        folders.append(Path(logger.log_dir))
+        t = trainer([Memorization("quick")], logger=logger, max_epochs=epochs)
+        t.fit(module(), data(), ckpt_path=checkpoint and tmp_path / checkpoint)
+        t.save_checkpoint(tmp_path / "one.ckpt")
+    assert [[line.epoch for line in read(folder / FILE)[0]] for folder in folders] == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize("options", [{}, {"fast_dev_run": True}], ids=["no logger", "dry run"])
+def test_a_run_that_writes_nothing_has_no_record(options, module, data, trainer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    logger = CSVLogger(str(tmp_path)) if options else False
+    trainer([MembershipInference()], logger=logger, max_epochs=1, default_root_dir=tmp_path, **options).fit(
+        module(), data()
+    )
+    assert list(tmp_path.rglob(FILE)) == []
+
+
+def test_a_partial_check_before_training_is_not_recorded(module, data, trainer, tmp_path):
+    t = trainer([MembershipInference()], logger=CSVLogger(str(tmp_path)), max_epochs=1, num_sanity_val_steps=1)
+    t.fit(module(), data(scoring_tokens=200))
+    assert [line.epoch for line in read(Path(t.logger.log_dir) / FILE)[0]] == [1]
+
+
+class Stops(ExtractionMeasure):
+    """Ends the third time that it is used as Ctrl-C would."""
+
+    left = 3
+
+    def __call__(self, continuation):
+        return 0.0
+
+    def over(self, continuations):
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return [0.0] * len(continuations)
+
+
+def test_where_generation_is_stopped_the_line_says_so(module, data, trainer, tmp_path):
+    measures = [Extraction(4, 4, measures={"exact_rate": Stops()}), Perplexity()]
+    t = trainer(measures, logger=CSVLogger(str(tmp_path)), max_epochs=1)
+    with pytest.raises(SystemExit):
+        t.fit(module(), data())
+    lines, _ = read(Path(t.logger.log_dir) / FILE)
+    assert [line.complete for line in lines] == [True, False]
+    assert {"val/loss", "memorization/perplexity_members"} <= lines[1].metrics.keys()
+    assert "extraction/exact_rate" not in lines[1].metrics
+
+
+class Odd(Measure):
+    """Numbers that JSON does not have, one that it lacks, and one of torch."""
+
+    def names(self):
+        return ["odd/nan", "odd/high", "odd/low", "odd/tensor", "odd/absent"]
+
+    def compute(self, run):
+        self.absent = {"odd/absent": "there is none"}
+        values = {"nan": math.nan, "high": math.inf, "low": -math.inf, "tensor": torch.tensor(0.5)}
+        return Result({f"odd/{name}": value for name, value in values.items()})
+
+
+class Logs(Callback):
+    def on_validation_epoch_end(self, trainer, pl_module):
+        pl_module.log("other/metric", 0.25)
+
+
+def test_what_other_callbacks_log_is_there_and_numbers_that_are_not_finite(module, data, trainer, tmp_path):
+    t = trainer([Memorization("none", measures=[Odd()]), Logs()], logger=CSVLogger(str(tmp_path)), max_epochs=1)
+    t.validate(module(), data(), verbose=False)
+    ([line], _) = read(Path(t.logger.log_dir) / FILE)
+    assert math.isnan(line.metrics.pop("odd/nan"))
+    assert (line.metrics["odd/high"], line.metrics["odd/low"]) == (math.inf, -math.inf)
+    assert (line.metrics["odd/tensor"], line.metrics["other/metric"]) == (0.5, 0.25)
+    assert line.absent == {"odd/absent": "there is none"}
+    assert (line.members, line.heldout) == (None, None)
+
+
+def test_each_rule_has_its_thresholds(module, data, trainer, tmp_path):
+    stopping = MemorizationEarlyStopping(["val/loss < 0.1", "mia/loss_auroc > 0.9"], "all", lower_bound=True)
+    t = trainer([MembershipInference(), stopping], logger=CSVLogger(str(tmp_path)), max_epochs=1)
+    t.validate(module(), data(), verbose=False)
+    ([line], _) = read(Path(t.logger.log_dir) / FILE)
+    thresholds = ["val/loss < 0.1", "mia/loss_auroc > 0.9"]
+    assert line.stop == [Stop("MemorizationEarlyStopping", thresholds, "all", True)]
