@@ -74,7 +74,7 @@ class Line:
     heldout: int | None
     metrics: Mapping[str, float]
     absent: Mapping[str, str] = field(default_factory=dict)
-    stop: Sequence[Stop] = ()
+    stop: Sequence[Stop] = field(default_factory=list)
 
 
 _STOP: Final = [each.name for each in fields(Stop)]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lit_mem.files.record import FILE, read
+
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -23,5 +25,9 @@ def test_two_processes_train_with_the_base_in_parts_and_speak_with_one_voice(tmp
     assert "Traceback" not in done.stderr
     [figures] = tmp_path.rglob("metrics.csv")
     assert "mia/reference_auroc" in figures.read_text()
+    [record] = tmp_path.rglob(FILE)
+    lines, _ = read(record)
+    assert [(line.epoch, line.complete) for line in lines] == [(0, True), (1, True)]  # rank zero alone writes it
+    assert lines[1].heldout == 33
     [last] = tmp_path.rglob("last-adapter")
     assert (last / "adapter_model.safetensors").is_file()

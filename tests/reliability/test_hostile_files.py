@@ -175,6 +175,16 @@ def test_a_hostile_record_is_one_line(content, folders, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("what", JSONS)
+def test_a_hostile_line_of_json_in_the_record_is_one_line(what, folders, tmp_path, capsys):
+    content = JSONS[what] if isinstance(JSONS[what], bytes) else JSONS[what].encode()
+    folder, path = with_file(folders, "memorization.jsonl", content + b"\n", tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["report", str(folder)])
+    assert stop.value.code == 2
+    assert str(path) in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("what", JSONS)
 def test_other_readers_of_json_stay_quiet_or_name_the_file(what, tmp_path):
     content = JSONS[what] if isinstance(JSONS[what], bytes) else JSONS[what].encode()
     for name in ("trial.json", "lit_mem.json", "privacy.jsonl"):

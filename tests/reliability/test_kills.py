@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lit_mem import atomic
 from lit_mem.callbacks import MemorizationCheckpoint, Perplexity
 from lit_mem.csv_logger import AtomicCSVLogger
+from lit_mem.files import record
 from lit_mem.reference_store import ReferenceStore
 from lit_mem.stopping import ended_by_sigterm, stop_code
 
@@ -341,7 +342,7 @@ def test_in_another_thread_nothing_is_changed():
     assert seen == [signal.SIG_DFL]
 
 
-# -- metrics.csv and the reference store ----------------------------------------------------------------------------
+# -- metrics.csv, the record and the reference store ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
@@ -367,6 +368,33 @@ def test_rows_of_metrics_csv_outlive_a_kill_anywhere(forked, left, tmp_path, eve
         assert len((folder / "metrics.csv").read_text().splitlines()) >= 2
         n += every
     assert n > (4 if torn else 15)
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_lines_of_the_record_outlive_a_kill_anywhere(forked, tmp_path, torn):
+    def line(step):
+        return record.Line("fit", step, step, step, True, 60, 60, {"val/loss": 1 / (step + 1)})
+
+    def body(n):
+        record.append(Path(record.FILE), line(0))
+        Deaths(n, torn).arm()
+        for step in range(1, 4):
+            record.append(Path(record.FILE), line(step))
+
+    n, code, seen = 0, -signal.SIGKILL, set()
+    while code == -signal.SIGKILL:
+        path = tmp_path / str(n) / record.FILE
+        process = forked(lambda n=n: body(n), path.parent)
+        code = process.wait()
+        assert code in (0, -signal.SIGKILL), process.output
+        found, _ = record.read(path)
+        assert found == [line(step) for step in range(len(found))]
+        seen.add(len(found))
+        record.append(path, line(9))
+        assert record.read(path) == ([*found, line(9)], [])
+        n += 1
+    assert n == (4 if torn else 10)  # at each write; before each opening, of which a line has two, and each write
+    assert seen == ({1, 2, 4} if torn else {1, 2, 3, 4})  # torn: half of the file is lost, which may be a line more
 
 
 def test_the_csv_file_is_that_of_lightning(tmp_path):
