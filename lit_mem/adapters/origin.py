@@ -110,6 +110,15 @@ def check_origin(folder: str, base: str, fingerprint: Callable[[], Mapping[str, 
         )  # fmt: skip
 
 
+def private_steps(folder: Path) -> int:
+    """How many steps the privacy ledger beside an exported adapter or model had; 0 where that is not recorded."""
+    try:
+        found = read_json(folder / RECORD, ModelError, LARGEST_CONFIG)["private_steps"]
+    except (OSError, ModelError, KeyError, TypeError):
+        return 0
+    return found if isinstance(found, int) else 0
+
+
 def adapter_at(place: str, revision: str | None = None) -> str | None:
     """The base of the adapter that a folder or hub id holds ("" if it names none); None where it holds no adapter."""
     from transformers.utils.peft_utils import find_adapter_config_file

@@ -277,9 +277,10 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         record = {"epoch": self.epochs["last"], "global_step": step}
         if digests := getattr(module, "base_fingerprint", None):
             record |= origin(module.model_id, digests, getattr(module, "revision", None))  # type: ignore[arg-type]
+        private = getattr(module, "private", None)
+        if private is not None and (steps := private.export_ledger(folder)):
+            record["private_steps"] = steps  # so that lines cut off at its end are noticed
         (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
-        if (private := getattr(module, "private", None)) is not None:
-            private.export_ledger(folder)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where the checkpoints lie, and merge the best one if that was asked for."""

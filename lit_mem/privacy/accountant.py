@@ -30,7 +30,11 @@ Kind = Literal["prv", "rdp"]
 _PRV_ERROR: Final = 0.01  # it adds as much to what it finds
 _SMALL: Final = 0.1
 _NOT_WORTH_IT: Final = 200.0
-_MOST_NOISE: Final = 1e6
+MOST_NOISE: Final = 1e6
+"""Largest noise multiplier."""
+
+LEAST_NOISE: Final = 1e-3
+"""Least noise multiplier above 0: with less an accountant takes minutes, for an epsilon above 500,000 a step."""
 
 
 class Steps(NamedTuple):
@@ -45,6 +49,11 @@ class Steps(NamedTuple):
     noise_multiplier: float
     sample_rate: float
     number: int
+
+
+def possible_noise(multiplier: float) -> bool:
+    """Whether a noise multiplier is 0 or within the bounds."""
+    return multiplier == 0 or LEAST_NOISE <= multiplier <= MOST_NOISE
 
 
 def merged(history: Iterable[Steps]) -> tuple[Steps, ...]:
@@ -177,7 +186,7 @@ def noise_for(
         low, high = 0.8 * start, start
         while cost(high) > target:
             low, high = high, 2 * high
-            if high > _MOST_NOISE:
+            if high > MOST_NOISE:
                 return None
         while cost(low) <= target:
             low, high = 0.8 * low, low

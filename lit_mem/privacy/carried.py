@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem.adapters.origin import RECORD
+from lit_mem.adapters.origin import RECORD, private_steps
 from lit_mem.checkpoints import Spent
-from lit_mem.errors import ConfigError
+from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.privacy.accountant import Kind, Steps, epsilon, number_of_steps
 from lit_mem.privacy.ledger import LEDGER, Ledger
 
@@ -41,14 +41,22 @@ def ledger_beside(folder: Path) -> Ledger | None:
     """That of an exported adapter or merged model, or of the run in whose folder it lies; None where there is none.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or has lost its lines or the last ones of them.
     """
     folder = folder.absolute()
     places = [folder / LEDGER]
     if folder.parent.name == "checkpoints":  # an earlier version wrote the run's alone
         places.append(folder.parent.parent / LEDGER)
     path = next((place for place in places if place.is_file()), None)
-    return None if path is None else Ledger(path)
+    if path is None:
+        return None
+    ledger = Ledger(path)
+    if not ledger.starts or ledger.steps < (expected := private_steps(folder)):
+        found = f"holds {ledger.steps} of {expected} steps" if ledger.starts else "holds no start of a run"
+        raise CheckpointError(
+            f"{path} {found}, so what was spent cannot be told from it; expected the file as it was exported"
+        )
+    return ledger
 
 
 def _start_of(module: Any) -> tuple[str, Ledger | None] | None:

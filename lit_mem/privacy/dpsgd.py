@@ -15,7 +15,18 @@ from torch import Tensor, nn
 from lit_mem.checkpoints import Spent
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.functional.random_stream import RandomStream
-from lit_mem.privacy.accountant import Kind, Steps, epsilon, merged, noise_for, number_of_steps, steps_within
+from lit_mem.privacy.accountant import (
+    LEAST_NOISE,
+    MOST_NOISE,
+    Kind,
+    Steps,
+    epsilon,
+    merged,
+    noise_for,
+    number_of_steps,
+    possible_noise,
+    steps_within,
+)
 from lit_mem.privacy.clipping import add_clipped_, add_noise_
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.ledger_lines import Start
@@ -70,7 +81,7 @@ class DPSGD:
         bounds: list[tuple[str, float | None, str, Callable[[float], bool]]] = [
             ("target_epsilon", self.target_epsilon, "a number above 0", lambda x: 0 < x < math.inf),
             ("delta", self.delta, "a number between 0 and 1", lambda x: 0 < x < 1),
-            ("noise_multiplier", self.noise_multiplier, "a number, 0 or more", lambda x: 0 <= x < math.inf),
+            ("noise_multiplier", self.noise_multiplier, f"0, or {LEAST_NOISE:g} to {MOST_NOISE:g}", possible_noise),
             ("clipping_norm", self.clipping_norm, "a number above 0", lambda x: 0 < x < math.inf),
             ("batch_size", self.batch_size, "1 or more", lambda x: x >= 1),
             ("test_seed", self.test_seed, "0 or more", lambda x: x >= 0),

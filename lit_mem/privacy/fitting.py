@@ -275,14 +275,19 @@ class PrivateFit:
                 "python train.py privacy <their folders>.", "none" if training.ledger is None else training.ledger.path,
             )  # fmt: skip
 
-    def export_ledger(self, folder: Path) -> None:
+    def export_ledger(self, folder: Path) -> int:
         """Write what is spent beside an exported adapter; on the process that has the ledger.
+
+        Returns:
+            How many steps that are; 0 where nothing is written.
 
         Raises:
             OSError: it cannot be written.
         """
-        if self.training is not None and self.training.ledger is not None:
-            export(self.training.ledger, folder / LEDGER)
+        if self.training is None or self.training.ledger is None:
+            return 0
+        export(self.training.ledger, folder / LEDGER)
+        return self.training.ledger.steps
 
     # -- steps ---------------------------------------------------------------------------------------------
 

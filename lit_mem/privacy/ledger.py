@@ -108,6 +108,8 @@ class Ledger:
     def _follow(self, number: int, line: bytes, row: dict[str, Any] | None) -> None:
         """Compare a line's hash; one without, as it was cut short or is old, is part of the next line's."""
         given = None if row is None else row.pop("chain", None)
+        if given is None and row is not None and "taken" in row:  # no version wrote these without
+            raise self._damaged(number, "a line without its hash (chain)")
         if row is None or (given is None and not self._links):
             self.unchained = self.unchained if row is None else number
             self.chain = link(self.chain, b"without a hash: " + line)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import secrets
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from lit_mem.privacy.accountant import Steps
+from lit_mem.privacy.accountant import Steps, possible_noise
+
+_LEAST_RATE: Final = 1e-12  # beyond these an accountant takes very long, or overflows
+_MOST: Final = 10**9
 
 
 class Start(NamedTuple):
@@ -59,7 +61,13 @@ def start_of(row: dict[str, Any]) -> Start:
     """
     noise, rate = float(row["noise_multiplier"]), float(row["sample_rate"])
     texts, taken, corpus = int(row["texts"]), int(row.get("taken", 0)), row.get("corpus", "")
-    if not (0 <= noise < math.inf and 0 < rate <= 1 and texts > 0 and taken >= 0 and isinstance(corpus, str)):
+    if not (
+        possible_noise(noise)
+        and _LEAST_RATE <= rate <= 1
+        and 0 < texts <= _MOST
+        and 0 <= taken <= _MOST
+        and isinstance(corpus, str)
+    ):
         raise ValueError("out of range")
     return Start(
         str(row["start"]), texts, Steps(noise, rate, taken), corpus, bool(row.get("unaccounted")), "taken" in row

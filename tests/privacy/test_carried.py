@@ -223,3 +223,26 @@ def test_a_merged_model_carries_its_ledger(run, tmp_path):
     merged = ledger_of_run(tmp_path).with_name("checkpoints") / "best-merged"
     _, watch, _ = run(tmp_path / "next", {"model_id": str(merged)})
     assert watch.epsilon == of_steps((1.0, 0.25, 8))
+
+
+@pytest.mark.parametrize("content", ["", '{"start": "89f0'], ids=["empty", "torn"])
+def test_a_ledger_without_a_start_is_not_taken_for_one_that_covers_the_training(
+    content, run, moved, module, data, trainer, tmp_path
+):
+    (moved / "privacy.jsonl").write_text(content)
+    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl holds no start of a run"):
+        run(tmp_path, {"adapter_path": str(moved)})
+    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl holds no start of a run"):
+        trainer([], **FEW).validate(module(adapter_path=str(moved)), data(), verbose=False)
+
+
+def test_lines_cut_off_at_the_end_of_an_exported_ledger_are_noticed(run, moved, tmp_path):
+    run(tmp_path, {"adapter_path": str(moved)}, callbacks=[MemorizationCheckpoint()])
+    second = ledger_of_run(tmp_path).with_name("checkpoints") / "last-adapter"
+    assert ledger_beside(second).steps == 8
+    first, *_ = (second / "privacy.jsonl").read_text().splitlines(keepends=True)
+    (second / "privacy.jsonl").write_text(first)
+    with pytest.raises(CheckpointError, match=r"last-adapter/privacy\.jsonl holds 4 of 8 steps"):
+        ledger_beside(second)
+    (second / "lit_mem.json").write_text("{}")  # of an adapter that does not record it
+    assert ledger_beside(second).steps == 4

@@ -9,6 +9,7 @@ from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.privacy import ledger as module
 from lit_mem.privacy.accountant import Steps, epsilon
 from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.ledger_lines import Start
 
 
 @pytest.fixture
@@ -94,6 +95,10 @@ def test_a_later_start_that_was_cut_short_is_a_step_to_be_on_the_safe_side(path)
         ('{"start": "a", "texts": 9, "noise_multiplier": 1, "sample_rate": -0.1}\n', "without its numbers"),
         ('{"start": "a", "texts": Infinity, "noise_multiplier": 1, "sample_rate": 0.1}\n', "without its numbers"),
         ("[" * 100_000 + "\n", "line 1: found no start of a run"),
+        (
+            '{"start": "a", "texts": 9, "noise_multiplier": 1, "sample_rate": 0.1, "taken": 4}\n',
+            "line 1: found a line without its hash",
+        ),
     ],
 )
 def test_what_is_no_ledger_is_refused(path, content, found):
@@ -102,6 +107,16 @@ def test_what_is_no_ledger_is_refused(path, content, found):
     with pytest.raises(CheckpointError, match=found):
         Ledger(path)
     assert path.read_text() == content
+
+
+@pytest.mark.parametrize(
+    ("texts", "steps"), [(9, Steps(1.0, 0.1, 10**400)), (10**400, Steps(1.0, 0.1, 1)), (9, Steps(1e-160, 0.1, 1)),
+                         (9, Steps(1e300, 0.1, 1)), (9, Steps(1.0, 1e-300, 1))],
+)  # fmt: skip
+def test_numbers_with_which_no_accountant_ends_are_refused(path, texts, steps):
+    Ledger(path).copy([Start("a", texts, steps)])
+    with pytest.raises(CheckpointError, match="line 1: found a start without its numbers"):
+        Ledger(path)
 
 
 def test_lines_that_were_taken_out_are_noticed(path):
