@@ -25,7 +25,9 @@ _DIGIT_COUNTS: Final = 5
 _DENSE_COUNTS: Final = 7
 _BETWEEN: Final = re.compile(r"[\W_]+")
 _DIGIT: Final = re.compile(r"\d")
-_NUMBERS: Final = re.compile(r"-?[\d.]+(e[-+]\d+)?((-| to )-?[\d.]+(e[-+]\d+)?)?")
+_ONE: Final = r"-?(0|[1-9]\d{0,3})(\.\d+)?(e[-+]\d+)?"
+_FEW_DIGITS: Final = re.compile(rf"{_ONE}((-| to ){_ONE})?")
+_RANGE: Final = re.compile(r"(-?[\d.]+(?:e[-+]\d+)?)(?:-| to )(-?[\d.]+(?:e[-+]\d+)?)")
 _ESCAPE: Final = re.compile(r'\\(?:u([0-9a-fA-F]{4})|[nrtbf/"\\])')
 
 
@@ -92,7 +94,8 @@ def shown_as(
     Args:
         groups: for each row the values that it has.
         hidden: values that give a text away, as `telling` finds them.
-        fewest: a value of fewer rows is called by its number, unless it is one, or a range of them.
+        fewest: a value of fewer rows is called by its number, unless it is one below 10,000, or a range of those. A
+            range of larger ones always is: its ends are values of single rows, such as a number of a person or a date.
         what: the word before the number.
         longest: a value of more characters is called by its number; None: a long one is not.
 
@@ -104,7 +107,7 @@ def shown_as(
     """
     counts = Counter(value for values in groups for value in values)
     ordered = sorted(counts, key=lambda value: (-counts[value], value))
-    shown = [v for v in ordered if v not in hidden and (counts[v] >= fewest or _NUMBERS.fullmatch(v))]
+    shown = [v for v in ordered if v not in hidden and _common(v, counts[v], fewest)]
     names = {v: v for v in shown if longest is None or len(v) <= longest}
     taken = set(names)
     for number, value in enumerate(ordered, start=1):
@@ -115,6 +118,13 @@ def shown_as(
             names[value] = name
             taken.add(name)
     return {value: names[value] for value in ordered}
+
+
+def _common(value: str, count: int, fewest: int) -> bool:
+    """Whether a value stands for many rows, or is a number too short to stand for one."""
+    if _FEW_DIGITS.fullmatch(value):
+        return True
+    return count >= fewest and not (_RANGE.fullmatch(value) and fewest > 1)
 
 
 def _form(text: str) -> str:

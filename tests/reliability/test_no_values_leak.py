@@ -200,6 +200,14 @@ def test_numbers_follow_frequency_and_no_two_values_share_a_name():
     assert shown_as(groups, hidden={"b"}, fewest=1)["b"] == "((value 2))"
 
 
+def test_a_range_of_large_numbers_and_a_rare_large_number_are_numbered():
+    groups = [["1234567-1234576"]] * 5 + [["19500101-19630101"]] * 4 + [["02139"]] * 2 + [["10432"], ["97"], ["18-33"]]
+    groups += [["-3 to 0.25"], ["12345 to 23456"], ["20240101"], *[["60000"]] * 3]
+    shown = shown_as(groups, hidden=(), fewest=3)
+    assert {value for value, name in shown.items() if value == name} == {"97", "18-33", "-3 to 0.25", "60000"}
+    assert shown["1234567-1234576"] == "(value 1)"
+
+
 def test_a_show_text_without_columns_is_rejected():
     with pytest.raises(ConfigError, match=r"Slices\.show_text is true without Slices\.columns"):
         Slices(show_text=True)
