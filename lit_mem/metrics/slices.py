@@ -98,6 +98,12 @@ class TooSmall:
         return f"Slices too small, with fewer than {self.min_size} members or (second number) non-members, {told}."
 
 
+def _compared(n: int) -> str:
+    if n == 1:
+        return "1 slice was compared, at 95 %"
+    return f"{n} slices were compared, and the interval is at 95 % for all of them together"
+
+
 def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) -> str:
     """Who is exposed most, if anyone stands out from all texts, at 95 % for all subgroups together.
 
@@ -118,7 +124,7 @@ def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) ->
     return (
         f"{opening}{part}, AUROC of {attack} {most.area.value:.3f} [{most.area.low:.3f}, {most.area.high:.3f}] "
         f"({most.n_members} members, {most.n_nonmembers} non-members) against {overall:.3f} on all texts; "
-        f"{len(parts)} slices were compared, and the interval is at 95 % for all of them together."
+        f"{_compared(len(parts))}."
     )
 
 

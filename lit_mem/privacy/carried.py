@@ -38,17 +38,13 @@ def of_several(folder: Path) -> str:
 
 
 def ledger_beside(folder: Path) -> Ledger | None:
-    """That of an exported adapter or merged model, or of the run in whose folder it lies; None where there is none.
+    """That of an exported adapter or merged model; None where there is none.
 
     Raises:
         CheckpointError: it is damaged, or has lost its lines or the last ones of them.
     """
-    folder = folder.absolute()
-    places = [folder / LEDGER]
-    if folder.parent.name == "checkpoints":  # an earlier version wrote the run's alone
-        places.append(folder.parent.parent / LEDGER)
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
+    path = folder.absolute() / LEDGER
+    if not path.is_file():
         return None
     ledger = Ledger(path)
     if not ledger.starts or ledger.steps < (expected := private_steps(folder)):

@@ -307,7 +307,7 @@ def test_attacks_and_measures_can_be_chosen_and_must_exist(validated):
 
 def test_there_is_one_such_callback_to_a_run():
     slices = Slices()
-    with pytest.raises(ConfigError, match="two Slices"):
+    with pytest.raises(ConfigError, match="Slices and Slices both log 'slice/"):
         Audit([slices, Slices(["sex"])])
 
 

@@ -210,12 +210,16 @@ def test_plain_training_from_a_private_adapter_is_warned_of(moved, module, data,
     assert "was trained with differential privacy, and model.privacy is not set" in caplog.text
 
 
-def test_an_adapter_of_an_earlier_version_has_the_ledger_of_its_run(exported, tmp_path):
+def test_the_ledger_of_a_run_is_not_that_of_an_adapter_that_was_put_beside_its_checkpoints(
+    run, exported, module, tmp_path
+):
     folder = Path(shutil.copytree(exported, tmp_path / "run"))
-    (folder / "checkpoints" / "last-adapter" / "privacy.jsonl").unlink()
-    assert ledger_beside(folder / "checkpoints" / "last-adapter").path == folder / "privacy.jsonl"
-    assert ledger_beside(folder / "checkpoints" / "other").steps == 4
-    assert ledger_beside(tmp_path) is None
+    adapter = folder / "checkpoints" / "last-adapter"
+    (adapter / "privacy.jsonl").unlink()
+    assert (folder / "privacy.jsonl").is_file()
+    assert ledger_beside(adapter) is None
+    with pytest.raises(ConfigError, match=r"has no privacy\.jsonl"):
+        run(tmp_path / "next", {"adapter_path": str(adapter)})
 
 
 def test_a_merged_model_carries_its_ledger(run, tmp_path):
