@@ -28,10 +28,12 @@ def run(tmp_path_factory):
     # On so few members one epoch already passes the quickstart's own threshold.
     higher = QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 0.97")
     # Of so few texts, subgroups are small.
-    (folder / "higher.yaml").write_text(higher.replace("{attacks: [reference]", "{min_size: 3, attacks: [reference]"))
+    options = "{min_size: 3, attacks: [reference], measures: [ngram_rate, exact_memorization, span_rate]}"
+    slices = f"{{class_path: lit_mem.audit.measures.Slices, init_args: {options}}}"
+    (folder / "higher.yaml").write_text(higher.replace("memorization:\n", f"memorization:\n  measures: [{slices}]\n"))
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "fit", "--config", "higher.yaml", *SMALL],
-        cwd=folder, capture_output=True, text=True, timeout=200,
+        cwd=folder, capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "logs" / "quickstart" / "version_0", done.stdout
@@ -179,18 +181,14 @@ def test_the_printed_configuration_runs_as_it_is(capsys, monkeypatch, tmp_path):
 
 
 OWN_MEASURES = """
-trainer:
-  callbacks:
-    - class_path: lit_mem.callbacks.MembershipInference
-      init_args:
-        attacks:
-          mine: {class_path: lit_mem.attacks.MinK, init_args: {share: 0.2}}
-    - class_path: lit_mem.callbacks.Extraction
-      init_args:
-        prefix: 8
-        measures:
-          run: {class_path: lit_mem.extraction.NgramRate}
-        sampling: {temperature: 0.8, top_k: 20}
+memorization:
+  attacks:
+    mine: {class_path: lit_mem.attacks.MinK, init_args: {share: 0.2}}
+  extraction:
+    prefix: 8
+    measures:
+      run: {class_path: lit_mem.extraction.NgramRate}
+    sampling: {temperature: 0.8, top_k: 20}
 """
 
 
