@@ -803,7 +803,10 @@ REFUSED = [
     ("--trainer.overfit_batches 2", ["trainer.overfit_batches is 2", "data.train_size"]),
     ("--trainer.accumulate_grad_batches 0", ["trainer.accumulate_grad_batches is 0; expected 1 or more"]),
     ("--trainer.barebones true", ["trainer: ", "barebones=True"]),
-    ("--trainer.enable_checkpointing false", ["trainer: ", "enable_checkpointing=False", "ModelCheckpoint"]),
+    (
+        "--trainer.enable_checkpointing false --trainer.callbacks+=lit_mem.callbacks.MemorizationCheckpoint",
+        ["trainer: ", "enable_checkpointing=False", "ModelCheckpoint"],
+    ),
     ("--trainer.limit_val_batches 1.5", ["trainer: ", "1.5", "limit_val_batches", "[0.0, 1.0] or an int"]),
     ("--trainer.limit_val_batches -1", ["trainer: ", "-1", "limit_val_batches"]),
     ("--trainer.limit_val_batches 0.001", ["0.001", "limit_val_batches", "Try at least"]),
