@@ -62,7 +62,8 @@ class ScoringModule(pl.LightningModule):
         super().__init__()
         check_reference(reference, model_id)
         self.model_id, self.revision = base_of(model_id, revision, adapter_path)
-        self.adapter, self.adapter_path, self.reference = adapter, adapter_path, reference
+        self.adapter, self.reference = adapter, reference
+        self.adapter_path = None if adapter_path is None else str(adapter_path)  # a Path in Python
         self.dtype_name, self.quantization, self.attention = dtype, quantization, attention
         self.reference_cache = ReferenceCache()
         self.base_fingerprint: dict[str, str] = {}
