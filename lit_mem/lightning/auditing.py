@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from weakref import WeakKeyDictionary
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -152,12 +151,13 @@ class TrainerAudit:
         )
 
 
-_AUDITS: WeakKeyDictionary[pl.Trainer, TrainerAudit] = WeakKeyDictionary()
-
-
 def audit_of(trainer: pl.Trainer) -> TrainerAudit:
-    """The one of a trainer."""
-    return _AUDITS.setdefault(trainer, TrainerAudit())
+    """The one of a trainer, kept in it: it refers to trainer and model, and is to go with them."""
+    found: TrainerAudit | None = vars(trainer).get("_lit_mem_audit")
+    if found is None:
+        found = TrainerAudit()
+        trainer._lit_mem_audit = found  # type: ignore[attr-defined]
+    return found
 
 
 def per_example(trainer: pl.Trainer, pl_module: pl.LightningModule) -> ScoreTable:

@@ -17,7 +17,7 @@ from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
-from lit_mem.extraction.continuations import Asker, Candidate
+from lit_mem.extraction.continuations import Asker, Candidate, no_bar
 from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.ngram import NgramRate
@@ -225,6 +225,7 @@ class Extraction(Measure):
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         with run.subject.forward_context(), run.subject.lockstep():
             self._prompt_all(mine, run.subject)
+        self._asker.bar = no_bar  # a measure may outlive the model
         table = self._answers.compute()
         self._refuse_not_finite(table)
         columns = [c for tag in self._tags() for c in self._columns(tag)]
