@@ -5,7 +5,9 @@ import logging
 import os
 import random
 import shutil
+import signal
 import tempfile
+import threading
 from contextlib import nullcontext
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -44,6 +46,13 @@ def no_seed_left():
 def _forget_seed():
     for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A test starts with the system's handler of SIGTERM, whatever a library has left behind in an earlier one."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
