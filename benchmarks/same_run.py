@@ -50,7 +50,7 @@ def main() -> None:
         raise SystemExit("\n".join([*found[:50], f"{len(found)} differences"]))
     after = rows(args.after)
     names = {name for row in after for name in row}
-    print(f"The same: {len(after)} rows, {len(names)} metrics, and all trained weights.")  # noqa: T201
+    print(f"The same: {len(after)} rows, {len(names)} metrics, and all trained weights.")  # noqa: T201  (what the command is for)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def restrict(path: Path) -> None:
 
 
 def restrict_all(folder: Path) -> None:
-    """Set the permissions of a folder that this package owns and of all in it, whoever wrote it."""
+    """Set the permissions of a folder that this package owns and of all in it, whichever library wrote it."""
     restrict(folder)
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:

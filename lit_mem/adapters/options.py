@@ -1,7 +1,7 @@
 """Which options an adapter's configuration may set: those of peft that are plain values, within bounds.
 
-The file comes with an adapter, from whoever made it. Options that name code, files or models are never passed on, and
-what is passed on cannot take more time or memory than the base and the adapter's weights account for.
+The file comes with an adapter, and anyone may have made it. Options that name code, files or models are never passed
+on, and what is passed on cannot take more time or memory than the base and the adapter's weights account for.
 """
 
 from __future__ import annotations

@@ -111,19 +111,28 @@ class Audit:
     def finish(self, run: Pass) -> PassResult:
         """Compute; `result` has what is there should a measure end with an error, or the user stop it."""
         self.result = PassResult(run)
+        run = replace(run, known=known_of(self.measures))
         with preserved_random_state():
             for measure in self.measures:
                 measure.check(run)
-            for measure in self.in_order():
-                self.computing = measure
-                rows = self.result.rows if measure.reads else ScoreTable.empty()
-                self.result.results[measure] = measure.compute(replace(run, rows=rows, known=known_of(self.measures)))
+            before, reading = self.in_order()
+            for measure in before:
+                self._compute(measure, run)
+            run = replace(run, rows=self.result.rows) if reading else run
+            for measure in reading:
+                self._compute(measure, run)
         self.computing = None
         return self.result
 
-    def in_order(self) -> list[Measure]:
-        """In which they compute."""
-        return sorted(self.measures, key=lambda measure: (bool(measure.reads), measure.generates))
+    def _compute(self, measure: Measure, run: Pass) -> None:
+        assert self.result is not None
+        self.computing = measure
+        self.result.results[measure] = measure.compute(run)
+
+    def in_order(self) -> tuple[list[Measure], list[Measure]]:
+        """Measures that read no others, those that generate last; and those that read the rows of the former."""
+        alone = [measure for measure in self.measures if not measure.reads]
+        return sorted(alone, key=lambda measure: measure.generates), [one for one in self.measures if one.reads]
 
 
 def needs_of(measures: Sequence[Measure]) -> Needs:

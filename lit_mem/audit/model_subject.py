@@ -53,7 +53,7 @@ class ModelSubject:
         """The reference, where there is none."""
         return [] if self.has_reference else [name for name in names if name == "reference_context"]
 
-    def score(self, batch: Batch, needs: Needs = Needs()) -> TokenScores:  # noqa: B008
+    def score(self, batch: Batch, needs: Needs = Needs()) -> TokenScores:  # noqa: B008  (frozen)
         """One forward pass, and one of the reference where it is needed and there is one."""
         with evaluation_mode(self.language_model):
             scores = self._scorer(batch, needs)

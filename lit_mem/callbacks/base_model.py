@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
 from lit_mem.attacks.base import Attack
 from lit_mem.attacks.loss import Loss
@@ -18,13 +17,14 @@ from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import MetricError
 from lit_mem.functional.auroc import auroc
 from lit_mem.lightning.auditing import measures
+from lit_mem.lightning.tests_alike import TestsAlike
 from lit_mem.types import TokenScores, holds_canaries
 
 _LIKELIHOODS: Final = (Loss, Zlib, MinK)
 """Attacks that read nothing but what the reference's scores hold too."""
 
 
-class BaseModel(Callback):
+class BaseModel(TestsAlike):
     """Perplexity and AUROCs of the reference model, in `validate` and `test`; a fit has them before its first step.
 
     It computes nothing of its own: it reads the reference's scores where another callback has them computed. Logged,
@@ -104,23 +104,3 @@ class BaseModel(Callback):
                 ends = zip(("", "_low", "_high"), area, strict=True)
                 metrics |= {f"mia/{name}_auroc_base{end}": value for end, value in ends}
         return metrics
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
-        self.on_validation_start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """As in validation."""
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
-        self.on_validation_epoch_end(trainer, pl_module)

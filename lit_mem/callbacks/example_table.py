@@ -160,10 +160,6 @@ class PerExampleTable(Measure):
         if problem is not None:
             raise ConfigError(problem)
 
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
-        self.on_validation_end(trainer, pl_module)
-
     def _write(self, trainer: pl.Trainer, this: _Pass) -> str | None:
         """What went wrong, or None."""
         folder = self._target

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from lit_mem.audit.table import ExampleTable
 from lit_mem.divergence import refuse_not_finite
 from lit_mem.finite import not_finite
+from lit_mem.lightning.auditing import whole_check
 from lit_mem.metrics.learning import Learning
 from lit_mem.privacy.fitting import MORE_LEARNING
 from lit_mem.types import Batch, TokenScores, holds_canaries
@@ -67,7 +68,7 @@ class HeldOutLoss:
             table = self._table.compute()
             if not trainer.sanity_checking:
                 self._learning.note(table)
-            elif trainer.num_sanity_val_batches == trainer.num_val_batches and not trainer.global_step:
+            elif whole_check(trainer) and not trainer.global_step:
                 self._learning.start(table)
         self._table.reset()
 

@@ -56,8 +56,8 @@ class Memorization(HasMeasures, RunsAudit):
         lower_bound: bool = False,
         patience: int = 1,
         attacks: dict[str, Attack] | None = None,
-        extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008
-        measures: list[Measure] = [],  # noqa: B006
+        extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008  (likewise)
+        measures: list[Measure] = [],  # noqa: B006  (likewise)
     ) -> None:
         self.suite, self.stop = suite, [stop] if isinstance(stop, str) else list(stop)
         self.attacks, self.extraction, self.others = attacks, extraction, list(measures)

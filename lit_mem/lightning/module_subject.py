@@ -88,26 +88,16 @@ class ModuleSubject:
         return claim()
 
 
-class _ModuleProber:
+class _ModuleProber(ModuleSubject):
     """A `lit_mem.types.Prober` for one attack, which messages name."""
 
     def __init__(self, trainer: pl.Trainer, module: pl.LightningModule, who: str) -> None:
-        self._trainer, self._module, self._who = trainer, module, who
-
-    @property
-    def tokenizer(self) -> Any:
-        """The tokenizer of the model."""
-        return self._module.tokenizer
-
-    @property
-    def language_model(self) -> nn.Module:
-        """The model being tuned."""
-        model: nn.Module = self._module.language_model  # type: ignore[assignment]
-        return model
+        super().__init__(trainer, module)
+        self._who = who
 
     def score(self, batch: Batch) -> TokenScores:
         """One more forward pass of the tuned model."""
-        with self._trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
+        with self.forward_context():
             scores: TokenScores = self._module.score(batch, Needs())  # type: ignore[operator]
         return scores
 
@@ -125,7 +115,7 @@ class _ModuleProber:
     def population(self, references: Sequence[str]) -> Callable[[Batch], Sequence[Tensor]]:
         """Further frozen models to compare with."""
         if not hasattr(self._module, "population"):
-            raise ConfigError(f"{self._who} needs further references; {type(self._module).__name__} cannot load them")
+            raise ConfigError(f"{self._who} needs further references; {self.name} cannot load them")
         population: Callable[[Batch], Sequence[Tensor]] = self._module.population(references)  # type: ignore[operator]
         return population
 

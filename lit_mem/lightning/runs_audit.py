@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback
 
 from lit_mem.lightning import record
 from lit_mem.lightning.auditing import TrainerAudit, audit_of, leader
+from lit_mem.lightning.tests_alike import TestsAlike
 
 
-class RunsAudit(Callback):
+class RunsAudit(TestsAlike):
     """A callback with measures; the trainer's first such one runs the Audit of them all."""
 
     def _led(self, trainer: pl.Trainer) -> TrainerAudit | None:
@@ -59,40 +59,13 @@ class RunsAudit(Callback):
             audit.log(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Append to the run's record; log verdicts where there is nothing but this validation."""
+        """Append to the run's record; log verdicts where there is nothing but this pass."""
         if audit := self._led(trainer):
             audit.keep(trainer)
-            if trainer.state.fn == "validate" and audit.log_at_once:
+            if trainer.state.fn != "fit" and audit.log_at_once:
                 audit.log_verdicts()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log verdicts on the model that training ends with."""
         if audit := self._led(trainer):
             audit.log_verdicts()
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
-        self.on_validation_start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """As in validation."""
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
-        self.on_validation_epoch_end(trainer, pl_module)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Append to the run's record; log verdicts on the test texts."""
-        if audit := self._led(trainer):
-            audit.keep(trainer)
-            if audit.log_at_once:
-                audit.log_verdicts()
