@@ -11,7 +11,7 @@ def run() -> None:
         print("Loading lit_mem ...", end="", file=sys.stderr, flush=True)  # noqa: T201  (seconds pass before the next)
     # Classes and functions are no garbage: the collector would walk over the growing heap again and again.
     gc.disable()
-    from lit_mem.cli import main
+    from lit_mem.cli.main import main
 
     gc.freeze()
     gc.enable()

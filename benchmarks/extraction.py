@@ -43,8 +43,8 @@ from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.data.encoding import collate
 from lit_mem.extraction.continuations import Asker, Candidate
 from lit_mem.guards import evaluation_mode
-from lit_mem.module import CausalLM
-from lit_mem.reference import Reference
+from lit_mem.lightning.module import CausalLM
+from lit_mem.scoring.reference_scores import Reference
 from lit_mem.types import Needs
 
 Answers = dict[int, list[int]]

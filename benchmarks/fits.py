@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from benchmarks.setting import device_of, make_data, make_module, multiplying, now, quieten
 from lit_mem.data import TextDataModule
 from lit_mem.lightning.memorization import Memorization
-from lit_mem.reference import Reference
+from lit_mem.scoring.reference_scores import Reference
 from lit_mem.types import Batch
 
 CONFIG = Path(__file__).parent.parent / "configs" / "smollm2_phee.yaml"

@@ -42,10 +42,10 @@ from lit_mem.audit.loop import Audit, needs_of
 from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.measures import Extractability, MembershipInference, Perplexity
 from lit_mem.audit.model_subject import ModelSubject
-from lit_mem.data.batching import length_groups
 from lit_mem.data.encoding import Encoded, collate
-from lit_mem.extraction.decoding import Decoded, decode
-from lit_mem.scoring import TokenScorer, scored_positions
+from lit_mem.functional.length_groups import length_groups
+from lit_mem.generation.decoding import Decoded, decode
+from lit_mem.scoring.scorer import TokenScorer, scored_positions
 from lit_mem.types import IGNORED, Batch, Needs, Record, TokenScores
 
 SCORING_TOKENS, DECODING_TOKENS = 2048, 4096

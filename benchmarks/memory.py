@@ -33,7 +33,7 @@ import torch
 from benchmarks.fits import Case, fit, memorization
 from benchmarks.setting import agree, device_of, machine, parser
 from benchmarks.table import Table, tell
-from lit_mem.reference import Reference
+from lit_mem.scoring.reference_scores import Reference
 
 SIDES = ("untracked", "tracked", "tracked, copy")
 WATCHED = ("mia/reference_auroc", "mia/loss_auroc", "extraction/ngram_rate_base")

@@ -40,9 +40,9 @@ from lit_mem.callbacks import (
     PrivacyAudit,
 )
 from lit_mem.data.canaries import RandomTokens
-from lit_mem.losses import TrainingLoss
-from lit_mem.module import CausalLM
+from lit_mem.lightning.module import CausalLM
 from lit_mem.privacy import DPSGD
+from lit_mem.training.objective import TrainingLoss
 
 STEP = 64
 SHOWN = {

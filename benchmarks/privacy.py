@@ -42,10 +42,10 @@ from benchmarks.setting import (
 )
 from benchmarks.table import Table, tell
 from lit_mem.data.encoding import collate
-from lit_mem.losses import TrainingLoss
-from lit_mem.module import CausalLM
+from lit_mem.lightning.module import CausalLM
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.dpsgd import PrivateTraining
+from lit_mem.training.objective import TrainingLoss
 
 BATCH = 8
 STEP = 64

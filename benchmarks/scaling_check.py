@@ -17,9 +17,9 @@ from benchmarks.table import Cell, Table
 from benchmarks.tensors import made_at_once
 from lit_mem.audit.loop import needs_of
 from lit_mem.extraction.continuations import Asker, Candidate
-from lit_mem.extraction.decoding import _batches
+from lit_mem.generation.decoding import _batches
 from lit_mem.guards import evaluation_mode
-from lit_mem.module import CausalLM
+from lit_mem.lightning.module import CausalLM
 from lit_mem.types import IGNORED, Batch
 
 TARGETS: Final = ("v", "o")

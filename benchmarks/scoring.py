@@ -51,8 +51,8 @@ from benchmarks.table import Table, tell
 from lit_mem.audit.loop import needs_of
 from lit_mem.data.encoding import Encoded
 from lit_mem.guards import evaluation_mode
-from lit_mem.module import CausalLM
-from lit_mem.reference import ReferenceCache
+from lit_mem.lightning.module import CausalLM
+from lit_mem.scoring.reference_scores import ReferenceCache
 
 MEASURES = 7
 PACKED = 128

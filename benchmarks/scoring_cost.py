@@ -25,8 +25,8 @@ from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.measures import Extractability, MembershipInference, Perplexity, SpanExtraction
 from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.guards import evaluation_mode
-from lit_mem.module import CausalLM
-from lit_mem.scoring import TokenScorer, scored_positions
+from lit_mem.lightning.module import CausalLM
+from lit_mem.scoring.scorer import TokenScorer, scored_positions
 from lit_mem.types import Batch, Needs
 
 

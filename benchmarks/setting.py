@@ -23,8 +23,8 @@ from lit_mem.adapters import LoRA
 from lit_mem.data import TextDataModule
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.sources import PHEE, CaseReports
-from lit_mem.module import CausalLM
-from lit_mem.reference import Reference
+from lit_mem.lightning.module import CausalLM
+from lit_mem.scoring.reference_scores import Reference
 from lit_mem.types import Batch
 
 

@@ -20,7 +20,7 @@ TRAINING_LOGITS: Final = 2**25
 SCORING_LOGITS: Final = 2**26
 SCORING_CHUNK: Final = 1024
 PROCESSOR_BLOCK: Final = 400_000
-"""Most logits, and most tokens' logits, at once: those of `lit_mem.training_loss` and `lit_mem.scoring`."""
+"""Most logits, and most tokens' logits, at once: those of `lit_mem.training.head_loss` and `lit_mem.scoring.scorer`."""
 _SHARE_AN_INPUT: Final = {"q": "normed", "k": "normed", "v": "normed", "gate": "mlp", "up": "mlp"}
 
 

@@ -47,7 +47,7 @@ from benchmarks.setting import (
 )
 from benchmarks.table import Table, tell
 from lit_mem.data import TextDataModule
-from lit_mem.module import CausalLM
+from lit_mem.lightning.module import CausalLM
 
 BATCH = 8
 LEARNING_RATE = 1e-3

@@ -4,17 +4,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lit_mem.data.datamodule import TextDataModule
+    from lit_mem.lightning.datamodule import TextDataModule
     from lit_mem.lightning.memorization import Memorization
-    from lit_mem.module import CausalLM
+    from lit_mem.lightning.module import CausalLM
 
 __version__ = "0.1.0"
 __all__ = ["CausalLM", "Memorization", "TextDataModule"]
 
 _PLACES = {
-    "CausalLM": "lit_mem.module",
+    "CausalLM": "lit_mem.lightning.module",
     "Memorization": "lit_mem.lightning.memorization",
-    "TextDataModule": "lit_mem.data.datamodule",
+    "TextDataModule": "lit_mem.lightning.datamodule",
 }
 
 

@@ -21,14 +21,14 @@ import torch
 
 from lit_mem import assets
 from lit_mem.adapters import LoRA
-from lit_mem.adapters.loading import load_base, load_tokenizer
 from lit_mem.audit.loop import Audit
 from lit_mem.audit.measure import Pass
-from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.extraction.continuations import no_bar
-from lit_mem.module import CausalLM
+from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.module import CausalLM
+from lit_mem.models.loading import load_base, load_tokenizer
 
 TINY = "asset:tiny_llama"
 

@@ -15,10 +15,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
-
-from benchmarks import (  # noqa: E402
+from benchmarks import (
     fits,
     growth,
     memory,
@@ -31,15 +28,16 @@ from benchmarks import (  # noqa: E402
     tensors,
     tracking,
 )
-from benchmarks.table import Table, tell  # noqa: E402
-from lit_mem.adapters import LoRA  # noqa: E402
-from lit_mem.data.encoding import Encoded, collate  # noqa: E402
-from lit_mem.extraction.decoding import Decoded  # noqa: E402
-from lit_mem.reference import ReferenceCache  # noqa: E402
-from lit_mem.reference_store import ReferenceStore  # noqa: E402
-from lit_mem.scoring import TokenScorer  # noqa: E402
-from lit_mem.types import Needs  # noqa: E402
+from benchmarks.table import Table, tell
+from lit_mem.adapters import LoRA
+from lit_mem.data.encoding import Encoded, collate
+from lit_mem.generation.decoding import Decoded
+from lit_mem.scoring.reference_scores import ReferenceCache
+from lit_mem.scoring.reference_store import ReferenceStore
+from lit_mem.scoring.scorer import TokenScorer
+from lit_mem.types import Needs
 
+ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 
 

@@ -40,15 +40,15 @@ from lit_mem.callbacks import (
     SpanExtraction,
     Stopwatch,
 )
-from lit_mem.callbacks.base_model import BaseModel
 from lit_mem.data import TextDataModule
 from lit_mem.errors import ConfigError
 from lit_mem.extraction import ExtractionMeasure, ScoredMeasure
 from lit_mem.functional.interval import wilson_interval
 from lit_mem.functional.roc import best_balanced_accuracy, tpr_at_fpr
 from lit_mem.lightning.auditing import per_example
-from lit_mem.module import CausalLM
-from lit_mem.parsing import OneLineParser
+from lit_mem.lightning.base_model import BaseModel
+from lit_mem.lightning.module import CausalLM
+from lit_mem.lightning.parser import OneLineParser
 
 ROOT = Path(__file__).parent.parent
 MEASURES, README = ROOT / "docs" / "measures.md", ROOT / "README.md"

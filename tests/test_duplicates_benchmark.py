@@ -2,9 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are not installed
 
 from benchmarks import duplicates
 

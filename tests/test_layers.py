@@ -1,6 +1,8 @@
-"""Imports go one way: each file may import only what stands in its own layer or in an earlier one (DESIGN.md)."""
+"""Imports go one way: each room of the package imports only what lies on the floors below it (DESIGN.md)."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,68 +11,25 @@ import lit_mem
 
 ROOT = Path(lit_mem.__file__).parent
 
-# A name stands for the module and for all in it; the longest name that fits decides.
-LAYERS = {
-    1: ["types", "errors", "guards", "atomic", "file_modes", "files", "run_folder", "untrusted"],
-    2: [
-        "functional",
-        "scoring",
-        "training_loss",
-        "reference",
-        "reference_store",
-        "adapters",
-        "data",
-        "assets",
-        "checkpoints",
-        "console",
-        "divergence",
-        "finite",
-        "foreign_callbacks",
-        "losses",
-        "models",
-        "sharding",
-        "audit.gather",
-        "audit.table",
-    ],
-    3: [
-        "audit",
-        "metrics",
-        "attacks",
-        "extraction",
-        "privacy",
-        "data.__init__",
-        "data.checks_file",
-        "data.datamodule",
-        "data.member_check",
-        "data.resuming",
-        "data.canaries.__init__",
-        "data.canaries.traps",
-        "plots",
-    ],
-    4: ["callbacks", "lightning", "module", "report", "stopping"],
-    5: [
-        "cli",
-        "csv_logger",
-        "parsing",
-        "privacy.command",
-        "runs",
-        "report.command",
-        "sweep",
-        "where",
-    ],
-}
-# Beside the layers: callbacks see a module only through `types.MemorizationModule`.
-NEVER = [("callbacks", "module"), ("callbacks", "data.datamodule")]
-
-
-def layer_of(name):
-    """Layer of `a.b` below lit_mem, or None if the table does not say."""
-    fits = [(len(entry), layer) for layer, entries in LAYERS.items() for entry in entries if within(name, entry)]
-    return max(fits)[1] if fits else None
-
-
-def within(name, entry):
-    return name == entry or name.startswith(entry + ".")
+# Rooms by floor, the lowest first. Rooms of one floor do not import each other.
+FLOORS = [
+    ["errors", "guards"],
+    ["types", "files", "functional", "assets"],
+    ["training", "generation", "plots"],
+    ["scoring"],
+    ["adapters"],
+    ["sharding"],
+    ["models"],
+    ["data"],
+    ["attacks", "extraction", "privacy"],
+    ["audit"],
+    ["lightning", "report"],
+    ["sweep", "localize"],
+    ["cli", "callbacks"],
+]
+FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+# Rooms below this one run where there is no trainer: none of them may load one.
+TRAINERLESS = FLOOR["lightning"]
 
 
 def modules(root):
@@ -78,8 +37,15 @@ def modules(root):
     return {".".join(path.relative_to(root).with_suffix("").parts): path for path in sorted(root.rglob("*.py"))}
 
 
+def within(name, entry):
+    return name == entry or name.startswith(entry + ".")
+
+
 def imports(name, source, known):
-    """(line, name below lit_mem) of everything of lit_mem that a file imports, wherever in the file."""
+    """(line, name below lit_mem) of all that a file imports of lit_mem, wherever in the file.
+
+    With a module its packages are imported too: `a.b.c` also runs `a/__init__.py` and `a/b/__init__.py`.
+    """
     package = ["lit_mem", *name.split(".")[:-1]]
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -91,95 +57,84 @@ def imports(name, source, known):
         else:
             continue
         for target in targets:
-            if within(target, "lit_mem"):
-                yield node.lineno, module_in(target.removeprefix("lit_mem").lstrip("."), known)
+            if within(target, "lit_mem") and (found := module_in(target.removeprefix("lit_mem").lstrip("."), known)):
+                yield node.lineno, found
 
 
 def module_in(target, known):
-    """The module that an imported name is, or that it stands in."""
-    while target and target not in known:
-        if f"{target}.__init__" in known:
-            return f"{target}.__init__"
+    """The module that an imported name is or stands in, as `a.b` or `a.b.__init__`; None for lit_mem itself."""
+    while target and target not in known and f"{target}.__init__" not in known:
         target = target.rpartition(".")[0]
-    return target or "__init__"
+    return target or None
+
+
+def room(name):
+    return name.partition(".")[0]
 
 
 def broken_rules(name, source, known):
-    mine = layer_of(name)
+    mine = room(name)
     for line, target in imports(name, source, known):
+        theirs = room(target)
         where = f"lit_mem/{name.replace('.', '/')}.py:{line} imports lit_mem.{target}"
-        theirs = layer_of(target)
-        if target == "__init__":
-            continue  # lit_mem itself: the version
-        if theirs is None:
-            yield f"{where}, which stands in no layer of tests/test_layers.py"
-        elif theirs > mine:
-            yield f"{where}: layer {mine} ({', '.join(LAYERS[mine])}) may not import layer {theirs}"
-        for importer, imported in NEVER:
-            if within(name, importer) and within(target, imported):
-                yield f"{where}: {importer} may never import {imported}"
+        if theirs not in FLOOR:
+            yield f"{where}: {theirs} is on no floor of tests/test_layers.py"
+        elif theirs != mine and FLOOR[theirs] >= FLOOR[mine]:
+            yield f"{where}: {mine} is on floor {FLOOR[mine]}, {theirs} on floor {FLOOR[theirs]}; expected a lower one"
 
 
 KNOWN = modules(ROOT)
-RULED = sorted(name for name in KNOWN if name not in ("__init__", "__main__"))
 
 
-@pytest.mark.parametrize("name", RULED)
-def test_imports_go_one_way(name):
-    assert layer_of(name) is not None, f"lit_mem.{name} stands in no layer: add it to LAYERS in {__file__}"
-    broken = list(broken_rules(name, KNOWN[name].read_text("utf-8"), KNOWN))
+@pytest.mark.parametrize("name", sorted({room(name) for name in KNOWN} - {"__init__"}))
+def test_a_room_imports_only_what_lies_below_it(name):
+    assert name in FLOOR, f"lit_mem/{name} is on no floor: add it to FLOORS in {__file__}"
+    files = {module: path for module, path in KNOWN.items() if room(module) == name}
+    broken = [rule for module, path in files.items() for rule in broken_rules(module, path.read_text("utf-8"), KNOWN)]
     assert not broken, "\n".join(broken)
 
 
-def test_every_entry_of_the_table_is_a_module_or_is_planned():
-    planned = {"privacy"}
-    names = {entry for entries in LAYERS.values() for entry in entries} | {entry for pair in NEVER for entry in pair}
-    assert {entry for entry in names if not any(within(name, entry) for name in KNOWN)} <= planned
+def test_every_room_of_the_table_exists():
+    assert set(FLOOR) == {room(name) for name in KNOWN} - {"__init__"}
+
+
+def test_no_room_below_the_trainers_loads_one():
+    names = [name.removesuffix(".__init__") for name in KNOWN if FLOOR.get(room(name), TRAINERLESS) < TRAINERLESS]
+    script = "import importlib, sys\nfor n in sys.argv[1:]: importlib.import_module(n)\nprint(*sys.modules)"
+    command = [sys.executable, "-c", script, *(f"lit_mem.{name}" for name in names)]
+    loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert {f"lit_mem.{name}" for name in names} <= loaded
+    assert not {"lightning", "torchmetrics"} & {name.partition(".")[0] for name in loaded}
+    assert not {"transformers.trainer", "lit_mem.lightning"} & loaded
 
 
 @pytest.mark.parametrize(
-    ("name", "source", "message"),
+    ("name", "source", "imported"),
     [
-        (
-            "scoring",
-            "from lit_mem.callbacks.base import Measure",
-            "scoring.py:1 imports lit_mem.callbacks.base: layer 2",
-        ),
-        ("scoring", "import lit_mem.module", "imports lit_mem.module: layer 2"),
-        ("scoring", "from lit_mem import module", "imports lit_mem.module: layer 2"),
-        ("scoring", "def f():\n    from lit_mem import cli", "scoring.py:2 imports lit_mem.cli"),
-        ("scoring", "from . import cli", "imports lit_mem.cli"),
-        ("scoring", "from .attacks.loss import Loss", "imports lit_mem.attacks.loss"),
-        ("attacks.loss", "from ..callbacks import base", "attacks/loss.py:1 imports lit_mem.callbacks.base"),
-        ("attacks.__init__", "from ..callbacks.base import Measure", "imports lit_mem.callbacks.base"),
-        (
-            "types",
-            "from lit_mem.functional.auroc import auroc",
-            "layer 1 (types, errors, guards, atomic, file_modes, files, run_folder, untrusted) may not import layer 2",
-        ),
-        ("data.encoding", "from lit_mem.data.datamodule import X", "imports lit_mem.data.datamodule"),
-        ("data.encoding", "from lit_mem.data import TextDataModule", "imports lit_mem.data.__init__"),
-        ("data.prepare", "from lit_mem.data.datamodule import X", "imports lit_mem.data.datamodule: layer 2"),
-        ("data.loaders", "from lit_mem.data.resuming import X", "imports lit_mem.data.resuming: layer 2"),
-        ("callbacks.base", "from lit_mem.module import CausalLM", "callbacks may never import module"),
-        ("callbacks.base", "import lit_mem.cli", "imports lit_mem.cli: layer 4"),
-        ("callbacks.base", "if TYPE_CHECKING:\n    from lit_mem.module import X", "callbacks may never import module"),
-        ("callbacks.base", "from lit_mem.data.datamodule import X", "callbacks may never import data.datamodule"),
-        ("audit.table", "from lit_mem.report import run", "imports lit_mem.report"),
+        ("scoring.scorer", "from lit_mem.audit.measure import Measure", "audit.measure"),
+        ("scoring.scorer", "import lit_mem.cli", "cli"),
+        ("scoring.scorer", "from lit_mem import lightning", "lightning"),
+        ("scoring.scorer", "def f():\n    from lit_mem.cli import main", "cli.main"),
+        ("scoring.scorer", "from .. import cli", "cli"),
+        ("attacks.loss", "from ..lightning import module", "lightning.module"),
+        ("attacks.__init__", "from ..lightning.module import CausalLM", "lightning.module"),
+        ("types", "from lit_mem.functional.auroc import auroc", "functional.auroc"),
+        ("audit.table", "if TYPE_CHECKING:\n    from lit_mem.report import page", "report.page"),
+        ("report.page", "from lit_mem.lightning.module import CausalLM", "lightning.module"),
     ],
 )
-def test_a_wrong_import_is_found(name, source, message):
-    assert any(message in rule for rule in broken_rules(name, source, KNOWN))
+def test_a_wrong_import_is_found(name, source, imported):
+    (rule,) = broken_rules(name, source, KNOWN)
+    assert f"imports lit_mem.{imported}: {room(name)} is on floor" in rule
 
 
 @pytest.mark.parametrize(
     ("name", "source"),
     [
-        ("module", "from lit_mem.audit.table import ExampleTable"),
-        ("callbacks.membership", "from lit_mem.plots.figures import roc_figure"),
-        ("cli", "from lit_mem.module import CausalLM"),
+        ("lightning.module", "from lit_mem.audit.table import ExampleTable"),
+        ("audit.measures.membership", "from lit_mem.plots.figures import roc_figure"),
         ("attacks.loss", "from lit_mem.attacks.base import Attack\nfrom lit_mem.types import TokenScores"),
-        ("scoring", "import torch\nfrom lit_mem_other.cli import x\nfrom lit_mem import __version__"),
+        ("scoring.scorer", "import torch\nfrom lit_mem_other.cli import x\nfrom lit_mem import __version__"),
     ],
 )
 def test_a_right_import_is_let_be(name, source):

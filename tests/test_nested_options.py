@@ -32,8 +32,7 @@ MODULES = (LightningModule, LightningDataModule)
 
 def package_classes() -> list[type]:
     for module in pkgutil.walk_packages(lit_mem.__path__, "lit_mem."):
-        if ".assets.make" not in module.name and not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
+        importlib.import_module(module.name)
     found, queue = set(), [*CONTRACTS, *MODULES]
     while queue:
         for cls in queue.pop().__subclasses__():

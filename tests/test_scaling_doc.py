@@ -8,13 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lit_mem.cli import main
+from benchmarks import scaling
+from lit_mem.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the benchmarks are not installed
-
-from benchmarks import scaling  # noqa: E402
-
 TEXT = (ROOT / "docs" / "scaling.md").read_text()
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [

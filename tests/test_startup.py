@@ -14,15 +14,15 @@ LOADED = """
 import sys
 import lightning.pytorch.cli, lightning.pytorch.loggers  # load matplotlib and all of torchmetrics by themselves
 before = set(sys.modules)
-import lit_mem.cli
+import lit_mem.cli.main
 print(*(set(sys.modules) - before))
 """
 
 STAND_IN = """
 import gc, runpy, sys, types
-cli = types.ModuleType("lit_mem.cli")
+cli = types.ModuleType("lit_mem.cli.main")
 cli.main = lambda: print("collecting" if gc.isenabled() and gc.get_freeze_count() else "not collecting")
-sys.modules["lit_mem.cli"] = cli
+sys.modules["lit_mem.cli.main"] = cli
 runpy.run_path("train.py", run_name="__main__")
 """
 

@@ -25,7 +25,7 @@ from lit_mem.callbacks import (
     SpanExtraction,
     Stopwatch,
 )
-from lit_mem.extraction.decoding import Sampling
+from lit_mem.generation.decoding import Sampling
 
 
 def probing_attacks():

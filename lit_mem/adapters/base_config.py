@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 
 from lit_mem.errors import ModelError
-from lit_mem.untrusted import LARGEST_CONFIG, read_json
+from lit_mem.files.untrusted import LARGEST_CONFIG, read_json
 
 _COUNTS: Final = re.compile(r"(layers?|experts?|blocks?|stages?|depths?)$")
 """Names of options that say how many modules a model has."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.errors import ModelError
-from lit_mem.untrusted import LARGEST_CONFIG, read_json
+from lit_mem.files.untrusted import LARGEST_CONFIG, read_json
 
 log = logging.getLogger(__name__)
 

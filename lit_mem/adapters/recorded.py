@@ -16,7 +16,7 @@ from lit_mem.adapters.head import HeadOnly
 from lit_mem.adapters.options import checked_config
 from lit_mem.adapters.targets import wrapped
 from lit_mem.errors import CheckpointError, ConfigError
-from lit_mem.reference import Reference
+from lit_mem.scoring.reference_scores import Reference
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

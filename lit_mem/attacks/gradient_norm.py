@@ -11,7 +11,7 @@ from lit_mem.attacks.base import ProbingAttack
 from lit_mem.attacks.likelihood import batch_of, examples_of
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError, MetricError
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.sharding.parameters import is_sharded
 from lit_mem.types import Batch, Prober, TokenScores
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lit_mem.adapters.positions import readable
-from lit_mem.data.batching import length_groups
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import MetricError
+from lit_mem.functional.length_groups import length_groups
 from lit_mem.types import IGNORED, Batch, Prober, TokenScores
 
 _CERTAIN: Final = -1e-6

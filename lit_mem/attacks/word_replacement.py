@@ -12,9 +12,9 @@ from torch import Tensor
 from lit_mem.adapters.base_config import checked_base_config
 from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
 from lit_mem.errors import ModelError
+from lit_mem.files.untrusted import panics_raised
 from lit_mem.functional.words import word_places
 from lit_mem.guards import preserved_random_state
-from lit_mem.untrusted import panics_raised
 
 _PROPOSALS: Final = 20
 _TOKENS_AT_ONCE: Final = 2048

@@ -14,7 +14,7 @@ from lit_mem.errors import ConfigError
 from lit_mem.extraction.continuations import no_bar
 from lit_mem.functional.ends import end_tokens
 from lit_mem.guards import evaluation_mode
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Batch, Needs, Prober, TokenScores
 
 

@@ -8,7 +8,7 @@ from lit_mem.audit.loop import Audit, PassResult
 from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.errors import MetricError
-from lit_mem.finite import not_finite
+from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch
 
 

@@ -1,10 +1,10 @@
 """Callbacks that measure memorization in Lightning's validation loop, and act on it."""
 
-from lit_mem.callbacks.baseline import Baseline
-from lit_mem.callbacks.checkpoint import MemorizationCheckpoint
-from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
-from lit_mem.callbacks.example_table import PerExampleTable
-from lit_mem.callbacks.listed import (
+from lit_mem.lightning.baseline import Baseline
+from lit_mem.lightning.checkpoint import MemorizationCheckpoint
+from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
+from lit_mem.lightning.example_table import PerExampleTable
+from lit_mem.lightning.listed import (
     Canaries,
     Correlation,
     Extractability,
@@ -16,9 +16,9 @@ from lit_mem.callbacks.listed import (
     Slices,
     SpanExtraction,
 )
-from lit_mem.callbacks.perplexity_drop import PerplexityDropWarning
-from lit_mem.callbacks.stopwatch import Stopwatch
-from lit_mem.callbacks.table import EpochTable
+from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
+from lit_mem.lightning.stopwatch import Stopwatch
+from lit_mem.lightning.table import EpochTable
 
 __all__ = [
     "Baseline",

@@ -1,17 +1,13 @@
-"""Data: sources of text, splits, checks of trustworthiness, and the LightningDataModule over them."""
+"""Data: sources of text, splits, checks of trustworthiness, and batches."""
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
-if TYPE_CHECKING:
-    from lit_mem.data.datamodule import TextDataModule
-
-__all__ = ["TextDataModule"]
+_DATA_MODULE = "lit_mem.lightning.datamodule"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the data module when it is used, so that the rest of the package does without Lightning."""
+    """`TextDataModule` under the name that configurations use, imported when used: this room does without Lightning."""
     if name == "TextDataModule":
-        from lit_mem.data.datamodule import TextDataModule
-
-        return TextDataModule
+        return getattr(import_module(_DATA_MODULE), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

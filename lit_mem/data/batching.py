@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 from torch.utils.data import Dataset, DistributedSampler
 
 from lit_mem.data.encoding import Encoded, collate
+from lit_mem.functional.length_groups import length_groups
 from lit_mem.types import Batch
 
 
@@ -40,37 +40,6 @@ class BatchList(Dataset[Batch]):
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:  # type: ignore[override]
         return collate([self.examples[i] for i in indices])
-
-
-def length_groups(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Group examples of similar length, so that as little as possible is spent on padding and on many small groups.
-
-    A group costs its tokens, padding included, and as much again as `token_budget` / 16 tokens for being one more:
-    small products run below the speed of large ones. The grouping is the cheapest there is of examples in order of
-    length, by dynamic programming.
-
-    Args:
-        lengths: tokens of each example.
-        token_budget: most tokens in a group, padding included; a longer example stands alone.
-
-    Returns:
-        Positions of the examples, longest group first, so that a run that cannot fit in memory fails at once.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    n = len(order)
-    least = np.zeros(n + 1)  # the cost of grouping all from the i-th on
-    size = np.ones(n, dtype=np.int64)  # of the first of these groups
-    for i in reversed(range(n)):
-        width = max(1, lengths[order[i]])
-        sizes = np.arange(1, min(n - i, max(1, token_budget // width)) + 1)
-        costs = width * sizes + token_budget / 16 + least[i + sizes]
-        best = int(costs.argmin())
-        least[i], size[i] = costs[best], sizes[best]
-    groups, start = [], 0
-    while start < n:
-        groups.append(order[start : start + size[start]])
-        start += int(size[start])
-    return groups
 
 
 class ScoringBatches(DistributedSampler[list[int]]):

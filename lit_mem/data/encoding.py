@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lit_mem.data.sources.table import shown
 from lit_mem.errors import DataError
+from lit_mem.files.untrusted import panics_raised
 from lit_mem.types import IGNORED, Batch, Record, Span
-from lit_mem.untrusted import panics_raised
 
 if TYPE_CHECKING:
     from datasets import Dataset

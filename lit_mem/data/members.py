@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import torch
 
-from lit_mem.checkpoints import MemberDigests
 from lit_mem.errors import CheckpointError
+from lit_mem.models.checkpoint import MemberDigests
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -18,7 +18,7 @@ def tokenizer_of(tokenizer_id: str | None, module: Any) -> Any:
         ConfigError: it cannot be loaded, or there is none.
         ModelError: the module's own cannot be loaded.
     """
-    from lit_mem.adapters.loading import load_tokenizer
+    from lit_mem.models.loading import load_tokenizer
 
     if tokenizer_id is not None:
         try:

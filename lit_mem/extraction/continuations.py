@@ -11,9 +11,9 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lit_mem.extraction.decoding import Decoded, decode
 from lit_mem.extraction.prompts import Prompt
 from lit_mem.functional.ends import End
+from lit_mem.generation.decoding import Decoded, decode
 from lit_mem.guards import evaluation_mode
 from lit_mem.types import Sampling
 

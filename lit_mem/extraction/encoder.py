@@ -15,8 +15,8 @@ from lit_mem.adapters.base_config import checked_base_config
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.extraction.base import Continuation
 from lit_mem.extraction.precision import own_precision
+from lit_mem.files.untrusted import panics_raised
 from lit_mem.guards import preserved_random_state
-from lit_mem.untrusted import panics_raised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
-from lit_mem import atomic, file_modes
 from lit_mem.errors import DataError
-from lit_mem.untrusted import LARGEST, parse_json, read_text
+from lit_mem.files import atomic, modes
+from lit_mem.files.untrusted import LARGEST, parse_json, read_text
 
 FILE: Final = "memorization.jsonl"
 """Its name in a run's folder."""
@@ -89,7 +89,7 @@ def append(path: Path, line: Line) -> None:
     content = {"version": VERSION} | asdict(line) | {"metrics": {k: _written(v) for k, v in line.metrics.items()}}
     data = (json.dumps(content, allow_nan=False) + "\n").encode()
     with atomic.naming(path):
-        file_modes.make_file(path)
+        modes.make_file(path)
         with path.open("r+b", buffering=0) as file:
             whole = _whole(file)
             file.truncate(whole)

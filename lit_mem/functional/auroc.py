@@ -22,6 +22,22 @@ class Auroc(NamedTuple):
     high: float
 
 
+class GroupAuroc(NamedTuple):
+    """One attack on one subgroup.
+
+    Attributes:
+        value: what its examples have in common.
+        n_members: how many members it was judged on.
+        n_nonmembers: how many non-members.
+        area: the attack's AUROC on them.
+    """
+
+    value: str
+    n_members: int
+    n_nonmembers: int
+    area: Auroc
+
+
 def checked_classes(score: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
     """Split attack scores by set, as float64 on the CPU.
 

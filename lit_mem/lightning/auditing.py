@@ -11,15 +11,15 @@ from lightning.pytorch.callbacks import Callback
 from lit_mem.audit.loop import Audit, PassResult, needs_of
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.table import ScoreTable
-from lit_mem.console import show_messages
-from lit_mem.divergence import refuse_not_finite
 from lit_mem.errors import ConfigError
-from lit_mem.finite import not_finite
 from lit_mem.functional.plain_text import markdown_table
 from lit_mem.lightning import record
+from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.loggers import log_plot, log_table
+from lit_mem.lightning.loss_watch import refuse_not_finite
 from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.lightning.stopped import written_if_stopped
+from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)

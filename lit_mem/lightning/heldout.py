@@ -8,11 +8,11 @@ from typing import Final
 import lightning.pytorch as pl
 
 from lit_mem.audit.table import ExampleTable
-from lit_mem.divergence import refuse_not_finite
-from lit_mem.finite import not_finite
 from lit_mem.lightning.auditing import whole_check
-from lit_mem.metrics.learning import Learning
-from lit_mem.privacy.fitting import MORE_LEARNING
+from lit_mem.lightning.learning import Learning
+from lit_mem.lightning.loss_watch import refuse_not_finite
+from lit_mem.lightning.private_fit import MORE_LEARNING
+from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch, TokenScores, holds_canaries
 
 log = logging.getLogger(__name__)

@@ -14,16 +14,16 @@ from lit_mem.audit.measure import Measure, Stateful
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
-from lit_mem.callbacks.base_model import BaseModel
-from lit_mem.callbacks.baseline import Baseline
-from lit_mem.callbacks.checkpoint import MemorizationCheckpoint
-from lit_mem.callbacks.early_stopping import MemorizationEarlyStopping
-from lit_mem.callbacks.perplexity_drop import PerplexityDropWarning
-from lit_mem.callbacks.stopwatch import Stopwatch
-from lit_mem.callbacks.table import EpochTable
 from lit_mem.lightning.auditing import HasMeasures, callbacks_of, measures
+from lit_mem.lightning.base_model import BaseModel
+from lit_mem.lightning.baseline import Baseline
+from lit_mem.lightning.checkpoint import MemorizationCheckpoint
+from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
+from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.runs_audit import RunsAudit
-from lit_mem.stopping import EndOnSigterm
+from lit_mem.lightning.signals import EndOnSigterm
+from lit_mem.lightning.stopwatch import Stopwatch
+from lit_mem.lightning.table import EpochTable
 
 _LIGHTNINGS_DEFAULT = 2
 """Batches of the check before training, where the user has set nothing."""

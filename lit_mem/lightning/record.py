@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lit_mem.audit.loop import Audit, known_of
 from lit_mem.audit.table import joined
 from lit_mem.files.record import FILE, Line, Stop, append
-from lit_mem.run_folder import known_folder, run_folder
+from lit_mem.lightning.run_folder import known_folder, run_folder
 
 
 def claim(trainer: pl.Trainer) -> None:
@@ -62,7 +62,7 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
 
 
 def _stops(trainer: pl.Trainer) -> list[Stop]:
-    from lit_mem.callbacks.last_line import rules_in  # here, as callbacks import this package
+    from lit_mem.lightning.last_line import rules_in  # here, as callbacks import this package
 
     stops = []
     for rule in rules_in(trainer):

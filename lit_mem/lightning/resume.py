@@ -10,14 +10,14 @@ import lightning.pytorch as pl
 
 from lit_mem.adapters.recorded import made_with
 from lit_mem.audit.gather import gathered
-from lit_mem.checkpoints import CheckpointContent, Spent, check_content
-from lit_mem.divergence import refuse_to_save
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.guards import random_state, set_random_state
+from lit_mem.lightning.loss_watch import refuse_to_save
+from lit_mem.models.checkpoint import CheckpointContent, Spent, check_content
 from lit_mem.privacy.carried import remark_on_checkpoint
 
 if TYPE_CHECKING:
-    from lit_mem.module import CausalLM
+    from lit_mem.lightning.module import CausalLM
 
 log = logging.getLogger(__name__)
 

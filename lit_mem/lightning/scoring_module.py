@@ -11,25 +11,25 @@ import lightning.pytorch as pl
 from torch import nn
 
 from lit_mem.adapters.base import Adapter
-from lit_mem.adapters.loading import Quantization, load_tokenizer
-from lit_mem.adapters.population import Population
 from lit_mem.errors import ModelError
 from lit_mem.lightning.heldout import HeldOutLoss
+from lit_mem.lightning.learning import Learning
 from lit_mem.lightning.strategies import place_of, refuse_strategies
 from lit_mem.lightning.surroundings import check_texts, needs_of, remark_on_ends, setting_of
-from lit_mem.metrics.learning import Learning
 from lit_mem.models.building import Built, build, log_sizes
 from lit_mem.models.loader import BaseLoader, base_of, check_reference
+from lit_mem.models.loading import Quantization, load_tokenizer
+from lit_mem.models.population import Population
 from lit_mem.models.reference_model import Setting
 from lit_mem.models.scored import ScoredModel
-from lit_mem.reference import Reference, ReferenceCache
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.reference_scores import Reference, ReferenceCache
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
 from lit_mem.types import Batch, Needs, TokenScores
 
 
 class ScoringModule(pl.LightningModule):
-    """Validates and tests; see `lit_mem.module.CausalLM`, which also trains.
+    """Validates and tests; see `lit_mem.lightning.module.CausalLM`, which also trains.
 
     Args:
         model_id: base model; None: that of the adapter, or the default.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from lit_mem import callbacks
-from lit_mem.callbacks import listed
+from lit_mem.lightning import listed
 
 NAME: Final = "memorization"
 
@@ -18,9 +17,8 @@ BAREBONES: Final = "Nothing measures memorization: trainer.barebones is true, so
 
 def lists_measures(entries: Any) -> bool:
     """Whether `trainer.callbacks` of a parsed configuration names one of `lit_mem.callbacks`' measures."""
-    known = [getattr(callbacks, name) for name in callbacks.__all__]
-    measures = {f"lit_mem.callbacks.{kind.__name__}" for kind in known if kind.__module__ == listed.__name__}
-    measures |= {path.replace("callbacks.", "callbacks.listed.") for path in measures}
+    names = [kind.__name__ for kind in vars(listed).values() if getattr(kind, "__module__", "") == listed.__name__]
+    measures = {f"{place}.{name}" for name in names for place in ("lit_mem.callbacks", listed.__name__)}
     paths = (entry.get("class_path") for entry in entries or () if hasattr(entry, "get"))
     return any(path in measures for path in paths)
 

@@ -11,7 +11,7 @@ import torch
 
 from lit_mem.audit.loop import Audit
 from lit_mem.lightning import record
-from lit_mem.run_folder import known_folder
+from lit_mem.lightning.run_folder import known_folder
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lit_mem.adapters.loading import check_reads
 from lit_mem.functional.ends import end_tokens
+from lit_mem.models.loading import check_reads
 from lit_mem.models.reference_model import Setting
 from lit_mem.types import Needs
 

@@ -12,12 +12,12 @@ from torch.distributed.tensor import DTensor
 
 from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.experts import has_experts
-from lit_mem.adapters.loading import fingerprint, load_adapter
 from lit_mem.adapters.targets import adapted_matrices
 from lit_mem.errors import ConfigError
 from lit_mem.models.loader import BaseLoader, Place
+from lit_mem.models.loading import fingerprint, load_adapter
 from lit_mem.models.reference_model import ReferenceModel, choose_reference, probe
-from lit_mem.reference import Reference
+from lit_mem.scoring.reference_scores import Reference
 from lit_mem.sharding.parameters import is_sharded, whole_shapes
 
 log = logging.getLogger(__name__)

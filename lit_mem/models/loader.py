@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lit_mem.adapters.loading import Quantization, as_whole, load_adapter, load_base, load_base_in_parts
 from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
 from lit_mem.errors import ConfigError
-from lit_mem.reference import Reference
+from lit_mem.models.loading import Quantization, as_whole, load_adapter, load_base, load_base_in_parts
+from lit_mem.scoring.reference_scores import Reference
 from lit_mem.sharding.lockstep import Lockstep
 
 if TYPE_CHECKING:

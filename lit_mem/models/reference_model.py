@@ -14,12 +14,12 @@ import transformers
 from torch import Tensor, nn
 
 from lit_mem.adapters.base import adapter_off, frozen_reference, gives_base_back
-from lit_mem.adapters.loading import fingerprint
 from lit_mem.errors import ModelError
 from lit_mem.guards import evaluation_mode
 from lit_mem.models.loader import BaseLoader, Place
-from lit_mem.reference import Reference
-from lit_mem.scoring import TokenScorer
+from lit_mem.models.loading import fingerprint
+from lit_mem.scoring.reference_scores import Reference
+from lit_mem.scoring.scorer import TokenScorer
 
 
 def _same(model: nn.Module) -> nn.Module:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from lit_mem.adapters.base import changes_nothing
-from lit_mem.data.sources.download import cache_folder
+from lit_mem.files.cache import cache_folder
 from lit_mem.models.reference_model import ReferenceModel, Setting
-from lit_mem.reference import ReferenceCache
-from lit_mem.reference_store import ReferenceStore
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.reference_scores import ReferenceCache
+from lit_mem.scoring.reference_store import ReferenceStore
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.sharding.lockstep import Lockstep
 from lit_mem.types import Batch, Needs, TokenScores
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
+from lit_mem.functional.auroc import GroupAuroc
 from lit_mem.functional.plain_text import printable
-from lit_mem.metrics.slices import Exposure
 from lit_mem.plots.figures import TITLE_AT, any_script
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _TOP: Final = 0.3
 _BOTTOM: Final = 0.55
 
 
-def exposure_figure(columns: Mapping[str, Sequence[Exposure]], overall: float, attack: str) -> Figure:
+def exposure_figure(columns: Mapping[str, Sequence[GroupAuroc]], overall: float, attack: str) -> Figure:
     """A forest plot, a panel a column, the most exposed subgroup on top.
 
     Args:
@@ -86,7 +86,7 @@ def _widest(labels: Sequence[str], figure: Figure) -> float:
     return float(max(widths, default=0.0)) / figure.dpi
 
 
-def _label(row: Exposure) -> str:
+def _label(row: GroupAuroc) -> str:
     return f"{_short(row.value)}  ({row.n_members} / {row.n_nonmembers})"
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.adapters.origin import RECORD, private_steps
-from lit_mem.checkpoints import Spent
 from lit_mem.errors import CheckpointError, ConfigError
+from lit_mem.models.checkpoint import Spent
 from lit_mem.privacy.accountant import Kind, Steps, epsilon, number_of_steps
 from lit_mem.privacy.ledger import LEDGER, Ledger
 

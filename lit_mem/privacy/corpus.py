@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from lit_mem import file_modes
-from lit_mem.data.sources.download import cache_folder
+from lit_mem.files import modes
+from lit_mem.files.cache import cache_folder
 
 KEY: Final = "privacy.key"
 _KEY_BYTES: Final = 32
@@ -46,7 +46,7 @@ def same_corpus(one: str, other: str) -> bool | None:
 def _key(path: Path) -> bytes:
     """The user's key, made where there is none; of several processes that make one, all get the same."""
     if not path.exists():
-        file_modes.make_folder(path.parent)
+        modes.make_folder(path.parent)
         part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
             with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_mem.checkpoints import Spent
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.functional.random_stream import RandomStream
+from lit_mem.models.checkpoint import Spent
 from lit_mem.privacy.accountant import (
     LEAST_NOISE,
     MOST_NOISE,

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem import file_modes
-from lit_mem.atomic import naming, sync_names
 from lit_mem.errors import CheckpointError, ConfigError
+from lit_mem.files import modes
+from lit_mem.files.atomic import naming, sync_names
 from lit_mem.privacy.accountant import Steps, merged, number_of_steps
 from lit_mem.privacy.ledger_lines import Start, link, new_id, row_of, start_of
 
@@ -170,8 +170,8 @@ class Ledger:
 
     def _begin(self, start: Start) -> None:
         with naming(self.path):
-            file_modes.make_folder(self.path.parent)
-            file_modes.make_file(self.path)
+            modes.make_folder(self.path.parent)
+            modes.make_file(self.path)
         noise, rate, number = start.steps
         row = {"start": start.id, "texts": start.texts, "noise_multiplier": noise, "sample_rate": rate}
         row |= {"corpus": start.corpus} if start.corpus else {}

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem import atomic
 from lit_mem.errors import DataError
+from lit_mem.files import atomic
 from lit_mem.report.files import read_config, read_json
 from lit_mem.report.history import History, history_of, is_run
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lit_mem import untrusted
+from lit_mem.files import untrusted
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
     """The text of a configuration file, and what it says; nothing where there is none.
 
     Raises:
-        DataError: it is no YAML, or beyond the limits of `lit_mem.untrusted`.
+        DataError: it is no YAML, or beyond the limits of `lit_mem.files.untrusted`.
     """
     if not path.is_file():
         return "", {}
@@ -25,7 +25,7 @@ def read_json(path: Path) -> Any:
     """What a file of JSON says; None where there is none.
 
     Raises:
-        DataError: it is no JSON, or beyond the limits of `lit_mem.untrusted`.
+        DataError: it is no JSON, or beyond the limits of `lit_mem.files.untrusted`.
     """
     return untrusted.read_json(path) if path.is_file() else None
 

@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lit_mem.audit.judging import judge, settled_by
 from lit_mem.audit.thresholds import Threshold
-from lit_mem.callbacks.judging import judge, settled_by
 from lit_mem.errors import ConfigError
+from lit_mem.functional.numbers import shown
 from lit_mem.functional.planning import Scored
 from lit_mem.report.history import Validation
-from lit_mem.report.numbers import shown
 
 
 def conditions(words: Iterable[str]) -> list[Threshold]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from lit_mem.audit.judging import Rule, State, explained, judge, settled_by, together
 from lit_mem.audit.thresholds import Limits, Threshold
-from lit_mem.callbacks.judging import Rule, State, explained, judge, settled_by, together
 from lit_mem.functional.planning import Scored
 from lit_mem.report.files import callbacks_of
 from lit_mem.report.history import History, Validation

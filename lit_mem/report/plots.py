@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from lit_mem.functional.numbers import shown
 from lit_mem.report.drawing import INK, LIMIT, SERIES, SOFT, drawn, svg
-from lit_mem.report.numbers import shown
 
 _MOST_ROWS: Final = 200
 _WIDE: Final = 20

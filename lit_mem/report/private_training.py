@@ -8,15 +8,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem.checkpoints import Spent, own_content
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.files.record import FILE
+from lit_mem.functional.numbers import shown
+from lit_mem.models.checkpoint import Spent, own_content
 from lit_mem.privacy.accountant import epsilon
 from lit_mem.privacy.carried import ADDS_UP, ONLY_LATER, ledger_beside
 from lit_mem.privacy.dpsgd import ledger_of
 from lit_mem.privacy.ledger import LEDGER, Ledger
 from lit_mem.report.history import METRICS, History
-from lit_mem.report.numbers import shown
 
 log = logging.getLogger(__name__)
 

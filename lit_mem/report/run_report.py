@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from lit_mem.audit.judging import Rule
 from lit_mem.audit.thresholds import Limits, Threshold
-from lit_mem.callbacks.judging import Rule
 from lit_mem.errors import DataError
 from lit_mem.report.chain import chain_of, read_run
 from lit_mem.report.example_rows import HOW, example_report, last_table

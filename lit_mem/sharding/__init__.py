@@ -1,19 +1,17 @@
 """A frozen base model spread over devices, an adapter on each of them."""
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import Any
 
 from lit_mem.sharding.lockstep import Lockstep
 
-if TYPE_CHECKING:
-    from lit_mem.sharding.strategy import ShardedBase
+__all__ = ["Lockstep"]
 
-__all__ = ["Lockstep", "ShardedBase"]
+_STRATEGY = "lit_mem.lightning.sharded_strategy"
 
 
 def __getattr__(name: str) -> Any:
-    """Import the strategy when it is used, so that the rest of the package does without Lightning."""
+    """`ShardedBase` under the name that configurations use, imported when used: this room does without Lightning."""
     if name == "ShardedBase":
-        from lit_mem.sharding.strategy import ShardedBase
-
-        return ShardedBase
+        return getattr(import_module(_STRATEGY), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

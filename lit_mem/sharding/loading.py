@@ -18,7 +18,7 @@ from torch.distributed.tensor._utils import compute_local_shape_and_global_offse
 from lit_mem.adapters.base_config import checked_base_config
 from lit_mem.adapters.loaded_weights import lacks
 from lit_mem.errors import ModelError
-from lit_mem.untrusted import read_json
+from lit_mem.files.untrusted import read_json
 
 
 def load_sharded_base(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lit_mem.audit.judging import State, judge
 from lit_mem.audit.thresholds import Threshold
-from lit_mem.callbacks.judging import State, judge
 from lit_mem.errors import ConfigError
 from lit_mem.functional.interval import student_interval
 

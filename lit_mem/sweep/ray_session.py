@@ -14,8 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from lit_mem import atomic, file_modes
 from lit_mem.errors import ConfigError
+from lit_mem.files import atomic, modes
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ def cluster(address: str, folder: Path) -> Iterator[Path]:
     """
     try:
         with _connected(address=address):
-            file_modes.make_folder(folder)
+            modes.make_folder(folder)
             yield folder
     finally:
         _remove(folder)

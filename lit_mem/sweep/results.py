@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lit_mem import atomic
 from lit_mem.errors import DataError
+from lit_mem.files import atomic
+from lit_mem.files.untrusted import read_yaml
 from lit_mem.report.history import history_of
 from lit_mem.sweep.spec import Trial
 from lit_mem.sweep.trial import state
-from lit_mem.untrusted import read_yaml
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lit_mem.errors import ConfigError, DataError
-from lit_mem.untrusted import read_json
+from lit_mem.files.untrusted import read_json
 
 Options = Mapping[str, Any]
 """Values by the option's full name, as on the command line: {"model.adapter.init_args.rank": 4}."""

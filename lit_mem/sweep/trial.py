@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem import atomic, file_modes
 from lit_mem.errors import DataError
-from lit_mem.untrusted import read_json
+from lit_mem.files import atomic, modes
+from lit_mem.files.untrusted import read_json
 
-START: Final = "import sys; from lit_mem.cli import main; main(sys.argv[1:])"
+START: Final = "import sys; from lit_mem.cli.main import main; main(sys.argv[1:])"
 USERS_MISTAKE: Final = 2
 """Exit code after a line that says what is wrong: another try would say it again."""
 
@@ -41,7 +41,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
         TrialFailed: it crashed, and may be tried again; what is known of it is in its `trial.json`.
     """
     folder = Path(job["folder"])
-    file_modes.make_folder(folder)
+    modes.make_folder(folder)
     told = state(folder)
     if told.get("status") == "done":
         return told
@@ -92,7 +92,7 @@ def words(job: Mapping[str, Any], folder: Path, attempt: int) -> list[str]:
 
 def _train(job: Mapping[str, Any], folder: Path, attempt: int) -> int:
     line = words(job, folder, attempt)
-    file_modes.make_file(folder / LOG)
+    modes.make_file(folder / LOG)
     with (folder / LOG).open("a") as log:
         log.write(f"$ train.py {' '.join(line)}\n")
         log.flush()

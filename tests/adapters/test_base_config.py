@@ -10,12 +10,12 @@ from datasets import Dataset
 from transformers import BertConfig, BertForMaskedLM
 
 from lit_mem import assets
-from lit_mem.adapters.loading import load_base, load_tokenizer
 from lit_mem.attacks.word_replacement import WordReplacer
-from lit_mem.cli import main
+from lit_mem.cli.main import main
 from lit_mem.data.encoding import Encoder
 from lit_mem.errors import LitMemError
 from lit_mem.extraction.encoder import _load
+from lit_mem.models.loading import load_base, load_tokenizer
 
 TINY = "asset:tiny_llama"
 
@@ -207,7 +207,7 @@ def test_a_panic_anywhere_in_a_command_is_one_line(monkeypatch, capsys):
     def panic(words):
         raise PanicException("byte index 3 is not a char boundary; it is inside of `a secret text`")
 
-    monkeypatch.setattr("lit_mem.report.command.main", panic)
+    monkeypatch.setattr("lit_mem.cli.report.main", panic)
     with pytest.raises(SystemExit) as stop:
         main(["report"])
     assert stop.value.code == 2

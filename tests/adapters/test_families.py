@@ -6,9 +6,9 @@ import torch
 from lit_mem.adapters import IA3, HeadOnly, LoRA, PromptTuning
 from lit_mem.adapters.base import adapter_off, gives_base_back
 from lit_mem.errors import ConfigError, ModelError
-from lit_mem.extraction.decoding import decode
-from lit_mem.extraction.virtual_tokens import VirtualTokens
-from lit_mem.scoring import TokenScorer
+from lit_mem.generation.decoding import decode
+from lit_mem.generation.virtual_tokens import VirtualTokens
+from lit_mem.scoring.scorer import TokenScorer
 
 # The bundled model's output layer is its embedding; nothing is merged or converted here.
 pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")

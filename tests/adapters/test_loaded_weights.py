@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from lit_mem import assets
 from lit_mem.adapters.loaded_weights import grouped
-from lit_mem.adapters.loading import load_base, load_base_in_parts
 from lit_mem.attacks.word_replacement import WordReplacer
 from lit_mem.errors import ModelError
-from lit_mem.reference import Reference
+from lit_mem.models.loading import load_base, load_base_in_parts
+from lit_mem.scoring.reference_scores import Reference
 
 TINY = "asset:tiny_llama"
 DEEPER = r"its files lack 18 of 56 weights .*\(model\.layers\.\{4,5\}\.input_layernorm\.weight"

@@ -10,11 +10,11 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
 from lit_mem.adapters import patterns
-from lit_mem.adapters.loading import load_adapter, load_base
 from lit_mem.adapters.options import checked_config
 from lit_mem.adapters.origin import adapter_config
 from lit_mem.adapters.recorded import RecordedAdapter
 from lit_mem.errors import CheckpointError, ModelError
+from lit_mem.models.loading import load_adapter, load_base
 
 TINY = "asset:tiny_llama"
 ENDLESS = "(.*)*!"

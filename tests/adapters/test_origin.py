@@ -10,14 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from lit_mem import assets
 from lit_mem.adapters import IA3, LoRA, PromptTuning
-from lit_mem.adapters.loading import fingerprint, load_adapter, load_base, load_base_in_parts, load_tokenizer
 from lit_mem.adapters.origin import DEFAULT_BASE, origin, own_base
-from lit_mem.adapters.population import Population
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.errors import ModelError
-from lit_mem.module import CausalLM
-from lit_mem.reference import Reference
+from lit_mem.lightning.module import CausalLM
+from lit_mem.models.loading import fingerprint, load_adapter, load_base, load_base_in_parts, load_tokenizer
+from lit_mem.models.population import Population
 from lit_mem.report.subject import base_of
+from lit_mem.scoring.reference_scores import Reference
 
 TINY = "asset:tiny_llama"
 # The bundled model's output layer is its embedding; nothing is merged or converted here.

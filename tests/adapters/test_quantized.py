@@ -4,12 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lit_mem.adapters import LoRA, loading
+from lit_mem.adapters import LoRA
 from lit_mem.adapters.base import adapter_off
 from lit_mem.callbacks import Extraction, MembershipInference, Perplexity
 from lit_mem.errors import ModelError
 from lit_mem.guards import evaluation_mode
-from lit_mem.scoring import TokenScorer
+from lit_mem.models import loading
+from lit_mem.scoring.scorer import TokenScorer
 
 bnb = pytest.importorskip("bitsandbytes")
 

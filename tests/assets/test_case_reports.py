@@ -16,10 +16,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
-from lit_mem.assets import corpus, make, path, plans, words
-from lit_mem.assets.facts import Facts
-from lit_mem.assets.grammar import Dice, expand, parse
+from lit_mem.assets import path
+from lit_mem.data.canaries import names
 from lit_mem.errors import ConfigError
+from tools.bundled_assets import corpus, make, plans, words
+from tools.bundled_assets.facts import Facts
+from tools.bundled_assets.grammar import Dice, expand, parse
 
 SPLITS = ("train", "heldout", "test")
 
@@ -42,7 +44,7 @@ def records(texts: list[str]) -> set[str]:
     return {number for text in texts for number in re.findall(r"(?<!\d)\d{6}(?!\d)", text)}
 
 
-def names(text: str, spans: list[Any]) -> set[str]:
+def full_names(text: str, spans: list[Any]) -> set[str]:
     """Full names as told in one span (surnames alone are shared by many people)."""
     told = {text[s["start"] : s["end"]] for s in spans if s["type"] == "name"}
     return {name for name in told if " " in name}
@@ -78,7 +80,7 @@ def test_splits_share_nobody_and_nothing(shipped, one, two):
     assert not {r["group"] for r in a} & {r["group"] for r in b}
     assert not set(texts_a) & set(texts_b)
     assert not records(texts_a) & records(texts_b)
-    names_a, names_b = (set().union(*(names(r["text"], r["spans"]) for r in rows)) for rows in (a, b))
+    names_a, names_b = (set().union(*(full_names(r["text"], r["spans"]) for r in rows)) for rows in (a, b))
     assert not names_a & names_b
 
 
@@ -87,8 +89,8 @@ def test_pretraining_text_shares_nobody_and_nothing(shipped, pretraining):
     texts = [row["text"] for row in rows]
     assert not {t.text for t in pretraining} & set(texts)
     assert not records([t.text for t in pretraining]) & records(texts)
-    theirs = set().union(*(names(row["text"], row["spans"]) for row in rows))
-    assert not theirs & set().union(*(names(t.text, t.spans) for t in pretraining))
+    theirs = set().union(*(full_names(row["text"], row["spans"]) for row in rows))
+    assert not theirs & set().union(*(full_names(t.text, t.spans) for t in pretraining))
 
 
 def test_one_record_number_per_group(shipped):
@@ -99,14 +101,14 @@ def test_one_record_number_per_group(shipped):
 def test_spans_point_at_what_they_say(shipped):
     effects = {effect.lstrip("*") for effect in words.EFFECTS}
     drugs = {name.lstrip("*") for group in words.DRUG_CLASSES for name, _ in group.drugs}
-    first = {*words.FIRST_NAMES["F"], *words.FIRST_NAMES["M"]}
+    first = {*names.FIRST_NAMES["F"], *names.FIRST_NAMES["M"]}
     checks = {
         "record": lambda piece, row: piece == "MR-" + row["group"].removeprefix("patient-"),
         "age": lambda piece, row: piece == str(row["age"]),
         "drug": lambda piece, row: piece[0].lower() + piece[1:] in drugs,
         "effect": lambda piece, row: bool({piece, piece[0].lower() + piece[1:]} & effects),
         "date": lambda piece, row: re.fullmatch(r"\d{1,2} [A-Z]\w+ \d{4}|\d{4}-\d\d-\d\d", piece),
-        "name": lambda piece, row: set(piece.split()) <= first.union(words.LAST_NAMES),
+        "name": lambda piece, row: set(piece.split()) <= first.union(names.LAST_NAMES),
     }
     for row in itertools.chain(*shipped.values()):
         for span in row["spans"]:

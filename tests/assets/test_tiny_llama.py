@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
-from lit_mem.assets import corpus, make, path, pretrain
+from lit_mem.assets import path
+from tools.bundled_assets import corpus, make, pretrain
 
 
 @pytest.fixture(autouse=True)

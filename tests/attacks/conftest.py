@@ -9,7 +9,7 @@ import torch
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import ConfigError
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Record
 
 

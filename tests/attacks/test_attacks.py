@@ -10,13 +10,13 @@ import torch
 
 import lit_mem.attacks
 from lit_mem.adapters.base import adapter_off
-from lit_mem.adapters.loading import load_base
 from lit_mem.adapters.lora import LoRA
 from lit_mem.attacks import Attack, Loss, MinK, ReferenceRatio, WindowComparison
 from lit_mem.attacks.base import ProbingAttack
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError, MetricError
-from lit_mem.scoring import TokenScorer
+from lit_mem.models.loading import load_base
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import IGNORED, Batch, Needs, Record, TokenScores
 
 IN_STEPS = (WindowComparison,)

@@ -12,7 +12,7 @@ from lit_mem.adapters.base import adapter_off
 from lit_mem.adapters.lora import LoRA
 from lit_mem.attacks import EzMia
 from lit_mem.data.encoding import collate
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import TokenScores
 
 

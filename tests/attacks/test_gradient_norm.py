@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from lit_mem.adapters.loading import load_base
 from lit_mem.attacks.gradient_norm import GradientNorm
 from lit_mem.errors import MetricError
+from lit_mem.models.loading import load_base
 
 
 def norm_by_backward(model, ids, start):

@@ -9,7 +9,7 @@ import torch
 from lit_mem.attacks import MinK, MinKPlusPlus
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError, MetricError
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import TokenScores
 
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import lit_mem.attacks
-from lit_mem.adapters.loading import load_base
 from lit_mem.attacks.base import ProbingAttack
 from lit_mem.attacks.con_recall import ConReCaLL
 from lit_mem.attacks.gradient_norm import GradientNorm
@@ -23,7 +22,8 @@ from lit_mem.attacks.rmia import OfflineRMIA
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import MetricError
 from lit_mem.functional.auroc import auroc
-from lit_mem.scoring import TokenScorer
+from lit_mem.models.loading import load_base
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Record
 
 MAKE = {

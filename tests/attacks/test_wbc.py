@@ -13,7 +13,7 @@ from lit_mem.adapters.lora import LoRA
 from lit_mem.attacks import WindowComparison
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import TokenScores
 
 

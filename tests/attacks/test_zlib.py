@@ -10,7 +10,7 @@ import torch
 from lit_mem.attacks import Zlib
 from lit_mem.data.encoding import collate
 from lit_mem.errors import MetricError
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Record, TokenScores
 
 

@@ -7,7 +7,7 @@ import torch
 
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Record, TokenScores
 
 

@@ -13,7 +13,7 @@ from lit_mem.attacks.lowercase import Lowercase
 from lit_mem.attacks.recall import ReCaLL
 from lit_mem.data.encoding import collate
 from lit_mem.functional.auroc import auroc
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 
 BOS = 1
 PREFIX = ["A short note.", " And another one."]

@@ -8,13 +8,13 @@ import zlib as compression
 import pytest
 import torch
 
-from lit_mem.adapters.loading import load_base
 from lit_mem.attacks import EzMia, MinK, MinKPlusPlus, ReferenceRatio, WindowComparison, Zlib
 from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
-from lit_mem.scoring import TokenScorer
+from lit_mem.models.loading import load_base
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Needs
 
 MEMBER = torch.tensor([True, False])

@@ -18,9 +18,9 @@ from lit_mem.extraction import (
     NgramRate,
     RougeL,
 )
-from lit_mem.extraction.decoding import decode
 from lit_mem.extraction.prompts import cut_prompt
-from lit_mem.scoring import TokenScorer
+from lit_mem.generation.decoding import decode
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Needs, Sampling
 
 ALL = Sampling()

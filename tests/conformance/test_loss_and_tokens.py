@@ -8,13 +8,13 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 
-from lit_mem.adapters.loading import load_base
 from lit_mem.attacks import Loss, MinK
 from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.errors import DataError
 from lit_mem.functional.auroc import auroc
-from lit_mem.scoring import TokenScorer
+from lit_mem.models.loading import load_base
+from lit_mem.scoring.scorer import TokenScorer
 
 
 def rows(*texts, prompt=""):

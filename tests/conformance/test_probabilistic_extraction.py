@@ -8,7 +8,7 @@ import torch
 
 from lit_mem.extraction import Discoverable, ExactMemorization
 from lit_mem.functional.tries import log_tries, probability_within
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Needs, Sampling
 
 GREEDY_TWO = Sampling(top_k=2)

@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from lit_mem.adapters.loading import load_tokenizer
-from lit_mem.data.batching import ScoringBatches, length_groups
+from lit_mem.data.batching import ScoringBatches
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.errors import DataError
+from lit_mem.functional.length_groups import length_groups
+from lit_mem.models.loading import load_tokenizer
 
 
 def rows(*pairs, **further):

@@ -6,12 +6,12 @@ import logging
 import pytest
 from datasets import Dataset
 
-from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.group_columns import group_columns
 from lit_mem.data.sources.hub import HubDataset
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.text import TextFiles
 from lit_mem.errors import DataError
+from lit_mem.lightning.datamodule import TextDataModule
 
 PERSONS = ["Ansgar Holm", "Birte Vold", "Ceres Okafor"]
 

@@ -11,15 +11,16 @@ import torch
 from datasets import Dataset
 
 from lit_mem.callbacks import MemorizationCheckpoint, Perplexity
-from lit_mem.checkpoints import own_content
-from lit_mem.data import TextDataModule, member_check
+from lit_mem.data import TextDataModule
 from lit_mem.data.canaries import Secrets
-from lit_mem.data.member_check import MemberCheck, members_beside
 from lit_mem.data.members import KnownMembers, Sides
 from lit_mem.data.options import DataOptions
 from lit_mem.data.sources import Corpus, Source
 from lit_mem.data.texts import checked_texts
 from lit_mem.errors import CheckpointError
+from lit_mem.lightning import member_check
+from lit_mem.lightning.member_check import MemberCheck, members_beside
+from lit_mem.models.checkpoint import own_content
 
 pytestmark = pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks used to create")
 

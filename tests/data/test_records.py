@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning.fabric.utilities import move_data_to_device
 
-from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.types import Record, Span
 
 TINY = "asset:tiny_llama"

@@ -41,14 +41,14 @@ from lit_mem.callbacks import (
     SpanExtraction,
 )
 from lit_mem.data.canaries import Traps
-from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.errors import ConfigError
-from lit_mem.module import CausalLM
+from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.module import CausalLM
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.summed import export
-from lit_mem.reference import Reference
+from lit_mem.scoring.reference_scores import Reference
 from lit_mem.sharding import ShardedBase
 from lit_mem.types import Sampling
 

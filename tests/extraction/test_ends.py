@@ -14,7 +14,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_mem import assets
 from lit_mem.adapters import FullFineTuning, LoRA
 from lit_mem.callbacks import Canaries, Extractability, Extraction, Perplexity, SpanExtraction
-from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources import TextFiles
 from lit_mem.errors import ModelError
@@ -22,8 +21,9 @@ from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStreng
 from lit_mem.extraction.continuations import Asker, no_bar
 from lit_mem.extraction.prompts import cut_prompt
 from lit_mem.functional.ends import end_tokens
-from lit_mem.module import CausalLM
-from lit_mem.scoring import TokenScorer
+from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.module import CausalLM
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import IGNORED, Needs, Record, Sampling, Span
 
 EOS, TURN = 2, 3

@@ -15,9 +15,9 @@ import lit_mem.extraction
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStrength
-from lit_mem.extraction.decoding import decode
 from lit_mem.extraction.scored import ScoredMeasure
-from lit_mem.scoring import TokenScorer
+from lit_mem.generation.decoding import decode
+from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Needs, Sampling, TokenScores
 
 SCHEME = Sampling(top_k=40)

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lit_mem.attacks.word_replacement import word_places
-from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.overlap import near_matches, normalized
 from lit_mem.data.sources import TextFiles
 from lit_mem.extraction import Bleu, Continuation, NgramRate, RougeL
 from lit_mem.functional.ngram import ngram_match_rate
 from lit_mem.functional.words import has_no_spaces, plain_words, scripts_without_spaces, words
+from lit_mem.lightning.datamodule import TextDataModule
 
 WITHOUT_SPACES = "Han Hiragana Katakana Bopomofo Yi Tangut Nushu Khitan_Small_Script Thai Lao Tibetan Myanmar Khmer "
 WITHOUT_SPACES += "Tai_Le New_Tai_Lue Tai_Tham Tai_Viet Balinese Javanese Ahom"

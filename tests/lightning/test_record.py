@@ -13,10 +13,10 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lit_mem.audit.measure import Measure, Result
 from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.callbacks import Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
+from lit_mem.cli.report import make
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.files.record import FILE, Stop, read
 from lit_mem.lightning.memorization import Memorization
-from lit_mem.report.command import make
 
 MANY = ExtractionOptions(n_members=5, n_heldout=5)
 

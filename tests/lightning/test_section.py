@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from lit_mem import callbacks as ours
-from lit_mem.cli import MemorizationCLI, main
+from lit_mem.cli.main import MemorizationCLI, main
 from lit_mem.lightning.auditing import measures
 from lit_mem.lightning.section import BAREBONES, UNMEASURED
 

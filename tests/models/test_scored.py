@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from lit_mem.adapters import FullFineTuning, LoRA
-from lit_mem.adapters.loading import load_tokenizer
 from lit_mem.errors import ModelError
 from lit_mem.models.building import build
 from lit_mem.models.loader import BaseLoader, Place
+from lit_mem.models.loading import load_tokenizer
 from lit_mem.models.reference_model import Setting
 from lit_mem.models.scored import ScoredModel
-from lit_mem.reference import Reference, ReferenceCache
+from lit_mem.scoring.reference_scores import Reference, ReferenceCache
 from lit_mem.sharding.lockstep import Lockstep
 from lit_mem.types import Needs
 

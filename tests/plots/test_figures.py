@@ -7,9 +7,8 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from lit_mem.functional.auroc import Auroc
+from lit_mem.functional.auroc import Auroc, GroupAuroc
 from lit_mem.functional.roc import roc_curve
-from lit_mem.metrics.slices import Exposure
 from lit_mem.plots.figures import histograms_figure, roc_figure
 from lit_mem.plots.scatter_figure import scatter_figure
 from lit_mem.plots.slices_figure import exposure_figure
@@ -40,7 +39,7 @@ def area(i):
 
 def exposure(label="F"):
     columns = {
-        column: [Exposure(f"{label}{i}", 40, 50, area(i)) for i in range(n)]
+        column: [GroupAuroc(f"{label}{i}", 40, 50, area(i)) for i in range(n)]
         for column, n in (("sex", 2), ("age", 4), ("kind of event", 1), ("ward", 15))
     }
     return exposure_figure(columns, 0.6, "reference")

@@ -6,7 +6,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded, collate
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
 
 VOCABULARY = 97
 SMALL = {

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from lit_mem.cli import main
+from lit_mem.cli.main import main
+from lit_mem.cli.privacy import ledgers_at, spendings, without_copies
 from lit_mem.errors import ConfigError
 from lit_mem.privacy.accountant import Steps, epsilon
-from lit_mem.privacy.command import ledgers_at, spendings, without_copies
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.summed import export
 

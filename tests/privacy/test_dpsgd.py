@@ -7,11 +7,11 @@ import re
 import pytest
 import torch
 
-from lit_mem.checkpoints import own_content
 from lit_mem.data.encoding import collate
 from lit_mem.data.poisson import PoissonBatches, StepBatches
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.functional.random_stream import RandomStream
+from lit_mem.models.checkpoint import own_content
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.accountant import Steps, epsilon
 from lit_mem.privacy.dpsgd import PrivateTraining, ledger_of

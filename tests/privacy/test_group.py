@@ -62,8 +62,8 @@ def test_a_fit_logs_the_epsilon_of_the_largest_group_before_and_after(module, tr
 
     import torch
 
-    from lit_mem.data.datamodule import TextDataModule
     from lit_mem.data.sources import TextFiles
+    from lit_mem.lightning.datamodule import TextDataModule
     from lit_mem.privacy.dpsgd import DPSGD
 
     for name, people in (("train", [0, 0, 0, 1, 1, *range(2, 13)]), ("heldout", range(20, 26))):

@@ -14,12 +14,12 @@ from scipy import stats
 from scipy.optimize import brentq
 
 from lit_mem.data.poisson import StepBatches, filled
-from lit_mem.losses import TrainingLoss
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.accountant import Steps, epsilon
 from lit_mem.privacy.clipping import add_noise_
 from lit_mem.privacy.dpsgd import PrivateTraining
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
+from lit_mem.training.objective import TrainingLoss
 
 NOISE, NORM, DELTA, TRIALS = 1.0, 0.01, 0.01, 6000
 

@@ -13,10 +13,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_mem.adapters import LoRA
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.poisson import StepBatches, filled
-from lit_mem.losses import TrainingLoss
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.dpsgd import PrivateTraining
-from lit_mem.scoring import TokenScorer
+from lit_mem.scoring.scorer import TokenScorer
+from lit_mem.training.objective import TrainingLoss
 
 VOCABULARY = 97
 ROUNDING = 1e-6

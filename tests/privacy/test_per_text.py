@@ -153,7 +153,7 @@ def test_an_ordinary_gradient_is_left_nowhere(tuned, mean_losses, some_texts):
 
 
 def by_ids(model, losses):
-    from lit_mem.scoring import TokenScorer
+    from lit_mem.scoring.scorer import TokenScorer
 
     scorer = TokenScorer(model)
 

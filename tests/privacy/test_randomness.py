@@ -12,11 +12,11 @@ from transformers import MixtralConfig, MixtralForCausalLM, OPTConfig, OPTForCau
 from lit_mem import assets
 from lit_mem.adapters import LoRA
 from lit_mem.errors import ConfigError, ModelError
-from lit_mem.module import CausalLM
+from lit_mem.lightning.module import CausalLM
+from lit_mem.lightning.private_options import refuse_experts
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.per_text import PerTextGradients
 from lit_mem.privacy.randomness import SamplingOff, samplers
-from lit_mem.privacy.refusals import refuse_experts
 
 QUICK = {"noise_multiplier": 1.0, "batch_size": 6, "accountant": "rdp", "test_seed": 3}
 QUIET = {"num_sanity_val_steps": 0, "limit_val_batches": 0, "max_epochs": 1}

@@ -18,11 +18,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from safetensors import SafetensorError
 
-from lit_mem import atomic
 from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, Perplexity
-from lit_mem.csv_logger import AtomicCSVLogger
-from lit_mem.stopping import refused_write, writers_are_heard_once
+from lit_mem.files import atomic
+from lit_mem.lightning.csv_logger import AtomicCSVLogger
+from lit_mem.lightning.signals import refused_write, writers_are_heard_once
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
 

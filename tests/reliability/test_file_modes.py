@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lit_mem import atomic, file_modes
 from lit_mem.callbacks import MemorizationCheckpoint
-from lit_mem.cli import main
-from lit_mem.data.sources import download
+from lit_mem.cli.main import main
 from lit_mem.errors import ConfigError, DataError
+from lit_mem.files import atomic, modes
+from lit_mem.files import cache as download
 from lit_mem.sweep import trial
 
 SIZES = "--data.train_size 6 --data.heldout_size 6 --data.max_length 32 --trainer.max_epochs 1"
@@ -43,7 +43,7 @@ def mode(path):
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def modes(*folders):
+def permissions(*folders):
     """({permissions of folders}, {permissions of files}) of all that lies below, the folders themselves included."""
     paths = [path for folder in folders for path in [folder, *folder.rglob("*")]]
     return {mode(path) for path in paths if path.is_dir()}, {mode(path) for path in paths if path.is_file()}
@@ -79,7 +79,7 @@ def test_all_that_a_run_writes_is_for_its_owner_alone(
     parts = "events metrics hparams config checks run best last report where adapter_model examples best-merged"
     assert set(parts.split()) <= written
     assert list((tmp_path / "cache" / "reference").rglob("*.safetensors"))
-    assert modes(run.parent, tmp_path / "cache", tmp_path / "out") == ({of_folders}, {of_files})
+    assert permissions(run.parent, tmp_path / "cache", tmp_path / "out") == ({of_folders}, {of_files})
 
 
 @pytest.mark.parametrize("process", [0o000, 0o022])
@@ -91,7 +91,7 @@ def test_a_private_run_without_a_logger_too(process, tmp_path, monkeypatch):
     with umask(process):
         fit("--trainer.callbacks", json.dumps(CALLBACKS[:1]), *private.split())
     assert len(list(tmp_path.rglob("privacy.jsonl"))) == 1
-    assert modes(tmp_path / "logs") == ({0o700}, {0o600})
+    assert permissions(tmp_path / "logs") == ({0o700}, {0o600})
 
 
 def test_a_fit_from_python_too(tmp_path, module, data, trainer):
@@ -107,9 +107,9 @@ def test_a_fit_from_python_too(tmp_path, module, data, trainer):
         trainer([keeper], logger=logger, max_epochs=1).fit(module(), data(train_size=6, heldout_size=6))
     assert {path.name for path in own.iterdir()} >= {"best.ckpt", "last.ckpt", "best-adapter"}
     assert mode(own) == 0o755
-    assert modes(*own.iterdir()) == ({0o700}, {0o600})
+    assert permissions(*own.iterdir()) == ({0o700}, {0o600})
     assert list((tmp_path / "runs" / "a" / "mine").glob("events*"))
-    assert modes(tmp_path / "runs") == ({0o700}, {0o600})
+    assert permissions(tmp_path / "runs") == ({0o700}, {0o600})
 
 
 def test_a_run_that_is_killed_leaves_its_folder_shut(tmp_path, monkeypatch):
@@ -173,14 +173,14 @@ def test_a_trial_of_a_sweep_too(tmp_path, monkeypatch):
     with umask(0o000):
         trial.run(job | {"cwd": str(tmp_path), "path": []})
     assert {path.name for path in folder.iterdir()} == {"trial.json", "log.txt"}
-    assert modes(tmp_path / "trials") == ({0o700}, {0o600})
+    assert permissions(tmp_path / "trials") == ({0o700}, {0o600})
 
 
 @pytest.mark.parametrize("given", ["rwx", "8", "0100", "777", "-1", "0x3f"])
 def test_a_mask_that_is_none(given, monkeypatch, capsys):
     monkeypatch.setenv("LIT_MEM_UMASK", given)
     with pytest.raises(ConfigError, match=f"LIT_MEM_UMASK is '{given}'; expected an octal number from 000 to 077"):
-        file_modes.mask()
+        modes.mask()
     with pytest.raises(SystemExit) as ended:
         main(["report", "."])
     assert ended.value.code == 2
@@ -190,7 +190,7 @@ def test_a_mask_that_is_none(given, monkeypatch, capsys):
 @pytest.mark.parametrize(("given", "mask"), [("", 0o077), ("027", 0o027), ("7", 0o007), ("0o22", 0o022), ("000", 0)])
 def test_a_mask(given, mask, monkeypatch):
     monkeypatch.setenv("LIT_MEM_UMASK", given)
-    assert file_modes.mask() == mask
+    assert modes.mask() == mask
 
 
 def test_a_file_system_without_permissions_is_said_once_and_no_error(tmp_path, monkeypatch, caplog):
@@ -201,11 +201,11 @@ def test_a_file_system_without_permissions_is_said_once_and_no_error(tmp_path, m
         (tmp_path / name).write_text("1")
         (tmp_path / name).chmod(0o644)
     for chmod in (refuse, lambda *args: None):
-        monkeypatch.setattr(file_modes, "_warned", set())
+        monkeypatch.setattr(modes, "_warned", set())
         monkeypatch.setattr(os, "chmod", chmod)
         caplog.clear()
         for name in "ab":
-            file_modes.restrict(tmp_path / name)
+            modes.restrict(tmp_path / name)
         assert [record.getMessage().split(": ")[1] for record in caplog.records] == [str(tmp_path / "a")]
 
 
@@ -214,22 +214,22 @@ def test_others_files_and_links_are_left_alone(tmp_path, monkeypatch):
         (tmp_path / name).write_text("1")
         (tmp_path / name).chmod(0o644)
     (tmp_path / "link").symlink_to(tmp_path / "a")
-    file_modes.restrict(tmp_path / "link")
-    file_modes.restrict(tmp_path / "none")
+    modes.restrict(tmp_path / "link")
+    modes.restrict(tmp_path / "none")
     assert mode(tmp_path / "a") == 0o644
     monkeypatch.setattr(os, "geteuid", lambda: (tmp_path / "b").stat().st_uid + 1)
-    file_modes.restrict(tmp_path / "b")
+    modes.restrict(tmp_path / "b")
     assert mode(tmp_path / "b") == 0o644
 
 
 def test_a_folder_that_is_to_be_fresh_and_one_whose_name_a_file_has(tmp_path):
-    file_modes.make_folder(tmp_path / "a" / "b", fresh=True)
+    modes.make_folder(tmp_path / "a" / "b", fresh=True)
     with pytest.raises(FileExistsError):
-        file_modes.make_folder(tmp_path / "a" / "b", fresh=True)
-    file_modes.make_folder(tmp_path / "a" / "b")
+        modes.make_folder(tmp_path / "a" / "b", fresh=True)
+    modes.make_folder(tmp_path / "a" / "b")
     (tmp_path / "c").write_text("")
     with pytest.raises(FileExistsError):
-        file_modes.make_folder(tmp_path / "c")
+        modes.make_folder(tmp_path / "c")
     with suppress(NotADirectoryError):
-        file_modes.make_folder(tmp_path / "c" / "d")
+        modes.make_folder(tmp_path / "c" / "d")
     assert Path(tmp_path / "c").is_file()

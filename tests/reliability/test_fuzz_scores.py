@@ -26,7 +26,6 @@ from lit_mem.functional.bert_score import greedy_match_f1
 from lit_mem.functional.combine import half_split_scores
 from lit_mem.functional.groups import groups_of, number_labels, tells_groups
 from lit_mem.functional.interval import mean_interval, wilson_interval
-from lit_mem.functional.next_token import greedy_choice, read, sampled_logprob, top_values
 from lit_mem.functional.ngram import longest_common_run, ngram_match_rate
 from lit_mem.functional.rank_correlation import spearman
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
@@ -34,6 +33,7 @@ from lit_mem.functional.substring import longest_common_substring
 from lit_mem.functional.tries import log_tries, probability_within
 from lit_mem.plots.figures import histograms_figure, roc_figure
 from lit_mem.plots.scatter_figure import scatter_figure
+from lit_mem.scoring.next_token import greedy_choice, read, sampled_logprob, top_values
 from lit_mem.types import Batch, Record, Sampling, TokenScores
 
 # The same examples in every run, so that a failure is one of the code and not of the day.

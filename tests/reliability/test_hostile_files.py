@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from lit_mem import cli
-from lit_mem.data.member_check import members_beside
+from lit_mem.cli.main import main as cli
+from lit_mem.cli.report import make
 from lit_mem.errors import CheckpointError, ConfigError, DataError
+from lit_mem.files.untrusted import check_yaml, parse_json, read_json, read_yaml
+from lit_mem.lightning.member_check import members_beside
 from lit_mem.privacy.ledger import Ledger
-from lit_mem.report.command import make
 from lit_mem.sweep.results import size
 from lit_mem.sweep.trial import state
-from lit_mem.untrusted import check_yaml, parse_json, read_json, read_yaml
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parents[1] / "report" / "made.py")
 made = importlib.util.module_from_spec(spec)

@@ -24,7 +24,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_mem.audit.measures.spans import _tags
-from lit_mem.cli import main
+from lit_mem.cli.main import main
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import markdown_table, printable
 

@@ -17,12 +17,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lit_mem import atomic
 from lit_mem.callbacks import MemorizationCheckpoint, Perplexity
-from lit_mem.csv_logger import AtomicCSVLogger
-from lit_mem.files import record
-from lit_mem.reference_store import ReferenceStore
-from lit_mem.stopping import ended_by_sigterm, stop_code
+from lit_mem.files import atomic, record
+from lit_mem.lightning.csv_logger import AtomicCSVLogger
+from lit_mem.lightning.signals import ended_by_sigterm, stop_code
+from lit_mem.scoring.reference_store import ReferenceStore
 
 log = logging.getLogger(__name__)
 

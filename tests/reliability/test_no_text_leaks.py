@@ -24,9 +24,9 @@ import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_mem import assets
+from lit_mem.audit.subgroups import Subgroups
 from lit_mem.audit.table import ScoreTable
-from lit_mem.cli import main
-from lit_mem.metrics.subgroups import Subgroups
+from lit_mem.cli.main import main
 from lit_mem.types import Record, TokenScores
 
 ROOT = Path(__file__).parents[2]

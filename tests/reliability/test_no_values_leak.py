@@ -13,10 +13,10 @@ import pytest
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mem.callbacks import Extractability, MembershipInference, Movers, Perplexity, Slices, SpanExtraction
-from lit_mem.data.datamodule import TextDataModule
 from lit_mem.data.sources.text import TextFiles
 from lit_mem.errors import ConfigError
 from lit_mem.functional.shown_values import shown_as, telling
+from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.report.run_report import run_report
 
 TEXTS = [

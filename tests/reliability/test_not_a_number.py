@@ -33,11 +33,11 @@ from lit_mem.callbacks import (
     SpanExtraction,
     Stopwatch,
 )
-from lit_mem.cli import main
-from lit_mem.divergence import LossWatch
+from lit_mem.cli.main import main
 from lit_mem.errors import MetricError, TrainingError
-from lit_mem.extraction.decoding import Sampling, decode
-from lit_mem.reference import Reference
+from lit_mem.generation.decoding import Sampling, decode
+from lit_mem.lightning.loss_watch import LossWatch
+from lit_mem.scoring.reference_scores import Reference
 from lit_mem.types import TokenScores
 
 QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
@@ -149,7 +149,7 @@ def test_on_a_device_that_works_ahead_a_loss_is_asked_for_a_step_later(monkeypat
     def noting(losses):
         return stack([torch.tensor(loss.asked.append(loss.value) or loss.value) for loss in losses])
 
-    monkeypatch.setattr("lit_mem.divergence.torch.stack", noting)
+    monkeypatch.setattr("lit_mem.lightning.loss_watch.torch.stack", noting)
     watch, t, asked = LossWatch(), watched(), []
     for step in range(3):
         watch.begin_step(t)

@@ -25,10 +25,10 @@ from lit_mem.callbacks import (
     Slices,
     SpanExtraction,
 )
-from lit_mem.csv_logger import AtomicCSVLogger
-from lit_mem.data.resuming import ResumableLoader
 from lit_mem.errors import CheckpointError
-from lit_mem.runs import find_checkpoint
+from lit_mem.lightning.csv_logger import AtomicCSVLogger
+from lit_mem.lightning.find_checkpoint import find_checkpoint
+from lit_mem.lightning.resumable_loader import ResumableLoader
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),

@@ -19,9 +19,9 @@ from safetensors import safe_open
 import lit_mem
 from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import MembershipInference
-from lit_mem.cli import main
-from lit_mem.reference_store import batch_key
-from lit_mem.scoring import scored_positions
+from lit_mem.cli.main import main
+from lit_mem.scoring.reference_store import batch_key
+from lit_mem.scoring.scorer import scored_positions
 
 ROOT = Path(lit_mem.__file__).parents[1]
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -144,7 +144,7 @@ def hook(event, args):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto"):
         opened.append([event, str(args[1:])])
 sys.addaudithook(hook)
-from lit_mem.cli import main
+from lit_mem.cli.main import main
 main(sys.argv[1:])
 print("OPENED", json.dumps(opened))
 """

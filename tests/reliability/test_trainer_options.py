@@ -25,11 +25,11 @@ from lit_mem.callbacks import (
     PerplexityDropWarning,
     Stopwatch,
 )
-from lit_mem.cli import main
+from lit_mem.cli.main import main
 from lit_mem.errors import ConfigError
-from lit_mem.extraction.decoding import Sampling, decode
+from lit_mem.generation.decoding import Sampling, decode
 from lit_mem.lightning.auditing import latest_figures
-from lit_mem.reference import Reference
+from lit_mem.scoring.reference_scores import Reference
 
 QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
 BATCHES, BATCH_SIZE = 4, 4
@@ -566,7 +566,7 @@ def test_min_epochs_holds_a_stop_back(fit):
 def test_the_time_of_training_is_that_since_the_last_validation(fit, options, monkeypatch):
     """On a clock that a training step moves by 1 s, scoring a batch by 10 s, and all else not at all."""
     now = [0.0]
-    monkeypatch.setattr("lit_mem.callbacks.stopwatch.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("lit_mem.lightning.stopwatch.time.perf_counter", lambda: now[0])
 
     class Steps(Callback):
         def on_train_batch_end(self, *args):

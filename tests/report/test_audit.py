@@ -11,9 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import lit_mem.report
-from lit_mem import cli
 from lit_mem.callbacks import MembershipInference, Perplexity
-from lit_mem.callbacks.base_model import BaseModel
+from lit_mem.cli.main import main as cli
+from lit_mem.lightning.base_model import BaseModel
 from lit_mem.report.chain import write_origin
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")

@@ -7,11 +7,11 @@ import pytest
 import torch
 import yaml
 
+from lit_mem.cli.report import make
 from lit_mem.privacy.accountant import Steps, epsilon
 from lit_mem.privacy.carried import ONLY_LATER
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.summed import export
-from lit_mem.report.command import make
 from lit_mem.report.files import read_config
 from lit_mem.report.history import read_history
 from lit_mem.report.private_training import private_training

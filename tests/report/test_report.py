@@ -17,10 +17,10 @@ import scipy.stats
 import sklearn.metrics
 
 import lit_mem.report
-from lit_mem import cli
+from lit_mem.cli.main import main as cli
 from lit_mem.errors import DataError
+from lit_mem.functional.numbers import shown
 from lit_mem.report.history import History, Validation, read_history
-from lit_mem.report.numbers import shown
 from lit_mem.report.run_report import _trust
 from lit_mem.report.sweep_report import sweep_report
 

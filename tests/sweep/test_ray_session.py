@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from lit_mem.errors import ConfigError
-from lit_mem.stopping import ended_by_sigterm
+from lit_mem.lightning.signals import ended_by_sigterm
 from lit_mem.sweep import ray_session
 
 ROOT = Path(__file__).parents[2]

@@ -10,11 +10,12 @@ import torch
 
 from lit_mem.audit.known import Known
 from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.subgroup import Slice, TooSmall, verdict
+from lit_mem.audit.subgroups import Subgroups
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
-from lit_mem.metrics.slices import Exposure, Slice, TooSmall, verdict
-from lit_mem.metrics.subgroups import Subgroups
+from lit_mem.functional.auroc import GroupAuroc
 from lit_mem.plots.slices_figure import exposure_figure
 from lit_mem.types import Batch, TokenScores
 
@@ -199,7 +200,7 @@ class Slices(Measure):
         lines = () if run.checking else ((logging.INFO, verdict(parts, attack, column, overall)),)
 
         def plot() -> Any:
-            columns: dict[str, list[Exposure]] = {}
+            columns: dict[str, list[GroupAuroc]] = {}
             for part in parts:
                 columns.setdefault(part.column, []).append(part.exposure(column))
             return exposure_figure(columns, overall, attack)

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import torch
 
 from lit_mem.audit.gather import Gathered
+from lit_mem.audit.hidden_values import HiddenValues
 from lit_mem.audit.known import Known
 from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result
 from lit_mem.audit.subject import Subject
@@ -19,7 +20,6 @@ from lit_mem.functional.ends import ends_in
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
 from lit_mem.functional.shown_values import shown_as
-from lit_mem.metrics.hidden_values import HiddenValues
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from typing import Final
 
-from lit_mem.assets.words import FIRST_NAMES, LAST_NAMES
 from lit_mem.data.canaries.base import CanarySource, Content, Setting
+from lit_mem.data.canaries.names import FIRST_NAMES, LAST_NAMES
 from lit_mem.data.escapes import unescaped
 from lit_mem.errors import ConfigError
 

@@ -122,7 +122,7 @@ class Traps(CanarySource):
 
     def _sequences(self, model: Any, start: int) -> Iterator[tuple[tuple[int, ...], float]]:
         """Token ids and perplexity of sampled sequences, up to a hundred for each trap."""
-        from lit_mem.extraction.decoding import decode
+        from lit_mem.generation.decoding import decode
 
         prompts, lengths = [torch.tensor([start])] * _AT_ONCE, [self.length] * _AT_ONCE
         for i in range(math.ceil(_TRIES_EACH * self.size / _AT_ONCE)):

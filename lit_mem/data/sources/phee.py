@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.sources.base import Corpus, Source
-from lit_mem.data.sources.download import cache_folder, fetch
 from lit_mem.data.sources.fields import CONTRACT, text_of
 from lit_mem.data.sources.phee_annotations import AnnotationError, events_of, sentence, spans_of, wordings
 from lit_mem.data.sources.phee_patients import age_of, sex_of
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import BadRows, Table
 from lit_mem.errors import DataError
+from lit_mem.files.cache import cache_folder, fetch
 
 if TYPE_CHECKING:
     from datasets import Dataset

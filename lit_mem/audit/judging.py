@@ -1,0 +1,146 @@
+"""Whether a model is within its limits: the one judgement that console, report, sweep and gate share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from lit_mem.audit.thresholds import Limits, Threshold
+from lit_mem.functional.numbers import shown
+from lit_mem.functional.planning import Scored, needed_to_settle, times_as_many
+
+State = Literal["within", "undecided", "not measured", "over"]
+"""From best to worst."""
+
+_ORDER: tuple[State, ...] = ("within", "undecided", "not measured", "over")
+_MANY_TIMES = 1000
+_HALVED = "mia/combined_auroc"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A metric against a limit.
+
+    Attributes:
+        threshold: what the metric should not be.
+        state: "within" or "over" where the whole 95 % interval lies on that side of the limit, "undecided" where the
+            limit lies in the interval; by the value where the metric has no interval. "not measured" without a value.
+        value: of the metric; None where it was not measured.
+        low: lower end of the interval; None where there is none.
+        high: upper end.
+    """
+
+    threshold: Threshold
+    state: State
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        """The metric, its value and interval, and the limit."""
+        ends = "" if self.low is None or self.high is None else f" [{shown(self.low)}, {shown(self.high)}]"
+        bound = "at most" if self.threshold.above else "at least"
+        return f"{self.threshold.name} is {shown(self.value)}{ends}, the limit is {bound} {shown(self.threshold.limit)}"
+
+
+class Rule(NamedTuple):
+    """Thresholds that count together.
+
+    Attributes:
+        set_by: the class of the callback that has them.
+        limits: the thresholds.
+        counted: whether "any" or "all" of them count.
+    """
+
+    set_by: str
+    limits: Limits
+    counted: str
+
+
+def judge(threshold: Threshold, metrics: Mapping[str, float]) -> Judged:
+    """Judge one validation by one threshold.
+
+    Args:
+        threshold: such as `mia/reference_auroc > 0.7`.
+        metrics: of the validation by name; `<name>_low` and `<name>_high` are the interval of `<name>`.
+    """
+
+    def measured(name: str) -> float | None:
+        value = metrics.get(name)
+        return None if value is None or math.isnan(value) else value
+
+    value, low, high = (measured(threshold.name + end) for end in ("", "_low", "_high"))
+    if value is None:
+        return Judged(threshold, "not measured")
+    if low is None or high is None:
+        return Judged(threshold, "over" if threshold.passed_by(value) else "within", value)
+    nearest, furthest = (low, high) if threshold.above else (high, low)
+    over, maybe = threshold.passed_by(nearest), threshold.passed_by(furthest)
+    return Judged(threshold, "over" if over else "undecided" if maybe else "within", value, low, high)
+
+
+def together(states: Iterable[State], counted: str = "any") -> State:
+    """The state of several thresholds.
+
+    Args:
+        states: of each.
+        counted: "any": one that is over is enough; "all": only all at once are too many.
+    """
+    ranked = [_ORDER.index(state) for state in states]
+    return _ORDER[(min if counted == "all" else max)(ranked, default=0)]
+
+
+def judged_texts(name: str, scored: Scored) -> Scored:
+    """The texts that a metric is computed from: all that are scored, and half of them for `mia/combined_auroc`.
+
+    Args:
+        name: of the metric.
+        scored: how many texts are scored.
+
+    Source: the other half is that of the fit, the smaller one where a set is odd (`functional.combine`).
+    """
+    if name != _HALVED:
+        return scored
+    return Scored(*(None if n is None else n - n // 2 for n in scored))  # type: ignore[arg-type]
+
+
+def settled_by(judged: Judged, scored: Scored | None) -> str:
+    """What would settle an undecided judgement, as a clause.
+
+    Args:
+        judged: a judgement that is "undecided".
+        scored: how many texts are scored for the `mia/` metrics; None where that is not known.
+    """
+    value, low, high, limit = judged.value, judged.low, judged.high, judged.threshold.limit
+    if value is None or low is None or high is None or value == limit:
+        return "the value is the limit, which no number of texts can settle"
+    of_all = judged.threshold.is_auroc and judged.threshold.name.startswith("mia/")
+    if of_all and scored is not None and scored.members and scored.heldout and 0 <= value <= 1:
+        part = judged_texts(judged.threshold.name, scored)
+        needed = needed_to_settle(value, limit, part, (low, high))
+        if needed is None:
+            return "the value is too near to the limit for a million texts to settle it"
+        times = 1 if part is scored else 2
+        members, heldout = times * needed.members, times * needed.heldout
+        now = f"{scored.members:,} members and {scored.heldout:,} held-out texts were scored"
+        if times > 1:
+            now += ", half of which it is computed from"
+        if part.of_members is not None and needed.members > max(part.members, part.of_members):
+            n = max(scored.members, scored.of_members or 0)
+            both = f"about {members:,} members and {heldout:,} held-out texts"
+            return f"settling it takes more than the {n:,} members there are, {both}; {now}"
+        if needed != (part.members, part.heldout):
+            more = f" and {members:,} members" if needed.members > part.members else ""
+            return f"about {heldout:,} held-out texts{more} would settle it if the value stays; {now}"
+    factor = times_as_many(value, low if limit < value else high, limit)
+    if factor > _MANY_TIMES:
+        return "the value is too near to the limit to be settled by more texts"
+    return f"about {factor:.2g} times as many texts would settle it if the value stays"
+
+
+def explained(judged: Sequence[Judged], scored: Scored | None) -> str:
+    """Each judgement in words, with what would settle those that are undecided."""
+    parts = [f"{one} ({settled_by(one, scored)})" if one.state == "undecided" else str(one) for one in judged]
+    return "; ".join(parts)

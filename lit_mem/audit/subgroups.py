@@ -1,0 +1,200 @@
+"""Which subgroups the validated examples fall into, by what the data says of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+import torch
+
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.hidden_values import HasTexts, HiddenValues
+from lit_mem.audit.subgroup import Slice
+from lit_mem.audit.table import ScoreTable
+from lit_mem.errors import ConfigError
+from lit_mem.functional.groups import Value, groups_of, safe_names, shortened, tells_groups
+from lit_mem.functional.plain_text import printable
+from lit_mem.functional.shown_values import LONGEST, shown_as
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+_LENGTH: Final = "length"
+_DUPLICATES: Final = "duplicates"
+_COLUMNS_TOLD: Final = 20
+
+
+class _Known(NamedTuple):
+    """What an example is sorted by; never its text."""
+
+    n_tokens: int
+    duplicates: int | None
+    attributes: Mapping[str, Value]
+
+
+class Subgroups:
+    """Gathers what examples are sorted by, over batches and ranks, and cuts a score table accordingly.
+
+    Nothing is forgotten between passes, as what is known of an example stays as it is.
+
+    Args:
+        columns: of the data, by name; None: all that tell groups.
+        length: sort by the number of scored tokens too.
+        duplicates: sort by the number of other members with the same text too.
+        bins: how many groups numbers are cut into.
+        max_groups: most distinct texts in a column that is not named, and most distinct numbers that are not cut.
+        min_size: a value of fewer rows is called by its number, in a column that is not named.
+        show_text: show the values of `columns` also where they are texts of the run.
+    """
+
+    def __init__(
+        self,
+        columns: list[str] | None,
+        length: bool,
+        duplicates: bool,
+        bins: int,
+        max_groups: int,
+        min_size: int = 1,
+        show_text: bool = False,
+    ) -> None:
+        self.columns, self.length, self.duplicates = columns, length, duplicates
+        self.bins, self.max_groups, self.min_size, self.show_text = bins, max_groups, min_size, show_text
+        self._hidden = HiddenValues()
+        self._known: Gathered[int, _Known] = Gathered()
+        self._there: Gathered[str, bool] = Gathered()
+        self._told = False
+
+    def reset(self) -> None:
+        """Forget everything: other data comes, whose examples may have the same ids."""
+        self._known.reset()
+        self._there.reset()
+        self._hidden.reset()
+        self._told = False
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Keep what the batch's examples are sorted by."""
+        records = batch.get("records")
+        self._hidden.observe(batch)
+        for row, (example_id, n_tokens) in enumerate(
+            zip(scores.example_id.tolist(), scores.n_tokens.tolist(), strict=True)
+        ):
+            if example_id in self._known:
+                continue
+            if records is None:
+                self._known[example_id] = _Known(n_tokens, None, {})
+                continue
+            said = records[row].attributes
+            for column in said:
+                self._there[column] = True
+            attributes = {c: shortened(v) for c, v in said.items() if self.columns is None or c in self.columns}
+            self._known[example_id] = _Known(n_tokens, records[row].duplicates, attributes)
+
+    def gather(self) -> None:
+        """Bring together what all ranks have seen; every rank must call it.
+
+        Raises:
+            ConfigError: a column that is asked for is one that no example has; it names those there are.
+        """
+        self._known.compute()
+        there = sorted(self._there.compute())
+        if missing := [column for column in self.columns or () if column not in there]:
+            raise ConfigError(
+                f"Slices.columns names {missing[0]!r}, which no validated text has; "
+                + (f"they have: {_listing(there)}" if there else "the data has no columns beside the texts")
+                + " (a column that names groups is left out unless data.show_groups is true)"
+            )
+
+    def of(self, table: ScoreTable, subject: HasTexts | None = None) -> list[Slice]:
+        """The subgroups of the table's examples, column by column; every rank must call it, once they are gathered.
+
+        Args:
+            table: a row for each example.
+            subject: has the texts that no value is to give away.
+        """
+        known = self._known.compute()
+        rows = [known.get(example_id) for example_id in table.example_id.tolist()]
+        groups, left_out = self._by_attribute(rows)
+        columns, values = self._names(groups, left_out, len(known), subject)
+        if left_out:
+            self._tell_once(
+                f"No slices by {_listing([columns[column] for column in left_out])}: one value only, or too many to be "
+                "groups; name a column in Slices.columns to have it all the same."
+            )
+        self._told = True
+        if self.length:
+            lengths = [None if row is None else float(row.n_tokens) for row in rows]
+            groups[_free(_LENGTH, groups)] = groups_of(lengths, self.bins, self.bins)
+        if self.duplicates:
+            groups[_free(_DUPLICATES, groups)] = [_copies(row) for row in rows]
+        slices = []
+        in_names = safe_names([columns.get(column, column) for column in groups])
+        for column, labels in groups.items():
+            there = sorted({label for each in labels for label in each})
+            if len(there) < 2 and column not in (self.columns or ()):
+                continue  # the only group is the whole set
+            shown = values.get(column) or {value: value for value in there}
+            title, names = columns.get(column, column), safe_names(shown.values())
+            for value in there:
+                keep = torch.tensor([value in each for each in labels], dtype=torch.bool)
+                name = f"slice/{in_names[title]}/{names[shown[value]]}"
+                slices.append(Slice(title, shown[value], name, table.where(keep)))
+        return slices
+
+    def _names(
+        self,
+        groups: Mapping[str, Sequence[tuple[str, ...]]],
+        left_out: Sequence[str],
+        n_known: int,
+        subject: HasTexts | None,
+    ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+        """What columns, and the values of each, are called where people read them."""
+        labels = {label for column in groups.values() for each in column for label in each}
+        if self.columns is not None:
+            # The user chose them; a whole text takes one more option.
+            hidden = set() if self.show_text else self._hidden.among(labels, n_known, subject, whole=True)
+            if not self.show_text:
+                hidden |= {label for label in labels if len(label) > LONGEST}
+            shown = {c: shown_as(each, hidden, 1, longest=None) for c, each in groups.items()}
+            return {column: column for column in groups}, shown
+        columns = [*groups, *left_out]
+        hidden = self._hidden.among([*labels, *columns], n_known, subject)
+        titles = shown_as([[column] for column in columns], hidden, 1, "column")
+        return titles, {column: shown_as(each, hidden, self.min_size) for column, each in groups.items()}
+
+    def _by_attribute(self, rows: Sequence[_Known | None]) -> tuple[dict[str, list[tuple[str, ...]]], list[str]]:
+        """The groups of each column, and the columns that make none."""
+        attributes: list[Mapping[str, Value]] = [{} if row is None else row.attributes for row in rows]
+        there = sorted({column for each in attributes for column in each})
+        if self.columns is None and not there:
+            self._tell_once("No slices by attribute: the data has no columns beside the texts.")
+        groups, left_out = {}, []
+        for column in there if self.columns is None else self.columns:
+            values = [each.get(column) for each in attributes]
+            if self.columns is None and not tells_groups(values, self.max_groups):
+                given = [value for value in values if value is not None]
+                if len(set(given)) < len(given):  # a name for each example is nothing to wonder at
+                    left_out.append(column)
+            else:
+                groups[column] = groups_of(values, self.bins, self.max_groups)
+        return groups, left_out
+
+    def _tell_once(self, message: str) -> None:
+        if not self._told:
+            log.info("%s", message)
+
+
+def _free(column: str, taken: Mapping[str, object]) -> str:
+    """The column's name, changed where the data has one of that name."""
+    return _free(f"{column}_2", taken) if column in taken else column
+
+
+def _listing(columns: Sequence[str]) -> str:
+    more = [f"and {len(columns) - _COLUMNS_TOLD} more"] if len(columns) > _COLUMNS_TOLD else []
+    return ", ".join([*(printable(column, 40) for column in columns[:_COLUMNS_TOLD]), *more])
+
+
+def _copies(row: _Known | None) -> tuple[str, ...]:
+    if row is None or row.duplicates is None:
+        return ()
+    return (str(row.duplicates) if row.duplicates < 2 else "2 or more",)

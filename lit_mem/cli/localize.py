@@ -1,0 +1,125 @@
+"""`python train.py where RUN_DIR`: where in a trained adapter memorization lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem.errors import ConfigError
+from lit_mem.lightning.parser import OneLineParser
+from lit_mem.localize.ablation import Ablation
+from lit_mem.localize.ablation_report import as_json, heat_map, lines
+from lit_mem.localize.influence import Influence, kept_checkpoints
+from lit_mem.localize.influence import lines as influence_lines
+from lit_mem.localize.output import write_json, write_png
+from lit_mem.localize.run_folder import Run, open_run
+from lit_mem.localize.views import Views, views_figure
+from lit_mem.localize.views import lines as inside_lines
+from lit_mem.plots.figures import any_script
+
+_EXTRACTION: Final = "Extraction"
+
+
+def parser() -> OneLineParser:
+    """What the command takes."""
+    words = OneLineParser(
+        prog="train.py where",
+        description="Show which matrices and layers of a trained adapter hold what it memorized.",
+        allow_abbrev=False,
+    )
+    words.add_argument("run_dir", type=str, help="a run's log folder, with config.yaml and checkpoints/")
+    words.add_argument(
+        "--checkpoint", type=str, default="last", help="best, last, or the path of a .ckpt file (--influence: all)"
+    )
+    words.add_argument("--rows", type=int | None, default=None, help="most members, and most held-out texts, to score")
+    words.add_argument("--extraction", type=bool, default=False, help="generate too: the n-gram rate with parts off")
+    words.add_argument("--example", type=int | None, default=None, help="look inside the model at one text, by its id")
+    words.add_argument(
+        "--influence", type=int | None, default=None, help="rank training texts by their influence on one text's suffix"
+    )
+    words.add_argument("--prefix", type=float, default=0.5, help="where a text is cut: below 1 a share, else tokens")
+    words.add_argument("--text", type=bool, default=False, help="write the example's tokens too")
+    words.add_argument("--top", type=int, default=10, help="how many training texts --influence names")
+    words.add_argument("--out", type=str | None, default=None, help="the file to write instead of RUN_DIR/where.json")
+    words.add_argument("--accelerator", type=str | None, default=None, help="cpu, gpu ...; by default the run's own")
+    return words
+
+
+def main(words: list[str]) -> None:
+    """Run the command.
+
+    Raises:
+        LitMemError: a mistake of the user's.
+    """
+    options = parser().parse_args(words)
+    out = Path(options.out or Path(options.run_dir, "where.json"))
+    if out.suffix != ".json" or not out.parent.is_dir():
+        raise ConfigError(f"--out is {out}; expected a .json file in a folder that is there")
+    for option in ("top", "rows"):
+        if getattr(options, option) is not None and getattr(options, option) < 1:
+            raise ConfigError(f"--{option} is {getattr(options, option)}; expected 1 or more")
+    if options.example is not None and options.influence is not None:
+        raise ConfigError("--example and --influence exclude each other; expected one of them at a time")
+    run = open_run(options.run_dir)
+    if options.example is not None:
+        _look_inside(run, options, out.with_name(f"{out.stem}_example_{options.example}.json"))
+    elif options.influence is not None:
+        _rank_influence(run, options, out.with_name(f"{out.stem}_influence_{options.influence}.json"))
+    else:
+        _switch_off(run, options, out)
+
+
+def _switch_off(run: Run, options: Any, out: Path) -> None:
+    checkpoint = run.checkpoint(options.checkpoint)
+    found = Ablation(checkpoint, options.rows, _extraction(run) if options.extraction else None)
+    run.examine(found, options.accelerator)
+    result = as_json(found, str(checkpoint))
+    write_json(out, result)
+    write_png(out.with_suffix(".png"), heat_map(result))
+    _say(
+        f"{checkpoint}: {found.sizes[0]} members, {found.sizes[1]} held-out texts.",
+        *lines(result),
+        f"Written: {out} and {out.with_suffix('.png').name} (each matrix of each layer)",
+    )
+
+
+def _look_inside(run: Run, options: Any, out: Path) -> None:
+    checkpoint = run.checkpoint(options.checkpoint)
+    views = Views(checkpoint, options.example, options.prefix, "--example")
+    run.examine(views, options.accelerator)
+    tokens = None
+    if options.text:
+        tokens = [run.module.tokenizer.decode([token]) for token in views.prompt.input_ids.tolist()]
+        views.found["tokens"] = tokens
+    write_json(out, views.found)
+    with any_script():
+        write_png(out.with_suffix(".png"), views_figure(views.found, tokens))
+    cut, n = views.found["cut"], views.found["n_tokens"]
+    _say(
+        f"{checkpoint}, example {options.example}: {cut} of {n} tokens are prefix.",
+        *inside_lines(views.found),
+        f"Written: {out} and {out.with_suffix('.png').name}",
+    )
+
+
+def _rank_influence(run: Run, options: Any, out: Path) -> None:
+    influence = Influence(options.influence, options.prefix, kept_checkpoints(run.checkpoints()), options.rows)
+    run.examine(influence, options.accelerator)
+    optimizer = (run.config["model"].get("optimizer") or {}).get("class_path", "torch.optim.AdamW")
+    result = influence.result(options.top, optimizer)
+    write_json(out, result)
+    _say(*influence_lines(result), f"Written: {out}")
+
+
+def _say(*told: str) -> None:
+    for line in told:
+        print(line)  # noqa: T201  (the command's answer)
+
+
+def _extraction(run: Run) -> dict[str, Any]:
+    """How the run itself asked, so that the figures are comparable; by default where it did not ask."""
+    asked = run.callback(_EXTRACTION) or {}
+    kept = {key: asked[key] for key in ("n_members", "prefix", "seed", "token_budget") if key in asked}
+    if isinstance(kept.get("prefix"), list):
+        kept["prefix"] = kept["prefix"][0]
+    return kept

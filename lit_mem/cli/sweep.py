@@ -1,0 +1,203 @@
+"""`python train.py sweep --config configs/sweeps/rank.yaml`: many runs, one table."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lit_mem.audit.thresholds import Threshold
+from lit_mem.errors import ConfigError, LitMemError
+from lit_mem.files import atomic, modes
+from lit_mem.lightning.parser import OneLineParser
+from lit_mem.lightning.signals import STOPPED_BY, stop_code
+from lit_mem.privacy.carried import of_several
+from lit_mem.sweep import results
+from lit_mem.sweep.findings import findings
+from lit_mem.sweep.guidance import UTILITY, guidance
+from lit_mem.sweep.spec import Trial, check_folder, scales, trials
+from lit_mem.sweep.trial import state
+
+log = logging.getLogger(__name__)
+
+
+def main(words: Sequence[str]) -> None:
+    """Run what is not done yet, and write the tables.
+
+    Raises:
+        LitMemError: an option cannot work.
+    """
+    given = parser().parse_args(list(words))
+    wanted = trials(_plain(given.axes), given.seeds, _plain(given.set), given.seed_options, given.samples)
+    Threshold.parse(given.limit)
+    for file in given.run:
+        if not Path(file).is_file():
+            raise ConfigError(f"run: there is no file {file}")
+    for name, least in (("parallel", 1), ("retries", 0)):
+        if given[name] is not None and given[name] < least:
+            raise ConfigError(f"{name} is {given[name]}; expected {least} or more")
+    folder = Path(given.out or Path("logs", "sweeps", given.name))
+    check_folder(folder, wanted, given.run)
+    if given.dry_run:
+        for trial in wanted:
+            _say(f"{trial.name}: {' '.join(trial.words())}")
+        return
+    from lit_mem.sweep.extra import import_ray
+
+    import_ray(given.address)
+    modes.make_folder(folder)
+    modes.restrict(folder)
+    _Sweep(given, folder, wanted, words).run()
+
+
+def parser() -> OneLineParser:
+    """Options of a sweep."""
+    made = OneLineParser(prog="train.py sweep", description=__doc__, default_env=False)
+    made.add_argument("--config", action="config", help="file with the options below")
+    made.add_argument("--name", type=str, required=True, help="of the sweep, and of its folder below logs/sweeps")
+    made.add_argument("--run", type=list[str], required=True, help="configuration files of `fit`, as for one run")
+    made.add_argument("--set", type=dict[str, Any], default={}, help="options of every trial, by their full names")
+    made.add_argument("--axes", type=dict[str, Any], required=True, help="what varies; see docs/sweeps.md")
+    made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="each combination runs with every one")
+    made.add_argument(
+        "--seed_options", type=list[str], default=["seed_everything", "data.seed"], help="what a seed sets"
+    )
+    made.add_argument("--samples", type=int, default=1, help="draws of axes that have a range")
+    made.add_argument("--question", type=str, default="", help="which of the paper's findings to test, by name")
+    made.add_argument("--limit", type=str, default="mia/reference_auroc > 0.6", help="what guidance avoids")
+    made.add_argument("--out", type=str | None, default=None, help="folder; a sweep goes on where it is")
+    made.add_argument("--address", type=str | None, default=None, help="of a Ray cluster that sees the same folders")
+    made.add_argument("--parallel", type=int | None, default=None, help="trials at a time; one a GPU, or one")
+    made.add_argument("--retries", type=int, default=1, help="how often a trial that crashed is tried again")
+    made.add_argument("--dry_run", type=bool, default=False, help="list the trials and do nothing")
+    return made
+
+
+class _Sweep:
+    def __init__(self, given: Namespace, folder: Path, wanted: Sequence[Trial], words: Sequence[str]) -> None:
+        self.given, self.folder, self.wanted = given, folder, wanted
+        self.told = {
+            "name": given.name,
+            "question": given.question,
+            "command": " ".join(["python train.py sweep", *words]),
+            "run": list(given.run),
+            "limit": given.limit,
+        }
+
+    def run(self) -> None:
+        from lit_mem.sweep import runner
+
+        left = [trial for trial in self.wanted if self._state(trial).get("status") != "done"]
+        done = len(self.wanted) - len(left)
+        _say(
+            f"Sweep {self.given.name}: {len(self.wanted)} trials{f', of which {done} are done' if done else ''}, "
+            f"in {self.folder}"
+        )
+        if left:
+            if self.given.address is not None:
+                log.info("Trials run on the Ray cluster at %s; its settings rule who can connect.", self.given.address)
+            runner.quieten()
+            try:
+                runner.run_all(
+                    [self._job(trial) for trial in left],
+                    self._ended,
+                    address=self.given.address,
+                    parallel=self.given.parallel,
+                    retries=self.given.retries,
+                )
+            except (KeyboardInterrupt, SystemExit) as error:
+                self._write()
+                signal = STOPPED_BY.get(stop_code(error) or 0, "an exit")
+                log.warning("Stopped by %s; the same command goes on.", signal)
+                raise
+        frame = self._write()
+        states = [self._state(trial).get("status", "pending") for trial in self.wanted]
+        self._conclude(frame)
+        if any(status != "done" for status in states):
+            failed = states.count("failed")
+            log.warning(
+                "%d of %d trials failed, %d were not run to their end; the same command tries them again.",
+                failed, len(states), len(states) - failed - states.count("done"),
+            )  # fmt: skip
+            sys.exit(1)
+
+    def _state(self, trial: Trial) -> dict[str, Any]:
+        return state(self.folder / "trials" / trial.name)
+
+    def _job(self, trial: Trial) -> dict[str, Any]:
+        return {
+            "name": trial.name,
+            "folder": str((self.folder / "trials" / trial.name).absolute()),
+            "run": list(self.given.run),
+            "values": trial.values,
+            "seed": trial.seed,
+            "options": trial.options,
+            "words": trial.words(),
+            "cwd": os.getcwd(),
+            "path": [entry for entry in sys.path if entry],
+        }
+
+    def _ended(self, name: str) -> None:
+        """One line, and the tables so far: what is done is not lost with what is not."""
+        self._write()
+        trial = next(trial for trial in self.wanted if trial.name == name)
+        told = self._state(trial)
+        done = sum(self._state(each).get("status") == "done" for each in self.wanted)
+        if told.get("status") != "done":
+            _say(f"{name}: failed: {told.get('error')} ({self.folder / 'trials' / name / 'log.txt'})")
+            return
+        rows = [row for run in results.attempts(self.folder / "trials" / name) for row in results.figures(run)]
+        shown = ", ".join(
+            f"{figure} {rows[-1][figure]:.4g}"
+            for figure in (UTILITY, Threshold.parse(self.given.limit).name)
+            if rows and figure in rows[-1]
+        )
+        _say(f"{name}: {shown} ({told.get('seconds', 0):.0f} s; {done} of {len(self.wanted)} done)")
+
+    def _write(self) -> Any:
+        frame = results.table(self.folder, self.wanted)
+        results.write(self.folder, frame)
+        summary = results.summary(self.folder, self.wanted, self.told)
+        atomic.write_text(self.folder / "sweep.json", json.dumps(summary, indent=1) + "\n")
+        return frame
+
+    def _conclude(self, frame: Any) -> None:
+        axes = list(self.wanted[0].values)
+        found = findings(self.given.question, frame, axes)
+        try:
+            advice = guidance(frame, axes, self.given.limit, scales(self.wanted))
+        except LitMemError as error:
+            advice = {"figure": "", "limit": None, "best": None, "front": [], "note": str(error)}
+        content = {"schema": 1, "findings": [each.as_json() for each in found], "guidance": advice}
+        atomic.write_text(self.folder / "findings.json", json.dumps(content, indent=1) + "\n")
+        for each in found:
+            span = f" [{each.low:.3g}, {each.high:.3g}]" if each.low is not None else ""
+            value = "" if each.estimate is None else f"{each.estimate:.3g}{span}, "
+            _say(f"{each.verdict}: {each.statement} ({value}{each.note}; {each.n_seeds} seeds)")
+        if added := of_several(self.folder):
+            _say(added)
+        if advice["best"] is not None:
+            values = ", ".join(f"{key} {value}" for key, value in advice["best"].items())
+            _say(f"Best without {self.given.limit}: {values}: {advice['note']}")
+        elif advice["note"]:
+            _say(f"Guidance: {advice['note']}")
+        _say(f"Table: {self.folder / 'results.parquet'}, results.csv; curves: tensorboard --logdir {self.folder}")
+
+
+def _plain(value: Any) -> Any:
+    """The parser takes what looks like a class apart."""
+    if isinstance(value, Namespace):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  (what the command is for)

@@ -1,0 +1,97 @@
+"""Fetch a file once, verified, whatever other processes do meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import urllib.request
+from collections.abc import Callable
+from http.client import HTTPException
+from pathlib import Path
+from typing import Final
+from urllib.error import HTTPError
+
+from lit_mem.errors import DataError
+from lit_mem.files import modes
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_SECONDS: Final = 30.0
+_CHUNK_BYTES: Final = 1 << 20
+
+
+def cache_folder(name: str) -> Path:
+    """Where downloads called `name` go.
+
+    That is in `$LIT_MEM_CACHE`, else `$XDG_CACHE_HOME/lit_mem`, else `~/.cache/lit_mem`.
+    """
+    own = os.environ.get("LIT_MEM_CACHE")
+    if own:
+        return Path(own).expanduser() / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_mem" / name
+
+
+def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
+    """Download `url` to `target`, unless it is there already and unharmed.
+
+    Each process writes to a file of its own and renames it into place at the end, so none ever sees
+    half a file. File and folder have the permissions of `files.modes`.
+
+    Args:
+        url: where from.
+        target: where to; its folder is made.
+        sha256: hexadecimal digest of what is expected.
+        otherwise: what the user can do without a network, for the message.
+
+    Raises:
+        DataError: there is no network, the content is another one, or the folder cannot be written
+            to, or not be read, being another user's.
+    """
+    try:
+        if target.is_file():
+            for path in (target.parent, target):  # earlier versions made them for all to read
+                modes.restrict(path)
+            if hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
+                return
+            log.warning("%s is damaged; downloading it again.", target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be read ({error.strerror}); {otherwise}") from error
+    log.info("Downloading %s to %s.", url, target.parent)
+    try:
+        modes.make_folder(target.parent)
+        modes.restrict(target.parent)
+        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    except OSError as error:
+        raise DataError(f"{target.parent}: cannot be written to ({error.strerror}); {otherwise}") from error
+    try:
+        with os.fdopen(handle, "wb") as file:
+            found = _stream(url, file.write, otherwise)
+        if found != sha256:
+            raise DataError(f"{url}: found sha256 {found}, expected {sha256}; {otherwise}")
+        modes.restrict(Path(part))
+        Path(part).replace(target)
+    except OSError as error:
+        raise DataError(f"{target}: cannot be written ({error.strerror}); {otherwise}") from error
+    finally:
+        Path(part).unlink(missing_ok=True)
+
+
+def _stream(url: str, write: Callable[[bytes], object], otherwise: str) -> str:
+    """Pass the content on in pieces; returns its sha256."""
+    digest, done = hashlib.sha256(), 0
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+            total = response.headers.get("Content-Length", "unknown")
+            while chunk := response.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                write(chunk)
+                done += len(chunk)
+                log.info("%s: %d of %s bytes.", url.rsplit("/", 1)[-1], done, total)
+    except (OSError, HTTPException) as error:
+        if isinstance(error, HTTPError):
+            error.close()
+        reason = getattr(error, "reason", None) or error
+        raise DataError(f"{url}: cannot be downloaded ({reason}); {otherwise}") from error
+    return digest.hexdigest()

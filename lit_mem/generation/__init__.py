@@ -1,0 +1,1 @@
+"""Greedy decoding of many prompts at once."""

@@ -1,0 +1,159 @@
+"""Prompts that a model continues together, a token a step, some of which leave before others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from lit_mem.functional.length_groups import length_groups
+from lit_mem.generation.kv_cache import join
+from lit_mem.generation.recomputed import RecomputedRows, groups_of_one_length, has_kv_cache
+from lit_mem.generation.virtual_tokens import VirtualTokens
+
+# Most tokens of prompts that are read at once. A sixteenth of it is what `length_groups` takes one more group to cost:
+# that many tokens are read on two CPU cores while all weights are, and on a GPU far more while its host starts kernels.
+_PROMPT_TOKENS: Final = {"cpu": 1024}
+_PROMPT_TOKENS_ELSEWHERE: Final = 16384
+
+
+class Rows:
+    """Prompts in one batch, padded on the left, so that every row goes on from the last column.
+
+    Args:
+        model: a causal LM in eval mode.
+        ask: what reads tokens: the model, or what puts its virtual tokens in front.
+        index: which of the prompts of a larger batch these are.
+        prompts: int64 tensors on the CPU, one for each of them.
+        lengths: most new tokens for each, at least 1.
+
+    Attributes:
+        index: as given, of the rows that are still there.
+        place: (n,) int64, the same on the model's device.
+        logits: (n, V) float32 of the tokens that come next.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        ask: Callable[..., Any],
+        index: list[int],
+        prompts: Sequence[Tensor],
+        lengths: Sequence[int],
+    ) -> None:
+        self._ask, self._device = ask, next(model.parameters()).device
+        self.index, self.place = index, torch.tensor(index, device=self._device)
+        self._columns = max(len(p) for p in prompts)
+        self._padding = [self._columns - len(p) for p in prompts]
+        # Rows that are done and still there stay where they are: the model may have no further position.
+        last = [len(p) + length - 1 for p, length in zip(prompts, lengths, strict=True)]
+        self._last_position = torch.tensor(last, device=self._device)[:, None]
+        self._cache: Any = None
+        self._in_place = False  # whether the cache's rows can leave without a copy
+        ids = torch.zeros((len(prompts), self._columns), dtype=torch.int64)  # that of the padding does not matter
+        for row, (prompt, padding) in enumerate(zip(prompts, self._padding, strict=True)):
+            ids[row, padding:] = prompt
+        self._mask = self._made_mask()
+        columns = torch.arange(self._columns, device=self._device)
+        positions = (columns - torch.tensor(self._padding, device=self._device)[:, None]).clamp(min=0)
+        self._forward(ids.to(self._device), positions)
+
+    def _made_mask(self) -> Tensor | None:
+        """(n, columns) int64, 0 for padding; None where there is none, so that the faster kernels run."""
+        if not any(self._padding):
+            return None
+        columns = torch.arange(self._columns, device=self._device)
+        return (columns >= torch.tensor(self._padding, device=self._device)[:, None]).long()
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> None:
+        output = self._ask(
+            input_ids=ids,
+            attention_mask=self._mask,
+            position_ids=positions,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self._cache = getattr(output, "past_key_values", None)
+        self._position = positions[:, -1:]
+        self.logits = output.logits[:, -1].float()
+
+    def step(self, chosen: Tensor) -> None:
+        """Go on with (n,) int64 tokens."""
+        self._columns += 1
+        if self._mask is not None:
+            self._mask = torch.cat([self._mask, self._mask.new_ones((len(chosen), 1))], dim=1)
+        self._forward(chosen[:, None], torch.minimum(self._position + 1, self._last_position))
+
+    def leaving_pays(self, n_staying: int, are_first: bool) -> bool:
+        """Whether to let the others go now; `are_first`: whether those that stay are the first rows.
+
+        The cache of those that stay is copied unless they are the first, which costs about as much as a step of a
+        quarter of them.
+        """
+        n_leaving = len(self.index) - n_staying
+        return n_leaving > 0 if are_first and self._in_place else 4 * n_leaving >= len(self.index)
+
+    def keep(self, staying: list[int]) -> None:
+        """Let all rows go but these, in order; with them goes the padding that only they needed less of."""
+        rows: slice | Tensor = slice(len(staying))
+        if staying[-1] >= len(staying):
+            rows = torch.tensor(staying, device=self._device)
+        self.index, self.place = [self.index[k] for k in staying], self.place[rows]
+        self.logits, self._position = self.logits[rows], self._position[rows]
+        self._last_position = self._last_position[rows]
+        padding = [self._padding[k] for k in staying]
+        if self._in_place:
+            first = min(padding)
+            for layer in self._cache.layers:
+                layer.keep(rows, first)
+            self._columns, padding = self._columns - first, [p - first for p in padding]
+        else:
+            self._cache.reorder_cache(torch.tensor(staying, device=self._device))
+        self._padding = padding
+        self._mask = self._made_mask()
+
+    @classmethod
+    def begin(
+        cls, model: nn.Module, prompts: Sequence[Tensor], lengths: Sequence[int]
+    ) -> Sequence[Rows | RecomputedRows]:
+        """Read all prompts, in groups of about one length, and join the groups if their caches can be.
+
+        Args:
+            model: a causal LM in eval mode.
+            prompts: int64 tensors on the CPU.
+            lengths: most new tokens for each, at least 1, descending: those that leave first stand last.
+
+        Returns:
+            What is to be continued to its end, one after the other.
+        """
+        limit = _PROMPT_TOKENS.get(next(model.parameters()).device.type, _PROMPT_TOKENS_ELSEWHERE)
+        virtual = VirtualTokens.of(model)
+        if virtual is not None:
+            prompts = [virtual.before(prompt) for prompt in prompts]
+        if not has_kv_cache(model):
+            return _recomputed(model, virtual or model, prompts)
+        groups = [sorted(group) for group in length_groups([len(p) for p in prompts], limit)]
+        parts: list[Rows] = []
+        for g in groups:
+            parts.append(cls(model, virtual or model, g, [prompts[i] for i in g], [lengths[i] for i in g]))
+            if parts[-1]._cache is None:  # it takes a cache and gives none back
+                return _recomputed(model, virtual or model, prompts)
+        if not join([part._cache for part in parts], groups, room=lengths[0]):
+            return parts
+        whole, order = parts[0], torch.tensor([i for group in groups for i in group]).argsort()
+        whole.index, whole._in_place = list(range(len(prompts))), True
+        whole.place = torch.arange(len(prompts), device=whole._device)
+        whole._columns = max(part._columns for part in parts)
+        whole._padding = [whole._columns - len(p) for p in prompts]
+        for name in ("logits", "_position", "_last_position"):
+            every = torch.cat([getattr(part, name) for part in parts])
+            setattr(whole, name, every[order.to(every.device)])
+        whole._mask = whole._made_mask()
+        return [whole]
+
+
+def _recomputed(model: nn.Module, ask: Callable[..., Any], prompts: Sequence[Tensor]) -> list[RecomputedRows]:
+    return [RecomputedRows(model, ask, g, [prompts[i] for i in g]) for g in groups_of_one_length(prompts)]

@@ -1,0 +1,357 @@
+"""Keep the checkpoints that memorize no more than they may."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final, Literal
+from weakref import proxy
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_mem.adapters.origin import RECORD, origin
+from lit_mem.audit.judging import Rule
+from lit_mem.errors import ModelError
+from lit_mem.files import atomic, modes
+from lit_mem.lightning.auditing import callbacks_of, latest_figures
+from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
+from lit_mem.lightning.last_line import LastLine
+from lit_mem.lightning.lead import take_the_lead
+from lit_mem.lightning.measured_weights import MeasuredWeights, suspects
+from lit_mem.lightning.rules import Limits, check_limits, known_in, passed, read
+from lit_mem.lightning.run_folder import run_folder
+from lit_mem.privacy.ledger import LEDGER
+
+log = logging.getLogger(__name__)
+
+_STAGE: Final = ".saving"
+"""Folder, beside the checkpoints, of what is not finished yet."""
+
+_KEPT: Final = ("best", "safe", "last")
+"""In the order in which they get their names: what `last.ckpt` says of the others is true once it is there.
+
+A run that is killed between two of them is resumed from the older `last.ckpt`, and then saves the newer ones again."""
+
+
+class MemorizationCheckpoint(LastLine, ModelCheckpoint):
+    """Keeps up to three checkpoints of a run, and beside each the adapter in peft's own format.
+
+    - `best.ckpt`: the lowest `monitor` among validations under every threshold;
+    - `safe.ckpt`: the last validation under every threshold;
+    - `last.ckpt`: the last validation whatever it measured, to resume from.
+
+    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load, the tokenizer in it, and after
+    private training what it has spent (`privacy.jsonl`); after full fine-tuning it is a whole model, which
+    `model.model_id` takes. Its `lit_mem.json` has the `global_step` of the checkpoint that it belongs to, and the
+    fingerprint of the base, which `model.adapter_path` compares with its own. Whatever ends the run, each file and
+    folder is whole: all are written under other names first, and then take over one by one, `last.ckpt` last. What is
+    saved is what was measured: a callback that shows other weights to the validation than it leaves to be saved ends
+    the run.
+
+    Args:
+        thresholds: such as "mia/reference_auroc > 0.6". None: those of the run's `MemorizationEarlyStopping`s.
+        lower_bound: as for `MemorizationEarlyStopping`; goes with `thresholds`.
+        monitor: what the best checkpoint has least of (or most, see `mode`).
+        mode: "min" or "max".
+        dirpath: where to; None: `checkpoints` in the run's folder.
+        export: write the adapter folders.
+        merge: when training ends, also write the best checkpoint as one plain model with the adapter merged into
+            its base (`best-merged/`, as large as the base; loads the base once more, in memory of its own).
+    """
+
+    def __init__(
+        self,
+        thresholds: list[str] | None = None,
+        lower_bound: bool = False,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        dirpath: str | None = None,
+        export: bool = True,
+        merge: bool = False,
+    ) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+            save_on_train_epoch_end=False,
+            enable_version_counter=False,
+        )
+        self.limits: list[Limits] | None = None if thresholds is None else [Limits(thresholds, lower_bound)]
+        self._given_dirpath = self.dirpath
+        self._rules = [Rule(type(self).__name__, limits, "any") for limits in self.limits or []]
+        self.export, self.merge = export, merge
+        self.safe_model_path = ""
+        self.epochs: dict[str, int] = {}
+        self.hardly_learned = False
+        self.measured = MeasuredWeights()
+
+    def rules(self) -> list[Rule]:
+        """Thresholds of its own; those of `MemorizationEarlyStopping` count there."""
+        return self._rules
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return super().state_dict() | {
+            "safe_model_path": self.safe_model_path,
+            "epochs": self.epochs,
+            "hardly_learned": self.hardly_learned,
+        }
+
+    def _start_over(self) -> None:
+        self.best_model_path = self.last_model_path = self.safe_model_path = ""
+        self.best_model_score, self.epochs = None, {}
+        self._last_global_step_saved, self._last_checkpoint_saved = 0, ""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the checkpoints of the interrupted run, should they lie in another folder too."""
+        for name in ("best_model_path", "best_model_score", "last_model_path", "safe_model_path"):
+            setattr(self, name, state_dict[name])
+        self.epochs = dict(state_dict["epochs"])
+        self.hardly_learned = bool(state_dict.get("hardly_learned", False))
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Find folder and thresholds; clear away what a killed run has left half done.
+
+        Raises:
+            ConfigError: a threshold is on a metric that is not logged, or another callback writes files of these names.
+        """
+        saves = stage == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        # A callback that served another run must not write into that run's folder.
+        self.dirpath = self._given_dirpath or (str(run_folder(trainer) / "checkpoints") if saves else None)
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            take_the_lead(self, trainer)
+            if trainer.global_step == 0:  # a resumed run gets its own state next
+                self._start_over()
+        if self.limits is None:  # those who own them have checked them
+            stops = [c for c in callbacks_of(trainer) if isinstance(c, MemorizationEarlyStopping)]
+            self.limits = [stop.limits for stop in stops]
+        elif stage == "fit":
+            for limits in self.limits:
+                check_limits(limits, trainer, type(self).__name__)
+        if stage == "fit" and trainer.is_global_zero:
+            atomic.remove(self._stage())
+            for which in _KEPT:
+                atomic.settle(Path(self._path(which)))
+                atomic.settle(self._adapter(which))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """What a resumed run starts with is on the disk already."""
+        super().on_train_start(trainer, pl_module)
+        if self.last_model_path:
+            self._last_global_step_saved = trainer.global_step
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing is measured yet."""
+        super().on_validation_start(trainer, pl_module)
+        self.measured.reset()
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take a digest of the weights that are measured."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.measured.note(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After the other callbacks: what scored the texts is what generated, and what will be saved.
+
+        Raises:
+            ConfigError: a callback has swapped the weights.
+        """
+        super().on_validation_epoch_end(trainer, pl_module)
+        self.measured.check(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save what this validation deserves, all from one checkpoint.
+
+        Raises:
+            ConfigError: a callback has swapped the weights since they were measured, or a threshold or `monitor` is on
+                a metric that cannot be measured.
+        """
+        name = type(self).__name__
+        if trainer.state.fn == "fit":
+            known_in(trainer).check([str(self.monitor)], name, complete=False)
+            for limits in self.limits or []:
+                check_limits(limits, trainer, name)
+        if trainer.state.fn != "fit" or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        self.measured.check(trainer, pl_module)
+        self.note(trainer)
+        figures, monitor = latest_figures(trainer), str(self.monitor)
+        # A figure that is measured only now and then makes no checkpoint the best when it is not.
+        value = figures.get(monitor) if monitor in known_in(trainer).metrics else read(monitor, figures, name)
+        under = not any(passed(limits, trainer, name) for limits in self.limits or [])
+        under = trainer.strategy.reduce_boolean_decision(under, all=True)
+        kept = ["last"]
+        if under:
+            kept.append("safe")
+            self.safe_model_path = self._path("safe")
+            if value is not None and self._is_best(trainer, value):
+                kept.append("best")
+                self.best_model_path = self._path("best")
+                self.best_model_score = torch.tensor(value, dtype=torch.float64)
+        if "best" in kept:
+            self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly", False))
+        self.last_model_path = self._path("last")
+        for which in kept:
+            self.epochs[which] = trainer.current_epoch + 1
+        self._write(trainer, kept)
+
+    def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
+        best = None if self.best_model_score is None else float(self.best_model_score)
+        beats = best is None or (value < best if self.mode == "min" else value > best)
+        better = math.isfinite(value) and beats
+        return bool(trainer.strategy.reduce_boolean_decision(better))
+
+    def _path(self, which: str) -> str:
+        return os.path.join(str(self.dirpath), f"{which}{self.FILE_EXTENSION}")
+
+    def _stage(self) -> Path:
+        return Path(str(self.dirpath), _STAGE)
+
+    def _adapter(self, which: str) -> Path:
+        return Path(str(self.dirpath), f"{which}-adapter")
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Lightning calls this at the end of a fit in which there was no validation."""
+        self.epochs["last"] = trainer.current_epoch
+        self._write(trainer, ["last"])
+
+    def _write(self, trainer: pl.Trainer, kept: list[str]) -> None:
+        """Save once, and keep it under each of these names, the last one among them.
+
+        Raises:
+            OSError: it cannot be written; what was there before is there still.
+        """
+        stage, writes = self._stage(), trainer.is_global_zero
+        with atomic.naming(Path(self._path("last"))):
+            try:
+                if writes:
+                    atomic.remove(stage)
+                    modes.make_folder(stage, fresh=True)
+                trainer.strategy.barrier("MemorizationCheckpoint.stage")
+                with atomic.temporary_files_in(stage):
+                    trainer.save_checkpoint(stage / "last.ckpt", self.save_weights_only)
+                if writes:
+                    self._export(trainer.lightning_module, stage / "last-adapter", trainer.global_step)
+                    self._keep(stage, kept)
+            finally:
+                if writes:
+                    atomic.remove(stage)
+        trainer.strategy.barrier("MemorizationCheckpoint")
+        self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, self._path("last")
+        if writes:
+            for logger in trainer.loggers:
+                logger.after_save_checkpoint(proxy(self))
+
+    def _keep(self, stage: Path, kept: list[str]) -> None:
+        """Give what was saved its names, once all of it is on the disk."""
+        forms = [form for form in ("-adapter", self.FILE_EXTENSION) if (stage / f"last{form}").exists()]
+        for which in set(kept) - {"last"}:
+            for form in forms:
+                _copy(stage / f"last{form}", stage / f"{which}{form}")
+        atomic.sync(stage)
+        for which in (name for name in _KEPT if name in kept):
+            for form in forms:
+                atomic.put(stage / f"{which}{form}", stage.parent / f"{which}{form}")
+        atomic.sync_names(stage.parent)
+
+    def _export(self, module: pl.LightningModule, folder: Path, step: int) -> None:
+        """Write the adapter, if there is one, and which checkpoint it belongs to."""
+        model: Any = getattr(module, "language_model", None)
+        if not self.export or not hasattr(model, "save_pretrained"):
+            return
+        # Otherwise peft asks the hub whether the vocabulary grew.
+        model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
+        if (tokenizer := _tokenizer(module)) is not None:
+            tokenizer.save_pretrained(folder)  # with its chat template
+        record = {"epoch": self.epochs["last"], "global_step": step}
+        if digests := getattr(module, "base_fingerprint", None):
+            record |= origin(module.model_id, digests, getattr(module, "revision", None))  # type: ignore[arg-type]
+        private = getattr(module, "private", None)
+        if private is not None and (steps := private.export_ledger(folder)):
+            record["private_steps"] = steps  # so that lines cut off at its end are noticed
+        (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say where the checkpoints lie, and merge the best one if that was asked for."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if trainer.global_step != self._last_global_step_saved:
+            super().on_train_end(trainer, pl_module)
+        elif self.measured.changed(trainer, pl_module) is not None:
+            log.warning(
+                "Warning: a callback changed the trained weights after the last validation (%s). Metrics and "
+                "checkpoints are of the weights before that.", suspects(trainer),
+            )  # fmt: skip
+        if not self.last_model_path:
+            return
+        for line in self.summary():
+            pl_module.print(line)
+        if self.merge and trainer.is_global_zero and self.best_model_path:
+            self._write_merged(pl_module)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log whether the model is within limits of this callback's own, after all that other callbacks print."""
+        super().teardown(trainer, pl_module, stage)
+        if stage == "fit":
+            self.say(trainer)
+
+    def summary(self) -> list[str]:
+        """Where the checkpoints lie, a line each."""
+        score = "" if self.best_model_score is None else f", {self.monitor} {float(self.best_model_score):.4g}"
+        score += ", hardly learned" if self.hardly_learned else ""
+        limited = " under every threshold" if self.limits else ""
+        if not self.best_model_path:
+            lines = ["No checkpoint: no validation was under every threshold."]
+        else:
+            lines = [f"Best checkpoint{limited} (epoch {self.epochs['best']}{score}): {self.best_model_path}"]
+            if self.limits:
+                lines.append(f"Last checkpoint{limited} (epoch {self.epochs['safe']}): {self.safe_model_path}")
+        return [*lines, f"Last checkpoint, to resume from (epoch {self.epochs['last']}): {self.last_model_path}"]
+
+    def _write_merged(self, module: Any) -> None:
+        # A resumed run's best checkpoint may lie in the folder of the run that it goes on from.
+        adapter, merged = Path(self.best_model_path).with_name("best-adapter"), Path(str(self.dirpath), "best-merged")
+        if not self.export or not hasattr(module, "merged") or not (adapter / "adapter_config.json").is_file():
+            log.warning("Nothing to merge: there is no adapter folder beside the best checkpoint.")
+            return
+        model, fresh = module.merged(str(adapter)), self._stage() / "best-merged"
+        with atomic.naming(merged):
+            try:
+                model.save_pretrained(fresh)
+                if (tokenizer := _tokenizer(module)) is not None:
+                    tokenizer.save_pretrained(fresh)
+                for name in (RECORD, LEDGER):  # by which private training knows that the weights were trained
+                    if (adapter / name).is_file():
+                        _copy(adapter / name, fresh / name)
+                atomic.sync(fresh)
+                atomic.put(fresh, merged)
+            finally:
+                atomic.remove(self._stage())
+        module.print(f"Best checkpoint as one merged model: {merged}")
+
+
+def _tokenizer(module: Any) -> Any:
+    """The tokenizer that the texts were encoded with; None where there is none to save."""
+    data = getattr(module.trainer, "datamodule", None)
+    found = getattr(getattr(data, "_encoder", None), "tokenizer", None)
+    try:
+        found = found or getattr(module, "tokenizer", None)
+    except ModelError:  # a base without one, on data of the user's own
+        return None
+    return found if hasattr(found, "save_pretrained") else None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file or a folder."""
+    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)

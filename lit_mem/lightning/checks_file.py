@@ -1,0 +1,31 @@
+"""What the data checks found, in the run's folder, for the report."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import lightning.pytorch as pl
+
+from lit_mem.data.checks import TrustReport
+from lit_mem.files import atomic
+from lit_mem.functional.planning import Scored
+from lit_mem.lightning.run_folder import run_folder
+
+NAME: Final = "checks.json"
+
+
+def write_checks(trainer: pl.Trainer | None, trust: TrustReport, scored: Scored) -> bool:
+    """Write it with how many texts are scored, if anything is logged; every process must call it.
+
+    Returns:
+        Whether the run has the file now: it has none without a logger or trainer, or in a dry run.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if trainer is None or not trainer.loggers or getattr(trainer, "fast_dev_run", False):
+        return False
+    folder = run_folder(trainer)  # on every process
+    if trainer.is_global_zero:
+        atomic.write_text(folder / NAME, trust.to_json(scored._asdict()))
+    return True

@@ -1,0 +1,82 @@
+"""What `validate` and `test` print last, where the eye is: a row of the table, a sentence, and what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+from lit_mem.lightning.table import COLUMNS, heading, row
+
+
+def table(figures: Mapping[str, float], label: str, columns: Sequence[str] | None = None) -> list[str]:
+    """The header and the row of `EpochTable` for one pass.
+
+    Args:
+        figures: its metrics.
+        label: stands in the first column.
+        columns: names in the table; None: the table's own. In a test, `test/…` stands for `val/…`.
+    """
+    names = {name: here(name, figures) for name in columns or COLUMNS}
+    shown = {name: here for name, here in names.items() if here in figures}
+    if not shown:
+        return []
+    named = {name: figures[here] for name, here in shown.items()}
+    ends = {name: value for name, value in figures.items() if name.endswith(("_low", "_high"))}
+    return [heading(list(shown)), row(label, list(shown), ends | named)]
+
+
+def sentence(figures: Mapping[str, float]) -> str:
+    """What was measured, in one sentence; "" without any of the usual metrics."""
+    parts = []
+    loss, perplexity = _value("val/loss", figures), figures.get("memorization/perplexity_members")
+    if loss is not None:
+        parts.append(f"held-out loss is {loss:.3f} nats a token")
+    if perplexity is not None:
+        heldout = _value("val/perplexity", figures)
+        beside = "" if heldout is None else f", that of held-out texts {heldout:.2f}"
+        parts.append(f"perplexity of members is {perplexity:.2f}{beside}")
+    for attack in ("reference", "loss"):
+        name = f"mia/{attack}_auroc"
+        if name in figures:
+            ends = [f"{figures[f'{name}_{end}']:.3f}" for end in ("low", "high") if f"{name}_{end}" in figures]
+            interval = f" [{', '.join(ends)}]" if ends else ""
+            parts.append(f"AUROC of the attack {attack} is {figures[name]:.3f}{interval}, where 0.5 is guessing")
+            break
+    if "extraction/exact_rate" in figures:
+        parts.append(f"{figures['extraction/exact_rate']:.1%} of the members prompted are written whole")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def next_steps(
+    folder: str | None,
+    has_report: bool,
+    conditions: Sequence[str] = (),
+    without: str = "trainer.logger is false",
+) -> list[str]:
+    """Where the run's files are, and the command that makes a page of them.
+
+    Args:
+        folder: of the run; None: it has none.
+        has_report: whether there is a record, which a report is made of.
+        conditions: such as "mia/reference_auroc > 0.7", for the command: training's thresholds.
+        without: why there is no folder.
+    """
+    if folder is None:
+        return [f"No run folder: {without}."]
+    lines = [f"Run: {folder}"]
+    if has_report:
+        options = "".join(f" --fail-on {shlex.quote(condition)}" for condition in conditions)
+        what = "Next, with training's thresholds as conditions" if conditions else "Next"
+        lines.append(f"{what}: python train.py report {shlex.quote(folder)}{options}")
+    return lines
+
+
+def here(name: str, figures: Mapping[str, float]) -> str:
+    """The name under which a pass has a metric: in a test, `test/…` stands for `val/…`."""
+    test = name.replace("val/", "test/", 1) if name.startswith("val/") else name
+    return name if name in figures else test
+
+
+def _value(name: str, figures: Mapping[str, float]) -> float | None:
+    return figures.get(here(name, figures))

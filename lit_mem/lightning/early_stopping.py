@@ -1,0 +1,135 @@
+"""Stop training once the model memorizes more than it may."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.audit.judging import Rule
+from lit_mem.errors import ConfigError
+from lit_mem.lightning.last_line import LastLine
+from lit_mem.lightning.planned_stop import planned_stops
+from lit_mem.lightning.rules import Limits, check_limits, passed
+
+log = logging.getLogger(__name__)
+
+
+class MemorizationEarlyStopping(LastLine, Callback):
+    """Ends training when logged figures pass their thresholds.
+
+    Lightning's own EarlyStopping with a stopping threshold also ends a flat run by patience, and on NaN; this one
+    looks at nothing but the thresholds, and only at figures of the validation that just ended.
+
+    Args:
+        thresholds: such as "mia/reference_auroc > 0.6" or "memorization/perplexity_members < 3".
+        stop_when: "any" threshold is passed, or "all" of them at once.
+        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side. At one validation
+            noise alone passes one threshold in about 2.5 % of cases; over many validations and thresholds it passes one
+            of them in more (docs/measures.md, "Many looks"). The line on why training was ended has both numbers. A
+            report judges by the whole interval all the same.
+        patience: how many validations in a row it must be so before training ends.
+
+    Attributes:
+        reason: why training was ended, None while it was not.
+        stopped_after: the epoch in which that was, from 1.
+        looks: how many validations were judged.
+    """
+
+    def __init__(
+        self,
+        thresholds: list[str],
+        stop_when: Literal["any", "all"] = "any",
+        lower_bound: bool = False,
+        patience: int = 1,
+    ) -> None:
+        if patience < 1:
+            raise ConfigError(f"MemorizationEarlyStopping.patience is {patience}; expected 1 or more")
+        self.limits = Limits(thresholds, lower_bound)
+        self.stop_when, self.patience = stop_when, patience
+        self.over_in_a_row = 0
+        self.reason: str | None = None
+        self.stopped_after = 0
+        self.looks = 0
+
+    def rules(self) -> list[Rule]:
+        """These thresholds."""
+        return [Rule(type(self).__name__, self.limits, self.stop_when)]
+
+    @property
+    def state_key(self) -> str:
+        """Tells several such callbacks in one run apart."""
+        return f"{type(self).__qualname__}({self.limits}; {self.stop_when})"
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs."""
+        return {
+            "over_in_a_row": self.over_in_a_row,
+            "reason": self.reason,
+            "stopped_after": self.stopped_after,
+            "looks": self.looks,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.over_in_a_row = state_dict["over_in_a_row"]
+        self.reason, self.stopped_after = state_dict.get("reason"), state_dict.get("stopped_after", 0)
+        self.looks = state_dict.get("looks", 0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End at once a resumed run that had been ended; log at which values thresholds with `lower_bound` act."""
+        if self.over_in_a_row < self.patience:
+            self.reason = None  # more patience now than then
+        elif self.reason is not None:
+            trainer.should_stop = True
+        if trainer.is_global_zero:
+            for line in planned_stops(self.limits, trainer):
+                log.info("%s", line)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Refuse misspelt names before anything is computed; know nothing of another run.
+
+        Raises:
+            ConfigError: a threshold is on a figure that nothing logs.
+        """
+        if stage == "fit":
+            check_limits(self.limits, trainer, type(self).__name__)
+            if trainer.global_step == 0:  # a resumed run gets its own state next
+                self.over_in_a_row, self.reason, self.looks = 0, None, 0
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Check the metrics, which are all logged by now, whatever the order of callbacks.
+
+        Raises:
+            ConfigError: a threshold is on a metric that cannot be measured; before training where there is a check.
+        """
+        if trainer.state.fn != "fit":
+            return
+        if trainer.sanity_checking:
+            return check_limits(self.limits, trainer, type(self).__name__)
+        self.note(trainer)
+        self.looks += 1
+        beyond = passed(self.limits, trainer, type(self).__name__)
+        over = len(beyond) == len(self.limits) if self.stop_when == "all" else bool(beyond)
+        # Every rank has the same figures; deciding together keeps them together should that ever fail.
+        over = trainer.strategy.reduce_boolean_decision(over, all=False)
+        self.over_in_a_row = self.over_in_a_row + 1 if over else 0
+        if self.over_in_a_row >= self.patience:
+            trainer.should_stop = True
+            self.stopped_after = trainer.current_epoch + 1
+            self.reason = "; ".join(
+                f"{name} is {value:.4g}, the threshold is {threshold}" for threshold, name, value in beyond
+            )
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""
+        if self.reason is not None:
+            line = f"Training was stopped after epoch {self.stopped_after}: {self.reason}."
+            pl_module.print(f"{line}{self.limits.caveat(self.looks)}")
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Log whether the model is within its limits, after all that other callbacks print."""
+        if stage == "fit":
+            self.say(trainer)

@@ -1,0 +1,201 @@
+"""Every per-example number of a run, as files to analyse later."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning.pytorch as pl
+
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.measure import Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable
+from lit_mem.errors import ConfigError
+from lit_mem.files import atomic, modes
+from lit_mem.lightning.measure_callback import Measure
+from lit_mem.lightning.run_folder import run_folder
+from lit_mem.types import Batch, Record, TokenScores
+
+log = logging.getLogger(__name__)
+
+
+class _Pass(NamedTuple):
+    """What one pass gives to write."""
+
+    name: str
+    epoch: int
+    step: int
+    rows: ScoreTable
+    records: dict[int, Record]
+
+
+class PerExampleTable(Measure):
+    """Writes one parquet file a validation, a row an example: for whatever this package does not compute itself.
+
+    `start.parquet` is the validation before training (if it runs over all batches), then comes, say,
+    `epoch_0003_step_000120.parquet`; `validate.parquet` and `test.parquet` are those of a run without training. A run
+    that is killed leaves whole files only. A dry run (`fast_dev_run`) writes none, nor does one with neither a folder
+    nor a logger.
+
+    Columns: example_id (int64), origin (where the example came from: "train.jsonl:17"), set ("member" or "heldout",
+    which in a test is the test set), epoch (counted from 1; 0 before training), step (int64, training steps so far),
+    duplicates (int64, how many other members have the same text), with `text` the text as far as it was scored, and
+    every per-example number that the callbacks tell, by name: `perplexity`, `mia/reference`, `extraction/ngram_rate`.
+    What was not measured, or is not known, is null.
+
+    The files confirm guesses: `perplexity_base`, and sums such as log(perplexity) + `mia/reference`, can be computed by
+    anyone who has the text and the public base model, and each names one row. Give them the access that the texts have.
+
+    Args:
+        folder: where to; None: `examples` in the run's folder.
+        text: write the texts too. They are what the run may not leak: mind who can read the folder.
+        every_n_validations: write only every n-th validation of a fit (and the one before training).
+    """
+
+    def __init__(self, folder: str | None = None, text: bool = False, every_n_validations: int = 1) -> None:
+        if every_n_validations < 1:
+            raise ConfigError(f"PerExampleTable.every_n_validations is {every_n_validations}; expected 1 or more")
+        self.folder, self.text, self.every_n_validations = folder, text, every_n_validations
+        self._validations = 0
+        self._records: Gathered[int, Record] = Gathered()
+        self._pass: _Pass | None = None
+        self._target: Path | None = None
+
+    @property
+    def state_key(self) -> str:
+        """Several may write to several folders."""
+        return f"{type(self).__qualname__}{dict(folder=self.folder)!r}"
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
+    reads = ("",)
+
+    def names(self) -> list[str]:
+        """It logs nothing."""
+        return []
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Say that there is nowhere to write; count a new run's validations from the first.
+
+        Raises:
+            ConfigError: texts are asked for, and there is neither a folder nor a logger.
+        """
+        super().setup(trainer, pl_module, stage)
+        self._target = None
+        if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own count next
+            self._validations = 0
+        if self._nowhere(trainer):
+            if self.text:
+                raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
+            log.info("No table of examples is written: there is no logger, and PerExampleTable.folder is not set.")
+        elif trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        elif self.folder is not None:
+            self._target = Path(self.folder)
+        else:
+            self._target = run_folder(trainer) / "examples"
+
+    def _nowhere(self, trainer: pl.Trainer) -> bool:
+        return self.folder is None and not trainer.loggers
+
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
+        self._records.reset()
+        self._pass = None
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Note what else is known of the examples.
+
+        Raises:
+            ConfigError: texts are asked for, and the batches do not say.
+        """
+        if "records" not in batch:
+            if self.text:
+                raise ConfigError("PerExampleTable.text is true, and the batches carry no `records`, so no texts")
+            return
+        for example_id, record in zip(batch["example_id"].tolist(), batch["records"], strict=True):
+            text = record.text if self.text else ""  # not even gathered unless asked for
+            self._records[example_id] = Record(text, record.origin, duplicates=record.duplicates)
+
+    def compute(self, run: Pass) -> Result:
+        """Collect the rows, on every rank; they are written once the pass has been logged."""
+        name = self._name(run)
+        if name is not None:
+            self._pass = _Pass(name, run.epoch, run.step, run.rows, dict(self._records.compute()))
+        return Result()
+
+    def _name(self, run: Pass) -> str | None:
+        """Of this pass's file; None: it is not written."""
+        if self._target is None:
+            return None
+        if run.stage != "fit":
+            return run.stage
+        if run.checking:  # a resumed run may check again, in mid training
+            return "start" if run.complete and not run.step else None
+        self._validations += 1
+        if self._validations % self.every_n_validations:
+            return None
+        return f"epoch_{run.epoch:04d}_step_{run.step:06d}"
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write; only now, so that a failure costs nothing of what this pass logs.
+
+        Raises:
+            ConfigError: the file cannot be written; on every rank, so that none waits for another.
+        """
+        super().on_validation_end(trainer, pl_module)
+        if self._pass is None:
+            return
+        problem = self._write(trainer, self._pass) if trainer.is_global_zero else None
+        self._pass = None
+        problem = trainer.strategy.broadcast(problem)
+        if problem is not None:
+            raise ConfigError(problem)
+
+    def _write(self, trainer: pl.Trainer, this: _Pass) -> str | None:
+        """What went wrong, or None."""
+        folder = self._target
+        assert folder is not None
+        path = folder / f"{this.name}.parquet"
+        try:
+            modes.make_folder(folder)
+            _write_whole(path, self._table(this))
+        except OSError as error:
+            reason = error.strerror or str(error)
+            return f"PerExampleTable.folder: {path} cannot be written ({reason}); set it to a folder that can be"
+        return None
+
+    def _table(self, this: _Pass) -> Any:
+        import pyarrow as pa
+
+        ids, n = this.rows.example_id.tolist(), len(this.rows)
+        known = [this.records.get(i) for i in ids]
+        columns = {
+            "example_id": pa.array(ids, pa.int64()),
+            "origin": pa.array([(r.origin or None) if r else None for r in known], pa.string()),
+            "set": pa.array(["member" if m else "heldout" for m in this.rows.member.tolist()], pa.string()),
+            "epoch": pa.array([this.epoch] * n, pa.int64()),
+            "step": pa.array([this.step] * n, pa.int64()),
+            "duplicates": pa.array([r.duplicates if r else None for r in known], pa.int64()),
+        }
+        if self.text:
+            columns["text"] = pa.array([r.text if r else None for r in known], pa.string())
+        for name, values in this.rows.columns.items():
+            columns[name] = pa.array(values.numpy(), pa.float64(), from_pandas=True)  # NaN: null
+        return pa.table(columns)
+
+
+def _write_whole(path: Path, table: Any) -> None:
+    """Under another name first, so that a file of this name is never half written."""
+    import pyarrow.parquet as pq
+
+    with atomic.whole(path) as part, part.open("wb") as file:
+        pq.write_table(table, file)

@@ -1,0 +1,64 @@
+"""Where runs keep their checkpoints, and which of them is meant by "last" and "best"."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_mem.errors import CheckpointError
+from lit_mem.lightning.checkpoint import MemorizationCheckpoint
+from lit_mem.lightning.run_folder import root_of_runs
+
+
+def find_checkpoint(trainer: pl.Trainer, which: Literal["last", "best"]) -> Path:
+    """The newest run's last checkpoint, or the one that was its best by then.
+
+    Lightning by itself looks in the folder of the run that begins, where there is none yet.
+
+    Args:
+        trainer: its loggers and callbacks say where runs keep their checkpoints.
+        which: what the user asks for.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    patterns = _patterns(trainer)
+    found = [path for folder, pattern in patterns for path in folder.glob(pattern)]
+    if not found:
+        looked = " or ".join(str(folder / pattern) for folder, pattern in patterns if "attempt_" not in pattern)
+        raise CheckpointError(f"ckpt_path {which}: there is no {looked}")
+    last = max(found, key=lambda path: path.stat().st_mtime_ns)
+    return last if which == "last" else _best(last)
+
+
+def _patterns(trainer: pl.Trainer) -> list[tuple[Path, str]]:
+    """Folders, and what last checkpoints below them are called."""
+    keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
+    keepers = [keeper for keeper in keepers if isinstance(keeper, MemorizationCheckpoint)] or keepers
+    named = [(Path(keeper.dirpath), "last.ckpt") for keeper in keepers if keeper.dirpath is not None]
+    root = root_of_runs(trainer)
+    return named or [(root, "*/checkpoints/last.ckpt"), (root, "*/attempt_*/checkpoints/last.ckpt")]
+
+
+def _best(last: Path) -> Path:
+    """What was the best checkpoint when `last` was written."""
+    try:
+        states: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"ckpt_path best: {last} is damaged") from error
+    kept = [state for state in states.values() if "best_model_path" in state]
+    # `MemorizationCheckpoint`'s, where there are others: theirs may lie above its thresholds.
+    kept = [state for state in kept if "safe_model_path" in state] or kept
+    named = [state["best_model_path"] for state in kept]
+    if not any(named):
+        raise CheckpointError(f"ckpt_path best: the run of {last} had no validation under every threshold")
+    best = Path(next(path for path in named if path))
+    moved = last.with_name(best.name)  # the run's folder may lie elsewhere now
+    for path in (best, moved):
+        if path.exists():
+            return path
+    raise CheckpointError(f"ckpt_path best: {best} does not exist any more")

@@ -1,0 +1,118 @@
+"""The last line of a run: whether the model that it ends with is within its limits."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Final
+
+import lightning.pytorch as pl
+
+from lit_mem.audit.judging import Judged, Rule, State, explained, judge, together
+from lit_mem.lightning.auditing import callbacks_of, latest_figures
+from lit_mem.lightning.closing import here
+from lit_mem.lightning.planned_stop import scored_for
+
+log = logging.getLogger(__name__)
+
+_HEADS: Final[dict[State, str]] = {
+    "within": "Within the limits",
+    "undecided": "Undecided",
+    "not measured": "Not measured",
+    "over": "Over the limits",
+}
+
+
+def rules_in(trainer: pl.Trainer) -> list[Rule]:
+    """The limits of the trainer's callbacks."""
+    return [rule for callback in callbacks_of(trainer) if isinstance(callback, LastLine) for rule in callback.rules()]
+
+
+def judged_now(rules: Sequence[Rule], trainer: pl.Trainer) -> tuple[State, list[Judged]]:
+    """The state of the validation that just ended, and the judgements that it comes from."""
+    metrics = latest_figures(trainer)
+    found = [[judge(threshold, metrics) for threshold in rule.limits] for rule in rules]
+    pairs = zip(found, rules, strict=True)
+    state = together(together([one.state for one in judged], rule.counted) for judged, rule in pairs)
+    every = [one for judged in found for one in judged]
+    # Those that decide; the same threshold may stand in several callbacks.
+    deciding = [one for one in every if one.state == state] or every
+    return state, list(dict.fromkeys(deciding))
+
+
+def line(state: State, judged: Sequence[Judged], when: str, trainer: pl.Trainer) -> str:
+    """One sentence on a validation.
+
+    Args:
+        state: of all limits.
+        judged: the judgements that it comes from.
+        when: " after epoch 3".
+        trainer: its callbacks and data say how many texts were scored.
+    """
+    parts = []
+    for one in judged:
+        scored = scored_for(one.threshold.name, trainer) if one.state == "undecided" else None
+        parts.append(explained([one], scored))
+    why = ", as the limit lies within the 95 % interval" if state == "undecided" else ""
+    return f"{_HEADS[state]}{when}{why}: {'; '.join(parts)}."
+
+
+class LastLine:
+    """Mixed into callbacks that have limits: judges each validation of a fit, and logs the last one when it ends."""
+
+    _last: tuple[State, str] | None = None
+
+    def rules(self) -> list[Rule]:
+        """The limits of this callback."""
+        raise NotImplementedError
+
+    def note(self, trainer: pl.Trainer) -> None:
+        """Judge the validation that just ended, if this callback is the last that has limits."""
+        self._last = None
+        holders = [one for one in callbacks_of(trainer) if isinstance(one, LastLine) and one.rules()]
+        if holders and holders[-1] is self:
+            state, judged = judged_now(rules_in(trainer), trainer)
+            self._last = state, line(state, judged, f" after epoch {trainer.current_epoch + 1}", trainer)
+
+    def say(self, trainer: pl.Trainer) -> None:
+        """Log the judgement of the validation that the fit ended with."""
+        if self._last is not None and trainer.is_global_zero:
+            state, text = self._last
+            log.log(logging.INFO if state == "within" else logging.WARNING, "%s", text)
+        self._last = None
+
+
+def audited(trainer: pl.Trainer) -> tuple[list[str], list[str]]:
+    """Where a model stands that was not trained here, by training's thresholds.
+
+    Returns:
+        The lines to log at the end of `validate` and `test`, and the conditions to give a report; both empty without
+        thresholds. Metrics that the pass did not measure are in neither judgement nor conditions.
+    """
+    metrics = latest_figures(trainer)
+    rules, absent = _on_measured(rules_in(trainer), metrics)
+    lines = []
+    if rules:
+        lines.append(line(*judged_now(rules, trainer), "", trainer))
+    if absent:
+        lines.append(f"Not measured in this pass: {', '.join(absent)}, of the thresholds.")
+    return lines, list(dict.fromkeys(str(threshold) for rule in rules for threshold in rule.limits))
+
+
+def _on_measured(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[list[Rule], list[str]]:
+    """The rules with those thresholds whose metric was measured, by the name that it has here; the other names."""
+    kept, absent = [], []
+    for rule in rules:
+        limits = copy(rule.limits)
+        limits.thresholds = []
+        for threshold in rule.limits:
+            named = replace(threshold, name=here(threshold.name, metrics))
+            if judge(named, metrics).state == "not measured":
+                absent.append(threshold.name)
+            else:
+                limits.thresholds.append(named)
+        if limits.thresholds:
+            kept.append(rule._replace(limits=limits))
+    return kept, list(dict.fromkeys(absent))

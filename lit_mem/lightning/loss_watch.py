@@ -1,0 +1,137 @@
+"""A run whose loss is no number any more is stopped, in a line that says where it happened and what to do.
+
+Nothing is measured of such a model, and no checkpoint is written of it, so that none replaces a good one.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final, NamedTuple
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lit_mem.errors import MetricError, TrainingError
+from lit_mem.scoring.finite import weight_not_finite
+
+log = logging.getLogger(__name__)
+
+_ADVICE: Final = "lower model.optimizer.init_args.lr or set trainer.gradient_clip_val"
+_STEPS_BETWEEN_LOOKS: Final = 50
+
+
+class _Step(NamedTuple):
+    loss: Tensor
+    step: int
+    epoch: int
+
+
+class LossWatch:
+    """Looks at every training loss, without holding up the device that computes it.
+
+    On a CPU a loss is looked at before anything is learned from it. Elsewhere whoever reads it waits for all the work
+    that the device was given; so it is looked at in the next step, which has to wait for the lengths of its texts
+    anyway. Several processes look together, every `log_every_n_steps` steps, as one that stopped alone would leave the
+    others waiting for it.
+
+    With float16 and a gradient scaler a step whose loss is no number is skipped by the scaler, and the next one may be
+    a good one: that is said once, and the next validation judges the model.
+    """
+
+    def __init__(self) -> None:
+        self._unseen: list[_Step] = []
+        self._told = False
+
+    def begin_step(self, trainer: pl.Trainer) -> None:
+        """Look at the steps before this one, if it is time to."""
+        if trainer.world_size > 1 and len(self._unseen) < (trainer.log_every_n_steps or _STEPS_BETWEEN_LOOKS):  # type: ignore[attr-defined]
+            return
+        self.look(trainer)
+
+    def add(self, loss: Tensor, trainer: pl.Trainer) -> None:
+        """Take in the () loss of this step.
+
+        Raises:
+            TrainingError: it is not finite, and that is known at once.
+        """
+        self._unseen.append(_Step(loss.detach(), trainer.global_step + 1, trainer.current_epoch + 1))
+        if trainer.world_size == 1 and loss.device.type == "cpu":
+            self.look(trainer)
+
+    def look(self, trainer: pl.Trainer) -> None:
+        """Look at all losses taken in since the last look; every process must call it.
+
+        Raises:
+            TrainingError: one is not finite.
+        """
+        if not self._unseen:
+            return
+        steps, self._unseen = self._unseen, []
+        finite = torch.stack([step.loss for step in steps]).isfinite().tolist()
+        bad = next((step for step, good in zip(steps, finite, strict=True) if not good), None)
+        if not trainer.strategy.reduce_boolean_decision(bad is not None, all=False):
+            return
+        if bad is None:
+            what = f"the training loss of another process is not finite, at step {steps[-1].step} or shortly before"
+        else:
+            what = f"the training loss is {bad.loss.item()} at step {bad.step} (epoch {bad.epoch})"
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            raise TrainingError(f"{what}; {_ADVICE}; {_last_checkpoint(trainer)}")
+        if not self._told:
+            self._told = True
+            log.warning("Warning: %s. The gradient scaler skips such a step; this is told once.", what)
+
+
+def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Refuse to compute figures from a pass in which a text had no loss; every process must call it.
+
+    Args:
+        found: what `not_finite` said of this process's texts.
+        trainer: tells where the run stands.
+        module: its trained weights are looked at, for the message.
+
+    Raises:
+        MetricError: some process had such a text.
+    """
+    if not trainer.strategy.reduce_boolean_decision(found is not None, all=False):
+        return
+    what = found or "the model's loss on a text of another process is not finite"
+    if trainer.state.fn != "fit":
+        when, checkpoint = "", ""
+    elif trainer.sanity_checking:
+        when, checkpoint = " before training", ""
+    else:
+        when = f" after step {trainer.global_step} (epoch {trainer.current_epoch + 1})"
+        checkpoint = f"; {_last_checkpoint(trainer)}"
+    weight = weight_not_finite(module.named_parameters())
+    if weight is None:
+        why = "its weights are finite, so numbers overflow on the way: set trainer.precision to 32-true"
+    elif checkpoint:
+        why = f"the weights are no numbers any more ({weight}): {_ADVICE}"
+    else:
+        why = f"the model was loaded with weights that are no numbers ({weight})"
+    raise MetricError(f"{what}{when}, so nothing is measured; {why}{checkpoint}")
+
+
+def refuse_to_save(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Refuse to write a checkpoint of weights that are no numbers.
+
+    Raises:
+        TrainingError: they are none.
+    """
+    weight = weight_not_finite(module.named_parameters())
+    if weight is not None:
+        raise TrainingError(
+            f"the weights are no numbers any more at step {trainer.global_step} ({weight}), so no checkpoint is "
+            f"written of them; {_ADVICE}; {_last_checkpoint(trainer)}"
+        )
+
+
+def _last_checkpoint(trainer: pl.Trainer) -> str:
+    paths = (
+        getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+        for callback in trainer.checkpoint_callbacks
+    )
+    path = next((path for path in paths if path), None)
+    return "no checkpoint was saved" if path is None else f"the last checkpoint is {path}"

@@ -1,0 +1,87 @@
+"""Whether the weights that are about to be saved are those that were measured."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from lit_mem.errors import ConfigError
+from lit_mem.lightning.auditing import callbacks_of
+from lit_mem.lightning.foreign_callbacks import from_here
+
+_BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def digest(module: nn.Module) -> dict[str, int]:
+    """For each trained parameter the sum of its elements' bit patterns, modulo 2^64.
+
+    Exact and independent of the order of summation; computed on the device, without a copy of the parameter.
+    """
+    trained = {name: _bits(p) for name, p in module.named_parameters() if p.requires_grad and p.numel()}
+    if not trained:
+        return {}
+    device = next(iter(trained.values())).device
+    sums = torch.stack([bits.sum(dtype=torch.int64).to(device) for bits in trained.values()])
+    return dict(zip(trained, sums.tolist(), strict=True))
+
+
+def _bits(parameter: Tensor) -> Tensor:
+    whole = parameter.detach()
+    local: Tensor = whole.to_local() if hasattr(whole, "to_local") else whole
+    return local.view(_BITS[local.element_size()])
+
+
+class MeasuredWeights:
+    """Compares the trained weights of the first scored batch of a validation with those at a later time.
+
+    A callback that swaps weights for the validation (an average, say) would leave other weights to be saved than the
+    metrics are of. Which callbacks do so cannot be known by name; a digest of the weights shows it.
+    """
+
+    def __init__(self) -> None:
+        self._digest: dict[str, int] | None = None
+        self._step = -1
+
+    def reset(self) -> None:
+        """A new validation begins."""
+        self._digest, self._step = None, -1
+
+    def note(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take the weights that are about to score the first batch; later batches change nothing."""
+        if self._digest is None:
+            self._digest, self._step = digest(module), trainer.global_step
+
+    def changed(self, trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
+        """Name of the first trained parameter that differs although no step was taken; None: all are the same.
+
+        None, too, where nothing was measured at this step.
+        """
+        if self._digest is None or self._step != trainer.global_step:
+            return None
+        before, now = self._digest, digest(module)
+        return next((name for name in sorted(now.keys() | before) if now.get(name) != before.get(name)), None)
+
+    def check(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Reject a run in which other weights would be saved than were measured.
+
+        Raises:
+            ConfigError: the weights differ; it names the callbacks that may have changed them.
+        """
+        name = self.changed(trainer, module)
+        # A rank may be the only one whose weights differ, and none may wait for it.
+        if trainer.strategy.reduce_boolean_decision(name is not None, all=False):
+            name = name or "a weight of another process"
+            raise ConfigError(
+                f"the weights that were measured are not those that would be saved: {name} changed during the "
+                f"validation after step {trainer.global_step}, in which nothing is trained; a callback swaps weights "
+                f"({suspects(trainer)}): remove it from trainer.callbacks"
+            )
+
+
+def suspects(trainer: pl.Trainer) -> str:
+    """The callbacks that are not this package's, for a message."""
+    names = [type(callback).__name__ for callback in callbacks_of(trainer) if not from_here(callback)]
+    return f"one of {', '.join(names)}" if names else "or the module itself does"

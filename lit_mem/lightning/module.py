@@ -1,0 +1,281 @@
+"""The LightningModule that trains: a causal language model with an adapter, scored in every validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+import lightning.pytorch as pl
+from jsonargparse import lazy_instance
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import AdamW
+
+from lit_mem.adapters.base import Adapter
+from lit_mem.adapters.lora import LoRA
+from lit_mem.adapters.recorded import arguments
+from lit_mem.audit.gather import on_rank_zero
+from lit_mem.errors import ConfigError
+from lit_mem.lightning.console import show_messages
+from lit_mem.lightning.foreign_callbacks import prepare_callbacks
+from lit_mem.lightning.loss_watch import LossWatch
+from lit_mem.lightning.member_check import MemberCheck
+from lit_mem.lightning.private_fit import EndOnException, PrivateFit
+from lit_mem.lightning.resume import Resume
+from lit_mem.lightning.run_folder import claim_versions, restrict_run
+from lit_mem.lightning.schedule import scheduled
+from lit_mem.lightning.scoring_module import ScoringModule
+from lit_mem.models.building import Built, checkpoint_gradients
+from lit_mem.models.checkpoint import own_content, read_content
+from lit_mem.models.loading import Quantization
+from lit_mem.privacy.carried import remark
+from lit_mem.privacy.dpsgd import DPSGD
+from lit_mem.scoring.reference_scores import Reference
+from lit_mem.training.objective import TrainingLoss
+from lit_mem.types import Batch
+
+
+class CausalLM(ScoringModule):
+    """Fine-tunes a causal language model and scores every validation example, member or not.
+
+    `training_step` is the usual next-token loss (mean over the batch's labelled tokens, as Hugging Face has
+    it). `validation_step` returns the `TokenScores` that the memorization callbacks read; the held-out half of
+    them is also the validation loss.
+
+    Args:
+        model_id: base model: a hub id, a local folder, a .gguf file, or "asset:tiny_llama". None: with `adapter_path`
+            the base that the adapter was trained on, else LLaMA 2 7B from the hub.
+        revision: branch, tag or commit on the hub.
+        adapter: how the base becomes trainable.
+        adapter_path: folder of an adapter saved by peft, to start from or to audit; it replaces `adapter`.
+        reference: the frozen model that membership is judged against.
+        optimizer: any torch optimizer; it gets the trainable parameters only.
+        lr_schedule: shape of the learning rate over all steps, after the warm-up.
+        warmup_fraction: share of all steps over which the learning rate rises from 0.
+        dtype: precision that the base is loaded in; "auto": the one it was saved in.
+        quantization: load the base in 4 or 8 bits (GPU, extra `quantization`).
+        attention: attention kernel; None: the library's choice.
+        gradient_checkpointing: trade time for memory in training.
+        loss: what of the texts is trained on; by default every token of every text.
+        privacy: train with differential privacy (extra `privacy`); None: plainly.
+    """
+
+    def __init__(
+        self,
+        model_id: str | None = None,
+        revision: str | None = None,
+        adapter: Adapter = lazy_instance(LoRA),  # noqa: B008  (how jsonargparse spells a default sub-object)
+        adapter_path: str | None = None,
+        reference: Reference = Reference(),  # noqa: B008
+        optimizer: OptimizerCallable = AdamW,
+        lr_schedule: Literal["constant", "linear", "cosine"] = "linear",
+        warmup_fraction: float = 0.0,
+        dtype: Literal["float32", "bfloat16", "float16", "auto"] = "float32",
+        quantization: Quantization = "none",
+        attention: str | None = None,
+        gradient_checkpointing: bool = False,
+        loss: TrainingLoss = TrainingLoss(),  # noqa: B008
+        privacy: DPSGD | None = None,
+    ) -> None:
+        if not 0 <= warmup_fraction < 1:
+            raise ConfigError(f"model.warmup_fraction is {warmup_fraction}; expected a number in [0, 1)")
+        super().__init__(model_id, revision, adapter, adapter_path, reference, dtype, quantization, attention)
+        self.optimizer, self.lr_schedule, self.warmup_fraction = optimizer, lr_schedule, warmup_fraction
+        self.gradient_checkpointing = gradient_checkpointing
+        self.loss = loss
+        self.private = None if privacy is None else PrivateFit(privacy)
+        self.members = MemberCheck()
+        self._resume = Resume()
+        self._losses = LossWatch()
+
+    def _prepare(self, built: Built) -> None:
+        if self.adapter_path is not None:
+            self.members.start_from(self.adapter_path, self._trainer)
+        if self.gradient_checkpointing:
+            checkpoint_gradients(built.base, self.private is not None)
+
+    # -- training ------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Mean next-token loss of the batch in nats; in private training of a step's texts, in several batches.
+
+        Raises:
+            TrainingError: it is not finite.
+        """
+        self._losses.begin_step(self.trainer)
+        if self.private is not None:
+            shown, texts = self.private.step(self, batch, self._loss_by_text)
+            loss = shown
+        else:
+            loss, shown = self.loss(self._scorer, batch)
+            texts = len(batch["input_ids"])
+        self._losses.add(shown, self.trainer)
+        if texts:
+            self.log("train/loss", shown, on_step=True, prog_bar=True, batch_size=texts)
+        if self.private is not None:  # here, as Lightning takes no step then
+            self.private.update(self)
+        return loss
+
+    def _loss_by_text(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        return self.loss.by_text(self._scorer, batch)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
+        """Take no further step once the privacy budget is spent; from the first one on the members are trained on."""
+        if self.private is not None and self.private.spent:
+            return -1
+        self.members.trains()
+        return None
+
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """One that ends private training on an exception.
+
+        The last hook before loggers open their files, and before callbacks are set up.
+
+        Raises:
+            ConfigError: a callback cannot work with this module.
+        """
+        prepare_callbacks(self.trainer)
+        show_messages()
+        claim_versions(self.trainer)
+        return [] if self.private is None else [EndOnException(self.private)]
+
+    def setup(self, stage: str) -> None:
+        """Refuse what private training cannot go with."""
+        self.members.begin()
+        on_rank_zero(self.trainer, lambda: remark(self, stage))
+        if stage == "fit" and self.private is not None:
+            self.automatic_optimization = False  # here, so that our refusals come before Lightning's
+            self.private.setup(self.trainer)
+
+    def teardown(self, stage: str) -> None:
+        """Leave the model as any other, and the run's files for their owner alone."""
+        restrict_run(self.trainer)
+        if self.private is not None:
+            self.private.end()
+
+    def on_fit_start(self) -> None:
+        """Clear the losses of a fit that was broken off; compare the members with those known.
+
+        Raises:
+            ConfigError: a step would be of no batch, or would train plainly what was trained privately.
+            CheckpointError: held-out texts were trained on before.
+        """
+        self._resume.refuse_plain_training(self.private is not None)
+        self.members.compare(self.trainer)
+        if (n := self.trainer.accumulate_grad_batches) < 1:
+            raise ConfigError(f"trainer.accumulate_grad_batches is {n}; expected 1 or more")
+        self._losses = LossWatch()
+        if self.private is not None:
+            self.private.begin(self, self._loss_by_text)
+
+    def on_train_start(self) -> None:
+        """From here on steps are counted that no validation has seen; a resumed run is where the other one was."""
+        self._heldout.validated(self.trainer)
+        self._resume.go_on(self)
+
+    def on_train_epoch_end(self) -> None:
+        """Look at the last losses."""
+        self._losses.look(self.trainer)
+        if self.private is not None and not self.trainer.enable_validation:
+            self.log_dict(self.private.figures())
+
+    def on_train_end(self) -> None:
+        """Warn of a model that was not validated, has hardly learned or is no better; log the privacy that is spent."""
+        if self.private is not None:
+            self.private.log_spent(self.trainer)
+        self._heldout.warn(self.trainer, self.private is not None)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over the trainable parameters, and its schedule by step."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        found, self._resume.schedule_steps = scheduled(
+            optimizer, self.lr_schedule, self.warmup_fraction, lambda: self.trainer.estimated_stepping_batches
+        )
+        return found
+
+    # -- validation ----------------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Look at the losses before it; start a pass anew.
+
+        Raises:
+            CheckpointError: held-out texts were trained on.
+        """
+        if self.trainer.state.fn == "fit":
+            self._losses.look(self.trainer)
+        else:
+            self.members.compare(self.trainer)
+        super().on_validation_start()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the held-out loss, weighted by token, and what of the privacy budget is spent."""
+        super().on_validation_epoch_end()
+        if self.private is not None:
+            self.log_dict(self.private.figures())
+
+    def privacy_claim(self) -> tuple[float, float] | None:
+        """ε and δ to which training has kept so far; None where it is not private."""
+        return None if self.private is None else self.private.claim()
+
+    @property
+    def epsilon_note(self) -> str:
+        """What `privacy/epsilon` leaves out, for those who show it; "" where there is nothing."""
+        return "" if self.private is None else self.private.note
+
+    def metric_names(self) -> list[str]:
+        """Names that this module logs while it is fitted."""
+        return ["train/loss", "val/loss", *(["privacy/epsilon"] if self.private is not None else [])]
+
+    # -- checkpoints ---------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the trained weights only, name the base, and keep what an exact resume needs.
+
+        Raises:
+            TrainingError: a weight is not finite.
+        """
+        self._resume.save(self, checkpoint)
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The module that a checkpoint was saved from, its model built and its trained weights in place.
+
+        The checkpoint holds what the model was made with; the base itself is loaded from where it was.
+
+        Args:
+            checkpoint_path: of a file.
+            map_location: as for `torch.load`; None: the CPU.
+            hparams_file: not used: there are no hyper-parameters in a file.
+            strict: not used: the trained weights must match one for one.
+            weights_only: not used: nothing but tensors and plain values is read.
+            kwargs: arguments of this class, in place of those that the checkpoint holds.
+
+        Raises:
+            CheckpointError: it cannot be read, is of another base or adapter, or lacks an argument, which it names.
+        """
+        checkpoint = read_content(checkpoint_path, map_location)
+        module = cls(**arguments(own_content(checkpoint).get("made_with"), kwargs))
+        module.on_load_checkpoint(checkpoint)
+        weights = checkpoint["state_dict"]
+        module.load_state_dict(weights, strict=False)
+        return module.to(next(iter(weights.values())).device)
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another base or adapter; the trained weights must match one for one.
+
+        Raises:
+            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with, or held-out
+                texts of this run are among its members.
+        """
+        self.strict_loading = False  # the base's weights are not in it; the check below is the strict one
+        self.configure_model()
+        self._resume.load(self, checkpoint)
+        self._scored.starts_as_base = False

@@ -1,0 +1,84 @@
+"""Before training: how wide the intervals will be, and at which value a threshold on their safe end acts."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from lit_mem.audit.judging import judged_texts
+from lit_mem.audit.table import ScoreTable
+from lit_mem.audit.thresholds import Limits, Threshold
+from lit_mem.functional.numbers import shown
+from lit_mem.functional.planning import Scored, planned_interval, stops_at
+from lit_mem.lightning.auditing import audit_of, measures, whole_check
+
+
+def planned_stops(limits: Limits, trainer: pl.Trainer) -> list[str]:
+    """A line for each threshold on an AUROC that is read at the safe end of its interval; empty without such."""
+    if not limits.lower_bound:
+        return []
+    lines = []
+    for threshold in limits:
+        scored = scored_for(threshold.name, trainer) if threshold.is_auroc and 0 < threshold.limit < 1 else None
+        if scored is not None and scored.members and scored.heldout:
+            lines.append(planned_stop(threshold, scored))
+    return lines
+
+
+def planned_stop(threshold: Threshold, scored: Scored) -> str:
+    """What to expect of a threshold with `lower_bound`.
+
+    Args:
+        threshold: on an AUROC, its limit in (0, 1).
+        scored: how many texts are scored, at least 1 of each set.
+    """
+    limit, of_scored = threshold.limit, scored
+    scored = judged_texts(threshold.name, of_scored)
+    half = "" if scored is of_scored else " (half of those scored)"
+    low, high = planned_interval(limit, scored.members, scored.heldout)
+    at = stops_at(limit, scored.members, scored.heldout, threshold.above)
+    end, side = ("low", "above") if threshold.above else ("high", "below")
+    planned = (
+        f"{threshold} is read at the {end} end of the 95 % interval: with {scored.members:,} members and "
+        f"{scored.heldout:,} held-out texts{half} the interval at {limit:g} is about {shown(low)} to {shown(high)}"
+    )
+    if at is None:
+        best = "1" if threshold.above else "0"
+        return f"{planned}. Even at {best} it holds {limit:g}, so the threshold never acts: score more texts."
+    return f"{planned}, and the threshold acts from about {shown(at)} on, not as soon as the value is {side} {limit:g}."
+
+
+def scored_for(name: str, trainer: pl.Trainer) -> Scored | None:
+    """How many texts are scored for a metric; None where that is not known.
+
+    Args:
+        name: of the metric.
+        trainer: its callback that logs the metric has the texts of the last pass; a check before training over some of
+            the batches does not count, and then the data module says what is scored.
+    """
+    of_data = getattr(getattr(trainer, "datamodule", None), "scored_texts", None)
+    found = of_data() if callable(of_data) else None
+    known = found if isinstance(found, Scored) else None  # a user's own data module may have any such attribute
+    measure = next((one for one in measures(trainer) if name in one.names()), None)
+    if measure is None:
+        return None
+    if measure.of_canaries:
+        known = None
+    examples = audit_of(trainer).result_of(measure).rows
+    if examples is None or (trainer.state.fn == "fit" and not trainer.global_step and not whole_check(trainer)):
+        return known
+    member = examples.member[_used(name, examples)]
+    n = int(member.sum())
+    return Scored(n, len(member) - n, *((None, None) if known is None else (known.of_members, known.of_heldout)))
+
+
+def _used(name: str, table: ScoreTable) -> Tensor:
+    """(N,) bool: the rows that an AUROC is computed from, fit and judgement of `mia/combined_auroc` alike."""
+    column = name.partition("_auroc")[0]
+    others = [values for other, values in table.columns.items() if other.startswith("mia/") and other != column]
+    read = others if column == "mia/combined" else [table[column]] if column in table.columns else []
+    used = torch.ones(len(table), dtype=torch.bool)
+    for values in read:
+        used &= ~values.isnan()
+    return used

@@ -1,0 +1,130 @@
+"""Options that would break the guarantee without a sign of it: each is refused, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch import nn
+
+from lit_mem.errors import ConfigError
+from lit_mem.lightning.sharded_strategy import ShardedBase
+
+_PRECISIONS: Final = ("32-true", "64-true", "bf16-mixed")
+
+
+def refuse_options(trainer: pl.Trainer, data: Any) -> None:
+    """Refuse what cannot go together with private training; every process must call it.
+
+    Args:
+        trainer: with its options.
+        data: the data module, whose `group_by_length` is read where it has one; or None.
+
+    Raises:
+        ConfigError: an option cannot; the message says why.
+    """
+    for option, reason in _found(trainer, data):
+        raise ConfigError(f"{option}, which model.privacy cannot go with: {reason}")
+
+
+def _found(trainer: Any, data: Any) -> Iterator[tuple[str, str]]:
+    """Options that are set so, with what is wrong with that."""
+    if str(trainer.precision) not in _PRECISIONS:
+        yield (
+            f"trainer.precision is {trainer.precision}",
+            "gradients must be clipped and noise added in 32 bits, or rounding passes the bound; expected one of "
+            + ", ".join(_PRECISIONS),
+        )
+    if trainer.accumulate_grad_batches != 1:
+        yield (
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}",
+            "a step is one draw from all texts; set model.privacy.batch_size to the size of the whole step, of which "
+            "data.batch_size texts at a time go through the model",
+        )
+    if trainer.gradient_clip_val:
+        yield (
+            f"trainer.gradient_clip_val is {trainer.gradient_clip_val}",
+            "it clips the sum, which bounds no single text; set model.privacy.clipping_norm",
+        )
+    if trainer.overfit_batches:
+        yield (
+            f"trainer.overfit_batches is {trainer.overfit_batches}",
+            "a step's texts must be drawn at random from all",
+        )
+    strategy = trainer.strategy
+    if isinstance(strategy, ShardedBase) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        yield (
+            f"trainer.strategy is {type(strategy).__name__}",
+            "each device runs as many passes as it was dealt texts, and with parts of one model they would wait for "
+            "one another for ever; expected one device, or ddp",
+        )
+    if getattr(data, "group_by_length", False):
+        yield (
+            "data.group_by_length is true",
+            "which texts are in a step would depend on other texts' lengths; leave it out: a step's texts are sorted "
+            "by length for the model in any case",
+        )
+    if getattr(data, "deduplicate", "none") == "near":
+        yield (
+            "data.deduplicate is near",
+            "one text more could leave out several that are near it, while epsilon is for one row; exact is sound",
+        )
+    if getattr(data, "deduplicate", "none") == "exact" and getattr(data, "train_size", None) is not None:
+        yield (
+            "data.deduplicate is exact and data.train_size is set",
+            "one repeated row more or less changes how many different texts there are, and with it the whole random "
+            "subset; deduplicate the data beforehand, or leave data.train_size out",
+        )
+    tries = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
+    for callback in trainer.callbacks:
+        if isinstance(callback, tries):
+            yield (
+                f"trainer.callbacks has {type(callback).__name__}",
+                "it tries out steps, or changes their size, beside what is accounted for",
+            )
+
+
+def refuse_experts(model: nn.Module, batch_size: int | None) -> None:
+    """Refuse a mixture of experts that sees several texts at a time.
+
+    Routers send the tokens of all texts to an expert as one list. How long that is decides how it is rounded, in some
+    models which tokens are dropped, and so, through the next router, which experts a text gets.
+
+    Args:
+        model: with its base.
+        batch_size: `data.batch_size`; None: not known.
+
+    Raises:
+        ConfigError: there are experts, and more than one text at a time.
+    """
+    if batch_size == 1:
+        return
+    name = next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == "experts"), None)
+    if name is not None:
+        raise ConfigError(
+            f"data.batch_size is {batch_size}, which model.privacy cannot go with in a mixture of experts ({name}): "
+            "experts read the tokens of all texts as one list, so that a text's gradient depends on the others; "
+            "expected 1 (model.privacy.batch_size is the size of a step)"
+        )
+
+
+def refuse_sampler(trainer: pl.Trainer, poisson: type) -> None:
+    """Refuse a training loader whose batches are no independent draws; known once the trainer has its loader.
+
+    Args:
+        trainer: of the run.
+        poisson: `lit_mem.data.poisson.PoissonBatches`.
+
+    Raises:
+        ConfigError: it has another sampler.
+    """
+    sampler = getattr(trainer.train_dataloader, "sampler", None)
+    if not isinstance(sampler, poisson):
+        raise ConfigError(
+            f"the training loader's sampler is {type(sampler).__name__}, which model.privacy cannot go with: epsilon "
+            "is computed for batches in which each text is drawn by itself, and shuffled texts or dropped batches are "
+            "something else; expected lit_mem.data.poisson.PoissonBatches as sampler and batch_size=None"
+        )

@@ -1,0 +1,204 @@
+"""The folder of a run: one for each run, claimed before anything is written, whatever the logger.
+
+Making a folder fails where another process has made it, so that two runs never get the same one. It is for its owner
+alone (`files.modes`), so that whatever a library writes into it is too.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import lightning.pytorch as pl
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from lit_mem.files import modes, record
+
+FileLogger = TensorBoardLogger | CSVLogger
+
+NAME: Final = "lit_mem"
+"""Name of the folder of runs where no logger has a name for it."""
+
+CONFIG: Final = "config.yaml"
+
+_WRITTEN: Final = (CONFIG, "checks.json", "checkpoints", "examples", "privacy.jsonl", record.FILE)
+"""What this package writes into a run's folder."""
+
+_FOLDERS: WeakKeyDictionary[pl.Trainer, Path] = WeakKeyDictionary()
+_MADE: WeakKeyDictionary[pl.Trainer, list[Path]] = WeakKeyDictionary()
+
+
+def run_folder(trainer: pl.Trainer) -> Path:
+    """The folder of the trainer's run. All ranks must call it together the first time; it exists afterwards.
+
+    - With a TensorBoard or CSV logger: that logger's `<save_dir>/<name>/<version>`.
+    - With other loggers only: `<save_dir>/<name>/<version>` too, as Lightning has it for checkpoints (W&B: project
+      and run id); `attempt_<n>` in it where an earlier run has used it.
+    - Without a logger: the next free `<default_root_dir>/logs/lit_mem/version_<n>`.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    folder = _FOLDERS.get(trainer)
+    if folder is None:
+        found = _find(trainer) if trainer.is_global_zero else None
+        folder = _FOLDERS[trainer] = Path(str(trainer.strategy.broadcast(found)))
+    return folder
+
+
+def known_folder(trainer: pl.Trainer) -> Path | None:
+    """The folder of the trainer's run if `run_folder` has been called; None otherwise."""
+    return _FOLDERS.get(trainer)
+
+
+def root_of_runs(trainer: pl.Trainer) -> Path:
+    """The folder whose subfolders are the runs of this trainer's loggers."""
+    logger = _leading(trainer.loggers)
+    if logger is None:
+        return Path(trainer.default_root_dir, "logs", NAME)
+    return root_of(logger, trainer.default_root_dir)
+
+
+def root_of(logger: Any, default: str = ".") -> Path:
+    """The folder in which a logger's runs lie side by side; in `default` where the logger has none on this machine."""
+    place = str(logger.save_dir or default)
+    place = default if "://" in place else expanded(place)
+    # An empty name means no folder of that name to these two.
+    return Path(place, str(logger.name or ("" if isinstance(logger, FileLogger) else NAME)))
+
+
+def expanded(place: str) -> str:
+    """A path with `~` and `$VARIABLES` replaced, as in TensorBoard's logger."""
+    return os.path.expanduser(os.path.expandvars(place))
+
+
+def claim_versions(trainer: pl.Trainer) -> None:
+    """Set the version of each logger that has none to one whose folder this run has made.
+
+    Call it before any logger opens a file. A CSV logger, which takes `~` and `$VARIABLES` as they are, gets its folder
+    with these replaced. Loggers with a common folder of runs share a version; one that the user
+    has set is left as it is, and shared too. The versions are set on rank zero only.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    for each in _file_loggers(trainer.loggers):
+        if isinstance(each, CSVLogger):
+            each._save_dir = each._root_dir = expanded(each._save_dir)
+    if not _is_first(trainer):
+        return
+    by_root: dict[Path, list[FileLogger]] = {}
+    for logger in _file_loggers(trainer.loggers):
+        by_root.setdefault(root_of(logger), []).append(logger)
+    for root, loggers in by_root.items():
+        given = [logger._version for logger in loggers if logger._version is not None]
+        for logger in [logger for logger in loggers if logger._version is None]:
+            if not given:
+                given.append(_claim_next(trainer, root))
+            logger._version = given[0]
+            if isinstance(logger, CSVLogger):
+                _ = logger.experiment  # now, as it warns of files that TensorBoard puts beside its own
+        for folder in dict.fromkeys(map(_folder_of, loggers)):
+            if not _make(trainer, folder):
+                modes.restrict(folder)
+
+
+def claim_given_versions(trainer: pl.Trainer) -> Path | None:
+    """Claim the folders of the versions that the user has set; acts on rank zero only.
+
+    Returns:
+        The first that holds a run already; None if none does.
+
+    Raises:
+        OSError: a folder cannot be made.
+    """
+    if not _is_first(trainer):
+        return None
+    given = [logger for logger in _file_loggers(trainer.loggers) if logger._version is not None]
+    for folder in dict.fromkeys(map(_folder_of, given)):
+        modes.make_folder(folder)
+        modes.restrict(folder)
+        try:
+            (folder / CONFIG).touch(0o600, exist_ok=False)  # the folder may have been made for this run
+        except FileExistsError:
+            return folder
+        _MADE.setdefault(trainer, []).append(folder)
+    return None
+
+
+def release(trainer: pl.Trainer) -> None:
+    """Remove those of the folders made for a run in which nothing was written."""
+    for folder in _MADE.pop(trainer, []):
+        with suppress(OSError):
+            if (folder / CONFIG).is_file() and not (folder / CONFIG).stat().st_size:
+                (folder / CONFIG).unlink()
+            folder.rmdir()  # fails where there is anything in it
+
+
+def restrict_run(trainer: pl.Trainer) -> None:
+    """Set the permissions of all that lies in the run's folders, whoever wrote it; acts on rank zero only."""
+    known = known_folder(trainer)
+    if _is_first(trainer):
+        for folder in {*_MADE.get(trainer, []), *([] if known is None else [known])}:
+            modes.restrict_all(folder)
+
+
+def _is_first(trainer: pl.Trainer) -> bool:
+    # In processes that were spawned the global rank is not set before they are connected.
+    return trainer.is_global_zero and trainer.local_rank == 0
+
+
+def _file_loggers(loggers: Iterable[Any]) -> list[FileLogger]:
+    """Those that write into a folder of their own on this machine's file systems."""
+    return [each for each in loggers if isinstance(each, FileLogger) and "://" not in str(each.save_dir)]
+
+
+def _folder_of(logger: FileLogger) -> Path:
+    version = logger.version
+    return root_of(logger) / (version if isinstance(version, str) else f"version_{version}")
+
+
+def _leading(loggers: Iterable[Any]) -> Any:
+    """The logger whose folder is the run's: the first that writes into one, else the first; None without any."""
+    loggers = list(loggers)
+    return next(iter([*_file_loggers(loggers), *loggers]), None)
+
+
+def _find(trainer: pl.Trainer) -> str:
+    logger = _leading(trainer.loggers)
+    if _file_loggers([logger]):
+        folder = _folder_of(logger)
+        modes.make_folder(folder)
+        modes.restrict(folder)
+        return str(folder)
+    root, version = root_of_runs(trainer), None if logger is None else logger.version
+    if version is None or version == "":
+        return str(root / f"version_{_claim_next(trainer, root)}")
+    folder = root / (version if isinstance(version, str) else f"version_{version}")
+    used = any((folder / name).exists() for name in _WRITTEN)
+    if _make(trainer, folder) or not used:  # the logger itself may have made it, as MLflow's does
+        return str(folder)
+    return str(next(part for part in (folder / f"attempt_{n}" for n in count(1)) if _make(trainer, part)))
+
+
+def _claim_next(trainer: pl.Trainer, root: Path) -> int:
+    """Make the folder of the version after all that are there; its number."""
+    modes.make_folder(root)
+    ends = [path.name.removeprefix("version_") for path in root.glob("version_*")]
+    first = 1 + max((int(end) for end in ends if end.isdigit()), default=-1)
+    return next(version for version in count(first) if _make(trainer, root / f"version_{version}"))
+
+
+def _make(trainer: pl.Trainer, folder: Path) -> bool:
+    """Make a folder; False where there is one."""
+    try:
+        modes.make_folder(folder, fresh=True)
+    except FileExistsError:
+        return False
+    _MADE.setdefault(trainer, []).append(folder)
+    return True

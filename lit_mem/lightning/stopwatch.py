@@ -1,0 +1,81 @@
+"""Where the time of an epoch goes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lit_mem.audit.measure import Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.lightning.measure_callback import Measure
+from lit_mem.types import Batch, TokenScores
+
+
+class Stopwatch(Measure):
+    """Logs the seconds that training and scoring took.
+
+    `time/train` is the training since the last validation, over all epochs since then, without what stands between
+    them (checkpoints); `time/scoring` is the validation loop's forward passes; generation is `time/generation`, which
+    `Extraction` logs.
+    """
+
+    def __init__(self) -> None:
+        self._train = 0.0
+        self._train_began: float | None = None
+        self._scoring_began = 0.0
+        self._scoring = 0.0
+
+    def names(self) -> list[str]:
+        """Both."""
+        return ["time/train", "time/scoring"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing was trained yet."""
+        self._train, self._train_began = 0.0, None
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training time runs."""
+        self._train_began = time.perf_counter()
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Training time runs again, should the epoch go on after a validation."""
+        if self._train_began is None:
+            self._train_began = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count what has run; the next batch is waited for from now on."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        now = time.perf_counter()
+        self._train += now - (self._train_began or now)
+        self._train_began = now
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training time stops."""
+        self._train_began = None
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training time stops, scoring time runs."""
+        self._train_began = None
+        self._scoring_began = time.perf_counter()
+        super().on_validation_start(trainer, pl_module)
+
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
+        self._scoring = 0.0
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Scoring runs from the start of the loop to its last batch."""
+        self._scoring = time.perf_counter() - self._scoring_began
+
+    def compute(self, run: Pass) -> Result:
+        """Seconds."""
+        metrics = {"time/scoring": self._scoring}
+        if run.stage == "fit" and not run.checking:
+            metrics["time/train"], self._train = self._train, 0.0
+        return Result(metrics)

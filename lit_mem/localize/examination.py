@@ -1,0 +1,48 @@
+"""What every look into a finished run begins with: its texts, as many as wanted, and a checkpoint's weights."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.data.encoding import Encoded
+from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.module import CausalLM
+from lit_mem.localize.run_folder import load_weights
+from lit_mem.types import Needs
+
+
+class Examination(Callback):
+    """Looks into a module while it is validated.
+
+    Args:
+        checkpoint: whose weights are looked at.
+        rows: how many members and how many held-out texts are scored, at random; None: all that the run scored.
+    """
+
+    needs: Needs = Needs()
+
+    def __init__(self, checkpoint: Path, rows: int | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.rows = rows
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Choose what is scored."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, TextDataModule)
+        data.canaries = []  # they belong to no set
+        if self.rows is not None:
+            data.members, data.heldout = (_some(examples, self.rows) for examples in (data.members, data.heldout))
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take the checkpoint's weights."""
+        assert isinstance(pl_module, CausalLM)
+        load_weights(pl_module, self.checkpoint)
+
+
+def _some(examples: list[Encoded], n: int) -> list[Encoded]:
+    chosen = random.Random(0).sample(range(len(examples)), min(n, len(examples)))
+    return [examples[i] for i in sorted(chosen)]

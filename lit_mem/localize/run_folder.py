@@ -1,0 +1,158 @@
+"""A finished run, built again from its log folder."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import Callback
+
+from lit_mem.errors import CheckpointError, ConfigError
+from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.module import CausalLM
+from lit_mem.lightning.parser import OneLineParser
+from lit_mem.models.checkpoint import own_content
+from lit_mem.report.files import callbacks_of, read_config
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run's configuration builds.
+
+    Attributes:
+        folder: its log folder.
+        config: its configuration, as plain values.
+        module: with the untrained adapter; see `load_weights`.
+        data: the run's own texts, split as it split them.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    module: CausalLM
+    data: TextDataModule
+
+    def checkpoint(self, which: str) -> Path:
+        """The checkpoint meant by "best", "last" or a path.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        if which not in ("best", "last"):
+            if not Path(which).is_file():
+                raise CheckpointError(f"--checkpoint {which} is no file; expected best, last or a .ckpt file")
+            return Path(which)
+        folder = self.folder / "checkpoints"
+        path = folder / f"{which}.ckpt"
+        if not path.is_file():
+            there = ", ".join(sorted(other.name for other in folder.glob("*.ckpt")))
+            raise CheckpointError(
+                f"{folder} has no {which}.ckpt" + (f" (there are: {there})" if there else "")
+                + "; expected a run with checkpoints, or --checkpoint with the path of one"
+            )  # fmt: skip
+        return path
+
+    def checkpoints(self) -> list[Path]:
+        """All that the run kept.
+
+        Raises:
+            CheckpointError: there is none.
+        """
+        found = sorted((self.folder / "checkpoints").glob("*.ckpt"))
+        if not found:
+            raise CheckpointError(f"{self.folder / 'checkpoints'} holds no .ckpt file; expected a run with checkpoints")
+        return found
+
+    def callback(self, name: str) -> Mapping[str, Any] | None:
+        """Options of the run's first callback of one of this package's classes; None where it had none."""
+        for path, options in callbacks_of(self.config):
+            if path.startswith("lit_mem.") and path.endswith(f".{name}"):
+                return options
+        return None
+
+    def examine(self, callback: Callback, accelerator: str | None = None) -> None:
+        """Validate with a callback that looks into the model, in the run's own precision, on one device.
+
+        Args:
+            callback: see `lit_mem.localize.examination.Examination`.
+            accelerator: None: the run's.
+        """
+        options = self.config.get("trainer") or {}
+        trainer = pl.Trainer(
+            accelerator=accelerator or options.get("accelerator") or "auto",
+            devices=1,
+            precision=options.get("precision"),
+            callbacks=[callback],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            inference_mode=False,  # influence takes gradients
+        )
+        trainer.validate(self.module, datamodule=self.data, verbose=False)
+
+
+def open_run(folder: str) -> Run:
+    """Build a run's module and data from its config.yaml.
+
+    Raises:
+        ConfigError: the folder holds no such file, or one that builds nothing.
+        DataError: it is no YAML.
+    """
+    path = Path(folder, "config.yaml")
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder} has no config.yaml; expected the log folder of a run, such as logs/lit_mem/version_0"
+        )
+    _, config = read_config(path)
+    if not {"model", "data"} <= config.keys():
+        raise ConfigError(f"{path} lacks model or data; expected the configuration of a run")
+    parser = OneLineParser()
+    parser.add_lightning_class_args(CausalLM, "model", subclass_mode=False)
+    parser.add_lightning_class_args(TextDataModule, "data", subclass_mode=False)
+    try:
+        parsed: Namespace = parser.parse_object({key: config[key] for key in ("model", "data")})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    built = parser.instantiate_classes(parsed)
+    built.data.check = False  # what it would say was said when the run began
+    return Run(Path(folder), config, built.model, built.data)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint as it lies on the disk: tensors and plain values only.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"{path} is no checkpoint, or one that was cut short")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        own_content(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{path} is damaged: {str(error).strip().partition(chr(10))[0][:200]}") from error
+    return content
+
+
+def load_weights(module: CausalLM, path: Path) -> None:
+    """Put a checkpoint's trained weights into a module.
+
+    Raises:
+        CheckpointError: it cannot be read, or is of another base or adapter.
+    """
+    content = read_checkpoint(path)
+    try:
+        module.on_load_checkpoint(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    module.load_state_dict(content["state_dict"], strict=False)

@@ -1,1 +1,0 @@
-"""Thin torchmetrics shells that carry per-example numbers across batches and ranks."""

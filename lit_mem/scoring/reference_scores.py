@@ -1,0 +1,105 @@
+"""The frozen reference model: the un-tuned base, scored once for each example."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_mem.scoring.reference_store import ReferenceStore, batch_key
+from lit_mem.scoring.scorer import scored_positions
+from lit_mem.types import Batch, TokenScores
+
+
+@dataclass
+class Reference:
+    """Which model the tuned one is compared with.
+
+    Attributes:
+        kind: "adapter_off" turns the adapter off (no second copy in memory), "copy" loads a real frozen copy,
+            "auto" takes the first where it gives exactly the base, and the second otherwise.
+        model_id: another model as the reference (same tokenizer), None: the base model itself. Implies "copy".
+        cache: keep its scores on disk (in `~/.cache/lit_mem/reference`, or below `$LIT_MEM_CACHE` or
+            `$XDG_CACHE_HOME`), so that a second run on the same texts computes none. The files hold log-probabilities,
+            no text, and are sealed: they would spell the texts to whoever has the model.
+    """
+
+    kind: Literal["auto", "adapter_off", "copy"] = "auto"
+    model_id: str | None = None
+    cache: bool = True
+
+
+class ReferenceCache:
+    """Reference scores by example, so that the frozen model never scores one twice.
+
+    The key is the example's id together with its tokens and which of them are scored, so that other data under the
+    same ids can never be answered from the cache.
+
+    Attributes:
+        computed: how many examples' scores came from a model, neither from here nor from disk.
+        store: where scores outlive the run; None: nowhere.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, bytes], tuple[Tensor, Tensor]] = {}
+        self.computed = 0
+        self.store: ReferenceStore | None = None
+
+    def clear(self) -> None:
+        """Begin anew, as with another precision or device: scores of both would differ by rounding."""
+        self._rows, self.computed, self.store = {}, 0, None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def scores(self, batch: Batch, compute: Callable[[Batch], TokenScores]) -> tuple[Tensor, Tensor]:
+        """(B, T) float32 log-probabilities under the reference, and (B, T) bool greedy hits; 0 where nothing is scored.
+
+        Args:
+            batch: the examples.
+            compute: scores a batch with the reference model; called only when an example is new.
+        """
+        keys = self._keys(batch)
+        if any(key not in self._rows for key in keys):
+            # The whole batch, even if some are known: the same shapes as the tuned model's pass give the same
+            # rounding, so that an untrained adapter differs from its base by exactly nothing.
+            self._rows.update(zip(keys, zip(*self._whole(batch, compute), strict=True), strict=True))
+        width, device = batch["input_ids"].shape[1], batch["input_ids"].device
+        logprob, hit = zip(*(self._rows[key] for key in keys), strict=True)
+        return (
+            torch.stack([_fitted(row, width) for row in logprob]).to(device),
+            torch.stack([_fitted(row, width) for row in hit]).to(device),
+        )
+
+    def _whole(self, batch: Batch, compute: Callable[[Batch], TokenScores]) -> tuple[Tensor, Tensor]:
+        """(B, T) log-probabilities and hits of a batch on the CPU, from disk where they are."""
+        key = batch_key(batch["input_ids"].cpu(), scored_positions(batch).cpu()) if self.store else b""
+        stored = self.store.load(key, tuple(batch["input_ids"].shape)) if self.store else None
+        if stored is not None:
+            return stored
+        fresh = compute(batch)
+        self.computed += len(fresh.example_id)
+        logprob, hit = fresh.logprob.cpu(), fresh.hit.cpu()
+        if self.store:
+            self.store.save(key, logprob, hit)
+        return logprob, hit
+
+    @staticmethod
+    def _keys(batch: Batch) -> list[tuple[int, bytes]]:
+        ids, scored = batch["input_ids"].cpu(), scored_positions(batch).cpu()
+        keys = []
+        for example_id, row, mask in zip(batch["example_id"].tolist(), ids, scored, strict=True):
+            # What follows the last scored token changes no score, and padding depends on the batch.
+            length = int(mask.nonzero().max()) + 1 if mask.any() else 0
+            content = torch.stack([row[:length], mask[:length].long()]).numpy().tobytes()
+            keys.append((example_id, hashlib.blake2b(content, digest_size=16).digest()))
+        return keys
+
+
+def _fitted(row: Tensor, width: int) -> Tensor:
+    """A row cut or zero-padded to the width of another batch."""
+    return torch.nn.functional.pad(row, (0, width - len(row))) if len(row) < width else row[:width]

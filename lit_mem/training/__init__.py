@@ -1,0 +1,1 @@
+"""What is trained on, and how little of it has to be computed."""

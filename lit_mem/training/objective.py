@@ -1,0 +1,85 @@
+"""What is trained on: every token of every text, or less, so that less is memorized."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from lit_mem.errors import ConfigError
+from lit_mem.training.goldfish import goldfish_dropped
+from lit_mem.types import IGNORED, Batch
+
+
+class Losses(Protocol):
+    """What the objective reads of a model's scorer (`lit_mem.scoring.scorer.TokenScorer`)."""
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean loss over the labelled tokens of a batch, in nats, () float32."""
+
+    def text_losses(self, batch: Batch, packed: bool = False) -> tuple[Tensor, Tensor]:
+        """(B,) sums over each text's labelled tokens, and how many these are."""
+
+
+@dataclass
+class TrainingLoss:
+    """Which tokens and texts give a gradient. By default all do; measures are over all tokens in any case.
+
+    Attributes:
+        goldfish_k: leave one in so many tokens out, chosen by a hash of the tokens before each, so that the same
+            passage has the same gaps in every text (Hans et al. 2024, arXiv 2406.10209: 4); None: none is left out.
+        goldfish_context: how many tokens before a token decide.
+        floor: a text whose mean loss a token, in nats, is below this gives no gradient: max(loss, floor) is trained on,
+            text by text. None: there is no floor. Related to flooding (Ishida et al. 2020, arXiv 2002.08709: of the
+            batch's mean), iFlood (Xie et al. 2022: of each example's loss) and RelaxLoss (Chen et al. 2022, arXiv
+            2207.05801: against membership inference); all three push a loss below the level up again, this does not.
+    """
+
+    goldfish_k: int | None = None
+    goldfish_context: int = 13
+    floor: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.goldfish_k is not None and self.goldfish_k < 2:
+            raise ConfigError(f"model.loss.goldfish_k is {self.goldfish_k}; expected 2 or more, or null")
+        if self.goldfish_context < 1:
+            raise ConfigError(f"model.loss.goldfish_context is {self.goldfish_context}; expected 1 or more")
+        if self.floor is not None and not 0 < self.floor < math.inf:
+            raise ConfigError(f"model.loss.floor is {self.floor}; expected a number above 0, or null")
+
+    def trained(self, batch: Batch) -> Batch:
+        """The batch with labels on the tokens that are trained on."""
+        if self.goldfish_k is None:
+            return batch
+        dropped = goldfish_dropped(batch["input_ids"], self.goldfish_k, self.goldfish_context)
+        return {**batch, "labels": batch["labels"].masked_fill(dropped, IGNORED)}
+
+    def __call__(self, scorer: Losses, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss to train on, and the one to show: mean over the trained tokens of all texts, in nats, () float32.
+
+        Both are the same without a floor.
+        """
+        batch = self.trained(batch)
+        if self.floor is None:
+            loss = scorer.loss(batch)
+            return loss, loss
+        total, count = scorer.text_losses(batch, packed=True)
+        trained = (total * self._above(total, count)).sum() / count.sum().clamp(min=1)
+        return trained, (total.detach().sum() / count.sum().clamp(min=1))
+
+    def by_text(self, scorer: Losses, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """For private training: the mean loss of each text alone, whatever else is in the batch.
+
+        Returns:
+            (B,) float32 to train on; (B,) float32 the sum over trained tokens, to show; (B,) int64 how many these are.
+        """
+        total, count = scorer.text_losses(self.trained(batch))
+        return self._above(total, count) * total / count.clamp(min=1), total.detach(), count
+
+    def _above(self, total: Tensor, count: Tensor) -> Tensor:
+        """(B,) float32: 1 for texts that are trained on, 0 for those below the floor."""
+        if self.floor is None:
+            return total.new_ones(total.shape)
+        return (total.detach() >= self.floor * count).to(total.dtype)

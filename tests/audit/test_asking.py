@@ -1,0 +1,149 @@
+"""What the asker does not generate must be what generating would give: against decoding from the bare prompt."""
+
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from lit_mem.callbacks import Extraction, MembershipInference
+from lit_mem.extraction import continuations
+from lit_mem.extraction.continuations import Asker, no_bar
+from lit_mem.generation.decoding import decode
+from lit_mem.lightning.module_subject import ModuleSubject
+from lit_mem.types import Needs, Sampling
+
+EOS = 2
+
+
+@pytest.fixture
+def model(module, data):
+    """A module before training, and its data."""
+    made, corpus = module(targets=["all-linear"]), data()
+    made.configure_model()
+    made.eval()
+    corpus.trainer = SimpleNamespace(lightning_module=made, world_size=1, global_rank=0, testing=False)
+    corpus.setup("validate")
+    return made, [batch for loader in corpus.val_dataloader() for batch in loader]
+
+
+def candidates(made, batches, reference=False):
+    callback, needs = Extraction(), Needs(reference=reference)
+    callback.begin(SimpleNamespace(tokenizer=made.tokenizer, progress=no_bar))
+    for batch in batches:
+        callback.observe(made.score(batch, needs), batch)
+    return {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
+
+
+def change(made, std=0.05):
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=std)
+
+
+def plainly(made, asked, sampling=None):
+    """The base's answers from the bare prompts."""
+    with made.reference_context() as base:
+        decoded = decode(
+            base,
+            [c.prompt.input_ids[: c.prompt.cut] for c in asked.values()],
+            [len(c.prompt.suffix) for c in asked.values()],
+            EOS,
+            sampling,
+            keys=list(asked),
+        )
+    return dict(zip(asked, decoded, strict=True))
+
+
+def same(answers, expected):
+    assert answers.keys() == expected.keys()
+    for i, answer in answers.items():
+        assert torch.equal(answer.ids, expected[i].ids)
+        torch.testing.assert_close(answer.logprob, expected[i].logprob, rtol=0, atol=1e-4)
+
+
+class Prompts:
+    """Stands in for `decode` and notes what is asked of it."""
+
+    def __init__(self, monkeypatch):
+        self.asked = []
+        monkeypatch.setattr(continuations, "decode", self)
+
+    def __call__(self, model, prompts, lengths, *args, **kwargs):
+        self.asked.append(dict(zip(kwargs["keys"], map(len, prompts), strict=True)))
+        return decode(model, prompts, lengths, *args, **kwargs)
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=1.2, top_k=50, seed=3)])
+def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sampling):
+    made, batches = model
+    asked, asker, prompts = candidates(made, batches), Asker(EOS, sampling, 4096), Prompts(monkeypatch)
+    tuned = asker.tuned(asked, made.language_model)
+    answers = asker.base(asked, made, tuned)
+    assert len(prompts.asked) == 1, "nothing is generated for the base"
+    same(answers, plainly(made, asked, sampling))
+    change(made)
+    same(asker.base(asked, made, asker.tuned(asked, made.language_model)), answers)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model, monkeypatch, silent):
+    made, batches = model
+    change(made)
+    asked, asker, prompts = candidates(made, batches), Asker(EOS, None, 4096), Prompts(monkeypatch)
+
+    class Silent:
+        """Some other module, which does not say whether it is its reference."""
+
+        @contextmanager
+        def reference_context(self):
+            with made.reference_context() as base:
+                yield base
+
+    tuned = asker.tuned(asked, made.language_model)
+    answers = asker.base(asked, ModuleSubject(None, Silent()) if silent else made, tuned)
+    assert len(prompts.asked) == 2
+    expected = plainly(made, asked)
+    same(answers, expected)
+    assert any(not torch.equal(tuned[i].ids, expected[i].ids) for i in asked)
+
+
+@pytest.mark.parametrize("sampling", [None, Sampling(temperature=1.2, seed=3)])
+def test_reference_scores_say_where_the_base_first_misses(model, monkeypatch, sampling):
+    made, batches = model
+    change(made)
+    asked = candidates(made, batches, reference=True)
+    first_miss = {i: min([*(~c.base_hit).nonzero().flatten().tolist(), len(c.base_hit)]) for i, c in asked.items()}
+    asker, prompts = Asker(EOS, sampling, 4096), Prompts(monkeypatch)
+    same(asker.base(asked, made), plainly(made, asked, sampling))
+    known = {i: 0 for i in asked} if sampling else first_miss
+    assert prompts.asked == [{i: c.prompt.cut + known[i] for i, c in asked.items() if known[i] < len(c.prompt.suffix)}]
+    own = [min([*(~c.hit).nonzero().flatten().tolist(), len(c.hit)]) for c in asked.values()]
+    assert 0 < sum(first_miss.values())
+    assert list(first_miss.values()) != own, "the tuned model's misses would have done"
+
+
+def test_a_text_that_the_base_writes_whole_is_not_asked_for(model, monkeypatch):
+    made, batches = model
+    change(made)
+    asked = candidates(made, batches[:1], reference=True)
+    i, candidate = next(iter(asked.items()))
+    candidate.base_hit[:] = True
+    prompts = Prompts(monkeypatch)
+    answers = Asker(EOS, None, 4096).base(asked, made)
+    assert i not in prompts.asked[0]
+    assert torch.equal(answers[i].ids, candidate.prompt.suffix)
+    assert torch.equal(answers[i].logprob, candidate.base_logprob)
+
+
+def test_scores_of_the_base_are_used_where_they_are_and_never_asked_for(module, data, trainer):
+    assert not Extraction().needs.reference
+    for others, there in (([], False), ([MembershipInference()], True)):
+        extraction = Extraction(n_members=4, n_heldout=4)
+        trainer([extraction, *others]).validate(module(), data(), verbose=False)
+        seen = [c for at_all_lengths in extraction._seen.values() for c in at_all_lengths]
+        assert all((c.base_hit is not None) == (c.base_logprob is not None) == there for c in seen)
+    made = Extraction(n_members=4, n_heldout=4, base=False)
+    trainer([made, MembershipInference()]).validate(module(), data(), verbose=False)
+    assert all(c.base_hit is None for at_all_lengths in made._seen.values() for c in at_all_lengths)
