@@ -249,7 +249,7 @@ DOCUMENTED = sorted(
         *classes_in(lit_mem.attacks, Attack),
         *classes_in(lit_mem.extraction, ExtractionMeasure),
         *classes_in(lit_mem.extraction, ScoredMeasure),
-        *classes_in(lit_mem.callbacks, Measure),
+        *(c for c in vars(lit_mem.callbacks).values() if inspect.isclass(c) and issubclass(c, Measure)),
     },
     key=lambda c: c.__name__,
 )

@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 
 CONFIG = {
     "seed_everything": 0,

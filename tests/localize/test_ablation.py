@@ -8,8 +8,8 @@ import torch
 from peft import PeftModel
 from sklearn.metrics import roc_auc_score
 
+from lit_mem.cli import main as cli
 from lit_mem.cli.localize import main
-from lit_mem.cli.main import main as cli
 from lit_mem.errors import LitMemError, ModelError
 from lit_mem.localize.examination import Examination
 from lit_mem.localize.parts import Part, Parts, lora_modules

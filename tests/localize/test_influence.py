@@ -7,8 +7,8 @@ import pytest
 import torch
 from peft import PeftModel
 
+from lit_mem.cli import main as cli
 from lit_mem.cli.localize import main
-from lit_mem.cli.main import main as cli
 from lit_mem.errors import CheckpointError
 from lit_mem.localize.influence import gradient, kept_checkpoints
 from lit_mem.localize.one_example import origin_of

@@ -8,8 +8,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lit_mem import assets
+from lit_mem.cli import main as cli
 from lit_mem.cli.localize import main
-from lit_mem.cli.main import main as cli
 from lit_mem.errors import ModelError
 from lit_mem.localize.run_folder import open_run
 from lit_mem.localize.views import eager_attention, inside, residual_change, views_figure

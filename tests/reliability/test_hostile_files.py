@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 from lit_mem.cli.report import make
 from lit_mem.errors import CheckpointError, ConfigError, DataError
 from lit_mem.files.untrusted import check_yaml, parse_json, read_json, read_yaml

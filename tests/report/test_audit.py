@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import lit_mem.report
 from lit_mem.callbacks import MembershipInference, Perplexity
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.report.chain import write_origin
 

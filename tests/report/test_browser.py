@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")
 made = importlib.util.module_from_spec(spec)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 from lit_mem.report.chain import chain_of, chained_history, read_origin, write_origin
 from lit_mem.report.history import read_history
 

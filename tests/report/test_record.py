@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 from lit_mem.cli.report import make
 from lit_mem.files.record import FILE, Line, append
 from lit_mem.report.chain import chain_of, chained_history, read_run, write_origin

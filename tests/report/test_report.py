@@ -17,7 +17,7 @@ import scipy.stats
 import sklearn.metrics
 
 import lit_mem.report
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 from lit_mem.errors import DataError
 from lit_mem.functional.numbers import shown
 from lit_mem.report.history import History, Validation, read_history

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lit_mem.cli.main import main as cli
+from lit_mem.cli import main as cli
 from lit_mem.sweep.results import figures
 
 ROOT = Path(__file__).parents[2]
