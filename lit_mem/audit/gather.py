@@ -33,7 +33,7 @@ class Process(Protocol):
 
 
 def on_rank_zero(process: Process, make: Callable[[], T]) -> T | None:
-    """What the first process made; None on others. What it refuses, all refuse, so that none waits; all must call it.
+    """What the first process made; None on others. What it rejects, all reject, so that none waits; all must call it.
 
     Raises:
         LitMemError: it could not be made.
@@ -46,9 +46,9 @@ def on_rank_zero(process: Process, make: Callable[[], T]) -> T | None:
             made = make()
         except (LitMemError, OSError) as error:
             found = error
-    for refused in gathered(found):
-        if refused is not None:
-            raise refused
+    for failure in gathered(found):
+        if failure is not None:
+            raise failure
     return made
 
 

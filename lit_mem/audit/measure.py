@@ -1,4 +1,4 @@
-"""The contract of a measure: it reads one scoring pass, and knows no trainer, no logger and no other measure."""
+"""The contract of a measure: it reads one scoring pass, with no trainer, no logger and no other measure."""
 
 from __future__ import annotations
 

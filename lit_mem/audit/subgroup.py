@@ -19,7 +19,7 @@ class Slice(NamedTuple):
     Attributes:
         column: of the data, as it is called there.
         value: what its examples have in common.
-        name: how the names of its figures begin.
+        name: how the names of its metrics begin.
         table: its rows; NaN where an example was not measured.
     """
 
@@ -57,7 +57,7 @@ class Slice(NamedTuple):
 
 
 class TooSmall:
-    """Gathers the subgroups too small for a figure, for one line on all of them.
+    """Gathers the subgroups too small for a metric, for one line on all of them.
 
     Args:
         min_size: fewest members, and for attacks fewest non-members too.
@@ -67,19 +67,19 @@ class TooSmall:
         self.min_size = min_size
         self._parts: dict[str, list[str]] = {}
 
-    def add(self, figure: str, part: Slice, count: str) -> None:
+    def add(self, metric: str, part: Slice, count: str) -> None:
         """Note a subgroup and its count: "members / non-members" for an attack."""
-        self._parts.setdefault(figure, []).append(f"{part} ({count})")
+        self._parts.setdefault(metric, []).append(f"{part} ({count})")
 
     def line(self) -> str | None:
-        """What is too small for what; figures with the same subgroups and counts are told together."""
+        """What is too small for what; metrics with the same subgroups and counts are listed together."""
         together: dict[tuple[str, ...], list[str]] = {}
-        for figure, parts in self._parts.items():
-            together.setdefault(tuple(parts), []).append(figure)
+        for metric, parts in self._parts.items():
+            together.setdefault(tuple(parts), []).append(metric)
         if not together:
             return None
-        told = "; ".join(f"for {_listing(figures, 3)}: {_listing(parts, 12)}" for parts, figures in together.items())
-        return f"Slices too small, with fewer than {self.min_size} members or (second number) non-members, {told}."
+        listed = "; ".join(f"for {_listing(metrics, 3)}: {_listing(parts, 12)}" for parts, metrics in together.items())
+        return f"Slices too small, with fewer than {self.min_size} members or (second number) non-members, {listed}."
 
 
 def _compared(n: int) -> str:

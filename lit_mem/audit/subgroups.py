@@ -1,4 +1,4 @@
-"""Which subgroups the validated examples fall into, by what the data says of them."""
+"""Which subgroups the validated examples fall into, by the columns of the data."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Subgroups:
     Nothing is forgotten between passes, as what is known of an example stays as it is.
 
     Args:
-        columns: of the data, by name; None: all that tell groups.
+        columns: of the data, by name; None: all that form groups.
         length: sort by the number of scored tokens too.
         duplicates: sort by the number of other members with the same text too.
         bins: how many groups numbers are cut into.
@@ -66,7 +66,7 @@ class Subgroups:
         self._told = False
 
     def reset(self) -> None:
-        """Forget everything: other data comes, whose examples may have the same ids."""
+        """Drop everything: other data comes, whose examples may have the same ids."""
         self._known.reset()
         self._there.reset()
         self._hidden.reset()
@@ -84,17 +84,17 @@ class Subgroups:
             if records is None:
                 self._known[example_id] = _Known(n_tokens, None, {})
                 continue
-            said = records[row].attributes
-            for column in said:
+            values = records[row].attributes
+            for column in values:
                 self._there[column] = True
-            attributes = {c: shortened(v) for c, v in said.items() if self.columns is None or c in self.columns}
+            attributes = {c: shortened(v) for c, v in values.items() if self.columns is None or c in self.columns}
             self._known[example_id] = _Known(n_tokens, records[row].duplicates, attributes)
 
     def gather(self) -> None:
         """Bring together what all ranks have seen; every rank must call it.
 
         Raises:
-            ConfigError: a column that is asked for is one that no example has; it names those there are.
+            ConfigError: no example has a column of `columns`; it names those there are.
         """
         self._known.compute()
         there = sorted(self._there.compute())

@@ -1,4 +1,4 @@
-"""The figures before the first training step, so that every curve starts where the base model stands."""
+"""The metrics before the first training step, so that every curve starts where the base model stands."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Baseline(Callback):
     """Logs what the validation before training (Lightning's sanity check) measured, at step 0.
 
     It needs that check to run over all validation batches: `num_sanity_val_steps: -1`, which is the default of
-    this project's command line. With fewer the figures would not be comparable, and none are logged.
+    this project's command line. With fewer the metrics would not be comparable, and none are logged.
 
     Attributes:
-        metrics: the figures before training by name; empty until they are measured.
+        metrics: those before training by name; empty until they are measured.
         hyper_parameters: of the run, logged beside them (TensorBoard's HParams page wants both together).
     """
 
@@ -33,16 +33,16 @@ class Baseline(Callback):
         self.hyper_parameters: dict[str, Any] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Forget the last run's."""
+        """Drop those of the last run."""
         self.metrics = {}
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep what was measured; Lightning forgets it next."""
+        """Keep what was measured; Lightning clears it next."""
         if trainer.global_step:
             return  # a resumed run: this is not where it started
         if not whole_check(trainer):
             log.warning(
-                "No figures before training: only %s of %s validation batches were run; set "
+                "No metrics before training: only %s of %s validation batches were run; set "
                 "trainer.num_sanity_val_steps to -1 to have them.",
                 sum(trainer.num_sanity_val_batches), sum(trainer.num_val_batches),
             )  # fmt: skip
@@ -56,7 +56,7 @@ class Baseline(Callback):
         for logger in trainer.loggers:
             rest = dict(self.metrics)
             if isinstance(logger, TensorBoardLogger):
-                # One column a figure on the HParams page: the many figures of subgroups would hide the others.
+                # One column a metric on the HParams page: the many metrics of subgroups would hide the others.
                 wide = {name: rest.pop(name) for name in self.metrics if not name.startswith(DETAILS)}
                 logger.log_hyperparams(hyper_parameters, wide)  # logs the metrics too
             else:

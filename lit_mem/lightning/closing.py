@@ -8,42 +8,42 @@ from collections.abc import Mapping, Sequence
 from lit_mem.lightning.table import COLUMNS, heading, row
 
 
-def table(figures: Mapping[str, float], label: str, columns: Sequence[str] | None = None) -> list[str]:
+def table(metrics: Mapping[str, float], label: str, columns: Sequence[str] | None = None) -> list[str]:
     """The header and the row of `EpochTable` for one pass.
 
     Args:
-        figures: its metrics.
+        metrics: its metrics.
         label: stands in the first column.
         columns: names in the table; None: the table's own. In a test, `test/…` stands for `val/…`.
     """
-    names = {name: here(name, figures) for name in columns or COLUMNS}
-    shown = {name: here for name, here in names.items() if here in figures}
+    names = {name: here(name, metrics) for name in columns or COLUMNS}
+    shown = {name: here for name, here in names.items() if here in metrics}
     if not shown:
         return []
-    named = {name: figures[here] for name, here in shown.items()}
-    ends = {name: value for name, value in figures.items() if name.endswith(("_low", "_high"))}
+    named = {name: metrics[here] for name, here in shown.items()}
+    ends = {name: value for name, value in metrics.items() if name.endswith(("_low", "_high"))}
     return [heading(list(shown)), row(label, list(shown), ends | named)]
 
 
-def sentence(figures: Mapping[str, float]) -> str:
+def sentence(metrics: Mapping[str, float]) -> str:
     """What was measured, in one sentence; "" without any of the usual metrics."""
     parts = []
-    loss, perplexity = _value("val/loss", figures), figures.get("memorization/perplexity_members")
+    loss, perplexity = _value("val/loss", metrics), metrics.get("memorization/perplexity_members")
     if loss is not None:
         parts.append(f"held-out loss is {loss:.3f} nats a token")
     if perplexity is not None:
-        heldout = _value("val/perplexity", figures)
+        heldout = _value("val/perplexity", metrics)
         beside = "" if heldout is None else f", that of held-out texts {heldout:.2f}"
         parts.append(f"perplexity of members is {perplexity:.2f}{beside}")
     for attack in ("reference", "loss"):
         name = f"mia/{attack}_auroc"
-        if name in figures:
-            ends = [f"{figures[f'{name}_{end}']:.3f}" for end in ("low", "high") if f"{name}_{end}" in figures]
+        if name in metrics:
+            ends = [f"{metrics[f'{name}_{end}']:.3f}" for end in ("low", "high") if f"{name}_{end}" in metrics]
             interval = f" [{', '.join(ends)}]" if ends else ""
-            parts.append(f"AUROC of the attack {attack} is {figures[name]:.3f}{interval}, where 0.5 is guessing")
+            parts.append(f"AUROC of the attack {attack} is {metrics[name]:.3f}{interval}, where 0.5 is guessing")
             break
-    if "extraction/exact_rate" in figures:
-        parts.append(f"{figures['extraction/exact_rate']:.1%} of the members prompted are written whole")
+    if "extraction/exact_rate" in metrics:
+        parts.append(f"{metrics['extraction/exact_rate']:.1%} of the members prompted are written whole")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
@@ -72,11 +72,11 @@ def next_steps(
     return lines
 
 
-def here(name: str, figures: Mapping[str, float]) -> str:
+def here(name: str, metrics: Mapping[str, float]) -> str:
     """The name under which a pass has a metric: in a test, `test/…` stands for `val/…`."""
     test = name.replace("val/", "test/", 1) if name.startswith("val/") else name
-    return name if name in figures else test
+    return name if name in metrics else test
 
 
-def _value(name: str, figures: Mapping[str, float]) -> float | None:
-    return figures.get(here(name, figures))
+def _value(name: str, metrics: Mapping[str, float]) -> float | None:
+    return metrics.get(here(name, metrics))

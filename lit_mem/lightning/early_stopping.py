@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 class MemorizationEarlyStopping(LastLine, Callback):
-    """Ends training when logged figures pass their thresholds.
+    """Ends training when logged metrics pass their thresholds.
 
     Lightning's own EarlyStopping with a stopping threshold also ends a flat run by patience, and on NaN; this one
-    looks at nothing but the thresholds, and only at figures of the validation that just ended.
+    looks at nothing but the thresholds, and only at metrics of the validation that just ended.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6" or "memorization/perplexity_members < 3".
@@ -60,7 +60,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
 
     @property
     def state_key(self) -> str:
-        """Tells several such callbacks in one run apart."""
+        """Distinguishes several such callbacks in one run."""
         return f"{type(self).__qualname__}({self.limits}; {self.stop_when})"
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,10 +89,10 @@ class MemorizationEarlyStopping(LastLine, Callback):
                 log.info("%s", line)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Refuse misspelt names before anything is computed; know nothing of another run.
+        """Reject misspelt names before anything is computed, and drop the state of another run.
 
         Raises:
-            ConfigError: a threshold is on a figure that nothing logs.
+            ConfigError: a threshold is on a metric that nothing logs.
         """
         if stage == "fit":
             check_limits(self.limits, trainer, type(self).__name__)
@@ -113,7 +113,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
         self.looks += 1
         beyond = passed(self.limits, trainer, type(self).__name__)
         over = len(beyond) == len(self.limits) if self.stop_when == "all" else bool(beyond)
-        # Every rank has the same figures; deciding together keeps them together should that ever fail.
+        # Every rank has the same metrics; deciding together keeps them together should that ever fail.
         over = trainer.strategy.reduce_boolean_decision(over, all=False)
         self.over_in_a_row = self.over_in_a_row + 1 if over else 0
         if self.over_in_a_row >= self.patience:

@@ -42,7 +42,7 @@ class PerExampleTable(Measure):
     Columns: example_id (int64), origin (where the example came from: "train.jsonl:17"), set ("member" or "heldout",
     which in a test is the test set), epoch (counted from 1; 0 before training), step (int64, training steps so far),
     duplicates (int64, how many other members have the same text), with `text` the text as far as it was scored, and
-    every per-example number that the callbacks tell, by name: `perplexity`, `mia/reference`, `extraction/ngram_rate`.
+    every per-example number that the measures give, by name: `perplexity`, `mia/reference`, `extraction/ngram_rate`.
     What was not measured, or is not known, is null.
 
     The files confirm guesses: `perplexity_base`, and sums such as log(perplexity) + `mia/reference`, can be computed by
@@ -86,7 +86,7 @@ class PerExampleTable(Measure):
         """Say that there is nowhere to write; count a new run's validations from the first.
 
         Raises:
-            ConfigError: texts are asked for, and there is neither a folder nor a logger.
+            ConfigError: texts are to be written, and there is neither a folder nor a logger.
         """
         super().setup(trainer, pl_module, stage)
         self._target = None
@@ -115,14 +115,14 @@ class PerExampleTable(Measure):
         """Note what else is known of the examples.
 
         Raises:
-            ConfigError: texts are asked for, and the batches do not say.
+            ConfigError: texts are to be written, and the batches do not have them.
         """
         if "records" not in batch:
             if self.text:
                 raise ConfigError("PerExampleTable.text is true, and the batches carry no `records`, so no texts")
             return
         for example_id, record in zip(batch["example_id"].tolist(), batch["records"], strict=True):
-            text = record.text if self.text else ""  # not even gathered unless asked for
+            text = record.text if self.text else ""  # not even gathered where they are not written
             self._records[example_id] = Record(text, record.origin, duplicates=record.duplicates)
 
     def compute(self, run: Pass) -> Result:

@@ -21,7 +21,7 @@ def find_checkpoint(trainer: pl.Trainer, which: Literal["last", "best"]) -> Path
 
     Args:
         trainer: its loggers and callbacks say where runs keep their checkpoints.
-        which: what the user asks for.
+        which: of the two.
 
     Raises:
         CheckpointError: there is none.

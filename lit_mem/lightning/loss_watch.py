@@ -1,4 +1,4 @@
-"""A run whose loss is no number any more is stopped, in a line that says where it happened and what to do.
+"""A run whose loss becomes non-finite is stopped, in a line that says where it happened and what to do.
 
 Nothing is measured of such a model, and no checkpoint is written of it, so that none replaces a good one.
 """
@@ -30,13 +30,13 @@ class _Step(NamedTuple):
 class LossWatch:
     """Looks at every training loss, without holding up the device that computes it.
 
-    On a CPU a loss is looked at before anything is learned from it. Elsewhere whoever reads it waits for all the work
+    On a CPU a loss is looked at before anything is learned from it. Elsewhere reading it waits for all the work
     that the device was given; so it is looked at in the next step, which has to wait for the lengths of its texts
     anyway. Several processes look together, every `log_every_n_steps` steps, as one that stopped alone would leave the
     others waiting for it.
 
-    With float16 and a gradient scaler a step whose loss is no number is skipped by the scaler, and the next one may be
-    a good one: that is said once, and the next validation judges the model.
+    With float16 and a gradient scaler a step whose loss is non-finite is skipped by the scaler, and the next one may be
+    a good one: that is logged once, and the next validation judges the model.
     """
 
     def __init__(self) -> None:
@@ -80,15 +80,15 @@ class LossWatch:
             raise TrainingError(f"{what}; {_ADVICE}; {_last_checkpoint(trainer)}")
         if not self._told:
             self._told = True
-            log.warning("Warning: %s. The gradient scaler skips such a step; this is told once.", what)
+            log.warning("Warning: %s. The gradient scaler skips such a step; this is logged once.", what)
 
 
 def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Refuse to compute figures from a pass in which a text had no loss; every process must call it.
+    """Reject the metrics of a pass in which a text had no loss; every process must call it.
 
     Args:
-        found: what `not_finite` said of this process's texts.
-        trainer: tells where the run stands.
+        found: what `not_finite` found in this process's texts.
+        trainer: where the run is.
         module: its trained weights are looked at, for the message.
 
     Raises:
@@ -115,7 +115,7 @@ def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.Lightni
 
 
 def refuse_to_save(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Refuse to write a checkpoint of weights that are no numbers.
+    """Reject a checkpoint of non-finite weights.
 
     Raises:
         TrainingError: they are none.

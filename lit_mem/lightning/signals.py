@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 STOPPED_BY: Final = {128 + signal.SIGINT: "Ctrl-C", 128 + signal.SIGTERM: "SIGTERM"}
-"""Exit code -> what it tells of."""
+"""Exit code -> its cause."""
 
 _REFUSED_WRITES: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -30,7 +30,7 @@ def ended_by_sigterm() -> Iterator[None]:
     given before it is killed, and leaves with exit code 0.
     """
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield  # whoever runs this has plans of its own
+        yield  # the program around it has a handler of its own
         return
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -47,7 +47,7 @@ def _end(number: int, frame: FrameType | None, launcher: Any = None) -> None:
 
 
 class EndOnSigterm(Callback):
-    """Keeps what `ended_by_sigterm` asks for while Lightning runs.
+    """Keeps the handler of `ended_by_sigterm` while Lightning runs.
 
     Lightning puts a handler of its own before it, which tells the other processes of a run in a broadcast that they do
     not expect: all of them hang, and nothing but SIGKILL ends them.

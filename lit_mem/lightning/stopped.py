@@ -40,33 +40,33 @@ def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, audit: A
         raise
 
 
-def _write(trainer: pl.Trainer, audit: Audit, figures: dict[str, float]) -> None:
+def _write(trainer: pl.Trainer, audit: Audit, metrics: dict[str, float]) -> None:
     if trainer.sanity_checking and trainer.global_step:
         return  # what the run before this one has logged
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
     # Without an epoch it is a row of what was measured before training, as `Baseline` logs it.
     epoch = {} if trainer.sanity_checking else {"epoch": trainer.current_epoch}
-    if figures:
-        record.write(trainer, audit, figures, complete=False)
+    if metrics:
+        record.write(trainer, audit, metrics, complete=False)
     # In torch's default precision, as Lightning logs: the resumed run logs the same row again.
-    figures = {name: torch.tensor(value, dtype=torch.get_default_dtype()).item() for name, value in figures.items()}
+    metrics = {name: torch.tensor(value, dtype=torch.get_default_dtype()).item() for name, value in metrics.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(figures | epoch, step=step)
+        logger.log_metrics(metrics | epoch, step=step)
         logger.save()
     if not trainer.is_global_zero:
         return
     if trainer.state.fn != "fit":
-        for line in metric_lines(figures):
+        for line in metric_lines(metrics):
             print(line)  # noqa: T201  (as the command prints them where it completes)
-    if figures:
+    if metrics:
         folder = known_folder(trainer) if trainer.loggers else None
         log.warning(
             "Stopped during generation: %d metrics of the scoring pass are %s.",
-            len(figures), f"logged ({folder})" if folder else "all that was measured",
+            len(metrics), f"logged ({folder})" if folder else "all that was measured",
         )  # fmt: skip
 
 
-def metric_lines(figures: Mapping[str, float]) -> list[str]:
+def metric_lines(metrics: Mapping[str, float]) -> list[str]:
     """A line for each metric, `name  value`, in alphabetical order."""
-    width = max(map(len, figures), default=0)
-    return [f"{name.ljust(width)}  {float(figures[name]):.4f}" for name in sorted(figures)]
+    width = max(map(len, metrics), default=0)
+    return [f"{name.ljust(width)}  {float(metrics[name]):.4f}" for name in sorted(metrics)]

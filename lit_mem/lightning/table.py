@@ -52,7 +52,7 @@ def _cell(name: str, metrics: Mapping[str, float]) -> str:
 
 
 class EpochTable(Callback):
-    """Prints the figures of every validation as a row of one growing table, the first before training.
+    """Prints the metrics of every validation as a row of one growing table, the first before training.
 
     In fitting only: the commands `validate` and `test` print such a row when they end, with or without this callback.
 

@@ -221,7 +221,7 @@ def test_a_partial_sanity_check_gives_no_baseline(module, data, trainer, caplog)
     logging.getLogger("lit_mem").propagate = True
     trainer([baseline, Perplexity()], num_sanity_val_steps=1, max_epochs=1).fit(module(), data(scoring_tokens=200))
     assert not baseline.metrics
-    assert "No figures before training" in caplog.text
+    assert "No metrics before training" in caplog.text
 
 
 def test_seconds_add_up(module, data, trainer):

@@ -436,9 +436,9 @@ def test_a_start_is_measured_on_all_texts_or_not_at_all(fit, caplog, steps):
     whole = sum(map(len, (loader.sampler.groups for loader in run.data.val_dataloader())))
     assert whole > 4
     assert bool(start.metrics) == (steps == -1)
-    said = [line for line in warned(caplog) if line.startswith("No figures before training")]
+    said = [line for line in warned(caplog) if line.startswith("No metrics before training")]
     line = (
-        f"No figures before training: only {2 * steps} of {whole} validation batches were run; set "
+        f"No metrics before training: only {2 * steps} of {whole} validation batches were run; set "
         "trainer.num_sanity_val_steps to -1 to have them."
     )
     assert said == ([] if steps in (0, -1) else [line])

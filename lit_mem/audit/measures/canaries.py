@@ -36,7 +36,7 @@ class Canaries(Measure):
     `canary/auroc_perplexity_1-10`, against the group's own.
 
     Exposure ranks by log-probability, as it is defined, among the held-out canaries of the group: in what order would
-    the secrets be found? The AUROC may compare with the reference: could somebody tell what was in?
+    the secrets be found? The AUROC may compare with the reference: could somebody find out what was in?
 
     Args:
         attack: what the AUROC judges canaries by. None: the log-probability less what the reference's predicts of it.

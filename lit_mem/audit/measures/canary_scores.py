@@ -20,7 +20,7 @@ class CanaryScores:
     """Gathers the canaries of a pass over batches and ranks, with a score by which to guess their coins.
 
     Without an attack the score is log p_tuned(x) / n less what log p_reference(x) / n foretells of it, a straight line
-    fitted to all canaries, in and out: the loss attack where the reference says nothing of the canaries, as of random
+    fitted to all canaries, in and out: the loss attack where the reference knows nothing of the canaries, as of random
     tokens, and better than the reference attack where it does. No coin is looked at.
 
     Args:
@@ -29,13 +29,13 @@ class CanaryScores:
         columns: further numbers that are kept.
 
     Raises:
-        ConfigError: the attack asks the model further, or learns from known members.
+        ConfigError: the attack runs the model further, or learns from known members.
     """
 
     def __init__(self, attack: Attack | None, who: str, columns: Sequence[str] = ()) -> None:
         if isinstance(attack, ProbingAttack):
             raise ConfigError(
-                f"{who}.attack is {type(attack).__name__}, which asks the model further; expected one that reads the "
+                f"{who}.attack is {type(attack).__name__}, which runs the model further; expected one that reads the "
                 "scoring pass, or none"
             )
         self.attack = attack

@@ -23,8 +23,8 @@ class Extractability(Measure):
     """Measures of extraction that need no generation, over all validated texts.
 
     Logged for each measure, as means: `extraction/<name>` (members) and `extraction/<name>_heldout`; and the base
-    model's `extraction/<name>_base` and `_base_heldout`, but for measures that sample, as the base is not scored under
-    sampling. Columns: `extraction/<name>` and `extraction/<name>_base`.
+    model's `extraction/<name>_base` and `_base_heldout`, except for measures that sample, as the base is not scored
+    under sampling. Columns: `extraction/<name>` and `extraction/<name>_base`.
 
     Args:
         measures: by the name under which they are logged. None: `exact_memorization`, `extraction_strength` and

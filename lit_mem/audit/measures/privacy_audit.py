@@ -14,12 +14,12 @@ from lit_mem.types import Batch, TokenScores
 
 
 class PrivacyAudit(Measure):
-    """What ε training cannot be said to keep below: the one-run audit, on the canaries that are inserted once.
+    """The ε that training is shown to exceed: the one-run audit, on the canaries that are inserted once.
 
     Of some canaries it is guessed, by their scores, whether their coin put them in. The more guesses are right, the
     larger an ε differential privacy would have to have for this to happen: `audit/epsilon_lower_bound`, at the stated
     confidence, for the model of that validation. Beside it the share of right guesses, `audit/accuracy`. At the end
-    a line says both.
+    a line gives both.
 
     A bound of 0 proves nothing; it is no proof of privacy. Each validation's bound holds by itself: the highest of many
     is too high more often than stated. Canaries that stand in the training set more than once are left out, as

@@ -42,7 +42,7 @@ class _Asked(NamedTuple):
 class SpanExtraction(Measure):
     """The rate at which marked spans are reproduced, given the true text before them.
 
-    A span counts where greedy decoding from what stands before it writes it token for token. The scoring pass tells
+    A span counts where greedy decoding from what stands before it writes it token for token. The scoring pass gives
     that without generating: all its tokens are the likeliest ones. Of a span with an end token in it, what stands
     before that token counts.
 
