@@ -28,7 +28,8 @@ from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.extraction.continuations import no_bar
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.module import CausalLM
-from lit_mem.models.loading import load_base, load_tokenizer
+from lit_mem.models.base_models import load_base
+from lit_mem.models.hub import load_tokenizer
 
 TINY = "asset:tiny_llama"
 

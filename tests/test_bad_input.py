@@ -29,7 +29,7 @@ from lit_mem.adapters import LoRA
 from lit_mem.audit import measures
 from lit_mem.cli.main import MemorizationCLI, TextDataModule, main, readable
 from lit_mem.errors import ConfigError
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

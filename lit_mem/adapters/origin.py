@@ -68,7 +68,7 @@ def origin(model_id: str, fingerprint: Mapping[str, str], revision: str | None =
 
     Args:
         model_id: of the base.
-        fingerprint: `adapters.loading.fingerprint` of it.
+        fingerprint: `models.fingerprint.fingerprint` of it.
         revision: on the hub; None: the main branch, or no hub id.
     """
     return {"base": model_id, "revision": revision, "fingerprint": dict(fingerprint)}
@@ -83,7 +83,7 @@ def check_origin(folder: str, base: str, fingerprint: Callable[[], Mapping[str, 
     Args:
         folder: of the adapter.
         base: name of the base here: hub id or folder.
-        fingerprint: gives `adapters.loading.fingerprint` of it; called only where there is one to compare with.
+        fingerprint: gives `models.fingerprint.fingerprint` of it; called only where there is one to compare with.
 
     Raises:
         ModelError: the fingerprints differ.

@@ -9,12 +9,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from lit_mem.adapters.base_config import checked_base_config
-from lit_mem.adapters.loaded_weights import check_loaded, without_load_report
+from lit_mem.adapters.loaded_weights import check_loaded
 from lit_mem.errors import ModelError
-from lit_mem.files.untrusted import panics_raised
 from lit_mem.functional.words import word_places
 from lit_mem.guards import preserved_random_state
+from lit_mem.models.hub import load_model, load_tokenizer
 
 _PROPOSALS: Final = 20
 _TOKENS_AT_ONCE: Final = 2048
@@ -34,27 +33,17 @@ class WordReplacer:
     """
 
     def __init__(self, model_id: str) -> None:
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
+        from transformers import AutoModelForMaskedLM
 
-        self.model: Any
-        try:
-            # Inference tensors, as all are that are made while Lightning validates, could not be moved about freely.
-            with preserved_random_state(), torch.inference_mode(False), panics_raised(model_id):
-                self.tokenizer: Any = AutoTokenizer.from_pretrained(model_id, trust_remote_code=False)
-                with without_load_report():
-                    self.model, info = AutoModelForMaskedLM.from_pretrained(
-                        model_id,
-                        config=checked_base_config(AutoModelForMaskedLM, model_id, None, "none", None),
-                        use_safetensors=True,
-                        trust_remote_code=False,
-                        dtype=torch.float32,
-                        output_loading_info=True,
-                        ignore_mismatched_sizes=True,  # they are rejected below, by name
-                    )
-        except Exception as error:  # the library raises dozens of kinds; each is one line to the user
-            line = " ".join(str(error).split())[:300]
-            raise ModelError(f"cannot load the masked language model {model_id!r}: {line}") from error
-        check_loaded(self.model, f"masked language model {model_id!r}", info)
+        option = "Neighbourhood.masked_lm"
+        # Inference tensors, as all are that are made while Lightning validates, could not be moved about freely.
+        with preserved_random_state(), torch.inference_mode(False):
+            self.tokenizer: Any = load_tokenizer(model_id, option=option)
+            # Other sizes than the configuration's are rejected below, by name.
+            self.model, info = load_model(
+                AutoModelForMaskedLM, model_id, option, dtype=torch.float32, ignore_mismatched_sizes=True
+            )
+        check_loaded(self.model, f"{option} {model_id!r}", info)
         if self.tokenizer.mask_token_id is None or not self.tokenizer.is_fast:
             raise ModelError(f"the tokenizer of {model_id!r} has no mask token or is no fast one; expected BERT's like")
         self.model.requires_grad_(False).eval()

@@ -18,13 +18,13 @@ def tokenizer_of(tokenizer_id: str | None, module: Any) -> Any:
         ConfigError: it cannot be loaded, or there is none.
         ModelError: the module's own cannot be loaded.
     """
-    from lit_mem.models.loading import load_tokenizer
+    from lit_mem.models.hub import load_tokenizer
 
     if tokenizer_id is not None:
         try:
-            return load_tokenizer(tokenizer_id)
+            return load_tokenizer(tokenizer_id, option="data.tokenizer")
         except ModelError as error:
-            raise ConfigError(str(error).replace("model_id", "data.tokenizer")) from error
+            raise ConfigError(str(error)) from error
     if module is None or not hasattr(module, "tokenizer"):
         raise ConfigError("data.tokenizer is not set, and the model being trained brings no tokenizer")
     return module.tokenizer

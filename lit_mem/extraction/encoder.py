@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lit_mem import assets
-from lit_mem.adapters.base_config import checked_base_config
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.extraction.base import Continuation
 from lit_mem.extraction.precision import own_precision
-from lit_mem.files.untrusted import panics_raised
 from lit_mem.guards import preserved_random_state
+from lit_mem.models.hub import load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -155,23 +152,10 @@ class Encoder:
 
 
 def _load(option: str, name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
-    place = str(assets.path(name.removeprefix("asset:"))) if name.startswith("asset:") else name
-    try:
-        with panics_raised(f"the tokenizer of {option} {name!r}"):
-            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-        config = checked_base_config(AutoModel, place, None, "none", None)
-        model, found = AutoModel.from_pretrained(
-            place,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-    except Exception as error:  # the library raises dozens of kinds; each is one line to the user
-        raise ModelError(f"cannot load {option} {name!r}: {_hint(place, error)}") from error
+    tokenizer = load_tokenizer(name, option=option)
+    model, found = load_model(AutoModel, name, option, dtype=torch.float32)
     if missing := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
         raise ModelError(
             f"{option} {name!r} lacks {len(missing)} weights of a {type(model).__name__} ({missing[0]}, …); "
@@ -182,25 +166,6 @@ def _load(option: str, name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedMo
     return tokenizer, model.requires_grad_(False).eval()
 
 
-def _hint(place: str, error: Exception) -> str:
-    """What the user can do about whatever `from_pretrained` raised."""
-    text, folder = " ".join(str(error).split()), Path(place)
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            return "the folder has no config.json; expected that of a Hugging Face model"
-        if not any(folder.glob("*.safetensors")):
-            return "the folder has no .safetensors file; pickled weights are refused"
-    elif isinstance(error, OSError):
-        if place.startswith((".", "/", "~")) or place.count("/") > 1:
-            return "there is no such folder"
-        if "safetensors" in text:
-            return "it has no .safetensors file; pickled weights are refused"
-        if "gated repo" in text or "401" in text or "403" in text:
-            return "it is gated: ask for access on its hub page, then log in with `hf auth login`"
-        return "it is neither a folder here nor in the local hub cache, and the hub cannot be reached or lacks it"
-    return f"{type(error).__name__}: {text[:300]}"
-
-
 def _longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | None:
     """How many tokens the model takes at most, None for any number."""
     limits: list[Any] = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
@@ -209,6 +174,6 @@ def _longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -
             # RoBERTa counts positions from after its padding token's id.
             taken = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - taken)
-    # Tokenizers that know no limit say 10^30; XLNet says −1.
+    # Tokenizers without a limit have 10^30, XLNet's −1.
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(known, default=None)

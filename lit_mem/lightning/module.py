@@ -25,9 +25,9 @@ from lit_mem.lightning.resume import Resume
 from lit_mem.lightning.run_folder import claim_versions, restrict_run
 from lit_mem.lightning.schedule import scheduled
 from lit_mem.lightning.scoring_module import ScoringModule
+from lit_mem.models.base_models import Quantization
 from lit_mem.models.building import Built, checkpoint_gradients
 from lit_mem.models.checkpoint import own_content, read_content
-from lit_mem.models.loading import Quantization
 from lit_mem.privacy.carried import remark
 from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.scoring.reference_scores import Reference

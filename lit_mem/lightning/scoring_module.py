@@ -16,9 +16,10 @@ from lit_mem.lightning.heldout import HeldOutLoss
 from lit_mem.lightning.learning import Learning
 from lit_mem.lightning.strategies import place_of, refuse_strategies
 from lit_mem.lightning.surroundings import check_texts, needs_of, remark_on_ends, setting_of
+from lit_mem.models.base_loader import BaseLoader, base_of, check_reference
+from lit_mem.models.base_models import Quantization
 from lit_mem.models.building import Built, build, log_sizes
-from lit_mem.models.loader import BaseLoader, base_of, check_reference
-from lit_mem.models.loading import Quantization, load_tokenizer
+from lit_mem.models.hub import load_tokenizer
 from lit_mem.models.population import Population
 from lit_mem.models.reference_model import Setting
 from lit_mem.models.scored import ScoredModel
@@ -43,7 +44,7 @@ class ScoringModule(pl.LightningModule):
 
     Attributes:
         reference_cache: the reference's scores by example.
-        base_fingerprint: `adapters.loading.fingerprint` of the base; {} before the model is built.
+        base_fingerprint: `models.fingerprint.fingerprint` of the base; {} before the model is built.
         lockstep: keeps ranks together where a base is spread over them.
         learning: how far the losses have changed since before training.
     """

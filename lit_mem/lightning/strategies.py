@@ -9,7 +9,7 @@ from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.lora import LoRA
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.sharded_strategy import ShardedBase
-from lit_mem.models.loader import Place
+from lit_mem.models.base_loader import Place
 
 
 def place_of(trainer: pl.Trainer | None) -> Place:

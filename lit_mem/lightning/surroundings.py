@@ -8,7 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lit_mem.functional.ends import end_tokens
-from lit_mem.models.loading import check_reads
+from lit_mem.models.limits import check_reads
 from lit_mem.models.reference_model import Setting
 from lit_mem.types import Needs
 
@@ -41,7 +41,7 @@ def setting_of(module: pl.LightningModule, convert: bool) -> Setting:
 def check_texts(trainer: pl.Trainer | None) -> Callable[[Any, str], None]:
     """A check that a model, with its name, can read the texts of the trainer's data module, if that gives them.
 
-    It raises a ConfigError if not; see `adapters.loading.check_reads`.
+    It raises a ConfigError if not; see `models.limits.check_reads`.
     """
     data: Any = None if trainer is None else getattr(trainer, "datamodule", None)
 

@@ -14,9 +14,10 @@ from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.experts import has_experts
 from lit_mem.adapters.targets import adapted_matrices
 from lit_mem.errors import ConfigError
-from lit_mem.models.loader import BaseLoader, Place
-from lit_mem.models.loading import fingerprint, load_adapter
+from lit_mem.models.base_loader import BaseLoader, Place
+from lit_mem.models.fingerprint import fingerprint
 from lit_mem.models.reference_model import ReferenceModel, choose_reference, probe
+from lit_mem.models.saved_adapter import load_adapter
 from lit_mem.scoring.reference_scores import Reference
 from lit_mem.sharding.parameters import is_sharded, whole_shapes
 
@@ -31,7 +32,7 @@ class Built:
         base: the base model, frozen but for what the adapter trains.
         model: the base with its adapter, in train mode.
         reference: the frozen model to compare with.
-        fingerprint: `adapters.loading.fingerprint` of the base before the adapter was put on.
+        fingerprint: `models.fingerprint.fingerprint` of the base before the adapter was put on.
     """
 
     base: Any

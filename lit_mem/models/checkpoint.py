@@ -65,7 +65,7 @@ class CheckpointContent(_Amid):
     Keys:
         format: version of this layout.
         base: the base model's id, for messages.
-        fingerprint: `adapters.loading.fingerprint` of the base.
+        fingerprint: `models.fingerprint.fingerprint` of the base.
         random_state: `guards.random_state` when it was saved, of the process that saved it.
         random_states: those of all processes, by rank.
         gradients: by name of the parameter, those of the batches since the last step, where a step takes several

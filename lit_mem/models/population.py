@@ -17,7 +17,8 @@ from lit_mem.adapters.origin import adapter_config, check_origin
 from lit_mem.adapters.targets import quiet_about_experts
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
-from lit_mem.models.loading import fingerprint, load_adapter
+from lit_mem.models.fingerprint import fingerprint
+from lit_mem.models.saved_adapter import load_adapter
 from lit_mem.scoring.reference_scores import ReferenceCache
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.sharding.parameters import is_sharded, put_adapter

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from lit_mem.adapters.base import adapter_off, frozen_reference, gives_base_back
 from lit_mem.errors import ModelError
 from lit_mem.guards import evaluation_mode
-from lit_mem.models.loader import BaseLoader, Place
-from lit_mem.models.loading import fingerprint
+from lit_mem.models.base_loader import BaseLoader, Place
+from lit_mem.models.fingerprint import fingerprint
 from lit_mem.scoring.reference_scores import Reference
 from lit_mem.scoring.scorer import TokenScorer
 
@@ -49,7 +49,7 @@ class ReferenceModel:
         name: what it is, for messages.
         tuned: the model being tuned.
         scorer: of the copy; None: there is none, and the tuned model's adapter is turned off.
-        fingerprint: `adapters.loading.fingerprint` of its weights.
+        fingerprint: `models.fingerprint.fingerprint` of its weights.
         probe: (1, 8, V) its logits of a few tokens, which other weights or other kernels would change.
         loaded_as: precision, quantization and attention kernel.
     """

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lit_mem.adapters.base import changes_nothing
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 
 # The bundled model's output layer is its embedding; nothing is merged or converted here.
 pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")

@@ -15,7 +15,8 @@ from lit_mem.cli.main import main
 from lit_mem.data.encoding import Encoder
 from lit_mem.errors import LitMemError
 from lit_mem.extraction.encoder import _load
-from lit_mem.models.loading import load_base, load_tokenizer
+from lit_mem.models.base_models import load_base
+from lit_mem.models.hub import load_tokenizer
 
 TINY = "asset:tiny_llama"
 

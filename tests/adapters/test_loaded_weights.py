@@ -12,7 +12,7 @@ from lit_mem import assets
 from lit_mem.adapters.loaded_weights import grouped
 from lit_mem.attacks.word_replacement import WordReplacer
 from lit_mem.errors import ModelError
-from lit_mem.models.loading import load_base, load_base_in_parts
+from lit_mem.models.base_models import load_base, load_base_in_parts
 from lit_mem.scoring.reference_scores import Reference
 
 TINY = "asset:tiny_llama"
@@ -126,7 +126,7 @@ def test_a_masked_language_model_without_its_head_proposes_no_words(tmp_path):
     transformers.BertModel(config).save_pretrained(tmp_path)
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "fever", "rash"])}
     transformers.BertTokenizer(vocabulary).save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"masked language model .* lack \d of \d+ weights .*cls\.predictions"):
+    with pytest.raises(ModelError, match=r"Neighbourhood\.masked_lm .* lack \d of \d+ weights .*cls\.predictions"):
         WordReplacer(str(tmp_path))
 
 

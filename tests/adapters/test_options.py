@@ -14,7 +14,8 @@ from lit_mem.adapters.options import checked_config
 from lit_mem.adapters.origin import adapter_config
 from lit_mem.adapters.recorded import RecordedAdapter
 from lit_mem.errors import CheckpointError, ModelError
-from lit_mem.models.loading import load_adapter, load_base
+from lit_mem.models.base_models import load_base
+from lit_mem.models.saved_adapter import load_adapter
 
 TINY = "asset:tiny_llama"
 ENDLESS = "(.*)*!"

@@ -14,8 +14,11 @@ from lit_mem.adapters.origin import DEFAULT_BASE, origin, own_base
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.errors import ModelError
 from lit_mem.lightning.module import CausalLM
-from lit_mem.models.loading import fingerprint, load_adapter, load_base, load_base_in_parts, load_tokenizer
+from lit_mem.models.base_models import load_base, load_base_in_parts
+from lit_mem.models.fingerprint import fingerprint
+from lit_mem.models.hub import load_tokenizer
 from lit_mem.models.population import Population
+from lit_mem.models.saved_adapter import load_adapter
 from lit_mem.report.subject import base_of
 from lit_mem.scoring.reference_scores import Reference
 

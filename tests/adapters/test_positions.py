@@ -10,7 +10,7 @@ from lit_mem.adapters import PromptTuning
 from lit_mem.adapters.positions import positions, readable, virtual_tokens
 from lit_mem.attacks.likelihood import longest_input
 from lit_mem.errors import ConfigError
-from lit_mem.models.loading import check_reads
+from lit_mem.models.limits import check_reads
 
 SIZES = {"vocab_size": 64, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
 FAMILIES = {

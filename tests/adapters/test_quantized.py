@@ -9,7 +9,7 @@ from lit_mem.adapters.base import adapter_off
 from lit_mem.callbacks import Extraction, MembershipInference, Perplexity
 from lit_mem.errors import ModelError
 from lit_mem.guards import evaluation_mode
-from lit_mem.models import loading
+from lit_mem.models import base_models
 from lit_mem.scoring.scorer import TokenScorer
 
 bnb = pytest.importorskip("bitsandbytes")
@@ -22,13 +22,13 @@ def on_a_processor():
     From then on its gradients would be wrong, without a word (0.50.2): hence users are refused without a GPU.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loading, "_has_gpu", lambda: True)
+        patch.setattr(base_models, "_has_gpu", lambda: True)
         patch.setattr("bitsandbytes.nn.modules.has_avx512bf16", lambda: False)
         yield
 
 
 def quantized(bits="4bit"):
-    return loading.load_base("asset:tiny_llama", quantization=bits, device=torch.device("cpu"))
+    return base_models.load_base("asset:tiny_llama", quantization=bits, device=torch.device("cpu"))
 
 
 def packed(model):
@@ -38,7 +38,7 @@ def packed(model):
 
 def plain(model):
     """The same weights as a model in float32."""
-    made = loading.load_base("asset:tiny_llama")
+    made = base_models.load_base("asset:tiny_llama")
     for name, layer in model.named_modules():
         if isinstance(layer, bnb.nn.Linear4bit):
             weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
@@ -119,6 +119,6 @@ def test_eight_bits_are_silent_and_give_the_base_back(batch, caplog):
 
 
 def test_without_a_gpu_users_are_refused(monkeypatch):
-    monkeypatch.setattr(loading, "_has_gpu", lambda: False)
+    monkeypatch.setattr(base_models, "_has_gpu", lambda: False)
     with pytest.raises(ModelError, match="quantization is 4bit, which needs a CUDA GPU"):
         quantized()

@@ -9,7 +9,7 @@ from lit_mem.adapters import IA3, FullFineTuning, LoRA
 from lit_mem.adapters.base import adapter_off
 from lit_mem.adapters.targets import adapted_matrices
 from lit_mem.errors import ConfigError, ModelError
-from lit_mem.models.loading import load_adapter
+from lit_mem.models.saved_adapter import load_adapter
 from lit_mem.privacy.per_text import refuse_model
 
 SIZES = {

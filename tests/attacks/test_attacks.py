@@ -15,7 +15,7 @@ from lit_mem.attacks import Attack, Loss, MinK, ReferenceRatio, WindowComparison
 from lit_mem.attacks.base import ProbingAttack
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError, MetricError
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import IGNORED, Batch, Needs, Record, TokenScores
 

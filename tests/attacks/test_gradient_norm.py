@@ -5,7 +5,7 @@ import torch
 
 from lit_mem.attacks.gradient_norm import GradientNorm
 from lit_mem.errors import MetricError
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 
 
 def norm_by_backward(model, ids, start):

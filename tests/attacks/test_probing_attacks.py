@@ -22,7 +22,7 @@ from lit_mem.attacks.rmia import OfflineRMIA
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import MetricError
 from lit_mem.functional.auroc import auroc
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Record
 

@@ -66,7 +66,7 @@ def logprobs(model, example):
 @pytest.fixture(scope="module")
 def loop(tuned):
     """For each canary, by a plain loop: in, times, log-probability, the same a token, that of the base, extracted."""
-    from lit_mem.models.loading import load_base
+    from lit_mem.models.base_models import load_base
 
     model, corpus, *_ = tuned
     base, rows = load_base("asset:tiny_llama").eval(), []

@@ -13,7 +13,7 @@ from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.errors import DataError
 from lit_mem.functional.auroc import auroc
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 from lit_mem.scoring.scorer import TokenScorer
 
 

@@ -18,7 +18,7 @@ from lit_mem.data.encoding import Encoded, Encoder, collate
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.errors import DataError
 from lit_mem.functional.length_groups import length_groups
-from lit_mem.models.loading import load_tokenizer
+from lit_mem.models.hub import load_tokenizer
 
 
 def rows(*pairs, **further):

@@ -38,7 +38,7 @@ def said(examples):
 SCRIPT = """
 import sys
 import lit_mem.data.limits, lit_mem.data.loaders
-from lit_mem.models.loading import load_tokenizer
+from lit_mem.models.hub import load_tokenizer
 from lit_mem.data.canaries import RandomTokens
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare

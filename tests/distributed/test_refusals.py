@@ -7,7 +7,7 @@ import pytest
 from lit_mem import assets
 from lit_mem.cli.main import main
 from lit_mem.errors import ModelError
-from lit_mem.models.loading import load_base_in_parts
+from lit_mem.models.base_models import load_base_in_parts
 
 QUICKSTART = str(Path(__file__).parent.parent.parent / "configs" / "quickstart.yaml")
 SMALL = ["--data.train_size", "8", "--data.heldout_size", "8", "--data.check", "false", "--trainer.logger", "false"]

@@ -212,13 +212,13 @@ def damaged(encoder_folder, folder, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("no config", "cannot load BertScore.model .*the folder has no config.json"),
-        ("pickled", "cannot load BertScore.model .*no .safetensors file; pickled weights are refused"),
+        ("no config", "cannot load the weights of BertScore.model .*the folder has no config.json"),
+        ("pickled", r"cannot load the weights of BertScore.model .*: pytorch_model\.bin is a pickle"),
         ("lacking", "BertScore.model .* lacks 16 weights of a BertModel"),
         ("small", "its tokenizer gives token [0-9]+, and the model knows 9"),
         ("not finite", "BertScore.model .* gives numbers that are not finite"),
         ("decoding", "is an encoder-decoder; expected an encoder such as BERT"),
-        ("truncated", "cannot load BertScore.model .*SafetensorError"),
+        ("truncated", r"cannot load the weights of BertScore.model .*/model\.safetensors is damaged or cut short"),
     ],
 )
 def test_a_model_that_cannot_serve_is_one_clear_line(encoder_folder, tmp_path, what, message):
@@ -232,7 +232,7 @@ def test_a_model_that_cannot_serve_is_one_clear_line(encoder_folder, tmp_path, w
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("/no/such/folder", "cannot load BertScore.model '/no/such/folder': there is no such folder"),
+        ("/no/such/folder", "BertScore.model is the folder /no/such/folder, which does not exist"),
         ("nobody/nothing", "neither a folder here nor in the local hub cache"),
     ],
 )

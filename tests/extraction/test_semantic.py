@@ -78,5 +78,5 @@ def test_the_cosine_of_the_means_is_clipped_at_zero():
 def test_mistakes_name_the_option(encoder_folder):
     with pytest.raises(ConfigError, match=r"SemanticSimilarity.batch_size is 0"):
         SemanticSimilarity("any", batch_size=0)
-    with pytest.raises(ModelError, match=r"cannot load SemanticSimilarity.model '/none': there is no such folder"):
+    with pytest.raises(ModelError, match=r"SemanticSimilarity.model is the folder /none, which does not exist"):
         SemanticSimilarity("/none")(pair("rash", "dose"))

@@ -5,7 +5,8 @@ import torch
 
 from lit_mem.adapters import FullFineTuning, HeadOnly, LoRA
 from lit_mem.callbacks import MemorizationCheckpoint
-from lit_mem.models.loading import load_base, load_tokenizer
+from lit_mem.models.base_models import load_base
+from lit_mem.models.hub import load_tokenizer
 
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 

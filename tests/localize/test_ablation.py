@@ -15,7 +15,7 @@ from lit_mem.localize.examination import Examination
 from lit_mem.localize.parts import Part, Parts, lora_modules
 from lit_mem.localize.replay import Replay
 from lit_mem.localize.run_folder import open_run
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 from lit_mem.models.scored import ScoredModel
 from lit_mem.types import Needs
 

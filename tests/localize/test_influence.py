@@ -13,7 +13,7 @@ from lit_mem.errors import CheckpointError
 from lit_mem.localize.influence import gradient, kept_checkpoints
 from lit_mem.localize.one_example import origin_of
 from lit_mem.localize.run_folder import open_run
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 from lit_mem.types import IGNORED
 
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")

@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ModelError
-from lit_mem.models.loading import load_adapter, load_base
+from lit_mem.models.base_models import load_base
 from lit_mem.models.population import Population
+from lit_mem.models.saved_adapter import load_adapter
 from lit_mem.scoring.scorer import TokenScorer
 
 TINY = "asset:tiny_llama"

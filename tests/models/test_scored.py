@@ -5,9 +5,9 @@ import torch
 
 from lit_mem.adapters import FullFineTuning, LoRA
 from lit_mem.errors import ModelError
+from lit_mem.models.base_loader import BaseLoader, Place
 from lit_mem.models.building import build
-from lit_mem.models.loader import BaseLoader, Place
-from lit_mem.models.loading import load_tokenizer
+from lit_mem.models.hub import load_tokenizer
 from lit_mem.models.reference_model import Setting
 from lit_mem.models.scored import ScoredModel
 from lit_mem.scoring.reference_scores import Reference, ReferenceCache

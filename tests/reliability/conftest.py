@@ -23,8 +23,8 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from lit_mem.cli.main import main
+from lit_mem.models.base_models import load_base
 from lit_mem.models.checkpoint import own_content
-from lit_mem.models.loading import load_base
 
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 KEPT = ("best", "safe", "last")

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from lit_mem.adapters import LoRA
 from lit_mem.callbacks import MembershipInference
-from lit_mem.models.loader import BaseLoader
+from lit_mem.models.base_loader import BaseLoader
 from lit_mem.scoring.reference_scores import Reference
 from lit_mem.scoring.reference_store import ReferenceStore, batch_key
 

@@ -21,7 +21,7 @@ from transformers import (
 
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded, collate
-from lit_mem.models.loading import load_base
+from lit_mem.models.base_models import load_base
 from lit_mem.scoring.scorer import TokenScorer, trained_positions
 from lit_mem.types import Needs, Sampling
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
 from lit_mem.errors import ConfigError
-from lit_mem.models.loading import Quantization, as_whole, load_adapter, load_base, load_base_in_parts
+from lit_mem.models.base_models import Quantization, as_whole, load_base, load_base_in_parts
+from lit_mem.models.saved_adapter import load_adapter
 from lit_mem.scoring.reference_scores import Reference
 from lit_mem.sharding.lockstep import Lockstep
 
@@ -37,7 +38,7 @@ class BaseLoader:
     """Loads a run's own base, and other models in the same way.
 
     Args:
-        model_id: the run's own base, as for `adapters.loading.load_base`.
+        model_id: the run's own base, as for `load_base`.
         revision: of it, on the hub.
         dtype: precision that it is loaded in.
         quantization: in 4 or 8 bits.

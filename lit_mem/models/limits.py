@@ -1,0 +1,41 @@
+"""Whether a model can read the texts of a run: their length and their vocabulary."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lit_mem.adapters.positions import positions, virtual_tokens
+from lit_mem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_reads(model: PreTrainedModel, model_id: str, longest: int, highest: int) -> None:
+    """Refuse texts that a model cannot read.
+
+    Args:
+        model: any causal language model, with its adapter or without.
+        model_id: what it is called.
+        longest: tokens of the longest text.
+        highest: the highest token id.
+
+    Raises:
+        ConfigError: a text, virtual tokens in front of it included, is longer than the model was made for, or was
+            tokenized for another vocabulary.
+    """
+    known = model.get_input_embeddings().weight.shape[0]
+    if highest >= known:
+        raise ConfigError(
+            f"the tokenizer gives token {highest}, but the model {model_id} knows {known}: it is that of another "
+            "model; check data.tokenizer, model.model_id and model.reference.model_id"
+        )
+    limit, virtual = positions(model), virtual_tokens(model)
+    if limit is not None and longest + virtual > limit:
+        front = f" and model.adapter puts {virtual} virtual tokens in front" if virtual else ""
+        if limit <= virtual + 1:
+            raise ConfigError(f"model.adapter puts {virtual} virtual tokens in front, and {model_id} reads {limit}")
+        raise ConfigError(
+            f"the longest text has {longest} tokens{front}, but the model {model_id} reads {limit}; "
+            f"set data.max_length to {limit - virtual} or less"
+        )

@@ -1,0 +1,82 @@
+"""Puts an adapter that `peft` saved onto a base model."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from lit_mem.adapters.options import checked_config, made_without_memory
+from lit_mem.adapters.origin import adapter_config, check_origin
+from lit_mem.adapters.targets import quiet_about_experts
+from lit_mem.errors import ModelError
+from lit_mem.models.fingerprint import fingerprint
+from lit_mem.sharding.parameters import is_sharded, put_adapter
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
+    """Put an adapter that `peft` saved onto a base model, trainable.
+
+    Raises:
+        ModelError: the folder holds no adapter, one made for another architecture, or one that this package exported
+            from a run on another base.
+    """
+    options = adapter_config(folder)
+    path = Path(folder)
+    if not (path / "adapter_model.safetensors").is_file():
+        raise ModelError(
+            f"model.adapter_path {folder!r} holds no adapter_model.safetensors; pickled weights are refused"
+        )
+    try:
+        with safe_open(path / "adapter_model.safetensors", "pt") as weights:
+            saved = sum("lora_" in name for name in weights.keys())
+    except SafetensorError as error:
+        raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
+    check_origin(folder, base.config._name_or_path, lambda: fingerprint(base))
+    config = checked_config(options, base, str(path / "adapter_config.json"))
+    try:
+        model, surplus = _put(base, folder, config)
+        taken = sum("lora_" in name for name in model.state_dict())
+        if saved > taken:
+            raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")
+        if surplus:
+            raise ValueError(f"it holds {len(surplus)} weights that this model has no place for, such as {surplus[0]}")
+        return model
+    except Exception as error:
+        line = " ".join(str(error).split())[:300]
+        if isinstance(error, KeyError):
+            line = f"it lacks the weight {error.args[0]}"
+        raise ModelError(f"the adapter in {folder!r} does not fit this base model: {line}") from error
+
+
+def _put(base: PreTrainedModel, folder: str, config: Any) -> tuple[nn.Module, list[str]]:
+    """A base with an adapter on it, trainable, and which weights in the folder the model has no place for."""
+    from peft import PeftModel
+
+    if is_sharded(base):
+        model, missing = put_adapter(base, folder, "default", config, trainable=True)
+        if missing:
+            raise ValueError(f"found missing adapter keys, such as {missing[0]}")
+        return model, []
+    # peft loads virtual tokens frozen only; here they are trained like any other adapter.
+    virtual = config.is_prompt_learning
+    with warnings.catch_warnings(), quiet_about_experts():
+        # Weights that the model needs and the file lacks would stay at their untrained start.
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        wrapped: Any = PeftModel.from_pretrained(
+            base, folder, config=config, is_trainable=not virtual, low_cpu_mem_usage=made_without_memory(config)
+        )
+    if virtual:
+        # What made the tokens of p-tuning and of projected prefixes is not saved: the tokens themselves are trained.
+        made = config.peft_type == "P_TUNING" or getattr(config, "prefix_projection", False)
+        wrapped.peft_config["default"].inference_mode = made
+        wrapped.prompt_encoder.requires_grad_(True)
+        return wrapped, []
+    # The call above does not return what peft found.
+    return wrapped, sorted(wrapped.load_adapter(folder, "default", is_trainable=True).unexpected_keys)
