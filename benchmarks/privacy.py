@@ -44,7 +44,7 @@ from benchmarks.table import Table, tell
 from lit_mem.data.encoding import collate
 from lit_mem.lightning.module import CausalLM
 from lit_mem.privacy import DPSGD
-from lit_mem.privacy.dpsgd import PrivateTraining
+from lit_mem.privacy.training import PrivateTraining
 from lit_mem.training.objective import TrainingLoss
 
 BATCH = 8
@@ -135,7 +135,7 @@ def check(args: argparse.Namespace) -> None:
     plain = torch.cat([g.flatten() for g in torch.autograd.grad(losses().mean(), wanted)])
     options = DPSGD(noise_multiplier=0.0, clipping_norm=1e9, batch_size=BATCH, test_seed=0)
     training = PrivateTraining(options, BATCH + 1, options.stream())
-    training.plan(1)
+    training.budget.plan(1)
     training.attach(module)
     training.accumulate(losses)
     training.finish_step(0)

@@ -11,7 +11,6 @@ from lit_mem.audit.table import ExampleTable
 from lit_mem.lightning.auditing import whole_check
 from lit_mem.lightning.learning import Learning
 from lit_mem.lightning.loss_watch import refuse_not_finite
-from lit_mem.lightning.private_fit import MORE_LEARNING
 from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch, TokenScores, holds_canaries
 
@@ -19,6 +18,11 @@ log = logging.getLogger(__name__)
 
 _MORE_LEARNING: Final = (
     "Expected a larger trainer.max_epochs, a higher model.optimizer.init_args.lr, or a larger adapter (model.adapter)."
+)
+_MORE_PRIVATE_LEARNING: Final = (
+    "Private training of few texts has much noise for each: expected more training texts, a larger "
+    "model.privacy.target_epsilon or model.privacy.batch_size, another trainer.max_epochs (fewer steps have less noise "
+    "each, more steps learn longer), or a higher model.optimizer.init_args.lr."
 )
 
 
@@ -84,7 +88,7 @@ class HeldOutLoss:
             private: whether it trained with differential privacy, where the advice is another.
         """
         if self._learning.hardly:
-            log.warning("%s. %s", self._learning.line(), MORE_LEARNING if private else _MORE_LEARNING)
+            log.warning("%s. %s", self._learning.line(), _MORE_PRIVATE_LEARNING if private else _MORE_LEARNING)
         elif self._learning.no_better:
             log.warning("%s.", self._learning.line())
         unseen = trainer.global_step - self._validated_at

@@ -14,8 +14,8 @@ from lit_mem.functional.numbers import shown
 from lit_mem.models.checkpoint import Spent, own_content
 from lit_mem.privacy.accountant import epsilon
 from lit_mem.privacy.carried import ADDS_UP, ONLY_LATER, ledger_beside
-from lit_mem.privacy.dpsgd import ledger_of
 from lit_mem.privacy.ledger import LEDGER, Ledger
+from lit_mem.privacy.resumed import ledger_of
 from lit_mem.report.history import METRICS, History
 
 log = logging.getLogger(__name__)

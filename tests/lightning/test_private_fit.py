@@ -20,7 +20,7 @@ from lit_mem.callbacks import (
 )
 from lit_mem.data.encoding import collate
 from lit_mem.errors import CheckpointError, ConfigError, ModelError
-from lit_mem.lightning import private_fit as fitting
+from lit_mem.lightning import private_fit, private_log, private_start
 from lit_mem.lightning.module import CausalLM
 from lit_mem.lightning.private_fit import PrivateFit
 from lit_mem.privacy import DPSGD
@@ -593,7 +593,7 @@ def test_what_was_turned_off_is_turned_on_after_an_exception(at, module, data, u
         raise KeyError("killed")
 
     if at == "begin":
-        monkeypatch.setattr(PrivateFit, "_tell", killed)
+        monkeypatch.setattr(private_fit, "log_start", killed)
     else:
         monkeypatch.setattr(PrivateFit, "step", killed)
     with pytest.raises(KeyError, match="killed"):
@@ -618,15 +618,14 @@ def test_steps_of_a_dry_run_are_written_down_by_the_run_after_it(private, data, 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_ranks_go_on_with_the_ledger_that_rank_zero_knows(rank, tmp_path, monkeypatch):
     """`run_folder` waits for all ranks, so none may call it alone."""
-    fit = PrivateFit(DPSGD(**QUICK))
     Ledger(tmp_path / "privacy.jsonl").start(24, 1.0, 0.25)
     known = {"ledger": str(tmp_path / "privacy.jsonl"), "ledger_id": Ledger(tmp_path / "privacy.jsonl").id}
     mine = known if rank == 0 else {"ledger": "", "ledger_id": ""}
-    fit._spent = {"history": [], "noise_multiplier": 1.0, "texts": 24, **mine}
+    spent = {"history": [], "noise_multiplier": 1.0, "texts": 24, **mine}
     sent = []
     strategy = SimpleNamespace(broadcast=lambda value: sent.append(value) or True)  # what rank zero sends
-    monkeypatch.setattr(fitting, "run_folder", lambda trainer: pytest.fail("only some ranks call it"))
-    opened = fit._ledger(SimpleNamespace(strategy=strategy, ckpt_path=None, fast_dev_run=False), 24)
+    monkeypatch.setattr(private_start, "run_folder", lambda trainer: pytest.fail("only some ranks call it"))
+    opened = private_start.opening(SimpleNamespace(strategy=strategy, ckpt_path=None), 24, None, spent, dry=False)
     assert sent == [rank == 0]
     if rank == 0:
         assert opened().id == known["ledger_id"]
@@ -635,11 +634,9 @@ def test_all_ranks_go_on_with_the_ledger_that_rank_zero_knows(rank, tmp_path, mo
 @pytest.mark.parametrize(("rows", "computed"), [(1, 0), (64, 1), (65, 0), (1000, 0)])
 def test_no_bound_is_computed_for_very_large_groups(rows, computed, monkeypatch, caplog):
     calls = []
-    monkeypatch.setattr(fitting, "group_epsilon", lambda history, delta, k: calls.append(k) or 1.0)
-    fit = PrivateFit(DPSGD(**QUICK))
-    fit._rows_of_one = rows
+    monkeypatch.setattr(private_log, "group_epsilon", lambda history, delta, k: calls.append(k) or 1.0)
     with caplog.at_level(logging.INFO, "lit_mem"):
-        fit._log_group(SimpleNamespace(delta=1e-5), [], "Private training")
+        private_log.log_group([], 1e-5, rows, "Private training")
     assert calls == [rows] * computed
     assert (f"up to {rows} rows" in caplog.text) == (rows > 1)
     assert ("not computed above 64 rows" in caplog.text) == (rows > 64)

@@ -14,8 +14,9 @@ from lit_mem.functional.random_stream import RandomStream
 from lit_mem.models.checkpoint import own_content
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.accountant import Steps, epsilon
-from lit_mem.privacy.dpsgd import PrivateTraining, ledger_of
 from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.resumed import ledger_of
+from lit_mem.privacy.training import PrivateTraining
 
 
 def options(**more):
@@ -26,7 +27,7 @@ def options(**more):
 def private(model=None, texts=20, ledger=None, steps=10, stream=None, **more):
     chosen = options(**more)
     made = PrivateTraining(chosen, texts, stream or chosen.stream(), ledger)
-    made.plan(steps)
+    made.budget.plan(steps)
     if model is not None:
         made.attach(model)
     return made
@@ -70,7 +71,7 @@ def test_noise_in_the_gradient_has_deviation_sigma_c_over_the_batch_size(tuned):
     noise = torch.cat(drawn)
     assert noise.std() == pytest.approx(3.0 * 0.2 / 6, rel=0.02)
     assert not torch.equal(drawn[0], drawn[1])
-    assert made.steps == 8
+    assert made.budget.steps == 8
     made.close()
 
 
@@ -118,8 +119,8 @@ def test_a_run_over_empty_and_full_batches(batch_size, tuned, mean_losses, some_
         sizes.append(len(indices))
         step(made, number, mean_losses(model), data[indices])
         optimizer.step()
-    assert made.steps == len(sampler) == 20 // batch_size
-    assert made.epsilon() == epsilon([Steps(1.0, batch_size / 20, made.steps)], made.delta, "rdp")
+    assert made.budget.steps == len(sampler) == 20 // batch_size
+    assert made.budget.epsilon() == epsilon([Steps(1.0, batch_size / 20, made.budget.steps)], made.budget.delta, "rdp")
     assert (0 in sizes) == (batch_size == 1)
     assert all(p.isfinite().all() for p in model.parameters())
     made.close()
@@ -165,7 +166,7 @@ def test_a_step_cannot_be_taken_twice(tuned):
     made.finish_step(0)
     with pytest.raises(RuntimeError, match="step 0 was taken already"):
         made.finish_step(0)
-    assert made.steps == 1
+    assert made.budget.steps == 1
     made.close()
 
 
@@ -206,36 +207,36 @@ def test_global_random_numbers_are_neither_used_nor_changed(tuned, mean_losses, 
 
 def test_noise_for_a_target_is_chosen_and_used_up():
     made = private(target_epsilon=3.0, noise_multiplier=None, steps=50)
-    assert made.remaining == 50
-    assert 2.9 < epsilon([Steps(made.noise_multiplier, 0.2, 50)], made.delta, "rdp") <= 3.0
+    assert made.budget.remaining == 50
+    assert 2.9 < epsilon([Steps(made.budget.noise_multiplier, 0.2, 50)], made.budget.delta, "rdp") <= 3.0
 
 
 def test_training_ends_before_the_target_is_passed(tuned):
     made = private(tuned(), target_epsilon=8.0, noise_multiplier=0.8, steps=1000)
-    allowed = made.remaining
+    allowed = made.budget.remaining
     assert 0 < allowed < 1000
     for number in range(allowed):
         made.finish_step(number)
-    assert made.remaining == 0
-    assert made.epsilon() <= 8.0 < epsilon([Steps(0.8, 0.2, allowed + 1)], made.delta, "rdp")
+    assert made.budget.remaining == 0
+    assert made.budget.epsilon() <= 8.0 < epsilon([Steps(0.8, 0.2, allowed + 1)], made.budget.delta, "rdp")
     with pytest.raises(RuntimeError, match="budget is spent"):
         made.finish_step(allowed)
-    assert made.steps == allowed
+    assert made.budget.steps == allowed
     made.close()
 
 
 def test_noise_of_the_run_that_goes_on_is_kept_where_more_epochs_are_asked_for():
     first = private(target_epsilon=3.0, noise_multiplier=None, steps=50)
     second = PrivateTraining(first.options, 20, RandomStream.fresh())
-    second.history = (Steps(first.noise_multiplier, 0.2, 25),)
-    second.plan(75, first.noise_multiplier)
-    assert second.noise_multiplier == first.noise_multiplier
-    assert second.remaining == 25
+    second.budget.history = (Steps(first.budget.noise_multiplier, 0.2, 25),)
+    second.budget.plan(75, first.budget.noise_multiplier)
+    assert second.budget.noise_multiplier == first.budget.noise_multiplier
+    assert second.budget.remaining == 25
 
 
 def test_delta_is_a_tenth_of_one_in_n():
-    assert private(texts=20).delta == 1 / 200
-    assert private(texts=20, delta=1e-6).delta == 1e-6
+    assert private(texts=20).budget.delta == 1 / 200
+    assert private(texts=20, delta=1e-6).budget.delta == 1e-6
 
 
 @pytest.mark.parametrize(
@@ -269,11 +270,11 @@ def killed_after(steps, saved_at, tuned, path):
     """A run that saved a checkpoint after some steps, and was killed after more."""
     model, ledger = tuned(), Ledger(path)
     made = private(model, ledger=ledger)
-    ledger.start(20, made.noise_multiplier, made.sample_rate)
+    ledger.start(20, made.budget.noise_multiplier, made.budget.sample_rate)
     state = None
     for number in range(steps):
         if number == saved_at:
-            state = copy.deepcopy(made.state())
+            state = copy.deepcopy(made.budget.state())
         made.finish_step(number)
     noise = grads(model)
     return state, noise
@@ -284,9 +285,9 @@ def test_a_run_that_goes_on_after_a_crash_has_forgotten_nothing(tuned, tmp_path)
     state, _ = killed_after(8, 5, tuned, path)
     assert sum(steps[2] for steps in state["history"]) == 5
     again = private(ledger=ledger_of(state, None, None), stream=RandomStream.fresh())
-    assert again.steps == 8
-    assert again.epsilon() == epsilon([Steps(1.0, 0.2, 8)], again.delta, "rdp")
-    assert again.epsilon() > epsilon([Steps(1.0, 0.2, 5)], again.delta, "rdp")
+    assert again.budget.steps == 8
+    assert again.budget.epsilon() == epsilon([Steps(1.0, 0.2, 8)], again.budget.delta, "rdp")
+    assert again.budget.epsilon() > epsilon([Steps(1.0, 0.2, 5)], again.budget.delta, "rdp")
 
 
 def test_a_run_that_goes_on_does_not_replay_its_noise(tuned, tmp_path):
@@ -403,5 +404,5 @@ def test_what_is_spent_already_counts_toward_the_target(tuned, tmp_path):
     with pytest.raises(ConfigError, match=r"target_epsilon is 2, and .* is spent already in 9 steps"):
         private(ledger=Ledger(path), target_epsilon=2.0)
     made = private(ledger=Ledger(path), target_epsilon=spent + 1, noise_multiplier=None, steps=10)
-    assert made.noise_multiplier > 1.0
-    assert made.remaining == 10
+    assert made.budget.noise_multiplier > 1.0
+    assert made.budget.remaining == 10

@@ -17,7 +17,7 @@ from lit_mem.data.poisson import StepBatches, filled
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.accountant import Steps, epsilon
 from lit_mem.privacy.clipping import add_noise_
-from lit_mem.privacy.dpsgd import PrivateTraining
+from lit_mem.privacy.training import PrivateTraining
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.training.objective import TrainingLoss
 

@@ -14,7 +14,7 @@ from lit_mem.adapters import LoRA
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.poisson import StepBatches, filled
 from lit_mem.privacy import DPSGD
-from lit_mem.privacy.dpsgd import PrivateTraining
+from lit_mem.privacy.training import PrivateTraining
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.training.objective import TrainingLoss
 

@@ -1,0 +1,113 @@
+"""What a private fit logs: its noise and budget at the start, what it has spent at the end."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+from lit_mem.privacy.accountant import Steps
+from lit_mem.privacy.budget import Budget
+from lit_mem.privacy.carried import ONLY_LATER
+from lit_mem.privacy.corpus import same_corpus
+from lit_mem.privacy.group import MOST_ROWS, group_epsilon
+from lit_mem.privacy.ledger import Ledger
+from lit_mem.privacy.ledger_lines import Start
+
+log = logging.getLogger(__name__)
+
+
+def log_start(budget: Budget, steps: float, rows: int, first: bool) -> None:
+    """Log how private the steps to come are.
+
+    Args:
+        budget: of the fit, planned.
+        steps: how many are to come; may be infinite.
+        rows: of the largest group.
+        first: whether this is the first process; bounds for groups are computed there only.
+    """
+    options = budget.options
+    log.info(
+        "Private training: each of %d texts is in a step with probability %.4g, its gradient clipped to norm %g; "
+        "noise multiplier %.4g, delta %.3g.",
+        budget.texts, budget.sample_rate, options.clipping_norm, budget.noise_multiplier, budget.delta,
+    )  # fmt: skip
+    if budget.steps:
+        log.warning(
+            "%d steps were taken before%s and count too: epsilon is %.4g at the start.",
+            budget.steps, f" ({budget.ledger.path})" if budget.ledger else "", budget.epsilon(),
+        )  # fmt: skip
+    if budget.remaining is not None and budget.remaining < steps:
+        log.warning(
+            "Epsilon %g allows %d of the %g steps to come; training ends then.",
+            options.target_epsilon, budget.remaining, steps,
+        )  # fmt: skip
+    log.info(
+        "Epsilon bounds what the trained weights reveal of one row of the training set. It does not cover metrics of "
+        "members, train/loss, and what is decided by them: when training stops, which checkpoint is the best."
+    )
+    if math.isfinite(steps):
+        planned = int(steps) if budget.remaining is None else min(int(steps), budget.remaining)
+        more = Steps(budget.noise_multiplier, budget.sample_rate, planned)
+        if first:
+            log_group([*budget.history, more], budget.delta, rows, f"After all {planned} steps planned")
+    if options.noise_multiplier == 0:
+        log.warning("model.privacy.noise_multiplier is 0: gradients are clipped, and nothing is private.")
+    if options.test_seed is not None:
+        log.warning("model.privacy.test_seed is set: anyone can compute the noise, and nothing is private.")
+
+
+def log_group(history: Sequence[Steps], delta: float, rows: int, when: str) -> None:
+    """Log the epsilon of the person with the most rows, where that is more than one."""
+    if rows > MOST_ROWS:
+        log.info(
+            "%s, a person with up to %d rows (the largest group): epsilon is not computed above %d rows, where it "
+            "costs much and is mostly too large to be of use.",
+            when, rows, MOST_ROWS,
+        )  # fmt: skip
+    elif rows > 1:
+        log.info(
+            "%s, a person with up to %d rows (the largest group): epsilon <= %.4g at delta %.3g.",
+            when, rows, group_epsilon(history, delta, rows), delta,
+        )  # fmt: skip
+
+
+def log_earlier(source: Ledger | None, before: Sequence[Start], budget: Budget) -> None:
+    """Log which of the steps so far were taken on other texts, or trained the weights that the fit starts from.
+
+    Args:
+        source: ledger of these weights; None: they have none.
+        before: its steps.
+        budget: of the fit, its ledger open.
+    """
+    if source is not None and before:
+        log.warning(
+            "%d of these steps trained the weights that this run starts from (%s).",
+            sum(start.steps.number for start in before), source.path,
+        )  # fmt: skip
+    earlier = before if budget.ledger is None else budget.ledger.starts[:-1]
+    here, corpus = budget.texts, budget.corpus
+    others = [start for start in earlier if start.texts != here or same_corpus(start.corpus, corpus) is False]
+    if others:
+        log.warning(
+            "%d earlier steps were taken on another training set. It may have texts in common with this one, so all "
+            "steps count: epsilon holds for a text of both, and that of a text of one set alone is lower.",
+            sum(start.steps.number for start in others),
+        )  # fmt: skip
+    if budget.unaccounted:
+        log.warning("%s", ONLY_LATER)
+
+
+def log_spent(budget: Budget, rows: int) -> None:
+    """Log what a fit that has ended has spent, for one row and for the person with the most rows."""
+    log.info(
+        "Private training: %d steps, epsilon <= %.4g at delta %.3g for one row.",
+        budget.steps, budget.epsilon(), budget.delta,
+    )  # fmt: skip
+    log_group(budget.history, budget.delta, rows, "Private training")
+    if budget.unaccounted:
+        log.warning("%s", ONLY_LATER)
+    log.info(
+        "Epsilon is of this ledger (%s). Other private runs on the same texts spend as well, and it adds up: "
+        "python train.py privacy <their folders>.", "none" if budget.ledger is None else budget.ledger.path,
+    )  # fmt: skip
