@@ -22,18 +22,18 @@ RECORD: Final = "lit_mem.json"
 _IN_CACHE: Final = re.compile(r"models--(.+?)--(.+?)(?:/|$)")
 
 
-def adapter_config(folder: str) -> dict[str, Any]:
-    """The configuration that peft saved with an adapter.
+def adapter_config(folder: str, option: str = "model.adapter_path") -> dict[str, Any]:
+    """The configuration that peft saved with an adapter; `option` names the folder, for messages.
 
     Raises:
         ModelError: the folder does not exist, holds no adapter, or its configuration cannot be read.
     """
     path = Path(folder)
     if not path.is_dir():
-        raise ModelError(f"model.adapter_path {folder!r} is no folder; expected one that peft has saved")
+        raise ModelError(f"{option} {folder!r} is no folder; expected one that peft has saved")
     file = path / "adapter_config.json"
     if not file.is_file():
-        raise ModelError(f"model.adapter_path {folder!r} holds no adapter_config.json; expected a peft adapter folder")
+        raise ModelError(f"{option} {folder!r} holds no adapter_config.json; expected a peft adapter folder")
     found = read_json(file, ModelError, LARGEST_CONFIG)
     if not isinstance(found, dict) or "peft_type" not in found:
         raise ModelError(f"{file} is not the config of an adapter: it names no peft_type")
@@ -74,7 +74,9 @@ def origin(model_id: str, fingerprint: Mapping[str, str], revision: str | None =
     return {"base": model_id, "revision": revision, "fingerprint": dict(fingerprint)}
 
 
-def check_origin(folder: str, base: str, fingerprint: Callable[[], Mapping[str, str]]) -> None:
+def check_origin(
+    folder: str, base: str, fingerprint: Callable[[], Mapping[str, str]], option: str = "model.adapter_path"
+) -> None:
     """Compare the base that an adapter was made for with the one that it is put on.
 
     An adapter that this package exported carries its base's fingerprint. Of others only the base's name is known: if it
@@ -84,6 +86,7 @@ def check_origin(folder: str, base: str, fingerprint: Callable[[], Mapping[str, 
         folder: of the adapter.
         base: name of the base here: hub id or folder.
         fingerprint: gives `models.fingerprint.fingerprint` of it; called only where there is one to compare with.
+        option: that names the folder, for messages.
 
     Raises:
         ModelError: the fingerprints differ.
@@ -95,18 +98,18 @@ def check_origin(folder: str, base: str, fingerprint: Callable[[], Mapping[str, 
         which = "full" if there["full"] and here["full"] else "light"
         if there[which] != here[which]:
             raise ModelError(
-                f"model.adapter_path {folder!r} was trained on the base {recorded['base']!r} (fingerprint "
+                f"{option} {folder!r} was trained on the base {recorded['base']!r} (fingerprint "
                 f"{there[which]}), and the base here is {base!r} ({here[which]}); expected the same weights: set "
                 "model.model_id to the adapter's base"
             )
         return
-    name = adapter_config(folder).get("base_model_name_or_path")
+    name = adapter_config(folder, option).get("base_model_name_or_path")
     if isinstance(name, str) and name and not _same(name, base):
         log.warning(
-            "Warning: model.adapter_path %r was trained on the base %r (its adapter_config.json), and the base here is "
+            "Warning: %s %r was trained on the base %r (its adapter_config.json), and the base here is "
             "%r: unless both hold the same weights, all metrics are those of a model that nobody trained. Set "
             "model.model_id to the adapter's base, or leave it out.",
-            folder, name, base,
+            option, folder, name, base,
         )  # fmt: skip
 
 

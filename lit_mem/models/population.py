@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -91,25 +90,14 @@ class Population:
             return self._shared, "default"
         name = f"reference_{len(self._members)}"
         base: Any = self._shared.model
-        with _named_references():
-            check_origin(reference, base.get_base_model().config._name_or_path, lambda: self._fingerprint)
+        check_origin(reference, base.get_base_model().config._name_or_path, lambda: self._fingerprint, "references")
         _add_adapter(self._shared.model, reference, name)
         return self._shared, name
 
     def _adapted(self, folder: str) -> nn.Module:
         base = cast("PreTrainedModel", self._load_base(None))
         self._fingerprint = self._fingerprint or fingerprint(base)  # before an adapter renames its weights
-        with _named_references():
-            return load_adapter(base, folder)
-
-
-@contextmanager
-def _named_references() -> Iterator[None]:
-    """Name the option that a reference was given by, where loading names the tuned model's."""
-    try:
-        yield
-    except ModelError as error:
-        raise ModelError(str(error).replace("model.adapter_path", "references:")) from error
+        return load_adapter(base, folder, "references")
 
 
 def _frozen(model: nn.Module) -> TokenScorer:
@@ -140,7 +128,7 @@ def _add_adapter(model: Any, folder: str, name: str) -> None:
         ModelError: it does not fit the model.
     """
     file = Path(folder) / "adapter_config.json"
-    config = checked_config(adapter_config(folder), model.get_base_model(), str(file))
+    config = checked_config(adapter_config(folder, "references"), model.get_base_model(), str(file))
     with safe_open(file.with_name("adapter_model.safetensors"), "pt") as weights:
         saved = sum("lora_" in key for key in weights.keys())
     try:

@@ -20,25 +20,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_adapter(base: PreTrainedModel, folder: str) -> nn.Module:
-    """Put an adapter that `peft` saved onto a base model, trainable.
+def load_adapter(base: PreTrainedModel, folder: str, option: str = "model.adapter_path") -> nn.Module:
+    """Put an adapter that `peft` saved onto a base model, trainable; `option` names its folder, for messages.
 
     Raises:
         ModelError: the folder holds no adapter, one made for another architecture, or one that this package exported
             from a run on another base.
     """
-    options = adapter_config(folder)
+    options = adapter_config(folder, option)
     path = Path(folder)
     if not (path / "adapter_model.safetensors").is_file():
-        raise ModelError(
-            f"model.adapter_path {folder!r} holds no adapter_model.safetensors; pickled weights are refused"
-        )
+        raise ModelError(f"{option} {folder!r} holds no adapter_model.safetensors; pickled weights are refused")
     try:
         with safe_open(path / "adapter_model.safetensors", "pt") as weights:
             saved = sum("lora_" in name for name in weights.keys())
     except SafetensorError as error:
         raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
-    check_origin(folder, base.config._name_or_path, lambda: fingerprint(base))
+    check_origin(folder, base.config._name_or_path, lambda: fingerprint(base), option)
     config = checked_config(options, base, str(path / "adapter_config.json"))
     try:
         model, surplus = _put(base, folder, config)

@@ -154,6 +154,7 @@ def test_a_broken_adapter_is_refused_wherever_it_stands(kind, message, first, ad
         Population(order, loads)
     assert str(tmp_path / "one") in str(error.value)
     assert "model.adapter_path" not in str(error.value)
+    assert ("references '" in str(error.value)) == (kind == "missing")  # others name the file, or the folder alone
 
 
 def test_a_whole_model_with_a_smaller_vocabulary_is_refused(batch):
