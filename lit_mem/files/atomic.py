@@ -27,24 +27,44 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def whole(path: Path, shared: bool = False) -> Iterator[Path]:
     """Have the body write a file under another name, which becomes `path` once all of it is on the disk.
 
     It is there already, empty and for its owner alone: what is written is never open to others in between.
 
+    Args:
+        path: of the file.
+        shared: whether several processes may write it at the same time, as in a cache. Each has a part of its own,
+            `.<name>.<random>.part`, and the last one stays. As a cache checks what it reads, the body's end does not
+            wait for the disk.
+
     Raises:
         OSError: naming `path`; what had the name before is still there.
     """
-    part = path.with_name(f".{path.name}.part")
     with naming(path):
-        remove(part)  # of a run that was killed
-        os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # no link of another user's is followed
+        part = _own_part(path) if shared else _part(path)
         try:
             yield part
-            sync(part)
+            if shared:
+                modes.restrict(part)
+            else:
+                sync(part)
             put(part, path)
         finally:
             remove(part)
+
+
+def _part(path: Path) -> Path:
+    part = path.with_name(f".{path.name}.part")
+    remove(part)  # of a run that was killed
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # no link of another user's is followed
+    return part
+
+
+def _own_part(path: Path) -> Path:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    return Path(name)
 
 
 def put(fresh: Path, target: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
@@ -15,6 +14,7 @@ from urllib.error import HTTPError
 
 from lit_mem.errors import DataError
 from lit_mem.files import modes
+from lit_mem.files.atomic import whole
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,7 @@ def cache_folder(name: str) -> Path:
 def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
     """Download `url` to `target`, unless it is there already and unharmed.
 
-    Each process writes to a file of its own and renames it into place at the end, so none ever sees
-    half a file. File and folder have the permissions of `files.modes`.
+    No process ever sees half a file (`files.atomic`). File and folder have the permissions of `files.modes`.
 
     Args:
         url: where from.
@@ -62,20 +61,13 @@ def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
     try:
         modes.make_folder(target.parent)
         modes.restrict(target.parent)
-        handle, part = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    except OSError as error:
-        raise DataError(f"{target.parent}: cannot be written to ({error.strerror}); {otherwise}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            found = _stream(url, file.write, otherwise)
-        if found != sha256:
-            raise DataError(f"{url}: found sha256 {found}, expected {sha256}; {otherwise}")
-        modes.restrict(Path(part))
-        Path(part).replace(target)
+        with whole(target, shared=True) as part:
+            with part.open("wb") as file:
+                found = _stream(url, file.write, otherwise)
+            if found != sha256:
+                raise DataError(f"{url}: found sha256 {found}, expected {sha256}; {otherwise}")
     except OSError as error:
         raise DataError(f"{target}: cannot be written ({error.strerror}); {otherwise}") from error
-    finally:
-        Path(part).unlink(missing_ok=True)
 
 
 def _stream(url: str, write: Callable[[bytes], object], otherwise: str) -> str:

@@ -6,8 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lit_mem.files import modes
+from lit_mem.files.atomic import whole
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +34,11 @@ _LEFT_AFTER_SECONDS: Final = 3600.0
 class ReferenceStore:
     """One small file for each batch, in a folder for each setting under which the scores are the same to the last bit.
 
-    Which batch a file belongs to is told by a digest of its tokens, of which of them are scored, and of its shape, as
-    the same text in another batch may differ by rounding. A file holds log-probabilities and greedy hits, no text and
-    no tokens; and as the base model would spell a text from its log-probabilities, token by token, they are sealed with
-    what only the texts themselves give. Each process writes a file of its own and renames it into place, so that runs
-    at the same time only do the same work twice. A file that is damaged is computed again; a folder that cannot be
-    written to is done without.
+    A file is named by a digest of its batch: the tokens, which of them are scored, and the shape, as the same text in
+    another batch may differ by rounding. It holds log-probabilities and greedy hits, no text and no tokens; and as the
+    base model would spell a text from its log-probabilities, token by token, they are sealed with what only the texts
+    themselves give. Files are written whole (`files.atomic`), so that runs at the same time only do the same work
+    twice. A file that is damaged is computed again; where the folder cannot be written to, nothing is stored.
 
     Args:
         root: folder of all settings.
@@ -90,15 +88,9 @@ class ReferenceStore:
                 modes.make_folder(folder)
                 modes.restrict(folder)  # earlier versions made it for all to read
             self._clear()
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix=".", suffix=".part")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(save({"sealed": torch.from_numpy(sealed)}, {"sha256": _digest(key, sealed.tobytes())}))
-                modes.restrict(Path(name))
-                os.replace(name, path)
-            except BaseException:
-                Path(name).unlink(missing_ok=True)
-                raise
+            content = save({"sealed": torch.from_numpy(sealed)}, {"sha256": _digest(key, sealed.tobytes())})
+            with whole(path, shared=True) as part:
+                part.write_bytes(content)
         except OSError as error:
             self._usable = False
             log.warning("Reference scores are not kept for later runs: %s: %s.", self.folder, error.strerror)

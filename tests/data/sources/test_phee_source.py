@@ -346,5 +346,5 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_written_is_said(server, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path / "file"))
-    with pytest.raises(DataError, match="cannot be written to"):
+    with pytest.raises(DataError, match="cannot be written"):
         PHEE().load()
