@@ -1,8 +1,13 @@
-"""One exception tree for everything that a user can put right.
+"""One exception tree for everything that a user can put right, and the check of a number's range.
 
 The command line turns each of these into one line on standard error and exit code 2; anything else is a bug
 of ours and keeps its traceback.
 """
+
+import math
+from numbers import Real
+from operator import ge, gt, le, lt
+from typing import Any
 
 
 class LitMemError(Exception):
@@ -31,3 +36,47 @@ class TrainingError(LitMemError):
 
 class MetricError(LitMemError):
     """A measure was asked for something that its input cannot give."""
+
+
+def check_range(
+    option: str,
+    value: float | None,
+    *,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    or_null: bool = False,
+    hint: str = "",
+    kind: type[LitMemError] = ConfigError,
+) -> None:
+    """Reject a number that is out of range, NaN, infinite or a bool.
+
+    Args:
+        option: that sets the number, for the message.
+        value: the number.
+        at_least: the least value allowed.
+        above: allowed values are larger.
+        at_most: the largest value allowed.
+        below: allowed values are smaller.
+        or_null: whether None is allowed.
+        hint: added to the message.
+        kind: of the error.
+
+    Raises:
+        LitMemError: of this kind; it names the option, what was found and what was expected.
+
+    >>> check_range("data.max_length", 1, at_least=2)
+    Traceback (most recent call last):
+    lit_mem.errors.ConfigError: data.max_length is 1; expected at least 2
+    """
+    if value is None and or_null:
+        return
+    limits = ("at least", at_least, ge), ("above", above, gt), ("at most", at_most, le), ("below", below, lt)
+    given = [(word, limit, holds) for word, limit, holds in limits if limit is not None]
+    number: Any = value
+    finite = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+    if finite and all(holds(number, limit) for _, limit, holds in given):
+        return
+    expected = [*([] if finite else ["a finite number"]), *(f"{word} {limit:g}" for word, limit, _ in given)]
+    raise kind(f"{option} is {value}; expected {' and '.join(expected)}{', or null' * or_null}{hint}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_ch
 
 from torch import Tensor, nn
 
-from lit_mem.errors import ConfigError, MetricError
+from lit_mem.errors import MetricError, check_range
 
 IGNORED = -100
 """The label of a token that is neither trained on nor scored (Hugging Face's convention)."""
@@ -84,12 +84,8 @@ class Sampling:
         Raises:
             ConfigError: temperature or top_k is out of range.
         """
-        if self.temperature <= 0:
-            raise ConfigError(
-                f"{option}.temperature is {self.temperature}; expected above 0 (greedy: leave {option} out)"
-            )
-        if self.top_k is not None and self.top_k < 1:
-            raise ConfigError(f"{option}.top_k is {self.top_k}; expected 1 or more")
+        check_range(f"{option}.temperature", self.temperature, above=0, hint=f" (greedy: leave {option} out)")
+        check_range(f"{option}.top_k", self.top_k, at_least=1, or_null=True)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +23,7 @@ from lit_mem.adapters.targets import (
     short_name,
     wrapped,
 )
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,12 +63,9 @@ class LoRA(Adapter):
         dora: bool = False,
         parameters: int | None = None,
     ) -> None:
-        if rank < 1:
-            raise ConfigError(f"model.adapter.rank is {rank}; expected 1 or more")
-        if alpha is not None and not 0 < alpha < math.inf:
-            raise ConfigError(f"model.adapter.alpha is {alpha}; expected a number above 0")
-        if not 0 <= dropout < 1:
-            raise ConfigError(f"model.adapter.dropout is {dropout}; expected a number in [0, 1)")
+        check_range("model.adapter.rank", rank, at_least=1)
+        check_range("model.adapter.alpha", alpha, above=0, or_null=True)
+        check_range("model.adapter.dropout", dropout, at_least=0, below=1)
         if targets is not None and not targets:
             raise ConfigError(f"model.adapter.targets is empty; expected some of {', '.join(SHORT_NAMES)}")
         self.rank = rank

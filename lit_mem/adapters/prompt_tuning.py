@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from torch import nn
 
 from lit_mem.adapters.base import Adapter
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,8 +23,7 @@ class PromptTuning(Adapter):
     """
 
     def __init__(self, tokens: int = 20) -> None:
-        if tokens < 1:
-            raise ConfigError(f"model.adapter.tokens is {tokens}; expected 1 or more")
+        check_range("model.adapter.tokens", tokens, at_least=1)
         self.tokens = tokens
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 
 from torch import Tensor
 
 from lit_mem.attacks.base import ProbingAttack
 from lit_mem.attacks.likelihood import divisible, longest_input, mean_logprob
 from lit_mem.attacks.prefixing import Shot, conditional_mean_logprob, fitting, longest_text, random_shots
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 from lit_mem.types import Prober, TokenScores
 
 log = logging.getLogger(__name__)
@@ -33,12 +32,9 @@ class ConReCaLL(ProbingAttack):
     """
 
     def __init__(self, shots: int = 4, seed: int = 0, weight: float = 1.0) -> None:
-        if shots < 1:
-            raise ConfigError(f"ConReCaLL.shots is {shots}; expected 1 or more")
-        if seed < 0:
-            raise ConfigError(f"ConReCaLL.seed is {seed}; expected 0 or more")
-        if not 0 <= weight < math.inf:
-            raise ConfigError(f"ConReCaLL.weight is {weight}; expected a number, 0 or more")
+        check_range("ConReCaLL.shots", shots, at_least=1)
+        check_range("ConReCaLL.seed", seed, at_least=0)
+        check_range("ConReCaLL.weight", weight, at_least=0)
         self.shots, self.seed, self.weight = shots, seed, weight
         self._shots: dict[bool, list[Shot]] = {}
         self._limit: int | None = None

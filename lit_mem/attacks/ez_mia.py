@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.errors import ConfigError, MetricError
+from lit_mem.errors import MetricError, check_range
 from lit_mem.types import Needs, TokenScores
 
 
@@ -40,9 +40,8 @@ class EzMia(Attack):
     needs = Needs(reference=True)
 
     def __init__(self, first: int = 1, least: int | None = None) -> None:
-        for name, value in (("first", first), ("least", least)):
-            if value is not None and value < 1:
-                raise ConfigError(f"EzMia.{name} is {value}; expected 1 or more")
+        check_range("EzMia.first", first, at_least=1)
+        check_range("EzMia.least", least, at_least=1, or_null=True)
         self.first, self.least = first, least
 
     def __call__(self, scores: TokenScores) -> Tensor:

@@ -5,18 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lit_mem.errors import ConfigError
-
-
-def check_share(share: float, option: str) -> None:
-    """Refuse a share of the tokens that is none; `option` is where it was set.
-
-    Raises:
-        ConfigError: it is not above 0 and at most 1.
-    """
-    if not 0 < share <= 1:
-        raise ConfigError(f"{option} is {share}; expected a number above 0, at most 1")
-
 
 def lowest_mean(values: Tensor, mask: Tensor, share: float) -> Tensor:
     """Mean of the lowest values of each example.

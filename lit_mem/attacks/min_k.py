@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.attacks.lowest import check_share, lowest_mean
+from lit_mem.attacks.lowest import lowest_mean
+from lit_mem.errors import check_range
 from lit_mem.types import TokenScores
 
 
@@ -19,7 +20,7 @@ class MinK(Attack):
     """
 
     def __init__(self, share: float = 0.2) -> None:
-        check_share(share, "MinK.share")
+        check_range("MinK.share", share, above=0, at_most=1)
         self.share = share
 
     def __call__(self, scores: TokenScores) -> Tensor:

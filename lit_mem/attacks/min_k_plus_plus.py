@@ -7,8 +7,8 @@ from typing import Final
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.attacks.lowest import check_share, lowest_mean
-from lit_mem.errors import MetricError
+from lit_mem.attacks.lowest import lowest_mean
+from lit_mem.errors import MetricError, check_range
 from lit_mem.types import Needs, TokenScores
 
 _LEAST_STD: Final = 1e-4
@@ -35,7 +35,7 @@ class MinKPlusPlus(Attack):
     needs = Needs(moments=True)
 
     def __init__(self, share: float = 0.2) -> None:
-        check_share(share, "MinKPlusPlus.share")
+        check_range("MinKPlusPlus.share", share, above=0, at_most=1)
         self.share = share
 
     def __call__(self, scores: TokenScores) -> Tensor:

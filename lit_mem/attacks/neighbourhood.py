@@ -12,7 +12,7 @@ from lit_mem.attacks.likelihood import asked_mean_logprob, batch_of, examples_of
 from lit_mem.attacks.rewriting import rewritten
 from lit_mem.attacks.word_replacement import WordReplacer
 from lit_mem.data.encoding import Encoded
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.types import IGNORED, Prober, TokenScores
 
 
@@ -38,12 +38,9 @@ class Neighbourhood(ProbingAttack):
     def __init__(self, masked_lm: str, neighbours: int = 25, share: float = 0.15, seed: int = 0) -> None:
         if not masked_lm:
             raise ConfigError("Neighbourhood.masked_lm is empty; expected the hub id or folder of a masked model")
-        if neighbours < 1:
-            raise ConfigError(f"Neighbourhood.neighbours is {neighbours}; expected 1 or more")
-        if not 0 < share <= 1:
-            raise ConfigError(f"Neighbourhood.share is {share}; expected a number above 0, at most 1")
-        if seed < 0:
-            raise ConfigError(f"Neighbourhood.seed is {seed}; expected 0 or more")
+        check_range("Neighbourhood.neighbours", neighbours, at_least=1)
+        check_range("Neighbourhood.share", share, above=0, at_most=1)
+        check_range("Neighbourhood.seed", seed, at_least=0)
         self.masked_lm, self.neighbours, self.share, self.seed = masked_lm, neighbours, share, seed
         self._replacer: WordReplacer | None = None
         self._made: dict[tuple[int, bytes], list[Encoded]] = {}

@@ -16,7 +16,7 @@ from lit_mem.attacks.prefixing import (
     longest_text,
     random_shots,
 )
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.types import Prober, TokenScores
 
 log = logging.getLogger(__name__)
@@ -42,10 +42,8 @@ class ReCaLL(ProbingAttack):
     """
 
     def __init__(self, shots: int = 4, seed: int = 0, prefix: list[str] | None = None) -> None:
-        if shots < 1:
-            raise ConfigError(f"ReCaLL.shots is {shots}; expected 1 or more")
-        if seed < 0:
-            raise ConfigError(f"ReCaLL.seed is {seed}; expected 0 or more")
+        check_range("ReCaLL.shots", shots, at_least=1)
+        check_range("ReCaLL.seed", seed, at_least=0)
         if prefix is not None and (not prefix or not all(text.strip() for text in prefix)):
             raise ConfigError("ReCaLL.prefix is empty or holds an empty text; expected texts, or null")
         self.shots, self.seed, self.prefix = shots, seed, prefix

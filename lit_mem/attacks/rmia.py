@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_mem.attacks.likelihood import mean_logprob
 from lit_mem.attacks.population import PopulationAttack
-from lit_mem.errors import ConfigError, MetricError
+from lit_mem.errors import MetricError, check_range
 from lit_mem.types import TokenScores
 
 
@@ -35,10 +35,8 @@ class OfflineRMIA(PopulationAttack):
 
     def __init__(self, references: list[str], a: float = 0.33, gamma: float = 1.0) -> None:
         super().__init__(references)
-        if not 0 <= a <= 1:
-            raise ConfigError(f"OfflineRMIA.a is {a}; expected a number from 0 to 1")
-        if not 0 < gamma < math.inf:
-            raise ConfigError(f"OfflineRMIA.gamma is {gamma}; expected a number above 0")
+        check_range("OfflineRMIA.a", a, at_least=0, at_most=1)
+        check_range("OfflineRMIA.gamma", gamma, above=0)
         self.a, self.gamma = a, gamma
 
     def __call__(self, scores: TokenScores) -> Tensor:

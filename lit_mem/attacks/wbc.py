@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.errors import ConfigError, MetricError
+from lit_mem.errors import ConfigError, MetricError, check_range
 from lit_mem.types import Needs, TokenScores
 
 
@@ -48,12 +48,9 @@ class WindowComparison(Attack):
                 raise ConfigError(f"WindowComparison.sizes is {sizes}; expected whole numbers above 0, each once")
             self.sizes = sorted(sizes)
             return
-        if smallest < 1:
-            raise ConfigError(f"WindowComparison.smallest is {smallest}; expected at least 1 token")
-        if largest < smallest:
-            raise ConfigError(f"WindowComparison.largest is {largest}; expected at least smallest, which is {smallest}")
-        if sizes < 1:
-            raise ConfigError(f"WindowComparison.sizes is {sizes}; expected at least 1")
+        check_range("WindowComparison.smallest", smallest, at_least=1)
+        check_range("WindowComparison.largest", largest, at_least=smallest, hint=", which is smallest")
+        check_range("WindowComparison.sizes", sizes, at_least=1)
         steps = [k / max(1, sizes - 1) for k in range(sizes)]
         self.sizes = sorted({round(smallest * (largest / smallest) ** step) for step in steps})
 

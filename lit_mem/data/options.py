@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.deduplicate import Deduplicate
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,16 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         positive(train_size=self.train_size, heldout_size=self.heldout_size, members_size=self.members_size)
-        if self.seed < 0:
-            raise ConfigError(f"data.seed is {self.seed}; expected 0 or more")
-        if self.max_length < 2:
-            raise ConfigError(
-                f"data.max_length is {self.max_length}; expected 2 or more: the first token is never scored"
-            )
-        if not 0 < self.heldout_fraction < 1:
-            raise ConfigError(f"data.heldout_fraction is {self.heldout_fraction}; expected a number between 0 and 1")
+        check_range("data.seed", self.seed, at_least=0)
+        check_range("data.max_length", self.max_length, at_least=2, hint=": the first token is never scored")
+        check_range("data.heldout_fraction", self.heldout_fraction, above=0, below=1)
 
 
 def positive(**sizes: int | None) -> None:
-    """Check that each size of `data` is 1 or more, or None.
+    """Check that each size of `data` is at least 1, or None.
 
     Raises:
         ConfigError: one is not.
     """
     for name, size in sizes.items():
-        if size is not None and size < 1:
-            raise ConfigError(f"data.{name} is {size}; expected 1 or more")
+        check_range(f"data.{name}", size, at_least=1, or_null=True)

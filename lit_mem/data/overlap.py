@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 from lit_mem.functional.words import plain_words
 
 if TYPE_CHECKING:
@@ -99,8 +99,7 @@ def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: floa
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"the near-duplicate threshold is {threshold}; expected above 0, up to 1")
+    check_range("the near-duplicate threshold", threshold, above=0, at_most=1)
     # Equal texts are settled here, for many copies of one text would make as many pairs.
     keys_members, keys_heldout = map(normalized, members), [normalized(text) for text in heldout]
     first: dict[str, int] = {}
@@ -129,8 +128,7 @@ def near_repeats(texts: Sequence[str], threshold: float = 0.7) -> Matches:
     """
     from sklearn.feature_extraction.text import CountVectorizer
 
-    if not 0 < threshold <= 1:
-        raise ConfigError(f"the near-duplicate threshold is {threshold}; expected above 0, up to 1")
+    check_range("the near-duplicate threshold", threshold, above=0, at_most=1)
     keys = [normalized(text) for text in texts]
     again = repeats(keys)
     origin = [i for i in range(len(keys)) if i not in again]

@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lit_mem.data.deduplicate import deduplicated, without_repeats
-from lit_mem.errors import ConfigError, DataError
+from lit_mem.errors import ConfigError, DataError, check_range
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -72,8 +72,7 @@ def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
         ConfigError: `fraction` is not between 0 and 1.
         DataError: there are fewer than two groups, so that one side would be empty.
     """
-    if not 0 < fraction < 1:
-        raise ConfigError(f"the held-out fraction is {fraction}; expected a number between 0 and 1")
+    check_range("the held-out fraction", fraction, above=0, below=1)
     groups = dataset["group"][:]
     sizes = Counter(groups)
     if len(sizes) < 2:
@@ -103,8 +102,7 @@ def take(dataset: Dataset, n: int | None, seed: int) -> Dataset:
     Raises:
         ConfigError: `n` is below 1.
     """
-    if n is not None and n < 1:
-        raise ConfigError(f"a subset of {n} rows was asked for; expected 1 or more")
+    check_range("the number of rows", n, at_least=1, or_null=True)
     if n is None or n >= len(dataset):
         return dataset
     return dataset.select(sorted(random.Random(seed).sample(range(len(dataset)), n)))

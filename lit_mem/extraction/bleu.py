@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.precision import own_precision
 from lit_mem.functional.words import words
@@ -32,8 +32,7 @@ class Bleu(ExtractionMeasure):
     """
 
     def __init__(self, order: int = 4) -> None:
-        if order < 1:
-            raise ConfigError(f"Bleu.order is {order}; expected 1 or more")
+        check_range("Bleu.order", order, at_least=1)
         self.order = order
 
     def __call__(self, continuation: Continuation) -> float:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 import torch
 from torch import Tensor
 
-from lit_mem.errors import ConfigError, MetricError
+from lit_mem.errors import MetricError, check_range
 from lit_mem.extraction.prompts import check_prefix
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.functional.ends import before_end, own_tokens
@@ -44,10 +43,8 @@ class Discoverable(ScoredMeasure):
         prefix: float = 0.5,
         sampling: Sampling | None = None,
     ) -> None:
-        if not 1 <= n < math.inf:
-            raise ConfigError(f"Discoverable.n is {n}; expected a number, 1 or more")
-        if p is not None and not 0 < p < 1:
-            raise ConfigError(f"Discoverable.p is {p}; expected a number between 0 and 1, or null")
+        check_range("Discoverable.n", n, at_least=1)
+        check_range("Discoverable.p", p, above=0, below=1, or_null=True)
         check_prefix(prefix, "Discoverable.prefix")
         # Not the default itself: jsonargparse would complete `{temperature: 0.7}` with the fields of that instance.
         sampling = _DEFAULT if sampling is None else sampling

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lit_mem.errors import ConfigError, ModelError
+from lit_mem.errors import ModelError, check_range
 from lit_mem.extraction.base import Continuation
 from lit_mem.extraction.precision import own_precision
 from lit_mem.guards import preserved_random_state
@@ -52,10 +52,8 @@ class Encoder:
     """
 
     def __init__(self, who: str, model: str, layer: int | None, batch_size: int, device: str | None) -> None:
-        if layer is not None and layer < 0:
-            raise ConfigError(f"{who}.layer is {layer}; expected 0 (the embeddings) or more, or null for the last")
-        if batch_size < 1:
-            raise ConfigError(f"{who}.batch_size is {batch_size}; expected 1 or more")
+        check_range(f"{who}.layer", layer, at_least=0, or_null=True, hint=" for the last (0: the embeddings)")
+        check_range(f"{who}.batch_size", batch_size, at_least=1)
         self.who, self.model = who, model
         self.layer, self.batch_size, self.device = layer, batch_size, device
         self._loaded: tuple[PreTrainedTokenizerBase, PreTrainedModel] | None = None

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_mem.errors import MetricError
+from lit_mem.errors import MetricError, check_range
 
 _TIES: Final = 0  # seed of the order in which tied scores stand
 
@@ -90,8 +90,8 @@ def epsilon_lower_bound(
     >>> round(epsilon_lower_bound(1000, 100, 95, delta=1e-5), 6)
     2.165176
     """
-    if not 0 <= delta <= 1 or not 0 < confidence < 1:
-        raise MetricError(f"delta is {delta} and confidence {confidence}; expected one in [0, 1] and one in (0, 1)")
+    check_range("delta", delta, at_least=0, at_most=1, kind=MetricError)
+    check_range("confidence", confidence, above=0, below=1, kind=MetricError)
 
     def refuted(epsilon: float) -> bool:
         return p_value(n_canaries, n_guesses, n_correct, epsilon, delta) < 1 - confidence

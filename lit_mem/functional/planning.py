@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from lit_mem.errors import MetricError
+from lit_mem.errors import MetricError, check_range
 from lit_mem.functional.interval import wilson_interval
 
 MOST: Final = 1_000_000
@@ -60,10 +60,9 @@ def auroc_variance(area: float, members: int, heldout: int) -> float:
 
     Source: Hanley & McNeil 1982, "The meaning and use of the area under a ROC curve".
     """
-    if not 0 <= area <= 1:
-        raise MetricError(f"the AUROC is {area}; expected a number in [0, 1]")
-    if members < 1 or heldout < 1:
-        raise MetricError(f"there are {members} members and {heldout} held-out texts; expected at least 1 of each")
+    check_range("the AUROC", area, at_least=0, at_most=1, kind=MetricError)
+    check_range("the number of members", members, at_least=1, kind=MetricError)
+    check_range("the number of held-out texts", heldout, at_least=1, kind=MetricError)
     two_members, two_heldout = _pairs(area)
     total = area * (1 - area) + (members - 1) * two_members + (heldout - 1) * two_heldout
     return max(0.0, total) / (members * heldout)

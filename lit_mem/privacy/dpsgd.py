@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.functional.random_stream import RandomStream
-from lit_mem.privacy.accountant import LEAST_NOISE, MOST_NOISE, Kind, possible_noise
+from lit_mem.privacy.accountant import LEAST_NOISE, MOST_NOISE, Kind
 
 
 @dataclass
@@ -54,17 +52,14 @@ class DPSGD:
     def __post_init__(self) -> None:
         if self.target_epsilon is None and self.noise_multiplier is None:
             raise ConfigError("model.privacy has neither target_epsilon nor noise_multiplier; expected one of them")
-        bounds: list[tuple[str, float | None, str, Callable[[float], bool]]] = [
-            ("target_epsilon", self.target_epsilon, "a number above 0", lambda x: 0 < x < math.inf),
-            ("delta", self.delta, "a number between 0 and 1", lambda x: 0 < x < 1),
-            ("noise_multiplier", self.noise_multiplier, f"0, or {LEAST_NOISE:g} to {MOST_NOISE:g}", possible_noise),
-            ("clipping_norm", self.clipping_norm, "a number above 0", lambda x: 0 < x < math.inf),
-            ("batch_size", self.batch_size, "1 or more", lambda x: x >= 1),
-            ("test_seed", self.test_seed, "0 or more", lambda x: x >= 0),
-        ]
-        for name, value, expected, holds in bounds:
-            if value is not None and not holds(value):
-                raise ConfigError(f"model.privacy.{name} is {value}; expected {expected}")
+        where, noise = "model.privacy", self.noise_multiplier
+        check_range(f"{where}.target_epsilon", self.target_epsilon, above=0, or_null=True)
+        check_range(f"{where}.delta", self.delta, above=0, below=1, or_null=True)
+        if noise not in (0, None):
+            check_range(f"{where}.noise_multiplier", noise, at_least=LEAST_NOISE, at_most=MOST_NOISE, hint=", or 0")
+        check_range(f"{where}.clipping_norm", self.clipping_norm, above=0)
+        check_range(f"{where}.batch_size", self.batch_size, at_least=1)
+        check_range(f"{where}.test_seed", self.test_seed, at_least=0, or_null=True)
         if self.noise_multiplier == 0 and self.target_epsilon is not None:
             raise ConfigError("model.privacy.noise_multiplier is 0, which spends more than any target_epsilon at once")
 

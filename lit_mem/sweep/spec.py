@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lit_mem.errors import ConfigError, DataError
+from lit_mem.errors import ConfigError, DataError, check_range
 from lit_mem.files.untrusted import read_json
 
 Options = Mapping[str, Any]
@@ -109,8 +109,7 @@ def trials(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds is {list(seeds)}; expected different numbers, at least one")
-    if samples < 1:
-        raise ConfigError(f"samples is {samples}; expected 1 or more")
+    check_range("samples", samples, at_least=1)
     read = {label: axis_of(label, axis) for label, axis in axes.items()}
     grids = {label: axis for label, axis in read.items() if isinstance(axis, list)}
     draws = {label: axis for label, axis in read.items() if isinstance(axis, Draw)}

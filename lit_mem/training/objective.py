@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 from lit_mem.training.goldfish import goldfish_dropped
 from lit_mem.types import IGNORED, Batch
 
@@ -42,12 +41,9 @@ class TrainingLoss:
     floor: float | None = None
 
     def __post_init__(self) -> None:
-        if self.goldfish_k is not None and self.goldfish_k < 2:
-            raise ConfigError(f"model.loss.goldfish_k is {self.goldfish_k}; expected 2 or more, or null")
-        if self.goldfish_context < 1:
-            raise ConfigError(f"model.loss.goldfish_context is {self.goldfish_context}; expected 1 or more")
-        if self.floor is not None and not 0 < self.floor < math.inf:
-            raise ConfigError(f"model.loss.floor is {self.floor}; expected a number above 0, or null")
+        check_range("model.loss.goldfish_k", self.goldfish_k, at_least=2, or_null=True)
+        check_range("model.loss.goldfish_context", self.goldfish_context, at_least=1)
+        check_range("model.loss.floor", self.floor, above=0, or_null=True)
 
     def trained(self, batch: Batch) -> Batch:
         """The batch with labels on the tokens that are trained on."""

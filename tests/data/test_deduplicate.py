@@ -93,5 +93,5 @@ def test_texts_without_words(texts):
 
 
 def test_a_threshold_out_of_range_is_refused():
-    with pytest.raises(ConfigError, match="expected above 0, up to 1"):
+    with pytest.raises(ConfigError, match="expected above 0 and at most 1"):
         near_repeats(["a"], 0)

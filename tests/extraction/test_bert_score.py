@@ -242,9 +242,9 @@ def test_a_model_that_is_nowhere_is_one_clear_line(model, message):
 
 
 def test_options_out_of_range_are_named(encoder_folder):
-    with pytest.raises(ConfigError, match=r"BertScore.layer is -1; expected 0"):
+    with pytest.raises(ConfigError, match=r"BertScore.layer is -1; expected at least 0, or null"):
         BertScore("any", layer=-1)
-    with pytest.raises(ConfigError, match=r"BertScore.batch_size is 0; expected 1 or more"):
+    with pytest.raises(ConfigError, match=r"BertScore.batch_size is 0; expected at least 1"):
         BertScore("any", batch_size=0)
     with pytest.raises(ModelError, match=r"BertScore.layer is 3; .* has layers 0 \(the embeddings\) to 2"):
         BertScore(encoder_folder(), layer=3)(pair("rash", "dose"))

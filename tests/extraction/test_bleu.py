@@ -68,5 +68,5 @@ def test_examples(generated, truth, value):
 
 
 def test_an_order_below_one_is_refused():
-    with pytest.raises(ConfigError, match=r"Bleu.order is 0; expected 1 or more"):
+    with pytest.raises(ConfigError, match=r"Bleu.order is 0; expected at least 1"):
         Bleu(0)

@@ -92,9 +92,9 @@ def test_a_text_that_goldfish_leaves_nothing_of_has_no_loss(scorer, examples):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"goldfish_k": 1}, "goldfish_k is 1; expected 2 or more"),
-        ({"goldfish_k": 4, "goldfish_context": 0}, "goldfish_context is 0; expected 1 or more"),
-        ({"floor": 0.0}, "floor is 0.0; expected a number above 0"),
+        ({"goldfish_k": 1}, "goldfish_k is 1; expected at least 2"),
+        ({"goldfish_k": 4, "goldfish_context": 0}, "goldfish_context is 0; expected at least 1"),
+        ({"floor": 0.0}, "floor is 0.0; expected above 0"),
         ({"floor": float("nan")}, "floor is nan"),
     ],
 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from lit_mem.data.overlap import normalized
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,9 +104,8 @@ class CanarySource(ABC):
     def __init__(self, n: int | None, repetitions: list[int] | None, seed: int) -> None:
         self.n, self.seed = n, seed
         self.repetitions = [1, 4, 16] if repetitions is None else repetitions
-        for option, value, least in (("n", n, 2), ("seed", seed, 0)):
-            if value is not None and value < least:
-                raise ConfigError(f"data.canaries.{option} is {value}; expected {least} or more")
+        check_range("data.canaries.n", n, at_least=2, or_null=True)
+        check_range("data.canaries.seed", seed, at_least=0)
         if not self.repetitions or min(self.repetitions) < 1:
             raise ConfigError(
                 f"data.canaries.repetitions is {self.repetitions}; expected at least one number, each 1 or more"

@@ -6,7 +6,7 @@ import random
 from typing import Any
 
 from lit_mem.data.canaries.base import CanarySource, Content, Setting
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 
 
 class RandomTokens(CanarySource):
@@ -24,8 +24,7 @@ class RandomTokens(CanarySource):
 
     def __init__(self, n: int = 1000, length: int = 32, repetitions: list[int] | None = None, seed: int = 0) -> None:
         super().__init__(n, [1] if repetitions is None else repetitions, seed)
-        if length < 4:
-            raise ConfigError(f"data.canaries.length is {length}; expected 4 or more")
+        check_range("data.canaries.length", length, at_least=4)
         self.size, self.length = n, length
 
     def contents(self, setting: Setting) -> list[Content]:

@@ -14,7 +14,7 @@ import torch
 from lit_mem.data.canaries.base import CanarySource, Content, Setting
 from lit_mem.data.canaries.random_tokens import plain_tokens
 from lit_mem.data.overlap import normalized
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.types import Sampling
 
 log = logging.getLogger(__name__)
@@ -64,15 +64,16 @@ class Traps(CanarySource):
         self.size, self.length = n, length
         self.perplexities = [1.0, 10.0, 30.0, 100.0] if perplexities is None else perplexities
         self.temperatures = [0.5 * k for k in range(1, 9)] if temperatures is None else temperatures
-        if length < 4:
-            raise ConfigError(f"data.canaries.length is {length}; expected 4 or more")
+        check_range("data.canaries.length", length, at_least=4)
         edges = self.perplexities
-        if len(edges) < 2 or edges[0] < 1 or any(low >= high for low, high in itertools.pairwise(edges)):
+        if len(edges) < 2 or not edges[0] >= 1 or not all(low < high for low, high in itertools.pairwise(edges)):
             raise ConfigError(
                 f"data.canaries.perplexities is {edges}; expected two numbers or more, from 1 up, each above the last"
             )
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise ConfigError(f"data.canaries.temperatures is {self.temperatures}; expected at least one, each above 0")
+        if not self.temperatures:
+            raise ConfigError("data.canaries.temperatures is empty; expected at least one")
+        for i, temperature in enumerate(self.temperatures):
+            check_range(f"data.canaries.temperatures[{i}]", temperature, above=0)
 
     def contents(self, setting: Setting) -> list[Content]:
         """Sampled on one process, so that all have the same whatever their rounding.

@@ -122,8 +122,8 @@ def test_more_secrets_than_there_are_is_refused(setting, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"n": 1}, "data.canaries.n is 1; expected 2 or more"),
-        ({"seed": -1}, "data.canaries.seed is -1; expected 0 or more"),
+        ({"n": 1}, "data.canaries.n is 1; expected at least 2"),
+        ({"seed": -1}, "data.canaries.seed is -1; expected at least 0"),
         ({"repetitions": []}, r"data.canaries.repetitions is \[\]; expected at least one number"),
         ({"repetitions": [4, 0]}, r"repetitions is \[4, 0\]"),
         ({"templates": []}, "data.canaries.templates is empty"),
@@ -159,7 +159,7 @@ def test_random_tokens_are_plain_and_uniform(setting, tokenizer):
 
 @pytest.mark.parametrize("kind", [RandomTokens, Traps])
 def test_sequences_of_three_tokens_are_refused(kind):
-    with pytest.raises(ConfigError, match=r"data\.canaries\.length is 3; expected 4 or more"):
+    with pytest.raises(ConfigError, match=r"data\.canaries\.length is 3; expected at least 4"):
         kind(length=3)
 
 
@@ -282,5 +282,5 @@ def test_ranges_that_are_none(edges):
 
 @pytest.mark.parametrize("temperatures", [[], [0.0], [1.0, -1.0]])
 def test_temperatures_that_are_none(temperatures):
-    with pytest.raises(ConfigError, match=r"data\.canaries\.temperatures is .*each above 0"):
+    with pytest.raises(ConfigError, match=r"data\.canaries\.temperatures(\[\d\] is .*expected above 0| is empty)"):
         Traps(temperatures=temperatures)
