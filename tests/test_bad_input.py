@@ -27,8 +27,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_mem import assets
 from lit_mem.adapters import LoRA
 from lit_mem.audit import measures
-from lit_mem.cli.main import MemorizationCLI, TextDataModule, main, readable
+from lit_mem.cli.main import main
+from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.parser import readable
 from lit_mem.models.base_models import load_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")

@@ -13,7 +13,8 @@ from lightning.pytorch.cli import LightningCLI
 from scipy.stats import binomtest
 
 from lit_mem import assets
-from lit_mem.cli.main import MemorizationCLI, main
+from lit_mem.cli.main import main
+from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.errors import CheckpointError
 
 ROOT = Path(__file__).parent.parent

@@ -16,7 +16,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch.utils.data import DataLoader
 
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, PerExampleTable, Perplexity
-from lit_mem.cli.main import RunConfig
+from lit_mem.cli.run_config import RunConfig
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.lightning.find_checkpoint import find_checkpoint
 from lit_mem.lightning.run_folder import claim_given_versions, claim_versions, known_folder, release, run_folder

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from lit_mem import callbacks as ours
-from lit_mem.cli.main import MemorizationCLI, main
+from lit_mem.cli.main import main
+from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.lightning.auditing import measures
 from lit_mem.lightning.section import BAREBONES, UNMEASURED
 

@@ -1,0 +1,56 @@
+"""The last lines of a command that ran a trainer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_mem.lightning import closing
+from lit_mem.lightning.auditing import audit_of, callbacks_of
+from lit_mem.lightning.last_line import audited
+from lit_mem.lightning.run_folder import known_folder
+from lit_mem.lightning.stopped import metric_lines
+from lit_mem.lightning.table import EpochTable
+from lit_mem.report.history import is_run
+
+log = logging.getLogger(__name__)
+
+
+def how_to_resume(trainer: pl.Trainer) -> str:
+    """The end of the line that says what stopped a fit: how to go on from its last checkpoint."""
+    keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
+    paths = [keeper.last_model_path for keeper in keepers] + [str(trainer.ckpt_path or "")]
+    path = next((path for path in paths if path and Path(path).exists()), None)
+    return f"; the same command with --ckpt_path {path} goes on" if path else " before the first checkpoint"
+
+
+def print_metrics(trainer: pl.Trainer, label: str) -> None:
+    """Print every metric of a validation or test on standard output, a line each; log a table and what it says.
+
+    Lightning's own table has a column for each loader, and cuts long names.
+
+    Args:
+        trainer: that has just finished; only rank zero prints.
+        label: of the table's row.
+    """
+    callbacks, folder = callbacks_of(trainer), known_folder(trainer)
+    if not trainer.is_global_zero:
+        return
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    columns = next((callback.columns for callback in callbacks if isinstance(callback, EpochTable)), None)
+    # Scripts read standard output: it has the metrics and nothing else.
+    print("\n".join(metric_lines(metrics)), flush=True)  # noqa: T201  (what the command is for)
+    for line in closing.table(metrics, label, columns):
+        log.info("%s", line)
+    audit_of(trainer).log_verdicts()
+    recorded = folder is not None and is_run(folder)
+    sentence = closing.sentence(metrics)
+    lines, conditions = audited(trainer)
+    dry = getattr(trainer, "fast_dev_run", False)
+    without = "trainer.fast_dev_run" if dry else "trainer.logger is false"
+    steps = closing.next_steps(None if folder is None else str(folder), recorded, conditions, without)
+    for line in [*([sentence] if sentence else []), *lines, *steps]:
+        log.info("%s", line)

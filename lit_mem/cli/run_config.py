@@ -1,0 +1,95 @@
+"""The configuration of a run and where it started from, saved in the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import SaveConfigCallback
+
+from lit_mem.errors import ConfigError
+from lit_mem.files import atomic
+from lit_mem.lightning.run_folder import claim_given_versions, known_folder, run_folder
+from lit_mem.report.chain import write_origin
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves the configuration in the run's folder.
+
+    Attributes:
+        taken: the folder that the user has set for this run, where it holds another run; None otherwise.
+    """
+
+    taken: Path | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Save it once; keep all checkpoints in the same folder.
+
+        Raises:
+            ConfigError: another run's logs lie in this run's folder.
+        """
+        self._refuse_taken(trainer.strategy.broadcast(self.taken))
+        if trainer.loggers:
+            self._save(trainer)
+        for keeper in trainer.checkpoint_callbacks if stage == "fit" else ():
+            if isinstance(keeper, ModelCheckpoint) and keeper.dirpath is None:
+                keeper.dirpath = str(run_folder(trainer) / "checkpoints")
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save it without a logger too, if this run writes anything else."""
+        if known_folder(trainer) is not None:
+            self._save(trainer)
+
+    def claim(self, trainer: pl.Trainer) -> None:
+        """Claim the folders of versions that the user has set, before any logger opens a file there.
+
+        Raises:
+            ConfigError: one holds a run. With several processes `setup` raises it, on all of them.
+        """
+        self.taken = claim_given_versions(trainer)
+        if self.taken is not None:
+            trainer.loggers = []  # nothing may be written there until then
+        if trainer.world_size == 1:
+            self._refuse_taken(self.taken)
+
+    def _refuse_taken(self, folder: Path | None) -> None:
+        if folder is not None:
+            raise ConfigError(
+                f"trainer.logger: {folder} already holds a run (its {self.config_filename}); expected a version that "
+                "is free, or none: each run then gets the next one"
+            )
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if self.already_saved:
+            return
+        path = run_folder(trainer) / self.config_filename
+        if trainer.is_global_zero:
+            # Whole or not at all: an option that is cut off would be a default when the file is used again.
+            atomic.write_text(path, self.parser.dump(self.config, skip_none=False))
+        self.already_saved = True
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write beside it what the run starts from, which is known by now."""
+        self.on_train_start(trainer, pl_module)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same without a check before training; private training has a folder by now."""
+        if known_folder(trainer) is not None:
+            self._save(trainer)
+        self._keep_origin(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same in a validation by itself."""
+        if trainer.state.fn == "validate":
+            self._keep_origin(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The same in a test."""
+        self._keep_origin(trainer)
+
+    def _keep_origin(self, trainer: pl.Trainer) -> None:
+        folder = known_folder(trainer)
+        if folder is not None and trainer.is_global_zero:
+            command = "fit" if trainer.state.fn is None else trainer.state.fn.value
+            write_origin(folder, command, trainer.ckpt_path, trainer.global_step)
