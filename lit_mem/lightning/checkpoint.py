@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
-import shutil
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from weakref import proxy
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.audit.judging import Rule
-from lit_mem.errors import ModelError
-from lit_mem.files import atomic, modes
 from lit_mem.lightning.auditing import callbacks_of, latest_figures
+from lit_mem.lightning.checkpoint_files import CheckpointFiles
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
+from lit_mem.lightning.exported_model import export_adapter, write_merged
 from lit_mem.lightning.last_line import LastLine
 from lit_mem.lightning.lead import take_the_lead
-from lit_mem.lightning.measured_weights import MeasuredWeights, suspects
+from lit_mem.lightning.measured_weights import SavesWhatWasMeasured, suspects
 from lit_mem.lightning.rules import Limits, check_limits, known_in, passed, read
 from lit_mem.lightning.run_folder import run_folder
-from lit_mem.privacy.ledger import LEDGER
 
 log = logging.getLogger(__name__)
 
-_STAGE: Final = ".saving"
-"""Folder, beside the checkpoints, of what is not finished yet."""
 
-_KEPT: Final = ("best", "safe", "last")
-"""In the order in which they get their names: what `last.ckpt` says of the others is true once it is there.
-
-A run that is killed between two of them is resumed from the older `last.ckpt`, and then saves the newer ones again."""
-
-
-class MemorizationCheckpoint(LastLine, ModelCheckpoint):
+class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
     """Keeps up to three checkpoints of a run, and beside each the adapter in peft's own format.
 
     - `best.ckpt`: the lowest `monitor` among validations under every threshold;
@@ -91,7 +78,6 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         self.safe_model_path = ""
         self.epochs: dict[str, int] = {}
         self.hardly_learned = False
-        self.measured = MeasuredWeights()
 
     def rules(self) -> list[Rule]:
         """Thresholds of its own; those of `MemorizationEarlyStopping` count there."""
@@ -138,37 +124,13 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             for limits in self.limits:
                 check_limits(limits, trainer, type(self).__name__)
         if stage == "fit" and trainer.is_global_zero:
-            atomic.remove(self._stage())
-            for which in _KEPT:
-                atomic.settle(Path(self._path(which)))
-                atomic.settle(self._adapter(which))
+            self._files.settle()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What a resumed run starts with is on the disk already."""
         super().on_train_start(trainer, pl_module)
         if self.last_model_path:
             self._last_global_step_saved = trainer.global_step
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing is measured yet."""
-        super().on_validation_start(trainer, pl_module)
-        self.measured.reset()
-
-    def on_validation_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Take a digest of the weights that are measured."""
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self.measured.note(trainer, pl_module)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the other callbacks: what scored the texts is what generated, and what will be saved.
-
-        Raises:
-            ConfigError: a callback has swapped the weights.
-        """
-        super().on_validation_epoch_end(trainer, pl_module)
-        self.measured.check(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save what this validation deserves, all from one checkpoint.
@@ -186,25 +148,29 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             return
         self.measured.check(trainer, pl_module)
         self.note(trainer)
-        figures, monitor = latest_figures(trainer), str(self.monitor)
-        # A figure that is measured only now and then makes no checkpoint the best when it is not.
-        value = figures.get(monitor) if monitor in known_in(trainer).metrics else read(monitor, figures, name)
+        metrics, monitor = latest_figures(trainer), str(self.monitor)
+        # A metric that is measured in some validations only makes no checkpoint the best in the others.
+        value = metrics.get(monitor) if monitor in known_in(trainer).metrics else read(monitor, metrics, name)
         under = not any(passed(limits, trainer, name) for limits in self.limits or [])
         under = trainer.strategy.reduce_boolean_decision(under, all=True)
         kept = ["last"]
         if under:
             kept.append("safe")
-            self.safe_model_path = self._path("safe")
+            self.safe_model_path = self._files.checkpoint("safe")
             if value is not None and self._is_best(trainer, value):
                 kept.append("best")
-                self.best_model_path = self._path("best")
+                self.best_model_path = self._files.checkpoint("best")
                 self.best_model_score = torch.tensor(value, dtype=torch.float64)
         if "best" in kept:
             self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly", False))
-        self.last_model_path = self._path("last")
+        self.last_model_path = self._files.checkpoint("last")
         for which in kept:
             self.epochs[which] = trainer.current_epoch + 1
         self._write(trainer, kept)
+
+    @property
+    def _files(self) -> CheckpointFiles:
+        return CheckpointFiles(Path(str(self.dirpath)), self.FILE_EXTENSION)
 
     def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
         best = None if self.best_model_score is None else float(self.best_model_score)
@@ -212,75 +178,24 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         better = math.isfinite(value) and beats
         return bool(trainer.strategy.reduce_boolean_decision(better))
 
-    def _path(self, which: str) -> str:
-        return os.path.join(str(self.dirpath), f"{which}{self.FILE_EXTENSION}")
-
-    def _stage(self) -> Path:
-        return Path(str(self.dirpath), _STAGE)
-
-    def _adapter(self, which: str) -> Path:
-        return Path(str(self.dirpath), f"{which}-adapter")
-
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Lightning calls this at the end of a fit in which there was no validation."""
         self.epochs["last"] = trainer.current_epoch
         self._write(trainer, ["last"])
 
     def _write(self, trainer: pl.Trainer, kept: list[str]) -> None:
-        """Save once, and keep it under each of these names, the last one among them.
+        """Save once, and keep it under each of these names, "last" among them."""
+        step, epoch = trainer.global_step, self.epochs["last"]
 
-        Raises:
-            OSError: it cannot be written; what was there before is there still.
-        """
-        stage, writes = self._stage(), trainer.is_global_zero
-        with atomic.naming(Path(self._path("last"))):
-            try:
-                if writes:
-                    atomic.remove(stage)
-                    modes.make_folder(stage, fresh=True)
-                trainer.strategy.barrier("MemorizationCheckpoint.stage")
-                with atomic.temporary_files_in(stage):
-                    trainer.save_checkpoint(stage / "last.ckpt", self.save_weights_only)
-                if writes:
-                    self._export(trainer.lightning_module, stage / "last-adapter", trainer.global_step)
-                    self._keep(stage, kept)
-            finally:
-                if writes:
-                    atomic.remove(stage)
-        trainer.strategy.barrier("MemorizationCheckpoint")
-        self._last_global_step_saved, self._last_checkpoint_saved = trainer.global_step, self._path("last")
-        if writes:
+        def export(folder: Path) -> None:
+            if self.export:
+                export_adapter(trainer.lightning_module, folder, epoch, step)
+
+        self._files.write(trainer, kept, self.save_weights_only, export)
+        self._last_global_step_saved, self._last_checkpoint_saved = step, self._files.checkpoint("last")
+        if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
-
-    def _keep(self, stage: Path, kept: list[str]) -> None:
-        """Give what was saved its names, once all of it is on the disk."""
-        forms = [form for form in ("-adapter", self.FILE_EXTENSION) if (stage / f"last{form}").exists()]
-        for which in set(kept) - {"last"}:
-            for form in forms:
-                _copy(stage / f"last{form}", stage / f"{which}{form}")
-        atomic.sync(stage)
-        for which in (name for name in _KEPT if name in kept):
-            for form in forms:
-                atomic.put(stage / f"{which}{form}", stage.parent / f"{which}{form}")
-        atomic.sync_names(stage.parent)
-
-    def _export(self, module: pl.LightningModule, folder: Path, step: int) -> None:
-        """Write the adapter, if there is one, and which checkpoint it belongs to."""
-        model: Any = getattr(module, "language_model", None)
-        if not self.export or not hasattr(model, "save_pretrained"):
-            return
-        # Otherwise peft asks the hub whether the vocabulary grew.
-        model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
-        if (tokenizer := _tokenizer(module)) is not None:
-            tokenizer.save_pretrained(folder)  # with its chat template
-        record = {"epoch": self.epochs["last"], "global_step": step}
-        if digests := getattr(module, "base_fingerprint", None):
-            record |= origin(module.model_id, digests, getattr(module, "revision", None))  # type: ignore[arg-type]
-        private = getattr(module, "private", None)
-        if private is not None and (steps := private.export_ledger(folder)):
-            record["private_steps"] = steps  # so that lines cut off at its end are noticed
-        (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say where the checkpoints lie, and merge the best one if that was asked for."""
@@ -295,10 +210,12 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
             )  # fmt: skip
         if not self.last_model_path:
             return
-        for line in self.summary():
+        for line in summary(self):
             pl_module.print(line)
         if self.merge and trainer.is_global_zero and self.best_model_path:
-            self._write_merged(pl_module)
+            # A resumed run's best checkpoint may lie in the folder of the run that it goes on from.
+            adapter = Path(self.best_model_path).with_name("best-adapter") if self.export else None
+            write_merged(pl_module, adapter, self._files.folder / "best-merged", self._files.stage)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log whether the model is within limits of this callback's own, after all that other callbacks print."""
@@ -306,52 +223,16 @@ class MemorizationCheckpoint(LastLine, ModelCheckpoint):
         if stage == "fit":
             self.say(trainer)
 
-    def summary(self) -> list[str]:
-        """Where the checkpoints lie, a line each."""
-        score = "" if self.best_model_score is None else f", {self.monitor} {float(self.best_model_score):.4g}"
-        score += ", hardly learned" if self.hardly_learned else ""
-        limited = " under every threshold" if self.limits else ""
-        if not self.best_model_path:
-            lines = ["No checkpoint: no validation was under every threshold."]
-        else:
-            lines = [f"Best checkpoint{limited} (epoch {self.epochs['best']}{score}): {self.best_model_path}"]
-            if self.limits:
-                lines.append(f"Last checkpoint{limited} (epoch {self.epochs['safe']}): {self.safe_model_path}")
-        return [*lines, f"Last checkpoint, to resume from (epoch {self.epochs['last']}): {self.last_model_path}"]
 
-    def _write_merged(self, module: Any) -> None:
-        # A resumed run's best checkpoint may lie in the folder of the run that it goes on from.
-        adapter, merged = Path(self.best_model_path).with_name("best-adapter"), Path(str(self.dirpath), "best-merged")
-        if not self.export or not hasattr(module, "merged") or not (adapter / "adapter_config.json").is_file():
-            log.warning("Nothing to merge: there is no adapter folder beside the best checkpoint.")
-            return
-        model, fresh = module.merged(str(adapter)), self._stage() / "best-merged"
-        with atomic.naming(merged):
-            try:
-                model.save_pretrained(fresh)
-                if (tokenizer := _tokenizer(module)) is not None:
-                    tokenizer.save_pretrained(fresh)
-                for name in (RECORD, LEDGER):  # by which private training knows that the weights were trained
-                    if (adapter / name).is_file():
-                        _copy(adapter / name, fresh / name)
-                atomic.sync(fresh)
-                atomic.put(fresh, merged)
-            finally:
-                atomic.remove(self._stage())
-        module.print(f"Best checkpoint as one merged model: {merged}")
-
-
-def _tokenizer(module: Any) -> Any:
-    """The tokenizer that the texts were encoded with; None where there is none to save."""
-    data = getattr(module.trainer, "datamodule", None)
-    found = getattr(getattr(data, "_encoder", None), "tokenizer", None)
-    try:
-        found = found or getattr(module, "tokenizer", None)
-    except ModelError:  # a base without one, on data of the user's own
-        return None
-    return found if hasattr(found, "save_pretrained") else None
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file or a folder."""
-    (shutil.copytree if source.is_dir() else shutil.copyfile)(source, target)
+def summary(kept: MemorizationCheckpoint) -> list[str]:
+    """Where the checkpoints of a run lie, a line each."""
+    score = "" if kept.best_model_score is None else f", {kept.monitor} {float(kept.best_model_score):.4g}"
+    score += ", hardly learned" if kept.hardly_learned else ""
+    limited = " under every threshold" if kept.limits else ""
+    if not kept.best_model_path:
+        lines = ["No checkpoint: no validation was under every threshold."]
+    else:
+        lines = [f"Best checkpoint{limited} (epoch {kept.epochs['best']}{score}): {kept.best_model_path}"]
+        if kept.limits:
+            lines.append(f"Last checkpoint{limited} (epoch {kept.epochs['safe']}): {kept.safe_model_path}")
+    return [*lines, f"Last checkpoint, to resume from (epoch {kept.epochs['last']}): {kept.last_model_path}"]

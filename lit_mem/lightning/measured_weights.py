@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import lightning.pytorch as pl
 import torch
@@ -85,3 +85,36 @@ def suspects(trainer: pl.Trainer) -> str:
     """The callbacks that are not this package's, for a message."""
     names = [type(callback).__name__ for callback in callbacks_of(trainer) if not from_here(callback)]
     return f"one of {', '.join(names)}" if names else "or the module itself does"
+
+
+class SavesWhatWasMeasured(pl.Callback):
+    """Mixed into a callback that saves the weights after a validation: ends a fit that would save other weights.
+
+    Attributes:
+        measured: the weights that scored the first batch.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.measured = MeasuredWeights()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing is measured yet."""
+        super().on_validation_start(trainer, pl_module)
+        self.measured.reset()
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Take a digest of the weights that are measured."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.measured.note(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After the other callbacks: what scored the texts is what generated, and what will be saved.
+
+        Raises:
+            ConfigError: a callback has swapped the weights.
+        """
+        super().on_validation_epoch_end(trainer, pl_module)
+        self.measured.check(trainer, pl_module)

@@ -6,6 +6,7 @@ import torch
 from lit_mem.audit.table import ScoreTable
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.errors import CheckpointError
+from lit_mem.lightning.checkpoint import summary
 from lit_mem.lightning.learning import Learning
 
 N_TOKENS = torch.arange(10.0, 50.0, dtype=torch.float64)
@@ -140,7 +141,7 @@ def test_a_fit_says_so_beside_the_best_checkpoint(lr, hardly, module, data, trai
     assert model.learning.loss_before > 1
     fall = model.learning.loss_before - float(keep.best_model_score)
     assert model.learning.fall.value == pytest.approx(fall, abs=1e-5)
-    assert ("hardly learned" in keep.summary()[0]) == hardly
+    assert ("hardly learned" in summary(keep)[0]) == hardly
     assert ("The model hardly learned" in caplog.text) == hardly
     assert ("model.optimizer.init_args.lr" in caplog.text) == hardly
 

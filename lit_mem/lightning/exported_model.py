@@ -1,0 +1,88 @@
+"""A trained model as folders that peft, transformers and vLLM load: the adapter alone, or merged into its base."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+
+from lit_mem.adapters.origin import RECORD, origin
+from lit_mem.errors import ModelError
+from lit_mem.files import atomic
+from lit_mem.lightning.checkpoint_files import copy
+from lit_mem.privacy.ledger import LEDGER
+
+log = logging.getLogger(__name__)
+
+
+def export_adapter(module: pl.LightningModule, folder: Path, epoch: int, step: int) -> None:
+    """Write the adapter, the tokenizer, the private run's ledger, and which checkpoint they belong to.
+
+    Nothing is written of a module without a `language_model` that can be saved.
+
+    Args:
+        module: after full fine-tuning its whole model is written.
+        folder: where to.
+        epoch: of the checkpoint, counted from 1.
+        step: its `global_step`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    model: Any = getattr(module, "language_model", None)
+    if not hasattr(model, "save_pretrained"):
+        return
+    # Otherwise peft asks the hub whether the vocabulary grew.
+    model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
+    _save_tokenizer(module, folder)
+    record = {"epoch": epoch, "global_step": step}
+    if digests := getattr(module, "base_fingerprint", None):
+        record |= origin(module.model_id, digests, getattr(module, "revision", None))  # type: ignore[arg-type]
+    private = getattr(module, "private", None)
+    if private is not None and (steps := private.export_ledger(folder)):
+        record["private_steps"] = steps  # so that lines cut off at its end are noticed
+    (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
+
+
+def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path) -> None:
+    """Merge an exported adapter into a fresh base, and write that as one plain model; warn where there is no adapter.
+
+    Args:
+        module: loads the base.
+        adapter: folder of the adapter; None: none was exported.
+        merged: folder of the model, replaced as a whole.
+        stage: folder for what is not finished yet; removed afterwards.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if adapter is None or not hasattr(module, "merged") or not (adapter / "adapter_config.json").is_file():
+        log.warning("Nothing to merge: there is no adapter folder beside the best checkpoint.")
+        return
+    model, fresh = module.merged(str(adapter)), stage / merged.name
+    with atomic.naming(merged):
+        try:
+            model.save_pretrained(fresh)
+            _save_tokenizer(module, fresh)
+            for name in (RECORD, LEDGER):  # from these private training knows that the weights were trained
+                if (adapter / name).is_file():
+                    copy(adapter / name, fresh / name)
+            atomic.sync(fresh)
+            atomic.put(fresh, merged)
+        finally:
+            atomic.remove(stage)
+    module.print(f"Best checkpoint as one merged model: {merged}")
+
+
+def _save_tokenizer(module: Any, folder: Path) -> None:
+    """Save the tokenizer that the texts were encoded with, and its chat template; nothing where there is none."""
+    found: Any = getattr(getattr(getattr(module.trainer, "datamodule", None), "_encoder", None), "tokenizer", None)
+    try:
+        found = found or getattr(module, "tokenizer", None)
+    except ModelError:  # a base without one, on data of the user's own
+        return
+    if hasattr(found, "save_pretrained"):
+        found.save_pretrained(folder)
