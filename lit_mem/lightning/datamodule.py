@@ -143,6 +143,11 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             return compute()
         return self.trainer.strategy.broadcast(on_rank_zero(self.trainer, compute))
 
+    @property
+    def tokenizer_of_texts(self) -> Any:
+        """The tokenizer that the texts were encoded with; None before `setup`."""
+        return None if self._prepared is None else self._prepared.encoder.tokenizer
+
     def sides(self) -> Sides | None:
         """The texts by what this run does with them, for `lit_mem.lightning.member_check`; None before `setup`."""
         if self._prepared is None:

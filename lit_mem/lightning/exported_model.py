@@ -79,7 +79,7 @@ def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path) -
 
 def _save_tokenizer(module: Any, folder: Path) -> None:
     """Save the tokenizer that the texts were encoded with, and its chat template; nothing where there is none."""
-    found: Any = getattr(getattr(getattr(module.trainer, "datamodule", None), "_encoder", None), "tokenizer", None)
+    found: Any = getattr(getattr(module.trainer, "datamodule", None), "tokenizer_of_texts", None)
     try:
         found = found or getattr(module, "tokenizer", None)
     except ModelError:  # a base without one, on data of the user's own

@@ -11,10 +11,10 @@ from lit_mem.models.hub import load_tokenizer
 TEMPLATE = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-def exported(module, data, trainer, folder, adapter):
+def exported(module, data, trainer, folder, adapter, **options):
     model, keeper = module(adapter=adapter), MemorizationCheckpoint(dirpath=str(folder))
     model.tokenizer.chat_template = TEMPLATE
-    trainer([keeper], max_epochs=1, limit_train_batches=1, num_sanity_val_steps=0).fit(model, data())
+    trainer([keeper], max_epochs=1, limit_train_batches=1, num_sanity_val_steps=0).fit(model, data(**options))
     return model, folder / "best-adapter"
 
 
@@ -36,3 +36,13 @@ def test_an_adapter_has_the_tokenizer_beside_it(module, data, trainer, tmp_path)
     model, folder = exported(module, data, trainer, tmp_path, LoRA(rank=2))
     assert (folder / "adapter_model.safetensors").is_file()
     assert load_tokenizer(str(folder)).get_vocab() == model.tokenizer.get_vocab()
+
+
+def test_the_exported_tokenizer_is_that_of_the_texts(module, data, trainer, tmp_path):
+    other = load_tokenizer("asset:tiny_llama")
+    other.chat_template = "{{ messages[0]['content'] }}"
+    other.save_pretrained(tmp_path / "other")
+    options = {"tokenizer": str(tmp_path / "other")}
+    model, folder = exported(module, data, trainer, tmp_path / "kept", LoRA(rank=2), **options)
+    assert model.tokenizer.chat_template == TEMPLATE
+    assert load_tokenizer(str(folder)).chat_template == other.chat_template
