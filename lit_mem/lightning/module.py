@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import lazy_instance
@@ -13,9 +12,9 @@ from torch.optim import AdamW
 
 from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.lora import LoRA
-from lit_mem.adapters.recorded import arguments
 from lit_mem.audit.gather import on_rank_zero
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.checkpointed import CheckpointedModule
 from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.foreign_callbacks import prepare_callbacks
 from lit_mem.lightning.loss_watch import LossWatch
@@ -24,10 +23,8 @@ from lit_mem.lightning.private_fit import EndOnException, PrivateFit
 from lit_mem.lightning.resume import Resume
 from lit_mem.lightning.run_folder import claim_versions, restrict_run
 from lit_mem.lightning.schedule import scheduled
-from lit_mem.lightning.scoring_module import ScoringModule
 from lit_mem.models.base_models import Quantization
 from lit_mem.models.building import Built, checkpoint_gradients
-from lit_mem.models.checkpoint import own_content, read_content
 from lit_mem.privacy.carried import remark
 from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.scoring.reference_scores import Reference
@@ -35,7 +32,7 @@ from lit_mem.training.objective import TrainingLoss
 from lit_mem.types import Batch
 
 
-class CausalLM(ScoringModule):
+class CausalLM(CheckpointedModule):
     """Fine-tunes a causal language model and scores every validation example, member or not.
 
     `training_step` is the usual next-token loss (mean over the batch's labelled tokens, as Hugging Face has
@@ -140,11 +137,11 @@ class CausalLM(ScoringModule):
         return [] if self.private is None else [EndOnException(self.private)]
 
     def setup(self, stage: str) -> None:
-        """Refuse what private training cannot go with."""
+        """Reject what private training cannot go with."""
         self.members.begin()
         on_rank_zero(self.trainer, lambda: remark(self, stage))
         if stage == "fit" and self.private is not None:
-            self.automatic_optimization = False  # here, so that our refusals come before Lightning's
+            self.automatic_optimization = False  # here, so that our checks come before Lightning's
             self.private.setup(self.trainer)
 
     def teardown(self, stage: str) -> None:
@@ -154,7 +151,7 @@ class CausalLM(ScoringModule):
             self.private.end()
 
     def on_fit_start(self) -> None:
-        """Clear the losses of a fit that was broken off; compare the members with those known.
+        """Drop the losses of an interrupted fit; compare the members with those known.
 
         Raises:
             ConfigError: a step would be of no batch, or would train plainly what was trained privately.
@@ -219,63 +216,9 @@ class CausalLM(ScoringModule):
 
     @property
     def epsilon_note(self) -> str:
-        """What `privacy/epsilon` leaves out, for those who show it; "" where there is nothing."""
+        """What `privacy/epsilon` leaves out, for a page that shows it; "" where there is nothing."""
         return "" if self.private is None else self.private.note
 
     def metric_names(self) -> list[str]:
         """Names that this module logs while it is fitted."""
         return ["train/loss", "val/loss", *(["privacy/epsilon"] if self.private is not None else [])]
-
-    # -- checkpoints ---------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained weights only, name the base, and keep what an exact resume needs.
-
-        Raises:
-            TrainingError: a weight is not finite.
-        """
-        self._resume.save(self, checkpoint)
-
-    @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls,
-        checkpoint_path: Any,
-        map_location: Any = None,
-        hparams_file: None = None,
-        strict: bool | None = None,
-        weights_only: bool | None = None,
-        **kwargs: Any,
-    ) -> Self:
-        """The module that a checkpoint was saved from, its model built and its trained weights in place.
-
-        The checkpoint holds what the model was made with; the base itself is loaded from where it was.
-
-        Args:
-            checkpoint_path: of a file.
-            map_location: as for `torch.load`; None: the CPU.
-            hparams_file: not used: there are no hyper-parameters in a file.
-            strict: not used: the trained weights must match one for one.
-            weights_only: not used: nothing but tensors and plain values is read.
-            kwargs: arguments of this class, in place of those that the checkpoint holds.
-
-        Raises:
-            CheckpointError: it cannot be read, is of another base or adapter, or lacks an argument, which it names.
-        """
-        checkpoint = read_content(checkpoint_path, map_location)
-        module = cls(**arguments(own_content(checkpoint).get("made_with"), kwargs))
-        module.on_load_checkpoint(checkpoint)
-        weights = checkpoint["state_dict"]
-        module.load_state_dict(weights, strict=False)
-        return module.to(next(iter(weights.values())).device)
-
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint of another base or adapter; the trained weights must match one for one.
-
-        Raises:
-            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with, or held-out
-                texts of this run are among its members.
-        """
-        self.strict_loading = False  # the base's weights are not in it; the check below is the strict one
-        self.configure_model()
-        self._resume.load(self, checkpoint)
-        self._scored.starts_as_base = False

@@ -17,7 +17,7 @@ from lit_mem.models.checkpoint import CheckpointContent, Spent, check_content
 from lit_mem.privacy.carried import remark_on_checkpoint
 
 if TYPE_CHECKING:
-    from lit_mem.lightning.module import CausalLM
+    from lit_mem.lightning.checkpointed import CheckpointedModule
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Resume:
         self._content: CheckpointContent | None = None  # of the run to go on with, until its first batch
         self._spent: Spent | None = None  # of the run that trained the loaded weights, if that was private
 
-    def save(self, module: CausalLM, checkpoint: dict[str, Any]) -> None:
+    def save(self, module: CheckpointedModule, checkpoint: dict[str, Any]) -> None:
         """Keep the trained weights only, name the base, and keep what an exact resume needs.
 
         Raises:
@@ -68,7 +68,7 @@ class Resume:
         content["learning"] = module.learning.state()
         checkpoint["lit_mem"] = content
 
-    def load(self, module: CausalLM, checkpoint: Mapping[str, Any]) -> None:
+    def load(self, module: CheckpointedModule, checkpoint: Mapping[str, Any]) -> None:
         """Take over what a checkpoint keeps, and reject one that does not fit.
 
         Raises:
@@ -109,7 +109,7 @@ class Resume:
         if not private and self._spent is not None:
             raise ConfigError(f"model.privacy is not set, but {_TRAINED_PRIVATELY}")
 
-    def go_on(self, module: CausalLM) -> None:
+    def go_on(self, module: CheckpointedModule) -> None:
         """Restore what weights, optimizer and Lightning's counters lack, right before the next batch.
 
         Not earlier, as nothing may draw random numbers in between; and not when an epoch begins, as a run that is
