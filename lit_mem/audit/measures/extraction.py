@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lit_mem.audit.known import Known
-from lit_mem.audit.measure import Measure, Pass, Result, means_by_set
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measures.extraction_metrics import ExtractionMetrics
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
-from lit_mem.errors import ConfigError, MetricError
+from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.continuations import Asker, Candidate, no_bar
 from lit_mem.extraction.edit import EditSimilarity
@@ -23,7 +22,6 @@ from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.ngram import NgramRate
 from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
 from lit_mem.extraction.rouge import RougeL
-from lit_mem.plots.figures import sweep_figure
 from lit_mem.types import IGNORED, Batch, Sampling, TokenScores
 
 log = logging.getLogger(__name__)
@@ -42,37 +40,37 @@ def default_measures() -> dict[str, ExtractionMeasure]:
 class Extraction(Measure):
     """Gives the model prefixes of texts and compares what it writes with what truly follows.
 
-    A random, seeded set of members and one of held-out texts are asked, and the base model is asked the same:
-    the members' rate means little beside that of texts never trained on, and of a model never tuned.
+    A random, seeded set of members and one of held-out texts are prompted, and the base model is prompted with the
+    same: the members' rate means little without that of texts never trained on, and of a model never tuned.
 
-    Logged for each measure, as means over the texts asked: `extraction/<name>` (members),
+    Logged for each measure, as means over the texts prompted: `extraction/<name>` (members),
     `extraction/<name>_heldout`, and the base model's `extraction/<name>_base` and `_base_heldout`; further
     `extraction/generated_perplexity`, the tuned model's perplexity of what it wrote for members; and
     `time/generation`, in seconds. With several prefix lengths each name has the length in it, as in
-    `extraction/<name>_prefix_8_heldout`, and a figure shows the measures against the length. Of each example asked it
-    tells `extraction/<name>` and `extraction/<name>_base`.
+    `extraction/<name>_prefix_8_heldout`, and a plot shows the measures against the length. Its rows have the columns
+    `extraction/<name>` and `extraction/<name>_base`.
 
     Greedy decoding costs less than it seems. The scoring pass knows at which suffix token greedy decoding first
     leaves the true text: up to there the true tokens are what it writes, so decoding starts at that miss, and a
-    text without a miss is extracted with no decoding at all. The base model is asked once, as it never changes; before
-    training its answers are those of the tuned model, and later decoding starts at its own first miss, where another
-    callback has reference scores computed.
+    text without a miss is extracted with no decoding at all. The base model is prompted once, as it never changes;
+    before training its answers are those of the tuned model, and later decoding starts at its own first miss, where
+    another measure has reference scores computed.
 
     A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`).
 
     Args:
-        n_members: how many members are asked; None: all that are validated.
-        n_heldout: how many held-out texts are asked; None: all that are validated.
+        n_members: how many members are prompted; None: all that are validated.
+        n_heldout: how many held-out texts are prompted; None: all that are validated.
         prefix: a number below 1: the share of a text that is given; 1 or more: the number of tokens given. A list: each
-            of them is asked of the same texts, those long enough for all.
+            of them is used with the same texts, those long enough for all.
         measures: by the name under which they are logged. None: `ngram_rate`, `exact_rate`, `rouge_l` and
             `edit_similarity`.
-        base: ask the base model too.
+        base: prompt the base model too.
         sampling: draw tokens instead of greedy decoding.
         every_n_validations: in a fit, generate only in every n-th validation (and in the one before training).
         token_budget: most tokens in a decoding batch; lower it if generation runs out of memory.
-        seed: chooses the texts asked.
-        group: first part of the logged names; each of several such callbacks in one run needs its own.
+        seed: chooses the texts.
+        group: first part of the logged names; each of several such measures in one run needs its own.
     """
 
     generates = True
@@ -91,13 +89,7 @@ class Extraction(Measure):
         group: str = "extraction",
     ) -> None:
         prefixes = prefix if isinstance(prefix, list) else [prefix]
-        told = f"[{', '.join(f'{length:g}' for length in prefixes)}]"
-        if not prefixes or len(set(prefixes)) < len(prefixes):
-            raise ConfigError(f"Extraction.prefix is {told}; expected at least one length, each once")
-        for length in prefixes:
-            check_prefix(length, "Extraction.prefix")
-        if min(prefixes) < 1 <= max(prefixes):
-            raise ConfigError(f"Extraction.prefix is {told}; expected all shares, or all numbers of tokens")
+        _check_prefixes(prefixes)
         for option, value, least in (
             ("every_n_validations", every_n_validations, 1),
             ("token_budget", token_budget, 1),
@@ -121,8 +113,8 @@ class Extraction(Measure):
         self._skips_logged = False
         self._validations = 0
         self._eligible = ExampleTable([])
-        columns = [c for tag in self._tags() for c in (*self._columns(tag), f"logprob{tag}", f"n_tokens{tag}")]
-        self._answers = ExampleTable(columns)
+        self._metrics = ExtractionMetrics(group, self.measures, self.prefixes, base)
+        self._answers = ExampleTable(self._metrics.table_columns())
         self._tokenizer: Any = None
         self._asker = Asker(None, sampling, token_budget)
 
@@ -139,26 +131,12 @@ class Extraction(Measure):
         """Go on counting."""
         self._validations = state_dict["validations"]
 
-    def _tags(self) -> list[str]:
-        """What tells the prefix lengths apart in names."""
-        return [f"_prefix_{p:g}" for p in self.prefixes] if len(self.prefixes) > 1 else [""]
-
-    def _columns(self, tag: str = "") -> list[str]:
-        return [name + tag + who for name in self.measures for who in (("", "_base") if self.base else ("",))]
-
-    def _time_name(self) -> str:
-        return "time/generation" + ("" if self.group == "extraction" else f"_{self.group}")
-
     def names(self) -> list[str]:
         """Of all measures at all prefix lengths."""
-        names = [self._time_name()]
-        for tag in self._tags():
-            names += [f"{self.group}/{c}{part}" for c in self._columns(tag) for part in ("", "_heldout")]
-            names.append(f"{self.group}/generated_perplexity{tag}")
-        return names
+        return self._metrics.names()
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Check that the model can generate; drop what another one's base generated.
+        """Check that the model can generate; drop what another model's base generated.
 
         Raises:
             ConfigError: it has no tokenizer or reference to generate with.
@@ -182,7 +160,7 @@ class Extraction(Measure):
         self._answers.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Keep what may be asked later."""
+        """Keep what may be prompted later."""
         ids, mask = batch["input_ids"].cpu(), scores.mask.cpu()
         labels = ids.masked_fill(~mask, IGNORED)
         scored = [scores.hit.cpu(), scores.logprob.cpu()]
@@ -209,7 +187,7 @@ class Extraction(Measure):
         Raises:
             MetricError: the model's logits are not finite.
         """
-        chosen = self._chosen(self._eligible.compute())
+        chosen = _chosen(self._eligible.compute(), self.n_members, self.n_heldout, self.seed)
         if run.stage == "fit" and not run.checking:
             self._validations += 1
             if self._validations % self.every_n_validations:
@@ -227,26 +205,14 @@ class Extraction(Measure):
             self._prompt_all(mine, run.subject)
         self._asker.bar = no_bar  # a measure may outlive the model
         table = self._answers.compute()
-        self._refuse_not_finite(table)
-        columns = [c for tag in self._tags() for c in self._columns(tag)]
-        rows = table.renamed({f"{self.group}/{c}": c for c in columns})
-        metrics = self._means(table)
-        plots = self._plots(metrics) if len(self.prefixes) > 1 else {}
-        return Result(metrics | {self._time_name(): time.perf_counter() - start}, rows, plots)
-
-    def _chosen(self, table: ScoreTable) -> list[int]:
-        """Ids to prompt, the same on every rank."""
-        chosen: list[int] = []
-        for part, n in ((table.members(), self.n_members), (table.nonmembers(), self.n_heldout)):
-            generator = torch.Generator().manual_seed(self.seed)
-            order = torch.randperm(len(part), generator=generator)[: len(part) if n is None else n]
-            chosen += part.example_id[order].tolist()
-        return chosen
+        metrics = self._metrics.means(table)
+        rows, plots = self._metrics.rows(table), self._metrics.plots(metrics)
+        return Result(metrics | {self._metrics.time: time.perf_counter() - start}, rows, plots)
 
     def _prompt_all(self, prompted: dict[int, list[Candidate]], subject: Subject) -> None:
         """Prompt for every text at every prefix length."""
         columns: dict[str, list[float]] = {}
-        for k, tag in enumerate(self._tags()):
+        for k, tag in enumerate(self._metrics.tags):
             candidates = {i: at_all_lengths[k] for i, at_all_lengths in prompted.items()}
             tuned = self._asker.tuned(candidates, subject.language_model)
             answers = {"": tuned} | ({"_base": self._asker.base(candidates, subject, tuned)} if self.base else {})
@@ -262,16 +228,6 @@ class Extraction(Measure):
             {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()},
         )
 
-    def _refuse_not_finite(self, table: ScoreTable) -> None:
-        """No rate is computed from what was chosen among logits that are no numbers."""
-        for tag in self._tags():
-            bad = ~table[f"logprob{tag}"].isfinite()
-            if bad.any():
-                raise MetricError(
-                    f"Extraction: what the model wrote for example {int(table.example_id[bad][0])} ({int(bad.sum())} "
-                    "such) has no finite log-probability, though the text's own has; set trainer.precision to 32-true"
-                )
-
     def _continuation(self, prompt: Prompt, generated: Tensor) -> Continuation:
         return Continuation(
             generated.tolist(), prompt.suffix.tolist(), self._text(generated), self._text(prompt.suffix)
@@ -280,22 +236,23 @@ class Extraction(Measure):
     def _text(self, ids: Tensor) -> str:
         return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
-    def _means(self, table: ScoreTable) -> dict[str, float]:
-        metrics: dict[str, float] = {}
-        for tag in self._tags():
-            metrics |= means_by_set(table, self._columns(tag), self.group)
-            members = table.members()
-            if tokens := members[f"n_tokens{tag}"].sum().item():
-                loss = -members[f"logprob{tag}"].sum().item() / tokens
-                metrics[f"{self.group}/generated_perplexity{tag}"] = math.exp(min(loss, 700))
-        return metrics
 
-    def _plots(self, metrics: dict[str, float]) -> dict[str, Callable[[], Any]]:
-        curves: dict[str, dict[str, list[float]]] = {}
-        whose = {"": "members", "_heldout": "held-out", "_base": "members, base", "_base_heldout": "held-out, base"}
-        for measure in self.measures:
-            for end, label in whose.items():
-                keys = [f"{self.group}/{measure}{tag}{end}" for tag in self._tags()]
-                if all(key in metrics for key in keys):
-                    curves.setdefault(measure, {})[label] = [metrics[key] for key in keys]
-        return {f"{self.group}/prefix_sweep": lambda: sweep_figure(curves, self.prefixes)}
+def _check_prefixes(prefixes: list[float]) -> None:
+    """Raise ConfigError where the option `prefix` cannot work."""
+    found = f"[{', '.join(f'{length:g}' for length in prefixes)}]"
+    if not prefixes or len(set(prefixes)) < len(prefixes):
+        raise ConfigError(f"Extraction.prefix is {found}; expected at least one length, each once")
+    for length in prefixes:
+        check_prefix(length, "Extraction.prefix")
+    if min(prefixes) < 1 <= max(prefixes):
+        raise ConfigError(f"Extraction.prefix is {found}; expected all shares, or all numbers of tokens")
+
+
+def _chosen(table: ScoreTable, n_members: int | None, n_heldout: int | None, seed: int) -> list[int]:
+    """Ids to prompt, the same on every rank; None takes all of a side."""
+    chosen: list[int] = []
+    for part, n in ((table.members(), n_members), (table.nonmembers(), n_heldout)):
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(len(part), generator=generator)[: len(part) if n is None else n]
+        chosen += part.example_id[order].tolist()
+    return chosen

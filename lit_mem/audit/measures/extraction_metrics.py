@@ -1,0 +1,93 @@
+"""The metrics of prompted extraction: their names, and their values from what was generated for each example."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from lit_mem.audit.measure import means_by_set
+from lit_mem.audit.table import ScoreTable
+from lit_mem.errors import MetricError
+from lit_mem.plots.figures import sweep_figure
+
+
+class ExtractionMetrics:
+    """Averages per-example columns of each measure at each prefix length.
+
+    With several prefix lengths every name has the length in it, as in `ngram_rate_prefix_8`.
+
+    Args:
+        group: first part of the logged names.
+        measures: names of the extraction measures.
+        prefixes: lengths, each a share of a text below 1 or a number of tokens.
+        base: whether the base model generates too; its columns end in `_base`.
+    """
+
+    def __init__(self, group: str, measures: Iterable[str], prefixes: Sequence[int | float], base: bool) -> None:
+        self.group, self.measures, self.prefixes = group, list(measures), prefixes
+        self.time = "time/generation" + ("" if group == "extraction" else f"_{group}")
+        self.tags = [f"_prefix_{p:g}" for p in prefixes] if len(prefixes) > 1 else [""]
+        self._models = ("", "_base") if base else ("",)
+
+    def columns(self, *tags: str) -> list[str]:
+        """Names of the per-example columns at some prefix lengths, given by their tags."""
+        return [name + tag + model for tag in tags for name in self.measures for model in self._models]
+
+    def table_columns(self) -> list[str]:
+        """Those at all lengths, and what the generated perplexity is computed from."""
+        return [c for tag in self.tags for c in (*self.columns(tag), f"logprob{tag}", f"n_tokens{tag}")]
+
+    def names(self) -> list[str]:
+        """Of all metrics at all prefix lengths."""
+        names = [self.time]
+        for tag in self.tags:
+            names += [f"{self.group}/{c}{part}" for c in self.columns(tag) for part in ("", "_heldout")]
+            names.append(f"{self.group}/generated_perplexity{tag}")
+        return names
+
+    def rows(self, table: ScoreTable) -> ScoreTable:
+        """The columns of the measures under the names that other measures read."""
+        return table.renamed({f"{self.group}/{c}": c for c in self.columns(*self.tags)})
+
+    def means(self, table: ScoreTable) -> dict[str, float]:
+        """The mean of each column over members and over held-out texts, and the members' generated perplexity.
+
+        Args:
+            table: the columns of `table_columns`, a row for each example prompted.
+
+        Raises:
+            MetricError: something generated has no finite log-probability.
+        """
+        metrics: dict[str, float] = {}
+        for tag in self.tags:
+            _reject_not_finite(table, f"logprob{tag}")
+            metrics |= means_by_set(table, self.columns(tag), self.group)
+            members = table.members()
+            if tokens := members[f"n_tokens{tag}"].sum().item():
+                loss = -members[f"logprob{tag}"].sum().item() / tokens
+                metrics[f"{self.group}/generated_perplexity{tag}"] = math.exp(min(loss, 700))
+        return metrics
+
+    def plots(self, metrics: dict[str, float]) -> dict[str, Callable[[], Any]]:
+        """Each measure against the prefix length; {} with one length."""
+        if len(self.prefixes) < 2:
+            return {}
+        curves: dict[str, dict[str, list[float]]] = {}
+        whose = {"": "members", "_heldout": "held-out", "_base": "members, base", "_base_heldout": "held-out, base"}
+        for measure in self.measures:
+            for end, label in whose.items():
+                keys = [f"{self.group}/{measure}{tag}{end}" for tag in self.tags]
+                if all(key in metrics for key in keys):
+                    curves.setdefault(measure, {})[label] = [metrics[key] for key in keys]
+        return {f"{self.group}/prefix_sweep": lambda: sweep_figure(curves, self.prefixes)}
+
+
+def _reject_not_finite(table: ScoreTable, column: str) -> None:
+    """No rate is computed from what was chosen among non-finite logits."""
+    bad = ~table[column].isfinite()
+    if bad.any():
+        raise MetricError(
+            f"Extraction: what the model wrote for example {int(table.example_id[bad][0])} ({int(bad.sum())} "
+            "such) has no finite log-probability, though the text's own has; set trainer.precision to 32-true"
+        )
