@@ -1,4 +1,4 @@
-"""`python train.py where RUN_DIR`: where in a trained adapter memorization lives."""
+"""`python train.py localize RUN_DIR`: where in a trained adapter memorization lives."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _EXTRACTION: Final = "Extraction"
 def parser() -> OneLineParser:
     """What the command takes."""
     words = OneLineParser(
-        prog="train.py where",
+        prog="train.py localize",
         description="Show which matrices and layers of a trained adapter hold what it memorized.",
         allow_abbrev=False,
     )
@@ -40,7 +40,9 @@ def parser() -> OneLineParser:
     words.add_argument("--prefix", type=float, default=0.5, help="where a text is cut: below 1 a share, else tokens")
     words.add_argument("--text", type=bool, default=False, help="write the example's tokens too")
     words.add_argument("--top", type=int, default=10, help="how many training texts --influence names")
-    words.add_argument("--out", type=str | None, default=None, help="the file to write instead of RUN_DIR/where.json")
+    words.add_argument(
+        "--out", type=str | None, default=None, help="the file to write instead of RUN_DIR/localize.json"
+    )
     words.add_argument("--accelerator", type=str | None, default=None, help="cpu, gpu ...; by default the run's own")
     return words
 
@@ -52,7 +54,7 @@ def main(words: list[str]) -> None:
         LitMemError: a mistake of the user's.
     """
     options = parser().parse_args(words)
-    out = Path(options.out or Path(options.run_dir, "where.json"))
+    out = Path(options.out or Path(options.run_dir, "localize.json"))
     if out.suffix != ".json" or not out.parent.is_dir():
         raise ConfigError(f"--out is {out}; expected a .json file in a folder that is there")
     for option in ("top", "rows"):
@@ -76,7 +78,7 @@ def _switch_off(run: Run, options: Any, out: Path) -> None:
     result = as_json(found, str(checkpoint))
     write_json(out, result)
     write_png(out.with_suffix(".png"), heat_map(result))
-    _say(
+    _print(
         f"{checkpoint}: {found.sizes[0]} members, {found.sizes[1]} held-out texts.",
         *lines(result),
         f"Written: {out} and {out.with_suffix('.png').name} (each matrix of each layer)",
@@ -95,7 +97,7 @@ def _look_inside(run: Run, options: Any, out: Path) -> None:
     with any_script():
         write_png(out.with_suffix(".png"), views_figure(views.found, tokens))
     cut, n = views.found["cut"], views.found["n_tokens"]
-    _say(
+    _print(
         f"{checkpoint}, example {options.example}: {cut} of {n} tokens are prefix.",
         *inside_lines(views.found),
         f"Written: {out} and {out.with_suffix('.png').name}",
@@ -108,18 +110,18 @@ def _rank_influence(run: Run, options: Any, out: Path) -> None:
     optimizer = (run.config["model"].get("optimizer") or {}).get("class_path", "torch.optim.AdamW")
     result = influence.result(options.top, optimizer)
     write_json(out, result)
-    _say(*influence_lines(result), f"Written: {out}")
+    _print(*influence_lines(result), f"Written: {out}")
 
 
-def _say(*told: str) -> None:
-    for line in told:
+def _print(*lines_found: str) -> None:
+    for line in lines_found:
         print(line)  # noqa: T201  (the command's answer)
 
 
 def _extraction(run: Run) -> dict[str, Any]:
-    """How the run itself asked, so that the figures are comparable; by default where it did not ask."""
-    asked = run.callback(_EXTRACTION) or {}
-    kept = {key: asked[key] for key in ("n_members", "prefix", "seed", "token_budget") if key in asked}
+    """The options of the run's own extraction, so that the metrics are comparable; {} where it had none."""
+    own = run.callback(_EXTRACTION) or {}
+    kept = {key: own[key] for key in ("n_members", "prefix", "seed", "token_budget") if key in own}
     if isinstance(kept.get("prefix"), list):
         kept["prefix"] = kept["prefix"][0]
     return kept

@@ -16,10 +16,11 @@ from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.signals import ended_by_sigterm, writers_are_heard_once
 
 COMMANDS: Final[dict[str, str]] = {
+    "localize": "lit_mem.cli.localize",
     "privacy": "lit_mem.cli.privacy",
     "report": "lit_mem.cli.report",
     "sweep": "lit_mem.cli.sweep",
-    "where": "lit_mem.cli.localize",
+    "where": "lit_mem.cli.localize",  # its name in earlier versions
 }
 """Commands other than fit, validate and test, each with the module whose `main` takes the words after it."""
 

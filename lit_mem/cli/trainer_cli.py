@@ -54,8 +54,8 @@ LOGGERS: Final = [
 
 DESCRIPTION: Final = (
     "Fine-tune a causal language model and watch what it memorizes. Beside the commands below: sweep (many runs, one "
-    "table), report (a run or sweep as a page), where (which weights hold it), privacy (what private runs spent "
-    "together); each has a --help of its own."
+    "table), report (a run or sweep as a page), localize or where (which weights hold it), privacy (what private runs "
+    "spent together); each has a --help of its own."
 )
 
 

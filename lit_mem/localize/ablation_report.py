@@ -1,4 +1,4 @@
-"""What `where` found by switching parts off: as plain values, as a table for people, and as a heat map."""
+"""What `localize` found by switching parts off: as plain values, as a table for people, and as a heat map."""
 
 from __future__ import annotations
 

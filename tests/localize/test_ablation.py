@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not hav
 @pytest.fixture(scope="module")
 def result(run_dir):
     main([str(run_dir), "--extraction", "true", "--checkpoint", "last"])
-    return json.loads((run_dir / "where.json").read_text())
+    return json.loads((run_dir / "localize.json").read_text())
 
 
 @pytest.fixture
@@ -225,12 +225,12 @@ def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
     full = {"class_path": "lit_mem.adapters.FullFineTuning"}
     folder = fitted(adapter=full, optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["where", str(folder)])
+        cli.main(["localize", str(folder)])
     assert stopped.value.code == 2
     assert "error: this run has no adapter (its own weights were trained)" in capsys.readouterr().err
-    cli.main(["where", str(folder), "--example", "3"])
-    assert max(json.loads((folder / "where_example_3.json").read_text())["residual"]["by_layer"]) > 0
-    cli.main(["where", str(folder), "--influence", "3"])
+    cli.main(["localize", str(folder), "--example", "3"])
+    assert max(json.loads((folder / "localize_example_3.json").read_text())["residual"]["by_layer"]) > 0
+    cli.main(["localize", str(folder), "--influence", "3"])
     told = capsys.readouterr().out
     assert "The example itself: rank" in told
     assert "SGD would have done" not in told
@@ -257,7 +257,7 @@ def test_mistakes_are_told_in_one_line(run_dir, tmp_path, capsys, words, said):
     (tmp_path / "empty").mkdir()
     names = {name: tmp_path / name for name in ("empty", "bare", "other")} | {"run": run_dir}
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["where", *(word.format(**names) for word in words)])
+        cli.main(["localize", *(word.format(**names) for word in words)])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert stopped.value.code == 2
     assert len(errors) == 1
@@ -268,3 +268,11 @@ def test_a_configuration_of_something_else_names_its_file(tmp_path):
     (tmp_path / "config.yaml").write_text("model: {modl_id: x}\ndata: {}\n")
     with pytest.raises(LitMemError, match=r"config\.yaml: .*modl_id"):
         main([str(tmp_path)])
+
+
+@pytest.mark.parametrize("name", ["localize", "where"])
+def test_the_command_has_its_name_and_that_of_earlier_versions(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([name, "--help"])
+    assert stopped.value.code == 0
+    assert "usage: train.py localize " in capsys.readouterr().out

@@ -28,7 +28,7 @@ def single(run_dir, tmp_path_factory):
     (folder / "checkpoints").mkdir()
     shutil.copy(run_dir / "checkpoints" / "last.ckpt", folder / "checkpoints")
     main([str(folder), "--influence", str(ID), "--top", "100"])
-    return folder, json.loads((folder / f"where_influence_{ID}.json").read_text())
+    return folder, json.loads((folder / f"localize_influence_{ID}.json").read_text())
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_ranks_and_the_example_itself(single, capsys):
     assert found["self"]["influence"] > 0
     main([str(folder), "--influence", "20", "--top", "2"])  # held out
     assert "it has no influence of its own" in capsys.readouterr().out
-    other = json.loads((folder / "where_influence_20.json").read_text())
+    other = json.loads((folder / "localize_influence_20.json").read_text())
     assert other["self"] is None
     assert not other["member"]
     assert len(other["top"]) == 2
@@ -137,7 +137,7 @@ def test_checkpoints_add_up(run_dir, single, tmp_path):
         for path in checkpoints:
             shutil.copy(path, folder / "checkpoints")
         main([str(folder), "--influence", str(ID), "--top", "100"])
-        found[name] = json.loads((folder / f"where_influence_{ID}.json").read_text())
+        found[name] = json.loads((folder / f"localize_influence_{ID}.json").read_text())
     assert [c["learning_rate"] for c in found["both"]["checkpoints"]] == [0.5, 0.01]
     of = {name: {t["id"]: t["influence"] for t in each["top"]} for name, each in {**found, "last": last}.items()}
     for i, both in of["both"].items():
@@ -179,6 +179,6 @@ def test_a_gradient_leaves_nothing_behind(tuned, texts):
 def test_a_run_without_checkpoints_is_refused(run_dir, tmp_path, capsys):
     shutil.copy(run_dir / "config.yaml", tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["where", str(tmp_path), "--influence", "3"])
+        cli.main(["localize", str(tmp_path), "--influence", "3"])
     assert stopped.value.code == 2
     assert "holds no .ckpt file" in capsys.readouterr().err

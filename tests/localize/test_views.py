@@ -21,7 +21,7 @@ ID = 3
 @pytest.fixture(scope="module")
 def found(run_dir):
     main([str(run_dir), "--example", str(ID), "--prefix", "6"])
-    return json.loads((run_dir / f"where_example_{ID}.json").read_text())
+    return json.loads((run_dir / f"localize_example_{ID}.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def passes(run_dir):
         return AutoModelForCausalLM.from_pretrained(path, attn_implementation="eager").eval()
 
     tuned = PeftModel.from_pretrained(model(), run_dir / "checkpoints" / "last-adapter").eval()
-    origin = json.loads((run_dir / f"where_example_{ID}.json").read_text())["origin"]
+    origin = json.loads((run_dir / f"localize_example_{ID}.json").read_text())["origin"]
     text = json.loads(lines[int(origin.rpartition(":")[2]) - 1])["text"]
     ids = torch.tensor([tokenizer(text)["input_ids"][:48]])
     if ids[0, -1] == tokenizer.eos_token_id:
@@ -121,7 +121,7 @@ def test_tokens_are_drawn_as_they_are(found):
 )
 def test_mistakes_are_told_in_one_line(run_dir, capsys, words, said):
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["where", str(run_dir), *words])
+        cli.main(["localize", str(run_dir), *words])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert stopped.value.code == 2
     assert len(errors) == 1

@@ -73,7 +73,7 @@ def test_all_that_a_run_writes_is_for_its_owner_alone(
         run = tmp_path / "logs" / "lit_mem" / "version_0"
         main(["report", str(run), "--out", str(tmp_path / "out" / "report"), "--text", "true"])
         main(["report", str(run)])
-        main(["where", str(run)])
+        main(["localize", str(run)])
     assert mode(tmp_path / "logs") == 0o755  # it was there
     written = {path.name.split(".")[0] for path in run.rglob("*")}
     parts = "events metrics hparams config checks run best last report where adapter_model examples best-merged"
