@@ -132,7 +132,7 @@ def test_a_wrong_import_is_found(name, source, imported):
     ("name", "source"),
     [
         ("lightning.module", "from lit_mem.audit.table import ExampleTable"),
-        ("audit.measures.membership", "from lit_mem.plots.figures import roc_figure"),
+        ("audit.measures.membership", "from lit_mem.plots.roc import roc_plot"),
         ("attacks.loss", "from lit_mem.attacks.base import Attack\nfrom lit_mem.types import TokenScores"),
         ("scoring.scorer", "import torch\nfrom lit_mem_other.cli import x\nfrom lit_mem import __version__"),
     ],

@@ -15,7 +15,7 @@ from lit_mem.localize.output import write_json, write_png
 from lit_mem.localize.run_folder import Run, open_run
 from lit_mem.localize.views import Views, views_figure
 from lit_mem.localize.views import lines as inside_lines
-from lit_mem.plots.figures import any_script
+from lit_mem.plots.output import any_script
 
 _EXTRACTION: Final = "Extraction"
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from lit_mem.plots.figures import any_script
+from lit_mem.plots.output import any_script, pixels
 
 
 def log_plot(trainer: pl.Trainer, name: str, plot: Any) -> None:
-    """Give a matplotlib figure to every logger that shows pictures; others go without."""
+    """Give a plot to every logger that shows images; others go without."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
     step = _step(trainer)
@@ -19,7 +19,7 @@ def log_plot(trainer: pl.Trainer, name: str, plot: Any) -> None:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_figure(name, plot, global_step=step)
             elif hasattr(logger, "log_image"):
-                logger.log_image(name, [_picture(plot)], step=step)
+                logger.log_image(name, [pixels(plot)], step=step)
 
 
 def log_table(trainer: pl.Trainer, name: str, table: str) -> None:
@@ -34,12 +34,3 @@ def log_table(trainer: pl.Trainer, name: str, table: str) -> None:
 def _step(trainer: pl.Trainer) -> int:
     """Where Lightning puts the scalars of this validation."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def _picture(plot: Any) -> Any:
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(plot)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]

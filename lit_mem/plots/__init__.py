@@ -1,1 +1,1 @@
-"""One drawing of each plot, as matplotlib objects that belong to no window and no global state."""
+"""One function for each kind of plot, drawn from plain values; `output` makes pixels or SVG of what it returns."""

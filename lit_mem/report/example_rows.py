@@ -17,7 +17,6 @@ HOW: Final = (
 )
 _DIGITS: Final = 2  # of a single example's number: more would say whose it is
 _MOST_POINTS: Final = 300
-_BINS: Final = 30
 _EXPOSED: Final = 20
 
 
@@ -80,10 +79,10 @@ def example_report(path: Path, attack: str | None, with_text: bool) -> dict[str,
 
 def _attack(name: str, values: list[float | None], member: list[bool]) -> dict[str, Any] | None:
     """ROC curve and histogram of an attack; None where a set has no score."""
-    import numpy as np
     import torch
 
     from lit_mem.functional.auroc import auroc
+    from lit_mem.functional.histogram import histogram
     from lit_mem.functional.roc import roc_curve
 
     kept = [(v, m) for v, m in zip(values, member, strict=True) if v is not None and math.isfinite(v)]
@@ -93,9 +92,6 @@ def _attack(name: str, values: list[float | None], member: list[bool]) -> dict[s
     area = auroc(score, is_member)
     fpr, tpr = roc_curve(score, is_member)
     few = _corners(fpr.tolist(), tpr.tolist())
-    ends = _round_ends(score.min().item(), score.max().item())
-    edges = np.linspace(*ends, _BINS + 1)
-    score = score.clamp(*ends)
     return {
         "name": name.removeprefix("mia/"),
         "auroc": area.value,
@@ -108,11 +104,7 @@ def _attack(name: str, values: list[float | None], member: list[bool]) -> dict[s
             "tpr": [tpr[i].item() for i in few],
             "thinned": len(few) < len(fpr),
         },
-        "histogram": {
-            "edges": edges.tolist(),
-            "members": np.histogram(score[is_member].numpy(), edges)[0].tolist(),
-            "heldout": np.histogram(score[~is_member].numpy(), edges)[0].tolist(),
-        },
+        "histogram": histogram(score[is_member], score[~is_member])._asdict(),
     }
 
 
@@ -134,13 +126,6 @@ def _corners(fpr: list[float], tpr: list[float]) -> list[int]:
 def _turn(x: list[float], y: list[float], i: int) -> float:
     turn = (x[i] - x[i - 1]) * (y[i + 1] - y[i]) - (y[i] - y[i - 1]) * (x[i + 1] - x[i])
     return 0.0 if abs(turn) < 1e-15 else turn
-
-
-def _round_ends(low: float, high: float) -> tuple[float, float]:
-    """A range of few digits around one whose ends are two examples' scores."""
-    step = 10.0 ** (math.floor(math.log10(high - low)) - 1) if high > low else 0.1
-    low, high = math.floor(low / step), math.ceil(high / step)
-    return low * step, max(high, low + 1) * step
 
 
 def _few_digits(value: Any) -> Any:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from lit_mem.report.drawing import SERIES
-from lit_mem.report.plots import Line, Plot, curves, histogram, roc, scatter, trade_off
+from lit_mem.plots.curves import Line
+from lit_mem.plots.style import HELDOUT, MEMBERS
+from lit_mem.report.plots import Plot, curves, histogram, roc, scatter, trade_off
 
 _SETS: Final = (
     ("", "members", False),
@@ -72,8 +73,8 @@ def _main_curves(report: Mapping[str, Any], series: Series) -> Iterator[Plot]:
             "Perplexity",
             "Lower is better. Where the members' curve goes on falling and the other does not, the model memorizes and "
             "no longer learns.",
-            [Line("members", series.x, series["memorization/perplexity_members"], colour=SERIES[0]),
-             Line("held-out texts", series.x, series["val/perplexity"], colour=SERIES[1])],
+            [Line("members", series.x, series["memorization/perplexity_members"], colour=MEMBERS),
+             Line("held-out texts", series.x, series["val/perplexity"], colour=HELDOUT)],
             series.x_label,
             "perplexity",
         ),
@@ -129,7 +130,7 @@ def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
 def _extraction_curve(series: Series, measure: str) -> Plot | None:
     title = _MEASURES.get(measure, measure)
     lines = [
-        Line(label, series.x, series[name], dashed=dashed, colour=SERIES["heldout" in suffix])
+        Line(label, series.x, series[name], dashed=dashed, colour=HELDOUT if "heldout" in suffix else MEMBERS)
         for suffix, label, dashed in _SETS
         if (name := f"extraction/{measure}{suffix}") in series.names
     ]

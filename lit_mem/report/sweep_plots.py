@@ -6,8 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lit_mem.plots.curves import Line
 from lit_mem.report.glossary import explained
-from lit_mem.report.plots import Line, Plot, curves, trade_off
+from lit_mem.report.plots import Plot, curves, trade_off
 
 
 def sweep_plots(report: Mapping[str, Any]) -> dict[str, list[Plot]]:

@@ -14,7 +14,7 @@ from lit_mem.callbacks import Correlation, Extraction, MembershipInference, Perp
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.auditing import per_example
 from lit_mem.lightning.measure_callback import Measure
-from lit_mem.plots.scatter_figure import scatter_figure
+from lit_mem.plots.scatter import scatter_plot
 
 
 class Told(Measure):
@@ -101,7 +101,7 @@ def test_the_loss_goes_along_by_construction_and_the_reference_not_before_traini
     assert -1 < end["correlation/perplexity_base_vs_reference"] < 1
 
 
-def test_the_figure_is_drawn_once_a_validation(fitted):
+def test_the_plot_is_drawn_once_a_validation(fitted):
     pictures = [(step, shape[2]) for key, shape, step in fitted[1].seen if key == "correlation/scatter"]
     assert pictures == [(0, 3), (2, 3), (5, 3)]
 
@@ -159,13 +159,13 @@ def test_bad_options_are_refused(measures):
         Correlation(measures=measures)
 
 
-def test_the_figure_shows_each_finite_point_where_it_lies():
+def test_the_plot_shows_each_finite_point_where_it_lies():
     perplexity = torch.tensor([2.0, 3.0, 5.0, torch.inf, 4.0, 6.0], dtype=torch.float64)
     member = torch.tensor([True, True, False, True, False, True])
     values = {"a": torch.tensor([0.1, torch.nan, 0.3, 0.4, 0.5, 0.6]), "b": torch.zeros(6)}
-    figure = scatter_figure(perplexity, member, values, {"a": -0.25, "b": None})
-    first, second = figure.axes[:2]
-    heldout, members = (points.get_offsets().tolist() for points in first.collections)
+    plot = scatter_plot(perplexity, member, values, {"a": -0.25, "b": None})
+    first, second = plot.axes[:2]
+    members, heldout = (points.get_offsets().tolist() for points in first.collections)
     assert heldout == [pytest.approx([5.0, 0.3]), pytest.approx([4.0, 0.5])]
     assert members == [pytest.approx([2.0, 0.1]), pytest.approx([6.0, 0.6])]
     assert first.get_xscale() == "log"
@@ -177,14 +177,14 @@ def test_the_figure_shows_each_finite_point_where_it_lies():
     ("n", "k", "scale"),
     [(0, 1, 1), (1, 1, 1), (3, 0, 1), (40, 12, 1), (40, 1, 0), (40, 2, 1e-6), (40, 2, 0.01), (40, 1, 9), (40, 1, 700)],
 )
-def test_the_figure_can_be_drawn_for_any_spread(n, k, scale, tmp_path):
+def test_the_plot_can_be_drawn_for_any_spread(n, k, scale, tmp_path):
     perplexity = (scale * torch.rand(n, dtype=torch.float64)).exp()
     measures = {f"measure_{i}": torch.randn(n) for i in range(k)}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = scatter_figure(perplexity, torch.arange(n) % 2 == 0, measures, dict.fromkeys(measures))
-        figure.savefig(tmp_path / "scatter.png", dpi=30)
+        plot = scatter_plot(perplexity, torch.arange(n) % 2 == 0, measures, dict.fromkeys(measures))
+        plot.savefig(tmp_path / "scatter.png", dpi=30)
     if n > 1 and k:
-        labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        labels = [label.get_text() for label in plot.axes[0].get_xticklabels()]
         assert 1 <= len(labels) <= 5
-        assert sum(axes.axison for axes in figure.axes) == k
+        assert sum(axes.axison for axes in plot.axes) == k

@@ -23,7 +23,7 @@ from lit_mem.functional.auroc import auroc
 from lit_mem.lightning.auditing import latest_figures
 from lit_mem.lightning.measure_callback import Measure
 from lit_mem.lightning.rules import Limits, check_limits, passed
-from lit_mem.plots.slices_figure import exposure_figure
+from lit_mem.plots.subgroups import subgroups_plot
 from lit_mem.types import Record, TokenScores
 
 
@@ -464,14 +464,14 @@ def test_long_lists_of_small_slices_are_cut_short():
 # -- the picture ---------------------------------------------------------------------------------------------------
 
 
-def test_the_figure_has_a_row_a_slice_the_most_exposed_on_top():
+def test_the_plot_has_a_row_a_slice_the_most_exposed_on_top():
     table = table_of(SCORE, MEMBER)
     masks = {"$x^2": torch.arange(N) < 40, "a long value " * 5: torch.arange(N) >= 40, "M": torch.arange(N) % 3 > 0}
     rows = [part(table, keep, value).exposure("mia/loss") for value, keep in masks.items()]
     many = [rows[0]._replace(value=str(i), area=auroc(SCORE + i / 50 * MEMBER, MEMBER)) for i in range(20)]
-    figure = exposure_figure({"sex": rows, "none": [], "city": many}, 0.6, "loss")
-    figure.draw_without_rendering()
-    first, second = figure.axes
+    plot = subgroups_plot({"sex": rows, "none": [], "city": many}, 0.6, "loss")
+    plot.draw_without_rendering()
+    first, second = plot.axes
     labels = [tick.get_text() for tick in first.get_yticklabels()]
     expected = sorted(rows, key=lambda row: -row.area.value)
     assert [label.rsplit("(", 1)[1] for label in labels] == [f"{r.n_members} / {r.n_nonmembers})" for r in expected]
@@ -481,7 +481,7 @@ def test_the_figure_has_a_row_a_slice_the_most_exposed_on_top():
     assert len(second.get_yticks()) == 15
     assert second.get_yticklabels()[0].get_text().startswith("19 ")
     assert "15 most exposed of 20" in second.get_title(loc="left")
-    exposure_figure({}, 0.6, "loss").draw_without_rendering()
+    subgroups_plot({}, 0.6, "loss").draw_without_rendering()
 
 
 def test_loggers_that_show_pictures_get_one(validated):

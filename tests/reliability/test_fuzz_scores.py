@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import lit_mem.attacks
 import lit_mem.extraction
@@ -25,14 +24,17 @@ from lit_mem.functional.auroc import auroc
 from lit_mem.functional.bert_score import greedy_match_f1
 from lit_mem.functional.combine import half_split_scores
 from lit_mem.functional.groups import groups_of, number_labels, tells_groups
+from lit_mem.functional.histogram import histogram
 from lit_mem.functional.interval import mean_interval, wilson_interval
 from lit_mem.functional.ngram import longest_common_run, ngram_match_rate
 from lit_mem.functional.rank_correlation import spearman
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
 from lit_mem.functional.substring import longest_common_substring
 from lit_mem.functional.tries import log_tries, probability_within
-from lit_mem.plots.figures import histograms_figure, roc_figure
-from lit_mem.plots.scatter_figure import scatter_figure
+from lit_mem.plots.histogram import histograms_plot
+from lit_mem.plots.output import pixels, svg
+from lit_mem.plots.roc import roc_plot
+from lit_mem.plots.scatter import scatter_plot
 from lit_mem.scoring.next_token import greedy_choice, read, sampled_logprob, top_values
 from lit_mem.types import Batch, Record, Sampling, TokenScores
 
@@ -413,12 +415,13 @@ EXTREMES = {
 
 
 @pytest.mark.parametrize("values", EXTREMES.values(), ids=EXTREMES)
-def test_figures_of_extreme_scores_can_be_drawn(values):
+def test_plots_of_extreme_scores_can_be_drawn(values):
     score, member = torch.tensor(values, dtype=torch.float64), torch.tensor([True, True, False, False])
-    figures = [
-        histograms_figure({"a": (score[member], score[~member])}),
-        roc_figure({"a": roc_curve(score, member)}, 2),
-        scatter_figure(score.abs(), member, {"m": score}, {"m": None}),
+    plots = [
+        histograms_plot({"a": histogram(score[member], score[~member])}),
+        roc_plot({"a": roc_curve(score, member)}, 2),
+        scatter_plot(score.abs(), member, {"m": score}, {"m": None}),
     ]
-    for figure in figures:
-        FigureCanvasAgg(figure).draw()
+    for plot in plots:
+        pixels(plot)
+        svg(plot, "a", "", "")

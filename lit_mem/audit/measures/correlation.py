@@ -10,7 +10,7 @@ from typing import Any
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.errors import ConfigError
 from lit_mem.functional.rank_correlation import spearman
-from lit_mem.plots.scatter_figure import scatter_figure
+from lit_mem.plots.scatter import scatter_plot
 from lit_mem.types import Needs
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ class Correlation(Measure):
     Logged for each measure of memorization, as far as both numbers vary: `correlation/perplexity_vs_<measure>` (of the
     tuned model) and `correlation/perplexity_base_vs_<measure>` (of the frozen reference: is what the base finds hard
     memorized more?), where <measure> is the column's name without its room, as in
-    `correlation/perplexity_vs_ngram_rate`; the room stays where two columns would share a name. The figure
+    `correlation/perplexity_vs_ngram_rate`; the room stays where two columns would share a name. The plot
     `correlation/scatter` shows the tuned model's perplexity against nine of them, extraction first. Needs the callback
     `Perplexity`.
 
@@ -38,7 +38,7 @@ class Correlation(Measure):
     Args:
         measures: per-example columns, such as `extraction/ngram_rate`; None: all of `mia/` and `extraction/` but the
             base model's (`…_base`).
-        figures: draw the figure for loggers that show pictures.
+        figures: draw the plot for loggers that show images.
     """
 
     needs = Needs(reference=True)
@@ -85,7 +85,7 @@ class Correlation(Measure):
         drawn = {name: metrics.get(f"correlation/perplexity_vs_{name}") for name in shown}
 
         def scatter() -> Any:
-            return scatter_figure(table["perplexity"], table.member, shown, drawn)
+            return scatter_plot(table["perplexity"], table.member, shown, drawn)
 
         return Result(metrics, plots={"correlation/scatter": scatter} if self.draw and shown else {})
 

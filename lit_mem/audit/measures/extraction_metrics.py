@@ -9,7 +9,7 @@ from typing import Any
 from lit_mem.audit.measure import means_by_set
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import MetricError
-from lit_mem.plots.figures import sweep_figure
+from lit_mem.plots.prefixes import prefixes_plot
 
 
 class ExtractionMetrics:
@@ -80,7 +80,7 @@ class ExtractionMetrics:
                 keys = [f"{self.group}/{measure}{tag}{end}" for tag in self.tags]
                 if all(key in metrics for key in keys):
                     curves.setdefault(measure, {})[label] = [metrics[key] for key in keys]
-        return {f"{self.group}/prefix_sweep": lambda: sweep_figure(curves, self.prefixes)}
+        return {f"{self.group}/prefix_sweep": lambda: prefixes_plot(curves, self.prefixes)}
 
 
 def _reject_not_finite(table: ScoreTable, column: str) -> None:

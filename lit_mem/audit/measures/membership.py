@@ -26,8 +26,10 @@ from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.combine import FEWEST, half_split_scores
+from lit_mem.functional.histogram import histogram
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
-from lit_mem.plots.figures import histograms_figure, roc_figure
+from lit_mem.plots.histogram import histograms_plot
+from lit_mem.plots.roc import roc_plot
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class MembershipInference(Measure):
         fprs: false-positive rates at which the true-positive rate is read; None: 0.01 and 0.001.
         combined: add the attack `combined`, a logistic regression over all others, fitted on half of the examples and
             judged on the other half: an upper view, as it learns from known members, which an attacker seldom has.
-        figures: draw ROC and histograms for loggers that show pictures.
+        figures: draw ROC and histograms for loggers that show images.
     """
 
     def __init__(
@@ -228,10 +230,11 @@ def _plots(judged: Mapping[str, ScoreTable], n_nonmembers: int) -> dict[str, Cal
     """Of the examples that each attack could judge."""
 
     def roc() -> Any:
-        return roc_figure({name: roc_curve(rows[name], rows.member) for name, rows in judged.items()}, n_nonmembers)
+        curves = {name: roc_curve(rows[name], rows.member) for name, rows in judged.items()}
+        return roc_plot(curves, n_nonmembers, title="Membership inference")
 
     def histograms() -> Any:
-        pairs = {name: (rows.members()[name], rows.nonmembers()[name]) for name, rows in judged.items()}
-        return histograms_figure(pairs)
+        bins = {name: histogram(rows.members()[name], rows.nonmembers()[name]) for name, rows in judged.items()}
+        return histograms_plot(bins)
 
     return {"mia/roc": roc, "mia/scores": histograms}

@@ -16,7 +16,7 @@ from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import GroupAuroc
-from lit_mem.plots.slices_figure import exposure_figure
+from lit_mem.plots.subgroups import subgroups_plot
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class Slices(Measure):
     values in [0, 1] the members' mean `<measure>` with Wilson's interval `<measure>_low` and `<measure>_high`, and
     the base model's mean `<measure>_base`; and `perplexity_members`. What takes fewer than `min_size` examples of a
     kind is not logged; the log says once which. Values and columns keep in names what every logger takes:
-    "not known" is `not_known`. Figure: the subgroups by their AUROC under one attack (`reference`, or the first).
+    "not known" is `not_known`. Plot: the subgroups by their AUROC under one attack (`reference`, or the first).
 
     At the end of fit, validate or test a line says who is exposed most under that attack, if anyone stands out from all
     texts: the subgroup's interval must lie above their AUROC, at a level raised for the number of subgroups compared
@@ -60,7 +60,7 @@ class Slices(Measure):
             values than this are not cut.
         attacks: by name; None: all.
         measures: of extraction, by name (another group's with it: `group/name`); None: all.
-        figures: draw the subgroups for loggers that show pictures.
+        figures: draw the subgroups for loggers that show images.
         show_text: name values of `columns` even if they hold a whole text, up to 40 characters of each. Names of
             metrics go into every log.
     """
@@ -203,7 +203,7 @@ class Slices(Measure):
             columns: dict[str, list[GroupAuroc]] = {}
             for part in parts:
                 columns.setdefault(part.column, []).append(part.exposure(column))
-            return exposure_figure(columns, overall, attack)
+            return subgroups_plot(columns, overall, attack)
 
         return lines, {"slice/exposure": plot} if self.draw else {}
 
