@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem.errors import CheckpointError
 from lit_mem.lightning.checkpoint import MemorizationCheckpoint
 from lit_mem.lightning.run_folder import root_of_runs
+from lit_mem.models.checkpoint_file import open_checkpoint
 
 
 def find_checkpoint(trainer: pl.Trainer, which: Literal["last", "best"]) -> Path:
@@ -47,8 +47,8 @@ def _patterns(trainer: pl.Trainer) -> list[tuple[Path, str]]:
 def _best(last: Path) -> Path:
     """What was the best checkpoint when `last` was written."""
     try:
-        states: dict[str, Any] = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["callbacks"]
-    except Exception as error:  # torch raises many kinds for a damaged file
+        states: dict[str, Any] = open_checkpoint(last, mmap=True)["callbacks"]
+    except (CheckpointError, KeyError, TypeError) as error:
         raise CheckpointError(f"ckpt_path best: {last} is damaged") from error
     kept = [state for state in states.values() if "best_model_path" in state]
     # `MemorizationCheckpoint`'s, where there are others: theirs may lie above its thresholds.

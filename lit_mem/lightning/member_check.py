@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from lit_mem.data.members import KnownMembers, Sides
 from lit_mem.files.untrusted import read_json
-from lit_mem.models.checkpoint import CheckpointContent, own_content
+from lit_mem.models.checkpoint import CheckpointContent, own_content, read_content
 
 log = logging.getLogger(__name__)
 
@@ -102,9 +101,9 @@ def members_beside(adapter_path: str) -> KnownMembers | None:
     path = folder.with_name(folder.name.removesuffix("-adapter") + ".ckpt")
     try:
         step = read_json(folder / "lit_mem.json")["global_step"]
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = read_content(path, mmap=True)
         state = own_content(checkpoint).get("members")
-    except Exception:  # torch raises many kinds for a damaged file, and this one was not asked for
+    except Exception:  # either file may be damaged, and neither was named by the user
         return None
     if state is None or checkpoint["global_step"] != step:
         return None

@@ -14,7 +14,8 @@ from lit_mem.data.encoding import Encoded
 from lit_mem.errors import CheckpointError
 from lit_mem.lightning.module import CausalLM
 from lit_mem.localize.one_example import OneExample, origin_of
-from lit_mem.localize.run_folder import load_weights, read_checkpoint
+from lit_mem.localize.run_folder import load_weights
+from lit_mem.models.checkpoint import read_content
 from lit_mem.types import IGNORED
 
 
@@ -153,7 +154,7 @@ def kept_checkpoints(paths: Sequence[Path]) -> list[Kept]:
     """
     kept: dict[int, tuple[Kept, float]] = {}
     for path in paths:
-        content = read_checkpoint(path)
+        content = read_content(path, mmap=True)
         states = content.get("optimizer_states") or []
         groups = states[0].get("param_groups") if states else None
         if not groups or "lr" not in groups[0]:

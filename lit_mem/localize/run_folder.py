@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pickle
 import sys
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import Callback
 
@@ -19,7 +16,7 @@ from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.module import CausalLM
 from lit_mem.lightning.parser import OneLineParser
-from lit_mem.models.checkpoint import own_content
+from lit_mem.models.checkpoint import read_content
 from lit_mem.report.files import callbacks_of, read_config
 
 
@@ -126,31 +123,13 @@ def open_run(folder: str) -> Run:
     return Run(Path(folder), config, built.model, built.data)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint as it lies on the disk: tensors and plain values only.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"{path} is no checkpoint, or one that was cut short")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        own_content(content)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged: {str(error).strip().partition(chr(10))[0][:200]}") from error
-    return content
-
-
 def load_weights(module: CausalLM, path: Path) -> None:
     """Put a checkpoint's trained weights into a module.
 
     Raises:
         CheckpointError: it cannot be read, or is of another base or adapter.
     """
-    content = read_checkpoint(path)
+    content = read_content(path, mmap=True)
     try:
         module.on_load_checkpoint(content)
     except CheckpointError as error:

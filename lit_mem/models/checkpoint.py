@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_mem.adapters.recorded import MadeWith
 from lit_mem.errors import CheckpointError
+from lit_mem.models.checkpoint_file import open_checkpoint
 
 
 class Spent(TypedDict):
@@ -134,23 +135,23 @@ def _check_digests(members: Any) -> None:
             raise CheckpointError(f"this checkpoint is damaged: its members.{name} is no tensor of bytes, {shape}")
 
 
-def read_content(path: Any, map_location: Any = None) -> Mapping[str, Any]:
-    """A checkpoint of this package: tensors and plain values only.
+def read_content(path: Any, map_location: Any = None, mmap: bool = False, checksums: bool = False) -> Mapping[str, Any]:
+    """A checkpoint of this package.
 
     Args:
-        path: of a file, or an open one.
-        map_location: as for `torch.load`; None: the CPU, whatever device it was saved on.
+        path: as for `open_checkpoint`.
+        map_location: likewise.
+        mmap: likewise.
+        checksums: likewise.
 
     Raises:
-        CheckpointError: it cannot be read, or was written by something else.
+        CheckpointError: it cannot be read, or was written by something else; the message begins with the path.
     """
-    where = "cpu" if map_location is None else map_location
+    checkpoint = open_checkpoint(path, map_location, mmap, checksums)
     try:
-        checkpoint: Mapping[str, Any] = torch.load(path, map_location=where, weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        line = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"the checkpoint {path} cannot be read: {line}") from error
-    own_content(checkpoint)
+        own_content(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     return checkpoint
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.files.record import FILE
 from lit_mem.functional.numbers import shown
-from lit_mem.models.checkpoint import Spent, own_content
+from lit_mem.models.checkpoint import Spent, own_content, read_content
 from lit_mem.privacy.accountant import epsilon
 from lit_mem.privacy.carried import ADDS_UP, ONLY_LATER, ledger_beside
 from lit_mem.privacy.ledger import LEDGER, Ledger
@@ -136,11 +136,7 @@ def _ledger(folder: Path, spent: Spent | None) -> Ledger | None:
 
 def _spent(path: Path) -> Spent | None:
     """What a checkpoint keeps of private training; None where it has nothing, or cannot be read."""
-    import torch
-
-    if not path.is_file():
-        return None
     try:
-        return own_content(torch.load(path, map_location="cpu", weights_only=True, mmap=True)).get("privacy")
-    except Exception:  # torch raises many kinds for a damaged file, and this report is not of that
+        return own_content(read_content(path, mmap=True)).get("privacy")
+    except CheckpointError:  # a report does not check checkpoints
         return None

@@ -1,0 +1,53 @@
+"""The one place where a checkpoint is opened: without code, and with one line where that fails."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from lit_mem.errors import CheckpointError
+
+
+def open_checkpoint(
+    path: Any, map_location: Any = None, mmap: bool = False, checksums: bool = False
+) -> Mapping[str, Any]:
+    """What a checkpoint holds: tensors and plain values only. Every checkpoint is opened here.
+
+    Args:
+        path: of a file, or an open one.
+        map_location: as for `torch.load`; None: the CPU, whatever device it was saved on.
+        mmap: read a tensor's values only when they are used; takes a path.
+        checksums: compare the file with its checksums first, which torch does not; takes a path.
+
+    Raises:
+        CheckpointError: it does not exist, is not a checkpoint, is damaged, or holds pickled objects; the message
+            begins with the path.
+    """
+    if isinstance(path, str | os.PathLike) and not zipfile.is_zipfile(path):
+        found = "is no checkpoint, or one that was cut short" if os.path.exists(path) else "does not exist"
+        raise CheckpointError(f"{path} {found}")
+    try:
+        if checksums:
+            _compare_checksums(path)
+        where = "cpu" if map_location is None else map_location
+        content: Mapping[str, Any] = torch.load(path, map_location=where, weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds pickled objects; expected tensors and plain values only, as reading others could run code"
+        ) from error
+    except Exception as error:  # torch raises many kinds for a damaged file
+        line = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
+        raise CheckpointError(f"{path} is damaged: {line}") from error
+    return content
+
+
+def _compare_checksums(path: Any) -> None:
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"{broken} is not what was written there")
