@@ -49,7 +49,7 @@ class Rule(NamedTuple):
     """Thresholds that count together.
 
     Attributes:
-        set_by: the class of the callback that has them.
+        set_by: the option that set them, such as `memorization.stop` or `MemorizationEarlyStopping.thresholds`.
         limits: the thresholds.
         counted: whether "any" or "all" of them count.
     """

@@ -36,7 +36,7 @@ class Stop:
     """Thresholds that count together.
 
     Attributes:
-        set_by: the class of the callback that has them.
+        set_by: the option that set them, such as "memorization.stop"; in earlier records the class of the callback.
         thresholds: such as "mia/reference_auroc > 0.85".
         stop_when: "any" or "all" of them.
         lower_bound: whether, for AUROCs, the end of the interval nearer to the safe side is read.

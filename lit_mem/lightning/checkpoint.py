@@ -73,7 +73,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         )
         self.limits: list[Limits] | None = None if thresholds is None else [Limits(thresholds, lower_bound)]
         self._given_dirpath = self.dirpath
-        self._rules = [Rule(type(self).__name__, limits, "any") for limits in self.limits or []]
+        self._rules = [Rule(f"{type(self).__name__}.thresholds", limits, "any") for limits in self.limits or []]
         self.export, self.merge = export, merge
         self.safe_model_path = ""
         self.epochs: dict[str, int] = {}

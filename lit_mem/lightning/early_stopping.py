@@ -33,6 +33,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
         patience: how many validations in a row it must be so before training ends.
 
     Attributes:
+        option: by which a user set the thresholds, for messages and the record.
         reason: why training was ended, None while it was not.
         stopped_after: the epoch in which that was, from 1.
         looks: how many validations were judged.
@@ -49,6 +50,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
             raise ConfigError(f"MemorizationEarlyStopping.patience is {patience}; expected 1 or more")
         self.limits = Limits(thresholds, lower_bound)
         self.stop_when, self.patience = stop_when, patience
+        self.option = f"{type(self).__name__}.thresholds"
         self.over_in_a_row = 0
         self.reason: str | None = None
         self.stopped_after = 0
@@ -56,7 +58,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
 
     def rules(self) -> list[Rule]:
         """These thresholds."""
-        return [Rule(type(self).__name__, self.limits, self.stop_when)]
+        return [Rule(self.option, self.limits, self.stop_when)]
 
     @property
     def state_key(self) -> str:
@@ -95,7 +97,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
             ConfigError: a threshold is on a metric that nothing logs.
         """
         if stage == "fit":
-            check_limits(self.limits, trainer, type(self).__name__)
+            check_limits(self.limits, trainer, self.option)
             if trainer.global_step == 0:  # a resumed run gets its own state next
                 self.over_in_a_row, self.reason, self.looks = 0, None, 0
 
@@ -108,10 +110,10 @@ class MemorizationEarlyStopping(LastLine, Callback):
         if trainer.state.fn != "fit":
             return
         if trainer.sanity_checking:
-            return check_limits(self.limits, trainer, type(self).__name__)
+            return check_limits(self.limits, trainer, self.option)
         self.note(trainer)
         self.looks += 1
-        beyond = passed(self.limits, trainer, type(self).__name__)
+        beyond = passed(self.limits, trainer, self.option)
         over = len(beyond) == len(self.limits) if self.stop_when == "all" else bool(beyond)
         # Every rank has the same metrics; deciding together keeps them together should that ever fail.
         over = trainer.strategy.reduce_boolean_decision(over, all=False)

@@ -14,6 +14,7 @@ from lit_mem.audit.measure import Measure, Stateful
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
+from lit_mem.errors import ConfigError
 from lit_mem.lightning.auditing import HasMeasures, callbacks_of, measures
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.baseline import Baseline
@@ -63,7 +64,7 @@ class Memorization(HasMeasures, RunsAudit):
         self.attacks, self.extraction, self.others = attacks, extraction, list(measures)
         self.measures = measures_of(suite, attacks, extraction, measures)
         self._brought: list[Callback] = []
-        self._stopping = MemorizationEarlyStopping(self.stop, stop_when, lower_bound, patience) if self.stop else None
+        self._stopping = _stopping(self.stop, stop_when, lower_bound, patience) if self.stop else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Bring along what belongs to it, and prepare the measures.
@@ -118,6 +119,21 @@ class Memorization(HasMeasures, RunsAudit):
         for one in self.measures:
             if isinstance(one, Stateful) and one.state_key in state_dict:
                 one.load_state_dict(state_dict[one.state_key])
+
+
+def _stopping(
+    stop: list[str], stop_when: Literal["any", "all"], lower_bound: bool, patience: int
+) -> MemorizationEarlyStopping:
+    """What stops the run; its messages name the options of this section.
+
+    Raises:
+        ConfigError: an option does not fit.
+    """
+    if patience < 1:
+        raise ConfigError(f"memorization.patience is {patience}; expected 1 or more")
+    made = MemorizationEarlyStopping(stop, stop_when, lower_bound, patience)
+    made.option = "memorization.stop"
+    return made
 
 
 def _is_default(callback: Checkpoint) -> bool:

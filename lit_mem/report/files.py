@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
 
 
 def callbacks_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Class path and options of each callback that a run's configuration names, in its section `memorization` too.
+    """Class path and options of each callback that a run's configuration names; of `memorization`, its `Extraction`.
 
     >>> list(callbacks_of({"trainer": {"callbacks": [{"class_path": "a.B", "init_args": {"c": 1}}, "?"]}}))
     [('a.B', {'c': 1})]
@@ -42,12 +42,6 @@ def callbacks_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, 
             yield str(entry.get("class_path", "")), entry.get("init_args") or {}
     section = config.get("memorization")
     if isinstance(section, Mapping) and section.get("suite") != "none":
-        stop = section.get("stop") or []
-        stopping = {name: section[name] for name in ("stop_when", "lower_bound", "patience") if name in section}
-        yield (
-            "lit_mem.callbacks.MemorizationEarlyStopping",
-            stopping | {"thresholds": [stop] if isinstance(stop, str) else stop},
-        )
         extraction = section.get("extraction")
         if section.get("suite") != "quick" and isinstance(extraction, Mapping):
             yield "lit_mem.callbacks.Extraction", extraction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -53,6 +54,7 @@ class History:
         has_losses: whether a training loss was ever logged.
         audit: whether nothing was trained: a validation or a test by itself.
         stages: of the lines of the record, in their order; empty without one.
+        stops: the thresholds that were in force in the last line of the record; empty without one.
     """
 
     validations: list[Validation] = field(default_factory=list)
@@ -62,6 +64,7 @@ class History:
     has_losses: bool = False
     audit: bool = False
     stages: list[str] = field(default_factory=list)
+    stops: Sequence[record.Stop] = field(default_factory=list)
 
     @property
     def trained(self) -> list[Validation]:
@@ -113,6 +116,7 @@ def history_of(folder: Path) -> History:
         place = order.index(at) + 1
     history.validations = [found[at] for at in order]
     history.stages = [line.stage for line in lines]
+    history.stops = lines[-1].stop if lines else []
     history.has_losses |= any(name.startswith("train/") for name in history.names)
     history.notes += notes
     return history

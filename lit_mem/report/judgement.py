@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from lit_mem.audit.judging import Rule, State, explained, judge, settled_by, together
-from lit_mem.audit.thresholds import Limits, Threshold
+from lit_mem.audit.thresholds import Threshold
 from lit_mem.functional.planning import Scored
-from lit_mem.report.files import callbacks_of
 from lit_mem.report.history import History, Validation
 
 NAMES: Final[dict[State, str]] = {
@@ -18,15 +17,6 @@ NAMES: Final[dict[State, str]] = {
     "over": "crossed",
 }
 """What report.json calls the states of `judge`."""
-
-
-def rules_of(config: Mapping[str, Any]) -> Iterator[Rule]:
-    """The limits that a run's configuration sets."""
-    for path, options in callbacks_of(config):
-        kind = path.rpartition(".")[2]
-        if kind in ("MemorizationEarlyStopping", "MemorizationCheckpoint") and options.get("thresholds"):
-            limits = Limits(list(options["thresholds"]), bool(options.get("lower_bound", False)))
-            yield Rule(kind, limits, str(options.get("stop_when", "any")))
 
 
 def state_of(rules: Sequence[Rule], metrics: Mapping[str, float]) -> State:
@@ -81,7 +71,8 @@ def _no_limits(history: History, subject: str) -> str:
         )
     return (
         "This run had no memorization limits, so there is nothing that it passed or failed. The metrics below "
-        "are what was measured. To set a limit, give MemorizationEarlyStopping a threshold."
+        "are what was measured. To set a limit, use the option memorization.stop, as in "
+        '--memorization.stop "mia/reference_auroc > 0.7".'
     )
 
 

@@ -18,7 +18,8 @@ from lit_mem.report.files import read_config, read_json
 from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.glossary import explained, key_figures
 from lit_mem.report.history import History, Validation
-from lit_mem.report.judgement import NAMES, rules_of, state_of, verdict
+from lit_mem.report.judgement import NAMES, state_of, verdict
+from lit_mem.report.limits import run_rules
 from lit_mem.report.private_training import private_training
 from lit_mem.report.subject import audit_of, base_of, scored_of, scored_text, set_sizes
 from lit_mem.report.where import read_where
@@ -48,7 +49,7 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
     checks = _checks(folder / "checks.json")
     # The limits of an audit are those that it was given: a configuration's thresholds are for training.
     rules = [Rule("--fail-on", Limits([str(t) for t in wanted]), "any")] if audit and wanted else []
-    rules = rules if audit else list(rules_of(config))
+    rules = rules if audit else run_rules(folder, config, history)
     attack = _attack([t.name for rule in rules for t in rule.limits], history.names)
     kept = [] if audit else _checkpoints(folder, history, rules)
     table = last_table(folder, config)

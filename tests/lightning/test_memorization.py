@@ -17,6 +17,7 @@ from lit_mem.audit.suite import ExtractionOptions, suite
 from lit_mem.data.canaries import Secrets
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.auditing import latest_figures, measures
+from lit_mem.lightning.last_line import rules_in
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.types import Needs
 
@@ -107,6 +108,17 @@ def test_a_misspelt_threshold_is_rejected_before_training(module, data, trainer)
     with pytest.raises(ConfigError, match="did you mean 'mia/reference_auroc'"):
         t.fit(module(), data())
     assert t.global_step == 0
+
+
+def test_messages_and_the_record_name_the_options_of_the_section(module, data, trainer):
+    with pytest.raises(ConfigError, match=r"^memorization\.patience is 0; expected 1 or more"):
+        Memorization("quick", stop=["val/loss > 9"], patience=0)
+    t = trainer([Memorization("quick", stop=["mia/reference_auroc > 0.99"])], max_epochs=1)
+    t.fit(module(), data())
+    assert [rule.set_by for rule in rules_in(t)] == ["memorization.stop"]
+    misspelt = trainer([Memorization("quick", stop=["mia/referense_auroc > 0.7"])], max_epochs=1)
+    with pytest.raises(ConfigError, match=r"^memorization\.stop: .*mia/referense_auroc"):
+        misspelt.fit(module(), data())
 
 
 def test_canaries_are_measured_where_there_are_some(module, data, trainer):

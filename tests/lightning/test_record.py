@@ -54,7 +54,9 @@ def test_there_is_one_line_a_validation_with_what_loggers_have(fitted):
         assert own == pytest.approx(row, rel=2**-23, nan_ok=True)
         assert {name: float(np.float32(value)) for name, value in own.items()} == pytest.approx(row, rel=1e-15)
         assert (line.complete, line.members, line.heldout) == (True, 20, 300 if line.stage == "test" else 20)
-        assert line.stop == [Stop("MemorizationEarlyStopping", ["mia/reference_auroc > 0.987654321"], "any", False)]
+        assert line.stop == [
+            Stop("MemorizationEarlyStopping.thresholds", ["mia/reference_auroc > 0.987654321"], "any", False)
+        ]
     assert any(float(np.float32(value)) != value for value in lines[1].metrics.values())  # not rounded
 
 
@@ -174,4 +176,4 @@ def test_each_rule_has_its_thresholds(module, data, trainer, tmp_path):
     t.validate(module(), data(), verbose=False)
     ([line], _) = read(Path(t.logger.log_dir) / FILE)
     thresholds = ["val/loss < 0.1", "mia/loss_auroc > 0.9"]
-    assert line.stop == [Stop("MemorizationEarlyStopping", thresholds, "all", True)]
+    assert line.stop == [Stop("MemorizationEarlyStopping.thresholds", thresholds, "all", True)]
