@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     (folder / "higher.yaml").write_text(higher.replace("memorization:\n", f"memorization:\n  measures: [{slices}]\n"))
     done = subprocess.run(
         [sys.executable, str(ROOT / "train.py"), "fit", "--config", "higher.yaml", *SMALL],
-        cwd=folder, capture_output=True, text=True, timeout=600,
+        cwd=folder, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return folder / "logs" / "quickstart" / "version_0", done.stdout

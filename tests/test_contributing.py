@@ -43,7 +43,7 @@ def test_a_run_logs_it(folder):
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
     done = subprocess.run(
-        [sys.executable, *words.split()], capture_output=True, text=True, timeout=600, env=environment
+        [sys.executable, *words.split()], capture_output=True, text=True, timeout=900, env=environment
     )
     assert done.returncode == 0, done.stderr
     with open("logs/lit_mem/version_0/metrics.csv", newline="") as file:

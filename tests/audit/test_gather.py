@@ -32,7 +32,7 @@ from lit_mem.audit.gather import Gathered
 
 folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2,
-                        timeout=datetime.timedelta(seconds=60))
+                        timeout=datetime.timedelta(seconds=900))
 store, seen = Gathered(), []
 for share in ([["x", 1], ["y", 2]], [[], ["z", 3]], [[], []]):
     if share[rank]:
@@ -53,7 +53,7 @@ def test_two_processes_read_what_either_set(tmp_path):
     command = [sys.executable, str(script), str(tmp_path)]
     processes = [subprocess.Popen([*command, str(rank)], env=environment) for rank in (0, 1)]
     try:
-        assert [process.wait(timeout=90) for process in processes] == [0, 0]
+        assert [process.wait(timeout=900) for process in processes] == [0, 0]
     finally:
         for process in processes:
             process.kill()

@@ -106,7 +106,7 @@ from lit_mem.audit.table import ExampleTable
 warnings.simplefilter("error", UserWarning)
 folder, rank = sys.argv[1], int(sys.argv[2])
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2,
-                        timeout=datetime.timedelta(seconds=60))
+                        timeout=datetime.timedelta(seconds=900))
 table = ExampleTable(["logprob", "n_tokens"])
 results = []
 
@@ -146,7 +146,7 @@ def test_two_processes_see_the_table_of_one(tmp_path):
         for rank in (0, 1)
     ]
     try:
-        outputs = [process.communicate(timeout=90)[0] for process in processes]
+        outputs = [process.communicate(timeout=900)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()

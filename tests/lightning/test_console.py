@@ -112,7 +112,7 @@ trainer = pl.Trainer(max_epochs=1, num_sanity_val_steps=-1, callbacks=[Membershi
 data = TextDataModule(CaseReports(), train_size=24, heldout_size=20, max_length=64)
 trainer.fit(CausalLM("asset:tiny_llama"), data)
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     for start in TRUST:
         assert len([line for line in done.stderr.splitlines() if line.startswith(start)]) == 1, start

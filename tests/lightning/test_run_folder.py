@@ -115,7 +115,7 @@ def test_runs_started_together_claim_other_folders(tmp_path):
     processes = [context.Process(target=claim_many, args=(str(tmp_path), start, found)) for _ in range(3)]
     for process in processes:
         process.start()
-    versions = [found.get(timeout=60) for _ in range(60)]
+    versions = [found.get(timeout=900) for _ in range(60)]
     for process in processes:
         process.join()
     assert sorted(versions) == list(range(60))

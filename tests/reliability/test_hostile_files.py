@@ -45,16 +45,19 @@ YAMLS = {
 VALUES = {"a date": "a: 2020-13-45\n", "a tag": "a: !!python/object:os.system x\n", "a form": "a: !!timestamp x\n"}
 
 
-def line_of(run, seconds=10.0, kinds=(ConfigError, DataError)):
+LIMIT = 60.0  # CPU-seconds; what is not stopped early takes hours
+
+
+def line_of(run, kinds=(ConfigError, DataError)):
     """What a run ends with; None where it succeeds."""
-    start, line = time.monotonic(), None
+    start, line = time.process_time(), None
     try:
         run()
     except kinds as error:
         line = str(error)
         assert "\n" not in line
         assert len(line) < 1000
-    assert time.monotonic() - start < seconds
+    assert time.process_time() - start < LIMIT
     return line
 
 
@@ -96,11 +99,11 @@ def test_a_hostile_configuration_ends_the_command_in_a_line(what, tmp_path, monk
     monkeypatch.setattr(sys, "argv", ["train.py"])
     path = tmp_path / "run.yaml"
     path.write_text(YAMLS[what])
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(SystemExit) as stop:
         cli.main(["fit", "--config", str(path)])
     assert stop.value.code == 2
-    assert time.monotonic() - start < 20
+    assert time.process_time() - start < LIMIT
     lines = capsys.readouterr().err.splitlines()
     assert [line for line in lines if line.startswith("error")] == lines[-1:]
     assert str(path) in lines[-1]

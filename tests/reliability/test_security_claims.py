@@ -163,7 +163,7 @@ def test_a_run_on_what_ships_opens_no_connection_and_leaves_the_home_folder_alon
     done = subprocess.run(
         [sys.executable, "-c", WATCHED, "fit", "--config", str(QUICKSTART), *sizes.split()],
         cwd=tmp_path / "work", env=kept | places | {"MPLBACKEND": "agg", "MPLCONFIGDIR": places["TMPDIR"]},
-        capture_output=True, text=True, timeout=200,
+        capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     opened = json.loads(done.stdout.splitlines()[-1].removeprefix("OPENED "))
