@@ -1,6 +1,5 @@
 """Every mistake that a user can make: exit code 2; one line says where, what was found and what was expected."""
 
-import copy
 import gzip
 import importlib.util
 import io
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from lightning.pytorch.cli import LightningCLI
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -31,7 +31,7 @@ from lit_mem.cli.main import main
 from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.datamodule import TextDataModule
-from lit_mem.lightning.parser import readable
+from lit_mem.lightning.parser import OneLineParser, readable
 from lit_mem.models.base_models import load_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -623,6 +623,8 @@ MISTAKES = [
     ),
 ]  # fmt: skip
 
+OF_DATA = [m for m in MISTAKES if m.values[0].args and m.values[0].args[0].startswith("--data.")]
+
 
 @pytest.fixture(autouse=True)
 def clean_logging(monkeypatch):
@@ -637,18 +639,19 @@ def clean_logging(monkeypatch):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def signatures_read_once():
-    """Every command line has jsonargparse read the same classes, which takes longer than most mistakes do."""
-    resolvers, read = sys.modules["jsonargparse._parameter_resolvers"], {}
-    before = resolvers.get_signature_parameters
+def parser_built_once():
+    """Every command line builds the same parsers, which takes longer than most mistakes do."""
+    build, built = LightningCLI.setup_parser, {}
 
-    def remembered(*args, logger=True):
-        if args not in read:
-            read[args] = before(*args, logger=logger)
-        return [copy.copy(parameter) for parameter in read[args]]
+    def shared(self, *args):
+        if not built:
+            build(self, *args)
+            names = ("parser", "_subcommand_parsers", "_subcommand_method_arguments")
+            built.update((name, getattr(self, name)) for name in names)
+        vars(self).update(built)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jsonargparse._signatures.get_signature_parameters", remembered)
+        patch.setattr(LightningCLI, "setup_parser", shared)
         yield
 
 
@@ -756,31 +759,60 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def refused(made, tmp_path, monkeypatch, capsys):
+    """Checks that a mistake is one line and exit code 2, and changes no file."""
+
+    def check(mistake, args):
+        monkeypatch.chdir(tmp_path)
+        for name, content in mistake.files.items():
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        mistake.before()
+        with pytest.raises(SystemExit) as stop:
+            main([arg.replace("MADE", str(made)) for arg in args])
+        err = capsys.readouterr().err
+        lines = err.splitlines()
+        assert stop.value.code == 2
+        assert lines[-1].startswith("error: ")
+        assert sum(line.startswith(("error", "usage", "tip")) for line in lines) == 1
+        for piece in mistake.says:
+            assert piece.replace("MADE", str(made)) in lines[-1]
+        assert len(lines[-1]) < 1000
+        assert "Traceback" not in err
+        assert all(line.isprintable() for line in lines)
+        assert TEXT not in err
+        assert not list(tmp_path.rglob("code_was_run"))
+        for name, content in mistake.files.items():
+            assert Path(name).read_bytes() == (content if isinstance(content, bytes) else content.encode())
+
+    return check
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line_and_exit_code_2(mistake, made, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for name, content in mistake.files.items():
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    mistake.before()
-    args = [arg.replace("MADE", str(made)) for arg in mistake.args]
-    config = mistake.config.replace("MADE", str(made))
-    with pytest.raises(SystemExit) as stop:
-        main(args if mistake.bare else ["fit", "--config", config, *SMALL, *args])
-    err = capsys.readouterr().err
-    lines = err.splitlines()
-    assert stop.value.code == 2
-    assert lines[-1].startswith("error: ")
-    assert sum(line.startswith(("error", "usage", "tip")) for line in lines) == 1
-    for piece in mistake.says:
-        assert piece.replace("MADE", str(made)) in lines[-1]
-    assert len(lines[-1]) < 1000
-    assert "Traceback" not in err
-    assert all(line.isprintable() for line in lines)
-    assert TEXT not in err
-    assert not list(tmp_path.rglob("code_was_run"))
-    for name, content in mistake.files.items():
-        assert Path(name).read_bytes() == (content if isinstance(content, bytes) else content.encode())
+def test_a_mistake_is_one_line_and_exit_code_2(mistake, refused):
+    refused(mistake, mistake.args if mistake.bare else ["fit", "--config", mistake.config, *SMALL, *mistake.args])
+
+
+@pytest.fixture(scope="module")
+def only_data():
+    """The part of the command line that reads the texts: its parser, and what is built of it."""
+    parser = OneLineParser()
+    parser.add_lightning_class_args(TextDataModule, "data")
+
+    def run(args):
+        texts = parser.instantiate_classes(parser.parse_args(args)).data
+        texts.prepare_data()
+        texts.setup("fit")
+
+    return run
+
+
+@pytest.mark.parametrize("mistake", OF_DATA)
+def test_a_mistake_in_the_data_is_one_line_before_there_is_a_model(mistake, refused, only_data, monkeypatch):
+    monkeypatch.setattr("lit_mem.cli.main.MemorizationCLI", only_data)
+    small = [*SMALL[:6], "--data.tokenizer", "asset:tiny_llama"]
+    refused(mistake, [*small, *mistake.args])
 
 
 SPANS = [{"type": "x", "start": start, "end": start + 30} for start in (0, 3, 3)]  # overlap, and one comes twice
