@@ -45,7 +45,7 @@ def main(words: list[str]) -> None:
         modes.make_folder(out)
     atomic.write_text(out / "report.html", html)
     atomic.write_text(out / "report.json", data + "\n")
-    print(printable(report["verdict"]["text"]))  # noqa: T201  (what the user asked for)
+    print(printable(report["verdict"]["text"]))  # noqa: T201  (the output of the command)
     for name in ("report.html", "report.json"):
         print(out / name)  # noqa: T201
     for failed in report["gate"]["failed"]:

@@ -46,7 +46,7 @@ def make_folder(folder: Path, fresh: bool = False) -> None:
         fresh: fail where it is there.
 
     Raises:
-        FileExistsError: it is there, and `fresh` was asked for; or a file has its name.
+        FileExistsError: it is there, and `fresh` is set; or a file has its name.
         OSError: it cannot be made.
     """
     if not folder.parent.exists():

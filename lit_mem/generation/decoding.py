@@ -21,7 +21,7 @@ from lit_mem.types import Sampling
 
 __all__ = ["Decoded", "Sampling", "decode"]
 
-# A GPU works ahead of its host until it is asked for a result: whether texts have ended is asked in every n-th step.
+# A GPU works ahead of its host until a result is read: whether texts have ended is read in every n-th step.
 _STEPS_BETWEEN_LOOKS: Final = {"cpu": 1}
 _STEPS_BETWEEN_LOOKS_ELSEWHERE: Final = 8
 
@@ -31,7 +31,7 @@ class Decoded:
     """New tokens of one prompt.
 
     Attributes:
-        ids: (n,) int64 on the CPU, n at most what was asked for; an end-of-text token ends it and is left out.
+        ids: (n,) int64 on the CPU, n at most the number wanted; an end-of-text token ends it and is left out.
         logprob: (n,) float32 on the CPU, log-probability in nats of each under the model, untempered.
     """
 
@@ -58,7 +58,7 @@ def decode(
         eos: ids of the tokens that end a text, None if there is no such.
         sampling: None decodes greedily.
         token_budget: most tokens in a batch, counting padding and new tokens.
-        keys: tell prompts apart when sampling: what is drawn for one depends on seed and key alone, not on which
+        keys: distinguish prompts when sampling: what is drawn for one depends on seed and key alone, not on which
             others are in its batch or on its rank. None: the position.
         advance: called now and then with how many of the sum of `lengths` are written since, or will never be, as their
             text has ended; in all, with that sum.

@@ -40,7 +40,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def keep(self, rows: slice | Tensor, first: int) -> None:
-        """Forget all other rows, and the columns before `first`; without a copy if the rows are a slice."""
+        """Drop all other rows, and the columns before `first`; without a copy if the rows are a slice."""
         filled = self.keys.shape[-2] - first
         self._all_keys = self._all_keys[rows][:, :, first:]
         self._all_values = self._all_values[rows][:, :, first:]

@@ -29,16 +29,16 @@ from lit_mem.types import Needs, TokenScores
 
 log = logging.getLogger(__name__)
 
-FIGURES: Final = ("auroc", "perplexity_members", "ngram_rate")
+METRICS: Final = ("auroc", "perplexity_members", "ngram_rate")
 
 
-class Figures(TypedDict):
+class Metrics(TypedDict):
     """How much a model memorizes.
 
     Keys:
         auroc: of the reference attack, in [0, 1].
-        perplexity_members: over all tokens of the members; None where it is no number.
-        ngram_rate: mean over the members asked; None where none was.
+        perplexity_members: over all tokens of the members; None where it is not finite.
+        ngram_rate: mean over the members prompted; None where none was.
     """
 
     auroc: float
@@ -55,7 +55,7 @@ class Ablation(Examination):
 
     Attributes:
         parts: of the adapter, once the model is built.
-        figures: what was measured, by the part that was off; None: with none off.
+        metrics: what was measured, by the part that was off; None: with none off.
         sizes: how many members and held-out texts were scored.
     """
 
@@ -65,7 +65,7 @@ class Ablation(Examination):
         super().__init__(checkpoint, rows)
         self._options = extraction
         self.parts: Parts
-        self.figures: dict[Part | None, Figures] = {}
+        self.metrics: dict[Part | None, Metrics] = {}
         self.sizes: tuple[int, int] = (0, 0)
         self._replay: Replay | None = None
         self._tried = False
@@ -81,7 +81,7 @@ class Ablation(Examination):
         self._tables = {key: _Table() for key in keys}
         log.info(
             "Each text is scored with %d parts of the adapter switched off in turn%s.",
-            len(keys) - 1, "" if self._options is None else ", and the members asked are continued as often",
+            len(keys) - 1, "" if self._options is None else ", and the prompted members are continued as often",
         )  # fmt: skip
         if self._options is not None:
             for key in keys:
@@ -129,7 +129,7 @@ class Ablation(Examination):
                 assert outputs.reference is not None
                 self._take(part, scores.with_reference(outputs.reference), batch)
         if self._replay is not None:
-            self._replay.forget()
+            self._replay.clear()
 
     def _without(self, part: Part, module: CausalLM, batch: Any) -> TokenScores:
         with self.parts.off(part):
@@ -147,7 +147,7 @@ class Ablation(Examination):
                 same = False  # a layer above wants what only a layer that runs leaves behind
             if not same:
                 log.info("Passes that start at a layer differ from whole ones in this model: all passes are whole.")
-                replay.forget()
+                replay.clear()
                 self._replay = None
                 return
 
@@ -157,7 +157,7 @@ class Ablation(Examination):
             self._extraction[key].observe(scores, batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Compute the figures.
+        """Compute the metrics.
 
         Raises:
             MetricError: a text had no score that is a number.
@@ -171,7 +171,7 @@ class Ablation(Examination):
                 with nullcontext() if key is None else self.parts.off(key):
                     run = Pass(ModuleSubject(trainer, pl_module))
                     rate = self._extraction[key].compute(run).metrics.get("extraction/ngram_rate")
-            self.figures[key] = table.figures(rate)
+            self.metrics[key] = table.metrics(rate)
             self.sizes = table.sizes()
 
 
@@ -186,17 +186,17 @@ class _Table:
         self._n_tokens: list[Tensor] = []
 
     def add(self, scores: TokenScores) -> None:
-        told = scores.n_tokens > 0  # a text without a scored token tells nothing
-        self._score.append(self._attack(scores)[told])
-        self._member.append(scores.member.cpu()[told])
-        self._logprob.append(scores.total_logprob[told])
-        self._n_tokens.append(scores.n_tokens[told])
+        counted = scores.n_tokens > 0  # a text without a scored token has no score
+        self._score.append(self._attack(scores)[counted])
+        self._member.append(scores.member.cpu()[counted])
+        self._logprob.append(scores.total_logprob[counted])
+        self._n_tokens.append(scores.n_tokens[counted])
 
     def sizes(self) -> tuple[int, int]:
         member = torch.cat(self._member)
         return int(member.sum()), int((~member).sum())
 
-    def figures(self, ngram_rate: float | None) -> Figures:
+    def metrics(self, ngram_rate: float | None) -> Metrics:
         if not self._member:
             raise MetricError("no text was scored; expected members and held-out texts")
         member = torch.cat(self._member)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from lit_mem.localize.ablation import FIGURES, Ablation, Figures
+from lit_mem.localize.ablation import METRICS, Ablation, Metrics
 from lit_mem.localize.parts import Part
 
 if TYPE_CHECKING:
@@ -22,50 +22,50 @@ _MOST_NUMBERS: Final = 160
 
 
 def as_json(found: Ablation, checkpoint: str) -> dict[str, Any]:
-    """All figures as plain values: each is what was measured while that part was off."""
+    """All metrics as plain values: each is what was measured while that part was off."""
     layers, matrices = found.parts.layers, found.parts.matrices
 
     def grid(name: str) -> list[list[float | None]] | None:
-        if name == "ngram_rate" and found.figures[None]["ngram_rate"] is None:
+        if name == "ngram_rate" and found.metrics[None]["ngram_rate"] is None:
             return None
-        return [[_figure(found.figures, Part(layer, matrix), name) for matrix in matrices] for layer in layers]
+        return [[_metric(found.metrics, Part(layer, matrix), name) for matrix in matrices] for layer in layers]
 
     return {
         "schema": 1,
         "checkpoint": checkpoint,
         "members": found.sizes[0],
         "heldout": found.sizes[1],
-        "baseline": found.figures[None],
-        "all_off": found.figures[Part()],
+        "baseline": found.metrics[None],
+        "all_off": found.metrics[Part()],
         "matrices": matrices,
         "layers": layers,
-        "layer_matrix": {name: grid(name) for name in FIGURES},
-        "by_matrix": {matrix: found.figures[Part(matrix=matrix)] for matrix in matrices},
-        "by_layer": {str(layer): found.figures[Part(layer=layer)] for layer in layers},
+        "layer_matrix": {name: grid(name) for name in METRICS},
+        "by_matrix": {matrix: found.metrics[Part(matrix=matrix)] for matrix in matrices},
+        "by_layer": {str(layer): found.metrics[Part(layer=layer)] for layer in layers},
     }
 
 
-def _figure(figures: Mapping[Part | None, Figures], part: Part, name: str) -> float | None:
-    return figures[part][name] if part in figures else None  # type: ignore[literal-required,no-any-return]
+def _metric(metrics: Mapping[Part | None, Metrics], part: Part, name: str) -> float | None:
+    return metrics[part][name] if part in metrics else None  # type: ignore[literal-required,no-any-return]
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:
-    """The same as a table: each figure with a part off, and what that changed."""
-    names = [name for name in FIGURES if result["baseline"][name] is not None]
+    """The same as a table: each metric with a part off, and what that changed."""
+    names = [name for name in METRICS if result["baseline"][name] is not None]
     headings = {"auroc": "AUROC", "perplexity_members": "perplexity", "ngram_rate": "n-gram rate"}
     rows = [["switched off", *(headings[name] for name in names)]]
     rows.append(["nothing", *(_number(result["baseline"][name]) for name in names)])
     rows.append(["everything", *_cells(result, result["all_off"], names)])
     rows += [[matrix, *_cells(result, part, names)] for matrix, part in result["by_matrix"].items()]
-    told = dict(_strongest(result))
-    rows += [[f"layer {layer}", *_cells(result, part, names)] for layer, part in told.items()]
+    strongest = dict(_strongest(result))
+    rows += [[f"layer {layer}", *_cells(result, part, names)] for layer, part in strongest.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    left = len(result["by_layer"]) - len(told)
+    left = len(result["by_layer"]) - len(strongest)
     return table + ([f"({left} more layers, whose AUROC falls less, are in the file)"] if left else [])
 
 
-def _strongest(result: Mapping[str, Any]) -> Iterable[tuple[str, Figures]]:
+def _strongest(result: Mapping[str, Any]) -> Iterable[tuple[str, Metrics]]:
     """The layers to print, in their order."""
     ranked = sorted(result["by_layer"].items(), key=lambda entry: entry[1]["auroc"])[:_MOST_LINES]
     return sorted(ranked, key=lambda entry: int(entry[0]))
@@ -84,11 +84,11 @@ def _number(value: float | None) -> str:
 
 
 def heat_map(result: Mapping[str, Any]) -> Figure:
-    """Layers × matrices, a panel for each figure: the darker, the more of it hangs on that part alone."""
+    """Layers × matrices, a panel for each metric: the darker, the more of it hangs on that part alone."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    names = [name for name in FIGURES if result["layer_matrix"][name] is not None]
+    names = [name for name in METRICS if result["layer_matrix"][name] is not None]
     layers, matrices = result["layers"], result["matrices"]
     wide, high = max(3.4, 0.62 * len(matrices) + 1.6), min(14.0, max(2.2, 0.34 * len(layers) + 0.6))
     figure = Figure(figsize=(wide * len(names), high + 1.5), layout="constrained")

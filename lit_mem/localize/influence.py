@@ -41,7 +41,7 @@ class Influence(OneExample):
     lowered the suffix's loss more.
 
     That is what a step of SGD does to first order. Adam scales each gradient, so of a run with it this is the same
-    question asked of another optimizer, no account of what its steps did. A long or surprising text has a long gradient
+    question about another optimizer, no account of what its steps did. A long or surprising text has a long gradient
     and so large products with many others; the cosine of the same gradients, stacked over checkpoints with √(learning
     rate), leaves lengths out.
 
@@ -99,7 +99,7 @@ class Influence(OneExample):
         by_cosine = sorted(self.scores, key=lambda i: -self.scores[i][1])
         origins = {text.example_id: origin_of(text) for text in self.train}
 
-        def told(i: int) -> dict[str, Any]:
+        def row_of(i: int) -> dict[str, Any]:
             influence, cosine = self.scores[i]
             return {"id": i, "origin": origins[i], "influence": influence, "cosine": cosine}
 
@@ -107,7 +107,7 @@ class Influence(OneExample):
         if self.example_id in self.scores:
             ranks = {"rank": by_influence.index(self.example_id) + 1}
             ranks["rank_by_cosine"] = by_cosine.index(self.example_id) + 1
-            own = told(self.example_id) | ranks
+            own = row_of(self.example_id) | ranks
         return {
             "schema": 1,
             "example": self.example_id,
@@ -121,8 +121,8 @@ class Influence(OneExample):
             ],
             "training_texts": len(self.scores),
             "self": own,
-            "top": [told(i) for i in by_influence[:top]],
-            "top_by_cosine": [told(i) for i in by_cosine[:top]],
+            "top": [row_of(i) for i in by_influence[:top]],
+            "top_by_cosine": [row_of(i) for i in by_cosine[:top]],
         }
 
 
@@ -150,7 +150,7 @@ def kept_checkpoints(paths: Sequence[Path]) -> list[Kept]:
     rate that the schedule began with.
 
     Raises:
-        CheckpointError: one cannot be read, or does not tell its learning rate.
+        CheckpointError: one cannot be read, or does not hold its learning rate.
     """
     kept: dict[int, tuple[Kept, float]] = {}
     for path in paths:
@@ -171,22 +171,22 @@ def kept_checkpoints(paths: Sequence[Path]) -> list[Kept]:
 def lines(result: dict[str, Any]) -> list[str]:
     """The same as a table, and what it was computed from."""
     steps = ", ".join(f"step {k['global_step']} (lr {k['learning_rate']:g})" for k in result["checkpoints"])
-    told = [f"Influence of {result['training_texts']} training texts on the suffix of example {result['example']}, "]
-    told[0] += f"summed over {steps}:"
+    shown = [f"Influence of {result['training_texts']} training texts on the suffix of example {result['example']}, "]
+    shown[0] += f"summed over {steps}:"
     rows = [["rank", "id", "origin", "influence", "cosine"]]
     rows += [_row(str(i), each) for i, each in enumerate(result["top"], 1)]
     own = result["self"]
     if own is not None and own["rank"] > len(result["top"]):
         rows.append(_row(str(own["rank"]), own))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    told += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    shown += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     if own is None:
-        told.append("The example is no training text: it has no influence of its own.")
+        shown.append("The example is no training text: it has no influence of its own.")
     else:
-        told.append(f"The example itself: rank {own['rank']} by influence, {own['rank_by_cosine']} by cosine.")
+        shown.append(f"The example itself: rank {own['rank']} by influence, {own['rank_by_cosine']} by cosine.")
     if "SGD" not in result["optimizer"]:
-        told.append(f"The run's optimizer was {result['optimizer']}; to first order this is what SGD would have done.")
-    return told
+        shown.append(f"The run's optimizer was {result['optimizer']}; to first order this is what SGD would have done.")
+    return shown
 
 
 def _row(rank: str, each: dict[str, Any]) -> list[str]:

@@ -65,7 +65,7 @@ class Parts:
             if self.stack not in ("", stack):
                 raise ModelError(
                     f"the adapter lies in two stacks of layers, {self.stack} and {stack}; expected one, as its parts "
-                    "are told apart by the number of their layer"
+                    "are distinguished by the number of their layer"
                 )
             self.stack = stack
             yield int(words[at]), path, module

@@ -1,4 +1,4 @@
-"""A pass that starts amid the model: layers below what changes give again what they gave before."""
+"""A pass that starts in the middle of the model: layers below what changes give again what they gave before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Replay:
 
     def record(self) -> None:
         """Keep the outputs of the next pass (of the first, if there are several until `stop`)."""
-        self.forget()
+        self.clear()
         self._outputs = [None] * len(self._layers)
         for i, layer in enumerate(self._layers):
             self._handles.append(layer.register_forward_hook(self._keeper(i)))
@@ -46,8 +46,8 @@ class Replay:
             handle.remove()
         self._handles = []
 
-    def forget(self) -> None:
-        """Let go of what was kept."""
+    def clear(self) -> None:
+        """Drop what was kept."""
         self.stop()
         self._outputs = []
 

@@ -100,7 +100,7 @@ def inside(model: nn.Module, ids: Tensor) -> Inside:
 
 @contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """The kernel that can tell what it attends to, and the one of before afterwards."""
+    """The kernel that returns its attention weights, and the one of before afterwards."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = inner.config._attn_implementation
     try:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def check_reads(model: PreTrainedModel, model_id: str, longest: int, highest: int) -> None:
-    """Refuse texts that a model cannot read.
+    """Reject texts that a model cannot read.
 
     Args:
         model: any causal language model, with its adapter or without.

@@ -10,7 +10,7 @@ from lit_mem.types import Batch, TokenScores
 
 
 def not_finite(scores: TokenScores, batch: Batch) -> str | None:
-    """What to say of the first text of a batch whose loss is no number: where it came from. None: there is none."""
+    """What to say of the first text of a batch whose loss is non-finite: where it came from. None: there is none."""
     sides = [("the model's", scores.logprob)]
     if scores.reference is not None:
         sides.append(("the reference model's", scores.reference))

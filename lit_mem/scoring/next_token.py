@@ -55,7 +55,7 @@ def read(logits: Tensor, target: Tensor, scratch: Tensor | None = None, moments:
     Args:
         logits: (n, V) float32. Overwritten.
         target: (n,) int64.
-        scratch: float32, at least (n, V): where powers are kept, so that no memory is asked for. Overwritten.
+        scratch: float32, at least (n, V): where powers are kept, so that no memory is allocated. Overwritten.
         moments: also μ = Σ p log p, and σ = √(Σ p (log p − μ)²), of the log-probability of a token drawn from the
             distribution itself. Around the mean, since the difference of mean square and squared mean cancels.
 

@@ -45,7 +45,7 @@ def _head_and_backbone(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
 class TokenScorer:
     """Scores batches with one causal language model.
 
-    Three things make it fast without changing a figure:
+    Three things make it fast without changing a score:
     - With padding on the right and causal attention no real token sees padding, so no attention mask is
       passed, and the fast causal kernel runs.
     - The output layer, the widest of all, runs only where a token is scored.

@@ -15,7 +15,7 @@ _PACKING_KERNELS: Final = ("sdpa", "eager")
 class Packer:
     """Lays the texts of a batch end to end in as few rows as is cheapest, so that little or no padding is computed.
 
-    Positions start at 0 with each text, by which transformers tells that a token may only attend to its own text.
+    Positions start at 0 with each text, by which transformers sees that a token may only attend to its own text.
 
     Args:
         model: a Hugging Face causal LM, with or without a peft adapter.
