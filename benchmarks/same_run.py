@@ -1,4 +1,4 @@
-"""Whether two runs are one and the same: every metric of every row, and every trained weight, to the last bit.
+"""Whether two runs are the same: every metric, every training loss and every trained weight, to the last bit.
 
 For a change that should alter nothing. Make a run before and one after it, on one machine, and compare their folders:
 
@@ -10,15 +10,21 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from lit_mem.files.record import FILE, read
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    """Rows of `metrics.csv` without empty cells and timings."""
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The validations of the record, then the training losses of `metrics.csv`; without empty cells and timings."""
+    lines, _ = read(folder / FILE)
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        found = [{k: v for k, v in row.items() if v and not k.startswith("time/")} for row in csv.DictReader(file)]
-    return [row for row in found if row.keys() - {"epoch", "step"}]
+        logged = [row for row in csv.DictReader(file) if row.get("train/loss")]
+    found: list[dict[str, Any]] = [{"step": line.step, **line.metrics} for line in lines]
+    found = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in found]
+    return found + [{"step": int(row["step"]), "train/loss": row["train/loss"]} for row in logged]
 
 
 def differences(before: Path, after: Path) -> list[str]:
@@ -32,7 +38,7 @@ def differences(before: Path, after: Path) -> list[str]:
         found += [f"step {step}: {k} only before" for k in sorted(one.keys() - other.keys())]
         found += [f"step {step}: {k} only after" for k in sorted(other.keys() - one.keys())]
         same = sorted(one.keys() & other.keys())
-        found += [f"step {step}: {k} was {one[k]}, is {other[k]}" for k in same if one[k] != other[k]]
+        found += [f"step {step}: {k} was {one[k]}, is {other[k]}" for k in same if repr(one[k]) != repr(other[k])]
     weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (before, after)]
     if weights[0].keys() != weights[1].keys():
         return [*found, "other weights are trained"]
@@ -49,7 +55,7 @@ def main() -> None:
     if found:
         raise SystemExit("\n".join([*found[:50], f"{len(found)} differences"]))
     after = rows(args.after)
-    names = {name for row in after for name in row}
+    names = {name for row in after for name in row} - {"step"}
     print(f"The same: {len(after)} rows, {len(names)} metrics, and all trained weights.")  # noqa: T201  (what the command is for)
 
 

@@ -14,7 +14,6 @@ from typing import Any, Final
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem.cli.checkpoint_file import check_checkpoint
 from lit_mem.cli.end_of_run import how_to_resume, print_metrics
@@ -24,14 +23,13 @@ from lit_mem.errors import CheckpointError, ConfigError, LitMemError
 from lit_mem.lightning.auditing import audit_of, callbacks_of, measures
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.baseline import Baseline
-from lit_mem.lightning.csv_logger import AtomicCSVLogger
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.find_checkpoint import find_checkpoint
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.module import CausalLM
 from lit_mem.lightning.parser import OneLineParser, readable
 from lit_mem.lightning.rules import check_names
-from lit_mem.lightning.run_folder import expanded, known_folder, release, restrict_run
+from lit_mem.lightning.run_folder import known_folder, release, restrict_run
 from lit_mem.lightning.section import BAREBONES, NAME, UNMEASURED, is_default, lists_measures
 from lit_mem.lightning.signals import STOPPED_BY, EndOnSigterm, refused_write, stop_code
 
@@ -132,7 +130,7 @@ class MemorizationCLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Replace the CSV logger by one that writes every row at once, and none by half."""
+        """Build the trainer, and give it the measuring callback; an option that it rejects is one line."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
@@ -140,11 +138,6 @@ class MemorizationCLI(LightningCLI):
         for callback in callbacks_of(trainer):
             if isinstance(callback, Memorization):
                 callback.attach(trainer)
-        trainer.loggers = [
-            AtomicCSVLogger(expanded(each.save_dir), each.name, each._version, each._prefix, 1)
-            if isinstance(each, CSVLogger) else each
-            for each in trainer.loggers
-        ]  # fmt: skip
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:

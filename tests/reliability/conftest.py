@@ -1,7 +1,6 @@
 """Runs of the command line in processes that can be killed, and a look at everything that they have left."""
 
 import contextlib
-import csv
 import faulthandler
 import json
 import os
@@ -23,6 +22,7 @@ from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from lit_mem.cli.main import main
+from lit_mem.files import record
 from lit_mem.models.base_models import load_base
 from lit_mem.models.checkpoint import own_content
 
@@ -196,18 +196,6 @@ def check_checkpoints(folder, peft=False):
     return steps
 
 
-def check_metrics(path):
-    content = path.read_text()
-    assert content.endswith("\n"), content[-200:]
-    header, *rows = csv.reader(content.splitlines())
-    assert "step" in header
-    for row in rows:
-        assert len(row) == len(header), row
-        assert any(row)
-        for cell in row:
-            float(cell or 0)
-
-
 def check_events(path):
     """Whole records up to the last one are read, whatever follows."""
     return len(list(EventFileLoader(str(path)).Load()))
@@ -230,8 +218,8 @@ def check_run(folder, peft=False):
     """
     for version in versions(folder):
         check_checkpoints(version / "checkpoints", peft)
-        for path in version.glob("metrics.csv"):
-            check_metrics(path)
+        for path in version.glob(record.FILE):
+            record.read(path)
         for path in version.glob("events.out.*"):
             check_events(path)
         for path in version.glob("*.yaml"):
@@ -240,18 +228,17 @@ def check_run(folder, peft=False):
     check_store(folder / "cache")
 
 
-def logged(folder):
-    """(step, name) -> value of every figure that runs in a folder have logged, timings left out."""
-    figures = {}
+def recorded(folder):
+    """(step, name) -> value of every metric in the records of the runs in a folder, timings left out."""
+    metrics = {}
     for version in versions(folder):
-        if (version / "metrics.csv").exists():
-            with open(version / "metrics.csv", newline="") as file:
-                for row in csv.DictReader(file):
-                    for name, value in row.items():
-                        if value and not name.startswith("time/"):
-                            key = (int(row["step"]), name)
-                            assert figures.setdefault(key, value) == value, key
-    return figures
+        for line in record.read(version / record.FILE)[0]:
+            for name, value in line.metrics.items():
+                if not name.startswith("time/"):
+                    same_value = pytest.approx(value, rel=0, abs=0, nan_ok=True)
+                    assert metrics.setdefault((line.step, name), value) == same_value, (line.step, name)
+    assert metrics
+    return metrics
 
 
 def final_state(folder):
@@ -282,7 +269,7 @@ def assert_same_run(folder, uninterrupted):
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "lit_mem"):
         assert plain(mine[part]) == plain(theirs[part]), part
     assert plain(mine["callbacks"]) == plain(theirs["callbacks"])
-    assert logged(folder) == logged(uninterrupted)
+    assert recorded(folder) == recorded(uninterrupted)
 
 
 @pytest.fixture(scope="session")
@@ -292,9 +279,8 @@ def left():
     class Left:
         run = staticmethod(check_run)
         checkpoints = staticmethod(check_checkpoints)
-        metrics = staticmethod(check_metrics)
         events = staticmethod(check_events)
-        logged = staticmethod(logged)
+        recorded = staticmethod(recorded)
         final_state = staticmethod(final_state)
         same_run = staticmethod(assert_same_run)
         versions = staticmethod(versions)

@@ -21,8 +21,8 @@ from safetensors import SafetensorError
 from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, Perplexity
 from lit_mem.files import atomic
-from lit_mem.lightning.csv_logger import AtomicCSVLogger
 from lit_mem.lightning.signals import refused_write, writers_are_heard_once
+from lit_mem.report.history import history_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
 
@@ -130,7 +130,7 @@ def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
 
 @pytest.mark.parametrize(
     "kind",
-    [TensorBoardLogger, pytest.param(AtomicCSVLogger, marks=SLOW), pytest.param(CSVLogger, marks=SLOW)],
+    [TensorBoardLogger, pytest.param(CSVLogger, marks=SLOW)],
 )
 def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, data, trainer, disk, kind):
     folder = disk(64)
@@ -162,29 +162,25 @@ def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, da
     assert refused.errno == errno.ENOSPC
 
 
-def test_rows_for_which_there_is_no_room_are_taken_back(disk, left):
+def test_what_a_full_disk_leaves_of_metrics_csv_can_be_read(disk):
     folder = disk(64)
-    logger = AtomicCSVLogger(str(folder), "", "", flush_logs_every_n_steps=1)
-    logger.log_metrics({"loss": 0.123456789}, 0)
+    logger = CSVLogger(str(folder), "", "", flush_logs_every_n_steps=1)
+    logger.log_metrics({"val/loss": 0.123456789}, 0)
     fill(folder)
 
     def log_many():
         for step in range(1, 2000):
-            logger.log_metrics({"loss": step / 7}, step)
+            logger.log_metrics({"val/loss": step / 7}, step)
 
-    with pytest.raises(OSError, match=FULL) as caught:
-        log_many()
-    assert caught.value.filename == str(folder / "metrics.csv")
-    left.metrics(folder / "metrics.csv")
-    rows = (folder / "metrics.csv").read_text().splitlines()
     with pytest.raises(OSError, match=FULL):
-        logger.log_metrics({"another": 1.0}, 2000)  # a new column: the file would be written anew
-    assert (folder / "metrics.csv").read_text().splitlines() == rows
-    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+        log_many()
+    found = history_of(folder)
+    assert found.validations[0].figures == {"val/loss": 0.123456789}
+    assert len(found.validations) > 50
+    assert all(each.figures["val/loss"] == each.step / 7 for each in found.validations[1:])
     (folder / "filler").unlink()
-    logger.finalize("success")  # there is room again: nothing is lost
-    assert len((folder / "metrics.csv").read_text().splitlines()) > len(rows)
-    left.metrics(folder / "metrics.csv")
+    logger.finalize("failed")  # there is room again
+    assert len(history_of(folder).validations) >= len(found.validations)
 
 
 def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monkeypatch, caplog):

@@ -19,8 +19,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from lit_mem.callbacks import MemorizationCheckpoint, Perplexity
 from lit_mem.files import atomic, record
-from lit_mem.lightning.csv_logger import AtomicCSVLogger
 from lit_mem.lightning.signals import ended_by_sigterm, stop_code
+from lit_mem.report.history import history_of
 from lit_mem.scoring.reference_store import ReferenceStore
 
 log = logging.getLogger(__name__)
@@ -341,32 +341,7 @@ def test_in_another_thread_nothing_is_changed():
     assert seen == [signal.SIG_DFL]
 
 
-# -- metrics.csv, the record and the reference store ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
-@pytest.mark.parametrize("torn", [False, True])
-def test_rows_of_metrics_csv_outlive_a_kill_anywhere(forked, left, tmp_path, every, torn):
-    """Each save brings a new column, for which the file is written anew."""
-
-    def body(n):
-        logger = AtomicCSVLogger(".", "", "", flush_logs_every_n_steps=1)
-        logger.log_metrics({"loss": 0.5}, 0)
-        Deaths(n, torn).arm()
-        for step in range(1, 5):
-            logger.log_metrics({"loss": 0.5, f"column_{step}": 1.0}, step)
-        logger.log_hyperparams({"rank": 4})
-
-    n, code = 0, -signal.SIGKILL
-    while code == -signal.SIGKILL:
-        folder = tmp_path / str(n)
-        process = forked(lambda n=n: body(n), folder)
-        code = process.wait()
-        assert code in (0, -signal.SIGKILL), process.output
-        left.metrics(folder / "metrics.csv")
-        assert len((folder / "metrics.csv").read_text().splitlines()) >= 2
-        n += every
-    assert n > (4 if torn else 15)
+# -- the record, metrics.csv and the reference store ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -396,29 +371,24 @@ def test_lines_of_the_record_outlive_a_kill_anywhere(forked, tmp_path, torn):
     assert seen == ({1, 2, 4} if torn else {1, 2, 3, 4})  # torn: half of the file is lost, which may be a line more
 
 
-def test_the_csv_file_is_that_of_lightning(tmp_path):
-    rows = [({"b": 0.5}, 0), ({"b": 0.25, "a": 1}, 1), ({"b": 0.125}, 2), ({"c": 3.5, "a": 2}, 4)]
-    for kind in (CSVLogger, AtomicCSVLogger):
-        logger = kind(str(tmp_path), kind.__name__, 0, flush_logs_every_n_steps=1)
-        for figures, step in rows:
-            logger.log_metrics(figures, step)
-        logger.log_hyperparams({"rank": 4, "name": "x"})
-        logger.finalize("success")
-    theirs, mine = (tmp_path / name / "version_0" for name in ("CSVLogger", "AtomicCSVLogger"))
-    for name in ("metrics.csv", "hparams.yaml"):
-        assert (mine / name).read_bytes() == (theirs / name).read_bytes()
-    assert sorted(path.name for path in mine.iterdir()) == ["hparams.yaml", "metrics.csv"]
-
-
-def test_rows_interrupted_between_writing_and_counting_are_not_written_twice(tmp_path, left):
-    logger = AtomicCSVLogger(str(tmp_path), "", "", flush_logs_every_n_steps=1)
-    logger.log_metrics({"loss": 0.5}, 0)
-    logger.log_metrics({"loss": 0.25}, 1)
-    before = logger.experiment._length
-    logger.log_metrics({"loss": 0.125}, 2)
-    logger.experiment._length, logger.experiment.metrics = before, [{"loss": 0.125, "step": 2}]
-    logger.finalize("failed")
-    assert (tmp_path / "metrics.csv").read_text().split() == ["loss,step", "0.5,0", "0.25,1", "0.125,2"]
+def test_wherever_metrics_csv_is_cut_off_the_record_gives_the_validations(tmp_path):
+    """Lightning's logger adds rows at the end, and writes the file anew where a metric is new."""
+    logger = CSVLogger(str(tmp_path), "", "")
+    for epoch in range(3):
+        logger.log_metrics({"train/loss": 1.25 / (epoch + 1), "epoch": epoch}, 10 * epoch + 5)
+        metrics = {"val/loss": 1 / (epoch + 3), "mia/reference_auroc": 2 / 3}
+        logger.log_metrics(metrics | {"epoch": epoch}, 10 * epoch + 9)
+        record.append(
+            tmp_path / record.FILE,
+            record.Line("fit", epoch + 1, 10 * epoch + 10, 10 * epoch + 9, True, 60, 60, metrics),
+        )
+        logger.save()
+    lines, path = record.read(tmp_path / record.FILE)[0], tmp_path / "metrics.csv"
+    whole = path.read_bytes()
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        found = [v for v in history_of(tmp_path).validations if v.epoch > 0]
+        assert [v.figures["val/loss"] for v in found] == [line.metrics["val/loss"] for line in lines], length
 
 
 def test_a_damaged_file_of_reference_scores_is_never_taken_for_a_good_one(tmp_path):

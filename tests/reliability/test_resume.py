@@ -26,7 +26,6 @@ from lit_mem.callbacks import (
     SpanExtraction,
 )
 from lit_mem.errors import CheckpointError
-from lit_mem.lightning.csv_logger import AtomicCSVLogger
 from lit_mem.lightning.find_checkpoint import find_checkpoint
 from lit_mem.lightning.resumable_loader import ResumableLoader
 
@@ -98,7 +97,7 @@ def run(module, data, trainer, trained):
         ran.trace, ran.callbacks = Trace(), callbacks(folder / "checkpoints", which, *more)
         die = [] if die_after is None else [Die(die_after)]
         torch.manual_seed(1 if part == 0 else 1000 + part)  # a new process has another random state
-        logger = AtomicCSVLogger(str(folder / "logs"), "quickstart", part, flush_logs_every_n_steps=1)
+        logger = CSVLogger(str(folder / "logs"), "quickstart", part)
         options = {"max_epochs": 3, "num_sanity_val_steps": 0, "logger": logger}
         ran.module = module(**(model or {}))
         ran.trainer = trainer([ran.trace, *ran.callbacks, *die], **options | kwargs)
@@ -163,7 +162,7 @@ def test_a_run_resumed_twice_is_the_uninterrupted_one(run, left, tmp_path, way):
     assert min(parts[1].trace.batches) > min(parts[0].trace.batches)  # it did go on, not start anew
     assert min(parts[2].trace.batches) > min(parts[1].trace.batches)
     assert left.same(parts[2].weights, whole.weights)
-    assert left.logged(tmp_path / "parts") == left.logged(tmp_path / "whole")
+    assert left.recorded(tmp_path / "parts") == left.recorded(tmp_path / "whole")
     assert comparable(parts[2].states) == comparable(whole.states)
     for which in ("best", "safe", "last"):
         mine, theirs = (left.weights(tmp_path / name / "checkpoints" / f"{which}.ckpt") for name in ("parts", "whole"))
