@@ -30,6 +30,7 @@ Kind = Literal["prv", "rdp"]
 _PRV_ERROR: Final = 0.01  # it adds as much to what it finds
 _SMALL: Final = 0.1
 _NOT_WORTH_IT: Final = 200.0
+_MOST_POINTS: Final = 1e7  # of the tight accountant's grids: about 2.5 GB and 10 seconds
 MOST_NOISE: Final = 1e6
 """Largest noise multiplier."""
 
@@ -102,13 +103,26 @@ def _epsilon(history: tuple[Steps, ...], delta: float, kind: Kind) -> float:
     # Time and memory of the tight one grow with epsilon, and there is nothing to be tight about.
     if kind == "rdp" or loose > _NOT_WORTH_IT:
         return loose
-    found = _prv_epsilon(history, delta, _PRV_ERROR)
-    if found < _SMALL:
-        found = min(found, _prv_epsilon(history, delta, _PRV_ERROR / 10))
+    error = _feasible_error(history, delta, _PRV_ERROR)
+    found = _prv_epsilon(history, delta, error)
+    if found < _SMALL and (finer := _feasible_error(history, delta, _PRV_ERROR / 10)) < error:
+        found = min(found, _prv_epsilon(history, delta, finer))
     if not math.isfinite(found):
         log.debug("PRV gives no bound for %s; RDP does: %g.", history, loose)
         return loose
-    return found
+    return found if error == _PRV_ERROR else min(found, loose)
+
+
+def _feasible_error(history: Sequence[Steps], delta: float, error: float) -> float:
+    """The error that the tight accountant is given: this one, or more where its grids would be too large."""
+    return error * max(1.0, _points(history, delta, error) / _MOST_POINTS)
+
+
+def _points(history: Sequence[Steps], delta: float, error: float) -> float:
+    """How many points Opacus' grids have at this error, all kinds of steps together (Gopi et al. 2021, remark 5.6)."""
+    reach = max(_rdp_epsilon(history, delta / 4000), error) + 3
+    spacing = error / math.sqrt(number_of_steps(history) * math.log(12_000 / delta) / 2)
+    return 2 * reach / spacing * len(history)
 
 
 def _prv_epsilon(history: Sequence[Steps], delta: float, error: float) -> float:

@@ -90,6 +90,37 @@ def test_a_failure_of_the_tight_accountant_gives_the_looser_bound(monkeypatch):
     assert epsilon(steps, 1e-5) == epsilon(steps, 1e-5, "rdp") < math.inf
 
 
+@pytest.mark.parametrize(
+    "history",
+    [(Steps(1.0, 0.01, 1000),), (Steps(1e3, 0.01, 10_000),), (Steps(1.0, 0.01, 100), Steps(2.0, 0.02, 900))],
+)
+def test_the_size_of_the_grids_is_known_beforehand(history, monkeypatch):
+    from opacus.accountants import PRVAccountant
+
+    sizes = []
+    whole = PRVAccountant._get_domain
+    monkeypatch.setattr(PRVAccountant, "_get_domain", lambda *a, **k: sizes.append(whole(*a, **k)) or sizes[-1])
+    accountant._prv_epsilon(history, 1e-5, 0.01)
+    (grid,) = sizes
+    assert accountant._points(history, 1e-5, 0.01) == pytest.approx(grid.size * len(history), rel=0.05)
+
+
+def test_very_many_steps_cost_bounded_time_and_still_give_a_bound(monkeypatch):
+    """At noise 1000 the finer grid of 10^6 steps would have 2 * 10^7 points, and a ledger may hold 10^9 steps."""
+    steps = (Steps(1e3, 0.01, 10_000),)
+    exact = epsilon(steps, 1e-5)
+    accountant._epsilon.cache_clear()
+    errors = []
+    whole = accountant._prv_epsilon
+    monkeypatch.setattr(accountant, "_prv_epsilon", lambda h, d, e: errors.append(e) or whole(h, d, e))
+    monkeypatch.setattr(accountant, "_MOST_POINTS", 1e5)
+    found = epsilon(steps, 1e-5)
+    accountant._epsilon.cache_clear()
+    assert exact < found <= epsilon(steps, 1e-5, "rdp")
+    assert 0.01 < errors[0] < 0.1
+    assert all(accountant._points(steps, 1e-5, error) <= 1.05e5 for error in errors)
+
+
 def test_tiny_epsilons_are_not_swallowed_by_the_accountants_own_error():
     """PRV adds 0.01 to what it finds."""
     steps = [Steps(60.0, 0.01, 100)]
