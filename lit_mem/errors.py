@@ -35,7 +35,7 @@ class TrainingError(LitMemError):
 
 
 class MetricError(LitMemError):
-    """A measure was asked for something that its input cannot give."""
+    """A measure cannot be computed from its input."""
 
 
 def check_range(

@@ -123,7 +123,7 @@ class Batch(TypedDict):
         member: (B,) bool, True where the example is in the fine-tuning set.
         records: B of what else is known; absent where the data says nothing more.
         canary: (B,) int64, in batches of canaries and in no others: how often each stands in the training set where its
-            coin (`member`) put it there. Only what asks for canaries reads such a batch.
+            coin (`member`) put it there. Only what measures canaries reads such a batch.
     """
 
     input_ids: Tensor
@@ -157,7 +157,7 @@ class TokenScores:
         mean: (B, T) float32, the mean μ_t = Σ_v p(v) log p(v) of the log-probability of a token drawn from the tuned
             model's own next-token distribution, in nats, at most 0; 0 where `mask` is False. None if nobody needs it.
         std: (B, T) float32, its standard deviation σ_t, at least 0, likewise.
-        sampled: for each sampling scheme asked for (B, T) float32, the log-probability of x_t under it: tempered, and
+        sampled: for each sampling scheme needed (B, T) float32, the log-probability of x_t under it: tempered, and
             normalised over the top k; -inf for a token outside them; 0 where `mask` is False.
         batch: the batch that was scored, or None where it was not kept.
         ends: (B, T) bool, where a token stands at which decoding stops; None where it is not known.
@@ -184,7 +184,7 @@ class TokenScores:
         """What else is known of the B examples.
 
         Raises:
-            MetricError: the batch does not say; `who` asks, for the message.
+            MetricError: the batch does not say; `who` needs it, for the message.
         """
         if self.batch is None or "records" not in self.batch:
             raise MetricError(f"{who} needs the examples' texts, and the batches carry no `records`")
@@ -203,7 +203,7 @@ class TokenScores:
 
 
 class Prober(Protocol):
-    """What an attack may use that asks the model more than the scoring pass told."""
+    """What an attack may use that computes more than the scoring pass."""
 
     @property
     def tokenizer(self) -> Any:
@@ -212,7 +212,7 @@ class Prober(Protocol):
 
     @property
     def language_model(self) -> nn.Module:
-        """The Hugging Face model (or its peft wrapper) that is being tuned; in eval mode while an attack asks it."""
+        """The Hugging Face model (or its peft wrapper) that is being tuned; in eval mode while an attack uses it."""
         ...
 
     def score(self, batch: Batch) -> TokenScores:
@@ -223,7 +223,7 @@ class Prober(Protocol):
         """(T,) int64 token ids of every validated member, or of every held-out text, by example id, on every rank.
 
         Raises:
-            ConfigError: the data module does not tell them.
+            ConfigError: the data module does not give them.
         """
         ...
 

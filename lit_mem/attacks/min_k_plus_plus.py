@@ -21,7 +21,7 @@ class MinKPlusPlus(Attack):
     over the vocabulary with equal weights, as some code has it, are another statistic.)
 
     σ_t counts as at least 0.0001 nats. It is 0 where the next token is certain, and where all are equally likely; near
-    that, float32 log-probabilities tell ℓ_t from μ_t only up to some 1e-6, and a smaller σ_t would blow up nothing but
+    that, float32 log-probabilities resolve ℓ_t − μ_t only to some 1e-6, and a smaller σ_t would blow up nothing but
     that. It touches only positions where all tokens but one together have a probability below about 1e-9, or where all
     that are possible are equally likely to four digits; among those a less likely token still scores lower.
 

@@ -69,9 +69,9 @@ class Neighbourhood(ProbingAttack):
             neighbours = self._neighbours(example, records[row].text, scores.mask.device)
             rows += neighbours
             owners += [row] * len(neighbours)
-        asked = asked_mean_logprob(self.prober, rows, scores)
+        logprob = asked_mean_logprob(self.prober, rows, scores)
         owner = torch.tensor(owners, dtype=torch.int64)
-        total = torch.zeros(len(records), dtype=torch.float64).index_add_(0, owner, asked)
+        total = torch.zeros(len(records), dtype=torch.float64).index_add_(0, owner, logprob)
         count = torch.bincount(owner, minlength=len(records))
         difference = mean_logprob(scores) - total / count  # 0 / 0 is NaN
         return difference.masked_fill(scores.n_tokens == 0, 0.0)

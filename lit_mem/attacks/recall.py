@@ -62,7 +62,7 @@ class ReCaLL(ProbingAttack):
             shots = random_shots(prober, False, self.shots, self.seed, "ReCaLL")
             longest = longest_text([prober.texts(True), prober.texts(False)], prober.tokenizer)
         else:
-            # The data module may not tell its texts, which is why a user gives a prefix.
+            # The data module may give no texts, which is why a user gives a prefix.
             shots, longest = given_shots(self.prefix, prober.tokenizer), self._longest_known(prober)
         fit = fitting(shots, longest, self._limit, "ReCaLL")
         if len(fit) < len(shots) and len(fit) != len(self._shots):

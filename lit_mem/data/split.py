@@ -29,7 +29,7 @@ def split(corpus: Corpus, options: DataOptions) -> tuple[Dataset, Dataset, int]:
 
     Raises:
         DataError: it cannot be split, or a side is empty.
-        ConfigError: a size asks for more rows than there are.
+        ConfigError: a size is above the number of rows.
     """
     train, heldout = corpus.train, corpus.heldout
     if heldout is None:
@@ -57,7 +57,7 @@ def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
     """Hold out about a `fraction` of the rows so that no group stands on both sides.
 
     Groups are put in the order of a hash of seed and name, and the first ones are held out: as many
-    as bring the number of rows closest to what was asked. That depends on no library's random
+    as bring the number of rows closest to that fraction. That depends on no library's random
     numbers nor on the order of rows, and prefers neither small nor large groups.
 
     Args:
@@ -82,14 +82,14 @@ def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
         )
     order = sorted(sizes, key=lambda group: (_hash(seed, group), group))
     held = list(accumulate(sizes[group] for group in order))[:-1]
-    asked = fraction * len(groups)
-    n_groups = min(range(len(held)), key=lambda i: abs(held[i] - asked)) + 1
+    wanted = fraction * len(groups)
+    n_groups = min(range(len(held)), key=lambda i: abs(held[i] - wanted)) + 1
     out = frozenset(order[:n_groups])
     n_out = held[n_groups - 1]
-    if not asked / 2 <= n_out <= asked * 2:
+    if not wanted / 2 <= n_out <= wanted * 2:
         log.warning(
-            "%d of %d rows are held out, not %.1f as asked: its groups are too large for that.",
-            n_out, len(groups), asked,
+            "%d of %d rows are held out, not %.1f as wanted: its groups are too large for that.",
+            n_out, len(groups), wanted,
         )  # fmt: skip
     train = [i for i, group in enumerate(groups) if group not in out]
     heldout = [i for i, group in enumerate(groups) if group in out]

@@ -21,7 +21,7 @@ class Discoverable(ScoredMeasure):
     """Whether the whole suffix is drawn at least once within n tries with probability p or more: 1 or 0.
 
     The probability of one try, p_z, is the product of the suffix tokens' probabilities under the sampling scheme, which
-    one forward pass tells exactly; so no token is sampled, and n may be of any size. With `p` None the number is the
+    one forward pass gives exactly; so no token is sampled, and n may be of any size. With `p` None the number is the
     probability itself, 1 − (1 − p_z)^n; its mean is the share of texts expected to be extracted. The suffix ends before
     its first end token, where sampling stops.
 

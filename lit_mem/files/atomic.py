@@ -125,7 +125,7 @@ def sync(path: Path) -> None:
 
 
 def sync_names(folder: Path) -> None:
-    """Have the system put on the disk which names a folder has, where its file system can."""
+    """Have the system put on the disk which names a folder has, where its file system supports that."""
     with suppress(OSError):
         _sync(folder)
 

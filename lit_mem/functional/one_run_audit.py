@@ -17,7 +17,7 @@ class Audit(NamedTuple):
     """What the guesses prove.
 
     Attributes:
-        epsilon: the mechanism is not (ε, δ)-differentially private for any ε below it, at the confidence asked for;
+        epsilon: the mechanism is not (ε, δ)-differentially private for any ε below it, at this confidence;
             0 where the guesses prove nothing.
         n_guesses: r, how many guesses prove it.
         n_correct: v, how many of them are right.
@@ -110,7 +110,7 @@ def epsilon_lower_bound(
 def n_correct_guesses(score: Tensor, member: Tensor, n_in: int, n_out: int) -> int:
     """How many guesses are right: "in" for the highest scores, "out" for the lowest, none about the others.
 
-    Tied scores stand in an order drawn once and for all, so that it tells nothing of who was in; and where all are the
+    Tied scores stand in an order drawn once and for all, so that it shows nothing of who was in; and where all are the
     same, as before training, there is nothing to guess by, and no guess counts as right.
 
     Args:
@@ -128,7 +128,7 @@ def n_correct_guesses(score: Tensor, member: Tensor, n_in: int, n_out: int) -> i
     if score.ndim != 1 or score.shape != member.shape:
         raise MetricError(f"expected two (m,) tensors, got score {tuple(score.shape)}, member {tuple(member.shape)}")
     if n_in < 0 or n_out < 0 or n_in + n_out > len(score):
-        raise MetricError(f"{n_in} and {n_out} guesses were asked for about {len(score)} canaries")
+        raise MetricError(f"{n_in} and {n_out} guesses are too many or negative for {len(score)} canaries")
     score, member = score.detach().cpu().double(), member.detach().cpu().bool()
     if not torch.isfinite(score).all():
         bad = int((~torch.isfinite(score)).sum())

@@ -94,7 +94,7 @@ class HeldOutLoss:
         unseen = trainer.global_step - self._validated_at
         if unseen and trainer.enable_validation:
             log.warning(
-                "The last %d of %d training steps came after the last validation, so no figure tells of them: "
+                "The last %d of %d training steps came after the last validation, so no metric covers them: "
                 "trainer.val_check_interval and trainer.check_val_every_n_epoch say when there is one.",
                 unseen, trainer.global_step,
             )  # fmt: skip

@@ -69,8 +69,8 @@ def ledger_of(spent: Mapping[str, Any], given: str | None, checkpoint: str | Non
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise CheckpointError(
-            f"its privacy ledger {places[0]} is not there, and without it steps taken after this checkpoint would be "
-            "forgotten; put it back, or set model.privacy.ledger to where it is"
+            f"its privacy ledger {places[0]} is not there, and without it steps taken after this checkpoint would "
+            "not count; put it back, or set model.privacy.ledger to where it is"
         )
     ledger = Ledger(path)
     taken = number_of_steps(history_of(spent))

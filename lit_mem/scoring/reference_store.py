@@ -46,8 +46,8 @@ class ReferenceStore:
     """
 
     def __init__(self, root: Path, settings: Mapping[str, str]) -> None:
-        content = json.dumps(dict(settings) | {"format": FORMAT}, sort_keys=True)
-        self.folder = root / hashlib.sha256(content.encode()).hexdigest()[:16]
+        given = json.dumps(dict(settings) | {"format": FORMAT}, sort_keys=True)
+        self.folder = root / hashlib.sha256(given.encode()).hexdigest()[:16]
         self.loaded = 0
         self._usable = True
         self._cleared = False
@@ -116,10 +116,10 @@ class ReferenceStore:
 
 
 def batch_key(input_ids: Tensor, scored: Tensor) -> bytes:
-    """48 bytes that identify a batch: tokens, scored positions and shape, all on the CPU.
+    """48 bytes that differ between batches: tokens, scored positions and shape, all on the CPU.
 
     What follows a row's last scored token changes no score, but its place is part of the shape. The first 16 bytes name
-    a file and so are known to whoever sees it; the others seal it, and follow from nothing but the tokens.
+    a file and so are known to anyone who sees it; the others seal it, and follow from nothing but the tokens.
 
     Args:
         input_ids: (B, T) int64.

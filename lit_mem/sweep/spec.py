@@ -137,8 +137,8 @@ def trials(
 
 def scales(wanted: Sequence[Trial]) -> dict[str, str]:
     """By the name of each trial, what its perplexity is measured with: equal for those that can be compared."""
-    told = {trial.name: {k: v for k, v in trial.options.items() if k.startswith(_SCALE)} for trial in wanted}
-    return {name: json.dumps(options, sort_keys=True, default=str) for name, options in told.items()}
+    given = {trial.name: {k: v for k, v in trial.options.items() if k.startswith(_SCALE)} for trial in wanted}
+    return {name: json.dumps(options, sort_keys=True, default=str) for name, options in given.items()}
 
 
 def axis_of(label: str, axis: Any) -> list[Point] | Draw:

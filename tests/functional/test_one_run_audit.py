@@ -283,7 +283,7 @@ def test_scores_that_cannot_be_audited_are_refused(score, guesses, message):
 
 
 def test_more_guesses_than_canaries_are_refused():
-    with pytest.raises(MetricError, match="3 and 3 guesses were asked for about 5"):
+    with pytest.raises(MetricError, match=r"3 and 3 guesses .* 5 canaries"):
         n_correct_guesses(torch.arange(5.0), torch.zeros(5, dtype=torch.bool), 3, 3)
 
 

@@ -280,7 +280,7 @@ def killed_after(steps, saved_at, tuned, path):
     return state, noise
 
 
-def test_a_run_that_goes_on_after_a_crash_has_forgotten_nothing(tuned, tmp_path):
+def test_a_run_resumed_after_a_crash_still_counts_all_steps(tuned, tmp_path):
     path = tmp_path / "privacy.jsonl"
     state, _ = killed_after(8, 5, tuned, path)
     assert sum(steps[2] for steps in state["history"]) == 5

@@ -24,12 +24,12 @@ class Content(NamedTuple):
     """What one canary says.
 
     Attributes:
-        prefix: text that is given when the secret is asked for; "" where the text has no such part.
+        prefix: text that the model is prompted with; "" where the text has no such part.
         secret: the text after it; never empty.
         ids: the tokens of the whole, where it was made of tokens and not of text: special tokens left out, and
             not to be had by tokenizing the text.
         origin: where it came from, for messages.
-        group: what it was made to be like, for figures by group; "" where there are no groups.
+        group: what it was made to be like, for metrics by group; "" where there are no groups.
     """
 
     prefix: str
@@ -70,8 +70,8 @@ class Setting:
     Attributes:
         tokenizer: of the model that is trained.
         texts: those of the data, of all sets; none of them will be a canary.
-        base_model: loads the base model, un-tuned, in eval mode, for kinds that ask it; None: there is no such.
-        once: computes something on one process and tells it to all.
+        base_model: loads the base model, un-tuned, in eval mode, for kinds that sample from it; None: there is none.
+        once: computes something on one process and gives it to all.
     """
 
     tokenizer: Any
@@ -87,8 +87,8 @@ class Setting:
 class CanarySource(ABC):
     """A kind of canary: one small file a kind, named in a configuration by its path.
 
-    Each canary is inserted by its own fair coin, so that the number inserted is random, as the audit's bound asks.
-    Coins, repetitions and content are drawn from the seed apart from one another: content and repetitions tell nothing
+    Each canary is inserted by its own fair coin, so that the number inserted is random, as the audit's bound needs.
+    Coins, repetitions and content are drawn from the seed apart from one another: content and repetitions show nothing
     of the coin, and more canaries leave the first ones as they are.
 
     Args:

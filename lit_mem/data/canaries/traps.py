@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _Range = tuple[float, float]
 
 _AT_ONCE: Final = 64
-_TRIES_EACH: Final = 100  # sequences sampled for each trap that is asked for, at most
+_TRIES_EACH: Final = 100  # sequences sampled for each trap wanted, at most
 _SHARED: Final = 0.2
 
 
