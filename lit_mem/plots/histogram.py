@@ -28,6 +28,6 @@ def histograms_plot(attacks: Mapping[str, Histogram]) -> Figure:
             axes.stairs(shares, bins.edges, color=colour, linewidth=width, label=f"{label} ({n})")
         if not panels.single:
             axes.set_title(name, fontsize=9, y=TITLE_AT)
-    whose = f"score of the {next(iter(attacks))} attack" if len(attacks) == 1 else "attack score"
-    panels.label(f"{whose} (higher = more member-like)", "share of the set")
+    score = f"score of the {next(iter(attacks))} attack" if len(attacks) == 1 else "attack score"
+    panels.label(f"{score} (higher = more member-like)", "share of the set")
     return panels.done()

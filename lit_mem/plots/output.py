@@ -1,4 +1,4 @@
-"""What becomes of a plot: pixels for loggers, or SVG for a page, whose light or dark colours it takes."""
+"""A plot as pixels for loggers, or as SVG for a page, in whose light or dark colours it appears."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def roc_plot(
 
     Args:
         curves: for each attack its false- and true-positive rates, as `functional.roc.roc_curve` gives them.
-        n_heldout: the smallest false-positive rate that can be told from 0 is 1 / this; at least 0.1 is shown.
+        n_heldout: the smallest false-positive rate that can be distinguished from 0 is 1 / this; at least 0.1 is shown.
         main: the attack whose curve stands out; None: all look alike.
         title: above the plot.
     """

@@ -49,7 +49,7 @@ def scatter_plot(
         size = min(20.0, max(5.0, 2000 / max(int(shown.sum()), 1)))
         for _, part, colour in sets:
             points = x[shown & part].numpy(), y[shown & part].numpy()
-            axes.scatter(*points, s=size, color=colour, alpha=0.5, linewidths=0)
+            axes.scatter(*points, s=size, color=colour, alpha=0.7 if panels.single else 0.5, linewidths=0)
         if not panels.single:
             axes.set_title(f"{name}   {_correlation(rho.get(name))}", fontsize=8, y=TITLE_AT)
         _log_axis(axes, x[drawn], ticks)

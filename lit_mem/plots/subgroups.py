@@ -33,7 +33,7 @@ def subgroups_plot(columns: Mapping[str, Sequence[GroupAuroc]], overall: float, 
     """A forest plot, a panel a column, the most exposed subgroup on top.
 
     Args:
-        columns: the subgroups by the column that tells them apart; of more than 15 in one the most exposed are drawn.
+        columns: the subgroups by the column whose values they have; of more than 15 in one the most exposed are drawn.
         overall: the attack's AUROC on all examples.
         attack: its name.
     """

@@ -1,4 +1,4 @@
-"""What a log folder belongs to: a fit, or a validation by itself; and which run it was resumed from."""
+"""What wrote a log folder, a fit or a validation alone, and which run it was resumed from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Origin:
     """How a log folder came to be.
 
     Attributes:
-        command: "fit", "validate" or "test"; None where the folder does not say.
+        command: "fit", "validate" or "test"; None where that is not recorded.
         checkpoint: paths at which the checkpoint that it started from may lie; empty without one.
         step: training steps done by that checkpoint; None where that is not known.
     """
@@ -140,7 +140,7 @@ def read_run(folder: Path, config: Mapping[str, Any]) -> tuple[History, Origin]:
     own = history_of(folder)
     if own.stages and not own.has_losses and "fit" not in own.stages:
         origin = replace(origin, command=origin.command or own.stages[-1])
-    # Folders of earlier versions do not say: `validate` and `test` log one validation, no loss, and an epoch.
+    # Earlier versions record no command: `validate` and `test` log one validation, no loss, and an epoch.
     alone = not own.has_losses and [v.epoch for v in own.validations] == [1] and not (folder / "checkpoints").exists()
     alone = alone and not own.stages
     if origin.command in ("validate", "test") or (origin.command is None and alone):
@@ -163,7 +163,7 @@ def chained_history(chain: Chain) -> History:
         history = history_of(folder)
         own = [v for v in history.validations if v.epoch == 0 or v.step < (math.inf if upto is None else upto)]
         by_step |= {(v.epoch > 0, v.step): v for v in own}
-        whole.names |= history.names if folder == chain.folders[0][0] else {n for v in own for n in v.figures}
+        whole.names |= history.names if folder == chain.folders[0][0] else {n for v in own for n in v.metrics}
         name = f"{folder.name}: " if len(chain.folders) > 1 else ""
         whole.notes += [f"{name}{note}" for note in history.notes]
         whole.has_losses |= history.has_losses

@@ -1,4 +1,4 @@
-"""What the per-example table of a run's last validation tells: ROC curves, histograms, who is exposed most."""
+"""What the per-example table of a run's last validation shows: ROC curves, histograms, who is exposed most."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HOW: Final = (
     "No per-example table was written, so there are no ROC curves, histograms or exposed examples. To have them, add "
     "lit_mem.callbacks.PerExampleTable to trainer.callbacks; its files confirm guessed texts (see SECURITY.md)."
 )
-_DIGITS: Final = 2  # of a single example's number: more would say whose it is
+_DIGITS: Final = 2  # of a single example's value: more would identify the example
 _MOST_POINTS: Final = 300
 _EXPOSED: Final = 20
 
@@ -56,7 +56,7 @@ def example_report(path: Path, attack: str | None, with_text: bool) -> dict[str,
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: no parquet file that can be read ({str(error).splitlines()[0]})") from None
+        raise DataError(f"{path}: is not a parquet file that can be read ({str(error).splitlines()[0]})") from None
     missing = [name for name in ("example_id", "set", "epoch") if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: there is no column {missing[0]}; expected a file of PerExampleTable")
@@ -166,7 +166,7 @@ def _spearman(pairs: list[Any]) -> float | None:
 
 
 def _exposed(columns: dict[str, list[Any]], member: list[bool], by: str | None, with_text: bool) -> dict[str, Any]:
-    """The members that the attack is surest of, with its score alone: of two, one often gives the base model's away."""
+    """The members of the highest scores, with one attack's alone: from two, the base model's score can often be had."""
     rates = ("extraction/ngram_rate", "extraction/exact_rate", "extraction/span_rate")
     first = () if by is None else (by,)
     shown: list[str] = [n for n in ("example_id", "origin", "duplicates", *first, *rates) if n in columns]

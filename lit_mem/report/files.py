@@ -10,10 +10,10 @@ from lit_mem.files import untrusted
 
 
 def read_config(path: Path) -> tuple[str, dict[str, Any]]:
-    """The text of a configuration file, and what it says; nothing where there is none.
+    """The text of a configuration file, and its content; empty where there is none.
 
     Raises:
-        DataError: it is no YAML, or beyond the limits of `lit_mem.files.untrusted`.
+        DataError: it is not YAML, or beyond the limits of `lit_mem.files.untrusted`.
     """
     if not path.is_file():
         return "", {}
@@ -22,10 +22,10 @@ def read_config(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def read_json(path: Path) -> Any:
-    """What a file of JSON says; None where there is none.
+    """The content of a JSON file; None where there is none.
 
     Raises:
-        DataError: it is no JSON, or beyond the limits of `lit_mem.files.untrusted`.
+        DataError: it is not JSON, or beyond the limits of `lit_mem.files.untrusted`.
     """
     return untrusted.read_json(path) if path.is_file() else None
 

@@ -29,7 +29,7 @@ def conditions(words: Iterable[str]) -> list[Threshold]:
             try:
                 inner = yaml.safe_load(word)
             except yaml.YAMLError:
-                raise ConfigError(f"--fail-on {word!r} is no list") from None
+                raise ConfigError(f"--fail-on {word!r} is not a list") from None
         try:
             found += [Threshold.parse(str(text)) for text in (inner if isinstance(inner, list) else [inner])]
         except ConfigError as error:
@@ -38,7 +38,7 @@ def conditions(words: Iterable[str]) -> list[Threshold]:
 
 
 def check_known(thresholds: Iterable[Threshold], names: set[str], what: str) -> None:
-    """Refuse conditions on figures that were never logged, which could never fail.
+    """Reject conditions on metrics that were never logged, which could never fail.
 
     Raises:
         ConfigError: there is one.
@@ -51,7 +51,7 @@ def check_known(thresholds: Iterable[Threshold], names: set[str], what: str) -> 
 
 
 def gate(thresholds: Sequence[Threshold], judged: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """What a report says of `--fail-on`.
+    """The part of a report on `--fail-on`.
 
     Args:
         thresholds: the conditions.
@@ -83,7 +83,7 @@ def not_passed(
     """
     found = list[dict[str, Any]]()
     for threshold in thresholds:
-        judged = judge(threshold, {} if last is None else last.figures)
+        judged = judge(threshold, {} if last is None else last.metrics)
         if judged.state == "within":
             continue
         at = "" if last is None or audit else f" at epoch {last.epoch}"

@@ -1,11 +1,11 @@
-"""What figures are called and mean to someone who did not log them."""
+"""Titles and meanings of metrics, for readers who did not log them."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-_FIGURES: Final[tuple[tuple[str, str, str], ...]] = (
+_TITLES: Final[tuple[tuple[str, str, str], ...]] = (
     ("val/perplexity", "Perplexity, held-out texts", "how well the model predicts texts it never saw; lower is better"),
     ("test/perplexity", "Perplexity, test texts", "how well the model predicts texts it never saw; lower is better"),
     ("memorization/perplexity_members", "Perplexity, members", "the same on the texts it was trained on"),
@@ -23,40 +23,48 @@ _FIGURES: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "extraction/ngram_rate",
         "N-gram rate, members",
-        "longest run of the true words written, as a share of the text's rest",
+        "longest run of the true words written, as a share of the suffix",
     ),
     ("extraction/ngram_rate_heldout", "N-gram rate, held-out texts", "the same on texts it never saw"),
     ("extraction/ngram_rate_base", "N-gram rate, base model on members", "the same before tuning"),
-    ("extraction/exact_rate", "Whole rest extracted, members", "share of members whose rest is written word for word"),
+    (
+        "extraction/exact_rate",
+        "Whole suffix extracted, members",
+        "share of members whose suffix is written exactly",
+    ),
     ("extraction/span_rate", "Sensitive spans extracted, members", "share of marked names, dates and the like"),
     ("canary/exposure_mean", "Exposure of canaries", "bits by which inserted secrets stand out"),
-    ("canary/auroc", "AUROC of canaries", "how well inserted secrets are told from others; 0.5 is guessing"),
+    ("canary/auroc", "AUROC of canaries", "how well inserted secrets are separated from others; 0.5 is guessing"),
     ("privacy/epsilon", "Privacy ε", "what differentially private training has spent; lower is more private"),
-    ("audit/epsilon_lower_bound", "ε audited from below", "what training cannot be said to keep below"),
+    (
+        "audit/epsilon_lower_bound",
+        "ε audited from below",
+        "lower bound on ε from an audit with canaries",
+    ),
 )
 
 
 def explained(name: str) -> tuple[str, str]:
-    """Title and meaning of a logged figure; the name itself and "" where neither is known.
+    """Title and meaning of a logged metric; the name itself and "" where neither is known.
 
     >>> explained("mia/zlib_auroc")[0]
     'AUROC of the zlib attack'
     >>> explained("my/own")
     ('my/own', '')
     """
-    for pattern, title, meaning in _FIGURES:
+    for pattern, title, meaning in _TITLES:
         if found := re.fullmatch(pattern, name):
             return title.format(*found.groups()), meaning
     return name, ""
 
 
-def key_figures(names: set[str], attack: str | None, strongest: str | None) -> list[str]:
-    """The few figures that sum up a run, in the order shown, of those that it logged."""
+def key_metrics(names: set[str], attack: str | None, strongest: str | None) -> list[str]:
+    """The few metrics that sum up a run, in the order shown, of those that it logged."""
     wanted = ["val/perplexity", "test/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
     for one in dict.fromkeys([attack, "reference", "loss", strongest]):
         if one is not None:
             wanted += [f"mia/{one}_auroc"]
     if attack is not None:
         wanted += [f"mia/{attack}_tpr_at_fpr_0.01"]
-    wanted += [name for name, _, _ in _FIGURES if "(" not in name and name not in wanted]
+    wanted += [name for name, _, _ in _TITLES if "(" not in name and name not in wanted]
     return [name for name in wanted if name in names]

@@ -24,21 +24,21 @@ _MOST: Final = 2**53
 
 @dataclass
 class Validation:
-    """The figures of one validation.
+    """The metrics of one validation.
 
     Attributes:
         epoch: counted from 1; 0 is before training.
         step: training steps by then, less one, as Lightning logs it.
-        figures: by logged name; NaN where the run logged NaN. What is absent was not measured this time.
+        metrics: by logged name; NaN where the run logged NaN. What is absent was not measured this time.
     """
 
     epoch: int
     step: int
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
     def get(self, name: str) -> float | None:
-        """A figure; None where it was not measured, or is NaN."""
-        value = self.figures.get(name)
+        """A metric; None where it was not measured, or is NaN."""
+        value = self.metrics.get(name)
         return None if value is None or math.isnan(value) else value
 
 
@@ -48,11 +48,11 @@ class History:
 
     Attributes:
         validations: in the order of training; may be empty.
-        names: of every figure that was ever logged.
+        names: of every metric that was ever logged.
         notes: what is wrong with the file.
         whole: whether it has all of the run, from before training on; not where a resumed run's first part is missing.
         has_losses: whether a training loss was ever logged.
-        audit: whether nothing was trained: a validation or a test by itself.
+        audit: whether nothing was trained: a validation or a test alone.
         stages: of the lines of the record, in their order; empty without one.
         stops: the thresholds that were in force in the last line of the record; empty without one.
     """
@@ -99,19 +99,19 @@ def history_of(folder: Path) -> History:
     """
     history = read_history(folder / METRICS) if (folder / METRICS).is_file() else History()
     lines, notes = record.read(folder / record.FILE)
-    logged = {(each.epoch, each.step): each.figures for each in history.validations}
+    logged = {(each.epoch, each.step): each.metrics for each in history.validations}
     found: dict[tuple[int, int], Validation] = {}
     for line in lines:
         # Lightning logs `validate` and `test` as of the epoch that would come next.
         at = line.epoch + (line.stage != "fit"), line.logged_step
-        figures = found[at].figures if at in found else logged.get(at, {})
-        carried = {name: value for name, value in figures.items() if name.startswith(_CARRIED)}
-        found[at] = Validation(*at, {**figures, **line.metrics, **carried})
+        metrics = found[at].metrics if at in found else logged.get(at, {})
+        carried = {name: value for name, value in metrics.items() if name.startswith(_CARRIED)}
+        found[at] = Validation(*at, {**metrics, **line.metrics, **carried})
         history.names.update(line.metrics)
     order, place = list(found), 0
-    for at, figures in logged.items():
+    for at, metrics in logged.items():
         if at not in found:
-            found[at] = Validation(*at, figures)
+            found[at] = Validation(*at, metrics)
             order.insert(place, at)
         place = order.index(at) + 1
     history.validations = [found[at] for at in order]
@@ -128,7 +128,7 @@ def read_history(path: Path) -> History:
     A row that was cut short, as a kill leaves it, is left out and noted.
 
     Raises:
-        DataError: a cell is no number, or the file no CSV.
+        DataError: a cell is not a number, or the file is not CSV.
     """
     history, carried = History(), dict[str, float]()
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
@@ -136,7 +136,7 @@ def read_history(path: Path) -> History:
     try:
         lines = list(csv.reader(text.splitlines()))
     except csv.Error as error:
-        raise DataError(f"{path}: no CSV that can be read ({error})") from None
+        raise DataError(f"{path}: is not a CSV file that can be read ({error})") from None
     if not lines:
         return history
     header = lines[0]
@@ -162,13 +162,13 @@ def read_history(path: Path) -> History:
             continue
         before = history.last
         if before is not None and (before.epoch, before.step) == (epoch, step):
-            before.figures |= carried | values  # one validation, logged in two goes
+            before.metrics |= carried | values  # one validation, logged in two goes
         else:
             history.validations.append(Validation(epoch, step, carried | values))
         carried = {}
     history.has_losses = any(name.startswith("train/") for name in history.names)
     if history.last is not None:
-        history.last.figures |= {name: value for name, value in carried.items() if name.startswith("privacy/")}
+        history.last.metrics |= {name: value for name, value in carried.items() if name.startswith("privacy/")}
     return history
 
 

@@ -1,4 +1,4 @@
-"""A run against its own limits, in plain words."""
+"""A run against its limits, in plain words."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def verdict(
     if not history.trained:
         return {"state": "not measured", "text": "The run ended before anything was measured.", "limits": rows}
     last = history.trained[-1]
-    states = [state_of(rules, validation.figures) for validation in history.trained]
+    states = [state_of(rules, validation.metrics) for validation in history.trained]
     state = NAMES[states[-1]]
     if states[-1] == "within" and "over" in states:
         state = "crossed before"
@@ -79,9 +79,9 @@ def _no_limits(history: History, subject: str) -> str:
 def _row(rule: Rule, threshold: Threshold, history: History, scored: Scored | None) -> dict[str, Any]:
     name = threshold.name
     measured = [v for v in history.trained if v.get(name) is not None]
-    worst = (max if threshold.above else min)(measured, key=lambda v: v.figures[name]) if measured else None
-    crossed = [v for v in measured if judge(threshold, v.figures).state == "over"]
-    last = judge(threshold, history.trained[-1].figures if history.trained else {})
+    worst = (max if threshold.above else min)(measured, key=lambda v: v.metrics[name]) if measured else None
+    crossed = [v for v in measured if judge(threshold, v.metrics).state == "over"]
+    last = judge(threshold, history.trained[-1].metrics if history.trained else {})
     return {
         "set_by": rule.set_by,
         "counted": rule.counted,
@@ -93,7 +93,7 @@ def _row(rule: Rule, threshold: Threshold, history: History, scored: Scored | No
         "last": last.value,
         "last_low": last.low,
         "last_high": last.high,
-        "worst": worst.figures[name] if worst else None,
+        "worst": worst.metrics[name] if worst else None,
         "worst_epoch": worst.epoch if worst else None,
         "first_crossed": crossed[0].epoch if crossed else None,
         "state": NAMES[last.state],
@@ -110,7 +110,7 @@ def _text(
     subject: str,
 ) -> str:
     last = history.trained[-1]
-    judged = [judge(threshold, last.figures) for rule in rules for threshold in rule.limits]
+    judged = [judge(threshold, last.metrics) for rule in rules for threshold in rule.limits]
     chosen = [one for one in judged if one.state == states[-1]] or judged
     values = explained(list(dict.fromkeys(chosen)), scored)
     n = len(judged)
@@ -135,7 +135,7 @@ def _text(
 
 
 def _so_far(states: Sequence[State], history: History) -> str:
-    """What of the earlier validations can be said of a run that is within its limits now, and was never over."""
+    """The earlier validations of a run that is within its limits now and was never over."""
     n, within = len(states), states.count("within")
     if n == 1:
         return ""

@@ -55,11 +55,11 @@ def cell(value: Any) -> str:
 
 
 def heat_maps(where: Mapping[str, Any] | None) -> list[dict[str, Any]]:
-    """The tables of `where.json`, each cell with how far the figure falls, as a share of the largest fall."""
-    from lit_mem.report.where import FIGURES
+    """The tables of `localize`, each cell with how far the metric changes, as a share of the largest change."""
+    from lit_mem.report.localize import METRICS
 
     maps = []
-    for name, title in FIGURES.items() if where else ():
+    for name, title in METRICS.items() if where else ():
         rows = where["layer_matrix"].get(name) if where else None
         if not where or rows is None:
             continue

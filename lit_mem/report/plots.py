@@ -146,7 +146,7 @@ def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
     caption = (
         "How many members an attacker finds (upwards) for how many false alarms (to the right). The left end matters "
         f"most: members found with hardly any false alarm. With {n} held-out texts no rate under "
-        f"{1 / max(n, 10):.2g} can be told from 0."
+        f"{1 / max(n, 10):.2g} can be distinguished from 0."
     )
     drawing = roc_plot(curves_of, n, main=attacks[0]["name"])
     rates = [rate for rate in (0.001, 0.01, 0.05, 0.1, 0.25, 0.5) if rate >= 1 / n - 1e-12]

@@ -1,4 +1,4 @@
-"""What a report says of private training, and whether its ledger fits what the run has logged and saved."""
+"""Private training in a report, and whether its ledger fits what the run has logged and saved."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
         history: what it has logged.
 
     Returns:
-        text, figures (the last of each metric), steps (of the ledger; None without one), warnings: what of the ledger
+        text, `figures` (the last of each metric), steps (of the ledger; None without one), warnings: what of the ledger
         does not fit, or is not covered.
     """
-    figures: dict[str, float | None] = {}
+    metrics: dict[str, float | None] = {}
     for validation in history.validations:
         for name in _METRICS:
             if validation.get(name) is not None:
-                figures[name] = validation.get(name)
+                metrics[name] = validation.get(name)
     options = config.get("model") or {}
     privacy, adapter = options.get("privacy"), options.get("adapter_path")
     own = bool(privacy) or (folder / LEDGER).is_file()
@@ -51,11 +51,11 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
             ledger = ledger_beside(Path(adapter))
     except CheckpointError as error:
         warnings.append(f"Privacy ledger: {error}.")
-    if not (figures or own or ledger or warnings):
+    if not (metrics or own or ledger or warnings):
         return None
     if own and ledger is not None:
         file = METRICS if (folder / METRICS).is_file() else FILE
-        warnings += _contradictions(ledger, privacy if isinstance(privacy, Mapping) else {}, figures, file)
+        warnings += _contradictions(ledger, privacy if isinstance(privacy, Mapping) else {}, metrics, file)
         if ledger.unchained:
             warnings.append(f"{ledger.path} is unchained up to line {ledger.unchained}: changes there cannot be seen.")
     if ledger is not None and ledger.unaccounted:
@@ -64,17 +64,17 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
         log.warning("%s", warning)
     steps = None if ledger is None else ledger.steps
     return {
-        "text": _text(figures, ledger, own, bool(warnings)),
-        "figures": figures,
+        "text": _text(metrics, ledger, own, bool(warnings)),
+        "figures": metrics,
         "steps": steps,
         "warnings": warnings,
     }
 
 
-def _text(figures: Mapping[str, float | None], ledger: Ledger | None, own: bool, doubtful: bool) -> str:
-    found, delta = figures.get("privacy/epsilon"), figures.get("privacy/delta")
+def _text(metrics: Mapping[str, float | None], ledger: Ledger | None, own: bool, doubtful: bool) -> str:
+    found, delta = metrics.get("privacy/epsilon"), metrics.get("privacy/delta")
     if found is not None and doubtful:
-        text = f"ε = {shown(found)} at δ = {shown(delta)} was logged, and bounds no more than what is said below."
+        text = f"ε = {shown(found)} at δ = {shown(delta)} was logged, and bounds no more than stated below."
     elif found is not None:
         text = f"What this run shows of any single text is bounded by ε = {shown(found)} at δ = {shown(delta)}."
     elif ledger is not None and not own:
@@ -87,13 +87,13 @@ def _text(figures: Mapping[str, float | None], ledger: Ledger | None, own: bool,
 
 
 def _contradictions(
-    ledger: Ledger, privacy: Mapping[str, Any], figures: Mapping[str, float | None], file: str
+    ledger: Ledger, privacy: Mapping[str, Any], metrics: Mapping[str, float | None], file: str
 ) -> Iterator[str]:
     """How the ledger differs from the configuration, and from what was logged of it, in `file`."""
     noises = {start.steps.noise_multiplier for start in ledger.starts}
     for what, noise in (
         ("model.privacy.noise_multiplier of config.yaml", privacy.get("noise_multiplier")),
-        (f"privacy/noise_multiplier of {file}", figures.get("privacy/noise_multiplier")),
+        (f"privacy/noise_multiplier of {file}", metrics.get("privacy/noise_multiplier")),
     ):
         if isinstance(noise, int | float) and not any(math.isclose(noise, one, rel_tol=1e-5) for one in noises):
             there = ", ".join(f"{one:g}" for one in sorted(noises))
@@ -103,7 +103,7 @@ def _contradictions(
     if isinstance(size, int) and not any(math.isclose(size, rate, rel_tol=1e-5) for rate in rates):
         there = ", ".join(f"{rate:g}" for rate in sorted(rates))
         yield f"{ledger.path} has steps of {there} texts, and model.privacy.batch_size of config.yaml is {size}."
-    logged, delta = figures.get("privacy/epsilon"), figures.get("privacy/delta")
+    logged, delta = metrics.get("privacy/epsilon"), metrics.get("privacy/delta")
     if logged is not None and delta is not None:
         spent = _epsilon(ledger, delta, privacy.get("accountant", "prv"))
         # Metrics are in float32. The ledger may have more steps: after the last validation, or of a resumed run.

@@ -1,4 +1,4 @@
-"""Which figures the page of one run has."""
+"""Which plots the page of one run has."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SETS: Final = (
 )
 _MEASURES: Final = {
     "ngram_rate": "N-gram rate",
-    "exact_rate": "Whole rest extracted",
+    "exact_rate": "Whole suffix extracted",
     "exact_memorization": "Exact memorization",
     "extraction_strength": "Extraction strength",
     "discoverable": "Discoverable extraction",
@@ -29,7 +29,7 @@ _MEASURES: Final = {
 
 
 class Series:
-    """The figures of all validations, by name.
+    """The metrics of all validations, by name.
 
     Args:
         report: of a run.
@@ -38,7 +38,7 @@ class Series:
     def __init__(self, report: Mapping[str, Any]) -> None:
         self.rows: list[Mapping[str, Any]] = report["validations"]
         epochs = [row["epoch"] for row in self.rows]
-        # Several validations an epoch are told apart by their steps.
+        # Several validations of one epoch stand at their steps.
         by_epoch = len(set(epochs)) == len(epochs)
         self.x: list[float] = epochs if by_epoch else [row["step"] + (row["epoch"] > 0) for row in self.rows]
         self.x_label = "epoch (0 = before training)" if by_epoch else "training step"
@@ -48,14 +48,14 @@ class Series:
         return [row["figures"].get(name) for row in self.rows]
 
 
-def limits_on(report: Mapping[str, Any], figure: str) -> list[float]:
-    """What the run's limits are for a figure."""
-    names = (figure, f"{figure}_low", f"{figure}_high")
+def limits_on(report: Mapping[str, Any], metric: str) -> list[float]:
+    """The run's limits on a metric."""
+    names = (metric, f"{metric}_low", f"{metric}_high")
     return sorted({row["bound"] for row in report["verdict"]["limits"] if row["figure"] in names})
 
 
 def run_plots(report: Mapping[str, Any]) -> dict[str, list[Plot]]:
-    """The figures of a run's page by the part that they stand in."""
+    """The plots of a run's page by the part that they stand in."""
     series = Series(report)
     return {
         "curves": list(_main_curves(report, series)),
@@ -82,12 +82,12 @@ def _main_curves(report: Mapping[str, Any], series: Series) -> Iterator[Plot]:
         _extraction_curve(series, "ngram_rate"),
     ]  # fmt: skip
     if attack is not None:
-        figure = f"mia/{attack}_auroc"
+        metric = f"mia/{attack}_auroc"
         points = [
             (f"{x:g}", ppl, area)
-            for x, ppl, area in zip(series.x, series["val/perplexity"], series[figure], strict=True)
+            for x, ppl, area in zip(series.x, series["val/perplexity"], series[metric], strict=True)
         ]
-        bounds = limits_on(report, figure)
+        bounds = limits_on(report, metric)
         found.append(
             trade_off(
                 "tradeoff",
@@ -108,11 +108,11 @@ def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
     names = sorted(match[1] for name in series.names if (match := re.fullmatch(r"mia/(.+)_auroc", name)))
     lines = []
     for name in sorted(names, key=lambda name: name != attack):
-        figure = f"mia/{name}_auroc"
+        metric = f"mia/{name}_auroc"
         lines.append(
-            Line(name, series.x, series[figure], series[f"{figure}_low"], series[f"{figure}_high"])
-            if f"{figure}_low" in series.names
-            else Line(name, series.x, series[figure])
+            Line(name, series.x, series[metric], series[f"{metric}_low"], series[f"{metric}_high"])
+            if f"{metric}_low" in series.names
+            else Line(name, series.x, series[metric])
         )
     return curves(
         "auroc",
@@ -137,8 +137,8 @@ def _extraction_curve(series: Series, measure: str) -> Plot | None:
     return curves(
         f"extraction-{re.sub(r'[^a-zA-Z0-9]+', '-', measure)}",
         f"Extraction: {title}",
-        "What members give beyond held-out texts and beyond the base model is memorized; the rest is the domain's own "
-        "phrases.",
+        "What members give beyond held-out texts and beyond the base model is memorized; what all share is the "
+        "domain's own phrases.",
         lines,
         series.x_label,
         title,

@@ -17,7 +17,7 @@ def audit_of(origin: Origin, config: Mapping[str, Any]) -> dict[str, str]:
 
     Returns:
         `command` ("validate" or "test"), `of` ("adapter", "checkpoint" or "model") and `name`: its path, or the model's
-        id; empty where the folder does not say.
+        id; empty where that is not recorded.
     """
     model = config.get("model") or {}
     command = origin.command or "validate"
@@ -29,7 +29,7 @@ def audit_of(origin: Origin, config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def base_of(model: Mapping[str, Any]) -> str:
-    """The base's id, from the options of the model; "" where they do not say."""
+    """The base's id, from the options of the model; "" where that is not known."""
     if model.get("model_id") or "model_id" not in model:
         return str(model.get("model_id") or "")
     return "the base of the adapter" if model.get("adapter_path") else DEFAULT_BASE
@@ -41,13 +41,13 @@ def scored_of(checks: Mapping[str, Any] | None, path: Path, examples: Mapping[st
     Args:
         checks: the content of `checks.json`; None: there is none.
         path: of that file, for messages.
-        examples: what the report says of the table of examples; None: there is none.
+        examples: the part of the report on the table of examples; None: there is none.
 
     Returns:
-        The counts; None where neither says.
+        The counts; None where neither has them.
 
     Raises:
-        DataError: what `checks.json` says is not four counts.
+        DataError: `scored` in `checks.json` is not four counts.
     """
     found = (checks or {}).get("scored")
     if found is None:
@@ -81,7 +81,7 @@ def set_sizes(scored: Scored | None, checks: Mapping[str, Any] | None, data: Map
 
     Args:
         scored: how many were scored; None: not recorded.
-        checks: what the data module found out; None: nothing.
+        checks: the content of `checks.json`; None: there is none.
         data: of the configuration.
     """
     cells = []

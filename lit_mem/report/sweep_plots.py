@@ -1,4 +1,4 @@
-"""Which figures the page of a sweep has."""
+"""Which plots the page of a sweep has."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lit_mem.report.plots import Plot, curves, trade_off
 
 
 def sweep_plots(report: Mapping[str, Any]) -> dict[str, list[Plot]]:
-    """The figures of a sweep's page by the part that they stand in."""
+    """The plots of a sweep's page by the part that they stand in."""
     return {"front": _front_plot(report), "curves": _curve_plots(report)}
 
 
-def told(values: Mapping[str, Any]) -> str:
+def label_of(values: Mapping[str, Any]) -> str:
     """A configuration in a few words: "4, v,o"."""
     return ", ".join(map(str, values.values()))
 
@@ -25,7 +25,7 @@ def _front_plot(report: Mapping[str, Any]) -> list[Plot]:
     front = report["front"]
     if front is None:
         return []
-    points = [(told(one["values"]), one["perplexity"], one["memorization"]) for one in front["points"]]
+    points = [(label_of(one["values"]), one["perplexity"], one["memorization"]) for one in front["points"]]
     best = [(one["perplexity"], one["memorization"]) for one in front["points"] if one["on_front"]]
     guidance = report["guidance"] or {}
     plot = trade_off(

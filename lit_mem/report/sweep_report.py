@@ -1,4 +1,4 @@
-"""All that the report of a sweep says, as plain data."""
+"""The report of a sweep as plain data."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.audit.thresholds import Threshold
-from lit_mem.errors import DataError
 from lit_mem.functional.interval import student_interval
-from lit_mem.functional.planning import Scored
 from lit_mem.privacy.carried import of_several
-from lit_mem.report.files import read_json
 from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.history import Validation
-from lit_mem.report.run_report import SCHEMA, versions
-from lit_mem.report.subject import scored_of
+from lit_mem.report.run_report import SCHEMA
+from lit_mem.report.sweep_files import read_findings, read_histories, read_sweep, trial_scored
+from lit_mem.report.versions import versions
 
-_FIGURES: Final[tuple[str, ...]] = (
+_METRICS: Final[tuple[str, ...]] = (
     "trainable_parameters",
     "val/perplexity",
     "memorization/perplexity_members",
@@ -43,23 +41,23 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
 
     Raises:
         DataError: a file of the folder is damaged.
-        ConfigError: a condition is on a figure that no trial logged.
+        ConfigError: a condition is on a metric that no trial logged.
     """
-    sweep = _sweep(folder / "sweep.json")
+    sweep = read_sweep(folder / "sweep.json")
     axes: list[dict[str, Any]] = sweep["axes"]
     labels = [axis["label"] for axis in axes]
-    histories, names = _histories(folder / "results.parquet", labels)
+    histories, names = read_histories(folder / "results.parquet", labels)
     wanted = list(fail_on)
     check_known(wanted, names, "the sweep")
-    figures = [name for name in _FIGURES if name in names]
-    configurations = _configurations(sweep["trials"], labels, histories, figures)
-    findings = _findings(folder / "findings.json")
+    metrics = [name for name in _METRICS if name in names]
+    configurations = _configurations(sweep["trials"], labels, histories, metrics)
+    findings = read_findings(folder / "findings.json")
     # A trial that failed before it measured anything has left no model to judge.
     done = [trial for trial in sweep["trials"] if trial["status"] != "failed" or trial["trial"] in histories]
     judged = [
         row
         for trial in done
-        for row in not_passed(wanted, _last(histories, trial), trial["trial"], _scored(folder, trial))
+        for row in not_passed(wanted, _last(histories, trial), trial["trial"], trial_scored(folder, trial))
     ]
     return {
         "schema": SCHEMA,
@@ -70,9 +68,9 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
         "axes": axes,
         "seeds": sweep["seeds"],
         "verdict": {"state": _counts(sweep["trials"]), "text": _text(sweep, findings, folder)},
-        "figures": figures,
+        "figures": metrics,
         "configurations": configurations,
-        "heat_maps": _heat_maps(axes, configurations, figures),
+        "heat_maps": _heat_maps(axes, configurations, metrics),
         "curves": _curves(labels, sweep["trials"], histories, names),
         "front": _front(configurations),
         "findings": findings.get("findings", []),
@@ -86,56 +84,9 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
     }
 
 
-def _sweep(path: Path) -> dict[str, Any]:
-    told = read_json(path)
-    for key in ("name", "axes", "seeds", "trials"):
-        if not isinstance(told, dict) or key not in told:
-            raise DataError(f"{path}: there is no {key}; expected what `sweep` writes")
-    for number, trial in enumerate(told["trials"], start=1):
-        for key in ("trial", "values", "seed", "status"):
-            if key not in trial:
-                raise DataError(f"{path}: trial {number} has no {key}; expected what `sweep` writes")
-    found: dict[str, Any] = told
-    return found
-
-
-def _histories(path: Path, labels: list[str]) -> tuple[dict[str, list[Validation]], set[str]]:
-    """Each trial's validations in order, and every name that was logged."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not path.is_file():
-        return {}, set()
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: no parquet file that can be read ({str(error).splitlines()[0]})") from None
-    found: dict[str, list[Validation]] = {}
-    names: set[str] = set()
-    for number, row in enumerate(rows, start=1):
-        missing = [key for key in ("trial", "epoch") if row.get(key) is None]
-        if missing:
-            raise DataError(f"{path}, row {number}: there is no {missing[0]}; expected what `sweep` writes")
-        skip = {"trial", "seed", "epoch", "step", *labels}
-        figures = {n: float(v) for n, v in row.items() if n not in skip and isinstance(v, int | float)}
-        names |= set(figures)
-        step = row.get("step")
-        found.setdefault(row["trial"], []).append(Validation(int(row["epoch"]), int(step or 0), figures))
-    for validations in found.values():
-        validations.sort(key=lambda v: (v.epoch, v.step))
-    return found, names
-
-
 def _last(histories: Mapping[str, list[Validation]], trial: Mapping[str, Any]) -> Validation | None:
     validations = histories.get(trial["trial"])
     return validations[-1] if validations else None
-
-
-def _scored(folder: Path, trial: Mapping[str, Any]) -> Scored | None:
-    """How many texts a trial scored, if its folder says."""
-    path = folder / str(trial.get("folder") or "") / "checks.json"
-    checks = read_json(path) if trial.get("folder") else None
-    return scored_of(checks if isinstance(checks, dict) else None, path)
 
 
 def spread(values: Sequence[float]) -> dict[str, Any]:
@@ -153,7 +104,7 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def _configurations(
-    trials: list[dict[str, Any]], labels: list[str], histories: Mapping[str, list[Validation]], figures: list[str]
+    trials: list[dict[str, Any]], labels: list[str], histories: Mapping[str, list[Validation]], metrics: list[str]
 ) -> list[dict[str, Any]]:
     """A row for each combination of values, over its finished trials."""
     groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
@@ -162,7 +113,7 @@ def _configurations(
     rows = []
     for group in groups.values():
         lasts = [last for trial in group if trial["status"] == "done" and (last := _last(histories, trial)) is not None]
-        values = {name: [v.figures.get(name, math.nan) for v in lasts] for name in figures}
+        values = {name: [v.metrics.get(name, math.nan) for v in lasts] for name in metrics}
         rows.append(
             {
                 "values": {label: group[0]["values"].get(label) for label in labels},
@@ -175,14 +126,14 @@ def _configurations(
 
 
 def _heat_maps(
-    axes: list[dict[str, Any]], configurations: list[dict[str, Any]], figures: list[str]
+    axes: list[dict[str, Any]], configurations: list[dict[str, Any]], metrics: list[str]
 ) -> list[dict[str, Any]]:
     """Tables of the first two axes; other axes are averaged over."""
     if len(axes) < 2:
         return []
     rows, columns = axes[0], axes[1]
     maps = []
-    for name in (one for one in HEATS if one in figures):
+    for name in (one for one in HEATS if one in metrics):
         cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for one in configurations:
             key = str(one["values"].get(rows["label"])), str(one["values"].get(columns["label"]))
@@ -217,12 +168,12 @@ def _heat_maps(
 def _curves(
     labels: list[str], trials: list[dict[str, Any]], histories: Mapping[str, list[Validation]], names: set[str]
 ) -> list[dict[str, Any]]:
-    """For each axis and figure a curve over the epochs for each value, the mean over all trials that have it."""
+    """For each axis and metric a curve over the epochs for each value, the mean over all trials that have it."""
     found = []
-    for label, figure in product(labels, [name for name in CURVES if name in names]):
+    for label, metric in product(labels, [name for name in CURVES if name in names]):
         lines: dict[str, dict[int, list[float]]] = {}
         for trial in trials:
-            by_epoch = {v.epoch: v.get(figure) for v in histories.get(trial["trial"], [])}
+            by_epoch = {v.epoch: v.get(metric) for v in histories.get(trial["trial"], [])}
             line = lines.setdefault(str(trial["values"].get(label)), {})
             for epoch, value in by_epoch.items():
                 if value is not None and trial["status"] == "done":
@@ -231,7 +182,7 @@ def _curves(
             {"value": value, "epochs": sorted(line), "points": [spread(line[epoch]) for epoch in sorted(line)]}
             for value, line in lines.items()
         ]
-        found.append({"axis": label, "figure": figure, "lines": [one for one in curves if one["epochs"]]})
+        found.append({"axis": label, "figure": metric, "lines": [one for one in curves if one["epochs"]]})
     return found
 
 
@@ -261,32 +212,18 @@ def _counts(trials: list[dict[str, Any]]) -> str:
     return "some failed" if any(trial["status"] == "failed" for trial in trials) else "done"
 
 
-def _findings(path: Path) -> dict[str, Any]:
-    told = read_json(path)
-    if told is None:
-        return {}
-    advice = told.get("guidance") if isinstance(told, dict) else 0
-    whole = advice is None or (isinstance(advice, dict) and isinstance(advice.get("limit", ""), int | float | None))
-    if not whole or not isinstance(told.get("findings"), list):
-        raise DataError(
-            f"{path}: is not as this version writes it; run the sweep's command again, which writes it anew"
-        )
-    found: dict[str, Any] = told
-    return found
-
-
 def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any], folder: Path) -> str:
     n = {
         status: sum(t["status"] == status for t in sweep["trials"])
         for status in ("done", "failed", "running", "pending")
     }
-    told = f"{n['done']} of {len(sweep['trials'])} trials are done"
-    told += f", {n['failed']} failed" if n["failed"] else ""
-    told += f", {n['running'] + n['pending']} are still to come" if n["running"] + n["pending"] else ""
-    told += "."
+    text = f"{n['done']} of {len(sweep['trials'])} trials are done"
+    text += f", {n['failed']} failed" if n["failed"] else ""
+    text += f", {n['running'] + n['pending']} are still to come" if n["running"] + n["pending"] else ""
+    text += "."
     verdicts = [one["verdict"] for one in findings.get("findings", [])]
     if verdicts:
         kinds = [f"{verdicts.count(kind)} {kind}" for kind in dict.fromkeys(verdicts)]
-        told += f" Findings on this model and data: {'; '.join(kinds)}."
+        text += f" Findings on this model and data: {'; '.join(kinds)}."
     added = of_several(folder)
-    return f"{told} {added}." if added else told
+    return f"{text} {added}." if added else text

@@ -29,7 +29,7 @@ def figures(run: Path) -> list[dict[str, float]]:
     Raises:
         DataError: a file is damaged.
     """
-    return [each.figures | {"epoch": each.epoch, "step": each.step} for each in history_of(run).validations]
+    return [each.metrics | {"epoch": each.epoch, "step": each.step} for each in history_of(run).validations]
 
 
 def size(run: Path) -> int | None:

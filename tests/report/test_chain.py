@@ -175,4 +175,4 @@ def test_a_resume_on_the_command_line_is_followed(tmp_path, monkeypatch):
     data = report(logs / "version_1")
     assert epochs(data) == [0, 1, 2, 3]
     whole = read_history(logs / "version_0" / "metrics.csv").validations
-    assert [row["figures"]["val/loss"] for row in data["validations"][:3]] == [v.figures["val/loss"] for v in whole]
+    assert [row["figures"]["val/loss"] for row in data["validations"][:3]] == [v.metrics["val/loss"] for v in whole]

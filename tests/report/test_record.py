@@ -28,7 +28,7 @@ def line(epoch, metrics, stage="fit", step=None, logged=None):
 def recorded(folder, keep=False):
     """Has a record in place of `metrics.csv`, or beside it, with the same numbers."""
     for one in read_history(folder / "metrics.csv").validations:
-        append(folder / FILE, line(one.epoch, one.figures))
+        append(folder / FILE, line(one.epoch, one.metrics))
     if not keep:
         (folder / "metrics.csv").unlink()
     return folder
@@ -84,7 +84,7 @@ def test_losses_and_spent_privacy_are_those_that_were_logged_last(tmp_path):
     assert history.has_losses
     assert history.names == {"train/loss", "val/loss", "privacy/epsilon", "lr"}
     (one,) = history.validations
-    assert one.figures == {"train/loss": 1.5, "val/loss": 1.1, "privacy/epsilon": 2.5, "lr": 0.5}
+    assert one.metrics == {"train/loss": 1.5, "val/loss": 1.1, "privacy/epsilon": 2.5, "lr": 0.5}
 
 
 def test_a_validation_that_only_metrics_csv_has_keeps_its_place(tmp_path):

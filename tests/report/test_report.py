@@ -21,8 +21,9 @@ from lit_mem.cli import main as cli
 from lit_mem.errors import DataError
 from lit_mem.functional.numbers import shown
 from lit_mem.report.history import History, Validation, read_history
-from lit_mem.report.run_report import _trust
+from lit_mem.report.localize import read_localized
 from lit_mem.report.sweep_report import sweep_report
+from lit_mem.report.trust import trust
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")
 made = importlib.util.module_from_spec(spec)
@@ -321,7 +322,7 @@ def test_names_of_the_data_are_no_markup(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["done", "sweep_done"])
-def test_the_page_needs_nothing_else_and_its_figures_can_be_read_aloud(kind, request):
+def test_the_page_needs_nothing_else_and_its_plots_can_be_read_aloud(kind, request):
     html, _ = request.getfixturevalue(kind)
     page = Page(html)
     assert page.outside == [("link", "href", "data:,")]
@@ -332,10 +333,9 @@ def test_the_page_needs_nothing_else_and_its_figures_can_be_read_aloud(kind, req
     n = page.tags.count("svg")
     assert n >= 5
     assert html.count('role="img"') == n == page.tags.count("desc")
-    assert page.tags.count("figure") == n == html.count("Data of this figure")
+    assert page.tags.count("figure") == n == html.count("Data of this plot")
     assert "mathdefault" not in html
-    assert "#0101" not in html  # a stand-in that found no colour
-    assert "#0201" not in html
+    assert not re.findall(r"(?:fill|stroke): #", html)  # each colour is one of the page's
 
 
 def test_the_same_run_gives_the_same_page(run, done):
@@ -367,8 +367,8 @@ def test_a_killed_run_is_told_of_as_far_as_it_came(tmp_path):
 def test_the_attacks_before_training_are_read_by_interval_and_ties(area, low, high, accuracy, reading):
     values = {"auroc": area, "auroc_low": low, "auroc_high": high, "balanced_accuracy": accuracy}
     start = Validation(0, 0, {f"mia/reference_{end}": value for end, value in values.items()})
-    told = _trust(Path("nowhere"), {}, History([start]))["before_training"]
-    assert [row["reading"] for row in told] == [reading]
+    found = trust(None, {}, History([start]))["before_training"]
+    assert [row["reading"] for row in found] == [reading]
 
 
 def test_a_run_that_was_killed_before_it_measured_anything(tmp_path):
@@ -493,13 +493,26 @@ def test_private_training_is_told_with_its_epsilon(tmp_path):
 def test_several_validations_an_epoch_are_told_apart(tmp_path):
     (tmp_path / "metrics.csv").write_text("epoch,step,val/loss,mia/a_auroc\n0,4,1.0,0.5\n0,9,0.9,\n0,9,,0.6\n")
     history = read_history(tmp_path / "metrics.csv")
-    assert [(v.epoch, v.step, v.figures) for v in history.validations] == [
+    assert [(v.epoch, v.step, v.metrics) for v in history.validations] == [
         (1, 4, {"val/loss": 1.0, "mia/a_auroc": 0.5}),
         (1, 9, {"val/loss": 0.9, "mia/a_auroc": 0.6}),
     ]
     (tmp_path / "metrics.csv").write_text("epoch,step,val/loss\n0,4,low\n")
     with pytest.raises(DataError, match="row 2, column val/loss"):
         read_history(tmp_path / "metrics.csv")
+
+
+def test_the_file_of_localize_comes_before_that_of_earlier_versions(tmp_path):
+    folder = made.write_run(tmp_path / "run", table=False)
+    made.write_where(folder)
+    found = json.loads((folder / "where.json").read_text())
+    (folder / "localize.json").write_text(json.dumps(found | {"checkpoint": "another.ckpt"}))
+    html, data = report(folder)
+    assert data["where"]["checkpoint"] == "another.ckpt"
+    assert "<h2>Where memorization lives</h2>" in html
+    (folder / "localize.json").write_text("{}")
+    with pytest.raises(DataError, match=r"localize\.json: there is no members"):
+        read_localized(folder)
 
 
 def test_where_memorization_lives_is_a_table_of_layers_and_matrices(done):

@@ -1,0 +1,63 @@
+"""What was trained on what, by a run's configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lit_mem.report.subject import base_of
+
+
+def setup_of(
+    config: Mapping[str, Any], sizes: tuple[str, str] = ("", ""), audit: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
+    """What was trained on what, or audited with what, a row a part; empty without a configuration.
+
+    Args:
+        config: of the run.
+        sizes: of members and held-out texts, in words.
+        audit: what was audited; None: the run trained.
+    """
+    model, data, trainer = (config.get(part) or {} for part in ("model", "data", "trainer"))
+    if not model and not data:
+        return []
+    rows = {
+        "Model": _words(base_of(model), model.get("revision") and f"revision {model['revision']}"),
+        "Adapter": _words(model.get("adapter_path")) or _component(model.get("adapter")),
+        "Reference": _words(
+            (model.get("reference") or {}).get("model_id") or (model.get("reference") or {}).get("kind")
+        ),
+        "Data": _component(data.get("source")),
+        "Members": sizes[0],
+        "Held-out texts": sizes[1],
+        "Length": _words(data.get("max_length") and f"at most {data['max_length']} tokens"),
+        "Batch size": _words(data.get("batch_size")),
+        "Optimizer": _component(model.get("optimizer"), ("lr", "weight_decay")),
+        "Epochs": _words(trainer.get("max_epochs") and f"at most {trainer['max_epochs']}"),
+        "Private training": _words("off" if not model.get("privacy") else "on, differential privacy"),
+        "Canaries": _component(data.get("canaries")),
+        "Seed": _words(config.get("seed_everything")),
+    }
+    if audit is not None:  # nothing of this was done
+        rows |= {"Optimizer": "", "Epochs": "", "Batch size": "", "Private training": "", "Canaries": ""}
+        rows |= {"Checkpoint": audit["name"]} if audit["of"] == "checkpoint" else {}
+        rows |= {"Adapter": ""} if audit["of"] == "model" else {}
+    return [{"what": what, "value": value} for what, value in rows.items() if value]
+
+
+def _words(*parts: Any) -> str:
+    return ", ".join(str(part) for part in parts if part is not None and part is not False and part != "")
+
+
+def _component(entry: Any, only: tuple[str, ...] = ()) -> str:
+    """A class of the configuration with its options, those at null left out."""
+    if not isinstance(entry, Mapping):
+        return _words(entry)
+    name = str(entry.get("class_path", "")).rpartition(".")[2]
+    options = {
+        k: v
+        for k, v in (entry.get("init_args") or {}).items()
+        if v not in (None, {}, []) and v is not False and (not only or k in only)
+    }
+    found = ", ".join(f"{k} {'+'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in options.items())
+    return f"{name} ({found})" if found else name

@@ -1,0 +1,92 @@
+"""The files of a sweep as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lit_mem.errors import DataError
+from lit_mem.functional.planning import Scored
+from lit_mem.report.files import read_json
+from lit_mem.report.history import Validation
+from lit_mem.report.subject import scored_of
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """The sweep and its trials.
+
+    Raises:
+        DataError: there is no such file, or it lacks something.
+    """
+    found: Any = read_json(path)
+    for key in ("name", "axes", "seeds", "trials"):
+        if not isinstance(found, dict) or key not in found:
+            raise DataError(f"{path}: there is no {key}; expected what `sweep` writes")
+    for number, trial in enumerate(found["trials"], start=1):
+        for key in ("trial", "values", "seed", "status"):
+            if key not in trial:
+                raise DataError(f"{path}: trial {number} has no {key}; expected what `sweep` writes")
+    sweep: dict[str, Any] = found
+    return sweep
+
+
+def read_histories(path: Path, labels: list[str]) -> tuple[dict[str, list[Validation]], set[str]]:
+    """Each trial's validations in order, and every name that was logged.
+
+    Args:
+        path: of `results.parquet`; where it is absent nothing was measured yet.
+        labels: of the sweep's axes, which are columns too.
+
+    Raises:
+        DataError: it cannot be read, or lacks something.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if not path.is_file():
+        return {}, set()
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: is not a parquet file that can be read ({str(error).splitlines()[0]})") from None
+    found: dict[str, list[Validation]] = {}
+    names: set[str] = set()
+    for number, row in enumerate(rows, start=1):
+        missing = [key for key in ("trial", "epoch") if row.get(key) is None]
+        if missing:
+            raise DataError(f"{path}, row {number}: there is no {missing[0]}; expected what `sweep` writes")
+        skip = {"trial", "seed", "epoch", "step", *labels}
+        metrics = {n: float(v) for n, v in row.items() if n not in skip and isinstance(v, int | float)}
+        names |= set(metrics)
+        step = row.get("step")
+        found.setdefault(row["trial"], []).append(Validation(int(row["epoch"]), int(step or 0), metrics))
+    for validations in found.values():
+        validations.sort(key=lambda v: (v.epoch, v.step))
+    return found, names
+
+
+def read_findings(path: Path) -> dict[str, Any]:
+    """What the sweep found, and its guidance; {} where there is no file.
+
+    Raises:
+        DataError: it has another form.
+    """
+    found: Any = read_json(path)
+    if found is None:
+        return {}
+    advice = found.get("guidance") if isinstance(found, dict) else 0
+    whole = advice is None or (isinstance(advice, dict) and isinstance(advice.get("limit", ""), int | float | None))
+    if not whole or not isinstance(found.get("findings"), list):
+        raise DataError(
+            f"{path}: is not as this version writes it; run the sweep's command again, which writes it again"
+        )
+    findings: dict[str, Any] = found
+    return findings
+
+
+def trial_scored(folder: Path, trial: Mapping[str, Any]) -> Scored | None:
+    """How many texts a trial scored, if its folder has that."""
+    path = folder / str(trial.get("folder") or "") / "checks.json"
+    checks = read_json(path) if trial.get("folder") else None
+    return scored_of(checks if isinstance(checks, dict) else None, path)
