@@ -1,29 +1,38 @@
 """Fixtures that many tests share: the bundled model, small batches, a quiet and offline environment."""
 
 import atexit
+import io
+import json
 import logging
 import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import threading
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LIT_MEM_CACHE"] = tempfile.mkdtemp(prefix="lit_mem_cache_")  # nothing is read from or left in the user's
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: threads only wait for one another
 
+import huggingface_hub.constants
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from torch.utils.tensorboard import SummaryWriter
 
 from lit_mem import assets
 from lit_mem.adapters import LoRA
 from lit_mem.audit.loop import Audit
 from lit_mem.audit.measure import Pass
+from lit_mem.cli.main import main
 from lit_mem.data.encoding import Encoded, collate
+from lit_mem.data.sources import case_reports
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.extraction.continuations import no_bar
 from lit_mem.lightning.datamodule import TextDataModule
@@ -32,6 +41,7 @@ from lit_mem.models.base_models import load_base
 from lit_mem.models.hub import load_tokenizer
 
 TINY = "asset:tiny_llama"
+QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 atexit.register(shutil.rmtree, os.environ["LIT_MEM_CACHE"], ignore_errors=True)
 
@@ -56,6 +66,23 @@ def own_signals():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def bundled_corpus_read_once():
+    """The bundled corpus is the same for every test, and its tables cannot be changed: it is read and checked once."""
+    read, kept, bundled = case_reports._split, {}, assets.path("case_reports")
+
+    def once(file):
+        if file.parent != bundled:
+            return read(file)
+        if file not in kept:
+            kept[file] = read(file)
+        return kept[file]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(case_reports, "_split", once)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return load_tokenizer(TINY)
@@ -69,8 +96,6 @@ def base():
 
 @pytest.fixture(scope="session")
 def texts():
-    import json
-
     lines = (assets.path("case_reports") / "train.jsonl").read_text().splitlines()
     return [json.loads(line)["text"] for line in lines[:24]]
 
@@ -192,3 +217,76 @@ def trained():
         return {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
 
     return weights
+
+
+# -- one run of the command line -----------------------------------------------------------------------------
+
+
+@contextmanager
+def set_aside(folder):
+    """Home, caches and temporary files lie in folders of their own, so that nothing is written where nobody looks."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, place in (("HOME", "home"), ("XDG_CACHE_HOME", "home/cache"), ("TMPDIR", "temporary")):
+            (folder / place).mkdir(parents=True, exist_ok=True)
+            patch.setenv(name, str(folder / place))
+        patch.setenv("LIT_MEM_CACHE", str(folder / "cache"))
+        patch.setattr(tempfile, "tempdir", None)  # so that TMPDIR is read again
+        patch.setattr(sys, "argv", ["train.py"])
+        (folder / "work").mkdir()
+        patch.chdir(folder / "work")
+        log = logging.getLogger("lit_mem")
+        before = list(log.handlers), log.propagate, log.level
+        log.handlers = []
+        yield
+        log.handlers, log.propagate = before[:2]
+        log.setLevel(before[2])
+
+
+def hub_files():
+    """What the hub's libraries keep, wherever that was set when they were imported."""
+    home = Path(huggingface_hub.constants.HF_HOME)
+    return {path for path in home.rglob("*") if path.is_file()} if home.is_dir() else set()
+
+
+# The probe of the members is all of them, so that whatever is written of an example may be of any.
+QUICKSTART_SIZES = "--data.train_size 16 --data.heldout_size 16 --data.batch_size 4 --trainer.max_epochs 4".split()
+QUICKSTART_SIZES += "--trainer.log_every_n_steps 1".split()
+
+
+@pytest.fixture(scope="session")
+def quickstart_run(tmp_path_factory):
+    """One run of `train.py fit` with the quickstart's configuration, small, that a threshold ends after two epochs.
+
+    Tests only read it. It has: folder (everything that it wrote; texts in `asked_for` alone), work (where it was
+    started, below folder), version (its log folder), config (what it was given), sizes, out, err and drawn (words in
+    pictures).
+    """
+    folder = tmp_path_factory.mktemp("quickstart")
+    drawn, before = [], hub_files()
+    add_figure = SummaryWriter.add_figure
+
+    def spy(self, tag, figure, *args, **kwargs):
+        drawn.extend(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+        return add_figure(self, tag, figure, *args, **kwargs)
+
+    # Of so few texts, subgroups are small, and one epoch passes the quickstart's own threshold.
+    options = "{min_size: 3, attacks: [reference], measures: [ngram_rate, exact_memorization, span_rate]}"
+    slices = f"{{class_path: lit_mem.audit.measures.Slices, init_args: {options}}}"
+    config = QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 0.95")
+    config = config.replace("memorization:\n", f"memorization:\n  measures: [{slices}]\n")
+    table = {"folder": str(folder / "asked_for"), "text": True}
+    table = json.dumps({"class_path": "lit_mem.callbacks.PerExampleTable", "init_args": table})
+    out, err = io.StringIO(), io.StringIO()
+    (folder / "config.yaml").write_text(config)
+    with set_aside(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SummaryWriter, "add_figure", spy)
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        given = ["--config", str(folder / "config.yaml"), *QUICKSTART_SIZES]
+        main(["fit", *given, f"--trainer.callbacks+={table}"])
+    (folder / "config.yaml").unlink()
+    assert hub_files() == before
+    return SimpleNamespace(
+        folder=folder, work=folder / "work", version=folder / "work" / "logs" / "quickstart" / "version_0",
+        config=config, sizes=QUICKSTART_SIZES, out=out.getvalue(), err=err.getvalue(), drawn=drawn,
+    )  # fmt: skip

@@ -7,32 +7,22 @@ width or written out, in files as they are and as what is compressed or pickled 
 import gzip
 import io
 import json
-import logging
 import os
 import re
-import sys
-import tempfile
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
-import huggingface_hub.constants
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from torch.utils.tensorboard import SummaryWriter
 
 from lit_mem import assets
 from lit_mem.audit.subgroups import Subgroups
 from lit_mem.audit.table import ScoreTable
-from lit_mem.cli.main import main
 from lit_mem.types import Record, TokenScores
 
 ROOT = Path(__file__).parents[2]
-QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
-# The probe of the members is all of them, so that whatever is written of an example may be of any.
-SMALL = "--data.train_size 16 --data.heldout_size 16 --trainer.max_epochs 1 --trainer.log_every_n_steps 1".split()
 WORDS, IDS = 5, 16
 WORD, NUMBER = re.compile(rb"[0-9A-Za-z]+"), re.compile(rb"-?\d+")
 
@@ -121,73 +111,25 @@ def pickled(content):
         level = inner
 
 
-@contextmanager
-def set_aside(folder):
-    """Home, caches and temporary files lie in folders of their own, so that nothing is written where nobody looks."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, place in (("HOME", "home"), ("XDG_CACHE_HOME", "home/cache"), ("TMPDIR", "temporary")):
-            (folder / place).mkdir(parents=True, exist_ok=True)
-            patch.setenv(name, str(folder / place))
-        patch.setenv("LIT_MEM_CACHE", str(folder / "cache"))
-        patch.setattr(tempfile, "tempdir", None)  # so that TMPDIR is read again
-        patch.setattr(sys, "argv", ["train.py"])
-        (folder / "work").mkdir()
-        patch.chdir(folder / "work")
-        log = logging.getLogger("lit_mem")
-        before = list(log.handlers), log.propagate, log.level
-        log.handlers = []
-        yield
-        log.handlers, log.propagate = before[:2]
-        log.setLevel(before[2])
-
-
-def hub_files():
-    """What the hub's libraries keep, wherever that was set when they were imported."""
-    home = Path(huggingface_hub.constants.HF_HOME)
-    return {path for path in home.rglob("*") if path.is_file()} if home.is_dir() else set()
-
-
 @pytest.fixture(scope="module")
-def leaky(tmp_path_factory, tokenizer):
+def leaky(quickstart_run, tokenizer):
     """A default run, and in it one callback that is asked for texts: (folder, output, words in figures, search)."""
-    folder = tmp_path_factory.mktemp("leaks")
-    drawn, before = [], hub_files()
-    add_figure = SummaryWriter.add_figure
-
-    def spy(self, tag, figure, *args, **kwargs):
-        drawn.extend(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
-        return add_figure(self, tag, figure, *args, **kwargs)
-
-    options = {"folder": str(folder / "asked_for"), "text": True}
-    entries = [{"class_path": "lit_mem.callbacks.PerExampleTable", "init_args": options}]
-    out, err = io.StringIO(), io.StringIO()
-    # On so few members one epoch passes the quickstart's own threshold, and every checkpoint is to be there.
-    (folder / "config.yaml").write_text(
-        Path(QUICKSTART).read_text().replace("mia/reference_auroc > 0.85", "mia/loss_auroc > 1")
-    )
-    with set_aside(folder), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(SummaryWriter, "add_figure", spy)
-        patch.setattr(sys, "stdout", out)
-        patch.setattr(sys, "stderr", err)
-        added = [f"--trainer.callbacks+={json.dumps(entry)}" for entry in entries]
-        main(["fit", "--config", str(folder / "config.yaml"), *SMALL, *added])
-    (folder / "config.yaml").unlink()
+    run = quickstart_run
     rows = {}
     for split in ("train", "heldout"):
         lines = (assets.path("case_reports") / f"{split}.jsonl").read_text().splitlines()
         rows |= {f"{split}.jsonl:{n}": json.loads(line)["text"] for n, line in enumerate(lines, start=1)}
-    table = pq.read_table(folder / "asked_for" / "start.parquet", columns=["origin"])
+    table = pq.read_table(run.folder / "asked_for" / "start.parquet", columns=["origin"])
     texts = [rows[origin] for origin in table["origin"].to_pylist()]
     assert len(texts) == 32
-    assert hub_files() == before
-    return folder, out.getvalue() + err.getvalue(), drawn, Search(texts, tokenizer)
+    return run.folder, run.out + run.err, run.drawn, Search(texts, tokenizer)
 
 
 def test_the_search_finds_every_text_where_texts_were_asked_for(leaky):
     """Nothing that follows would mean much without this."""
     folder, _, _, search = leaky
     found = search.in_folder(folder / "asked_for")
-    assert len(found) == 2
+    assert len(found) == 3
     for texts in found.values():
         assert texts == set(search.texts)
 
