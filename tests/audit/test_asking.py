@@ -19,7 +19,7 @@ EOS = 2
 @pytest.fixture
 def model(module, data):
     """A module before training, and its data."""
-    made, corpus = module(targets=["all-linear"]), data()
+    made, corpus = module(targets=["all-linear"]), data(train_size=12, heldout_size=12)
     made.configure_model()
     made.eval()
     corpus.trainer = SimpleNamespace(lightning_module=made, world_size=1, global_rank=0, testing=False)
@@ -75,7 +75,9 @@ class Prompts:
         return decode(model, prompts, lengths, *args, **kwargs)
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(temperature=1.2, top_k=50, seed=3)])
+@pytest.mark.parametrize(
+    "sampling", [None, pytest.param(Sampling(temperature=1.2, top_k=50, seed=3), marks=pytest.mark.slow)]
+)
 def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sampling):
     made, batches = model
     asked, asker, prompts = candidates(made, batches), Asker(EOS, sampling, 4096), Prompts(monkeypatch)
@@ -87,7 +89,7 @@ def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sa
     same(asker.base(asked, made, asker.tuned(asked, made.language_model)), answers)
 
 
-@pytest.mark.parametrize("silent", [True, False])
+@pytest.mark.parametrize("silent", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model, monkeypatch, silent):
     made, batches = model
     change(made)
@@ -109,10 +111,10 @@ def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model
     assert any(not torch.equal(tuned[i].ids, expected[i].ids) for i in asked)
 
 
-@pytest.mark.parametrize("sampling", [None, Sampling(temperature=1.2, seed=3)])
+@pytest.mark.parametrize("sampling", [None, pytest.param(Sampling(temperature=1.2, seed=3), marks=pytest.mark.slow)])
 def test_reference_scores_say_where_the_base_first_misses(model, monkeypatch, sampling):
     made, batches = model
-    change(made)
+    change(made, std=0.15)
     asked = candidates(made, batches, reference=True)
     first_miss = {i: min([*(~c.base_hit).nonzero().flatten().tolist(), len(c.base_hit)]) for i, c in asked.items()}
     asker, prompts = Asker(EOS, sampling, 4096), Prompts(monkeypatch)
@@ -141,9 +143,9 @@ def test_scores_of_the_base_are_used_where_they_are_and_never_asked_for(module, 
     assert not Extraction().needs.reference
     for others, there in (([], False), ([MembershipInference()], True)):
         extraction = Extraction(n_members=4, n_heldout=4)
-        trainer([extraction, *others]).validate(module(), data(), verbose=False)
+        trainer([extraction, *others]).validate(module(), data(train_size=8, heldout_size=8), verbose=False)
         seen = [c for at_all_lengths in extraction._seen.values() for c in at_all_lengths]
         assert all((c.base_hit is not None) == (c.base_logprob is not None) == there for c in seen)
     made = Extraction(n_members=4, n_heldout=4, base=False)
-    trainer([made, MembershipInference()]).validate(module(), data(), verbose=False)
+    trainer([made, MembershipInference()]).validate(module(), data(train_size=8, heldout_size=8), verbose=False)
     assert all(c.base_hit is None for at_all_lengths in made._seen.values() for c in at_all_lengths)

@@ -49,7 +49,7 @@ def tuned(module, data, trainer):
         def on_sanity_check_end(self, trainer, pl_module):
             before.update({**canaries.figures, **audit.figures})
 
-    t = trainer([canaries, audit, Start()], max_epochs=4)
+    t = trainer([canaries, audit, Start()], max_epochs=4, check_val_every_n_epoch=4)
     t.fit(model, corpus)
     return model.eval(), corpus, before, {k: float(v) for k, v in t.callback_metrics.items()}
 
@@ -168,7 +168,7 @@ def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
     for name, canaries in (("without", None), ("with", Secrets(12))):
         more = [] if canaries is None else [Canaries(), PrivacyAudit()]
         t = trainer([*everything(tmp_path / name), *more])
-        t.validate(model, data(train_size=12, canaries=canaries), verbose=False)
+        t.validate(model, data(train_size=12, heldout_size=8, canaries=canaries), verbose=False)
         figures = {k: float(v) for k, v in t.callback_metrics.items() if not k.startswith(("time/", *ROOMS))}
         logged.append((figures, pq.read_table(tmp_path / name / "validate.parquet")))
     assert logged[0][0] == logged[1][0]
@@ -210,6 +210,8 @@ def test_one_sided_coins_leave_out_what_cannot_be_measured(module, data, trainer
         logged = validated(module, data, trainer, Secrets(2, repetitions=[1], seed=seed), Canaries())
         seen.add(tuple(sorted(name for name in logged if name.startswith("canary/") and "_x" not in name)))
         assert all(map(math.isfinite, logged.values()))
+        if len(seen) == 3:  # both in, both out, one each
+            break
     assert ("canary/extraction_rate",) in seen
     assert ("canary/extraction_rate_heldout",) in seen
 
@@ -276,6 +278,7 @@ def test_bad_options(options, message):
         PrivacyAudit(**options)
 
 
+@pytest.mark.slow
 def test_a_check_before_training_over_few_batches_measures_nothing_of_them(module, data, trainer):
     t = trainer([Canaries(), PrivacyAudit()], max_epochs=1, num_sanity_val_steps=1)
     t.fit(module(), data(train_size=6, scoring_tokens=64, canaries=Secrets(8, repetitions=[1])))
@@ -340,6 +343,7 @@ def test_a_quarter_is_guessed_by_default(tuned, module, data, trainer):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.slow
 def test_no_canary_reaches_disk_or_console(tmp_path, monkeypatch, capsys, tokenizer):
     """Not of one's own lines either: a run from the command line, every file that it leaves, and all that it says."""
     lines = [f"The zymurgy locker {1000 + 7 * i} opens with {90_000 + 11 * i}" for i in range(8)]

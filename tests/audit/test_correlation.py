@@ -69,7 +69,7 @@ def fitted(module, data, trainer):
         Look(),
     ]
     corpus = data(members_size=24, batch_size=8, max_length=32)
-    trainer(callbacks, max_epochs=2, logger=pictures).fit(module(targets=["all-linear"]), corpus)
+    trainer(callbacks, max_epochs=1, logger=pictures).fit(module(targets=["all-linear"]), corpus)
     return passes, pictures
 
 
@@ -103,7 +103,7 @@ def test_the_loss_goes_along_by_construction_and_the_reference_not_before_traini
 
 def test_the_plot_is_drawn_once_a_validation(fitted):
     pictures = [(step, shape[2]) for key, shape, step in fitted[1].seen if key == "correlation/scatter"]
-    assert pictures == [(0, 3), (2, 3), (5, 3)]
+    assert pictures == [(0, 3), (2, 3)]
 
 
 def test_the_column_asked_for_alone(audited):
@@ -175,7 +175,17 @@ def test_the_plot_shows_each_finite_point_where_it_lies():
 
 @pytest.mark.parametrize(
     ("n", "k", "scale"),
-    [(0, 1, 1), (1, 1, 1), (3, 0, 1), (40, 12, 1), (40, 1, 0), (40, 2, 1e-6), (40, 2, 0.01), (40, 1, 9), (40, 1, 700)],
+    [
+        (0, 1, 1),
+        (1, 1, 1),
+        (3, 0, 1),
+        pytest.param(40, 12, 1, marks=pytest.mark.slow),
+        (40, 1, 0),
+        (40, 2, 1e-6),
+        (40, 2, 0.01),
+        (40, 1, 9),
+        (40, 1, 700),
+    ],
 )
 def test_the_plot_can_be_drawn_for_any_spread(n, k, scale, tmp_path):
     perplexity = (scale * torch.rand(n, dtype=torch.float64)).exp()

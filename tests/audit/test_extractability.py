@@ -19,14 +19,17 @@ from lit_mem.types import Record, Sampling, Span, TokenScores
 def tuned(module, data, trainer):
     """A module after epochs that memorize, its data, the callbacks and what was logged."""
     torch.manual_seed(1)
-    model, corpus = module(dropout=0.0, targets=["all-linear"], lr=1e-2), data(members_size=24, max_length=128)
+    model, corpus = (
+        module(dropout=0.0, targets=["all-linear"], lr=1e-2),
+        data(train_size=12, heldout_size=8, batch_size=3, max_length=128),
+    )
     callbacks = [
         Perplexity(),
         Extractability(),
         SpanExtraction(),
         Extraction(prefix=[0.25, 0.75], n_members=None, n_heldout=None),
     ]
-    t = trainer(callbacks, max_epochs=8)
+    t = trainer(callbacks, max_epochs=8, check_val_every_n_epoch=8, num_sanity_val_steps=0)
     t.fit(model, corpus)
     return model.eval(), corpus, callbacks, t
 
@@ -108,13 +111,20 @@ def test_span_rates_are_those_of_generating_each_span(tuned, base):
         for part, examples in (("", corpus.members), ("_heldout", corpus.heldout)):
             written = {}
             for example in examples:
-                for span in example.record.spans:
-                    ids = example.input_ids
-                    out = asked.generate(
-                        ids[None, : span.start], attention_mask=torch.ones(1, span.start), do_sample=False,
-                        max_new_tokens=span.end - span.start, pad_token_id=3,
-                    )[0, span.start :]  # fmt: skip
-                    written.setdefault(span.kind, []).append(out.tolist() == ids[span.start : span.end].tolist())
+                ids, spans = example.input_ids, example.record.spans
+                if not spans:
+                    continue
+                longest = max(span.start for span in spans)
+                prompts, mask = torch.full((len(spans), longest), 3), torch.zeros(len(spans), longest, dtype=torch.long)
+                for row, span in enumerate(spans):
+                    prompts[row, longest - span.start :], mask[row, longest - span.start :] = ids[: span.start], 1
+                out = asked.generate(
+                    prompts, attention_mask=mask, do_sample=False, pad_token_id=3,
+                    max_new_tokens=max(span.end - span.start for span in spans),
+                )[:, longest:]  # fmt: skip
+                for row, span in zip(out.tolist(), spans, strict=True):
+                    hit = row[: span.end - span.start] == ids[span.start : span.end].tolist()
+                    written.setdefault(span.kind, []).append(hit)
             assert len(written) > 3
             for kind, values in written.items():
                 assert figures[f"extraction/span_rate_{kind}{who}{part}"] == pytest.approx(sum(values) / len(values))

@@ -45,7 +45,6 @@ dist.destroy_process_group()
 
 @pytest.mark.slow
 @pytest.mark.ddp
-@pytest.mark.timeout(100)
 def test_two_processes_read_what_either_set(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(SCRIPT)

@@ -149,11 +149,14 @@ def test_a_data_module_of_the_users_own_says_nothing_of_its_texts(module, data, 
     assert scored_for("mia/loss_auroc", run) == Scored(20, 20)
 
 
+@pytest.mark.slow
 def test_texts_are_counted_for_undecided_judgements_only(monkeypatch, module, data, trainer, listening):
     asked = []
     monkeypatch.setattr("lit_mem.lightning.last_line.scored_for", lambda name, trainer: asked.append(name))
     stop = MemorizationEarlyStopping(["mia/loss_auroc > 0.45", "val/perplexity > 1000", "val/loss > 99"], "all")
-    trainer([stop, Perplexity(), MembershipInference(figures=False)], max_epochs=1).fit(module(), data())
+    trainer([stop, Perplexity(), MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(
+        module(), data()
+    )
     assert set(asked) <= {"mia/loss_auroc"}
 
 
@@ -210,36 +213,42 @@ def test_a_fit_ends_with_the_state_of_its_last_validation(module, data, trainer,
     ("limit", "head", "level"),
     [
         ("val/perplexity > 1000", "Within", logging.INFO),
-        ("val/perplexity > 1", "Over", logging.WARNING),
-        ("mia/loss_auroc > 0.45", "Undecided", logging.WARNING),
+        pytest.param("val/perplexity > 1", "Over", logging.WARNING, marks=pytest.mark.slow),
+        pytest.param("mia/loss_auroc > 0.45", "Undecided", logging.WARNING, marks=pytest.mark.slow),
     ],
 )
 def test_each_state_has_its_line(module, data, trainer, listening, tmp_path, limit, head, level):
     keep = MemorizationCheckpoint([limit], dirpath=str(tmp_path))
-    trainer([keep, Perplexity(), MembershipInference(figures=False)], max_epochs=1).fit(module(), data())
+    trainer([keep, Perplexity(), MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(
+        module(), data()
+    )
     (record,) = lines(listening)
     assert (record.getMessage().split()[0].strip(","), record.levelno) == (head, level)
 
 
 def test_without_limits_there_is_no_line(module, data, trainer, listening, tmp_path):
-    trainer([MemorizationCheckpoint(dirpath=str(tmp_path)), Perplexity()], max_epochs=1).fit(module(), data())
+    trainer([MemorizationCheckpoint(dirpath=str(tmp_path)), Perplexity()], max_epochs=1, num_sanity_val_steps=0).fit(
+        module(), data()
+    )
     assert not lines(listening)
 
 
+@pytest.mark.slow
 def test_two_callbacks_with_limits_say_it_once(module, data, trainer, listening, tmp_path):
     keep = MemorizationCheckpoint(["val/perplexity > 1000"], dirpath=str(tmp_path))
     stops = [MemorizationEarlyStopping(["val/perplexity > 1000"]), MemorizationEarlyStopping(["val/loss > 99"])]
-    trainer([*stops, keep, Perplexity()], max_epochs=1).fit(module(), data())
+    trainer([*stops, keep, Perplexity()], max_epochs=1, num_sanity_val_steps=0).fit(module(), data())
     (record,) = lines(listening)
     assert record.getMessage().count("val/perplexity is") == record.getMessage().count("val/loss is") == 1
 
 
+@pytest.mark.slow
 def test_a_threshold_at_the_safe_end_judges_no_other_than_one_at_the_value(module, data, trainer, listening):
     texts = []
     for lower_bound in (False, True):
         listening.clear()
         stop = MemorizationEarlyStopping(["mia/loss_auroc > 0.999"], lower_bound=lower_bound)
         torch.manual_seed(0)
-        trainer([stop, MembershipInference(figures=False)], max_epochs=1).fit(module(), data())
+        trainer([stop, MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(module(), data())
         texts.append(lines(listening)[0].getMessage())
     assert texts[0] == texts[1]

@@ -92,6 +92,7 @@ def test_lines_and_figures_are_those_of_a_plain_loop(fit, caplog):
         assert look.figures[k]["memorization/members_duplicates"] == 0
 
 
+@pytest.mark.slow
 def test_a_resumed_run_goes_on(fit, caplog, tmp_path):
     class Save(pl.callbacks.Checkpoint):
         def on_validation_end(self, trainer, pl_module):
@@ -115,6 +116,7 @@ def test_scores_of_another_column_are_not_gone_on_from():
     assert Movers("mia/loss").state_key != Movers("mia/reference").state_key
 
 
+@pytest.mark.slow
 def test_a_partial_validation_before_training_is_no_start(fit, caplog):
     look = Look()
     fit([loud(), look], max_epochs=2, num_sanity_val_steps=1, scoring_tokens=100)

@@ -20,9 +20,10 @@ OPTIONS = ExtractionOptions(n_members=6, n_heldout=6)
 @pytest.fixture(scope="module")
 def validated(module, data, trainer):
     """A module after two epochs, its batches, and what Lightning's validation measures of it."""
-    made, corpus = module(dropout=0.1, targets=["all-linear"]), data()
-    t = trainer([Memorization(extraction=OPTIONS)], max_epochs=2)
+    made, corpus = module(dropout=0.1, targets=["all-linear"]), data(train_size=12, heldout_size=12)
+    t = trainer([Memorization(extraction=OPTIONS)], limit_val_batches=0)
     t.fit(made, corpus)
+    t = trainer([Memorization(extraction=OPTIONS)])
     t.validate(made, corpus, verbose=False)
     batches = [batch for loader in corpus.val_dataloader() for batch in loader]
     return made, batches, audit_of(t).audit.result

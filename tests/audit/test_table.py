@@ -127,8 +127,8 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.ddp
-@pytest.mark.timeout(100)
 def test_two_processes_see_the_table_of_one(tmp_path):
     batches = [[[rows(batch) for batch in share[rank]] for share in SHARES] for rank in (0, 1)]
     torch.save(batches, tmp_path / "batches.pt")
