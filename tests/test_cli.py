@@ -195,6 +195,7 @@ memorization:
 """
 
 
+@pytest.mark.slow
 def test_attacks_and_measures_are_named_in_the_configuration(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
@@ -224,13 +225,13 @@ ELSEWHERE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "variant"),
     [
         pytest.param(
             *pair,
             id="+".join(path.stem for path in pair if path),
-            marks=[pytest.mark.slow] if pair[1] or pair[0] != QUICKSTART else [],
         )
         for pair in CONFIGURATIONS
     ],

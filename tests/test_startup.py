@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 LATER = {"datasets", "matplotlib.figure", "pandas", "peft", "pyarrow", "sklearn", "tensorboard"}
 """Libraries that take long to import, and are not needed to read a configuration."""
@@ -27,6 +29,7 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_command_line_leaves_to_later_what_it_does_not_need_yet():
     done = subprocess.run(
         [sys.executable, "-c", LOADED], cwd=ROOT, capture_output=True, text=True, check=True, timeout=900

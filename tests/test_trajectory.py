@@ -47,7 +47,7 @@ def all_callbacks(folder):
         SpanExtraction(),
         Correlation(),
         Movers(),
-        Slices(min_size=5),
+        Slices(min_size=2),
         PerExampleTable(str(folder / "examples"), text=True),
         PerplexityDropWarning(),
         Stopwatch(),
@@ -58,10 +58,13 @@ def all_callbacks(folder):
     ]
 
 
+FEW = {"train_size": 9, "heldout_size": 6, "batch_size": 3}
+
+
 def fit(module, data, trainer, trained, callbacks, **kwargs):
     torch.manual_seed(1)
     model = module()
-    trainer(callbacks, **kwargs).fit(model, data())
+    trainer(callbacks, **kwargs).fit(model, data(**FEW))
     return trained(model)
 
 
@@ -96,7 +99,7 @@ def test_dropout_makes_this_a_real_test(module, data, trainer, trained):
         model = module()
         model.configure_model()
         torch.manual_seed(seed)
-        trainer([]).fit(model, data())
+        trainer([], max_epochs=1, num_sanity_val_steps=0).fit(model, data(**FEW))
         weights.append(trained(model))
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
@@ -154,12 +157,12 @@ def test_a_resumed_run_is_the_uninterrupted_one(module, data, trainer, trained, 
     first = Record()
     with pytest.raises(SystemExit):
         trainer([*all_callbacks(tmp_path / "b"), first, Interrupt(2)], max_epochs=4, num_sanity_val_steps=0).fit(
-            module(), data()
+            module(), data(**FEW)
         )
     torch.manual_seed(99)  # a new process has another random state
     resumed, rest = module(), Record()
     trainer([*all_callbacks(tmp_path / "b"), rest], max_epochs=4).fit(
-        resumed, data(), ckpt_path=str(tmp_path / "b" / "last.ckpt"), weights_only=True
+        resumed, data(**FEW), ckpt_path=str(tmp_path / "b" / "last.ckpt"), weights_only=True
     )
     assert_same(expected, trained(resumed))
     assert first.figures + rest.figures == whole.figures
