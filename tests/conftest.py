@@ -24,6 +24,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch.utils.tensorboard import SummaryWriter
 
 from lit_mem import assets
@@ -44,6 +45,14 @@ TINY = "asset:tiny_llama"
 QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
 
 atexit.register(shutil.rmtree, os.environ["LIT_MEM_CACHE"], ignore_errors=True)
+
+settings.register_profile("few", max_examples=25)
+
+
+def pytest_configure(config):
+    """Without slow tests, properties are tried on a quarter of the examples that hypothesis would take."""
+    if config.option.markexpr == "not slow":
+        settings.load_profile("few")
 
 
 @pytest.fixture(autouse=True)
