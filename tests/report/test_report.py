@@ -309,7 +309,7 @@ def test_no_text_unless_asked_for(run, done):
         report(run)
 
 
-def test_names_of_the_data_are_no_markup(tmp_path):
+def test_names_of_the_data_are_no_markup(tmp_path, drawn):
     folder = made.write_run(tmp_path / "a", origin="<script>alert(1)</script>\x1b[31m")
     (folder / "config.yaml").write_text(
         made.CONFIG.format(limits="", lower_bound="false").replace("asset:tiny_llama", "'</pre><img src=x>$x$'")
@@ -338,7 +338,7 @@ def test_the_page_needs_nothing_else_and_its_plots_can_be_read_aloud(kind, reque
     assert not re.findall(r"(?:fill|stroke): #", html)  # each colour is one of the page's
 
 
-def test_the_same_run_gives_the_same_page(run, done):
+def test_the_same_run_gives_the_same_page(run, done, drawn):
     assert report(run)[0] == done[0]
 
 
@@ -635,6 +635,7 @@ def test_fail_on_a_sweep_names_the_trial(sweep, capsys):
     cli.main(["report", str(sweep), "--fail-on", "mia/reference_auroc > 0.9"])
 
 
+@pytest.mark.slow
 def test_a_fit_leaves_what_its_checks_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py"])
