@@ -623,7 +623,36 @@ MISTAKES = [
     ),
 ]  # fmt: skip
 
-OF_DATA = [m for m in MISTAKES if m.values[0].args and m.values[0].args[0].startswith("--data.")]
+# What only the whole command finds, and one or two of each kind besides; the others take minutes together.
+REPRESENTATIVE = """
+    targets_as_a_word unknown_option unknown_parameter unknown_class unknown_optimizer learning_rate_nan negative_seed
+    gradient_clip_nan precision no_GPU unknown_strategy validation_interval log_folder_is_a_file
+    logger_version_used_twice model_folder_absent hub_model_offline damaged_weights pickled_weights
+    model_with_code_of_its_own reference_that_reads_less reference_of_fewer_tokens quantization_without_GPU
+    adapter_pickled adapter_that_names_code adapter_of_other_shapes unknown_target rank_0 rank_above_the_matrix
+    private_delta_above_1/N private_accumulated private_all_weights private_ledger_is_spent
+    private_a_checkpoint_without_privacy learning_rate_-1 checkpoint_absent no_best_checkpoint
+    checkpoint_with_a_flipped_bit checkpoint_with_code checkpoint_of_another_rank
+    malformed_JSON compressed a_hub_folder_of_pickles a_hub_folder_with_a_script tokenizer_of_another_model
+    num_workers_-1 one_canary no_repetition canaries_of_no_digit traps_that_the_base_does_not_write
+    an_audit_without_canaries two_Slices two_Movers not_a_callback a_folder_that_is_a_file checkpoints_into_a_file
+    nothing_logs_it_here threshold_misspelt prefix_2.5 early_stopping_on_nothing
+""".split()
+BY_COMMAND = [
+    m
+    if m.values[0].bare or m.id in REPRESENTATIVE
+    else pytest.param(*m.values, id=m.id, marks=[*m.marks, pytest.mark.slow])
+    for m in MISTAKES
+]
+WITH_A_MODEL = """
+    tokenizer_of_another_model num_workers_-1 one_canary no_repetition canaries_of_no_digit
+    traps_that_the_base_does_not_write
+""".split()
+OF_DATA = [m for m in MISTAKES if " ".join(m.values[0].args).startswith("--data.") and m.id not in WITH_A_MODEL]
+
+
+def test_the_representative_mistakes_are_there():
+    assert {*REPRESENTATIVE, *WITH_A_MODEL} <= {m.id for m in MISTAKES}
 
 
 @pytest.fixture(autouse=True)
@@ -789,7 +818,7 @@ def refused(made, tmp_path, monkeypatch, capsys):
     return check
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", BY_COMMAND)
 def test_a_mistake_is_one_line_and_exit_code_2(mistake, refused):
     refused(mistake, mistake.args if mistake.bare else ["fit", "--config", mistake.config, *SMALL, *mistake.args])
 

@@ -3,9 +3,12 @@
 import json
 import sys
 
+import pytest
+
 from benchmarks import duplicates
 
 
+@pytest.mark.slow
 def test_each_way_leaves_the_rows_that_it_should(tmp_path, monkeypatch, capsys):
     options = ["x", "--rows", "20", "--copies", "3", "--epochs", "1", "--repeats", "1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", options)

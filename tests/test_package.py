@@ -17,7 +17,7 @@ def test_the_wheel_holds_the_assets_and_nothing_beside_the_package(tmp_path):
         shutil.copy(ROOT / name, source)
     shutil.copytree(ROOT / "lit_mem", source / "lit_mem", ignore=shutil.ignore_patterns("__pycache__"))
     build = "import setuptools.build_meta as b; print(b.build_wheel('.'))"
-    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     names = set(zipfile.ZipFile(next(source.glob("*.whl"))).namelist())
     assets = "lit_mem/assets/"

@@ -117,6 +117,7 @@ def greedy(model, prompt, length):
     return ids[len(prompt) :].tolist()
 
 
+@pytest.mark.slow
 def test_continuations_are_those_of_plain_calls_with_virtual_tokens_and_without(base, examples):
     cuts = [9, 3, 1, 20, 12, 5, 30, 2]
     prompts = [example.input_ids[:cut] for example, cut in zip(examples[8:], cuts, strict=False)]

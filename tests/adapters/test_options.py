@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import time
 
 import peft
 import pytest
@@ -103,12 +102,10 @@ def hostile(adapter, tmp_path):
     return make
 
 
-def refused(load, seconds=8.0):
+def refused(load):
     """The line that a hostile file ends in."""
-    start = time.monotonic()
     with pytest.raises((ModelError, CheckpointError)) as error:
         load()
-    assert time.monotonic() - start < seconds
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 1000
     return str(error.value)

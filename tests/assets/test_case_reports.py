@@ -84,6 +84,7 @@ def test_splits_share_nobody_and_nothing(shipped, one, two):
     assert not names_a & names_b
 
 
+@pytest.mark.slow
 def test_pretraining_text_shares_nobody_and_nothing(shipped, pretraining):
     rows = list(itertools.chain(*shipped.values()))
     texts = [row["text"] for row in rows]

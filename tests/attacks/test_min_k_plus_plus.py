@@ -48,7 +48,7 @@ def from_the_model(model, examples):
     return replace(scores, mean=mean, std=std)
 
 
-@pytest.mark.parametrize("share", [0.05, 0.2, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.2, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.05, 0.5, 1.0))])
 def test_it_is_the_papers_formula_over_the_whole_vocabulary(base, examples, share):
     score = MinKPlusPlus(share)(from_the_model(base, examples))
     for row, example in enumerate(examples):

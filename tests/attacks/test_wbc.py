@@ -49,7 +49,7 @@ rows = st.lists(st.lists(deltas, max_size=50), min_size=1, max_size=5)
 schemes = st.sampled_from([(2, 40, 10), (1, 3, 3), (3, 3, 1), (5, 60, 4), (2, 7, 20)])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=2 * settings.default.max_examples)
 @given(rows, schemes)
 def test_it_is_a_loop_over_all_windows(rows, scheme):
     attack = WindowComparison(*scheme)
@@ -57,7 +57,7 @@ def test_it_is_a_loop_over_all_windows(rows, scheme):
     assert attack(scores_of(rows)).tolist() == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 39, 40, 41, 200, 2000])
+@pytest.mark.parametrize("n", [1, 2, 3, 39, 40, 41, 200, pytest.param(2000, marks=pytest.mark.slow)])
 def test_it_is_a_loop_over_all_windows_of_any_real_numbers(n):
     generator = torch.Generator().manual_seed(n)
     scores = scores_of([[0.0] * n] * 2)

@@ -116,7 +116,7 @@ def test_every_prompt_of_a_batch_is_answered(base, examples):
         assert answer.ids.tolist() == whole[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("n_suffix", [1, 3])
+@pytest.mark.parametrize("n_suffix", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_suffix_without_a_miss_is_what_greedy_decoding_writes(base, examples, n_suffix):
     """Greedy k-extractibility, as pythia generates it: the scoring pass says the same without generating."""
     scores = TokenScorer(base)(collate(examples[:12]))

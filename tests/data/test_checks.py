@@ -31,7 +31,7 @@ def sentences(n, seed, words=WORDS, length=12):
 SHORT = st.lists(st.lists(st.sampled_from(["a", "b", "c", "!"]), max_size=8).map(" ".join), max_size=8)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples, deadline=None)
 @given(members=SHORT, heldout=SHORT, threshold=st.sampled_from([0.1, 0.5, 0.6, 0.7, 0.9, 1.0]))
 def test_near_matches_are_those_of_a_naive_search(members, heldout, threshold):
     def similarity(one, other):
@@ -181,6 +181,7 @@ def test_of_one_source_the_classifier_guesses_and_its_interval_says_so(n, vocabu
     assert np.mean([shift.low <= 0.5 <= shift.high for shift in found]) > 0.92
 
 
+@pytest.mark.slow
 def test_of_30_pairs_of_sets_of_one_source_few_are_said_to_differ():
     """The interval of five folds' pooled scores left 0.5 in 6 of these 30."""
     assert sum(not shift.low <= 0.5 <= shift.high for shift in null_shifts(30, 30, vocabulary=300)) <= 3

@@ -93,7 +93,7 @@ def test_every_example_is_scored_and_every_rank_gets_as_many_batches(world):
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.integers(8, 80))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_no_grouping_in_order_of_length_costs_less(lengths, budget):
     """Against all of them."""
 
@@ -156,7 +156,7 @@ def test_the_tokens_of_every_bundled_span_spell_it(tokenizer, split):
 WORDS = st.text(st.sampled_from("ab z.é—漢🙂\n"), min_size=1, max_size=24)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(
     name=st.sampled_from(sorted(TOKENIZERS)),
     prompt=st.sampled_from(["", "Of: ", "é "]),

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import shutil
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -96,14 +95,14 @@ def test_a_digest_is_blake2b_keyed_by_the_salt():
     assert {bytes(row) for row in state["members"].tolist()} == expected
 
 
-def test_a_hundred_thousand_texts_take_less_than_two_seconds():
+def test_a_hundred_thousand_texts_are_not_compared_in_pairs():
+    """Which would take hours."""
     texts = [
         f"Patient {i} took lithium for {i % 40} days, and developed a rash that lasted." * 3 for i in range(100_000)
     ]
-    many, began = rows(texts), time.perf_counter()
+    many = rows(texts)
     book = KnownMembers()
     book.compare(Sides(many, rows(["x"])), training=True)
-    assert time.perf_counter() - began < 2
     assert book.state()["members"].shape == (100_000, 8)
 
 
@@ -280,6 +279,7 @@ def test_canaries_keep_their_sides(whole, validate, caplog):
     assert line.startswith(f"{inserted} of {inserted} canaries were not inserted (or not as often)")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_digests_loads_and_says_so(whole, validate, tmp_path, caplog):
     checkpoint = torch.load(whole[1], weights_only=True)
     del checkpoint["lit_mem"]["members"]
@@ -306,6 +306,7 @@ def test_an_exported_adapter_has_no_digests_but_the_checkpoint_beside_it_is_read
     validate(split(Notes(range(24)), seed=1), None, module(adapter_path=str(moved)))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_data_of_ones_own_without_sides_is_trained_on_and_measured(whole, module, trainer, tmp_path):
     """What is known already is handed on."""

@@ -49,6 +49,7 @@ print("\\n".join(sys.modules))
 """
 
 
+@pytest.mark.slow
 def test_no_trainer_is_loaded_by_preparing():
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

@@ -52,7 +52,7 @@ from lit_mem.scoring.reference_scores import Reference
 from lit_mem.sharding import ShardedBase
 from lit_mem.types import Sampling
 
-LIMIT = timedelta(seconds=60)  # a rank that waits in vain ends the test and does not hang it
+LIMIT = timedelta(seconds=300)  # a rank that waits in vain ends the test and does not hang it
 STRATEGIES = {
     "one": lambda: "auto",
     "ddp": lambda: DDPStrategy(timeout=LIMIT),

@@ -17,7 +17,7 @@ def test_two_processes_train_with_the_base_in_parts_and_speak_with_one_voice(tmp
     command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", str(ROOT / "configs" / "quickstart.yaml")]
     command += ["--trainer.devices", "2", "--trainer.strategy", "sharded", "--trainer.max_epochs", "1"]
     command += ["--data.train_size", "41", "--data.heldout_size", "33", "--data.scoring_tokens", "400"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     assert [row[0] for row in rows if row and row[0] in ("epoch", "start", "1")] == ["epoch", "start", "1"]

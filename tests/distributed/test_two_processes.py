@@ -17,7 +17,7 @@ spec = importlib.util.spec_from_file_location("scenarios", SCRIPT)
 scenarios = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(scenarios)
 
-pytestmark = [pytest.mark.ddp, pytest.mark.slow, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.ddp, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def two(tmp_path_factory):
         for rank in range(2)
     ]
     try:
-        said = [rank.communicate(timeout=360)[0] for rank in ranks]
+        said = [rank.communicate(timeout=900)[0] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

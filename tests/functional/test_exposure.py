@@ -61,6 +61,7 @@ def test_chance_is_the_mean_over_all_ranks(n_heldout):
     assert chance_exposure(10**9) == pytest.approx(math.log2(math.e), abs=1e-7)
 
 
+@pytest.mark.slow
 def test_chance_in_a_simulation():
     draws = torch.randn(4000, 51, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     mean = torch.stack([exposure(row[:1], row[1:])[0] for row in draws]).mean().item()

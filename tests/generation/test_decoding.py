@@ -38,7 +38,14 @@ def sliding():
     return MistralForCausalLM(config).eval()
 
 
-@pytest.fixture(params=["base", "lora", "gpt2", "sliding"])
+@pytest.fixture(
+    params=[
+        "base",
+        pytest.param("lora", marks=pytest.mark.slow),
+        "gpt2",
+        pytest.param("sliding", marks=pytest.mark.slow),
+    ]
+)
 def model(request, base):
     if request.param == "base":
         return base
@@ -123,7 +130,7 @@ def test_logprob_is_that_of_a_plain_forward_pass(model, prompts):
             assert d.logprob.dtype == torch.float32
 
 
-@pytest.mark.parametrize("token_budget", [60, 150, 10**6])
+@pytest.mark.parametrize("token_budget", [60, pytest.param(150, marks=pytest.mark.slow), 10**6])
 def test_the_company_and_the_token_budget_do_not_matter(model, prompts, token_budget):
     together = decode(model, prompts, LENGTHS, EOS, token_budget=token_budget)
     backwards = decode(model, prompts[::-1], LENGTHS[::-1], EOS, token_budget=token_budget)[::-1]
@@ -184,7 +191,9 @@ def test_finished_texts_leave_the_batch(base, prompts):
     assert steps == [sum(length > k for length in LENGTHS) for k in range(1, max(LENGTHS))]
 
 
-@pytest.mark.parametrize("who", ["base", "gpt2", pytest.param("sliding", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "who", [pytest.param("base", marks=pytest.mark.slow), "gpt2", pytest.param("sliding", marks=pytest.mark.slow)]
+)
 def test_texts_that_end_by_themselves_leave_from_the_middle(base, prompts, who):
     """Rows left and right of the leaving ones must keep their own keys, positions and padding."""
     model = {"base": base, "gpt2": gpt2(), "sliding": sliding()}[who]
@@ -238,7 +247,11 @@ def pool():
     return made
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=2 * settings.default.max_examples // 5,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     st.sampled_from(["gpt2", "sliding"]),
     st.lists(st.tuples(st.integers(0, len(POOL) - 1), st.integers(1, 20)), min_size=1, max_size=12),
@@ -356,7 +369,13 @@ def test_top_k_beyond_the_vocabulary_is_no_limit(base, prompts):
     assert sampled(base, prompts, top_k=10**6) == sampled(base, prompts)
 
 
-@pytest.mark.parametrize(("temperature", "top_k"), [(1.0, None), (0.6, None), (1.0, 8), (1.8, 8)])
+@pytest.mark.parametrize(
+    ("temperature", "top_k"),
+    [
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [(1.0, None), (0.6, None), (1.0, 8)]),
+        (1.8, 8),
+    ],
+)
 def test_tokens_are_drawn_as_often_as_their_probability_says(base, prompts, temperature, top_k):
     prompt, n = prompts[7], 3000
     draws = decode(base, [prompt] * n, [1] * n, None, Sampling(temperature, top_k, seed=3), token_budget=800)

@@ -98,6 +98,7 @@ def test_a_target_that_the_adapter_has_spent_is_refused(run, moved, tmp_path):
         run(tmp_path, {"adapter_path": str(moved)}, target_epsilon=1.0)
 
 
+@pytest.mark.slow
 def test_steps_that_the_given_ledger_has_already_count_once(run, exported, moved, tmp_path):
     ledger = Path(shutil.copy(exported / "privacy.jsonl", tmp_path / "budget.jsonl"))
     _, watch, _ = run(tmp_path, {"adapter_path": str(moved)}, ledger=str(ledger))
@@ -105,6 +106,7 @@ def test_steps_that_the_given_ledger_has_already_count_once(run, exported, moved
     assert Ledger(ledger).steps == 8
 
 
+@pytest.mark.slow
 def test_a_resumed_run_counts_the_adapters_steps_once(run, moved, tmp_path):
     checkpoint = tmp_path / "after.ckpt"
     _, _, fit = run(tmp_path, {"adapter_path": str(moved)})
@@ -114,6 +116,7 @@ def test_a_resumed_run_counts_the_adapters_steps_once(run, moved, tmp_path):
     assert Ledger(ledger_of_run(tmp_path)).steps == 12
 
 
+@pytest.mark.slow
 def test_dry_runs_from_an_adapter_count_its_steps_once(run, moved, data, trainer, tmp_path):
     model, _, _ = run(tmp_path, {"adapter_path": str(moved)})
     for _ in range(2):
@@ -122,7 +125,7 @@ def test_dry_runs_from_an_adapter_count_its_steps_once(run, moved, data, trainer
     assert Ledger(ledger_of_run(tmp_path)).steps == 4 + 4 + 2 + 4
 
 
-@pytest.mark.parametrize("texts", [{"train_size": 20}, {"seed": 5}])
+@pytest.mark.parametrize("texts", [{"train_size": 20}, pytest.param({"seed": 5}, marks=pytest.mark.slow)])
 def test_steps_on_other_texts_count_too_and_it_is_said(texts, run, moved, exported, tmp_path, caplog):
     # The ledger of the run has the digest of its texts; the one beside the adapter has not.
     (moved / "privacy.jsonl").write_text((exported / "privacy.jsonl").read_text())
@@ -158,6 +161,7 @@ def test_a_whole_model_that_a_run_has_exported_is_refused_likewise(run, base, to
         run(tmp_path, {"model_id": str(tmp_path / "best-adapter")})
 
 
+@pytest.mark.slow
 def test_with_the_option_log_ledger_and_export_say_what_is_not_covered(
     run, plain_adapter, data, trainer, tmp_path, caplog, capsys
 ):
@@ -194,7 +198,7 @@ def test_a_changed_ledger_beside_an_adapter_is_refused(run, moved, module, data,
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
-@pytest.mark.parametrize("by", ["adapter", "checkpoint"])
+@pytest.mark.parametrize("by", ["adapter", pytest.param("checkpoint", marks=pytest.mark.slow)])
 def test_validation_of_a_private_adapter_logs_its_epsilon(by, moved, exported, module, data, trainer, caplog):
     model = module(adapter_path=str(moved)) if by == "adapter" else module(rank=2, targets=["v"], dropout=0.0)
     ckpt = None if by == "adapter" else str(exported / "checkpoints" / "last.ckpt")
@@ -222,6 +226,7 @@ def test_the_ledger_of_a_run_is_not_that_of_an_adapter_that_was_put_beside_its_c
         run(tmp_path / "next", {"adapter_path": str(adapter)})
 
 
+@pytest.mark.slow
 def test_a_merged_model_carries_its_ledger(run, tmp_path):
     run(tmp_path, callbacks=[MemorizationCheckpoint(merge=True)])
     merged = ledger_of_run(tmp_path).with_name("checkpoints") / "best-merged"
@@ -240,6 +245,7 @@ def test_a_ledger_without_a_start_is_not_taken_for_one_that_covers_the_training(
         trainer([], **FEW).validate(module(adapter_path=str(moved)), data(), verbose=False)
 
 
+@pytest.mark.slow
 def test_lines_cut_off_at_the_end_of_an_exported_ledger_are_noticed(run, moved, tmp_path):
     run(tmp_path, {"adapter_path": str(moved)}, callbacks=[MemorizationCheckpoint()])
     second = ledger_of_run(tmp_path).with_name("checkpoints") / "last-adapter"

@@ -71,6 +71,7 @@ MODELS = {
     "trained biases": biases,
     "gradient checkpointing": checkpointed,
 }
+QUICK = ("all linear layers", "rank 1 of v and o")
 LOSSES = {
     "every token": TrainingLoss(),
     "goldfish": TrainingLoss(goldfish_k=2, goldfish_context=3),
@@ -118,7 +119,10 @@ def moves(model, examples, *args, **options):
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16-mixed"])
 @pytest.mark.parametrize(
     ("model", "loss"),
-    [(name, "every token") for name in MODELS] + [("all linear layers", name) for name in list(LOSSES)[1:]],
+    [
+        *(pytest.param(name, "every token", marks=[] if name in QUICK else pytest.mark.slow) for name in MODELS),
+        *(pytest.param("all linear layers", name, marks=pytest.mark.slow) for name in list(LOSSES)[1:]),
+    ],
 )
 def test_without_one_text_the_clipped_sum_moves_by_at_most_the_norm(model, loss, bf16):
     dice, made, most = random.Random(f"{model} {loss}"), MODELS[model](), 0.0
@@ -129,7 +133,7 @@ def test_without_one_text_the_clipped_sum_moves_by_at_most_the_norm(model, loss,
     assert most > 1 - 1e-4  # the bound is reached, so that a little more would be seen
 
 
-@pytest.mark.parametrize("size", [1, 4, 8])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)])
 def test_wide_layers_in_16_bits(size):
     """Kernels for wide layers round by how many rows there are."""
     shape = {"hidden_size": 576, "num_attention_heads": 9, "num_key_value_heads": 3, "intermediate_size": 1536}
@@ -161,7 +165,7 @@ def test_a_text_that_overflows_moves_nothing(bad):
     assert whole.norm() > 0.1
 
 
-@pytest.mark.parametrize(("dropout", "least"), [(0.05, 1.2), (0.5, 2.0)])
+@pytest.mark.parametrize(("dropout", "least"), [pytest.param(0.05, 1.2, marks=pytest.mark.slow), (0.5, 2.0)])
 def test_dropout_would_break_the_bound(dropout, least):
     """Why it is refused; and the search above must be able to fail."""
     model = lora(dropout=dropout)

@@ -91,7 +91,7 @@ def mode(path):
     return stat.S_IMODE(path.lstat().st_mode)
 
 
-def wait_for(condition, process, said, seconds=120):
+def wait_for(condition, process, said, seconds=900):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, said.read_text()
@@ -128,9 +128,9 @@ def test_it_leaves_nothing_after_a_signal_either(number, code, sweep, short, tmp
     children = family(process.pid)
     assert len(children) > 3
     process.send_signal(number)
-    assert process.wait(60) == code, said.read_text()
+    assert process.wait(900) == code, said.read_text()
     assert list(short.iterdir()) == []
-    _, left = psutil.wait_procs(children, timeout=20)
+    _, left = psutil.wait_procs(children, timeout=300)
     assert left == []
     assert "Traceback" not in said.read_text()
     name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}[number]
@@ -158,7 +158,7 @@ def test_another_user_of_the_machine_cannot_connect(short, tmp_path):
     """Also where a Ray of somebody else's is named: it is not joined."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TMPDIR": str(short), "RAY_ADDRESS": "192.0.2.1:6379"}
-    done = subprocess.run([sys.executable, "-c", STARTED], env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([sys.executable, "-c", STARTED], env=env, capture_output=True, text=True, timeout=900)
     assert done.stdout.splitlines() == ["1 True", "1 True", "0 1"], done.stderr
     assert list(short.iterdir()) == []
     assert not (tmp_path / ".ray").exists()

@@ -27,7 +27,7 @@ AXES = {"rank": {"option": "model.adapter.init_args.rank", "values": [2, 999]}}
 def sweep(out, *words):
     line = [sys.executable, "train.py", "sweep", "--config=configs/sweeps/rank.yaml", f"--out={out}", *words]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, timeout=900)
 
 
 @pytest.mark.slow
