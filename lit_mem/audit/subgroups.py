@@ -13,6 +13,7 @@ from lit_mem.audit.hidden_values import HasTexts, HiddenValues
 from lit_mem.audit.subgroup import Slice
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
+from lit_mem.files.once import Once
 from lit_mem.functional.groups import Value, groups_of, safe_names, shortened, tells_groups
 from lit_mem.functional.plain_text import printable
 from lit_mem.functional.shown_values import LONGEST, shown_as
@@ -63,14 +64,14 @@ class Subgroups:
         self._hidden = HiddenValues()
         self._known: Gathered[int, _Known] = Gathered()
         self._there: Gathered[str, bool] = Gathered()
-        self._told = False
+        self._once = Once()
 
     def reset(self) -> None:
         """Drop everything: other data comes, whose examples may have the same ids."""
         self._known.reset()
         self._there.reset()
         self._hidden.reset()
-        self._told = False
+        self._once.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Keep what the batch's examples are sorted by."""
@@ -114,14 +115,14 @@ class Subgroups:
         """
         known = self._known.compute()
         rows = [known.get(example_id) for example_id in table.example_id.tolist()]
-        groups, left_out = self._by_attribute(rows)
+        first = self._once.first()
+        groups, left_out = self._by_attribute(rows, first)
         columns, values = self._names(groups, left_out, len(known), subject)
-        if left_out:
-            self._tell_once(
+        if left_out and first:
+            log.info(
                 f"No slices by {_listing([columns[column] for column in left_out])}: one value only, or too many to be "
                 "groups; name a column in Slices.columns to have it all the same."
             )
-        self._told = True
         if self.length:
             lengths = [None if row is None else float(row.n_tokens) for row in rows]
             groups[_free(_LENGTH, groups)] = groups_of(lengths, self.bins, self.bins)
@@ -162,12 +163,14 @@ class Subgroups:
         titles = shown_as([[column] for column in columns], hidden, 1, "column")
         return titles, {column: shown_as(each, hidden, self.min_size) for column, each in groups.items()}
 
-    def _by_attribute(self, rows: Sequence[_Known | None]) -> tuple[dict[str, list[tuple[str, ...]]], list[str]]:
+    def _by_attribute(
+        self, rows: Sequence[_Known | None], first: bool
+    ) -> tuple[dict[str, list[tuple[str, ...]]], list[str]]:
         """The groups of each column, and the columns that make none."""
         attributes: list[Mapping[str, Value]] = [{} if row is None else row.attributes for row in rows]
         there = sorted({column for each in attributes for column in each})
-        if self.columns is None and not there:
-            self._tell_once("No slices by attribute: the data has no columns beside the texts.")
+        if self.columns is None and not there and first:
+            log.info("No slices by attribute: the data has no columns beside the texts.")
         groups, left_out = {}, []
         for column in there if self.columns is None else self.columns:
             values = [each.get(column) for each in attributes]
@@ -178,10 +181,6 @@ class Subgroups:
             else:
                 groups[column] = groups_of(values, self.bins, self.max_groups)
         return groups, left_out
-
-    def _tell_once(self, message: str) -> None:
-        if not self._told:
-            log.info("%s", message)
 
 
 def _free(column: str, taken: Mapping[str, object]) -> str:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from lit_mem.errors import ConfigError
+from lit_mem.files.once import Once
 
 log = logging.getLogger(__name__)
 
 VARIABLE: Final = "LIT_MEM_UMASK"
 """Environment variable with the permissions to withhold, in octal; 077 by default. 027: the group may read."""
 
-_warned: set[str] = set()
+_once = Once()
 
 
 def mask() -> int:
@@ -88,8 +89,7 @@ def restrict(path: Path) -> None:
         return
     except OSError:
         kept = False
-    if not kept and not _warned:
-        _warned.add(str(path))
+    if not kept and _once.first():
         log.warning(
             "Warning: %s: permissions cannot be set on this file system; others who can reach it may read what is "
             "written there.", path,

@@ -27,6 +27,7 @@ from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.given import as_source
 from lit_mem.data.texts import checked_texts
 from lit_mem.data.tokenizer import tokenizer_of
+from lit_mem.files.once import Once
 from lit_mem.functional.planning import Scored
 from lit_mem.lightning.checks_file import write_checks
 from lit_mem.lightning.console import show_messages
@@ -107,7 +108,7 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
         self._prepared: Prepared | None = None
         self._scored: Scored | None = None
         self._checks_written = False
-        self._warned: set[str] = set()
+        self._warnings = Once()
 
     def _options(self) -> DataOptions:
         return DataOptions(**{field.name: getattr(self, field.name) for field in fields(DataOptions)})
@@ -224,6 +225,5 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
         return self._scored
 
     def _warn_once(self, line: str | None) -> None:
-        if line is not None and line not in self._warned:  # loaders may be made again every epoch
-            self._warned.add(line)
+        if line is not None and self._warnings.first(line):  # loaders may be made again every epoch
             log.warning("%s", line)

@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lit_mem.audit.judging import Judged, Rule, State, explained, judge, together
 from lit_mem.lightning.auditing import callbacks_of, latest_figures
 from lit_mem.lightning.closing import here
+from lit_mem.lightning.limited import Limited, rules_in
 from lit_mem.lightning.planned_stop import scored_for
 
 log = logging.getLogger(__name__)
@@ -23,11 +24,6 @@ _HEADS: Final[dict[State, str]] = {
     "not measured": "Not measured",
     "over": "Over the limits",
 }
-
-
-def rules_in(trainer: pl.Trainer) -> list[Rule]:
-    """The limits of the trainer's callbacks."""
-    return [rule for callback in callbacks_of(trainer) if isinstance(callback, LastLine) for rule in callback.rules()]
 
 
 def judged_now(rules: Sequence[Rule], trainer: pl.Trainer) -> tuple[State, list[Judged]]:
@@ -59,14 +55,10 @@ def line(state: State, judged: Sequence[Judged], when: str, trainer: pl.Trainer)
     return f"{_HEADS[state]}{when}{why}: {'; '.join(parts)}."
 
 
-class LastLine:
+class LastLine(Limited):
     """Mixed into callbacks that have limits: judges each validation of a fit, and logs the last one when it ends."""
 
     _last: tuple[State, str] | None = None
-
-    def rules(self) -> list[Rule]:
-        """The limits of this callback."""
-        raise NotImplementedError
 
     def note(self, trainer: pl.Trainer) -> None:
         """Judge the validation that just ended, if this callback is the last that has limits."""

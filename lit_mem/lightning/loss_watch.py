@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.errors import MetricError, TrainingError
+from lit_mem.files.once import Once
 from lit_mem.scoring.finite import weight_not_finite
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class LossWatch:
 
     def __init__(self) -> None:
         self._unseen: list[_Step] = []
-        self._told = False
+        self._once = Once()
 
     def begin_step(self, trainer: pl.Trainer) -> None:
         """Look at the steps before this one, if it is time to."""
@@ -78,8 +79,7 @@ class LossWatch:
             what = f"the training loss is {bad.loss.item()} at step {bad.step} (epoch {bad.epoch})"
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             raise TrainingError(f"{what}; {_ADVICE}; {_last_checkpoint(trainer)}")
-        if not self._told:
-            self._told = True
+        if self._once.first():
             log.warning("Warning: %s. The gradient scaler skips such a step; this is logged once.", what)
 
 

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lit_mem.audit.loop import Audit, known_of
 from lit_mem.audit.table import joined
 from lit_mem.files.record import FILE, Line, Stop, append
+from lit_mem.lightning.limited import rules_in
 from lit_mem.lightning.run_folder import known_folder, run_folder
 
 
@@ -62,8 +63,6 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
 
 
 def _stops(trainer: pl.Trainer) -> list[Stop]:
-    from lit_mem.lightning.last_line import rules_in  # here, as callbacks import this package
-
     stops = []
     for rule in rules_in(trainer):
         texts = [f"{one.name} {'>' if one.above else '<'} {one.limit!r}" for one in rule.limits]

@@ -15,6 +15,7 @@ from lit_mem.cli.main import main
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic, modes
 from lit_mem.files import cache as download
+from lit_mem.files.once import Once
 from lit_mem.sweep import trial
 
 SIZES = "--data.train_size 6 --data.heldout_size 6 --data.max_length 32 --trainer.max_epochs 1"
@@ -201,7 +202,7 @@ def test_a_file_system_without_permissions_is_said_once_and_no_error(tmp_path, m
         (tmp_path / name).write_text("1")
         (tmp_path / name).chmod(0o644)
     for chmod in (refuse, lambda *args: None):
-        monkeypatch.setattr(modes, "_warned", set())
+        monkeypatch.setattr(modes, "_once", Once())
         monkeypatch.setattr(os, "chmod", chmod)
         caplog.clear()
         for name in "ab":

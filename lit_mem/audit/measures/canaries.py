@@ -17,6 +17,7 @@ from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.data.canaries.encoding import SECRET
 from lit_mem.errors import ConfigError
+from lit_mem.files.once import Once
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.ends import before_end, is_end
 from lit_mem.functional.exposure import chance_exposure, exposure
@@ -53,7 +54,7 @@ class Canaries(Measure):
         self._scores = CanaryScores(attack, "Canaries", ["logprob", "extracted"])
         self.needs = self._scores.needs
         self._groups: Gathered[int, str] = Gathered()
-        self._logged = False
+        self._once = Once()
 
     def names(self) -> list[str]:
         """Of all canaries."""
@@ -88,8 +89,7 @@ class Canaries(Measure):
             metrics |= _metrics(rows, part)
         if n := len(heldout := table.nonmembers()):
             metrics["canary/extraction_rate_heldout"] = heldout["extracted"].mean().item()
-            if not self._logged and run.complete:
-                self._logged = True
+            if run.complete and self._once.first():
                 log.info(
                     "Canaries: exposure is at most %.2f bits, by %d held-out ones, and %.2f on average if nothing is "
                     "memorized.", math.log2(n + 1), n, chance_exposure(n),

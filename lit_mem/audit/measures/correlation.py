@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.errors import ConfigError
+from lit_mem.files.once import Once
 from lit_mem.functional.rank_correlation import spearman
 from lit_mem.plots.scatter import scatter_plot
 from lit_mem.types import Needs
@@ -49,7 +50,7 @@ class Correlation(Measure):
             raise ConfigError(f"Correlation.measures is {measures}; expected at least one column, each once")
         self.measures, self.draw = measures, figures
         self.name_prefixes: tuple[str, ...] = ("correlation/",) if measures is None else ()
-        self._logged = False
+        self._once = Once()
 
     def names(self) -> list[str]:
         """Of the columns that `measures` names."""
@@ -69,8 +70,7 @@ class Correlation(Measure):
                 "Perplexity"
             )
         names = self._names(run)
-        if not names and self.measures is None and not run.checking and not self._logged:
-            self._logged = True
+        if not names and self.measures is None and not run.checking and self._once.first():
             log.warning("No correlations: no measure gives memorization of single examples (mia/, extraction/).")
         members, metrics = table.members(), dict[str, float]()
         for column, name in names.items():

@@ -22,6 +22,7 @@ from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.ngram import NgramRate
 from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
 from lit_mem.extraction.rouge import RougeL
+from lit_mem.files.once import Once
 from lit_mem.types import IGNORED, Batch, Sampling, TokenScores
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ class Extraction(Measure):
         self.group = group
         self._seen: dict[int, list[Candidate]] = {}
         self._skipped: set[int] = set()
-        self._skips_logged = False
+        self._once = Once()
         self._validations = 0
         self._eligible = ExampleTable([])
         self._metrics = ExtractionMetrics(group, self.measures, self.prefixes, base)
@@ -192,8 +193,7 @@ class Extraction(Measure):
             self._validations += 1
             if self._validations % self.every_n_validations:
                 return Result()
-        if self._skipped and not self._skips_logged and run.complete:
-            self._skips_logged = True
+        if self._skipped and run.complete and self._once.first():
             lengths = ", ".join(f"{p:g}" for p in self.prefixes)
             log.info(
                 "Extraction skips %d texts: too short for a prefix of %s, or with an end token first in the suffix.",

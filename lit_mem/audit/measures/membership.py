@@ -24,6 +24,7 @@ from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError, MetricError
+from lit_mem.files.once import Once
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.combine import FEWEST, half_split_scores
 from lit_mem.functional.histogram import histogram
@@ -90,7 +91,7 @@ class MembershipInference(Measure):
         self.needs = reduce(or_, (attack.needs for attack in self.attacks.values()), Needs())
         self._may_leave_out = self._are_defaults = attacks is None
         self._table = ExampleTable(list(self.attacks))
-        self._logged: set[str] = set()
+        self._once = Once()
         self._quiet = False
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
@@ -211,7 +212,7 @@ class MembershipInference(Measure):
             tpr = tpr_at_fpr(score, member, fpr)
             if tpr is not None:
                 metrics[f"mia/{name}_tpr_at_fpr_{fpr:g}"] = tpr
-            elif f"{fpr:g}" not in self._logged:
+            elif f"{fpr:g}" not in self._once:
                 needed, there = round(1 / fpr), int((~member).sum())
                 whose = f"{name}: " if name == COMBINED else ""
                 self._log_once(
@@ -221,8 +222,7 @@ class MembershipInference(Measure):
         return metrics
 
     def _log_once(self, key: str, message: str) -> None:
-        if key not in self._logged and not self._quiet:
-            self._logged.add(key)
+        if not self._quiet and self._once.first(key):
             log.info("%s", message)
 
 

@@ -15,6 +15,7 @@ from lit_mem.audit.subgroups import Subgroups
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
+from lit_mem.files.once import Once
 from lit_mem.functional.auroc import GroupAuroc
 from lit_mem.plots.subgroups import subgroups_plot
 from lit_mem.types import Batch, TokenScores
@@ -91,7 +92,7 @@ class Slices(Measure):
         self.min_size = min_size
         self.attacks, self.measures, self.draw = attacks, measures, figures
         self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups, min_size, show_text)
-        self._logged: set[str] = set()
+        self._once = Once()
 
     def names(self) -> list[str]:
         """None that are known before the data is."""
@@ -183,8 +184,7 @@ class Slices(Measure):
         return metrics
 
     def _log_once(self, key: str, message: str) -> None:
-        if key not in self._logged:
-            self._logged.add(key)
+        if self._once.first(key):
             log.info("%s", message)
 
     def _compare(

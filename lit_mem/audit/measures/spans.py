@@ -16,6 +16,7 @@ from lit_mem.audit.known import Known
 from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
+from lit_mem.files.once import Once
 from lit_mem.functional.ends import ends_in
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
@@ -61,7 +62,7 @@ class SpanExtraction(Measure):
         self.needs = Needs(reference=base)
         self._spans: Gathered[tuple[int, int, int, str], _Asked] = Gathered()
         self._hidden = HiddenValues()
-        self._logged = False
+        self._once = Once()
 
     def names(self) -> list[str]:
         """Over spans of all kinds."""
@@ -102,8 +103,7 @@ class SpanExtraction(Measure):
         """Rates over all spans, and over those of each kind."""
         spans = self._spans.compute()
         shown = self._shown(spans, run.subject)
-        if not self._logged and run.complete:
-            self._logged = True
+        if run.complete and self._once.first():
             members = [(span.kind, shown[_folded(span.kind)]) for span in spans.values() if span.member]
             kinds = Counter(kind if name == _folded(kind) else name for kind, name in members)
             if kinds:

@@ -1,0 +1,21 @@
+"""Callbacks that have limits, whatever they do when one is passed."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from lit_mem.audit.judging import Rule
+
+
+class Limited:
+    """Mixed into a callback that has limits."""
+
+    def rules(self) -> list[Rule]:
+        """The limits of this callback."""
+        raise NotImplementedError
+
+
+def rules_in(trainer: pl.Trainer) -> list[Rule]:
+    """The limits of the trainer's callbacks, in their order."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return [rule for callback in callbacks if isinstance(callback, Limited) for rule in callback.rules()]
