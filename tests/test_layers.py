@@ -139,3 +139,39 @@ def test_a_wrong_import_is_found(name, source, imported):
 )
 def test_a_right_import_is_let_be(name, source):
     assert not list(broken_rules(name, source, KNOWN))
+
+
+def imported_first(name, source, known):
+    """Modules of lit_mem that a module imports as it is imported itself: not in a function, nor for types only."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    for _, target in imports(name, ast.unparse(tree), known):
+        yield target if target in known else f"{target}.__init__"
+
+
+def circle_in(needs):
+    """Names that need each other, the first one again at the end; [] where there are none."""
+    done = set()
+
+    def visit(name, path):
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name not in done:
+            for other in needs.get(name, ()):
+                if found := visit(other, [*path, name]):
+                    return found
+            done.add(name)
+        return []
+
+    return next((found for name in needs if (found := visit(name, []))), [])
+
+
+def test_modules_do_not_import_each_other_in_a_circle():
+    needs = {name: {*imported_first(name, path.read_text("utf-8"), KNOWN)} - {name} for name, path in KNOWN.items()}
+    assert needs["cli.main"] >= {"cli.trainer_cli", "cli.console"}
+    assert circle_in(needs) == []
+
+
+def test_a_circle_is_found():
+    assert circle_in({"a": ["b", "d"], "b": ["c"], "c": ["b"], "d": []}) == ["b", "c", "b"]
+    assert circle_in({"a": ["b", "c"], "b": ["c"], "c": []}) == []
