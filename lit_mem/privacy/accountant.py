@@ -15,12 +15,11 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
-from lit_mem.errors import ConfigError
 from lit_mem.privacy.extra import import_opacus
 
 log = logging.getLogger(__name__)
@@ -171,107 +170,3 @@ def _quietly() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-# -- the other way round -----------------------------------------------------------------------------------
-
-
-def noise_for(
-    target: float, delta: float, sample_rate: float, steps: int, history: Sequence[Steps] = (), kind: Kind = "prv"
-) -> float:
-    """The least noise multiplier with which so many steps stay within an epsilon, to less than a hundredth of it.
-
-    Args:
-        target: the epsilon that may not be passed.
-        delta: δ.
-        sample_rate: q of the steps to come.
-        steps: how many they are.
-        history: steps that were taken already.
-        kind: which accountant.
-
-    Raises:
-        ConfigError: no noise is enough.
-    """
-
-    def least(by: Kind, start: float) -> float | None:
-        def cost(noise: float) -> float:
-            return epsilon([*history, Steps(noise, sample_rate, steps)], delta, by)
-
-        low, high = 0.8 * start, start
-        while cost(high) > target:
-            low, high = high, 2 * high
-            if high > MOST_NOISE:
-                return None
-        while cost(low) <= target:
-            low, high = 0.8 * low, low
-        return _between(cost, target, bad=low, good=high, close=lambda bad, good: good - bad <= 0.002 * good)
-
-    quick = least("rdp", 1.0)  # the looser accountant is the quicker one, and tells where to look
-    found = quick if kind == "rdp" else least(kind, quick or 1.0)
-    if found is None:
-        raise ConfigError(
-            f"no noise keeps epsilon at {target:g} with delta {delta:g} and {steps} steps, before the first of which "
-            f"{epsilon(history, delta, kind):.3g} is spent; expected a higher target_epsilon"
-            + (", or accountant prv" if kind == "rdp" else "")
-        )
-    return found
-
-
-def steps_within(
-    target: float, delta: float, noise_multiplier: float, sample_rate: float, most: int,
-    history: Sequence[Steps] = (), kind: Kind = "prv",
-) -> int:  # fmt: skip
-    """How many more steps stay within an epsilon; at most `most`."""
-
-    def cost(number: float, by: Kind = kind) -> float:
-        return epsilon([*history, Steps(noise_multiplier, sample_rate, int(number))], delta, by)
-
-    # Where far too many steps are asked for, the tight accountant would take long to tell.
-    if cost(most, "rdp") <= 3 * target and cost(most) <= target:
-        return most
-    least, bad = 0, most + 1
-    while bad - least > 1:
-        middle = (least + bad) // 2
-        least, bad = (middle, bad) if cost(middle, "rdp") <= target else (least, middle)
-    if kind == "rdp":
-        return least
-    good, bad = (least if cost(least) <= target else 0), min(most, least + least // 4 + 1)
-    while cost(bad) <= target:
-        if bad == most:
-            return most
-        good, bad = bad, min(most, bad + bad // 4 + 1)
-    return int(_between(cost, target, bad=bad, good=good, close=lambda bad, good: bad - good <= 1, whole=True))
-
-
-def _between(
-    cost: Callable[[float], float],
-    target: float,
-    bad: float,
-    good: float,
-    close: Callable[[float, float], bool],
-    whole: bool = False,
-) -> float:
-    """The point next to where the cost is the target: as close as said to one that costs more, and not more itself.
-
-    By straight lines through both ends, on log axes, as costs are nearly powers; every third time by halves.
-
-    Args:
-        cost: rises from `good` to `bad`, which may be below it.
-        target: lies between the costs of both.
-        bad: costs more than it.
-        good: costs no more.
-        close: whether these two are close enough.
-        whole: look at whole numbers only.
-    """
-    rounds = 0
-    while not close(bad, good):
-        rounds += 1
-        part, (low, high) = 0.5, (cost(good), cost(bad))
-        if rounds % 3 and 0 < low < target and math.isfinite(high) and good > 0:
-            part = math.log(target / low) / math.log(high / low)
-            part = min(max(part, 0.02), 0.98)
-        at = good ** (1 - part) * bad**part if good > 0 else (good + bad) / 2
-        if whole:
-            at = min(max(math.floor(at), min(good, bad) + 1), max(good, bad) - 1)
-        good, bad = (at, bad) if cost(at) <= target else (good, at)
-    return good

@@ -6,7 +6,8 @@ import math
 
 from lit_mem.errors import ConfigError
 from lit_mem.models.checkpoint import Spent
-from lit_mem.privacy.accountant import Steps, epsilon, merged, noise_for, number_of_steps, steps_within
+from lit_mem.privacy.accountant import Steps, epsilon, merged, number_of_steps
+from lit_mem.privacy.calibration import noise_for, steps_within
 from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.ledger_lines import Start

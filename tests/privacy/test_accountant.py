@@ -9,7 +9,8 @@ from scipy.stats import norm
 
 from lit_mem.errors import ConfigError
 from lit_mem.privacy import accountant
-from lit_mem.privacy.accountant import Steps, epsilon, merged, noise_for, number_of_steps, steps_within
+from lit_mem.privacy.accountant import Steps, epsilon, merged, number_of_steps
+from lit_mem.privacy.calibration import noise_for, steps_within
 
 TABLE = [
     # sample rate, steps, delta, target epsilon, noise by RDP, by PRV, by Google's dp-accounting (PLD)
