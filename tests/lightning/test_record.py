@@ -54,9 +54,7 @@ def test_there_is_one_line_a_validation_with_what_loggers_have(fitted):
         assert own == pytest.approx(row, rel=2**-23, nan_ok=True)
         assert {name: float(np.float32(value)) for name, value in own.items()} == pytest.approx(row, rel=1e-15)
         assert (line.complete, line.members, line.heldout) == (True, 20, 300 if line.stage == "test" else 20)
-        assert line.stop == [
-            Stop("MemorizationEarlyStopping.thresholds", ["mia/reference_auroc > 0.987654321"], "any", False)
-        ]
+        assert line.stop == [Stop("memorization.stop", ["mia/reference_auroc > 0.987654321"], "any", False)]
     assert any(float(np.float32(value)) != value for value in lines[1].metrics.values())  # not rounded
 
 
@@ -74,9 +72,12 @@ def test_a_report_from_the_record_is_that_from_metrics_csv_up_to_rounding(fitted
     for name in (FILE, "metrics.csv"):
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_bytes((fitted[0] / name).read_bytes())
+        # The trainer was set up in Python: without this, metrics.csv alone has no limits.
+        (tmp_path / name / "config.yaml").write_text("memorization: {stop: mia/reference_auroc > 0.987654321}")
         made[name] = strip(make(tmp_path / name))
     assert [(one["epoch"], one["step"]) for one in made[FILE]["validations"]] == [(0, 0), (1, 4), (2, 9), (3, 10)]
     assert made[FILE]["key_figures"]
+    assert [row["set_by"] for row in made[FILE]["verdict"]["limits"]] == ["memorization.stop"]
     assert made[FILE] == made["metrics.csv"]
 
 
