@@ -102,6 +102,7 @@ def test_a_full_disk_at_the_start_leaves_no_half_configuration(start, disk, tmp_
         assert {"seed_everything", "trainer", "model", "data"} <= yaml.safe_load(path.read_text()).keys()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
     module, data, trainer, left, disk, tmp_path
 ):
@@ -128,9 +129,10 @@ def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
     assert error is None
 
 
+@SLOW
 @pytest.mark.parametrize(
     "kind",
-    [TensorBoardLogger, pytest.param(CSVLogger, marks=SLOW)],
+    [TensorBoardLogger, CSVLogger],
 )
 def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, data, trainer, disk, kind):
     folder = disk(64)

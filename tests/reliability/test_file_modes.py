@@ -54,10 +54,23 @@ def fit(*words):
     main(["fit", "--model.model_id", "asset:tiny_llama", *SIZES.split(), *PLAIN.split(), *words])
 
 
+def test_all_that_the_quickstart_writes_is_for_its_owner_alone(quickstart_run):
+    logs = quickstart_run.version.parent
+    written = {path.name.split(".")[0] for path in logs.rglob("*")}
+    assert set("events metrics hparams config checks best last adapter_model memorization".split()) <= written
+    assert list((quickstart_run.folder / "cache" / "reference").rglob("*.safetensors"))
+    folders = (logs, quickstart_run.folder / "cache", quickstart_run.folder / "asked_for")
+    assert permissions(*folders) == ({0o700}, {0o600})
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("process", "given", "of_folders", "of_files"),
-    [(0o000, None, 0o700, 0o600), (0o022, None, 0o700, 0o600), (0o077, "027", 0o750, 0o640)],
-    ids=["000", "022", "077, shared"],
+    [
+        pytest.param(0o000, None, 0o700, 0o600, id="000"),
+        pytest.param(0o022, None, 0o700, 0o600, id="022"),
+        pytest.param(0o077, "027", 0o750, 0o640, id="077, shared"),
+    ],
 )
 def test_all_that_a_run_writes_is_for_its_owner_alone(
     process, given, of_folders, of_files, tmp_path, monkeypatch, capsys
@@ -83,6 +96,7 @@ def test_all_that_a_run_writes_is_for_its_owner_alone(
     assert permissions(run.parent, tmp_path / "cache", tmp_path / "out") == ({of_folders}, {of_files})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", [0o000, 0o022])
 def test_a_private_run_without_a_logger_too(process, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -40,7 +40,7 @@ from lit_mem.types import Batch, Record, Sampling, TokenScores
 
 # The same examples in every run, so that a failure is one of the code and not of the day.
 QUICK = settings(
-    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck], print_blob=False
+    max_examples=10, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck], print_blob=False
 )
 # LIT_MEM_FUZZ=10000 looks further, and elsewhere every time.
 MANY = int(os.environ.get("LIT_MEM_FUZZ", "100"))

@@ -84,7 +84,7 @@ class Deaths:
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(60)
+    time.sleep(900)
 
 
 class SaveAndDie(Callback):
@@ -165,7 +165,7 @@ SLOW = pytest.mark.slow
     ("torn", "exchange", "every"),
     [
         pytest.param(False, True, 8, id="some"),
-        pytest.param(True, True, 8, id="torn, some"),
+        pytest.param(True, True, 8, id="torn, some", marks=SLOW),
         pytest.param(False, True, 1, id="all", marks=SLOW),
         pytest.param(False, False, 1, id="no exchange, all", marks=SLOW),
         pytest.param(True, True, 1, id="torn, all", marks=SLOW),
@@ -282,6 +282,7 @@ def test_a_signal_ends_a_run_with_one_line_that_says_how_to_go_on(start, left, t
     assert left.events(next(last.parents[1].glob("events.out.*"))) > 20
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_checkpoint_says_that_there_is_none(start, tmp_path):
     process = start(tmp_path / "run", "--trainer.max_epochs", "500", "--trainer.val_check_interval", "null",
                     "--trainer.check_val_every_n_epoch", "400")  # fmt: skip

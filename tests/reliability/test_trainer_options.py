@@ -120,9 +120,8 @@ def test_a_plain_run_measures_what_is_counted_by_hand(plain):
 # -- options that change neither training nor a figure -------------------------------------------------------
 
 WHOLE = [BATCHES, 2 * BATCHES]
-QUICK = 2
-SAME = [  # the first two in every run of the tests
-    ({"val_check_interval": 2}, [2, 4, 6, 8]),
+QUICK = 1
+SAME = [  # the first in every run of the tests
     (
         {
             "reload_dataloaders_every_n_epochs": 1,
@@ -137,6 +136,7 @@ SAME = [  # the first two in every run of the tests
         },
         WHOLE,
     ),
+    ({"val_check_interval": 2}, [2, 4, 6, 8]),
     ({"val_check_interval": 0.5}, [2, 4, 6, 8]),
     ({"val_check_interval": 3}, [3, 7]),
     ({"val_check_interval": 4, "check_val_every_n_epoch": None}, [4, 8]),
@@ -449,7 +449,7 @@ def test_a_start_is_measured_on_all_texts_or_not_at_all(fit, caplog, steps):
     assert ("memorization/largest_move" in run.passes.at(BATCHES)) == (steps == -1)
 
 
-@pytest.mark.parametrize("amount", [2, 0.5])
+@pytest.mark.parametrize("amount", [2, pytest.param(0.5, marks=slow)])
 def test_overfitting_a_few_batches_is_refused(fit, amount):
     with pytest.raises(ConfigError, match=rf"trainer.overfit_batches is {amount}: .*data.train_size"):
         fit(overfit_batches=amount)
