@@ -57,7 +57,7 @@ def test_the_next_command_can_be_pasted():
     assert words == ["a b", "--fail-on", "mia/loss_auroc > 0.7", "--fail-on", "val/loss < 2"]
 
 
-@pytest.mark.parametrize("stage", ["validate", "test"])
+@pytest.mark.parametrize("stage", ["validate", pytest.param("test", marks=pytest.mark.slow)])
 def test_an_audit_is_judged_by_what_it_measured(stage, module, data, trainer):
     stop = MemorizationEarlyStopping(["train/loss > 3", "val/perplexity > 1000", "mia/loss_auroc > 0.999"])
     other = MemorizationEarlyStopping(["val/loss > 0.001", "mia/loss_auroc > 0.999", "extraction/exact_rate > 0.1"])

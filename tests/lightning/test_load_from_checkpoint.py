@@ -40,7 +40,9 @@ def saved(module, data, trainer, tmp_path):
     def make(**kwargs):
         model = module(lr=1e-2, **kwargs)
         keeper = MemorizationCheckpoint(dirpath=str(tmp_path / "kept"))
-        trainer([keeper], max_epochs=1, limit_train_batches=2, num_sanity_val_steps=0).fit(model, data())
+        trainer([keeper], max_epochs=1, limit_train_batches=2, num_sanity_val_steps=0).fit(
+            model, data(train_size=12, heldout_size=4)
+        )
         return model, str(tmp_path / "kept" / "last.ckpt")
 
     return make
@@ -55,13 +57,18 @@ def logits(module):
     "adapter",
     [
         LoRA(rank=2, targets=["all-linear"], layers=[1, 2], rslora=True),
-        LoRA(rank=2, dora=True),
-        LoRA(rank=2, init="pissa"),
-        IA3(),
-        PromptTuning(tokens=3),
-        HeadOnly(),
         FullFineTuning(),
         Elsewhere(),
+        *(
+            pytest.param(one, marks=pytest.mark.slow)
+            for one in (
+                LoRA(rank=2, dora=True),
+                LoRA(rank=2, init="pissa"),
+                IA3(),
+                PromptTuning(tokens=3),
+                HeadOnly(),
+            )
+        ),
     ],
     ids=lambda a: type(a).__name__,
 )

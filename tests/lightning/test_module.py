@@ -34,7 +34,7 @@ def test_adapter_off_and_a_frozen_copy_agree_to_the_last_bit(module, data, train
     for kind in ("adapter_off", "copy"):
         torch.manual_seed(1)
         model = module(reference=Reference(kind))
-        seen.append(scores_of(model, data, trainer).seen)
+        seen.append(scores_of(model, data, trainer, check_val_every_n_epoch=2, num_sanity_val_steps=0).seen)
         assert (model._scored.reference.scorer is not None) == (kind == "copy")
         # After two epochs the tuned model is another one, or the comparison would prove nothing.
         assert not torch.equal(seen[-1][0].logprob, seen[-1][0].reference)
@@ -44,7 +44,7 @@ def test_adapter_off_and_a_frozen_copy_agree_to_the_last_bit(module, data, train
 
 
 def test_the_reference_is_the_base_before_any_training(module, data, trainer, base):
-    keep = scores_of(module(), data, trainer)
+    keep = scores_of(module(), data, trainer, max_epochs=1, num_sanity_val_steps=0)
     for scores, batch in zip(keep.seen, [b for loader in _loaders(data, module) for b in loader], strict=True):
         for row in range(len(batch["input_ids"])):
             n = int((batch["labels"][row] != -100).sum()) + 1
@@ -105,21 +105,21 @@ def test_a_reference_of_its_own_is_never_taken_for_the_tuned_model(module, refer
 
 def test_after_a_step_the_tuned_model_is_never_taken_for_the_reference(module, data, trainer):
     model = module(lr=0.0)
-    trainer([Perplexity()]).fit(model, data())
+    trainer([Perplexity()], max_epochs=1, num_sanity_val_steps=0).fit(model, data())
     assert not any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
     assert not model.tuned_is_reference()
 
 
 def test_the_reference_is_scored_once_for_each_example(module, data, trainer):
     model = module()
-    scores_of(model, data, trainer, max_epochs=3)
+    scores_of(model, data, trainer)
     assert model.reference_cache.computed == 24 - 4 + 20  # as many members as held out, and the held out
     assert len(model.reference_cache) == model.reference_cache.computed
 
 
 def test_without_a_callback_that_reads_it_the_reference_is_not_scored(module, data, trainer):
     model = module()
-    trainer([Perplexity()]).fit(model, data())
+    trainer([Perplexity()], max_epochs=1).fit(model, data())
     assert model.reference_cache.computed == 0
 
 
@@ -134,7 +134,7 @@ def test_initialisations_that_rewrite_the_base_get_a_copy(module, init):
 
 def test_full_fine_tuning_is_measured_against_a_copy(module, data, trainer):
     model = module(adapter=FullFineTuning(), lr=1e-3)
-    t = trainer([MembershipInference(figures=False)], max_epochs=2)
+    t = trainer([MembershipInference(figures=False)], check_val_every_n_epoch=2, num_sanity_val_steps=0)
     t.fit(model, data())
     assert model._scored.reference.scorer is not None
     assert not any("reference" in name for name, _ in model.named_parameters())
@@ -174,7 +174,7 @@ def test_the_model_is_trained_in_train_mode_and_scored_in_eval_mode(module, data
             seen["training"] = {m.training for m in model.language_model.modules()}
 
     model = module()
-    trainer([Look(figures=False)], max_epochs=1).fit(model, data())
+    trainer([Look(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(model, data())
     assert seen == {"scoring": {False}, "training": {True}}
 
 
@@ -199,12 +199,14 @@ def test_gradient_checkpointing_is_on_when_asked_and_changes_no_weight(module, d
 # -- checkpoints ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def checkpoint(module, data, trainer, tmp_path):
-    keep = MemorizationCheckpoint(dirpath=str(tmp_path / "ckpt"))
+@pytest.fixture(scope="module")
+def checkpoint(module, data, trainer, tmp_path_factory):
+    """A model after an epoch, and its checkpoint; neither is changed by a test."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    keep = MemorizationCheckpoint(dirpath=str(folder))
     model = module()
-    trainer([keep], max_epochs=1).fit(model, data())
-    return model, tmp_path / "ckpt" / "last.ckpt"
+    trainer([keep], max_epochs=1, num_sanity_val_steps=0).fit(model, data())
+    return model, folder / "last.ckpt"
 
 
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
@@ -271,7 +273,7 @@ def test_the_learning_rate_follows_the_schedule(module, data, trainer):
         def on_train_batch_start(self, trainer, *args):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    trainer([Look()], max_epochs=2).fit(module(lr=0.01, warmup_fraction=0.25), data())
+    trainer([Look()], limit_val_batches=0).fit(module(lr=0.01, warmup_fraction=0.25), data())
     assert len(rates) == 8
     assert rates[:3] == pytest.approx([0.0, 0.005, 0.01])
     assert rates[-1] == pytest.approx(0.01 / 6)
@@ -310,7 +312,7 @@ def test_gradient_checkpointing_keeps_less_for_the_backward_pass_and_gives_the_s
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("clip", [None, 0.1])
+@pytest.mark.parametrize("clip", [pytest.param(None, marks=pytest.mark.slow), 0.1])
 def test_a_fused_optimizer_trains_the_same_model(module, data, trainer, trained, clip):
     weights = []
     for fused in (False, True):
@@ -325,7 +327,10 @@ def test_a_fused_optimizer_trains_the_same_model(module, data, trainer, trained,
         torch.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize(("precision", "width"), [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "width"),
+    [("bf16-mixed", torch.float32), pytest.param("bf16-true", torch.bfloat16, marks=pytest.mark.slow)],
+)
 def test_training_in_bfloat16_loses_as_much_as_in_float32(module, data, trainer, trained, precision, width):
     losses = []
 
@@ -336,7 +341,7 @@ def test_training_in_bfloat16_loses_as_much_as_in_float32(module, data, trainer,
     for each in ("32-true", precision):
         torch.manual_seed(1)
         model = module(dropout=0.0)
-        trainer([Look()], max_epochs=3, precision=each).fit(model, data())
+        trainer([Look()], max_epochs=3, limit_val_batches=0, precision=each).fit(model, data())
     full, half = losses[: len(losses) // 2], losses[len(losses) // 2 :]
     assert {p.dtype for p in trained(model).values()} == {width}
     assert full != half

@@ -39,7 +39,7 @@ def test_ordinary_learning_does_not_warn():
     assert share_of_warnings(0.1, members_fall=-math.log(0.54), heldout_fall=-math.log(0.57)) == 0
 
 
-@pytest.mark.parametrize("n", [5, 100])
+@pytest.mark.parametrize("n", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_noise_alone_warns_in_less_than_one_validation_in_a_hundred(n):
     """With the least share there is, so that the test of noise decides alone; 0.5 % are expected of it."""
     rate = share_of_warnings(1e-9, members_fall=0.6, heldout_fall=0.6, n=n, repeat=2000)
@@ -66,7 +66,7 @@ def test_in_a_run_that_memorizes_it_warns_and_in_one_that_does_not_it_does_not(m
     for lr, warned in ((3e-2, True), (1e-5, False)):
         caplog.clear()
         measure = Perplexity()
-        t = trainer([measure, PerplexityDropWarning()], max_epochs=4)
+        t = trainer([measure, PerplexityDropWarning()])
         t.fit(module(dropout=0.0, targets=["all-linear"], lr=lr), data())
         assert ("which is a sign of memorization" in caplog.text) == warned
         found = losses(measure.examples)
