@@ -31,7 +31,7 @@ def make(module, data, trainer):
         return (
             trainer(callbacks, logger=logger, **({"max_epochs": 2} | kwargs)),
             module(),
-            data(members_size=24, batch_size=8, max_length=32),
+            data(heldout_size=8, members_size=24, batch_size=8, max_length=32),
         )
 
     return run
@@ -111,7 +111,7 @@ def holds(folder, text):
     return False
 
 
-@pytest.mark.parametrize("text", [False, True])
+@pytest.mark.parametrize("text", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_texts_are_written_only_if_asked_for(make, tmp_path, text):
     callbacks = [PerExampleTable(text=text), Movers(), Correlation(), *measuring()[:2]]
     t, model, corpus = make(callbacks, tmp_path, TensorBoardLogger, max_epochs=1)
@@ -143,7 +143,7 @@ def test_without_records_what_is_not_known_is_null(make, tmp_path):
     t.validate(model, corpus, verbose=False)
     table = read(tmp_path / "run" / "version_0" / "examples" / "validate.parquet")
     assert set(table["origin"]) == set(table["duplicates"]) == {None}
-    assert len(table["perplexity"]) == 44
+    assert len(table["perplexity"]) == 32
 
 
 def test_validate_and_test_have_their_own_files(make, tmp_path):
@@ -157,6 +157,7 @@ def test_validate_and_test_have_their_own_files(make, tmp_path):
     assert ids == {e.example_id for e in corpus.test}
 
 
+@pytest.mark.slow
 def test_every_n_validations_also_over_a_resume(make, tmp_path):
     folder = tmp_path / "examples"
     table = PerExampleTable(str(folder), every_n_validations=2)

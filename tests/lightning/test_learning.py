@@ -132,12 +132,12 @@ def test_a_damaged_state_is_rejected_by_name(damage, named):
         Learning().load(state)
 
 
-@pytest.mark.parametrize(("lr", "hardly"), [(1e-6, True), (5e-3, False)])
+@pytest.mark.parametrize(("lr", "hardly"), [(1e-6, True), pytest.param(5e-3, False, marks=pytest.mark.slow)])
 def test_a_fit_says_so_beside_the_best_checkpoint(lr, hardly, module, data, trainer, tmp_path, caplog):
     keep = MemorizationCheckpoint(dirpath=str(tmp_path / "kept"))
     model = module(lr=lr, dropout=0.0, targets=["all-linear"])
     t = trainer([keep], max_epochs=2, num_sanity_val_steps=-1)
-    t.fit(model, data(train_size=60, heldout_size=30))
+    t.fit(model, data(train_size=24, heldout_size=20) if hardly else data(train_size=60, heldout_size=30))
     assert model.learning.loss_before > 1
     fall = model.learning.loss_before - float(keep.best_model_score)
     assert model.learning.fall.value == pytest.approx(fall, abs=1e-5)

@@ -52,11 +52,17 @@ class Average(pl.Callback):
             self._back(pl_module)
 
 
+@pytest.fixture(scope="module")
+def data(data):
+    """As elsewhere, with fewer texts in as many steps."""
+    return lambda **options: data(**({"train_size": 12, "batch_size": 3, "heldout_size": 6} | options))
+
+
 @pytest.fixture
 def fit(module, data, trainer, tmp_path):
     def run(*callbacks, **options):
         keep = MemorizationCheckpoint(dirpath=str(tmp_path / "kept"))
-        t = trainer([*callbacks, Perplexity(), keep], **({"max_epochs": 1} | options))
+        t = trainer([*callbacks, Perplexity(), keep], **({"max_epochs": 1, "num_sanity_val_steps": 0} | options))
         t.fit(module(), data())
         return t
 
@@ -87,8 +93,17 @@ def test_pruning_is_rejected(module, data, trainer):
         trainer([ModelPruning("l1_unstructured", amount=0.3)]).fit(module(), data())
 
 
-@pytest.mark.parametrize("until", ["epoch_end", "end"])
-@pytest.mark.parametrize("others", [[], [Extraction(n_members=2, n_heldout=2)]], ids=["alone", "before extraction"])
+@pytest.mark.parametrize(
+    ("until", "others"),
+    [
+        pytest.param("epoch_end", [], id="alone-epoch_end"),
+        pytest.param("end", [], id="alone-end", marks=pytest.mark.slow),
+        *(
+            pytest.param(until, [Extraction(n_members=2, n_heldout=2)], id=f"before extraction-{until}", marks=marks)
+            for until, marks in (("end", ()), ("epoch_end", pytest.mark.slow))
+        ),
+    ],
+)
 def test_any_callback_that_swaps_weights_is_rejected_and_nothing_is_saved(until, others, fit, tmp_path):
     with pytest.raises(ConfigError, match=r"after step 4, .* \(one of Average\): remove it"):
         fit(Average(until), *others)
@@ -123,7 +138,7 @@ def test_weights_changed_when_training_is_over_are_warned_of(fit, caplog):
     assert "changed the trained weights" not in caplog.text
 
 
-@pytest.mark.parametrize("stage", ["fit", "validate"])
+@pytest.mark.parametrize("stage", ["fit", pytest.param("validate", marks=pytest.mark.slow)])
 def test_a_callback_finds_the_model_built_in_its_setup(stage, module, data, trainer):
     class Copies(pl.Callback):
         def setup(self, trainer, pl_module, stage):

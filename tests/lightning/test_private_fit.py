@@ -33,6 +33,12 @@ QUICK = {"noise_multiplier": 1.0, "batch_size": 6, "accountant": "rdp", "test_se
 
 
 @pytest.fixture(scope="module")
+def data(data):
+    """As elsewhere, with few held-out texts: what is tested here is training."""
+    return lambda **options: data(**({"heldout_size": 4} | options))
+
+
+@pytest.fixture(scope="module")
 def private(module):
     """Makes modules that train privately, with 24 texts 4 steps an epoch."""
 
@@ -236,6 +242,7 @@ def test_epsilon_is_logged_at_every_validation_and_is_the_accountants(private, d
     assert watch.epsilons[0] == 0
 
 
+@pytest.mark.slow
 def test_epsilon_is_logged_without_validation_too(private, data, trainer):
     fit = trainer([], max_epochs=2, limit_val_batches=0)
     fit.fit(private(), data())
@@ -311,13 +318,14 @@ class EveryStep(Callback):
 @pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 7])
 def test_a_resumed_run_is_the_uninterrupted_one_with_a_test_seed(at, private, data, trainer, trained, tmp_path):
     whole = private()
-    trainer([EveryStep(tmp_path)], max_epochs=3, default_root_dir=tmp_path / "run").fit(whole, data())
+    seldom = {"max_epochs": 3, "check_val_every_n_epoch": 3, "num_sanity_val_steps": 0}
+    trainer([EveryStep(tmp_path)], default_root_dir=tmp_path / "run", **seldom).fit(whole, data())
     checkpoint = tmp_path / f"step={at}.ckpt"
     # As the ledger stood then: nothing came after.
     ledger = ledger_below(tmp_path / "run")
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[: at + 1]))
     resumed, watch = private(seed=99), Watch()
-    fit = trainer([watch], max_epochs=3, default_root_dir=tmp_path / "again")
+    fit = trainer([watch], default_root_dir=tmp_path / "again", **seldom)
     fit.fit(resumed, data(), ckpt_path=str(checkpoint), weights_only=True)
     assert fit.global_step == 12
     assert_same(trained(whole), trained(resumed))
@@ -401,6 +409,7 @@ def test_noise_is_not_chosen_anew_for_more_epochs(private, data, trainer, tmp_pa
     assert 2.9 < watch.epsilons[-1] <= 3.0
 
 
+@pytest.mark.slow
 def test_a_run_without_its_ledger_does_not_go_on(private, data, untracked, tmp_path):
     checkpoint, ledger = crashed(private, data, untracked, tmp_path)
     ledger.rename(tmp_path / "kept.jsonl")
@@ -442,6 +451,7 @@ def test_a_second_fit_with_the_same_ledger_counts_both(private, data, trainer, t
     assert f"4 steps were taken before ({path}) and count too" in caplog.text
 
 
+@pytest.mark.slow
 def test_unrelated_runs_without_a_logger_have_a_ledger_each(private, data, trainer, tmp_path):
     """One folder, no logger, twice: the second run plans its noise as the first did, and pays for its own steps."""
     planned = []
@@ -540,7 +550,7 @@ def private_run(private, data, untracked, tmp_path_factory):
     return folder / "step=4.ckpt", ledger_below(folder)
 
 
-@pytest.mark.parametrize("by", ["load_from_checkpoint", "validate"])
+@pytest.mark.parametrize("by", ["load_from_checkpoint", pytest.param("validate", marks=pytest.mark.slow)])
 def test_private_weights_are_not_trained_plainly(by, private_run, module, data, untracked, tmp_path):
     before = torch.load(private_run[0], weights_only=True)["lit_mem"]["privacy"]
     run = untracked([])
@@ -555,7 +565,7 @@ def test_private_weights_are_not_trained_plainly(by, private_run, module, data, 
         untracked([], max_epochs=1).fit(model, data())
 
 
-@pytest.mark.parametrize("by", ["load_from_checkpoint", "validate"])
+@pytest.mark.parametrize("by", ["load_from_checkpoint", pytest.param("validate", marks=pytest.mark.slow)])
 def test_private_weights_go_on_with_what_they_have_spent(by, private_run, private, data, untracked, tmp_path):
     taken = Ledger(private_run[1]).steps
     if by == "validate":

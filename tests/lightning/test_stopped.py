@@ -20,6 +20,12 @@ from lit_mem.report.history import read_history
 pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory .* exists and is not empty")
 
 
+@pytest.fixture(scope="module")
+def data(data):
+    """As elsewhere, with few texts: what is tested here is the end of a pass."""
+    return lambda **options: data(**({"train_size": 12, "heldout_size": 10} | options))
+
+
 class Stops(ExtractionMeasure):
     """Ends the n-th time that it is used as Ctrl-C, or an error, would."""
 
@@ -50,8 +56,8 @@ def callbacks(measure, base=False):
     ("error", "raised", "stage"),
     [
         (KeyboardInterrupt(), SystemExit, "validate"),
-        (SystemExit(143), SystemExit, "test"),
-        (RuntimeError("out of memory"), RuntimeError, "validate"),
+        pytest.param(SystemExit(143), SystemExit, "test", marks=pytest.mark.slow),
+        pytest.param(RuntimeError("out of memory"), RuntimeError, "validate", marks=pytest.mark.slow),
     ],
     ids=["Ctrl-C", "SIGTERM", "error"],
 )

@@ -70,11 +70,11 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     for name, who in ((FILE, "patient"), ("heldout.jsonl", "nurse")):
         (folder / name).write_text("".join(json.dumps(row(i, who)) + "\n" for i in range(12)))
-    ours = "lit_mem.callbacks."
+    ours, few = "lit_mem.callbacks.", {"attacks": ["reference"], "measures": ["span_rate"]}  # of each subgroup
     callbacks = [{"class_path": ours + name} for name in ("Perplexity", "MembershipInference", "SpanExtraction")]
     callbacks += [
         {"class_path": ours + "Movers", "init_args": {"console": True}},
-        {"class_path": ours + "Slices", "init_args": {"min_size": 2, "max_groups": 20}},
+        {"class_path": ours + "Slices", "init_args": {"min_size": 2, "max_groups": 20} | few},
     ]
     drawn, tags, out, err = [], set(), io.StringIO(), io.StringIO()
     add_figure = SummaryWriter.add_figure

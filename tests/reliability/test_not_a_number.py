@@ -201,6 +201,7 @@ class OverflowingLoss(Callback):
             pl_module.spoilt.remove()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")
 def test_a_gradient_that_overflows_under_a_scaler_skips_a_step_and_no_more(module, data, trainer, trained, caplog):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
