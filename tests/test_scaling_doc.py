@@ -28,7 +28,9 @@ def test_a_block_is_proper_shell(block):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    "words", [pytest.param(w, id=w[0], marks=[pytest.mark.slow] if i else []) for i, w in enumerate(COMMANDS)]
+)
 def test_the_options_of_a_command_are_known(words, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, "argv", ["train.py"])

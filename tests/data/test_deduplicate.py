@@ -70,7 +70,7 @@ def brute(texts, threshold):
 WORDS = st.lists(st.sampled_from("a b c d . A".split()), min_size=0, max_size=9).map(" ".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples // 2, deadline=None)
 @given(st.lists(WORDS, max_size=9), st.sampled_from([0.3, 0.5, 0.7, 1.0]))
 def test_near_repeats_are_those_of_the_definition(texts, threshold):
     assert near_repeats(texts, threshold) == brute(texts, threshold)

@@ -19,14 +19,14 @@ def examples(lengths):
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(0, 5))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_the_order_is_that_of_the_hugging_face_trainer(lengths, batch_size, seed):
     theirs = get_length_grouped_indices(lengths, batch_size, generator=torch.Generator().manual_seed(seed))
     assert grouped_order(lengths, batch_size, torch.Generator().manual_seed(seed)) == theirs
 
 
 @given(LENGTHS, st.integers(1, 9), st.integers(1, 5), st.integers(0, 3))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_ranks_share_out_one_order_with_every_example_in_it(lengths, batch_size, world, epoch):
     dealt = []
     for rank in range(world):

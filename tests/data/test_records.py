@@ -87,7 +87,7 @@ def test_held_out_texts_that_serve_as_the_test_keep_their_duplicates():
     assert [example.record.duplicates for example in data.test] == [3, 2, 0]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(texts=st.lists(st.sampled_from(["a", "A!", "b", "?", "b c"]), min_size=1), n_members=st.integers(0, 9))
 def test_duplicates_by_a_double_loop(texts, n_members):
     ids = torch.zeros(2, dtype=torch.int64)

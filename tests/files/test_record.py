@@ -54,7 +54,7 @@ def of(step, stage="fit", **more):
     return replace(LINE, step=step, logged_step=max(0, step - 1), stage=stage, **more)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(line=lines)
 def test_a_line_is_read_as_it_was_written_to_the_last_bit_and_fits_the_schema(path, line):
     content = written(path, [line])
@@ -66,7 +66,7 @@ def test_a_line_is_read_as_it_was_written_to_the_last_bit_and_fits_the_schema(pa
     assert repr(found) == repr(line)  # of floats too, NaN and -0.0 among them
 
 
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 @given(data=st.data())
 def test_cut_at_any_byte_whole_lines_are_left_and_the_next_line_replaces_the_rest(path, data):
     three = [of(0, metrics={"a": math.nan}), of(10), of(20, absent={"é": "ü"})]

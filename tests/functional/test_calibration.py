@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lit_mem.errors import MetricError
 from lit_mem.functional.calibration import residual
 
-FAST = settings(deadline=None, max_examples=60)
+FAST = settings(deadline=None, max_examples=3 * settings.default.max_examples // 5)
 NUMBERS = st.floats(-50, 0, allow_nan=False)
 
 

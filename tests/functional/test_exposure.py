@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lit_mem.errors import MetricError
 from lit_mem.functional.exposure import chance_exposure, exposure
 
-FAST = settings(deadline=None, max_examples=80)
+FAST = settings(deadline=None, max_examples=4 * settings.default.max_examples // 5)
 NUMBERS = st.lists(st.integers(-5, 5), min_size=1, max_size=30)
 
 

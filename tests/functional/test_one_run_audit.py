@@ -15,7 +15,7 @@ from scipy.stats import binom, norm
 from lit_mem.errors import MetricError
 from lit_mem.functional.one_run_audit import epsilon_lower_bound, n_correct_guesses, one_run_audit, p_value
 
-FAST = settings(deadline=None, max_examples=60)
+FAST = settings(deadline=None, max_examples=3 * settings.default.max_examples // 5)
 
 
 # -- published values and closed forms ------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def released(n, sigma, generator):
     return coins.double() + sigma * torch.randn(n, generator=generator, dtype=torch.float64), coins
 
 
-@pytest.mark.parametrize("sigma", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("sigma", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, 4.0])
 def test_the_gaussian_mechanism_is_not_bounded_above_its_epsilon(sigma):
     delta, trials, generator = 1e-5, 60, torch.Generator().manual_seed(0)
     truth = epsilon_of_gaussian(sigma, delta)
@@ -177,6 +177,7 @@ def test_noise_of_a_tenth_is_caught():
     assert one_run_audit(score, coins, [250], delta).epsilon > epsilon_of_gaussian(2.0, delta)
 
 
+@pytest.mark.slow
 def test_the_best_of_several_numbers_of_guesses_holds_only_corrected():
     """Scores that know nothing of the coins: every bound above 0 is wrong."""
     guesses, trials, generator = list(range(40, 401, 40)), 300, torch.Generator().manual_seed(3)

@@ -19,7 +19,7 @@ def rows(seed, n, width, distinct=None):
 @given(
     st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 700), st.integers(1, 60), st.sampled_from([None, 2, 5, 50])
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples // 2, deadline=None)
 def test_the_largest_values_are_those_of_topk(seed, n, width, k, distinct):
     logits = rows(seed, n, width, distinct)
     k = min(k, width)
@@ -27,7 +27,7 @@ def test_the_largest_values_are_those_of_topk(seed, n, width, k, distinct):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 700), st.integers(1, 60), st.sampled_from([None, 2, 4]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples // 2, deadline=None)
 def test_the_greedy_choice_is_that_of_argmax(seed, n, width, k, distinct):
     logits = rows(seed, n, width, distinct)
     assert torch.equal(greedy_choice(logits), logits.argmax(dim=-1))
@@ -35,7 +35,7 @@ def test_the_greedy_choice_is_that_of_argmax(seed, n, width, k, distinct):
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5), st.integers(1, 700), st.integers(1, 60), st.integers(1, 60))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_maxima_made_for_another_number_of_values_serve_too(seed, n, width, k, other):
     logits = rows(seed, n, width)
     k = min(k, width)
@@ -43,7 +43,7 @@ def test_maxima_made_for_another_number_of_values_serve_too(seed, n, width, k, o
 
 
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 200), st.integers(1, 30), st.sampled_from([None, 3, 9]))
-@settings(max_examples=100, deadline=None)
+@settings(deadline=None)
 def test_sampled_probabilities_sum_to_one_and_are_zero_outside_the_top(seed, n, width, k, distinct):
     logits = rows(seed, n, width, distinct)
     scheme = Sampling(0.8, k)
