@@ -198,7 +198,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say where the checkpoints lie, and merge the best one if that was asked for."""
+        """Print where the checkpoints lie; with the option `merge`, merge the best one."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if trainer.global_step != self._last_global_step_saved:
