@@ -138,6 +138,7 @@ def test_a_process_of_its_own_prints_and_logs_the_same(quickstart_run, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # the table of the run is not in these
 def test_a_checkpoint_is_measured_again_without_training(run, quickstart_run, capsys, monkeypatch, tmp_path):
     (tmp_path / "given.yaml").write_text(quickstart_run.config)
     (tmp_path / "work").mkdir()

@@ -79,6 +79,7 @@ def test_before_training_the_model_is_its_reference(runs):
     assert all(row["mia/reference_auroc"] > 0.5 for row in rest)
 
 
+@pytest.mark.slow
 def test_it_brings_what_is_not_there(module, data, trainer, tmp_path):
     own = listed.EpochTable(["val/loss"])
     t = trainer([own, Memorization("quick", stop=["val/loss > 99"])], max_epochs=1, default_root_dir=tmp_path)
@@ -91,6 +92,7 @@ def test_it_brings_what_is_not_there(module, data, trainer, tmp_path):
     assert [type(callback).__name__ for callback in t.callbacks] == names
 
 
+@pytest.mark.slow
 def test_it_keeps_checkpoints_in_place_of_lightnings_own(module, data, trainer, tmp_path):
     t = trainer([Memorization("quick")], max_epochs=1, default_root_dir=tmp_path, enable_checkpointing=True)
     t.fit(module(), data())

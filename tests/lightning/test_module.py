@@ -327,9 +327,10 @@ def test_a_fused_optimizer_trains_the_same_model(module, data, trainer, trained,
         torch.testing.assert_close(weights[1][name], expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "width"),
-    [("bf16-mixed", torch.float32), pytest.param("bf16-true", torch.bfloat16, marks=pytest.mark.slow)],
+    [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16)],
 )
 def test_training_in_bfloat16_loses_as_much_as_in_float32(module, data, trainer, trained, precision, width):
     losses = []

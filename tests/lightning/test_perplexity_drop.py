@@ -62,6 +62,7 @@ def test_a_large_growth_within_its_noise_does_not_warn():
     assert share_of_warnings(0.05, members_fall=0.1, heldout_fall=0.0, n=4, sd=1.0) < 0.03
 
 
+@pytest.mark.slow
 def test_in_a_run_that_memorizes_it_warns_and_in_one_that_does_not_it_does_not(module, data, trainer, caplog):
     for lr, warned in ((3e-2, True), (1e-5, False)):
         caplog.clear()

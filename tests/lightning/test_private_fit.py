@@ -250,6 +250,7 @@ def test_epsilon_is_logged_without_validation_too(private, data, trainer):
     assert float(fit.callback_metrics["privacy/epsilon"]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_noise_for_a_target_is_chosen(private, data, trainer, caplog):
     watch, model = Watch(), private(target_epsilon=3.0, noise_multiplier=None)
     with caplog.at_level(logging.INFO, "lit_mem"):
@@ -440,6 +441,7 @@ def test_other_texts_are_refused(private, data, untracked, tmp_path):
         untracked([], max_epochs=3).fit(private(), data(train_size=23), ckpt_path=str(checkpoint), weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_second_fit_with_the_same_ledger_counts_both(private, data, trainer, tmp_path, caplog):
     path = tmp_path / "budget.jsonl"
     for fits in (1, 2):
@@ -577,6 +579,7 @@ def test_private_weights_go_on_with_what_they_have_spent(by, private_run, privat
     assert Ledger(private_run[1]).steps == taken + 4
 
 
+@pytest.mark.slow
 def test_a_loaded_adapters_dropout_is_turned_off_after_loading_too(private, data, untracked, base, tmp_path):
     LoRA(rank=2, targets=["v"], dropout=0.3).wrap(base).save_pretrained(tmp_path / "adapter")
     folder = {"adapter_path": str(tmp_path / "adapter"), "lr_schedule": "constant"}
@@ -613,6 +616,7 @@ def test_what_was_turned_off_is_turned_on_after_an_exception(at, module, data, u
     assert model.private.training is None
 
 
+@pytest.mark.slow
 def test_steps_of_a_dry_run_are_written_down_by_the_run_after_it(private, data, untracked, tmp_path):
     model = private()
     untracked([], fast_dev_run=1).fit(model, data())

@@ -534,6 +534,7 @@ def test_early_stopping_reacts_amid_an_epoch(fit):
     assert run.trainer.global_step == 3
 
 
+@slow
 def test_a_stop_of_another_run_stops_nothing(fit, capsys):
     stop = MemorizationEarlyStopping(["val/loss > 0"])
     fit([stop], max_epochs=3)
