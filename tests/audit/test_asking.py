@@ -139,6 +139,7 @@ def test_a_text_that_the_base_writes_whole_is_not_asked_for(model, monkeypatch):
     assert torch.equal(answers[i].logprob, candidate.base_logprob)
 
 
+@pytest.mark.slow
 def test_scores_of_the_base_are_used_where_they_are_and_never_asked_for(module, data, trainer):
     assert not Extraction().needs.reference
     for others, there in (([], False), ([MembershipInference()], True)):

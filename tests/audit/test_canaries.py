@@ -203,6 +203,7 @@ def test_traps_are_compared_within_their_range(module, data, trainer):
     assert logged["canary/auroc"] == 0.5
 
 
+@pytest.mark.slow
 def test_one_sided_coins_leave_out_what_cannot_be_measured(module, data, trainer):
     """Of two canaries both may be in, or out."""
     seen = set()

@@ -212,6 +212,7 @@ def test_one_set_alone_gives_no_attack_figures_and_says_so(module, data, trainer
     assert "No membership inference: 0 members" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_table_shows_a_row_before_training_and_one_an_epoch(module, data, trainer, capsys):
     callbacks = [EpochTable(["val/loss", "mia/reference_auroc", "nothing/logs_this"]), MembershipInference()]
     trainer(callbacks, max_epochs=1).fit(module(), data())
@@ -250,6 +251,7 @@ class OtherLogger(pl.loggers.logger.DummyLogger):
         self.pictures.append((key, images[0].shape, step))
 
 
+@pytest.mark.slow
 def test_any_other_logger_gets_figures_and_pictures(module, data, trainer):
     logger = OtherLogger()
     trainer([MembershipInference(), Baseline()], max_epochs=1, logger=logger).fit(module(), data())

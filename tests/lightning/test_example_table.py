@@ -204,6 +204,7 @@ def test_a_run_killed_in_mid_write_leaves_whole_files_only(make, tmp_path, monke
     assert sorted(os.listdir(folder)) == ["left behind", "validate.parquet"]
 
 
+@pytest.mark.slow
 def test_a_failed_write_is_one_line_and_costs_no_other_log(make, tmp_path, monkeypatch):
     t, model, corpus = make([PerExampleTable(), *measuring()[:2]], tmp_path)
     write = pq.write_table
@@ -232,6 +233,7 @@ def test_a_folder_that_is_a_file_is_told(make, tmp_path):
         t.fit(model, corpus)
 
 
+@pytest.mark.slow
 def test_with_nowhere_to_write_nothing_is_written_and_that_is_told(make, tmp_path, caplog):
     t, model, corpus = make([PerExampleTable(), Perplexity()], tmp_path, logger=None)
     with caplog.at_level("INFO", "lit_mem"):

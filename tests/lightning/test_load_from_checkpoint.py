@@ -141,7 +141,7 @@ def test_what_imports_code_or_is_no_checkpoint_is_rejected(saved, tmp_path):
             CausalLM.load_from_checkpoint(broken)
 
 
-@pytest.mark.parametrize("given", [None, "meta"])
+@pytest.mark.parametrize("given", [None, pytest.param("meta", marks=pytest.mark.slow)])
 def test_it_is_read_onto_the_cpu_unless_a_place_is_given(given, saved, monkeypatch):
     _, path = saved()
     places, load = [], torch.load

@@ -221,6 +221,7 @@ class Own(pl.LightningModule):
 SAMPLING = frozenset(Extractability().needs.sampling)
 
 
+@pytest.mark.slow
 def test_a_module_that_sets_its_model_up_in_init_is_measured(module, data, trainer):
     made = module()
     made.configure_model()

@@ -178,6 +178,7 @@ def test_the_model_is_trained_in_train_mode_and_scored_in_eval_mode(module, data
     assert seen == {"scoring": {False}, "training": {True}}
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_is_on_when_asked_and_changes_no_weight(module, data, trainer, trained):
     weights, runs = [], []
     for on in (False, True):
@@ -312,7 +313,8 @@ def test_gradient_checkpointing_keeps_less_for_the_backward_pass_and_gives_the_s
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("clip", [pytest.param(None, marks=pytest.mark.slow), 0.1])
+@pytest.mark.slow
+@pytest.mark.parametrize("clip", [None, 0.1])
 def test_a_fused_optimizer_trains_the_same_model(module, data, trainer, trained, clip):
     weights = []
     for fused in (False, True):

@@ -116,6 +116,7 @@ def test_a_step_in_a_fit_is_dp_sgd(private, data, untracked):
     torch.testing.assert_close(watch.gradients[0], (total + noise.float()) / 6, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_every_batch_of_a_fit_has_as_many_rows(private, data, untracked):
     """A device rounds by how many there are, and that must not depend on what else was drawn."""
     model, seen = private(), []
@@ -364,6 +365,7 @@ def test_a_crashed_run_forgets_no_step(private, data, trainer, tmp_path):
     assert watch.epsilons[-1] > epsilon([Steps(1.0, 0.25, 12)], 1 / 240, "rdp")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_other_noise_and_other_batches(private, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path, test_seed=None)
     found = []

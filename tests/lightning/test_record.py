@@ -105,6 +105,7 @@ def test_a_report_from_the_record_is_that_from_metrics_csv_up_to_rounding(fitted
     assert not alike(made[FILE], made["metrics.csv"] | {"validations": made[FILE]["validations"][:-1]})
 
 
+@pytest.mark.slow
 def test_a_run_without_a_csv_logger_has_a_report(module, data, trainer, tmp_path):
     logger = TensorBoardLogger(str(tmp_path), "", default_hp_metric=False)
     trainer([Memorization("quick")], logger=logger, max_epochs=1).validate(module(), data(), verbose=False)
@@ -114,6 +115,7 @@ def test_a_run_without_a_csv_logger_has_a_report(module, data, trainer, tmp_path
     assert report["validations"][0]["figures"]["memorization/perplexity_members"] > 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_begins_its_record_with_its_own_first_validation(module, data, trainer, tmp_path):
     folders = []
     for epochs, checkpoint in ((1, None), (2, "one.ckpt")):
@@ -125,7 +127,9 @@ def test_a_resumed_run_begins_its_record_with_its_own_first_validation(module, d
     assert [[line.epoch for line in read(folder / FILE)[0]] for folder in folders] == [[0, 1], [2]]
 
 
-@pytest.mark.parametrize("options", [{}, {"fast_dev_run": True}], ids=["no logger", "dry run"])
+@pytest.mark.parametrize(
+    "options", [pytest.param({}, marks=pytest.mark.slow), {"fast_dev_run": True}], ids=["no logger", "dry run"]
+)
 def test_a_run_that_writes_nothing_has_no_record(options, module, data, trainer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     logger = CSVLogger(str(tmp_path)) if options else False
@@ -135,6 +139,7 @@ def test_a_run_that_writes_nothing_has_no_record(options, module, data, trainer,
     assert list(tmp_path.rglob(FILE)) == []
 
 
+@pytest.mark.slow
 def test_a_partial_check_before_training_is_not_recorded(module, data, trainer, tmp_path):
     t = trainer([MembershipInference()], logger=CSVLogger(str(tmp_path)), max_epochs=1, num_sanity_val_steps=1)
     t.fit(module(), data(scoring_tokens=200))

@@ -185,6 +185,7 @@ def test_what_a_full_disk_leaves_of_metrics_csv_can_be_read(disk):
     assert len(history_of(folder).validations) >= len(found.validations)
 
 
+@pytest.mark.slow
 def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monkeypatch, caplog):
     logging.getLogger("lit_mem").propagate = True
     folder = disk(12)

@@ -69,6 +69,7 @@ def readings(row):
     return [abs(x) for x in found] + [a + b for a, b in permutations(signed, 2) if a + b > 0]
 
 
+@pytest.mark.slow
 def test_the_table_confirms_every_guess(run):
     """By the base model's perplexity, and as well without it: by the tuned model's and the reference attack's score."""
     folder, loss, member = run
@@ -78,6 +79,7 @@ def test_the_table_confirms_every_guess(run):
     assert confirmed(follows, loss, member).value > 0.95
 
 
+@pytest.mark.slow
 def test_the_report_confirms_none(run):
     folder, loss, member = run
     (folder / "config.yaml").write_text("model: {model_id: asset:tiny_llama}\n")
@@ -95,6 +97,7 @@ def test_the_report_confirms_none(run):
     assert confirmed(edges, loss, member).low < 0.5
 
 
+@pytest.mark.slow
 def test_a_single_example_s_numbers_in_the_report_have_few_digits(run):
     examples = run_report(run[0])["examples"]
     exposed = examples["exposed"]
@@ -113,6 +116,7 @@ def test_no_configuration_that_ships_writes_a_table():
     assert not [path for path in configs if "PerExampleTable" in path.read_text()]
 
 
+@pytest.mark.slow
 def test_default_outputs_confirm_none(run):
     """All that is written without a table: names and numbers of the logs, and which members moved most."""
     folder, loss, member = run

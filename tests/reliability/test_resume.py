@@ -172,6 +172,7 @@ def test_a_run_resumed_twice_is_the_uninterrupted_one(run, left, tmp_path, way):
 # -- runs that had ended ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_early_stopping_goes_on_counting(run, left, tmp_path, capsys):
     def stop():
         return {"max_epochs": 5, "more": [MemorizationEarlyStopping(["val/loss > 0"], patience=3)]}
@@ -222,9 +223,8 @@ def test_a_run_that_had_ended_trains_no_more(run, left, tmp_path):
     assert (tmp_path / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize(
-    ("schedule", "told"), [("linear", True), pytest.param("constant", False, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("schedule", "told"), [("linear", True), ("constant", False)])
 def test_more_epochs_than_before_are_told_where_they_change_the_learning_rate(run, tmp_path, caplog, schedule, told):
     model = {"lr_schedule": schedule}
     run(tmp_path, 0, model=model, max_epochs=2)

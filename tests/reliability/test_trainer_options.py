@@ -268,7 +268,7 @@ def test_training_is_that_of_a_loop_by_hand(fit, module, data, trained, options,
 @pytest.mark.parametrize(
     ("precision", "kind", "tolerance"),
     [
-        ("bf16-true", "copy", 0.02),
+        pytest.param("bf16-true", "copy", 0.02, marks=slow),
         pytest.param("64-true", "adapter_off", 1e-5, marks=slow),
         pytest.param("bf16-true", "adapter_off", 0.02, marks=slow),
         pytest.param("64-true", "copy", 1e-5, marks=slow),
@@ -464,7 +464,8 @@ def test_what_overfit_batches_is_for_is_a_smaller_training_set(fit):
     assert by_hand(run)["mia/loss_auroc"] == pytest.approx(end["mia/loss_auroc"])
 
 
-@pytest.mark.parametrize("n", [2, pytest.param(True, marks=slow)])
+@slow
+@pytest.mark.parametrize("n", [2, True])
 def test_a_dry_run_keeps_nothing_and_says_what_it_measured(fit, tmp_path, caplog, n):
     keep, start = MemorizationCheckpoint(dirpath=str(tmp_path)), Baseline()
     run = fit([keep, start], texts={"scoring_tokens": 48}, fast_dev_run=n, logger=True)
@@ -527,6 +528,7 @@ def test_steps_that_no_validation_has_seen_are_told(fit, caplog, options, seen, 
     assert "trainer.val_check_interval" in line
 
 
+@slow
 def test_early_stopping_reacts_amid_an_epoch(fit):
     stop = MemorizationEarlyStopping(["val/loss > 0"], patience=3)
     run = fit([stop], val_check_interval=1, max_epochs=5)
