@@ -1,48 +1,76 @@
-"""Whether two runs are the same: every metric, every training loss and every trained weight, to the last bit.
+"""Whether two runs are one and the same: every metric of every row, and every trained weight, to the last bit.
 
 For a change that should alter nothing. Make a run before and one after it, on one machine, and compare their folders:
 
     python -m benchmarks.same_run before/logs/quickstart/version_0 after/logs/quickstart/version_0
+
+Validations are compared by the record, which has all their metrics in double precision, whatever loggers got of them;
+training by the rows of `metrics.csv`.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lit_mem.files.record import FILE, read
+from lit_mem.files.record import FILE
+
+Row = dict[str, Any]
 
 
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """The validations of the record, then the training losses of `metrics.csv`; without empty cells and timings."""
-    lines, _ = read(folder / FILE)
+def validations(folder: Path) -> list[Row]:
+    """A row for each line of the record, without timings: what it says of the pass, and its metrics.
+
+    Raises:
+        SystemExit: there is no record.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise SystemExit(f"{path} does not exist; expected the record of a run")
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    return [_without_times({**line, **line["metrics"], "metrics": None}) for line in lines]
+
+
+def steps(folder: Path) -> list[Row]:
+    """Rows of `metrics.csv` with a loss of training, and of them what training logged."""
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        logged = [row for row in csv.DictReader(file) if row.get("train/loss")]
-    found: list[dict[str, Any]] = [{"step": line.step, **line.metrics} for line in lines]
-    found = [{k: v for k, v in row.items() if not k.startswith("time/")} for row in found]
-    return found + [{"step": int(row["step"]), "train/loss": row["train/loss"]} for row in logged]
+        rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+    return [{k: v for k, v in row.items() if v and (k == "step" or k.startswith("train/"))} for row in rows]
 
 
 def differences(before: Path, after: Path) -> list[str]:
-    """A line for each difference; none where the runs are the same."""
-    found = []
-    old, new = rows(before), rows(after)
-    if len(old) != len(new):
-        found.append(f"{len(old)} rows of metrics before, {len(new)} after")
+    """A line for each difference; none where the runs are the same.
+
+    Raises:
+        SystemExit: one of them has no record.
+    """
+    found = _of_rows("validations", validations(before), validations(after))
+    found += _of_rows("rows of training", steps(before), steps(after))
+    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (before, after)]
+    if weights[0].keys() != weights[1].keys():
+        return [*found, "other weights are trained"]
+    return found + [f"weight {k} differs" for k, w in weights[0].items() if not torch.equal(w, weights[1][k])]
+
+
+def _of_rows(what: str, old: list[Row], new: list[Row]) -> list[str]:
+    found = [] if len(old) == len(new) else [f"{len(old)} {what} before, {len(new)} after"]
     for one, other in zip(old, new, strict=False):
         step = one.get("step")
         found += [f"step {step}: {k} only before" for k in sorted(one.keys() - other.keys())]
         found += [f"step {step}: {k} only after" for k in sorted(other.keys() - one.keys())]
         same = sorted(one.keys() & other.keys())
-        found += [f"step {step}: {k} was {one[k]}, is {other[k]}" for k in same if repr(one[k]) != repr(other[k])]
-    weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (before, after)]
-    if weights[0].keys() != weights[1].keys():
-        return [*found, "other weights are trained"]
-    return found + [f"weight {k} differs" for k, w in weights[0].items() if not torch.equal(w, weights[1][k])]
+        found += [f"step {step}: {k} was {one[k]}, is {other[k]}" for k in same if one[k] != other[k]]
+    return found
+
+
+def _without_times(row: Mapping[str, Any]) -> Row:
+    return {name: value for name, value in row.items() if not name.startswith("time/")}
 
 
 def main() -> None:
@@ -54,9 +82,12 @@ def main() -> None:
     found = differences(args.before, args.after)
     if found:
         raise SystemExit("\n".join([*found[:50], f"{len(found)} differences"]))
-    after = rows(args.after)
-    names = {name for row in after for name in row} - {"step"}
-    print(f"The same: {len(after)} rows, {len(names)} metrics, and all trained weights.")  # noqa: T201  (what the command is for)
+    passes, trained = validations(args.after), steps(args.after)
+    names = {name for row in passes for name in row if "/" in name}
+    print(  # noqa: T201  (what the command is for)
+        f"The same: {len(passes)} validations, {len(names)} metrics, {len(trained)} rows of training, and all trained "
+        "weights."
+    )
 
 
 if __name__ == "__main__":
