@@ -12,7 +12,6 @@ from lit_mem.audit.loop import Audit, PassResult, needs_of
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
-from lit_mem.functional.plain_text import markdown_table
 from lit_mem.lightning import record
 from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.loggers import log_plot, log_table
@@ -115,7 +114,7 @@ class TrainerAudit:
             for name, draw in result.plots.items():
                 log_plot(trainer, name, draw())
             for name, table in result.tables.items():
-                log_table(trainer, name, markdown_table(table.header, table.rows))
+                log_table(trainer, name, table)
 
     def keep(self, trainer: pl.Trainer) -> None:
         """Append the pass to the run's record, with what module and other callbacks logged of it.

@@ -1,36 +1,80 @@
-"""Plots and tables to whatever loggers show them."""
+"""Plots and tables to each kind of logger that shows them."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 import lightning.pytorch as pl
 
+from lit_mem.audit.measure import Table
+from lit_mem.functional.plain_text import markdown_table, printable
 from lit_mem.plots.output import any_script, pixels
+
+
+class Kind(NamedTuple):
+    """How a kind of logger is given a plot, and a table: each with logger, name, what it shows, and step."""
+
+    plot: Callable[[Any, str, Any, int], object]
+    table: Callable[[Any, str, Table, int], object]
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "TensorBoardLogger": Kind(
+        lambda logger, name, plot, step: logger.experiment.add_figure(name, plot, global_step=step),
+        lambda logger, name, table, step: logger.experiment.add_text(name, markdown_table(*table), global_step=step),
+    ),
+    "WandbLogger": Kind(
+        lambda logger, name, plot, step: logger.log_image(name, [pixels(plot)], step=step),
+        lambda logger, name, table, step: logger.log_table(name, [*table.header], _cells(table), step=step),
+    ),
+    # MLflow keeps files, without a step: each is named by it.
+    "MLFlowLogger": Kind(
+        lambda logger, name, plot, step: logger.experiment.log_figure(logger.run_id, plot, _file(name, step, "png")),
+        lambda logger, name, table, step: logger.experiment.log_text(
+            logger.run_id, markdown_table(*table), _file(name, step, "md")
+        ),
+    ),
+    "CometLogger": Kind(
+        lambda logger, name, plot, step: logger.experiment.log_figure(name, plot, step=step),
+        lambda logger, name, table, step: logger.experiment.log_table(
+            _file(name, step, "csv"), _cells(table), headers=[*table.header]
+        ),
+    ),
+}
+"""By the name of Lightning's class, so that no logger's package is imported."""
 
 
 def log_plot(trainer: pl.Trainer, name: str, plot: Any) -> None:
     """Give a plot to every logger that shows images; others go without."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    step = _step(trainer)
     with any_script():
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure(name, plot, global_step=step)
+            if (kind := _kind_of(logger)) is not None:
+                kind.plot(logger, name, plot, step_of(trainer))
             elif hasattr(logger, "log_image"):
-                logger.log_image(name, [pixels(plot)], step=step)
+                logger.log_image(name, [pixels(plot)], step=step_of(trainer))
 
 
-def log_table(trainer: pl.Trainer, name: str, table: str) -> None:
-    """Give a table in Markdown to TensorBoard; it must hold no training text."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
+def log_table(trainer: pl.Trainer, name: str, table: Table) -> None:
+    """Give a table to every logger that shows tables; it must hold no training text."""
     for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(name, table, global_step=_step(trainer))
+        if (kind := _kind_of(logger)) is not None:
+            kind.table(logger, name, table, step_of(trainer))
 
 
-def _step(trainer: pl.Trainer) -> int:
+def step_of(trainer: pl.Trainer) -> int:
     """Where Lightning puts the scalars of this validation."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped
+
+
+def _kind_of(logger: object) -> Kind | None:
+    names = (one.__name__ for one in type(logger).__mro__ if one.__module__.startswith("lightning.pytorch."))
+    return next((KINDS[name] for name in names if name in KINDS), None)
+
+
+def _file(name: str, step: int, form: str) -> str:
+    return f"{name}/step_{step:06d}.{form}"
+
+
+def _cells(table: Table) -> list[list[str]]:
+    return [[printable(cell) for cell in row] for row in table.rows]
