@@ -16,6 +16,7 @@ from lit_mem import assets
 from lit_mem.cli.main import main
 from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.errors import CheckpointError
+from lit_mem.files.record import FILE, read
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "configs" / "quickstart.yaml"
@@ -55,9 +56,8 @@ def test_the_table_starts_before_training_and_has_a_row_an_epoch(run):
     assert rows[start + 1].lstrip().startswith("1 ")
 
 
-def test_tensorboard_has_every_curve_from_step_0(run):
-    board = scalars(run[0])
-    tags = set(board.Tags()["scalars"])
+def test_the_record_has_every_metric_from_before_training_on(run):
+    start, *later = (line.metrics.keys() for line in read(run[0] / FILE)[0])
     expected = {"train/loss", "val/loss", "val/perplexity", "memorization/perplexity_members"}
     expected |= {"memorization/perplexity_gap", "extraction/generated_perplexity", "time/train", "time/scoring"}
     attacks = ("loss", "reference", "zlib", "min_k", "min_k_plus_plus", "ez_mia", "wbc", "combined")
@@ -72,9 +72,20 @@ def test_tensorboard_has_every_curve_from_step_0(run):
         for m in ("ngram_rate", "exact_rate", "rouge_l", "edit_similarity")
         for who in ("", "_heldout", "_base", "_base_heldout")
     }
-    assert expected <= tags
-    assert "hp_metric" not in tags
-    for tag in expected - {"train/loss", "time/train"}:
+    assert later
+    assert all(expected <= names for names in later)
+    assert expected - {"train/loss", "time/train"} <= start
+
+
+def test_tensorboard_opens_on_the_main_metrics_each_from_step_0(run):
+    board = scalars(run[0])
+    tags = set(board.Tags()["scalars"]) - {"epoch"}  # which Lightning adds
+    assert {"mia/reference_auroc_low", "extraction/ngram_rate_base", "threshold/mia/reference_auroc"} <= tags
+    assert len(tags) <= 40
+    assert {tag.split("/")[0] for tag in tags} == {
+        "train", "val", "memorization", "mia", "extraction", "threshold"
+    }  # fmt: skip
+    for tag in tags - {"train/loss"}:
         assert board.Scalars(tag)[0].step == 0, tag
     auroc = [event.value for event in board.Scalars("mia/reference_auroc")]
     assert auroc[0] == 0.5

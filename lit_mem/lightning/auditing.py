@@ -14,6 +14,7 @@ from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
 from lit_mem.lightning import record
 from lit_mem.lightning.console import show_messages
+from lit_mem.lightning.headline import log_metrics
 from lit_mem.lightning.loggers import log_plot, log_table
 from lit_mem.lightning.loss_watch import refuse_not_finite
 from lit_mem.lightning.module_subject import ModuleSubject
@@ -108,8 +109,7 @@ class TrainerAudit:
     def log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Compute and log; early enough for whatever monitors these names, in any order of callbacks."""
         result = self.finish(trainer, module)
-        # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
-        module.log_dict(result.metrics, sync_dist=True)
+        log_metrics(module, result.metrics)
         if trainer.loggers and trainer.is_global_zero and result.run.complete:
             for name, draw in result.plots.items():
                 log_plot(trainer, name, draw())

@@ -17,6 +17,7 @@ from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import MetricError
 from lit_mem.functional.auroc import auroc
 from lit_mem.lightning.auditing import measures
+from lit_mem.lightning.headline import log_metrics
 from lit_mem.lightning.tests_alike import TestsAlike
 from lit_mem.types import TokenScores, holds_canaries
 
@@ -91,8 +92,7 @@ class BaseModel(TestsAlike):
         """Log the base's metrics; none where the reference was not scored."""
         if self._perplexity or self._attacks:
             metrics = self._metrics(self._table.compute(), "test" if trainer.testing else "val")
-            # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
-            pl_module.log_dict(metrics, sync_dist=True)
+            log_metrics(pl_module, metrics)
 
     def _metrics(self, table: ScoreTable, stage: str) -> dict[str, float]:
         metrics: dict[str, float] = {}

@@ -24,7 +24,7 @@ class Baseline(Callback):
     this project's command line. With fewer the metrics would not be comparable, and none are logged.
 
     Attributes:
-        metrics: those before training by name; empty until they are measured.
+        metrics: those before training that loggers get, by name; empty until they are measured.
         hyper_parameters: of the run, logged beside them (TensorBoard's HParams page wants both together).
     """
 
@@ -47,7 +47,7 @@ class Baseline(Callback):
                 sum(trainer.num_sanity_val_batches), sum(trainer.num_val_batches),
             )  # fmt: skip
             return
-        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.metrics = {name: float(value) for name, value in trainer.logged_metrics.items()}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log them at step 0."""

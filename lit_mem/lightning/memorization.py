@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
@@ -15,11 +15,13 @@ from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.errors import ConfigError
+from lit_mem.lightning import dashboard
 from lit_mem.lightning.auditing import HasMeasures, callbacks_of, measures
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.baseline import Baseline
 from lit_mem.lightning.checkpoint import MemorizationCheckpoint
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
+from lit_mem.lightning.headline import Sent
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.runs_audit import RunsAudit
 from lit_mem.lightning.signals import EndOnSigterm
@@ -47,6 +49,13 @@ class Memorization(HasMeasures, RunsAudit):
         attacks: of membership inference, by the name under which they are logged; None: those of no extra cost.
         extraction: how texts are prompted; null: nothing is generated.
         measures: further measures; each takes the place of one of the suite's that would log the same names.
+        log: which metrics loggers get. `main`: those of `lit_mem.lightning.headline.MAIN`, those that thresholds and
+            monitors name, and those of measures of your own; `all`: every one. The record, the report, the table,
+            thresholds and monitors have all of them in both cases. With `main` and a logger, `Trainer.validate`
+            returns the main ones; `trainer.callback_metrics` holds all.
+
+    Raises:
+        ConfigError: an option is not one of those.
     """
 
     def __init__(
@@ -59,10 +68,14 @@ class Memorization(HasMeasures, RunsAudit):
         attacks: dict[str, Attack] | None = None,
         extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008  (likewise)
         measures: list[Measure] = [],  # noqa: B006  (likewise)
+        log: Sent = "main",
     ) -> None:
+        if log not in get_args(Sent):
+            raise ConfigError(f"Memorization.log is {log!r}; expected main or all")
         self.suite, self.stop = suite, [stop] if isinstance(stop, str) else list(stop)
         self.attacks, self.extraction, self.others = attacks, extraction, list(measures)
         self.measures = measures_of(suite, attacks, extraction, measures)
+        self.sent = log  # Lightning gives each callback a method `log`
         self._brought: list[Callback] = []
         self._stopping = _stopping(self.stop, stop_when, lower_bound, patience) if self.stop else None
 
@@ -109,6 +122,19 @@ class Memorization(HasMeasures, RunsAudit):
         if trainer.num_sanity_val_steps == _LIGHTNINGS_DEFAULT and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.num_sanity_val_steps = math.inf  # the whole of it: what is measured before training is a row
         return [*brought, *keepers]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lay out TensorBoard's Custom Scalars page, and start the lines of thresholds there."""
+        if self.measures:
+            dashboard.write_layout(trainer)
+            if not trainer.global_step:
+                dashboard.write_limits(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Append to the record; go on with the lines of thresholds."""
+        super().on_validation_end(trainer, pl_module)
+        if self.measures and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            dashboard.write_limits(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs, by measure."""

@@ -11,6 +11,7 @@ import torch
 
 from lit_mem.audit.loop import Audit
 from lit_mem.lightning import record
+from lit_mem.lightning.headline import to_loggers
 from lit_mem.lightning.run_folder import known_folder
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def _write(trainer: pl.Trainer, audit: Audit, metrics: dict[str, float]) -> None
     # In torch's default precision, as Lightning logs: the resumed run logs the same row again.
     metrics = {name: torch.tensor(value, dtype=torch.get_default_dtype()).item() for name, value in metrics.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(metrics | epoch, step=step)
+        logger.log_metrics(to_loggers(trainer, metrics) | epoch, step=step)
         logger.save()
     if not trainer.is_global_zero:
         return

@@ -1,6 +1,6 @@
 """One callback, or one section: the same numbers as measures that are listed one by one, and the same weights."""
 
-import csv
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -16,6 +16,7 @@ from lit_mem.audit.measures import Extractability
 from lit_mem.audit.suite import ExtractionOptions, suite
 from lit_mem.data.canaries import Secrets
 from lit_mem.errors import ConfigError
+from lit_mem.files.record import FILE, read
 from lit_mem.lightning.auditing import latest_figures, measures
 from lit_mem.lightning.last_line import rules_in
 from lit_mem.lightning.memorization import Memorization
@@ -29,12 +30,10 @@ def data(data):
 
 
 def logged(logger):
-    with open(f"{logger.log_dir}/metrics.csv", newline="") as file:
-        rows = [{name: float(v) for name, v in row.items() if v} for row in csv.DictReader(file)]
+    lines, _ = read(Path(logger.log_dir) / FILE)
     return [
-        {name: value for name, value in row.items() if not name.startswith("time/")}
-        for row in rows
-        if "val/loss" in row
+        {name: value for name, value in line.metrics.items() if not name.startswith("time/")} | {"step": line.step}
+        for line in lines
     ]
 
 

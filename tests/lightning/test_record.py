@@ -41,7 +41,7 @@ def rows(folder):
 def fitted(module, data, trainer, tmp_path_factory):
     """A fit of two epochs with a threshold, and then a validation and a test; (folder, trainer)."""
     logger = CSVLogger(str(tmp_path_factory.mktemp("fitted")), flush_logs_every_n_steps=1)
-    t = trainer([Memorization(stop=["mia/reference_auroc > 0.987654321"], extraction=MANY)], logger=logger)
+    t = trainer([Memorization(stop=["mia/reference_auroc > 0.987654321"], extraction=MANY, log="all")], logger=logger)
     model, texts = module(), data(train_size=30, heldout_size=20)
     few = tmp_path_factory.mktemp("few")
     for split, n in (("train", 40), ("heldout", 40), ("test", N_TEST)):

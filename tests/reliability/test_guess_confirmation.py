@@ -122,7 +122,7 @@ def test_default_outputs_confirm_none(run):
     folder, loss, member = run
     found = []
     for path in folder.iterdir():
-        if path.is_file() and path.suffix in (".csv", ".yaml", ".json"):
+        if path.is_file() and path.suffix in (".csv", ".yaml", ".json", ".jsonl"):
             found += [abs(float(x)) for x in re.findall(r"(?<![\w.])-?\d+\.\d{3,}(?:e-?\d+)?", path.read_text())]
     assert len(found) > 100
     assert confirmed(found, loss, member).low < 0.5

@@ -97,7 +97,8 @@ def run(tmp_path_factory):
         source = ["--data.source", "lit_mem.data.sources.TextFiles", "--data.source.train", FILE]
         sizes = "--data.source.heldout heldout.jsonl --data.train_size null --data.heldout_size null"
         callback_list = f"--trainer.callbacks={json.dumps(callbacks)}"
-        main(["fit", "--config", QUICKSTART, *source, *sizes.split(), "--trainer.max_epochs", "1", callback_list])
+        sizes += " --trainer.max_epochs 1 --memorization.log all"
+        main(["fit", "--config", QUICKSTART, *source, *sizes.split(), callback_list])
     log.handlers, log.propagate = before[:2]
     log.setLevel(before[2])
     return folder, folder / "logs" / "quickstart" / "version_0", out.getvalue() + err.getvalue(), drawn

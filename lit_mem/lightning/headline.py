@@ -1,0 +1,102 @@
+"""Which metrics loggers get: the main ones, so that a dashboard opens on what matters; the record has them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, Final, Literal
+
+import lightning.pytorch as pl
+
+from lit_mem.audit.measure import Measure
+from lit_mem.lightning.limited import rules_in
+
+Sent = Literal["main", "all"]
+"""`main`: those of `MAIN`, and what the user names; `all`: every metric."""
+
+MAIN: Final = (
+    "train/loss",
+    "val/loss",
+    "test/loss",
+    "val/perplexity",
+    "val/perplexity_base",
+    "test/perplexity",
+    "test/perplexity_base",
+    "memorization/perplexity_members",
+    "memorization/perplexity_members_base",
+    "memorization/perplexity_gap",
+    "mia/*_auroc",
+    "mia/loss_auroc_base",
+    *(f"mia/{attack}_auroc_{end}" for attack in ("loss", "reference", "combined") for end in ("low", "high")),
+    *(f"mia/{attack}_tpr_at_fpr_*" for attack in ("reference", "combined")),
+    *(f"extraction/{rate}_rate{of}" for rate in ("ngram", "exact", "span") for of in ("", "_heldout", "_base")),
+    "canary/auroc",
+    "canary/exposure_mean",
+    "canary/extraction_rate",
+    "audit/epsilon_lower_bound",
+    "privacy/*",
+)
+"""Patterns of their names. Of the standard suite they match at most 39, with canaries and private training."""
+
+
+def log_metrics(module: pl.LightningModule, metrics: Mapping[str, float]) -> None:
+    """Log metrics of a pass, the same on every rank: all for callbacks, and of them to loggers those that they get.
+
+    Args:
+        module: in whose name, in a hook of the validation or test loop.
+        metrics: by logged name.
+    """
+    sent = to_loggers(module.trainer, metrics)
+    # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
+    module.log_dict(sent, sync_dist=True)
+    rest = {name: value for name, value in metrics.items() if name not in sent}
+    module.log_dict(rest, sync_dist=True, logger=False)
+
+
+def to_loggers(trainer: pl.Trainer, metrics: Mapping[str, float]) -> dict[str, float]:
+    """Those of some metrics that the trainer's loggers get.
+
+    All, unless a callback with measures has `log: main`. Then those of `MAIN`, those that a threshold, a checkpoint or
+    an early stop reads, with the intervals of AUROCs, and those of measures that are not this package's. Without a
+    logger all, as `Trainer.validate` returns what loggers get.
+    """
+    if not trainer.loggers or not any(_asks_for_main(one) for one in _callbacks(trainer)):
+        return dict(metrics)
+    named = frozenset(_named(trainer))
+    own = tuple(prefix for measure in _measures_from_elsewhere(trainer) for prefix in measure.name_prefixes)
+    return {name: value for name, value in metrics.items() if name in named or name.startswith(own) or is_main(name)}
+
+
+def is_main(name: str) -> bool:
+    """Whether a metric is one of `MAIN`."""
+    return any(fnmatchcase(name, pattern) for pattern in MAIN)
+
+
+def _asks_for_main(callback: Any) -> bool:
+    return getattr(callback, "sent", "all") == "main" and bool(getattr(callback, "measures", ()))
+
+
+def _named(trainer: pl.Trainer) -> Iterator[str]:
+    for rule in rules_in(trainer):
+        yield from rule.limits.names()
+        for threshold in rule.limits:
+            yield threshold.name
+            if threshold.is_auroc:
+                yield from (f"{threshold.name}_low", f"{threshold.name}_high")
+    for one in (*_callbacks(trainer), *trainer.lr_scheduler_configs):
+        if isinstance(monitor := getattr(one, "monitor", None), str):
+            yield monitor
+    for measure in _measures_from_elsewhere(trainer):
+        yield from measure.names()
+
+
+def _measures_from_elsewhere(trainer: pl.Trainer) -> Iterator[Measure]:
+    for callback in _callbacks(trainer):
+        for one in (callback, *getattr(callback, "measures", ())):
+            if isinstance(one, Measure) and type(one).__module__.partition(".")[0] != "lit_mem":
+                yield one
+
+
+def _callbacks(trainer: pl.Trainer) -> list[Any]:
+    found: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    return found
