@@ -544,7 +544,7 @@ MISTAKES = [
         "OfflineLiRA.references names 1", "2 or more",
     ),
     twice("Slices", "Slices and Slices both log 'slice/", "expected one"),
-    callback("no rate of Movers", OURS + "Movers", {"fpr": 0}, "Movers.fpr is 0", "between 0 and 1"),
+    callback("no rate of Movers", OURS + "Movers", {"fpr": 0}, "Movers.fpr is 0", "above 0 and below 1"),
     twice("Perplexity", "Perplexity and Perplexity both log", "perplexity"),
     twice("MembershipInference", "both log 'mia/"),
     twice("Extraction", "more than one", "Extraction"),
@@ -553,8 +553,8 @@ MISTAKES = [
     twice("Correlation", "Correlation and Correlation both log 'correlation/"),
     twice("MemorizationCheckpoint", "more than one", "MemorizationCheckpoint"),
     callback("not a callback", "collections.OrderedDict", {}, "trainer.callbacks", "OrderedDict"),
-    callback("top 0", OURS + "Movers", {"top": 0}, "Movers.top is 0; expected 1 or more"),
-    callback("one bin", OURS + "Slices", {"bins": 1}, "Slices.bins is 1; expected 2 or more"),
+    callback("top 0", OURS + "Movers", {"top": 0}, "Movers.top is 0; expected at least 1"),
+    callback("one bin", OURS + "Slices", {"bins": 1}, "Slices.bins is 1; expected at least 2"),
     callback("-1 members asked", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "0 or more"),
     callback(
         "temperature 0",
@@ -591,7 +591,7 @@ MISTAKES = [
         STOP, {"thresholds": ["mia/loss_auroc = 0.6"]}, "'mia/loss_auroc = 0.6'", "name > number",
     ),
     callback("no threshold", STOP, {"thresholds": []}, "thresholds is empty", "mia/loss_auroc > 0.7"),
-    callback("patience 0", STOP, {"thresholds": ["val/loss < 1"], "patience": 0}, "patience is 0", "1 or more"),
+    callback("patience 0", STOP, {"thresholds": ["val/loss < 1"], "patience": 0}, "patience is 0", "at least 1"),
     callback("prefix 2.5", OURS + "Extraction", {"prefix": 2.5}, "Extraction.prefix is 2.5", "whole number"),
     callback(
         "every 0 validations",
@@ -603,7 +603,7 @@ MISTAKES = [
     ),
     callback(
         "share 2",
-        OURS + "PerplexityDropWarning", {"share": 2}, "PerplexityDropWarning.share is 2", "between 0 and 1",
+        OURS + "PerplexityDropWarning", {"share": 2}, "PerplexityDropWarning.share is 2", "above 0 and below 1",
     ),
     callback(
         "early stopping on nothing",

@@ -9,7 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from lit_mem.audit.judging import Rule
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 from lit_mem.lightning.last_line import LastLine
 from lit_mem.lightning.planned_stop import planned_stops
 from lit_mem.lightning.rules import Limits, check_limits, passed
@@ -46,8 +46,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
         lower_bound: bool = False,
         patience: int = 1,
     ) -> None:
-        if patience < 1:
-            raise ConfigError(f"MemorizationEarlyStopping.patience is {patience}; expected 1 or more")
+        check_range("MemorizationEarlyStopping.patience", patience, at_least=1)
         self.limits = Limits(thresholds, lower_bound)
         self.stop_when, self.patience = stop_when, patience
         self.option = f"{type(self).__name__}.thresholds"

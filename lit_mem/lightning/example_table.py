@@ -12,7 +12,7 @@ from lit_mem.audit.gather import Gathered
 from lit_mem.audit.measure import Pass, Result
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.files import atomic, modes
 from lit_mem.lightning.measure_callback import Measure
 from lit_mem.lightning.run_folder import run_folder
@@ -55,8 +55,7 @@ class PerExampleTable(Measure):
     """
 
     def __init__(self, folder: str | None = None, text: bool = False, every_n_validations: int = 1) -> None:
-        if every_n_validations < 1:
-            raise ConfigError(f"PerExampleTable.every_n_validations is {every_n_validations}; expected 1 or more")
+        check_range("PerExampleTable.every_n_validations", every_n_validations, at_least=1)
         self.folder, self.text, self.every_n_validations = folder, text, every_n_validations
         self._validations = 0
         self._records: Gathered[int, Record] = Gathered()

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.table import ScoreTable
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.functional.paired import Change, change_of_gap, change_of_loss
 from lit_mem.lightning.auditing import audit_of, measures, whole_check
 from lit_mem.lightning.rules import check_names
@@ -40,8 +40,7 @@ class PerplexityDropWarning(Callback):
     """
 
     def __init__(self, share: float = 0.1) -> None:
-        if not 0 < share < 1:
-            raise ConfigError(f"PerplexityDropWarning.share is {share}; expected a number between 0 and 1")
+        check_range("PerplexityDropWarning.share", share, above=0, below=1)
         self.share, self._limit = share, -math.log1p(-share)
         self._last: ScoreTable | None = None
 

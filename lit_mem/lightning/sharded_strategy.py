@@ -10,7 +10,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 
 
 class ShardedBase(DDPStrategy):
@@ -29,8 +29,7 @@ class ShardedBase(DDPStrategy):
 
     def __init__(self, ranks_per_copy: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if ranks_per_copy is not None and ranks_per_copy < 1:
-            raise ConfigError(f"ShardedBase.ranks_per_copy is {ranks_per_copy}; expected 1 or more")
+        check_range("ShardedBase.ranks_per_copy", ranks_per_copy, at_least=1, or_null=True)
         self.ranks_per_copy = ranks_per_copy
         self._mesh: DeviceMesh | None = None
 

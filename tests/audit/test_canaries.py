@@ -266,7 +266,7 @@ def test_the_audit_needs_canaries_inserted_once(module, data, trainer):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"confidence": 1.0}, "PrivacyAudit.confidence is 1.0; expected a number between 0 and 1"),
+        ({"confidence": 1.0}, "PrivacyAudit.confidence is 1.0; expected above 0 and below 1"),
         ({"confidence": 0}, "PrivacyAudit.confidence is 0"),
         ({"delta": -0.1}, "PrivacyAudit.delta is -0.1"),
         ({"delta": 1}, "PrivacyAudit.delta is 1"),

@@ -314,7 +314,7 @@ def test_there_is_one_such_callback_to_a_run():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_size": 1}, "min_size is 1; expected 2 or more"),
+        ({"min_size": 1}, "min_size is 1; expected at least 2"),
         ({"bins": 1}, "bins is 1"),
         ({"max_groups": 0}, "max_groups is 0"),
         ({"columns": [], "length": False, "duplicates": False}, "columns is empty"),

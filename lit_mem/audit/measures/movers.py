@@ -14,7 +14,7 @@ from lit_mem.audit.measure import Measure, Pass, Result, Table
 from lit_mem.audit.measures.correlation import check_columns
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 from lit_mem.functional.plain_text import printable
 from lit_mem.types import Batch, TokenScores
 
@@ -49,10 +49,8 @@ class Movers(Measure):
     """
 
     def __init__(self, column: str = "mia/reference", top: int = 5, fpr: float = 0.01, console: bool = False) -> None:
-        if top < 1:
-            raise ConfigError(f"Movers.top is {top}; expected 1 or more")
-        if not 0 < fpr < 1:
-            raise ConfigError(f"Movers.fpr is {fpr}; expected a rate between 0 and 1")
+        check_range("Movers.top", top, at_least=1)
+        check_range("Movers.fpr", fpr, above=0, below=1)
         self.column, self.top, self.fpr, self.console = column, top, fpr, console
         self.reads = (column,)
         self._last: dict[int, float] = {}

@@ -8,7 +8,7 @@ from lit_mem.attacks.base import Attack
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.measures.canary_scores import CanaryScores
 from lit_mem.audit.subject import Subject
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.functional.one_run_audit import Audit, one_run_audit
 from lit_mem.types import Batch, TokenScores
 
@@ -45,10 +45,8 @@ class PrivacyAudit(Measure):
         guesses: list[int] | None = None,
         attack: Attack | None = None,
     ) -> None:
-        if not 0 < confidence < 1:
-            raise ConfigError(f"PrivacyAudit.confidence is {confidence}; expected a number between 0 and 1")
-        if delta is not None and not 0 <= delta < 1:
-            raise ConfigError(f"PrivacyAudit.delta is {delta}; expected a number in [0, 1)")
+        check_range("PrivacyAudit.confidence", confidence, above=0, below=1)
+        check_range("PrivacyAudit.delta", delta, at_least=0, below=1, or_null=True)
         if guesses is not None and (not guesses or min(guesses) < 1):
             raise ConfigError(f"PrivacyAudit.guesses is {guesses}; expected at least one number, each 1 or more")
         self.confidence, self.delta, self.guesses = confidence, delta, guesses

@@ -14,7 +14,7 @@ from lit_mem.audit.subgroup import Slice, TooSmall, verdict
 from lit_mem.audit.subgroups import Subgroups
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.files.once import Once
 from lit_mem.functional.auroc import GroupAuroc
 from lit_mem.plots.subgroups import subgroups_plot
@@ -82,9 +82,8 @@ class Slices(Measure):
         figures: bool = True,
         show_text: bool = False,
     ) -> None:
-        for option, value, least in (("min_size", min_size, 2), ("bins", bins, 2), ("max_groups", max_groups, 2)):
-            if value < least:
-                raise ConfigError(f"Slices.{option} is {value}; expected {least} or more")
+        for option, value in (("min_size", min_size), ("bins", bins), ("max_groups", max_groups)):
+            check_range(f"Slices.{option}", value, at_least=2)
         if columns == [] and not length and not duplicates:
             raise ConfigError("Slices.columns is empty, and neither length nor duplicates is on; expected one of them")
         if show_text and not columns:
