@@ -30,8 +30,8 @@ FILES = sorted((ROOT / "lit_mem").rglob("*.py"))
 
 @cache
 def trees():
-    """Syntax trees of the package by file, but for the scripts that made what ships."""
-    return {path: ast.parse(path.read_text("utf-8")) for path in FILES if "assets" not in path.parts}
+    """Syntax trees of the package by file."""
+    return {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 
 def calls(*names):
@@ -47,14 +47,12 @@ def options(call):
 
 
 def test_no_model_brings_code():
-    found = dict(calls("from_pretrained", "from_config"))
-    of_transformers = {at: call for at, call in found.items() if ast.unparse(call.func).startswith("Auto")}
-    assert len(of_transformers) >= 8
-    for at, call in of_transformers.items():
-        given = options(call)
-        assert given.get("trust_remote_code") == "False" or "**more" in ast.unparse(call), at
-    source = (ROOT / "lit_mem" / "adapters" / "loading.py").read_text()
-    assert 'more |= {"trust_remote_code": False}' in source
+    found = {at: call for at, call in calls("from_pretrained", "from_config") if "Peft" not in ast.unparse(call.func)}
+    assert len(found) == 5  # a tokenizer, weights, a configuration, and two models without weights
+    (of_weights,) = (at for at, call in found.items() if options(call).get("trust_remote_code") != "False")
+    assert of_weights.startswith("lit_mem/models/hub.py:")
+    source = (ROOT / "lit_mem" / "models" / "hub.py").read_text()
+    assert 'more |= of_file | {"trust_remote_code": False' in source
     assert 'more["use_safetensors"] = True' in source
 
 
@@ -74,7 +72,7 @@ def test_one_file_opens_connections():
         for path in FILES
         if re.search(r"^\s*(import|from) (urllib|http|requests|socket)\b", path.read_text(), re.M)
     }
-    assert using == {"download.py"}
+    assert using == {"cache.py"}
 
 
 def test_the_malicious_releases_are_excluded_and_the_pins_installed_with():
