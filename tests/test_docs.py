@@ -334,6 +334,7 @@ def draws(figure, n_members, n_others, shift, repeats=400):
     return torch.tensor([figure(score, member) for score in scores], dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_simulated_numbers_can_be_had_again():
     mean, high = said(r"it is (0\.\d+) on average and above (0\.\d+) in one case of twenty")
     small_mean, small_high = said(r"with 100 and 100, (0\.\d+) and (0\.\d+) \(simulated\)")

@@ -89,7 +89,8 @@ def test_a_run_whose_disk_fills_up_ends_with_one_line_and_whole_files(start, lef
     }
 
 
-@pytest.mark.parametrize("but", [0, pytest.param(4, marks=SLOW), pytest.param(8, marks=SLOW)])
+@pytest.mark.slow
+@pytest.mark.parametrize("but", [0, 4, 8])
 def test_a_full_disk_at_the_start_leaves_no_half_configuration(start, disk, tmp_path, but):
     folder = disk(64)
     (folder / "logs" / "quickstart" / "version_0").mkdir(parents=True)

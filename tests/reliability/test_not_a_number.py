@@ -489,6 +489,7 @@ def command(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The number of training batches")
 def test_a_learning_rate_beyond_all_reason_is_told_in_one_line(command, tmp_path):
     out, lines = command("fit", "--model.optimizer.init_args.lr", "1e30")

@@ -651,6 +651,7 @@ def test_validating_and_testing_without_training_measure_what_is_counted_by_hand
         assert float(t.callback_metrics["mia/reference_auroc"]) == 0.5
 
 
+@slow
 def test_fit_validate_fit_measures_each_time_what_is_there(fit):
     run = fit([Stopwatch(), Movers(), PerplexityDropWarning()], max_epochs=1)
     t = run.trainer
