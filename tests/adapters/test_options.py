@@ -129,7 +129,14 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize(("key", "value"), [(key, value) for key, values in HOSTILE.items() for value in values])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param(key, value, marks=pytest.mark.slow if i else [])
+        for key, values in HOSTILE.items()
+        for i, value in enumerate(values)
+    ],
+)
 def test_a_hostile_option_of_an_adapter_is_refused_by_name(key, value, hostile, monkeypatch):
     monkeypatch.setattr(patterns, "SECONDS", 1.0)
     extra = {"layers_to_transform": [0]} if key == "layers_pattern" else {}

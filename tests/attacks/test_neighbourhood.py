@@ -58,6 +58,7 @@ def test_neighbours_differ_and_depend_on_the_generator_alone(replacer):
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
+@pytest.mark.slow
 def test_likelier_words_are_drawn_more_often_and_only_the_best_twenty(replacer, masked_lm):
     """One word of three is masked; what stands there follows the model's own distribution over its 20 best words."""
     text, n = "the xyz pain", 600

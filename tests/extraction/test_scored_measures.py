@@ -99,12 +99,13 @@ def test_exact_memorization_is_the_share_of_hits(pattern):
     assert ExactMemorization()(made_up([pattern])).item() == pytest.approx(pattern.count("1") / len(pattern))
 
 
-def test_strength_is_what_greedy_generation_finds(base, examples):
+@pytest.mark.parametrize("n_texts", [2, pytest.param(6, marks=pytest.mark.slow)])
+def test_strength_is_what_greedy_generation_finds(base, examples, n_texts):
     """`model.generate` from every prefix, shortest first."""
     base.generation_config.pad_token_id = 3
-    scores = TokenScorer(base)(collate(examples[:6]))
+    scores = TokenScorer(base)(collate(examples[:n_texts]))
     found = ExtractionStrength()(scores)
-    for row, example in enumerate(examples[:6]):
+    for row, example in enumerate(examples[:n_texts]):
         ids = example.input_ids
         n = len(ids) - 1  # the first token is given and does not count
         for k in range(n + 1):
@@ -132,6 +133,7 @@ def test_the_suffix_is_what_stands_after_the_prefix(prefix):
         assert value == (pytest.approx(-0.1 * left) if left > 0 else -math.inf)
 
 
+@pytest.mark.slow
 def test_the_rate_within_tries_is_that_of_sampling_them():
     """A model of few tokens, really sampled: the share of texts drawn at least once in n tries."""
     from types import SimpleNamespace

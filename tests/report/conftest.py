@@ -1,5 +1,6 @@
 """Reports without drawing: that takes most of a report's time, and few tests look at a picture."""
 
+import jinja2
 import pytest
 from matplotlib.figure import Figure
 
@@ -22,3 +23,18 @@ def _frames(request, monkeypatch):
 
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(Figure, "savefig", frame)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _templates_compiled_once():
+    made, kept = jinja2.Environment.compile, {}
+
+    def once(environment, source, *args, **options):
+        key = (source, *args, *options.items())
+        if key not in kept:
+            kept[key] = made(environment, source, *args, **options)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jinja2.Environment, "compile", once)
+        yield
