@@ -92,12 +92,14 @@ def load_model(
         ModelError: it cannot be found or read.
     """
     place, of_file = find(name, option)
-    more |= of_file | {"trust_remote_code": False, "output_loading_info": True}
+    more |= of_file
     if attention is not None:
         more["attn_implementation"] = attention
     with one_line_errors("weights", name, option, place), without_load_report():
         if not of_file:
             more["config"] = checked_base_config(auto, place, revision, quantization, attention)
             more["use_safetensors"] = True
-        model, info = auto.from_pretrained(place, revision=revision or "main", **more)
+        model, info = auto.from_pretrained(
+            place, revision=revision or "main", trust_remote_code=False, output_loading_info=True, **more
+        )
     return model, info

@@ -133,7 +133,7 @@ def test_without_training_the_main_ones_are_sent_and_all_are_recorded(stage, mod
     assert {f"{stage.removesuffix('idate')}/perplexity_base", "mia/loss_auroc_base"} <= sent.keys()
     assert all(is_main(name) for name in sent)
     (row,) = read_history(Path(logger.log_dir) / "metrics.csv").validations
-    assert row.figures.keys() == sent.keys()
+    assert row.metrics.keys() == sent.keys()
     (line,) = read(Path(logger.log_dir) / FILE)[0]
     assert line.metrics.keys() == set(t.callback_metrics) > sent.keys()
 
@@ -156,7 +156,7 @@ def test_of_a_pass_that_is_stopped_the_main_ones_are_sent_and_all_are_recorded(m
     (row,) = read_history(Path(logger.log_dir) / "metrics.csv").validations
     (line,) = read(Path(logger.log_dir) / FILE)[0]
     assert not line.complete
-    assert row.figures.keys() == {name for name in line.metrics if is_main(name)} < line.metrics.keys()
+    assert row.metrics.keys() == {name for name in line.metrics if is_main(name)} < line.metrics.keys()
 
 
 def test_another_value_of_the_option_is_rejected():

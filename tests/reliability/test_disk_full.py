@@ -178,9 +178,9 @@ def test_what_a_full_disk_leaves_of_metrics_csv_can_be_read(disk):
     with pytest.raises(OSError, match=FULL):
         log_many()
     found = history_of(folder)
-    assert found.validations[0].figures == {"val/loss": 0.123456789}
+    assert found.validations[0].metrics == {"val/loss": 0.123456789}
     assert len(found.validations) > 50
-    assert all(each.figures["val/loss"] == each.step / 7 for each in found.validations[1:])
+    assert all(each.metrics["val/loss"] == each.step / 7 for each in found.validations[1:])
     (folder / "filler").unlink()
     logger.finalize("failed")  # there is room again
     assert len(history_of(folder).validations) >= len(found.validations)

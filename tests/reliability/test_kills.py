@@ -389,7 +389,7 @@ def test_wherever_metrics_csv_is_cut_off_the_record_gives_the_validations(tmp_pa
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
         found = [v for v in history_of(tmp_path).validations if v.epoch > 0]
-        assert [v.figures["val/loss"] for v in found] == [line.metrics["val/loss"] for line in lines], length
+        assert [v.metrics["val/loss"] for v in found] == [line.metrics["val/loss"] for line in lines], length
 
 
 def test_a_damaged_file_of_reference_scores_is_never_taken_for_a_good_one(tmp_path):
