@@ -90,7 +90,7 @@ def test_all_that_a_run_writes_is_for_its_owner_alone(
         main(["localize", str(run)])
     assert mode(tmp_path / "logs") == 0o755  # it was there
     written = {path.name.split(".")[0] for path in run.rglob("*")}
-    parts = "events metrics hparams config checks run best last report where adapter_model examples best-merged"
+    parts = "events metrics hparams config checks run best last report localize adapter_model examples best-merged"
     assert set(parts.split()) <= written
     assert list((tmp_path / "cache" / "reference").rglob("*.safetensors"))
     assert permissions(run.parent, tmp_path / "cache", tmp_path / "out") == ({of_folders}, {of_files})
