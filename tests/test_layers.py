@@ -175,3 +175,31 @@ def test_modules_do_not_import_each_other_in_a_circle():
 def test_a_circle_is_found():
     assert circle_in({"a": ["b", "d"], "b": ["c"], "c": ["b"], "d": []}) == ["b", "c", "b"]
     assert circle_in({"a": ["b", "c"], "b": ["c"], "c": []}) == []
+
+
+LINES, CLASS_LINES = 300, 200
+
+
+def too_long(name, source):
+    """What of a module is longer than one idea takes."""
+    if (lines := len(source.splitlines())) > LINES:
+        yield f"{name}: {lines} lines; expected at most {LINES}"
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef) and (lines := node.end_lineno - node.lineno + 1) > CLASS_LINES:
+            yield f"{name}: class {node.name} has {lines} lines; expected at most {CLASS_LINES}"
+
+
+# Being cut as this is written.
+LONG = {"lightning.private_fit", "models.loading", "privacy.dpsgd", "report.plots"}
+
+
+def test_files_and_classes_are_small():
+    names = sorted(KNOWN.keys() - LONG)
+    assert not [found for name in names for found in too_long(name, KNOWN[name].read_text("utf-8"))]
+
+
+def test_long_files_and_classes_are_found():
+    assert list(too_long("a", "x = 1\n" * LINES)) == []
+    assert list(too_long("a", "x = 1\n" * (LINES + 1))) == ["a: 301 lines; expected at most 300"]
+    source = "class A:\n" + "    x = 1\n" * CLASS_LINES
+    assert list(too_long("a", source)) == ["a: class A has 201 lines; expected at most 200"]
