@@ -23,7 +23,7 @@ def figures(module, data, trainer):
         model = module(rank=rank, dropout=0.0, targets=["all-linear"], lr=lr, **options)
         t.fit(model, data(train_size=8, heldout_size=4, max_length=96, batch_size=16, canaries=canaries))
         epsilon = t.callback_metrics.get("privacy/epsilon", torch.tensor(torch.inf)).item()
-        return {**callbacks[0].figures, **callbacks[1].figures, "privacy/epsilon": epsilon}
+        return {**callbacks[0].metrics, **callbacks[1].metrics, "privacy/epsilon": epsilon}
 
     return run
 

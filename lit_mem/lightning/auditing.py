@@ -123,7 +123,7 @@ class TrainerAudit:
             OSError: it cannot be written.
         """
         if self.audit is not None:
-            record.write(trainer, self.audit, latest_figures(trainer))
+            record.write(trainer, self.audit, latest_metrics(trainer))
 
     def log_verdicts(self) -> None:
         """Log what the measures found of the model that a run ends with."""
@@ -221,17 +221,17 @@ def leader(trainer: pl.Trainer) -> Callback | None:
     return None
 
 
-def latest_figures(trainer: pl.Trainer) -> dict[str, float]:
+def latest_metrics(trainer: pl.Trainer) -> dict[str, float]:
     """The metrics of the validation that just ended, by name.
 
     `trainer.callback_metrics` keeps a metric's last value through validations that did not measure it (extraction
     every n validations), and keeps it in float32, where 0.6 is above 0.6.
     """
-    figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     audit = audit_of(trainer).audit
     for measure in measures(trainer):
-        for name in [*measure.names(), *(n for n in figures if n.startswith(measure.name_prefixes))]:
-            figures.pop(name, None)
+        for name in [*measure.names(), *(n for n in metrics if n.startswith(measure.name_prefixes))]:
+            metrics.pop(name, None)
     if audit is not None and audit.result is not None:
-        figures.update(audit.result.metrics)
-    return figures
+        metrics.update(audit.result.metrics)
+    return metrics

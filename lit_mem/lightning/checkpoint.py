@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem.audit.judging import Rule
-from lit_mem.lightning.auditing import callbacks_of, latest_figures
+from lit_mem.lightning.auditing import callbacks_of, latest_metrics
 from lit_mem.lightning.checkpoint_files import CheckpointFiles
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.exported_model import export_adapter, write_merged
@@ -148,7 +148,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
             return
         self.measured.check(trainer, pl_module)
         self.note(trainer)
-        metrics, monitor = latest_figures(trainer), str(self.monitor)
+        metrics, monitor = latest_metrics(trainer), str(self.monitor)
         # A metric that is measured in some validations only makes no checkpoint the best in the others.
         value = metrics.get(monitor) if monitor in known_in(trainer).metrics else read(monitor, metrics, name)
         under = not any(passed(limits, trainer, name) for limits in self.limits or [])

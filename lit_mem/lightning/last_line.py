@@ -11,7 +11,7 @@ from typing import Final
 import lightning.pytorch as pl
 
 from lit_mem.audit.judging import Judged, Rule, State, explained, judge, together
-from lit_mem.lightning.auditing import callbacks_of, latest_figures
+from lit_mem.lightning.auditing import callbacks_of, latest_metrics
 from lit_mem.lightning.closing import here
 from lit_mem.lightning.limited import Limited, rules_in
 from lit_mem.lightning.planned_stop import scored_for
@@ -28,7 +28,7 @@ _HEADS: Final[dict[State, str]] = {
 
 def judged_now(rules: Sequence[Rule], trainer: pl.Trainer) -> tuple[State, list[Judged]]:
     """The state of the validation that just ended, and the judgements that it comes from."""
-    metrics = latest_figures(trainer)
+    metrics = latest_metrics(trainer)
     found = [[judge(threshold, metrics) for threshold in rule.limits] for rule in rules]
     pairs = zip(found, rules, strict=True)
     state = together(together([one.state for one in judged], rule.counted) for judged, rule in pairs)
@@ -83,7 +83,7 @@ def audited(trainer: pl.Trainer) -> tuple[list[str], list[str]]:
         The lines to log at the end of `validate` and `test`, and the conditions to give a report; both empty without
         thresholds. Metrics that the pass did not measure are in neither judgement nor conditions.
     """
-    metrics = latest_figures(trainer)
+    metrics = latest_metrics(trainer)
     rules, absent = _on_measured(rules_in(trainer), metrics)
     lines = []
     if rules:

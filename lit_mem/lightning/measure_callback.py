@@ -20,7 +20,7 @@ class Listed(RunsAudit):
     result: Result = Result()
 
     @property
-    def figures(self) -> Mapping[str, float]:
+    def metrics(self) -> Mapping[str, float]:
         """Metrics of the last pass, by name."""
         return self.result.metrics
 

@@ -174,7 +174,7 @@ class CausalLM(CheckpointedModule):
         """Look at the last losses."""
         self._losses.look(self.trainer)
         if self.private is not None and not self.trainer.enable_validation:
-            self.log_dict(self.private.figures())
+            self.log_dict(self.private.metrics())
 
     def on_train_end(self) -> None:
         """Warn of a model that was not validated, has hardly learned or is no better; log the privacy that is spent."""
@@ -208,7 +208,7 @@ class CausalLM(CheckpointedModule):
         """Log the held-out loss, weighted by token, and what of the privacy budget is spent."""
         super().on_validation_epoch_end()
         if self.private is not None:
-            self.log_dict(self.private.figures())
+            self.log_dict(self.private.metrics())
 
     def privacy_claim(self) -> tuple[float, float] | None:
         """ε and δ to which training has kept so far; None where it is not private."""

@@ -197,7 +197,7 @@ class PrivateFit:
             trainer.should_stop = True
             trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
 
-    def figures(self) -> dict[str, float]:
+    def metrics(self) -> dict[str, float]:
         """What is logged at every validation."""
         return {} if self.training is None else {"privacy/epsilon": self.training.budget.epsilon()}
 

@@ -12,7 +12,7 @@ from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.errors import ConfigError
-from lit_mem.lightning.auditing import callbacks_of, latest_figures, measures
+from lit_mem.lightning.auditing import callbacks_of, latest_metrics, measures
 
 __all__ = ["Limits", "Threshold", "check_limits", "check_names", "known_in", "passed", "read"]
 
@@ -53,7 +53,7 @@ def passed(limits: Limits, trainer: pl.Trainer, who: str) -> list[tuple[Threshol
     Raises:
         ConfigError: nothing logs a metric of this name.
     """
-    return limits.passed(latest_figures(trainer), known_in(trainer), who)
+    return limits.passed(latest_metrics(trainer), known_in(trainer), who)
 
 
 def read(name: str, metrics: Mapping[str, float], who: str) -> float:

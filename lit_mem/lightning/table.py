@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
-from lit_mem.lightning.auditing import latest_figures, whole_check
+from lit_mem.lightning.auditing import latest_metrics, whole_check
 
 COLUMNS: dict[str, tuple[str, str]] = {
     "val/loss": ("val/loss", "{:.3f}"),
@@ -76,7 +76,7 @@ class EpochTable(Callback):
             self._row(str(trainer.current_epoch + 1), trainer, pl_module)
 
     def _row(self, epoch: str, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        metrics = latest_figures(trainer)
+        metrics = latest_metrics(trainer)
         if not self._shown:
             self._shown = [name for name in self.columns if name in metrics]
             if "privacy/epsilon" in self._shown and (note := getattr(pl_module, "epsilon_note", "")):

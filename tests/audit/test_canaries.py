@@ -47,7 +47,7 @@ def tuned(module, data, trainer):
 
     class Start(Perplexity):
         def on_sanity_check_end(self, trainer, pl_module):
-            before.update({**canaries.figures, **audit.figures})
+            before.update({**canaries.metrics, **audit.metrics})
 
     t = trainer([canaries, audit, Start()], max_epochs=4, check_val_every_n_epoch=4)
     t.fit(model, corpus)

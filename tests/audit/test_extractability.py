@@ -193,7 +193,7 @@ def test_each_length_of_a_sweep_is_what_it_is_alone(tuned, trainer):
                 key = f"{stem.removesuffix(base)}_prefix_{prefix}{base}" + ("_heldout" if "_heldout" in name else "")
                 assert figures[key] == pytest.approx(value, abs=1e-6), key
     sweep = callbacks[3]
-    assert set(sweep.figures) == set(sweep.names())
+    assert set(sweep.metrics) == set(sweep.names())
     assert figures["extraction/ngram_rate_prefix_0.25"] != figures["extraction/ngram_rate_prefix_0.75"]
 
 

@@ -140,7 +140,7 @@ def test_generation_every_n_validations_and_before_training(module, data, traine
 
     class Look(pl.Callback):
         def on_validation_end(self, trainer, pl_module):
-            logged.append("extraction/ngram_rate" in extraction.figures)
+            logged.append("extraction/ngram_rate" in extraction.metrics)
 
     extraction = Extraction(n_members=3, n_heldout=3, every_n_validations=2)
     trainer([extraction, Look()], max_epochs=4).fit(module(), data())

@@ -20,7 +20,7 @@ from lit_mem.audit.table import ExampleTable
 from lit_mem.callbacks import Extractability, MembershipInference, Perplexity, Slices
 from lit_mem.errors import ConfigError
 from lit_mem.functional.auroc import auroc
-from lit_mem.lightning.auditing import latest_figures
+from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.measure_callback import Measure
 from lit_mem.lightning.rules import Limits, check_limits, passed
 from lit_mem.plots.subgroups import subgroups_plot
@@ -179,8 +179,8 @@ def validated(trainer):
     def run(slices, columns, member, records=None, n_tokens=None, stage="validate", **kwargs):
         t = trainer([slices, Given(columns)], **kwargs)
         getattr(t, stage)(Scorer(), batches(member, records, n_tokens), verbose=False)
-        assert {k for k in latest_figures(t) if k.startswith("slice/")} == set(slices.figures)
-        return dict(slices.figures)
+        assert {k for k in latest_metrics(t) if k.startswith("slice/")} == set(slices.metrics)
+        return dict(slices.metrics)
 
     return run
 
@@ -375,7 +375,7 @@ def test_a_partial_check_before_training_makes_no_slices(trainer):
             self.weight = torch.nn.Parameter(torch.zeros(()))
 
         def training_step(self, batch, batch_idx):
-            assert slices.figures == {}  # and a column that these few examples lack is no mistake yet
+            assert slices.metrics == {}  # and a column that these few examples lack is no mistake yet
             return self.weight**2
 
         def configure_optimizers(self):
@@ -384,7 +384,7 @@ def test_a_partial_check_before_training_makes_no_slices(trainer):
     loader = batches(MEMBER, attribute_records(rare=[None, None, *SEX[2:]]))
     t = trainer([slices, Given({"mia/loss": SCORE})], max_epochs=1, num_sanity_val_steps=2)
     t.fit(Fits(), batches(MEMBER[:2]), loader)
-    assert "slice/rare/F/loss_auroc" in slices.figures
+    assert "slice/rare/F/loss_auroc" in slices.metrics
 
 
 # -- who stands out ------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 
 from lit_mem.callbacks import EpochTable, Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
 from lit_mem.cli.main import main
-from lit_mem.lightning.auditing import latest_figures
+from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.closing import next_steps, sentence, table
 from lit_mem.lightning.last_line import audited
 
@@ -63,14 +63,14 @@ def test_an_audit_is_judged_by_what_it_measured(stage, module, data, trainer):
     other = MemorizationEarlyStopping(["val/loss > 0.001", "mia/loss_auroc > 0.999", "extraction/exact_rate > 0.1"])
     run = trainer([stop, other, Perplexity(), MembershipInference(figures=False), Extraction(4, 4)])
     getattr(run, stage)(module(), data(members_size=20), verbose=False)
-    assert "extraction/exact_rate" in latest_figures(run)
+    assert "extraction/exact_rate" in latest_metrics(run)
     lines, conditions = audited(run)
     here = "val" if stage == "validate" else "test"
     others = ["mia/loss_auroc > 0.999", f"{here}/loss > 0.001", "extraction/exact_rate > 0.1"]
     assert conditions == [f"{here}/perplexity > 1000", *others]
     judged, absent = lines
     assert judged.startswith("Over the limits: ")
-    assert f"{here}/loss is {latest_figures(run)[f'{here}/loss']:.3f}" in judged
+    assert f"{here}/loss is {latest_metrics(run)[f'{here}/loss']:.3f}" in judged
     assert "train/loss" in absent
     assert "perplexity" not in absent
 

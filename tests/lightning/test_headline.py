@@ -17,7 +17,7 @@ from lit_mem.audit.suite import ExtractionOptions, of_canaries, suite
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.files.record import FILE, read
-from lit_mem.lightning.auditing import latest_figures
+from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.headline import is_main
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.report.history import read_history
@@ -74,7 +74,7 @@ def fits(module, data, trainer):
         sink, seen = Sink(), Seen()
         t = trainer([*made, seen], logger=sink)
         t.fit(module(), data())
-        found[name] = SimpleNamespace(logger=sink, seen=seen.names, trainer=t, metrics=latest_figures(t))
+        found[name] = SimpleNamespace(logger=sink, seen=seen.names, trainer=t, metrics=latest_metrics(t))
     return found
 
 

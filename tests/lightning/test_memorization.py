@@ -17,7 +17,7 @@ from lit_mem.audit.suite import ExtractionOptions, suite
 from lit_mem.data.canaries import Secrets
 from lit_mem.errors import ConfigError
 from lit_mem.files.record import FILE, read
-from lit_mem.lightning.auditing import latest_figures, measures
+from lit_mem.lightning.auditing import latest_metrics, measures
 from lit_mem.lightning.last_line import rules_in
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.types import Needs
@@ -134,7 +134,7 @@ def test_messages_and_the_record_name_the_options_of_the_section(module, data, t
 def test_canaries_are_measured_where_there_are_some(module, data, trainer):
     t = trainer([Memorization("quick")])
     t.validate(module(), data(canaries=Secrets(8, repetitions=[1])), verbose=False)
-    assert {"canary/auroc", "audit/epsilon_lower_bound"} <= set(latest_figures(t))
+    assert {"canary/auroc", "audit/epsilon_lower_bound"} <= set(latest_metrics(t))
     assert len(measures(t)) == len(suite("quick")) + 3  # and the stopwatch
 
 
@@ -142,7 +142,7 @@ def test_a_listed_measure_takes_the_place_of_the_suites(module, data, trainer):
     own = listed.MembershipInference({"loss": Loss()}, combined=False)
     t = trainer([own, Memorization("quick")])
     t.validate(module(), data(), verbose=False)
-    areas = {name for name in latest_figures(t) if name.startswith("mia/") and name.endswith("_auroc")}
+    areas = {name for name in latest_metrics(t) if name.startswith("mia/") and name.endswith("_auroc")}
     assert areas == {"mia/loss_auroc"}
 
 
@@ -167,7 +167,7 @@ def test_a_measure_of_the_users_own_is_logged_and_can_stop_the_run(module, data,
     corpus = data()
     t.fit(module(), corpus)
     longest = max(int(example.scored.sum()) for example in [*corpus.members, *corpus.heldout])
-    assert latest_figures(t)["mine/longest"] == longest
+    assert latest_metrics(t)["mine/longest"] == longest
     assert t.current_epoch == 1
 
 
@@ -229,6 +229,6 @@ def test_a_module_that_sets_its_model_up_in_init_is_measured(module, data, train
     for each in (made, Own(made)):
         t = trainer([Memorization(extraction=options)])
         t.validate(each, data(), verbose=False)
-        found.append({k: v for k, v in latest_figures(t).items() if k.startswith(("mia/", "extraction/"))})
+        found.append({k: v for k, v in latest_metrics(t).items() if k.startswith(("mia/", "extraction/"))})
     assert "extraction/exact_rate_base" in found[0]
     assert found[1] == found[0]

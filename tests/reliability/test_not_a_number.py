@@ -409,7 +409,7 @@ def test_extraction_reports_no_rate_of_what_was_chosen_among_them(module, data, 
     extraction = Extraction(n_members=3, n_heldout=3, prefix=4, base=False)
     with pytest.raises(MetricError, match=r"what the model wrote for example \d+ \(\d such\) has no finite"):
         trainer([extraction]).validate(model, data(**TEXTS), verbose=False)
-    assert not extraction.figures
+    assert not extraction.metrics
 
 
 # -- perplexities beyond all numbers -------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from lit_mem.callbacks import (
 from lit_mem.cli.main import main
 from lit_mem.errors import ConfigError
 from lit_mem.generation.decoding import Sampling, decode
-from lit_mem.lightning.auditing import latest_figures
+from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.scoring.reference_scores import Reference
 
 QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
@@ -47,7 +47,7 @@ class Passes(Callback):
 
     def on_validation_end(self, trainer, pl_module):
         if not trainer.sanity_checking:
-            figures = {k: v for k, v in latest_figures(trainer).items() if k != "train/loss"}
+            figures = {k: v for k, v in latest_metrics(trainer).items() if k != "train/loss"}
             self.seen.append((trainer.global_step, figures))
 
     @property
@@ -284,7 +284,7 @@ def test_in_any_precision_figures_are_those_counted_by_hand_in_it(fit, trained, 
             self.dtypes = {scores.logprob.dtype, scores.reference.dtype}
 
         def on_sanity_check_end(self, trainer, pl_module):
-            self.start = dict(self.figures)
+            self.start = dict(self.metrics)
 
     first = Start({"reference": MembershipInference().attacks["reference"]}, combined=False, figures=False)
     first.names = list  # the other one logs the same names, and the same figures
