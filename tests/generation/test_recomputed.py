@@ -58,7 +58,7 @@ def generated(model, prompt, length):
     return whole[0, len(prompt) :].tolist()
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [pytest.param(f, marks=[] if f == "mamba" else pytest.mark.slow) for f in FAMILIES])
 def test_continuations_are_those_of_generate_without_a_cache(name, prompts):
     model = made(name)
     expected = [generated(model, prompt, n) for prompt, n in zip(prompts, LENGTHS, strict=True)]

@@ -168,6 +168,7 @@ def test_where_short_passes_differ_all_are_whole(run_dir, result, monkeypatch, t
     assert json.loads((tmp_path / "whole.json").read_text()) == result
 
 
+@pytest.mark.slow
 def test_the_reference_is_scored_no_more_than_once(run_dir, tmp_path, monkeypatch):
     """Neither here nor, as the run's cache is there, at all."""
 

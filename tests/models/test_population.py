@@ -83,7 +83,7 @@ def test_whole_models_stand_beside_adapters_in_the_order_given(adapters, loads, 
     assert torch.equal(last, alone(adapters[1], batch))
 
 
-@pytest.mark.parametrize("kind", ["pissa", "embeddings"])
+@pytest.mark.parametrize("kind", ["pissa", pytest.param("embeddings", marks=pytest.mark.slow)])
 def test_an_adapter_that_changes_its_base_gets_a_copy_of_its_own(kind, adapters, tmp_path, loads, batch):
     if kind == "pissa":
         odd = save_adapter(tmp_path / "odd", 4, init="pissa")
@@ -136,7 +136,7 @@ def broken(kind, folder):
         config.write_text(json.dumps(found | {"target_modules": ["v_proj"]}))
 
 
-@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("first", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("kind", "message"),
     [

@@ -39,6 +39,7 @@ def test_a_second_run_computes_none_and_measures_the_same_to_the_last_bit(module
     assert again["mia/reference_auroc"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_run_with_another_adapter_shares_the_scores(module, data, trainer):
     measured(module, data, trainer)
     other, figures = measured(module, data, trainer, adapter=LoRA(rank=2, targets=["q", "up"]))
@@ -61,7 +62,9 @@ def test_batches_made_otherwise_are_computed_anew(module, data, trainer):
     assert figures["mia/reference_auroc"] == 0.5
 
 
-@pytest.mark.parametrize("change", ["dtype", "weights", "threads"])
+@pytest.mark.parametrize(
+    "change", ["weights", *(pytest.param(change, marks=pytest.mark.slow) for change in ("dtype", "threads"))]
+)
 def test_another_setting_is_another_folder(module, data, trainer, monkeypatch, change):
     measured(module, data, trainer)
     if change == "dtype":
@@ -102,7 +105,9 @@ def test_files_hold_numbers_and_no_tokens(module, data, trainer):
     assert not [p for p in Path(os.environ["LIT_MEM_CACHE"]).rglob("*") if p.is_file() and p not in files()]
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "shape"])
+@pytest.mark.parametrize(
+    "damage", ["changed", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("cut", "shape"))]
+)
 def test_a_damaged_file_is_computed_again(module, data, trainer, caplog, damage):
     logging.getLogger("lit_mem").propagate = True
     _, figures = measured(module, data, trainer)
