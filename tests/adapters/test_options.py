@@ -43,6 +43,7 @@ METHODS = {kind.value: TARGETS for kind in PEFT_TYPE_TO_CONFIG_MAPPING} | {
     "LORA+more": TARGETS | {"trainable_token_indices": [1, 2]},
 }
 # Those that name other models to load, or tasks that a text does not have.
+QUICK = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING", "VERA")
 OTHERS = ("XLORA", "SHADOW", "MULTITASK_PROMPT_TUNING", "POLY")
 
 
@@ -65,7 +66,9 @@ def logits(model):
 
 
 @pytest.mark.filterwarnings("ignore")  # peft's, of options and of methods that are experimental
-@pytest.mark.parametrize("method", sorted(METHODS.keys() - OTHERS))
+@pytest.mark.parametrize(
+    "method", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in sorted(METHODS.keys() - OTHERS)]
+)
 def test_an_adapter_of_each_method_loads_as_peft_loads_it(method, tmp_path):
     if method.partition("+")[0] not in {each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING}:
         pytest.skip("not of this version of peft")

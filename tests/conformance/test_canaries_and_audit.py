@@ -67,6 +67,7 @@ def test_a_bound_that_is_the_best_over_thresholds_is_corrected():
     assert ours <= 10
 
 
+@pytest.mark.slow
 def test_one_run_bounds_of_normal_scores():
     """jax_privacy's test_epsilon_one_run_close: "in" guesses only, the best corner of the hull, Bonferroni."""
     quantiles = norm.ppf((np.arange(10_000) + 0.5) / 10_000)
