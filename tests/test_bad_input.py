@@ -305,7 +305,7 @@ MISTAKES = [
         "--model.reference.kind adapter_off --model.reference.model_id some/model",
         "model.reference.kind", "model.reference.model_id", "exclude each other",
     ),
-    bad("warm-up 1.5", "--model.warmup_fraction 1.5", "model.warmup_fraction is 1.5", "[0, 1)"),
+    bad("warm-up 1.5", "--model.warmup_fraction 1.5", "model.warmup_fraction is 1.5", "below 1"),
     bad("learning rate -1", "--model.optimizer.init_args.lr -1", "model.optimizer: ", "learning rate", "-1"),
     # -- checkpoints
     bad("checkpoint absent", "--ckpt_path nope.ckpt", "ckpt_path nope.ckpt", "does not exist"),
@@ -555,7 +555,7 @@ MISTAKES = [
     callback("not a callback", "collections.OrderedDict", {}, "trainer.callbacks", "OrderedDict"),
     callback("top 0", OURS + "Movers", {"top": 0}, "Movers.top is 0; expected at least 1"),
     callback("one bin", OURS + "Slices", {"bins": 1}, "Slices.bins is 1; expected at least 2"),
-    callback("-1 members asked", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "0 or more"),
+    callback("-1 members asked", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "at least 0"),
     callback(
         "temperature 0",
         OURS + "Extraction", {"sampling": {"temperature": 0}}, "Extraction.sampling.temperature is 0", "above 0",

@@ -23,6 +23,7 @@ from lit_mem.attacks.base import Attack
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.sources.base import Source
 from lit_mem.extraction import Discoverable, ExtractionMeasure, ScoredMeasure
+from lit_mem.lightning.checkpointed import CheckpointedModule
 from lit_mem.lightning.scoring_module import ScoringModule
 from lit_mem.types import Sampling
 
@@ -39,7 +40,7 @@ def package_classes() -> list[type]:
             if cls.__module__.startswith("lit_mem.") and cls not in found:
                 found.add(cls)
             queue.append(cls)
-    found.discard(ScoringModule)  # what YAML builds is CausalLM
+    found -= {ScoringModule, CheckpointedModule}  # what YAML builds is CausalLM
     return sorted((cls for cls in found if not inspect.isabstract(cls)), key=lambda cls: cls.__qualname__)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning.parser import OneLineParser
 from lit_mem.localize.ablation import Ablation
 from lit_mem.localize.ablation_report import as_json, heat_map, lines
@@ -58,8 +58,7 @@ def main(words: list[str]) -> None:
     if out.suffix != ".json" or not out.parent.is_dir():
         raise ConfigError(f"--out is {out}; expected a .json file in a folder that is there")
     for option in ("top", "rows"):
-        if getattr(options, option) is not None and getattr(options, option) < 1:
-            raise ConfigError(f"--{option} is {getattr(options, option)}; expected 1 or more")
+        check_range(f"--{option}", getattr(options, option), at_least=1, or_null=True)
     if options.example is not None and options.influence is not None:
         raise ConfigError("--example and --influence exclude each other; expected one of them at a time")
     run = open_run(options.run_dir)

@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from lit_mem.audit.thresholds import Threshold
-from lit_mem.errors import ConfigError, LitMemError
+from lit_mem.errors import ConfigError, LitMemError, check_range
 from lit_mem.files import atomic, modes
 from lit_mem.lightning.parser import OneLineParser
 from lit_mem.lightning.signals import STOPPED_BY, stop_code
@@ -40,8 +40,7 @@ def main(words: Sequence[str]) -> None:
         if not Path(file).is_file():
             raise ConfigError(f"run: there is no file {file}")
     for name, least in (("parallel", 1), ("retries", 0)):
-        if given[name] is not None and given[name] < least:
-            raise ConfigError(f"{name} is {given[name]}; expected {least} or more")
+        check_range(name, given[name], at_least=least, or_null=True)
     folder = Path(given.out or Path("logs", "sweeps", given.name))
     check_folder(folder, wanted, given.run)
     if given.dry_run:

@@ -112,7 +112,7 @@ class TrainerAudit:
         log_metrics(module, result.metrics)
         if trainer.loggers and trainer.is_global_zero and result.run.complete:
             for name, draw in result.plots.items():
-                log_plot(trainer, name, draw())
+                log_plot(trainer, name, draw)
             for name, table in result.tables.items():
                 log_table(trainer, name, table)
 

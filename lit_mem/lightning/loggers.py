@@ -45,13 +45,17 @@ KINDS: Final[dict[str, Kind]] = {
 """By the name of Lightning's class, so that no logger's package is imported."""
 
 
-def log_plot(trainer: pl.Trainer, name: str, plot: Any) -> None:
-    """Give a plot to every logger that shows images; others go without."""
+def log_plot(trainer: pl.Trainer, name: str, draw: Callable[[], Any]) -> None:
+    """Give a plot to every logger that shows images; drawn only where there is one, as drawing takes its time."""
+    loggers = [one for one in trainer.loggers if _kind_of(one) or callable(getattr(one, "log_image", None))]
+    if not loggers:
+        return
     with any_script():
-        for logger in trainer.loggers:
+        plot = draw()
+        for logger in loggers:
             if (kind := _kind_of(logger)) is not None:
                 kind.plot(logger, name, plot, step_of(trainer))
-            elif hasattr(logger, "log_image"):
+            else:
                 logger.log_image(name, [pixels(plot)], step=step_of(trainer))
 
 

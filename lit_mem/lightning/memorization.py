@@ -14,7 +14,7 @@ from lit_mem.audit.measure import Measure, Stateful
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning import dashboard
 from lit_mem.lightning.auditing import HasMeasures, callbacks_of, measures
 from lit_mem.lightning.base_model import BaseModel
@@ -155,8 +155,7 @@ def _stopping(
     Raises:
         ConfigError: an option does not fit.
     """
-    if patience < 1:
-        raise ConfigError(f"memorization.patience is {patience}; expected 1 or more")
+    check_range("memorization.patience", patience, at_least=1)
     made = MemorizationEarlyStopping(stop, stop_when, lower_bound, patience)
     made.option = "memorization.stop"
     return made

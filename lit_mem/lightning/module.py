@@ -13,7 +13,7 @@ from torch.optim import AdamW
 from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.lora import LoRA
 from lit_mem.audit.gather import on_rank_zero
-from lit_mem.errors import ConfigError
+from lit_mem.errors import check_range
 from lit_mem.lightning.checkpointed import CheckpointedModule
 from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.foreign_callbacks import prepare_callbacks
@@ -74,8 +74,7 @@ class CausalLM(CheckpointedModule):
         loss: TrainingLoss = TrainingLoss(),  # noqa: B008
         privacy: DPSGD | None = None,
     ) -> None:
-        if not 0 <= warmup_fraction < 1:
-            raise ConfigError(f"model.warmup_fraction is {warmup_fraction}; expected a number in [0, 1)")
+        check_range("model.warmup_fraction", warmup_fraction, at_least=0, below=1)
         super().__init__(model_id, revision, adapter, adapter_path, reference, dtype, quantization, attention)
         self.optimizer, self.lr_schedule, self.warmup_fraction = optimizer, lr_schedule, warmup_fraction
         self.gradient_checkpointing = gradient_checkpointing
@@ -159,8 +158,7 @@ class CausalLM(CheckpointedModule):
         """
         self._resume.refuse_plain_training(self.private is not None)
         self.members.compare(self.trainer)
-        if (n := self.trainer.accumulate_grad_batches) < 1:
-            raise ConfigError(f"trainer.accumulate_grad_batches is {n}; expected 1 or more")
+        check_range("trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, at_least=1)
         self._losses = LossWatch()
         if self.private is not None:
             self.private.begin(self, self._loss_by_text)

@@ -100,7 +100,7 @@ def test_ia3_of_unknown_matrices(base):
 
 
 def test_prompt_tuning_needs_a_token():
-    with pytest.raises(ConfigError, match="tokens is 0; expected 1 or more"):
+    with pytest.raises(ConfigError, match="tokens is 0; expected at least 1"):
         PromptTuning(tokens=0)
 
 

@@ -271,8 +271,8 @@ def test_wbc_with_the_authors_conventions_clamps_windows_to_the_text(scores_of, 
 @pytest.mark.parametrize(
     ("attack", "options", "message"),
     [
-        (EzMia, {"first": 0}, "EzMia.first is 0; expected 1 or more"),
-        (EzMia, {"least": 0}, "EzMia.least is 0; expected 1 or more"),
+        (EzMia, {"first": 0}, "EzMia.first is 0; expected at least 1"),
+        (EzMia, {"least": 0}, "EzMia.least is 0; expected at least 1"),
         (WindowComparison, {"sizes": []}, "WindowComparison.sizes is []"),
         (WindowComparison, {"sizes": [2, 2]}, "WindowComparison.sizes is [2, 2]"),
         (WindowComparison, {"sizes": [0, 2]}, "WindowComparison.sizes is [0, 2]"),

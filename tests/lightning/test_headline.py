@@ -29,6 +29,8 @@ LIGHTNINGS_OWN = {"epoch"}
 class Sink(DummyLogger):
     """Keeps the names, and the step of each, of what a logger is given."""
 
+    log_image = None  # it shows no plots
+
     def __init__(self):
         super().__init__()
         self.steps = {}

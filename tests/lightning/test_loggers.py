@@ -72,7 +72,7 @@ def given(trainer):
     def give(logger):
         t = trainer(logger=logger)
         t.fit_loop.epoch_loop._batches_that_stepped = 12
-        log_plot(t, "mia/roc", Figure(figsize=(1, 1)))
+        log_plot(t, "mia/roc", lambda: Figure(figsize=(1, 1)))
         log_table(t, "memorization/moved_most", TABLE)
         return logger
 
@@ -117,3 +117,9 @@ def test_kinds_are_the_classes_of_lightning():
     from lightning.pytorch import loggers
 
     assert all(hasattr(loggers, name) for name in KINDS)
+
+
+def test_nothing_is_drawn_where_no_logger_shows_plots(trainer, tmp_path):
+    drawn = []
+    log_plot(trainer(logger=CSVLogger(str(tmp_path))), "mia/roc", lambda: drawn.append(1))
+    assert drawn == []

@@ -805,7 +805,7 @@ def command(tmp_path, monkeypatch, capsys):
 
 REFUSED = [
     ("--trainer.overfit_batches 2", ["trainer.overfit_batches is 2", "data.train_size"]),
-    ("--trainer.accumulate_grad_batches 0", ["trainer.accumulate_grad_batches is 0; expected 1 or more"]),
+    ("--trainer.accumulate_grad_batches 0", ["trainer.accumulate_grad_batches is 0; expected at least 1"]),
     ("--trainer.barebones true", ["trainer: ", "barebones=True"]),
     (
         "--trainer.enable_checkpointing false --trainer.callbacks+=lit_mem.callbacks.MemorizationCheckpoint",

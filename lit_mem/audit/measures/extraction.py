@@ -14,7 +14,7 @@ from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.measures.extraction_metrics import ExtractionMetrics
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.continuations import Asker, Candidate, no_bar
 from lit_mem.extraction.edit import EditSimilarity
@@ -97,8 +97,7 @@ class Extraction(Measure):
             ("n_members", n_members, 0),
             ("n_heldout", n_heldout, 0),
         ):
-            if value is not None and value < least:
-                raise ConfigError(f"Extraction.{option} is {value}; expected {least} or more")
+            check_range(f"Extraction.{option}", value, at_least=least, or_null=True)
         if sampling is not None:
             sampling.check("Extraction.sampling")
         if measures is not None and not measures:
