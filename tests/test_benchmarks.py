@@ -333,6 +333,7 @@ def test_the_adapter_is_as_large_as_peft_makes_it(module, targets):
     assert sizes.adapter_bytes(trained) == 4 * 4 * trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 4])
 @pytest.mark.parametrize("targets", [("v", "o"), ALL])
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -346,6 +347,7 @@ def test_memory_of_training_is_what_tensors_take_at_once(width, targets, checkpo
     assert sizes.training_bytes(WIDE, 8 * 64, layer, checkpointing, width) == pytest.approx(found, rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [2, 4])
 @pytest.mark.parametrize("texts", [4, 20])  # one chunk of logits, and two
 def test_memory_of_scoring_is_what_tensors_take_at_once(width, texts):

@@ -116,9 +116,24 @@ def test_a_wrong_snippet_is_seen(parser):
 
 
 @pytest.fixture(scope="module")
-def run(module, data, trainer, tmp_path_factory):
-    """A small run with every measure: its log folder, what it logged, and its per-example columns."""
-    folder = tmp_path_factory.mktemp("documented")
+def run_with(module, data, trainer):
+    """Makes a small run with every measure: what it logged, and its per-example columns."""
+    return lambda logger: _run(module, data, trainer, logger)
+
+
+@pytest.fixture(scope="module")
+def run(run_with):
+    return run_with(False)
+
+
+@pytest.fixture
+def pictures(run_with, tmp_path):
+    """The log folder of such a run with TensorBoard."""
+    run_with(TensorBoardLogger(tmp_path / "documented", name=None, version=""))
+    return tmp_path / "documented"
+
+
+def _run(module, data, trainer, logger):
     callbacks = [
         Perplexity(),
         MembershipInference(),
@@ -131,15 +146,13 @@ def run(module, data, trainer, tmp_path_factory):
         Slices(columns=["sex"], min_size=2),
         Stopwatch(),
     ]
-    t = trainer(
-        callbacks, max_epochs=1, num_sanity_val_steps=0, logger=TensorBoardLogger(folder, name=None, version="")
-    )
+    t = trainer(callbacks, max_epochs=1, num_sanity_val_steps=0, logger=logger)
     t.fit(module(dropout=0.0, targets=["all-linear"]), data(train_size=12, heldout_size=12))
     logged = set(t.callback_metrics).union(*(callback.names() for callback in callbacks))
     audit = trainer([MembershipInference(figures=False), Perplexity(), BaseModel()])
     audit.validate(module(), data(train_size=12, heldout_size=12), verbose=False)
     logged |= set(audit.callback_metrics)
-    return SimpleNamespace(folder=folder, logged=logged, columns=set(per_example(t, t.lightning_module).columns))
+    return SimpleNamespace(logged=logged, columns=set(per_example(t, t.lightning_module).columns))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +173,7 @@ def known(run, parser):
     names |= {f"correlation/{p}_vs_{name}" for p in ("perplexity", "perplexity_base") for name in short}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run.folder)).Reload()
+    events = EventAccumulator(str(pictures)).Reload()
     return names | set(events.Tags()["images"])
 
 
@@ -378,8 +391,9 @@ def test_the_pictures_shown_are_those_that_are_exported(exporter):
     assert sorted(shown) == sorted(exporter.PICTURES)
 
 
-def test_a_run_has_every_picture(run, exporter, tmp_path, capsys):
-    assert exporter.main([str(run.folder), "--folder", str(tmp_path / "figures")]) == 0
+@pytest.mark.slow
+def test_a_run_has_every_picture(pictures, exporter, tmp_path, capsys):
+    assert exporter.main([str(pictures), "--folder", str(tmp_path / "figures")]) == 0
     for name in exporter.PICTURES:
         with Image.open(tmp_path / "figures" / name) as picture:
             assert picture.format == "PNG"

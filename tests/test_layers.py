@@ -98,6 +98,7 @@ def test_every_room_of_the_table_exists():
     assert set(FLOOR) == {room(name) for name in KNOWN} - {"__init__"}
 
 
+@pytest.mark.slow
 def test_no_room_below_the_trainers_loads_one():
     names = [name.removesuffix(".__init__") for name in KNOWN if FLOOR.get(room(name), TRAINERLESS) < TRAINERLESS]
     script = "import importlib, sys\nfor n in sys.argv[1:]: importlib.import_module(n)\nprint(*sys.modules)"

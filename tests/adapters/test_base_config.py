@@ -45,6 +45,7 @@ def refused(load):
     return str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", [None, "eager"])
 @pytest.mark.parametrize(
     "choice",

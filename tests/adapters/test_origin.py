@@ -125,6 +125,7 @@ def test_without_a_model_id_the_base_is_the_adapters(bases, tmp_path):
             CausalLM(adapter_path=str(adapter))
 
 
+@pytest.mark.slow
 def test_a_run_exports_the_fingerprint(module, data, trainer, tmp_path):
     model = module(revision="main")
     callback = MemorizationCheckpoint(dirpath=str(tmp_path))

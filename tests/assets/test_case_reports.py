@@ -125,6 +125,7 @@ def test_secrets_stand_in_the_second_half_too(shipped):
         assert np.mean(late) > 0.2, kind
 
 
+@pytest.mark.slow
 def test_text_alone_does_not_tell_members_from_heldout(shipped):
     rows = shipped["train"] + shipped["heldout"]
     member = np.array([1] * len(shipped["train"]) + [0] * len(shipped["heldout"]))

@@ -49,6 +49,7 @@ def test_it_is_a_plain_loop_over_the_error_zone(rows):
         assert value == (0 if rise == fall == 0 else (rise - fall) / (rise + fall))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rows)
 def test_it_ranks_as_the_papers_ratio_with_an_infinite_one_on_top(rows):
@@ -100,6 +101,7 @@ def test_an_untrained_adapter_is_no_evidence_for_any_example(base, examples):
     assert torch.equal(EzMia()(scores), torch.zeros(len(examples), dtype=torch.float64))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_on_the_model_it_reads_logits_as_the_paper_does(base, examples):
     """One text at a time: error positions by argmax, shifts of the log-softmax, no padding."""

@@ -73,6 +73,7 @@ def test_the_room_is_not_empty():
     assert set(MAKE) <= set(every_probing_attack())
 
 
+@pytest.mark.slow
 def test_shape_type_and_finite(attack, prober, small, scored):
     result = attack(scored(prober, small))
     assert result.shape == (8,)
@@ -100,6 +101,7 @@ def test_batch_order_and_company_do_not_matter(attack, prober, small, scored):
     close(torch.cat([attack(scored(prober, [example])) for example in small]), together)
 
 
+@pytest.mark.slow
 def test_padding_and_what_is_not_scored_behind_do_not_matter(attack, prober, small, scored, encode):
     together = attack(scored(prober, small))
     close(attack(scored(prober, small, width=48)), together)
@@ -107,6 +109,7 @@ def test_padding_and_what_is_not_scored_behind_do_not_matter(attack, prober, sma
     close(attack(scored(prober, shorter)), together)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MAKE))
 def test_it_works_as_lightning_validates_and_twice(name, prober, small, scored, masked_lm):
     outside, inside = MAKE[name](masked_lm), MAKE[name](masked_lm)
@@ -119,6 +122,7 @@ def test_it_works_as_lightning_validates_and_twice(name, prober, small, scored, 
         assert values == pytest.approx(expected, nan_ok=True, abs=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MAKE))
 def test_nothing_of_training_is_touched(name, prober, tuned, small, scored, masked_lm):
     parameters = list(tuned.parameters())
@@ -184,6 +188,7 @@ def learned():
 
 
 # Con-ReCaLL needs a model that learns from what stands before a text, which the bundled one does not: see its own test.
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(MAKE) - {"ConReCaLL"}))
 def test_learning_texts_by_heart_raises_their_scores_above_others(
     name, learned, make_prober, tokenizer, texts, encode, scored, masked_lm

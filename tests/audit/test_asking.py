@@ -89,6 +89,7 @@ def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sa
     same(asker.base(asked, made, asker.tuned(asked, made.language_model)), answers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("silent", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model, monkeypatch, silent):
     made, batches = model
@@ -111,6 +112,7 @@ def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model
     assert any(not torch.equal(tuned[i].ids, expected[i].ids) for i in asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [None, pytest.param(Sampling(temperature=1.2, seed=3), marks=pytest.mark.slow)])
 def test_reference_scores_say_where_the_base_first_misses(model, monkeypatch, sampling):
     made, batches = model

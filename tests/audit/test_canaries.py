@@ -160,6 +160,7 @@ def everything(folder):
     ]
 
 
+@pytest.mark.slow
 def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
     """The same weights, validated with and without canaries in the data: every figure of texts is the same."""
     import pyarrow.parquet as pq
@@ -193,6 +194,7 @@ def validated(module, data, trainer, canaries, *callbacks):
     return {k: float(v) for k, v in t.callback_metrics.items()}
 
 
+@pytest.mark.slow
 def test_traps_are_compared_within_their_range(module, data, trainer):
     logged = validated(module, data, trainer, Traps(16, 8, [1, 10, 1e4], repetitions=[1]), Canaries())
     ranges = ["perplexity_1-10", "perplexity_10-10000"]
@@ -250,12 +252,14 @@ def test_a_module_without_a_reference_is_judged_by_its_loss(module, data, traine
 # -- what is wrong ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("callback", [Canaries, PrivacyAudit])
 def test_without_canaries_they_say_so(module, data, trainer, callback):
     with pytest.raises(ConfigError, match=r"set data\.canaries"):
         validated(module, data, trainer, None, callback())
 
 
+@pytest.mark.slow
 def test_the_audit_needs_canaries_inserted_once(module, data, trainer):
     with pytest.raises(ConfigError, match="with a 1 among its repetitions"):
         validated(module, data, trainer, Secrets(8, repetitions=[2]), PrivacyAudit())
@@ -286,6 +290,7 @@ def test_a_check_before_training_over_few_batches_measures_nothing_of_them(modul
     assert "canary/auroc" in t.callback_metrics
 
 
+@pytest.mark.slow
 def test_thresholds_may_be_set_on_them(module, data, trainer):
     stop = MemorizationEarlyStopping(["canary/exposure_mean_x2 > 0", "canary/auroc > 2"], lower_bound=True)
     t = trainer([Canaries(), stop], max_epochs=3)
@@ -313,6 +318,7 @@ def test_the_end_of_the_interval_is_read_where_it_is_asked_for():
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_what_is_said(module, data, trainer, caplog):
     """How far exposure reaches, and at the end what was proven; no canary's text."""
     with caplog.at_level(logging.INFO, logger="lit_mem"):

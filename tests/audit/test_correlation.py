@@ -173,6 +173,7 @@ def test_the_plot_shows_each_finite_point_where_it_lies():
     assert second.get_title() == "b   no ρ"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "k", "scale"),
     [

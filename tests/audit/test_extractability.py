@@ -179,6 +179,7 @@ def test_data_without_spans_says_so_once(caplog, audited):
 # The sweep over prefix lengths ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_each_length_of_a_sweep_is_what_it_is_alone(tuned, trainer):
     model, corpus, callbacks, t = tuned
     figures = logged(t)
@@ -197,6 +198,7 @@ def test_each_length_of_a_sweep_is_what_it_is_alone(tuned, trainer):
     assert figures["extraction/ngram_rate_prefix_0.25"] != figures["extraction/ngram_rate_prefix_0.75"]
 
 
+@pytest.mark.slow
 def test_a_sweep_asks_the_same_texts_at_every_length(module, data, trainer):
     asked = []
 

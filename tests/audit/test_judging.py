@@ -112,6 +112,7 @@ def test_the_combined_attack_is_judged_on_half_of_the_texts():
         assert f"{number:.3f}" in text
 
 
+@pytest.mark.slow
 def test_the_texts_behind_a_metric_are_counted_in_its_own_column(module, data, trainer):
     membership = MembershipInference(figures=False)
     texts = data(members_size=17, heldout_size=19)
@@ -141,6 +142,7 @@ class Own(LightningDataModule):
         return self.loaders
 
 
+@pytest.mark.slow
 def test_a_data_module_of_the_users_own_says_nothing_of_its_texts(module, data, trainer):
     texts, model = data(tokenizer="asset:tiny_llama"), module()
     texts.setup("validate")
@@ -174,6 +176,7 @@ def test_a_value_at_the_limit_is_not_settled_by_any_number():
     assert "too near" in settled_by(undecided(0.70001), Scored(25, 25))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sign", "above"), [(">", True), ("<", False)])
 def test_before_training_the_value_is_named_at_which_a_threshold_acts(sign, above):
     text = planned_stop(Threshold.parse(f"mia/a_auroc {sign} 0.7"), Scored(25, 25))
@@ -209,6 +212,7 @@ def test_a_fit_ends_with_the_state_of_its_last_validation(module, data, trainer,
     assert planned == planned_stop(Threshold.parse("mia/reference_auroc > 0.99"), Scored(20, 20, 24, 20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "head", "level"),
     [
@@ -226,6 +230,7 @@ def test_each_state_has_its_line(module, data, trainer, listening, tmp_path, lim
     assert (record.getMessage().split()[0].strip(","), record.levelno) == (head, level)
 
 
+@pytest.mark.slow
 def test_without_limits_there_is_no_line(module, data, trainer, listening, tmp_path):
     trainer([MemorizationCheckpoint(dirpath=str(tmp_path)), Perplexity()], max_epochs=1, num_sanity_val_steps=0).fit(
         module(), data()

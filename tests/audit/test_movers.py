@@ -124,6 +124,7 @@ def test_a_partial_validation_before_training_is_no_start(fit, caplog):
     assert len(lines(caplog)) == 1
 
 
+@pytest.mark.slow
 def test_nothing_moves_outside_a_fit(fit, trainer, caplog):
     movers = loud(fpr=0.1)
     t, corpus = fit([movers], max_epochs=1)
@@ -240,6 +241,7 @@ def test_the_exposed_are_those_that_the_tpr_counts(rows, one_in):
     assert (named.sum() / member.sum()).item() == pytest.approx(tpr_at_fpr(score, member, fpr))
 
 
+@pytest.mark.slow
 def test_the_console_is_quiet_and_tensorboard_has_the_table(fit, caplog, tmp_path):
     from lightning.pytorch.loggers import TensorBoardLogger
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

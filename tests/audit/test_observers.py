@@ -222,6 +222,7 @@ def test_the_table_shows_a_row_before_training_and_one_an_epoch(module, data, tr
     assert "nothing/logs_this" not in rows[0]
 
 
+@pytest.mark.slow
 def test_a_partial_sanity_check_gives_no_baseline(module, data, trainer, caplog):
     baseline = Baseline()
     logging.getLogger("lit_mem").propagate = True

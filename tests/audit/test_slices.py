@@ -440,6 +440,7 @@ def false_alarms(n_slices, shift, trials, n=30):
     return alarms / trials
 
 
+@pytest.mark.slow
 def test_of_many_slices_all_alike_one_seldom_stands_out():
     """At an AUROC of 0.95, where intervals that are the same width on both sides name one in half of the cases."""
     assert false_alarms(10, 2**0.5 * 1.6449, 60) < 0.06

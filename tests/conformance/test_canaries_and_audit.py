@@ -49,6 +49,7 @@ def test_canaries_that_tie_with_all_others_are_not_exposed():
     assert exposure(float64(inserted), float64(heldout)).tolist() == [math.log2(9) - math.log2(5)] * 3
 
 
+@pytest.mark.slow
 def test_a_bound_that_is_the_best_over_thresholds_is_corrected():
     """PrivacyGuard's compute_acc_auc_ci_epsilon takes the highest ε of all thresholds as it is.
 

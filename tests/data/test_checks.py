@@ -31,6 +31,7 @@ def sentences(n, seed, words=WORDS, length=12):
 SHORT = st.lists(st.lists(st.sampled_from(["a", "b", "c", "!"]), max_size=8).map(" ".join), max_size=8)
 
 
+@pytest.mark.slow
 @settings(max_examples=3 * settings.default.max_examples, deadline=None)
 @given(members=SHORT, heldout=SHORT, threshold=st.sampled_from([0.1, 0.5, 0.6, 0.7, 0.9, 1.0]))
 def test_near_matches_are_those_of_a_naive_search(members, heldout, threshold):

@@ -134,6 +134,7 @@ def record(tokenizer, completion, marks=None, prompt="", max_length=64, **furthe
     return example.record
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "heldout", "test"])
 def test_the_tokens_of_every_bundled_span_spell_it(tokenizer, split):
     table = getattr(CaseReports().load(), split)
@@ -156,6 +157,7 @@ def test_the_tokens_of_every_bundled_span_spell_it(tokenizer, split):
 WORDS = st.text(st.sampled_from("ab z.é—漢🙂\n"), min_size=1, max_size=24)
 
 
+@pytest.mark.slow
 @settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(
     name=st.sampled_from(sorted(TOKENIZERS)),

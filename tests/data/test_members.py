@@ -217,6 +217,7 @@ def test_members_in_the_test_set_are_rejected(whole, validate):
         validate(split(Notes(members[2:], heldout, [*members[:2], *range(100, 106)])), whole[1], stage="test")
 
 
+@pytest.mark.slow
 def test_new_members_are_warned_of_and_known_once_a_run_resumes_with_them(whole, validate, fitted, caplog):
     members, heldout = (sorted(int(text.split()[1]) for text in side) for side in sides_by_seed(0))
     more = split(Notes([*members, 100, 101, 102], heldout))
@@ -239,6 +240,7 @@ def test_new_members_are_warned_of_and_known_once_a_run_resumes_with_them(whole,
             validate(split(Notes(members[1:], [*heldout, *held])), folder / "last.ckpt")
 
 
+@pytest.mark.slow
 def test_canaries_keep_their_sides(whole, validate, caplog):
     """Of another seed they are other canaries; so their coins alone are drawn anew."""
 
@@ -289,6 +291,7 @@ def test_a_checkpoint_without_digests_loads_and_says_so(whole, validate, tmp_pat
     assert len([line for line in caplog.messages if "no digests of its members" in line]) == 1
 
 
+@pytest.mark.slow
 def test_an_exported_adapter_has_no_digests_but_the_checkpoint_beside_it_is_read(whole, module, validate, tmp_path):
     beside = whole[1].with_name("last-adapter")
     assert {path.name for path in beside.iterdir()} >= {"lit_mem.json", "adapter_config.json"}

@@ -93,6 +93,7 @@ def test_the_counts_lie_in_the_file_of_the_checks(module, trainer, tmp_path):
     assert found["scored"] == {"members": 8, "of_members": 20, "heldout": 6, "of_heldout": 7}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_the_counts_are_those_within_the_limits_of_batches(stage, module, trainer, tmp_path):
     source = DatasetDict(

@@ -16,6 +16,7 @@ SHARDED = ["--trainer.strategy", "sharded", "--trainer.devices", "1"]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "says"),
     [
@@ -57,12 +58,14 @@ def test_a_gguf_file_cannot_be_read_in_parts(tmp_path):
         load_base_in_parts(str(tmp_path / "made.gguf"), None, "float32", None, mesh=None, device=None)
 
 
+@pytest.mark.slow
 def test_one_device_holds_all_parts(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main(["validate", "--config", QUICKSTART, *SMALL, *SHARDED])
     assert "mia/reference_auroc" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_ranks_per_copy_must_divide_the_devices(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     strategy = '{"class_path": "lit_mem.sharding.ShardedBase", "init_args": {"ranks_per_copy": 2}}'

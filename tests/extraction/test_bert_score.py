@@ -209,6 +209,7 @@ def damaged(encoder_folder, folder, what):
         file.write_bytes(file.read_bytes()[:-100])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "message"),
     [

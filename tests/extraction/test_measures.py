@@ -47,6 +47,7 @@ def test_the_truth_is_one_and_nothing_is_zero(measure, tokenizer, texts):
         assert measure(continuation(tokenizer, "", text)) == 0.0
 
 
+@pytest.mark.slow
 def test_every_value_is_a_finite_share(measure, tokenizer, texts):
     for generated in (texts[0], texts[1][:30], " ", "zzz", texts[2] + " " + texts[0], *SHORT, *OTHER_SCRIPTS):
         for truth in (texts[0], *SHORT, *OTHER_SCRIPTS):

@@ -65,6 +65,7 @@ def test_without_an_end_of_text_token_the_last_token_stays():
     assert cut([BOS, 11, EOS], 1, 1, eos=None) == ([BOS, 11], [EOS])
 
 
+@pytest.mark.slow
 def test_a_share_is_that_of_exact_fractions():
     wrong = []
     for n_tokens in range(1, 121):

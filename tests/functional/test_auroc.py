@@ -177,6 +177,7 @@ def test_large_scores_do_not_saturate():
     assert BinaryAUROC()(score, member).item() == 0.5
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored())
 def test_strictly_increasing_maps_change_nothing(data):

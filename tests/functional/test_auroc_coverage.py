@@ -46,6 +46,7 @@ def test_it_does_so_where_members_scores_are_spread_twice_as_wide(truth):
     assert above < 0.045
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("truth", [0.9, 0.95, 0.99])
 def test_the_low_end_of_few_examples_is_seldom_above_the_truth(truth):
     """The Wald interval's was in 9, 13 and 25 %; that end stops runs."""

@@ -119,6 +119,7 @@ def test_names_do_not_depend_on_order(values, random):
     assert safe_names(values) == names
 
 
+@pytest.mark.slow
 @given(st.lists(st.from_regex(r"\A[A-Za-z0-9][A-Za-z0-9_.-]{0,20}[A-Za-z0-9]\Z"), max_size=10))
 def test_a_safe_text_keeps_its_name(values):
     assert safe_names([*values, "a b", "a/b"]).items() >= {value: value for value in values}.items()

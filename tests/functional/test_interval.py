@@ -48,6 +48,7 @@ def test_complements_mirror(values):
     assert (1 - mean.value, 1 - mean.high, 1 - mean.low) == pytest.approx(tuple(mirrored), abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [12, 30, 100])
 @pytest.mark.parametrize(("a", "b"), [(0.2, 0.3), (0.5, 2.0), (2.0, 1.0), (5.0, 5.0)])
 def test_interval_of_shares_between_covers_the_true_mean(n, a, b):

@@ -94,6 +94,7 @@ def test_the_bound_is_where_the_claim_is_just_refuted(counts, delta, confidence)
     assert p_value(*counts, bound * (1 + 1e-6) + 1e-8, delta) >= 1 - confidence
 
 
+@pytest.mark.slow
 @FAST
 @given(counts=COUNTS, delta=DELTAS)
 def test_what_proves_less_bounds_less(counts, delta):
@@ -117,6 +118,7 @@ def test_a_large_delta_leaves_nothing_to_prove():
 # -- mechanisms whose ε is known ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("r", [50, 100])
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
 def test_randomised_response_is_bounded_too_high_in_one_case_of_twenty_at_most(r, epsilon):
@@ -146,6 +148,7 @@ def released(n, sigma, generator):
     return coins.double() + sigma * torch.randn(n, generator=generator, dtype=torch.float64), coins
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, 4.0])
 def test_the_gaussian_mechanism_is_not_bounded_above_its_epsilon(sigma):
     delta, trials, generator = 1e-5, 60, torch.Generator().manual_seed(0)

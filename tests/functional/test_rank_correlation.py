@@ -40,6 +40,7 @@ def test_without_ties_it_is_the_hand_formula(order):
     assert value == pytest.approx(1 - 6 * squares / (n * (n * n - 1)), abs=1e-12)
 
 
+@pytest.mark.slow
 @given(pairs(TIED))
 def test_it_is_symmetric_bounded_and_blind_to_scale(rows):
     a, b = tensors(rows)
@@ -53,6 +54,7 @@ def test_it_is_symmetric_bounded_and_blind_to_scale(rows):
         assert spearman(a, a**3) == 1.0
 
 
+@pytest.mark.slow
 @given(pairs(TIED), st.data())
 def test_rows_that_are_not_finite_are_left_out(rows, data):
     a, b = tensors(rows)

@@ -33,6 +33,7 @@ def letters_of(scripts):
     return found.findall(every)
 
 
+@pytest.mark.slow
 def test_each_letter_of_a_script_without_spaces_is_a_word_of_its_own():
     letters = [c for c in letters_of(WITHOUT_SPACES) if c not in "ﾞﾟ"]  # half-width marks, which Unicode calls letters
     assert len(letters) > 90_000

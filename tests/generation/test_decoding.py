@@ -106,6 +106,7 @@ def test_greedy_is_what_generate_writes(model, prompts):
     assert len({tuple(e[:1]) for e in expected}) > 3, "prompts that all go on alike would test little"
 
 
+@pytest.mark.slow
 def test_end_of_text_ends_it_and_is_left_out(model, prompts):
     free = [generated(model, p, 30) for p in prompts]
     eos = free[0][3]  # a token that the model does write, early in some texts and not at all in others
@@ -130,6 +131,7 @@ def test_logprob_is_that_of_a_plain_forward_pass(model, prompts):
             assert d.logprob.dtype == torch.float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("token_budget", [60, pytest.param(150, marks=pytest.mark.slow), 10**6])
 def test_the_company_and_the_token_budget_do_not_matter(model, prompts, token_budget):
     together = decode(model, prompts, LENGTHS, EOS, token_budget=token_budget)
@@ -191,6 +193,7 @@ def test_finished_texts_leave_the_batch(base, prompts):
     assert steps == [sum(length > k for length in LENGTHS) for k in range(1, max(LENGTHS))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "who", [pytest.param("base", marks=pytest.mark.slow), "gpt2", pytest.param("sliding", marks=pytest.mark.slow)]
 )
@@ -395,6 +398,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(base, prompts, temp
     assert chisquare(observed.numpy(), wanted.numpy()).pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_the_second_token_is_drawn_given_the_first(base, prompts):
     """Pairs, so that a row that read another row's cache would be seen."""
     prompt, n = prompts[7], 3000

@@ -71,6 +71,7 @@ def test_continuations_are_those_of_generate_without_a_cache(name, prompts):
     assert recomputed == (name in WITHOUT_CACHE)
 
 
+@pytest.mark.slow
 def test_log_probabilities_and_draws_are_those_of_plain_calls(prompts):
     model = made("mamba")
     assert not has_kv_cache(model)

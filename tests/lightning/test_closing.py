@@ -57,6 +57,7 @@ def test_the_next_command_can_be_pasted():
     assert words == ["a b", "--fail-on", "mia/loss_auroc > 0.7", "--fail-on", "val/loss < 2"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["validate", pytest.param("test", marks=pytest.mark.slow)])
 def test_an_audit_is_judged_by_what_it_measured(stage, module, data, trainer):
     stop = MemorizationEarlyStopping(["train/loss > 3", "val/perplexity > 1000", "mia/loss_auroc > 0.999"])
@@ -75,6 +76,7 @@ def test_an_audit_is_judged_by_what_it_measured(stage, module, data, trainer):
     assert "perplexity" not in absent
 
 
+@pytest.mark.slow
 def test_without_thresholds_an_audit_is_not_judged(module, data, trainer):
     run = trainer([Perplexity()])
     run.validate(module(), data(), verbose=False)

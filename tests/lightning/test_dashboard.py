@@ -12,6 +12,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.audit.thresholds import Threshold
 from lit_mem.callbacks import MemorizationEarlyStopping
+from lit_mem.lightning import auditing
 from lit_mem.lightning.dashboard import layout, limit_tags
 from lit_mem.lightning.memorization import Memorization
 
@@ -37,7 +38,9 @@ def run(module, data, trainer, tmp_path_factory):
         Memorization(stop="mia/reference_auroc > 0.987", extraction=ExtractionOptions(n_members=3, n_heldout=3)),
         MemorizationEarlyStopping(["val/perplexity < 1.5"]),
     ]
-    trainer(callbacks, logger=logger, max_epochs=1).fit(module(), data())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(auditing, "log_plot", lambda *args: None)  # to draw takes longer than all else here
+        trainer(callbacks, logger=logger, max_epochs=1).fit(module(), data())
     return board(Path(logger.log_dir))
 
 
@@ -89,6 +92,7 @@ def test_two_limits_on_a_metric_are_two_lines_and_one_that_is_set_twice_is_one()
     assert tags == {"threshold/mia/zlib_auroc": ABOVE, "threshold/mia/zlib_auroc_2": BELOW}
 
 
+@pytest.mark.slow
 def test_validation_by_itself_has_no_charts(module, data, trainer, tmp_path):
     logger = TensorBoardLogger(str(tmp_path), default_hp_metric=False)
     t = trainer([Memorization("quick", stop="val/loss > 99")], logger=logger)

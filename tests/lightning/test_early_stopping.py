@@ -102,6 +102,7 @@ class Scored(Scripted):
         return TokenScores(logprob, ones, ones, torch.arange(2 * self.n), member)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "separation", "threshold", "epochs"),
     [

@@ -146,6 +146,7 @@ def test_without_records_what_is_not_known_is_null(make, tmp_path):
     assert len(table["perplexity"]) == 32
 
 
+@pytest.mark.slow
 def test_validate_and_test_have_their_own_files(make, tmp_path):
     folder = tmp_path / "elsewhere"
     t, model, corpus = make([PerExampleTable(str(folder)), Perplexity()], tmp_path, logger=None)
@@ -173,6 +174,7 @@ def test_every_n_validations_also_over_a_resume(make, tmp_path):
     assert os.listdir(folder) == ["epoch_0004_step_000012.parquet"]
 
 
+@pytest.mark.slow
 def test_a_partial_validation_before_training_and_a_dry_run_write_nothing(make, tmp_path):
     options = {"num_sanity_val_steps": 1, "limit_val_batches": 2}
     t, model, corpus = make([PerExampleTable(), Perplexity()], tmp_path, **options, max_epochs=1)

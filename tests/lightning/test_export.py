@@ -18,6 +18,7 @@ def exported(module, data, trainer, folder, adapter, **options):
     return model, folder / "best-adapter"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [FullFineTuning(), HeadOnly()], ids=lambda a: type(a).__name__)
 def test_a_model_without_an_adapter_is_a_complete_folder(adapter, module, data, trainer, tmp_path):
     model, folder = exported(module, data, trainer, tmp_path, adapter)

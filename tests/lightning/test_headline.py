@@ -1,6 +1,7 @@
 """What loggers get of all that is measured: the main metrics, and those that something in the run reads."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -64,46 +65,50 @@ class Seen(Callback):
 
 @pytest.fixture(scope="module")
 def fits(module, data, trainer):
-    """Fits of two epochs that differ in what loggers get."""
+    """Fits of two epochs that differ in what loggers get: `fits("main")`, or "all" or "listed"; each is made once."""
     callbacks = {
-        "main": [Memorization(extraction=FEW)],
-        "all": [Memorization(extraction=FEW, log="all")],
-        "listed": [listed.Perplexity(), listed.MembershipInference(), listed.Baseline()],
+        "main": lambda: [Memorization(extraction=FEW)],
+        "all": lambda: [Memorization(extraction=FEW, log="all")],
+        "listed": lambda: [listed.Perplexity(), listed.MembershipInference(), listed.Baseline()],
     }
-    found = {}
-    for name, made in callbacks.items():
+
+    @cache
+    def fit(name):
         torch.manual_seed(3)
         sink, seen = Sink(), Seen()
-        t = trainer([*made, seen], logger=sink)
+        t = trainer([*callbacks[name](), seen], logger=sink)
         t.fit(module(), data())
-        found[name] = SimpleNamespace(logger=sink, seen=seen.names, trainer=t, metrics=latest_metrics(t))
-    return found
+        return SimpleNamespace(logger=sink, seen=seen.names, trainer=t, metrics=latest_metrics(t))
+
+    return fit
 
 
 def test_loggers_get_the_main_metrics(fits):
-    names = fits["main"].logger.steps.keys()
+    names = fits("main").logger.steps.keys()
     assert all(is_main(name) for name in names)
-    assert {name for name in fits["main"].metrics if is_main(name)} == names
-    assert len(names) < 40 < len(fits["main"].metrics)
+    assert {name for name in fits("main").metrics if is_main(name)} == names
+    assert len(names) < 40 < len(fits("main").metrics)
 
 
 def test_each_begins_before_training_and_has_a_value_a_validation(fits):
-    steps = {name: steps for name, steps in fits["main"].logger.steps.items() if name != "train/loss"}
+    steps = {name: steps for name, steps in fits("main").logger.steps.items() if name != "train/loss"}
     assert set(map(tuple, steps.values())) == {(0, 3, 7)}
 
 
+@pytest.mark.slow
 def test_all_of_them_are_sent_on_request_and_by_measures_that_are_listed(fits):
-    assert fits["all"].logger.steps.keys() == fits["all"].metrics.keys() > fits["main"].logger.steps.keys()
-    assert "mia/zlib_balanced_accuracy" in fits["listed"].logger.steps
-    assert fits["listed"].logger.steps.keys() == fits["listed"].metrics.keys()
+    assert fits("all").logger.steps.keys() == fits("all").metrics.keys() > fits("main").logger.steps.keys()
+    assert "mia/zlib_balanced_accuracy" in fits("listed").logger.steps
+    assert fits("listed").logger.steps.keys() == fits("listed").metrics.keys()
 
 
+@pytest.mark.slow
 def test_callbacks_can_read_every_metric_whatever_is_sent(fits):
-    assert fits["main"].seen == fits["all"].seen
-    assert {name: value for name, value in fits["main"].metrics.items() if "time/" not in name} == {
-        name: value for name, value in fits["all"].metrics.items() if "time/" not in name
+    assert fits("main").seen == fits("all").seen
+    assert {name: value for name, value in fits("main").metrics.items() if "time/" not in name} == {
+        name: value for name, value in fits("all").metrics.items() if "time/" not in name
     }
-    assert fits["main"].metrics.keys() == set(fits["main"].trainer.callback_metrics)
+    assert fits("main").metrics.keys() == set(fits("main").trainer.callback_metrics)
 
 
 def test_with_canaries_and_private_training_the_standard_suite_sends_forty_with_a_limits_line():
@@ -112,6 +117,7 @@ def test_with_canaries_and_private_training_the_standard_suite_sends_forty_with_
     assert len([name for name in names if is_main(name)]) == 39
 
 
+@pytest.mark.slow
 def test_what_a_threshold_or_a_monitor_names_is_sent_and_what_a_users_measure_logs(module, data, trainer, tmp_path):
     sink = Sink()
     callbacks = [
@@ -127,6 +133,7 @@ def test_what_a_threshold_or_a_monitor_names_is_sent_and_what_a_users_measure_lo
     }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_without_training_the_main_ones_are_sent_and_all_are_recorded(stage, module, data, trainer, tmp_path):
     logger = CSVLogger(str(tmp_path), "")
@@ -150,6 +157,7 @@ class Stops(ExtractionMeasure):
         raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_of_a_pass_that_is_stopped_the_main_ones_are_sent_and_all_are_recorded(module, data, trainer, tmp_path):
     logger = CSVLogger(str(tmp_path), "")
     t = trainer([Memorization(extraction=replace(FEW, measures={"exact_rate": Stops()}))], logger=logger)
@@ -166,6 +174,7 @@ def test_another_value_of_the_option_is_rejected():
         Memorization(log="some")
 
 
+@pytest.mark.slow
 def test_without_a_logger_everything_is_returned(module, data, trainer):
     t = trainer([Memorization("quick")])
     found, *_ = t.validate(module(), data(), verbose=False)

@@ -95,6 +95,7 @@ def test_the_folder_that_the_adapter_came_from_may_be_gone(saved, base, tmp_path
     assert torch.equal(logits(CausalLM.load_from_checkpoint(path)), logits(model))
 
 
+@pytest.mark.slow
 def test_other_arguments_replace_those_of_the_checkpoint(saved):
     model, path = saved(reference=Reference("copy", cache=False), dtype="float32", attention="eager")
     again = CausalLM.load_from_checkpoint(path, warmup_fraction=0.5)
@@ -109,6 +110,7 @@ def test_other_arguments_replace_those_of_the_checkpoint(saved):
         CausalLM.load_from_checkpoint(path, model_id="./nowhere")
 
 
+@pytest.mark.slow
 def test_a_class_from_elsewhere_must_be_given_again(saved):
     model, path = saved(adapter=LastNorm())
     with pytest.raises(CheckpointError, match="adapter=…"):
@@ -116,6 +118,7 @@ def test_a_class_from_elsewhere_must_be_given_again(saved):
     assert torch.equal(logits(CausalLM.load_from_checkpoint(path, adapter=LastNorm())), logits(model))
 
 
+@pytest.mark.slow
 def test_an_older_checkpoint_names_the_arguments_to_give(saved, tmp_path):
     model, path = saved()
     content = torch.load(path, weights_only=True)
@@ -127,6 +130,7 @@ def test_an_older_checkpoint_names_the_arguments_to_give(saved, tmp_path):
     assert torch.equal(logits(again), logits(model))
 
 
+@pytest.mark.slow
 def test_what_imports_code_or_is_no_checkpoint_is_rejected(saved, tmp_path):
     _, path = saved()
     content = torch.load(path, weights_only=True)

@@ -93,6 +93,7 @@ def test_pruning_is_rejected(module, data, trainer):
         trainer([ModelPruning("l1_unstructured", amount=0.3)]).fit(module(), data())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("until", "others"),
     [
@@ -126,6 +127,7 @@ def test_what_was_measured_is_what_lies_in_checkpoint_and_export(fit, module, da
         assert found["val/loss"] == pytest.approx(measured, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_weights_changed_when_training_is_over_are_warned_of(fit, caplog):
     def double(trainer, pl_module):
         for p in (p for p in pl_module.parameters() if p.requires_grad):

@@ -120,6 +120,7 @@ def test_a_misspelt_threshold_is_rejected_before_training(module, data, trainer)
     assert t.global_step == 0
 
 
+@pytest.mark.slow
 def test_messages_and_the_record_name_the_options_of_the_section(module, data, trainer):
     with pytest.raises(ConfigError, match=r"^memorization\.patience is 0; expected at least 1"):
         Memorization("quick", stop=["val/loss > 9"], patience=0)

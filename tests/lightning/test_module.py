@@ -43,6 +43,7 @@ def test_adapter_off_and_a_frozen_copy_agree_to_the_last_bit(module, data, train
         assert torch.equal(off.logprob, copy.logprob)
 
 
+@pytest.mark.slow
 def test_the_reference_is_the_base_before_any_training(module, data, trainer, base):
     keep = scores_of(module(), data, trainer, max_epochs=1, num_sanity_val_steps=0)
     for scores, batch in zip(keep.seen, [b for loader in _loaders(data, module) for b in loader], strict=True):
@@ -132,6 +133,7 @@ def test_initialisations_that_rewrite_the_base_get_a_copy(module, init):
         module(adapter=LoRA(rank=4, targets=["v"], init=init), reference=Reference("adapter_off")).configure_model()
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_is_measured_against_a_copy(module, data, trainer):
     model = module(adapter=FullFineTuning(), lr=1e-3)
     t = trainer([MembershipInference(figures=False)], check_val_every_n_epoch=2, num_sanity_val_steps=0)
@@ -249,6 +251,7 @@ def test_merging_gives_the_same_model(checkpoint, tokenizer, texts):
         torch.testing.assert_close(merged(input_ids=ids).logits, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_rank_target_or_base_is_refused(module, data, trainer, checkpoint, tmp_path):
     _, path = checkpoint
     for other, message in ((module(rank=8), "check model.adapter.rank"), (module(targets=["q"]), "targets and layers")):
@@ -267,6 +270,7 @@ def test_a_checkpoint_of_another_rank_target_or_base_is_refused(module, data, tr
         )
 
 
+@pytest.mark.slow
 def test_the_learning_rate_follows_the_schedule(module, data, trainer):
     rates = []
 

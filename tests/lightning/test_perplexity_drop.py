@@ -39,6 +39,7 @@ def test_ordinary_learning_does_not_warn():
     assert share_of_warnings(0.1, members_fall=-math.log(0.54), heldout_fall=-math.log(0.57)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_noise_alone_warns_in_less_than_one_validation_in_a_hundred(n):
     """With the least share there is, so that the test of noise decides alone; 0.5 % are expected of it."""

@@ -263,6 +263,7 @@ def test_noise_for_a_target_is_chosen(private, data, trainer, caplog):
     assert "does not cover" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [pytest.param({}, marks=pytest.mark.slow), {"min_epochs": 5}])
 def test_training_ends_before_the_target_is_passed(more, private, data, trainer):
     watch = Watch()
@@ -351,6 +352,7 @@ def crashed(private, data, trainer, folder, **options):
     return folder / "step=4.ckpt", ledger_below(folder / "run")
 
 
+@pytest.mark.slow
 def test_a_crashed_run_forgets_no_step(private, data, trainer, tmp_path):
     checkpoint, ledger = crashed(private, data, trainer, tmp_path)
     # The step in which it was killed is written down: its noise may have been seen.
@@ -380,6 +382,7 @@ def test_a_resumed_run_has_other_noise_and_other_batches(private, data, untracke
     assert found[0].batches != found[1].batches
 
 
+@pytest.mark.slow
 def test_checkpoints_hold_neither_key_nor_seed(private, data, untracked, tmp_path):
     model = private(test_seed=None)
     keys = []
@@ -470,6 +473,7 @@ def test_unrelated_runs_without_a_logger_have_a_ledger_each(private, data, train
     assert planned[0][1] == pytest.approx(epsilon([Steps(planned[0][0], 0.25, 4)], 1 / 240, "rdp"))
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_nothing(private, data, trainer, tmp_path):
     fit = trainer([], fast_dev_run=True, default_root_dir=tmp_path)
     fit.fit(private(), data())
@@ -596,6 +600,7 @@ def dropouts(model):
     return [layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["begin", "step"])
 def test_what_was_turned_off_is_turned_on_after_an_exception(at, module, data, untracked, base, tmp_path, monkeypatch):
     LoRA(rank=2, targets=["v"], dropout=0.3).wrap(base).save_pretrained(tmp_path / "adapter")

@@ -127,6 +127,7 @@ def test_a_resumed_run_begins_its_record_with_its_own_first_validation(module, d
     assert [[line.epoch for line in read(folder / FILE)[0]] for folder in folders] == [[0, 1], [2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [pytest.param({}, marks=pytest.mark.slow), {"fast_dev_run": True}], ids=["no logger", "dry run"]
 )
@@ -161,6 +162,7 @@ class Stops(ExtractionMeasure):
         return [0.0] * len(continuations)
 
 
+@pytest.mark.slow
 def test_where_generation_is_stopped_the_line_says_so(module, data, trainer, tmp_path):
     measures = [Extraction(4, 4, measures={"exact_rate": Stops()}), Perplexity()]
     t = trainer(measures, logger=CSVLogger(str(tmp_path)), max_epochs=1)

@@ -108,6 +108,7 @@ def claim_many(folder, start, found):
         found.put(made.logger.version)
 
 
+@pytest.mark.slow
 def test_runs_started_together_claim_other_folders(tmp_path):
     """Three processes claim twenty times each; no version is given twice and none is left out."""
     context = multiprocessing.get_context("fork")
@@ -218,6 +219,7 @@ WRITTEN = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("logger", "folders"),
     [

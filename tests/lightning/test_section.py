@@ -53,6 +53,7 @@ def test_without_any_option_the_standard_suite_is_measured(subcommand, words, bu
     assert {"mia/reference_auroc", "memorization/perplexity_gap", "extraction/exact_rate"} <= measured(cli)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subcommand", ["fit", "validate"])
 def test_without_checkpointing_no_callback_keeps_checkpoints(subcommand, built):
     cli, _ = built(subcommand, "--trainer.enable_checkpointing", "false")
@@ -65,6 +66,7 @@ def test_a_trainer_that_logs_nothing_measures_nothing(built):
     assert err.splitlines().count(BAREBONES) == 1
 
 
+@pytest.mark.slow
 def test_options_of_the_section_are_set_one_by_one(built):
     cli, _ = built(
         "fit", "--memorization.extraction.n_members", "7", "--memorization.stop+=mia/loss_auroc > 0.7",
@@ -96,6 +98,7 @@ def test_a_run_goes_by_its_saved_configuration(built, tmp_path):
     assert measured(again) == measured(cli)
 
 
+@pytest.mark.slow
 def test_listed_measures_are_all_that_there_is(built):
     cli, err = built("fit", "--trainer.callbacks+=lit_mem.callbacks.Perplexity")
     assert classes(cli) == ["Perplexity"]

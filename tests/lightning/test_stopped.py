@@ -84,6 +84,7 @@ def test_what_was_scored_is_written_and_printed(stage, error, raised, module, da
     assert printed.keys() == found.keys() - {"epoch", "step"}
 
 
+@pytest.mark.slow
 def test_in_a_fit_it_is_the_row_of_that_validation(module, data, trainer, tmp_path):
     logger = CSVLogger(str(tmp_path), "fit")
     with pytest.raises(SystemExit):
@@ -94,6 +95,7 @@ def test_in_a_fit_it_is_the_row_of_that_validation(module, data, trainer, tmp_pa
     assert found[1]["mia/reference_auroc"] != found[0]["mia/reference_auroc"]
 
 
+@pytest.mark.slow
 def test_before_training_it_is_the_row_of_no_epoch(module, data, trainer, tmp_path):
     logger = CSVLogger(str(tmp_path), "fit")
     with pytest.raises(SystemExit):
@@ -143,6 +145,7 @@ def test_a_bar_is_shown_on_a_terminal_only(terminal, enabled, shown, trainer):
     assert bool(screen.getvalue()) == shown
 
 
+@pytest.mark.slow
 def test_rich_bars_of_lightning_stay_right(module, data, trainer):
     bar = RichProgressBar(console_kwargs={"force_terminal": True, "file": Terminal()})
     seen = {}

@@ -237,6 +237,7 @@ def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
     assert "SGD would have done" not in told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -101,6 +101,7 @@ def test_a_step_of_sgd_lowers_the_loss_by_about_the_influence(single, tuned, tex
         assert measured == pytest.approx(predicted, rel=0.01)
 
 
+@pytest.mark.slow
 def test_ranks_and_the_example_itself(single, capsys):
     folder, found = single
     values = [told["influence"] for told in found["top"]]

@@ -103,11 +103,13 @@ def test_a_position_of_nothing_changes_by_nothing():
     assert residual_change(zero, zero).tolist() == [[0, 0]]
 
 
+@pytest.mark.slow
 def test_tokens_are_drawn_as_they_are(found):
     tokens = ["$x^", "\n", "$\\frac$", "_{", *["a"] * (found["n_tokens"] - 4)]
     views_figure(found, tokens).savefig("/dev/null", format="png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "said"),
     [

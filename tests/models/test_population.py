@@ -83,6 +83,7 @@ def test_whole_models_stand_beside_adapters_in_the_order_given(adapters, loads, 
     assert torch.equal(last, alone(adapters[1], batch))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["pissa", pytest.param("embeddings", marks=pytest.mark.slow)])
 def test_an_adapter_that_changes_its_base_gets_a_copy_of_its_own(kind, adapters, tmp_path, loads, batch):
     if kind == "pissa":
@@ -107,6 +108,7 @@ def test_an_example_is_scored_once(adapters, loads, examples, monkeypatch):
         assert torch.equal(a, b.flip(0))
 
 
+@pytest.mark.slow
 def test_it_is_frozen_and_in_eval_mode_and_draws_nothing(adapters, loads, batch):
     before = torch.get_rng_state()
     with torch.inference_mode():

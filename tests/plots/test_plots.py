@@ -91,6 +91,7 @@ PLOTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_everything_lies_inside_the_plot(name):
     plot = PLOTS[name]()
@@ -101,6 +102,7 @@ def test_everything_lies_inside_the_plot(name):
     assert box.y1 <= plot.get_figheight()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["scores", "scatter", "subgroups", "prefixes"])
 def test_no_title_runs_into_another_panel(name):
     plot = PLOTS[name]()
@@ -192,6 +194,7 @@ def test_the_trade_off_names_every_point_and_draws_the_front_as_steps():
     assert list(front.get_xdata()) == pytest.approx([3, 3.2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["roc", "scores", "subgroups"])
 def test_the_style_of_the_process_changes_no_plot(name):
     expected = pixels(PLOTS[name]())

@@ -77,6 +77,7 @@ def test_no_step_costs_nothing_and_no_noise_everything():
     assert epsilon([Steps(1.0, 0.1, 3), Steps(0.0, 0.1, 1)], 1e-5) == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", [0.05, 0.2, 30.0, 1e5])
 def test_numbers_that_the_tight_accountant_cannot_bear_give_a_bound_all_the_same(noise):
     found = epsilon([Steps(noise, 0.01, 10)], 1e-5)
@@ -91,6 +92,7 @@ def test_a_failure_of_the_tight_accountant_gives_the_looser_bound(monkeypatch):
     assert epsilon(steps, 1e-5) == epsilon(steps, 1e-5, "rdp") < math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "history",
     [(Steps(1.0, 0.01, 1000),), (Steps(1e3, 0.01, 10_000),), (Steps(1.0, 0.01, 100), Steps(2.0, 0.02, 900))],
@@ -106,6 +108,7 @@ def test_the_size_of_the_grids_is_known_beforehand(history, monkeypatch):
     assert accountant._points(history, 1e-5, 0.01) == pytest.approx(grid.size * len(history), rel=0.05)
 
 
+@pytest.mark.slow
 def test_very_many_steps_cost_bounded_time_and_still_give_a_bound(monkeypatch):
     """At noise 1000 the finer grid of 10^6 steps would have 2 * 10^7 points, and a ledger may hold 10^9 steps."""
     steps = (Steps(1e3, 0.01, 10_000),)

@@ -125,6 +125,7 @@ def test_dry_runs_from_an_adapter_count_its_steps_once(run, moved, data, trainer
     assert Ledger(ledger_of_run(tmp_path)).steps == 4 + 4 + 2 + 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("texts", [{"train_size": 20}, pytest.param({"seed": 5}, marks=pytest.mark.slow)])
 def test_steps_on_other_texts_count_too_and_it_is_said(texts, run, moved, exported, tmp_path, caplog):
     # The ledger of the run has the digest of its texts; the one beside the adapter has not.
@@ -197,6 +198,7 @@ def test_a_changed_ledger_beside_an_adapter_is_refused(run, moved, module, data,
         trainer([], **FEW).validate(module(adapter_path=str(moved)), data(), verbose=False)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 @pytest.mark.parametrize("by", ["adapter", pytest.param("checkpoint", marks=pytest.mark.slow)])
 def test_validation_of_a_private_adapter_logs_its_epsilon(by, moved, exported, module, data, trainer, caplog):
@@ -208,6 +210,7 @@ def test_validation_of_a_private_adapter_logs_its_epsilon(by, moved, exported, m
     assert f"was trained with differential privacy: 4 steps, epsilon <= {spent:.4g} at delta 0.00417" in caplog.text
 
 
+@pytest.mark.slow
 def test_plain_training_from_a_private_adapter_is_warned_of(moved, module, data, trainer, caplog):
     with caplog.at_level(logging.WARNING, "lit_mem"):
         trainer([], max_epochs=1, **FEW).fit(module(adapter_path=str(moved), lr_schedule="constant"), data())

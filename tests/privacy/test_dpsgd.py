@@ -75,6 +75,7 @@ def test_noise_in_the_gradient_has_deviation_sigma_c_over_the_batch_size(tuned):
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_how_a_batch_is_split_makes_no_difference(size, tuned, mean_losses, some_texts):
     texts = some_texts((9, 12, 4, 7, 3, 5, 8))
@@ -108,6 +109,7 @@ def test_two_shares_add_up_to_the_whole_with_noise_once(tuned, mean_losses, some
     assert (found - expected).abs().max() <= 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_a_run_over_empty_and_full_batches(batch_size, tuned, mean_losses, some_texts):
     model, texts = tuned(), some_texts([5] * 20)
@@ -397,6 +399,7 @@ def test_a_ledger_of_other_texts_is_refused(tuned, tmp_path):
         private(texts=21, ledger=Ledger(path))
 
 
+@pytest.mark.slow
 def test_what_is_spent_already_counts_toward_the_target(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     killed_after(9, 2, tuned, path)

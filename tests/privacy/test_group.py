@@ -46,6 +46,7 @@ def test_it_is_below_the_general_rule_of_renyi_privacy():
     assert (rdp_of_a_step(1.0, 0.1, 2, (2.0, 8.0, 16.0)) <= 3 * one).all()
 
 
+@pytest.mark.slow
 def test_a_history_of_steps():
     history = [Steps(1.0, 0.05, 40), Steps(1.4, 0.05, 10)]
     found = [group_epsilon(history, 1e-4, rows) for rows in (1, 2, 3, 10)]
@@ -56,6 +57,7 @@ def test_a_history_of_steps():
     assert group_epsilon([Steps(0.0, 0.1, 1)], 1e-4, 3) == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_fit_logs_the_epsilon_of_the_largest_group_before_and_after(module, trainer, tmp_path, caplog):
     import json

@@ -116,6 +116,7 @@ def moves(model, examples, *args, **options):
     return [(whole - clipped_sum(model, kept, *args, **options)).norm().item() for kept in without]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16-mixed"])
 @pytest.mark.parametrize(
     ("model", "loss"),
@@ -165,6 +166,7 @@ def test_a_text_that_overflows_moves_nothing(bad):
     assert whole.norm() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "least"), [pytest.param(0.05, 1.2, marks=pytest.mark.slow), (0.5, 2.0)])
 def test_dropout_would_break_the_bound(dropout, least):
     """Why it is refused; and the search above must be able to fail."""

@@ -97,6 +97,7 @@ def test_dropout_of_the_base_is_turned_off_for_the_fit(with_attention_dropout, d
     assert {sampler.value for sampler in samplers(model)} == {0.3}  # as it was
 
 
+@pytest.mark.slow
 def test_dropout_of_an_adapter_from_a_folder_is_turned_off(base, data, trainer, tmp_path, caplog):
     LoRA(rank=2, dropout=0.25).wrap(base).save_pretrained(tmp_path / "adapter")
     privacy = DPSGD(**QUICK, allow_unaccounted_start=True)
@@ -159,6 +160,7 @@ class Counting(nn.Module):
         return self.inner(x)
 
 
+@pytest.mark.slow
 def test_a_state_of_the_texts_is_found(tuned, mean_losses):
     model = tuned()
     layer = model.get_base_model().model.layers[1]

@@ -54,6 +54,7 @@ def fit(*words):
     main(["fit", "--model.model_id", "asset:tiny_llama", *SIZES.split(), *PLAIN.split(), *words])
 
 
+@pytest.mark.slow
 def test_all_that_the_quickstart_writes_is_for_its_owner_alone(quickstart_run):
     logs = quickstart_run.version.parent
     written = {path.name.split(".")[0] for path in logs.rglob("*")}

@@ -414,6 +414,7 @@ EXTREMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("values", EXTREMES.values(), ids=EXTREMES)
 def test_plots_of_extreme_scores_can_be_drawn(values):
     score, member = torch.tensor(values, dtype=torch.float64), torch.tensor([True, True, False, False])

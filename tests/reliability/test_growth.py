@@ -197,6 +197,7 @@ def test_runs_in_one_process_leave_no_model_behind(module, data, trainer, tmp_pa
     assert memory[-1] - memory[1] < 4 * 1024  # less than one model, which is 4.7 MiB
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_leaves_no_model_behind(module, data, trainer, tmp_path):
     class Fail(Callback):
         def on_validation_end(self, trainer, pl_module):

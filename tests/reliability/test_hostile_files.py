@@ -151,6 +151,7 @@ def test_a_report_names_the_hostile_yaml(what, folders, tmp_path, capsys):
     assert str(path) in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*OF_RUN, *OF_SWEEP])
 @pytest.mark.parametrize("content", FORMS)
 def test_a_report_has_no_traceback_for_json_of_another_form(content, name, folders, tmp_path):

@@ -108,6 +108,7 @@ def shows(text):
     return all(c.isprintable() or c in JOINERS for c in text)
 
 
+@pytest.mark.slow
 def test_names_of_figures_are_letters_and_digits(run):
     events = [event for path in run[1].glob("events*") for event in EventFileLoader(str(path)).Load()]
     tags = {value.tag for event in events for value in event.summary.value}
@@ -120,6 +121,7 @@ def test_names_of_figures_are_letters_and_digits(run):
         assert all(len(level) < 80 and level not in (".", "..") for level in tag.split("/")), tag
 
 
+@pytest.mark.slow
 def test_the_csv_file_holds_names_and_numbers(run):
     with open(run[1] / "metrics.csv", newline="") as file:
         header, *rows = list(csv.reader(file))
@@ -129,6 +131,7 @@ def test_the_csv_file_holds_names_and_numbers(run):
         float(cell)
 
 
+@pytest.mark.slow
 def test_the_console_shows_what_it_is_given(run):
     console = run[2]
     assert "Most exposed" in console or "No slice stands out" in console
@@ -140,6 +143,7 @@ def test_the_console_shows_what_it_is_given(run):
     assert max(map(len, console.split("\n"))) < 5000
 
 
+@pytest.mark.slow
 def test_labels_in_pictures_show_and_are_no_mathematics(run):
     texts = {artist.get_text(): artist for artist in run[3]}
     assert any("\\x1b" in text for text in texts)
@@ -151,6 +155,7 @@ def test_labels_in_pictures_show_and_are_no_mathematics(run):
         assert len(text) < 200
 
 
+@pytest.mark.slow
 def test_the_table_of_movers_is_a_table_and_nothing_else(run):
     board = EventAccumulator(str(run[1]))
     board.Reload()
@@ -164,11 +169,13 @@ def test_the_table_of_movers_is_a_table_and_nothing_else(run):
         assert origin.startswith(printable(FILE)[:40])
 
 
+@pytest.mark.slow
 def test_the_configuration_names_the_file_as_it_is(run):
     kept = yaml.safe_load((run[1] / "config.yaml").read_text())
     assert kept["data"]["source"]["init_args"]["train"] == FILE
 
 
+@pytest.mark.slow
 def test_nothing_is_written_elsewhere(run):
     folder = run[0]
     assert {path.name for path in folder.iterdir()} == {FILE, "heldout.jsonl", "logs"}
@@ -217,6 +224,7 @@ SIGNS = st.text(
 )
 
 
+@pytest.mark.slow
 @FAST
 @given(rows=st.lists(st.tuples(SIGNS, SIGNS), min_size=1, max_size=3))
 def test_any_text_is_itself_in_a_table(rows):

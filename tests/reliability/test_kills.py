@@ -161,6 +161,7 @@ def saves_that_died(module, data, trainer, forked, tmp_path_factory):
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("torn", "exchange", "every"),
     [
@@ -203,6 +204,7 @@ def test_the_first_save_of_all_leaves_whole_pairs_or_nothing(saves_that_died, le
         assert set(left.checkpoints(folder).values()) <= {2}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("exchange", "every", "resumed"),
     [
@@ -345,6 +347,7 @@ def test_in_another_thread_nothing_is_changed():
 # -- the record, metrics.csv and the reference store ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [False, True])
 def test_lines_of_the_record_outlive_a_kill_anywhere(forked, tmp_path, torn):
     def line(step):

@@ -81,6 +81,7 @@ def content(folder):
 # -- training ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("value", "after", "epoch"),
     [

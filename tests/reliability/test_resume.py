@@ -188,6 +188,7 @@ def test_early_stopping_goes_on_counting(run, left, tmp_path, capsys):
     assert parts.callbacks[-1].reason == whole.callbacks[-1].reason is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("again", "steps"),
     [
@@ -299,6 +300,7 @@ def test_a_checkpoint_that_was_only_measured_has_no_part_in_a_later_fit(module, 
     assert all(torch.equal(after[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_a_loader_of_ones_own_is_whole_while_a_resumed_epoch_is_not(run, tmp_path):
     seen = []
 

@@ -97,6 +97,7 @@ def test_versions_of_peft_that_import_what_an_adapter_names_are_excluded():
     assert "0.21.0" in allowed
 
 
+@pytest.mark.slow
 def test_peft_reads_no_configuration_of_an_adapter_itself():
     """It would read all of it; `adapters.options` passes on what an adapter may set."""
     assert list(calls("PeftConfig.from_pretrained", "get_peft_config")) == []
@@ -173,6 +174,7 @@ def test_a_run_on_what_ships_opens_no_connection_and_leaves_the_home_folder_alon
     assert [name for name in left if "fontlist" not in name and "matplotlib" not in name] == []
 
 
+@pytest.mark.slow
 def test_what_a_run_without_a_logger_writes_is_in_the_table(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     callbacks = [{"class_path": f"lit_mem.callbacks.{name}"} for name in ("Perplexity", "MemorizationCheckpoint")]

@@ -358,6 +358,7 @@ class Ids(Perplexity):
         return Result()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limit", "batches"), [(2, 2), *(pytest.param(*case, marks=slow) for case in ((1, 1), (0.5, 2), (0.99, 3)))]
 )
@@ -427,6 +428,7 @@ def test_without_training_there_is_the_start_alone(fit, trained):
     assert not any(p.any() for name, p in trained(run.module).items() if "lora_B" in name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, *(pytest.param(n, marks=slow) for n in (0, 2, -1))])
 def test_a_start_is_measured_on_all_texts_or_not_at_all(fit, caplog, steps):
     caplog.set_level(logging.INFO, "lit_mem")
@@ -478,6 +480,7 @@ def test_a_dry_run_keeps_nothing_and_says_what_it_measured(fit, tmp_path, caplog
 # -- options that end a run ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("max_steps", [6, pytest.param(1, marks=slow), pytest.param(3, marks=slow)])
 def test_a_run_that_max_steps_ends_amid_an_epoch_ends_with_a_validation(fit, plain, tmp_path, max_steps, caplog):
     keep = MemorizationCheckpoint(dirpath=str(tmp_path))
@@ -511,6 +514,7 @@ def test_a_schedule_over_an_unknown_number_of_steps_is_refused(fit, schedule):
         fit(model=schedule, max_time="00:00:10:00", max_epochs=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "seen", "left"),
     [

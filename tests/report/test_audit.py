@@ -130,6 +130,7 @@ def test_fewer_held_out_texts_never_make_it_greener(audit):
     assert found == ["crossed", "crossed", "undecided", "undecided", "undecided"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_or_a_model_is_named_as_such(audit):
     write_origin(audit, "validate", "elsewhere/best.ckpt", 40)
     html, data = report(audit)
@@ -158,6 +159,7 @@ def test_a_fit_is_never_an_audit(audit):
     assert data["validations"][0]["epoch"] == 1
 
 
+@pytest.mark.slow
 def test_the_base_is_measured_in_validate_as_before_the_first_step_of_a_fit(module, data, trainer):
     membership, perplexity = MembershipInference(figures=False), Perplexity()
     tuned, texts = module(), data()
@@ -191,6 +193,7 @@ def test_the_base_s_area_is_sklearn_s(module, data, trainer):
     assert float(run.callback_metrics["mia/loss_auroc_base"]) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_a_fit_logs_nothing_of_it(module, data, trainer):
     run = trainer([BaseModel(), MembershipInference(figures=False), Perplexity()], max_epochs=1)
     run.fit(module(), data())

@@ -101,6 +101,7 @@ def test_a_run_without_the_file_is_followed_by_its_configuration(resumed):
     assert epochs(report(second)) == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_cycle_ends(resumed):
     first, second = resumed
     write_origin(first, "fit", second / "checkpoints" / "last.ckpt", 30)

@@ -338,6 +338,7 @@ def test_the_page_needs_nothing_else_and_its_plots_can_be_read_aloud(kind, reque
     assert not re.findall(r"(?:fill|stroke): #", html)  # each colour is one of the page's
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_page(run, done, drawn):
     assert report(run)[0] == done[0]
 
@@ -414,6 +415,7 @@ def test_a_folder_that_cannot_be_reported_is_one_line(tmp_path, capsys, prepare,
     assert not (tmp_path / "folder" / "report.html").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -565,6 +567,7 @@ def test_findings_of_another_form_are_told_in_one_line(told, tmp_path):
         sweep_report(folder)
 
 
+@pytest.mark.slow
 def test_a_recommended_setting_that_is_undecided_is_marked(tmp_path):
     folder = made.write_sweep(tmp_path / "sweep")
     told = json.loads((folder / "findings.json").read_text())
@@ -589,6 +592,7 @@ def test_a_sweep_that_has_only_begun(tmp_path):
     assert data["front"] is None
 
 
+@pytest.mark.slow
 def test_a_trial_of_a_sweep_can_be_undecided_too(tmp_path, capsys):
     folder = made.write_sweep(tmp_path / "sweep")
     path = folder / "results.parquet"
@@ -620,6 +624,7 @@ def test_a_trial_of_a_sweep_can_be_undecided_too(tmp_path, capsys):
     read(folder)
 
 
+@pytest.mark.slow
 def test_fail_on_a_sweep_names_the_trial(sweep, capsys):
     rows = pq.read_table(sweep / "results.parquet").to_pylist()
     over = {r["trial"] for r in rows if r["epoch"] == 3 and r["mia/reference_auroc"] > 0.65}

@@ -47,6 +47,7 @@ def test_a_run_with_another_adapter_shares_the_scores(module, data, trainer):
     assert figures["mia/reference_auroc"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_frozen_copy_and_an_adapter_turned_off_share_the_scores(module, data, trainer):
     _, figures = measured(module, data, trainer)
     copy, again = measured(module, data, trainer, reference=Reference("copy"))
@@ -54,6 +55,7 @@ def test_a_frozen_copy_and_an_adapter_turned_off_share_the_scores(module, data, 
     assert again == figures
 
 
+@pytest.mark.slow
 def test_batches_made_otherwise_are_computed_anew(module, data, trainer):
     """The same texts in other company may differ by rounding, and an untrained adapter then from its base."""
     measured(module, data, trainer)
@@ -62,6 +64,7 @@ def test_batches_made_otherwise_are_computed_anew(module, data, trainer):
     assert figures["mia/reference_auroc"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change", ["weights", *(pytest.param(change, marks=pytest.mark.slow) for change in ("dtype", "threads"))]
 )
@@ -105,6 +108,7 @@ def test_files_hold_numbers_and_no_tokens(module, data, trainer):
     assert not [p for p in Path(os.environ["LIT_MEM_CACHE"]).rglob("*") if p.is_file() and p not in files()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage", ["changed", *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("cut", "shape"))]
 )

@@ -146,6 +146,7 @@ def test_the_chunk_size_does_not_matter(base, batch, chunk_tokens, dtype, atol):
     assert scores.logprob.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_prompt_without_labels_is_read_but_not_scored(base, examples):
     masked = []
     for i, e in enumerate(examples):
@@ -309,6 +310,7 @@ def test_making_a_scorer_leaves_the_model_as_it_was(base):
 # What is computed only if someone reads it -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_moments_are_those_of_the_whole_vocabulary(base, examples):
     """μ = Σ p log p and σ² = Σ p (log p − μ)², in float64, one text at a time."""
     scores = TokenScorer(base, chunk_tokens=7)(collate(examples), Needs(moments=True))
@@ -335,6 +337,7 @@ def test_what_else_is_computed_changes_no_score(base, batch):
     assert rich.batch is batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scheme", [Sampling(), Sampling(0.7), Sampling(1.0, 1), Sampling(2.0, 5), Sampling(1.0, 10**6)], ids=str
 )

@@ -158,6 +158,7 @@ def table_of(points):
     return pd.DataFrame(rows, columns=["trial", "seed", "a", "epoch", "step", "val/perplexity", FIGURE])
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first call imports pandas
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(50, 60)), min_size=1, max_size=12))
 def test_the_front_has_exactly_the_points_that_nothing_beats(points):

@@ -123,6 +123,7 @@ def test_a_model_that_mixes_texts_of_a_row_is_found_out():
 LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 
 
+@pytest.mark.slow
 @given(LENGTHS, st.floats(0, 1e6), st.floats(1, 1e4))
 @settings(max_examples=2 * settings.default.max_examples, deadline=None)
 def test_every_text_stands_in_one_row_and_packing_never_costs_more(lengths, token_cost, pair_cost):

@@ -220,6 +220,7 @@ def perplexity_of(base, tokenizer, ids):
         return math.exp(base(input_ids=ids, labels=ids).loss.item())
 
 
+@pytest.mark.slow
 def test_traps_fill_ranges_of_perplexity(trapping, base, tokenizer):
     options = {"n": 18, "length": 12, "perplexities": [1, 8, 64, 512], "repetitions": [1, 4, 16]}
     canaries = made(Traps(**options), trapping)
@@ -244,6 +245,7 @@ def test_traps_share_few_runs_of_tokens(trapping):
     assert max(len(a & b) / len(a | b) for i, a in enumerate(runs) for b in runs[:i]) <= 0.2
 
 
+@pytest.mark.slow
 def test_no_special_token_is_in_a_trap(trapping, tokenizer):
     """At a high temperature every token comes, and of 80 often one that ends a text."""
     canaries = made(Traps(40, length=80, perplexities=[1, 1e12], temperatures=[8.0]), trapping)

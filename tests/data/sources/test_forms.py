@@ -60,6 +60,7 @@ def rejected(make, *parts):
 # -- columns ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*ODD, *FINE])
 def test_a_column_that_nobody_asked_for_does_not_keep_texts_from_being_read(kind, tmp_path, caplog):
     path = parquet(tmp_path, extra=(ODD | FINE)[kind], age=pa.array([1, 2, 3, 4]))

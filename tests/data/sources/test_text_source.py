@@ -128,6 +128,7 @@ def test_parquet_with_a_column_twice(tmp_path):
     assert "'text' is there twice" in refused(str(path))
 
 
+@pytest.mark.slow
 @FAST
 @given(texts=st.lists(TEXT, min_size=1, max_size=5))
 @pytest.mark.parametrize("suffix", ["jsonl", "lines.json", "json", "csv", "parquet"])
