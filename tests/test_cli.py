@@ -268,6 +268,7 @@ def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
     assert "stopped" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is not None, reason="DeepSpeed is there")
 def test_deepspeed_without_its_package_is_refused_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py"])

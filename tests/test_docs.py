@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
 from PIL import Image
 from scipy.stats import norm
 from torch.utils.tensorboard import SummaryWriter
@@ -45,8 +46,10 @@ from lit_mem.errors import ConfigError
 from lit_mem.extraction import ExtractionMeasure, ScoredMeasure
 from lit_mem.functional.interval import wilson_interval
 from lit_mem.functional.roc import best_balanced_accuracy, tpr_at_fpr
+from lit_mem.lightning import auditing
 from lit_mem.lightning.auditing import per_example
 from lit_mem.lightning.base_model import BaseModel
+from lit_mem.lightning.loggers import log_plot
 from lit_mem.lightning.module import CausalLM
 from lit_mem.lightning.parser import OneLineParser
 
@@ -117,23 +120,23 @@ def test_a_wrong_snippet_is_seen(parser):
 
 @pytest.fixture(scope="module")
 def run_with(module, data, trainer):
-    """Makes a small run with every measure: what it logged, and its per-example columns."""
-    return lambda logger: _run(module, data, trainer, logger)
+    """Makes a small run with every measure: its log folder, what it logged, and its per-example columns."""
+    return lambda folder: _run(module, data, trainer, folder)
 
 
 @pytest.fixture(scope="module")
-def run(run_with):
-    return run_with(False)
+def run(run_with, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:  # empty plots: to draw them takes longer than all else here
+        patch.setattr(auditing, "log_plot", lambda t, name, draw: log_plot(t, name, lambda: Figure(figsize=(1, 1))))
+        return run_with(tmp_path_factory.mktemp("documented"))
 
 
 @pytest.fixture
 def pictures(run_with, tmp_path):
-    """The log folder of such a run with TensorBoard."""
-    run_with(TensorBoardLogger(tmp_path / "documented", name=None, version=""))
-    return tmp_path / "documented"
+    return run_with(tmp_path / "documented").folder
 
 
-def _run(module, data, trainer, logger):
+def _run(module, data, trainer, folder):
     callbacks = [
         Perplexity(),
         MembershipInference(),
@@ -146,13 +149,14 @@ def _run(module, data, trainer, logger):
         Slices(columns=["sex"], min_size=2),
         Stopwatch(),
     ]
+    logger = TensorBoardLogger(folder, name=None, version="")
     t = trainer(callbacks, max_epochs=1, num_sanity_val_steps=0, logger=logger)
     t.fit(module(dropout=0.0, targets=["all-linear"]), data(train_size=12, heldout_size=12))
     logged = set(t.callback_metrics).union(*(callback.names() for callback in callbacks))
     audit = trainer([MembershipInference(figures=False), Perplexity(), BaseModel()])
     audit.validate(module(), data(train_size=12, heldout_size=12), verbose=False)
     logged |= set(audit.callback_metrics)
-    return SimpleNamespace(logged=logged, columns=set(per_example(t, t.lightning_module).columns))
+    return SimpleNamespace(folder=folder, logged=logged, columns=set(per_example(t, t.lightning_module).columns))
 
 
 @pytest.fixture(scope="module")
@@ -173,7 +177,7 @@ def known(run, parser):
     names |= {f"correlation/{p}_vs_{name}" for p in ("perplexity", "perplexity_base") for name in short}
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(pictures)).Reload()
+    events = EventAccumulator(str(run.folder)).Reload()
     return names | set(events.Tags()["images"])
 
 

@@ -42,6 +42,7 @@ def test_plain_lora_changes_nothing_until_its_second_matrix_does(options):
             break
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config",
     [

@@ -156,6 +156,7 @@ def test_a_hostile_option_in_a_checkpoint_is_refused_by_name(key, value, adapter
     assert f"made_with.adapter: {key}" in refused(lambda: RecordedAdapter(options).wrap(base))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["PROMPT_TUNING", "PREFIX_TUNING", "VERA", "PEANUT"])
 @pytest.mark.filterwarnings("ignore")
 def test_a_method_that_makes_its_weights_at_once_is_bounded_too(method, tmp_path):

@@ -75,6 +75,7 @@ def test_an_adapter_from_elsewhere_on_another_base_is_warned_of(bases, caplog):
     assert str(bases / "base_b") in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recorded", "base", "warned"),
     [

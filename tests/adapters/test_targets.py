@@ -84,6 +84,7 @@ def trained(model):
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "matrices"),
     [

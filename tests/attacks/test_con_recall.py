@@ -18,6 +18,7 @@ def prober(make_prober, tokenizer, tuned, small):
     return make_prober(tokenizer, tuned, small)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight", [0.0, 0.5, 1.0])
 def test_it_is_made_of_three_losses_of_the_model_itself(weight, prober, tuned, small, scored, loss_of):
     attack, scores = ConReCaLL(shots=1, weight=weight), scored(prober, small)

@@ -120,6 +120,7 @@ def test_an_untrained_adapter_scores_every_example_alike(base, examples):
     assert torch.equal(WindowComparison()(scores), torch.zeros(len(examples), dtype=torch.float64))
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rows)
 def test_it_is_a_share_and_does_not_fall_when_a_token_rises(rows):

@@ -188,6 +188,7 @@ def test_a_module_that_returns_something_else_is_told_so(module, data, trainer):
         trainer([Perplexity()]).validate(model, data(), verbose=False)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_a_number_is_told_with_the_example(module, data, trainer):
     model = module()
     score = model.score

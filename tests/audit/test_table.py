@@ -37,6 +37,7 @@ def assert_holds(table, ids):
     assert len(table) == len(ids)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 20), max_size=6), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_every_id_has_one_row_in_whatever_order_and_batches(batches, random):

@@ -193,6 +193,7 @@ def test_the_same_split_says_nothing(whole, validate, caplog):
     assert not [line for line in caplog.messages if "members" in line or "canaries" in line]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["checkpoint", "model", "resume"])
 def test_another_seed_of_the_split_is_rejected(by, whole, validate, fitted):
     """With the checkpoint, with the module that was fitted in this process, and on resume."""
@@ -357,6 +358,7 @@ def test_a_few_stock_sentences_on_both_sides_are_warned_of(swapped, of, rejected
 # -- when they count as trained on -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_members_are_known_from_the_first_step_on(module, trainer):
     seeds = [split(Notes(range(24)), seed=seed) for seed in (0, 1)]
     model = module(dropout=0.0)

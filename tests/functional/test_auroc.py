@@ -65,6 +65,7 @@ def test_value_is_that_of_scikit_learn(data):
     assert auroc(score, member).value == pytest.approx(roc_auc_score(member, score), abs=1e-12)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.lists(st.floats(allow_nan=False, allow_infinity=False, width=32), min_size=2, max_size=30),
@@ -83,6 +84,7 @@ def test_interval_is_that_of_a_double_loop(data, level):
     assert tuple(auroc(*data, level=level)) == pytest.approx(interval_by_hand(*data, level), abs=1e-9)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored(min_size=2))
 def test_a_higher_level_gives_a_wider_interval_around_the_value(data):
@@ -152,6 +154,7 @@ def test_clusters_are_those_of_a_plain_loop(across):
         assert area.high - area.low > 1.2 * (auroc(score, member).high - auroc(score, member).low)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored(min_size=2))
 def test_rows_that_are_clusters_of_their_own_change_nothing_and_copies_do_not_narrow(data):
@@ -188,6 +191,7 @@ def test_strictly_increasing_maps_change_nothing(data):
         assert auroc(mapped, member) == auroc(score, member)
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(scored())
 def test_negated_scores_and_swapped_sets_mirror(data):

@@ -110,6 +110,7 @@ def test_columns_of_noise_are_guessing_on_average_and_the_interval_says_so(n, n_
     assert np.mean([area.low <= 0.5 <= area.high for area in areas]) > 0.92
 
 
+@pytest.mark.slow
 def test_noise_tells_nothing_though_a_fit_to_it_seems_to():
     """Twelve columns of noise for 60 rows: judged by a fit to themselves members stand out, on the other half not."""
     honest, leaky = [], []

@@ -82,6 +82,7 @@ def test_intervals_of_simulated_scores_are_about_as_wide_as_planned(area, member
     assert np.median(widths) == pytest.approx(high - low, rel=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("above", [True, False])
 @pytest.mark.parametrize(("limit", "members", "heldout"), [(0.7, 25, 25), (0.6, 300, 300), (0.85, 95, 25)])
 def test_a_threshold_acts_where_the_safe_end_reaches_the_limit(limit, members, heldout, above):
@@ -95,6 +96,7 @@ def test_a_threshold_acts_where_the_safe_end_reaches_the_limit(limit, members, h
                for a in between)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_threshold_that_no_value_passes_is_named_so():
     assert wilson_interval(1.0, 5)[0] < 0.95
     assert stops_at(0.95, 5, 5) is None

@@ -185,6 +185,7 @@ def test_prompts_are_read_beside_others_of_their_length(base, examples):
     assert spy.masks == [None] * 3
 
 
+@pytest.mark.slow
 def test_finished_texts_leave_the_batch(base, prompts):
     spy = Spy(base)
     decoded = decode(spy, prompts, LENGTHS, None)
@@ -342,6 +343,7 @@ def sampled(model, prompts, **options):
     return [d.ids.tolist() for d in decode(model, prompts, LENGTHS, None, Sampling(**options))]
 
 
+@pytest.mark.slow
 def test_sampling_follows_its_seed_alone(base, prompts):
     first = sampled(base, prompts, seed=1)
     torch.manual_seed(99)
@@ -372,6 +374,7 @@ def test_top_k_beyond_the_vocabulary_is_no_limit(base, prompts):
     assert sampled(base, prompts, top_k=10**6) == sampled(base, prompts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("temperature", "top_k"),
     [
@@ -420,6 +423,7 @@ def test_the_second_token_is_drawn_given_the_first(base, prompts):
     assert chisquare([observed.get(p, 0) for p in pairs], [wanted[p] * scale for p in pairs]).pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_what_is_sampled_for_a_prompt_depends_on_its_key_alone(base, prompts):
     sampling, keys = Sampling(temperature=1.2, seed=5), [100 + i for i in range(len(prompts))]
     together = decode(base, prompts, LENGTHS, None, sampling, keys=keys)
@@ -428,6 +432,7 @@ def test_what_is_sampled_for_a_prompt_depends_on_its_key_alone(base, prompts):
         assert torch.equal(alone.ids, drawn.ids)
 
 
+@pytest.mark.slow
 def test_what_is_sampled_does_not_depend_on_who_leaves(base, prompts):
     sampling, free = Sampling(temperature=1.2, seed=5), [20] * len(prompts)
     eos = decode(base, prompts, free, None, sampling)[2].ids[4].item()

@@ -87,6 +87,7 @@ def trained_names(module):
     return [name for name, parameter in module.named_parameters() if parameter.requires_grad]
 
 
+@pytest.mark.slow
 def test_the_folder_that_the_adapter_came_from_may_be_gone(saved, base, tmp_path):
     folder = tmp_path / "start"
     IA3().wrap(base).save_pretrained(folder, save_embedding_layers=False)
@@ -145,6 +146,7 @@ def test_what_imports_code_or_is_no_checkpoint_is_rejected(saved, tmp_path):
             CausalLM.load_from_checkpoint(broken)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", [None, pytest.param("meta", marks=pytest.mark.slow)])
 def test_it_is_read_onto_the_cpu_unless_a_place_is_given(given, saved, monkeypatch):
     _, path = saved()

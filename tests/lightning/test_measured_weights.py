@@ -140,6 +140,7 @@ def test_weights_changed_when_training_is_over_are_warned_of(fit, caplog):
     assert "changed the trained weights" not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["fit", pytest.param("validate", marks=pytest.mark.slow)])
 def test_a_callback_finds_the_model_built_in_its_setup(stage, module, data, trainer):
     class Copies(pl.Callback):

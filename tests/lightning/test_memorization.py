@@ -132,6 +132,7 @@ def test_messages_and_the_record_name_the_options_of_the_section(module, data, t
         misspelt.fit(module(), data())
 
 
+@pytest.mark.slow
 def test_canaries_are_measured_where_there_are_some(module, data, trainer):
     t = trainer([Memorization("quick")])
     t.validate(module(), data(canaries=Secrets(8, repetitions=[1])), verbose=False)

@@ -69,6 +69,7 @@ def test_reference_attack_starts_at_exactly_one_half(module, data, trainer):
     assert all(torch.equal(s.logprob, s.reference) for s in keep.seen)
 
 
+@pytest.mark.slow
 def test_before_the_first_step_one_pass_gives_the_scores_of_both_models(module, data, trainer, monkeypatch):
     """And the same ones, to the last bit, as a pass of the reference."""
     asked = []
@@ -118,12 +119,14 @@ def test_the_reference_is_scored_once_for_each_example(module, data, trainer):
     assert len(model.reference_cache) == model.reference_cache.computed
 
 
+@pytest.mark.slow
 def test_without_a_callback_that_reads_it_the_reference_is_not_scored(module, data, trainer):
     model = module()
     trainer([Perplexity()], max_epochs=1).fit(model, data())
     assert model.reference_cache.computed == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_initialisations_that_rewrite_the_base_get_a_copy(module, init):
     model = module(adapter=LoRA(rank=4, targets=["v"], init=init))
@@ -233,6 +236,7 @@ def test_the_exported_adapter_is_a_peft_adapter(checkpoint, base, tokenizer, tex
         assert torch.equal(loaded(input_ids=ids).logits, model.language_model.eval()(input_ids=ids).logits)
 
 
+@pytest.mark.slow
 def test_an_adapter_from_elsewhere_is_the_start_and_can_be_audited(module, data, trainer, trained, checkpoint):
     model, path = checkpoint
     again = module(adapter_path=str(path.parent / "last-adapter"))

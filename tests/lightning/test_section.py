@@ -60,6 +60,7 @@ def test_without_checkpointing_no_callback_keeps_checkpoints(subcommand, built):
     assert classes(cli) == BROUGHT[:-1]
 
 
+@pytest.mark.slow
 def test_a_trainer_that_logs_nothing_measures_nothing(built):
     cli, err = built("fit", "--trainer.barebones", "true", "--trainer.num_sanity_val_steps", "0")
     assert (classes(cli), measured(cli)) == ([], set())
@@ -110,6 +111,7 @@ def test_listed_measures_are_all_that_there_is(built):
     assert classes(cli) == ["Perplexity", "MembershipInference"]
 
 
+@pytest.mark.slow
 def test_a_listed_measure_beside_the_section_takes_the_place_of_the_suites(built):
     words = ["--trainer.callbacks+=MembershipInference", "--trainer.callbacks.combined", "false"]
     cli, _ = built("fit", *words, "--memorization.suite", "quick")
@@ -118,12 +120,14 @@ def test_a_listed_measure_beside_the_section_takes_the_place_of_the_suites(built
     assert "memorization/perplexity_gap" in measured(cli)
 
 
+@pytest.mark.slow
 def test_other_callbacks_do_not_turn_measuring_off(built):
     cli, _ = built("fit", "--trainer.callbacks+=EpochTable", "--trainer.callbacks.columns", "[val/loss]")
     assert classes(cli).count("EpochTable") == 1
     assert "mia/reference_auroc" in measured(cli)
 
 
+@pytest.mark.slow
 def test_a_run_that_measures_nothing_says_so_once(built):
     cli, err = built("fit", "--memorization.suite", "none")
     assert not measures(cli.trainer)

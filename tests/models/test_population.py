@@ -74,6 +74,7 @@ def test_each_adapter_scores_as_it_does_alone_on_one_copy_of_the_base(adapters, 
         assert all((logprob - other).abs().max() > 0.01 for other in result[:i])
 
 
+@pytest.mark.slow
 def test_whole_models_stand_beside_adapters_in_the_order_given(adapters, loads, batch):
     population = Population([adapters[0], TINY, adapters[1]], loads)
     assert loads == [None, TINY]

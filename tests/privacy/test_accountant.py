@@ -153,6 +153,7 @@ def test_history_is_counted_whatever_its_pieces():
     assert epsilon(pieces[:3], 1e-5) == epsilon([Steps(1.0, 0.1, 5)], 1e-5)
 
 
+@pytest.mark.slow
 def test_noise_takes_earlier_steps_into_account():
     before = [Steps(1.0, 0.05, 20)]
     alone, after = (noise_for(3.0, 1e-5, 0.05, 20, history, "rdp") for history in ([], before))

@@ -151,6 +151,7 @@ def test_wide_layers_in_16_bits(size):
         assert (whole - other - alone).norm() <= ROUNDING * 1e-3  # not of any other text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_text_that_overflows_moves_nothing(bad):
     """Its gradient counts as none, and that of no other text is touched."""

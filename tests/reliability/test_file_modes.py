@@ -110,6 +110,7 @@ def test_a_private_run_without_a_logger_too(process, tmp_path, monkeypatch):
     assert permissions(tmp_path / "logs") == ({0o700}, {0o600})
 
 
+@pytest.mark.slow
 def test_a_fit_from_python_too(tmp_path, module, data, trainer):
     """In a folder of the user's own, which keeps its permissions."""
     from lightning.pytorch.loggers import TensorBoardLogger

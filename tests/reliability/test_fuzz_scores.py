@@ -146,6 +146,7 @@ def test_no_attack_makes_a_number_of_what_is_none(effort):
     check()
 
 
+@pytest.mark.slow
 @effort
 def test_membership_metrics_are_rates_or_refused(effort, audited):
     @effort

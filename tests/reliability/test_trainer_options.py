@@ -389,6 +389,7 @@ def test_a_limit_that_leaves_nothing_out_says_nothing(fit, caplog, limit):
     assert not warned(caplog)
 
 
+@pytest.mark.slow
 def test_no_validation_measures_nothing_and_says_so(fit, plain, trained, caplog):
     run = fit([MemorizationEarlyStopping(["mia/loss_auroc > 0"])], limit_val_batches=0)
     assert run.passes.steps == []
@@ -508,6 +509,7 @@ def test_a_run_that_max_time_ends_ends_with_a_validation(fit, tmp_path):
     assert by_hand(run)["val/loss"] == pytest.approx(run.passes.at(2)["val/loss"], abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", [{"lr_schedule": "linear"}, {"lr_schedule": "constant", "warmup_fraction": 0.1}])
 def test_a_schedule_over_an_unknown_number_of_steps_is_refused(fit, schedule):
     with pytest.raises(ConfigError, match=r"model\.lr_schedule is .*; set trainer.max_epochs or trainer.max_steps"):
@@ -561,6 +563,7 @@ def test_min_epochs_holds_a_stop_back(fit):
 # -- what a run logs -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -760,6 +763,7 @@ def test_callbacks_that_measured_another_model_measure_this_one(module, data, tr
     assert measured(make(-3.0), used) == measured(make(-3.0), Extraction(n_members=4, n_heldout=4, prefix=4))
 
 
+@pytest.mark.slow
 def test_a_validation_that_was_broken_off_leaves_nothing_behind(module, data, trainer):
     class Stop(Callback):
         def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):

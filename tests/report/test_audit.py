@@ -96,6 +96,7 @@ def test_the_base_model_s_metrics_stand_beside(audit):
     assert '<th scope="col" class="n">Base model</th>' in html
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "code", "state"),
     [

@@ -38,6 +38,7 @@ def test_every_combination_with_every_seed():
     ]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.dictionaries(

@@ -78,7 +78,7 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
         (["--limit=mia/reference_auroc"], "error: threshold 'mia/reference_auroc' is not of the form"),
         (["--seeds=[]"], "error: seeds is []; expected different numbers, at least one"),
         (["--parallel=0"], "error: parallel is 0; expected at least 1"),
-        (["--retries=-1"], "error: retries is -1; expected 0 or more"),
+        (["--retries=-1"], "error: retries is -1; expected at least 0"),
         (["--sede=[1]"], "error: unrecognized arguments: --sede=[1]"),
     ],
 )

@@ -39,6 +39,7 @@ def made(source, setting=None):
 # -- coins and repetitions ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_coins_are_fair_and_each_its_own():
     """Not exactly half: the number inserted is binomial, and one coin says nothing of the next."""
     flips = [[coin(seed, i) for i in range(200)] for seed in range(1000)]

@@ -152,6 +152,7 @@ def test_any_text_survives(tmp_path, suffix, texts):
     assert len(set(rows["origin"])) == len(texts)
 
 
+@pytest.mark.slow
 @FAST
 @given(texts=st.lists(LINE, min_size=1, max_size=5), end=st.sampled_from(["\n", "\r\n"]))
 def test_any_line_survives_txt(tmp_path, texts, end):
