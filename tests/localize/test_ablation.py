@@ -69,6 +69,7 @@ def oracle(run_dir, zeroed):
     return area, torch.tensor(losses / counts).exp().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "zeroed"),
     [
@@ -91,6 +92,7 @@ def test_a_part_that_is_off_is_one_that_was_never_trained(result, run_dir, where
     assert found["perplexity_members"] != pytest.approx(result["baseline"]["perplexity_members"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_whole_adapter_gives_what_the_run_logged(result, run_dir):
     rows = list(csv.DictReader((run_dir / "metrics.csv").read_text().splitlines()))
     logged = {name: float(row[name]) for row in rows for name in row if row[name]}
@@ -100,6 +102,7 @@ def test_the_whole_adapter_gives_what_the_run_logged(result, run_dir):
     assert result["baseline"]["ngram_rate"] == pytest.approx(logged["extraction/ngram_rate"], abs=1e-6)
 
 
+@pytest.mark.slow
 def test_without_any_part_an_attack_is_left_with_guessing(result):
     assert result["all_off"]["auroc"] == 0.5  # every ratio is exactly 0
     assert result["all_off"]["ngram_rate"] is not None
