@@ -595,7 +595,7 @@ MISTAKES = [
     callback("prefix 2.5", OURS + "Extraction", {"prefix": 2.5}, "Extraction.prefix is 2.5", "whole number"),
     callback(
         "every 0 validations",
-        OURS + "Extraction", {"every_n_validations": 0}, "every_n_validations is 0", "1 or more",
+        OURS + "Extraction", {"every_n_validations": 0}, "every_n_validations is 0", "at least 1",
     ),
     callback(
         "rate 0",
