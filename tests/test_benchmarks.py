@@ -304,6 +304,7 @@ ALL = ("q", "k", "v", "o", "gate", "up", "down")
 SMALL = sizes.Shape(hidden=64, layers=3, heads=4, kv_heads=2, intermediate=96, vocabulary=500, tied=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"), [("7B", 6_738_415_616), ("13B", 13_015_864_320), ("70B", 68_976_648_192)]
 )

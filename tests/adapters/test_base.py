@@ -20,6 +20,7 @@ def logits(model):
         return model(input_ids=torch.arange(3, 40)[None], use_cache=False).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -65,6 +65,7 @@ def logits(model):
         return model.eval()(input_ids=torch.arange(1, 9)[None]).logits
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # peft's, of options and of methods that are experimental
 @pytest.mark.parametrize(
     "method", [pytest.param(m, marks=[] if m in QUICK else pytest.mark.slow) for m in sorted(METHODS.keys() - OTHERS)]

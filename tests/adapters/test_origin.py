@@ -97,6 +97,7 @@ def test_names_of_one_model(recorded, base, warned, bases, tmp_path, caplog):
     assert bool(complaints(caplog)) == warned
 
 
+@pytest.mark.slow
 def test_a_population_checks_its_adapters_too(bases, exported):
     def load(model_id):
         return load_base(model_id or str(bases / "base_b"))
@@ -170,6 +171,7 @@ def logits(model):
         return model.eval()(input_ids=torch.arange(3, 20)[None], use_cache=False).logits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [LoRA(rank=2), IA3(), PromptTuning(tokens=3)], ids=lambda a: type(a).__name__)
 def test_an_adapter_comes_back_trainable(adapter, base, tmp_path):
     model = adapter.wrap(base)

@@ -48,6 +48,7 @@ def from_the_model(model, examples):
     return replace(scores, mean=mean, std=std)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.2, *(pytest.param(s, marks=pytest.mark.slow) for s in (0.05, 0.5, 1.0))])
 def test_it_is_the_papers_formula_over_the_whole_vocabulary(base, examples, share):
     score = MinKPlusPlus(share)(from_the_model(base, examples))
@@ -59,6 +60,7 @@ def test_it_is_the_papers_formula_over_the_whole_vocabulary(base, examples, shar
         assert score[row].item() == pytest.approx(z[:k].mean().item(), abs=1e-3, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_moments_over_the_vocabulary_with_equal_weights_are_another_statistic(base, examples):
     """What a peer computes; if the two agreed, the test above could not tell them apart."""
     score = MinKPlusPlus()(from_the_model(base, examples))

@@ -334,6 +334,7 @@ def test_what_is_said(module, data, trainer, caplog):
     assert not any(e.record.text[-8:] in line for e in corpus.canaries for line in said)
 
 
+@pytest.mark.slow
 def test_lines_of_ones_own_are_measured(module, data, trainer, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("".join(f"The locker number {i * i} is behind door {i}\n" for i in range(20)))
@@ -342,6 +343,7 @@ def test_lines_of_ones_own_are_measured(module, data, trainer, tmp_path):
     assert logged["audit/epsilon_lower_bound"] == 0
 
 
+@pytest.mark.slow
 def test_a_quarter_is_guessed_by_default(tuned, module, data, trainer):
     logged = validated(module, data, trainer, RandomTokens(40, length=8), PrivacyAudit(attack=Loss(), delta=0))
     rights = round(10 * logged["audit/accuracy"])

@@ -103,6 +103,7 @@ def test_extraction_is_that_of_plain_generation(tuned, base, tokenizer):
             assert logged[f"extraction/exact_rate{who}{part}"] == pytest.approx(sum(exact) / len(exact), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
     model, corpus, logged = tuned
     callback = Extraction(n_members=None, n_heldout=0, base=False)
@@ -203,6 +204,7 @@ def test_a_loss_that_is_not_a_number_is_told_with_the_example(module, data, trai
         trainer([MembershipInference()]).validate(model, data(), verbose=False)
 
 
+@pytest.mark.slow
 def test_one_set_alone_gives_no_attack_figures_and_says_so(module, data, trainer, caplog):
     logging.getLogger("lit_mem").propagate = True
     t = trainer([MembershipInference()], limit_val_batches=1)

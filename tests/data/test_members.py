@@ -95,6 +95,7 @@ def test_a_digest_is_blake2b_keyed_by_the_salt():
     assert {bytes(row) for row in state["members"].tolist()} == expected
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_texts_are_not_compared_in_pairs():
     """Which would take hours."""
     texts = [

@@ -67,6 +67,7 @@ def test_nothing_cannot_be_split():
         split_by_group(rows_of(""), 0.5, 0)
 
 
+@pytest.mark.slow
 @FAST
 @given(size=st.integers(1, 30), n=st.integers(1, 40), seed=st.integers(0, 5))
 def test_take_keeps_order(size, n, seed):

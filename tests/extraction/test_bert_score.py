@@ -39,6 +39,7 @@ def of_torchmetrics(encoder, asked, layer=None):
     return torch.atleast_1d(result["f1"]).tolist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
 def test_each_pair_is_that_of_torchmetrics(encoder_folder, encoder, texts, layer):
     asked = shuffled(texts)

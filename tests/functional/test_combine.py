@@ -139,6 +139,7 @@ def test_two_weak_attacks_combine_to_a_better_one():
     assert roc_auc_score(member[judged], score[judged]) > single + 0.2
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=20)
 @given(st.randoms(use_true_random=False), st.integers(0, 5))
 def test_the_order_of_rows_and_columns_does_not_matter(random, seed):

@@ -30,6 +30,7 @@ def areas(area, members, heldout, draws, seed=0):
     return (x[:, :, None] > y[:, None, :]).mean(axis=(1, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("area", "members", "heldout"), SIZES)
 def test_the_variance_is_that_of_simulated_scores(area, members, heldout):
     seen = areas(area, members, heldout, 3000)
@@ -69,6 +70,7 @@ def test_an_area_of_one_has_wilson_s_interval():
     assert planned_interval(0.0, 25, 95) == wilson_interval(0.0, 25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("area", "members", "heldout"), SIZES)
 def test_intervals_of_simulated_scores_are_about_as_wide_as_planned(area, members, heldout):
     rng = torch.Generator().manual_seed(0)

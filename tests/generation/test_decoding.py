@@ -324,6 +324,7 @@ def test_no_prompts_give_no_answers(base):
     assert decode(base, [], [], EOS) == []
 
 
+@pytest.mark.slow
 def test_with_the_adapter_off_it_is_the_base_that_writes(base, prompts):
     expected = [d.ids.tolist() for d in decode(base, prompts, LENGTHS, EOS)]
     tuned = LoRA(rank=4, targets=["all-linear"]).wrap(base).eval()
@@ -362,6 +363,7 @@ def test_no_global_generator_is_touched(base, prompts, sampling):
     assert np.random.get_state()[2] == before[3]
 
 
+@pytest.mark.slow
 def test_top_k_of_one_is_greedy(model, prompts):
     assert sampled(model, prompts, top_k=1) == [d.ids.tolist() for d in decode(model, prompts, LENGTHS, None)]
 

@@ -33,12 +33,14 @@ def test_a_model_without_an_adapter_is_a_complete_folder(adapter, module, data, 
     assert again.chat_template == TEMPLATE
 
 
+@pytest.mark.slow
 def test_an_adapter_has_the_tokenizer_beside_it(module, data, trainer, tmp_path):
     model, folder = exported(module, data, trainer, tmp_path, LoRA(rank=2))
     assert (folder / "adapter_model.safetensors").is_file()
     assert load_tokenizer(str(folder)).get_vocab() == model.tokenizer.get_vocab()
 
 
+@pytest.mark.slow
 def test_the_exported_tokenizer_is_that_of_the_texts(module, data, trainer, tmp_path):
     other = load_tokenizer("asset:tiny_llama")
     other.chat_template = "{{ messages[0]['content'] }}"

@@ -147,6 +147,7 @@ def test_a_fit_says_so_beside_the_best_checkpoint(lr, hardly, module, data, trai
     assert ("model.optimizer.init_args.lr" in caplog.text) == hardly
 
 
+@pytest.mark.slow
 def test_without_a_whole_validation_before_training_nothing_is_known(module, data, trainer):
     model = module(lr=1e-6)
     trainer([], max_steps=1, num_sanity_val_steps=1).fit(model, data(scoring_tokens=200))

@@ -154,6 +154,7 @@ def test_a_callback_finds_the_model_built_in_its_setup(stage, module, data, trai
     assert [name for name, p in copies.copy.named_parameters() if p.requires_grad] == names
 
 
+@pytest.mark.slow
 def test_what_is_frozen_in_setup_stays_frozen(module, data, trainer, trained):
     class FreezesFirstHalf(BaseFinetuning):
         def freeze_before_training(self, pl_module):

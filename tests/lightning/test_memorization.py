@@ -140,6 +140,7 @@ def test_canaries_are_measured_where_there_are_some(module, data, trainer):
     assert len(measures(t)) == len(suite("quick")) + 3  # and the stopwatch
 
 
+@pytest.mark.slow
 def test_a_listed_measure_takes_the_place_of_the_suites(module, data, trainer):
     own = listed.MembershipInference({"loss": Loss()}, combined=False)
     t = trainer([own, Memorization("quick")])

@@ -291,6 +291,7 @@ def test_the_learning_rate_follows_the_schedule(module, data, trainer):
 # -- the cost of training ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_keeps_less_for_the_backward_pass_and_gives_the_same_gradients(module, batch):
     kept, losses, gradients = [], [], []
     for on in (False, True):

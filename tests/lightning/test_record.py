@@ -191,6 +191,7 @@ class Logs(Callback):
         pl_module.log("other/metric", 0.25)
 
 
+@pytest.mark.slow
 def test_what_other_callbacks_log_is_there_and_numbers_that_are_not_finite(module, data, trainer, tmp_path):
     t = trainer([Memorization("none", measures=[Odd()]), Logs()], logger=CSVLogger(str(tmp_path)), max_epochs=1)
     t.validate(module(), data(), verbose=False)
@@ -202,6 +203,7 @@ def test_what_other_callbacks_log_is_there_and_numbers_that_are_not_finite(modul
     assert (line.members, line.heldout) == (None, None)
 
 
+@pytest.mark.slow
 def test_each_rule_has_its_thresholds(module, data, trainer, tmp_path):
     stopping = MemorizationEarlyStopping(["val/loss < 0.1", "mia/loss_auroc > 0.9"], "all", lower_bound=True)
     t = trainer([MembershipInference(), stopping], logger=CSVLogger(str(tmp_path)), max_epochs=1)

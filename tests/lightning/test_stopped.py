@@ -131,6 +131,7 @@ class Terminal(io.StringIO):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("terminal", "enabled", "shown"), [(True, True, True), (False, True, False), (True, False, False)]
 )

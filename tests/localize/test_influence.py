@@ -146,6 +146,7 @@ def test_checkpoints_add_up(run_dir, single, tmp_path):
     assert max(names) == last["checkpoints"][0]["global_step"]
 
 
+@pytest.mark.slow
 def test_a_schedule_at_its_end_counts_with_the_rate_it_began_with(run_dir, tmp_path):
     content = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     content["optimizer_states"][0]["param_groups"][0] |= {"lr": 0.0, "initial_lr": 0.25}
@@ -177,6 +178,7 @@ def test_a_gradient_leaves_nothing_behind(tuned, texts):
     assert all(p.grad is None for p in tuned.parameters())
 
 
+@pytest.mark.slow
 def test_a_run_without_checkpoints_is_refused(run_dir, tmp_path, capsys):
     shutil.copy(run_dir / "config.yaml", tmp_path)
     with pytest.raises(SystemExit) as stopped:

@@ -146,6 +146,7 @@ def test_the_histograms_are_numpys_of_both_sets():
         assert 3 <= len(axes.get_yticks()) <= 8
 
 
+@pytest.mark.slow
 def test_the_subgroups_labels_stand_beside_their_panel_and_share_one_axis():
     plot = subgroups("W" * 40)
     renderer = drawn(plot).get_renderer()

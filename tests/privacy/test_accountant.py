@@ -146,6 +146,7 @@ def test_more_steps_less_noise_and_more_sampling_cost_more(kind):
     assert base < mixed < epsilon([Steps(1.0, 0.05, 15)], 1e-5, kind)
 
 
+@pytest.mark.slow
 def test_history_is_counted_whatever_its_pieces():
     pieces = [Steps(1.0, 0.1, 2), Steps(1.0, 0.1, 0), Steps(1.0, 0.1, 3), Steps(2.0, 0.1, 1), Steps(1.0, 0.1, 1)]
     assert [steps.number for steps in merged(pieces)] == [5, 1, 1]

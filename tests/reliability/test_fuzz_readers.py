@@ -261,6 +261,7 @@ def test_any_annotations_of_phee(effort, tmp_path):
     check()
 
 
+@pytest.mark.slow
 @effort
 def test_any_rows_as_case_reports(effort, tmp_path, encoder):
     good = {"text": "A text.", "id": "1", "group": "g", "spans": [], "sex": "F", "age": 40}

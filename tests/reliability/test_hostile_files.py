@@ -199,6 +199,7 @@ def test_other_readers_of_json_stay_quiet_or_name_the_file(what, tmp_path):
         Ledger(tmp_path / "privacy.jsonl")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", [*YAMLS, *VALUES])
 def test_a_hostile_record_of_options_has_no_size(what, tmp_path):
     (tmp_path / "hparams.yaml").write_text((YAMLS | VALUES)[what])

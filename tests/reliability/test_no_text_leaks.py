@@ -125,6 +125,7 @@ def leaky(quickstart_run, tokenizer):
     return run.folder, run.out + run.err, run.drawn, Search(texts, tokenizer)
 
 
+@pytest.mark.slow
 def test_the_search_finds_every_text_where_texts_were_asked_for(leaky):
     """Nothing that follows would mean much without this."""
     folder, _, _, search = leaky
@@ -140,6 +141,7 @@ def saved(value):
     return file.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hide",
     [
@@ -163,12 +165,14 @@ def test_the_search_finds_what_is_hidden(leaky, tokenizer, hide):
     assert text in search.within(hide(text, tokenizer(text, add_special_tokens=False)["input_ids"]))
 
 
+@pytest.mark.slow
 def test_the_search_finds_nothing_where_there_is_nothing(leaky):
     search = leaky[3]
     other = "Another report altogether, of a man who had neither drug nor rash nor fever at any time in the year"
     assert not search.within(other.encode() + saved({"a": torch.arange(5000), "b": other}) + bytes(5000))
 
 
+@pytest.mark.slow
 def test_no_file_of_a_run_holds_a_training_text(leaky):
     folder, _, _, search = leaky
     written = [path for path in folder.rglob("*") if path.is_file()]
@@ -177,6 +181,7 @@ def test_no_file_of_a_run_holds_a_training_text(leaky):
     assert not {path: texts for path, texts in found.items() if path.parent.name != "asked_for"}
 
 
+@pytest.mark.slow
 def test_nothing_that_is_printed_or_drawn_holds_one(leaky):
     _, output, drawn, search = leaky
     assert "Data case_reports: 16 members" in output
@@ -185,11 +190,13 @@ def test_nothing_that_is_printed_or_drawn_holds_one(leaky):
     assert not search.within("\n".join(drawn).encode())
 
 
+@pytest.mark.slow
 def test_no_temporary_file_is_left_and_nothing_lies_in_the_home_folder(leaky):
     folder = leaky[0]
     assert [path for name in ("temporary", "home") for path in (folder / name).rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_the_security_document_says_and_nothing_else(leaky):
     """Its table names every file by pattern, and says which of them are written without being asked for."""
     folder = leaky[0]

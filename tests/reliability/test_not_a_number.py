@@ -219,6 +219,7 @@ def test_a_gradient_that_overflows_under_a_scaler_skips_a_step_and_no_more(modul
 # -- checkpoints ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(module, data, trainer, tmp_path):
     """Lightning's own, which needs no validation."""
     spoil = Spoil(math.nan, after=2)
@@ -397,6 +398,7 @@ def test_logits_that_are_no_numbers_never_pass_for_an_answer(base, monkeypatch, 
     assert answer.logprob.isnan().all()
 
 
+@pytest.mark.slow
 def test_extraction_reports_no_rate_of_what_was_chosen_among_them(module, data, trainer):
     """The scores are good; only the passes that generate, with a cache, are not."""
     model = module()

@@ -116,6 +116,7 @@ def test_its_limits_are_those_that_it_is_given(audit, capsys, condition, code, s
     assert f'<div class="verdict {tone}" id="verdict">' in html
 
 
+@pytest.mark.slow
 def test_fewer_held_out_texts_never_make_it_greener(audit):
     """At the same value and limit, the verdict can only go from over or within to undecided."""
     from lit_mem.functional.planning import planned_interval

@@ -169,6 +169,7 @@ def test_verdicts(tmp_path, limits, state, lower_bound):
     assert data["verdict"]["state"] == state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("limits", "state"),
     [
@@ -298,6 +299,7 @@ def test_the_correlation_is_scipys(run, done):
     assert one["spearman"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_no_text_unless_asked_for(run, done):
     html, _ = done
     assert "secret text" not in html + (run / "report.json").read_text()

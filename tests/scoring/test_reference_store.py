@@ -93,6 +93,7 @@ def test_another_setting_is_another_folder(module, data, trainer, monkeypatch, c
     assert other.reference_cache.computed == 40
 
 
+@pytest.mark.slow
 def test_a_way_out(module, data, trainer):
     model, _ = measured(module, data, trainer, reference=Reference(cache=False))
     assert model.reference_cache.computed == 40
@@ -133,6 +134,7 @@ def test_a_damaged_file_is_computed_again(module, data, trainer, caplog, damage)
     assert path.read_bytes() == content  # and is whole again
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_is_done_without(module, data, trainer, caplog, monkeypatch, tmp_path):
     logging.getLogger("lit_mem").propagate = True
     (tmp_path / "file").write_text("in the way")

@@ -18,6 +18,7 @@ from lit_mem.sweep.guidance import guidance
 FIGURE = "mia/reference_auroc"
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # the first call imports pandas
 @given(st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=2, max_size=6))
 def test_the_interval_and_p_value_are_those_of_scipy(values):

@@ -140,6 +140,7 @@ def test_bad_options_of_secrets(options, message):
 # -- random tokens --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_random_tokens_are_plain_and_uniform(setting, tokenizer):
     canaries = made(RandomTokens(400, length=50), setting)
     assert canaries == made(RandomTokens(400, length=50), setting)
