@@ -47,7 +47,7 @@ KINDS: Final[dict[str, Kind]] = {
 
 def log_plot(trainer: pl.Trainer, name: str, draw: Callable[[], Any]) -> None:
     """Give a plot to every logger that shows images; drawn only where there is one, as drawing takes its time."""
-    loggers = [one for one in trainer.loggers if _kind_of(one) or callable(getattr(one, "log_image", None))]
+    loggers: list[Any] = [one for one in trainer.loggers if _kind_of(one) or callable(getattr(one, "log_image", None))]
     if not loggers:
         return
     with any_script():
