@@ -38,6 +38,11 @@ class MetricError(LitMemError):
     """A measure cannot be computed from its input."""
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, cut after 200 characters."""
+    return str(error).strip().partition("\n")[0][:200]
+
+
 def check_range(
     option: str,
     value: float | None,

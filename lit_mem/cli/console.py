@@ -11,7 +11,7 @@ import torch
 import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lit_mem.errors import LitMemError
+from lit_mem.errors import LitMemError, first_line
 from lit_mem.lightning.console import Console
 
 _CHECKED_ELSEWHERE = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.data.": "data: "}
@@ -63,8 +63,3 @@ def mistake(error: Exception) -> str | None:
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     module = frame.f_globals.get("__name__", "")
     return next((before + text for start, before in _CHECKED_ELSEWHERE.items() if module.startswith(start)), None)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, cut after 200 characters."""
-    return str(error).strip().partition("\n")[0][:200]

@@ -9,8 +9,9 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem.lightning import closing
-from lit_mem.lightning.auditing import audit_of, callbacks_of
+from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.last_line import audited
+from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.run_folder import known_folder
 from lit_mem.lightning.stopped import metric_lines
 from lit_mem.lightning.table import EpochTable

@@ -20,13 +20,14 @@ from lit_mem.cli.end_of_run import how_to_resume, print_metrics
 from lit_mem.cli.hyper_parameters import hyper_parameters, leaves
 from lit_mem.cli.run_config import RunConfig
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
-from lit_mem.lightning.auditing import audit_of, callbacks_of, measures
+from lit_mem.lightning.auditing import audit_of, measures
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.baseline import Baseline
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.find_checkpoint import find_checkpoint
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.module import CausalLM
+from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.parser import OneLineParser, readable
 from lit_mem.lightning.rules import check_names
 from lit_mem.lightning.run_folder import known_folder, release, restrict_run

@@ -18,6 +18,7 @@ from lit_mem.lightning.headline import log_metrics
 from lit_mem.lightning.loggers import log_plot, log_table
 from lit_mem.lightning.loss_watch import refuse_not_finite
 from lit_mem.lightning.module_subject import ModuleSubject
+from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.stopped import written_if_stopped
 from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch, Needs, TokenScores
@@ -175,13 +176,6 @@ def whole_check(trainer: pl.Trainer) -> bool:
 def partial_check(trainer: pl.Trainer) -> bool:
     """Whether this pass is a check before training over some of the batches, whose counts are not worth reporting."""
     return bool(trainer.sanity_checking) and not whole_check(trainer)
-
-
-def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
-    """The trainer's callbacks."""
-    # Lightning sets this attribute without declaring it.
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return callbacks
 
 
 class HasMeasures:

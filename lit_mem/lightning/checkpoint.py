@@ -13,13 +13,14 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem.audit.judging import Rule
-from lit_mem.lightning.auditing import callbacks_of, latest_metrics
+from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.checkpoint_files import CheckpointFiles
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.exported_model import export_adapter, write_merged
 from lit_mem.lightning.last_line import LastLine
 from lit_mem.lightning.lead import take_the_lead
 from lit_mem.lightning.measured_weights import SavesWhatWasMeasured, suspects
+from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.rules import Limits, check_limits, known_in, passed, read
 from lit_mem.lightning.run_folder import run_folder
 

@@ -13,7 +13,7 @@ from lit_mem.audit.thresholds import Threshold
 from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.headline import to_loggers
 from lit_mem.lightning.limited import rules_in
-from lit_mem.lightning.loggers import step_of
+from lit_mem.lightning.of_trainer import step_of
 from lit_mem.lightning.rules import known_in
 
 Layout = dict[str, dict[str, list[Any]]]

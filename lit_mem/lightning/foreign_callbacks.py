@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import (
 from lightning.pytorch.trainer.call import _call_configure_model
 
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.of_trainer import callbacks_of
 
 _READS_NO_WEIGHTS: Final = (Checkpoint, EarlyStopping, pl.callbacks.ProgressBar, pl.callbacks.Timer)
 
@@ -30,7 +31,7 @@ class BuildsModelFirst(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Build it."""
-        if any(reads_weights_in_setup(callback) for callback in trainer.callbacks):  # type: ignore[attr-defined]
+        if any(reads_weights_in_setup(callback) for callback in callbacks_of(trainer)):
             _call_configure_model(trainer)
 
 
@@ -51,7 +52,7 @@ def prepare_callbacks(trainer: pl.Trainer) -> None:
     Raises:
         ConfigError: a callback prunes weights, or averages them and leaves others to be saved than were measured.
     """
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks = callbacks_of(trainer)
     for callback in callbacks:
         if isinstance(callback, ModelPruning):
             raise ConfigError(

@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 
 from lit_mem.audit.measure import Measure
 from lit_mem.lightning.limited import rules_in
+from lit_mem.lightning.of_trainer import callbacks_of
 
 Sent = Literal["main", "all"]
 """`main`: those of `MAIN`, and what the user names; `all`: every metric."""
@@ -60,7 +61,7 @@ def to_loggers(trainer: pl.Trainer, metrics: Mapping[str, float]) -> dict[str, f
     an early stop reads, with the intervals of AUROCs, and those of measures that are not this package's. Without a
     logger all, as `Trainer.validate` returns what loggers get.
     """
-    if not trainer.loggers or not any(_asks_for_main(one) for one in _callbacks(trainer)):
+    if not trainer.loggers or not any(_sends_main(one) for one in callbacks_of(trainer)):
         return dict(metrics)
     named = frozenset(_named(trainer))
     own = tuple(prefix for measure in _measures_from_elsewhere(trainer) for prefix in measure.name_prefixes)
@@ -72,7 +73,7 @@ def is_main(name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in MAIN)
 
 
-def _asks_for_main(callback: Any) -> bool:
+def _sends_main(callback: Any) -> bool:
     return getattr(callback, "sent", "all") == "main" and bool(getattr(callback, "measures", ()))
 
 
@@ -83,7 +84,7 @@ def _named(trainer: pl.Trainer) -> Iterator[str]:
             yield threshold.name
             if threshold.is_auroc:
                 yield from (f"{threshold.name}_low", f"{threshold.name}_high")
-    for one in (*_callbacks(trainer), *trainer.lr_scheduler_configs):
+    for one in (*callbacks_of(trainer), *trainer.lr_scheduler_configs):
         if isinstance(monitor := getattr(one, "monitor", None), str):
             yield monitor
     for measure in _measures_from_elsewhere(trainer):
@@ -91,12 +92,7 @@ def _named(trainer: pl.Trainer) -> Iterator[str]:
 
 
 def _measures_from_elsewhere(trainer: pl.Trainer) -> Iterator[Measure]:
-    for callback in _callbacks(trainer):
+    for callback in callbacks_of(trainer):
         for one in (callback, *getattr(callback, "measures", ())):
             if isinstance(one, Measure) and type(one).__module__.partition(".")[0] != "lit_mem":
                 yield one
-
-
-def _callbacks(trainer: pl.Trainer) -> list[Any]:
-    found: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-    return found

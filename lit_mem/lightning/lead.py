@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from lit_mem.errors import ConfigError
-from lit_mem.lightning.auditing import callbacks_of
+from lit_mem.lightning.of_trainer import callbacks_of
 
 RESERVED = ("best", "safe", "last")
 """Names of files that `MemorizationCheckpoint` writes."""

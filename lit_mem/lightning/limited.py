@@ -5,6 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 
 from lit_mem.audit.judging import Rule
+from lit_mem.lightning.of_trainer import callbacks_of
 
 
 class Limited:
@@ -17,5 +18,4 @@ class Limited:
 
 def rules_in(trainer: pl.Trainer) -> list[Rule]:
     """The limits of the trainer's callbacks, in their order."""
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return [rule for callback in callbacks if isinstance(callback, Limited) for rule in callback.rules()]
+    return [rule for callback in callbacks_of(trainer) if isinstance(callback, Limited) for rule in callback.rules()]

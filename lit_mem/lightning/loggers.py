@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 
 from lit_mem.audit.measure import Table
 from lit_mem.functional.plain_text import markdown_table, printable
+from lit_mem.lightning.of_trainer import step_of
 from lit_mem.plots.output import any_script, pixels
 
 
@@ -64,11 +65,6 @@ def log_table(trainer: pl.Trainer, name: str, table: Table) -> None:
     for logger in trainer.loggers:
         if (kind := _kind_of(logger)) is not None:
             kind.table(logger, name, table, step_of(trainer))
-
-
-def step_of(trainer: pl.Trainer) -> int:
-    """Where Lightning puts the scalars of this validation."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
 
 
 def _kind_of(logger: object) -> Kind | None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem.errors import ConfigError
-from lit_mem.lightning.auditing import callbacks_of
 from lit_mem.lightning.foreign_callbacks import from_here
+from lit_mem.lightning.of_trainer import callbacks_of
 
 _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -16,12 +16,13 @@ from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning import dashboard
-from lit_mem.lightning.auditing import HasMeasures, callbacks_of, measures
+from lit_mem.lightning.auditing import HasMeasures, measures
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.baseline import Baseline
 from lit_mem.lightning.checkpoint import MemorizationCheckpoint
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.headline import Sent
+from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.runs_audit import RunsAudit
 from lit_mem.lightning.signals import EndOnSigterm

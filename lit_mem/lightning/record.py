@@ -10,6 +10,7 @@ from lit_mem.audit.loop import Audit, known_of
 from lit_mem.audit.table import joined
 from lit_mem.files.record import FILE, Line, Stop, append
 from lit_mem.lightning.limited import rules_in
+from lit_mem.lightning.of_trainer import step_of
 from lit_mem.lightning.run_folder import known_folder, run_folder
 
 
@@ -51,7 +52,7 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
         run.stage,
         epoch=run.epoch,
         step=run.step,
-        logged_step=0 if run.checking else trainer.fit_loop.epoch_loop._batches_that_stepped,
+        logged_step=0 if run.checking else step_of(trainer),
         complete=complete,
         members=int(rows.member.sum()) if tables else None,
         heldout=int((~rows.member).sum()) if tables else None,

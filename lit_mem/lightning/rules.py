@@ -12,7 +12,8 @@ from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.errors import ConfigError
-from lit_mem.lightning.auditing import callbacks_of, latest_metrics, measures
+from lit_mem.lightning.auditing import latest_metrics, measures
+from lit_mem.lightning.of_trainer import callbacks_of
 
 __all__ = ["Limits", "Threshold", "check_limits", "check_names", "known_in", "passed", "read"]
 

@@ -12,6 +12,7 @@ import torch
 from lit_mem.audit.loop import Audit
 from lit_mem.lightning import record
 from lit_mem.lightning.headline import to_loggers
+from lit_mem.lightning.of_trainer import step_of
 from lit_mem.lightning.run_folder import known_folder
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,7 @@ def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, audit: A
 def _write(trainer: pl.Trainer, audit: Audit, metrics: dict[str, float]) -> None:
     if trainer.sanity_checking and trainer.global_step:
         return  # what the run before this one has logged
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    step = step_of(trainer)
     # Without an epoch it is a row of what was measured before training, as `Baseline` logs it.
     epoch = {} if trainer.sanity_checking else {"epoch": trainer.current_epoch}
     if metrics:

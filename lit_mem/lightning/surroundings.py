@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 
 from lit_mem.functional.ends import end_tokens
+from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.models.limits import check_reads
 from lit_mem.models.reference_model import Setting
 from lit_mem.types import Needs
@@ -18,7 +19,7 @@ def needs_of(trainer: pl.Trainer | None) -> Needs:
     if trainer is None:
         return Needs(reference=True, moments=True)
     needs = Needs()
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in callbacks_of(trainer):
         needs |= getattr(callback, "needs", Needs())
     return needs
 

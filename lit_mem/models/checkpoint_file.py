@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lit_mem.errors import CheckpointError
+from lit_mem.errors import CheckpointError, first_line
 
 
 def open_checkpoint(
@@ -41,8 +41,7 @@ def open_checkpoint(
             f"{path} holds pickled objects; expected tensors and plain values only, as reading others could run code"
         ) from error
     except Exception as error:  # torch raises many kinds for a damaged file
-        line = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
-        raise CheckpointError(f"{path} is damaged: {line}") from error
+        raise CheckpointError(f"{path} is damaged: {first_line(error) or type(error).__name__}") from error
     return content
 
 

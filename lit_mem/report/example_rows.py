@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.errors import DataError
-from lit_mem.report.files import callbacks_of
+from lit_mem.report.files import callbacks_of, read_parquet
 
 HOW: Final = (
     "No per-example table was written, so there are no ROC curves, histograms or exposed examples. To have them, add "
@@ -50,13 +50,7 @@ def example_report(path: Path, attack: str | None, with_text: bool) -> dict[str,
     Raises:
         DataError: the file cannot be read, or lacks its columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is not a parquet file that can be read ({str(error).splitlines()[0]})") from None
+    table = read_parquet(path)
     missing = [name for name in ("example_id", "set", "epoch") if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: there is no column {missing[0]}; expected a file of PerExampleTable")

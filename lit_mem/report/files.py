@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lit_mem.errors import DataError
 from lit_mem.files import untrusted
 
 
@@ -28,6 +29,21 @@ def read_json(path: Path) -> Any:
         DataError: it is not JSON, or beyond the limits of `lit_mem.files.untrusted`.
     """
     return untrusted.read_json(path) if path.is_file() else None
+
+
+def read_parquet(path: Path) -> Any:
+    """The `pyarrow.Table` of a parquet file.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataError(f"{path}: is not a parquet file that can be read ({str(error).splitlines()[0]})") from None
 
 
 def callbacks_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_mem.errors import DataError
 from lit_mem.functional.planning import Scored
-from lit_mem.report.files import read_json
+from lit_mem.report.files import read_json, read_parquet
 from lit_mem.report.history import Validation
 from lit_mem.report.subject import scored_of
 
@@ -41,15 +41,9 @@ def read_histories(path: Path, labels: list[str]) -> tuple[dict[str, list[Valida
     Raises:
         DataError: it cannot be read, or lacks something.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     if not path.is_file():
         return {}, set()
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is not a parquet file that can be read ({str(error).splitlines()[0]})") from None
+    rows = read_parquet(path).to_pylist()
     found: dict[str, list[Validation]] = {}
     names: set[str] = set()
     for number, row in enumerate(rows, start=1):

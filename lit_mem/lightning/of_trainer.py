@@ -1,0 +1,17 @@
+"""What of a trainer Lightning sets without declaring it, or keeps private."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
+    """The trainer's own list of its callbacks."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def step_of(trainer: pl.Trainer) -> int:
+    """Where Lightning puts the scalars of this validation."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped
