@@ -11,8 +11,8 @@ import torch
 import transformers
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from lit_mem.audit.messages import Console
 from lit_mem.errors import LitMemError, first_line
-from lit_mem.lightning.console import Console
 
 _CHECKED_ELSEWHERE = {"lightning.": "", "torch.optim.": "model.optimizer: ", "torch.utils.data.": "data: "}
 """Modules that check what a user chose, with what to put before their messages."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_mem.lightning import closing
+from lit_mem.audit import closing
 from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.last_line import audited
 from lit_mem.lightning.of_trainer import callbacks_of

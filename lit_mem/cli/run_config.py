@@ -10,8 +10,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from lit_mem.errors import ConfigError
 from lit_mem.files import atomic
+from lit_mem.files.origin import write_origin
 from lit_mem.lightning.run_folder import claim_given_versions, known_folder, run_folder
-from lit_mem.report.chain import write_origin
 
 
 class RunConfig(SaveConfigCallback):

@@ -1,41 +1,12 @@
-"""Messages of this package on standard error, where nothing else handles them."""
+"""Messages of this package in a program that uses Lightning."""
 
 from __future__ import annotations
 
-import logging
-import sys
-
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
-from lit_mem.functional.plain_text import printable
-
-
-class Console(logging.Handler):
-    """Writes messages as they are to what is standard error at the time."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one."""
-        print(printable(self.format(record)), file=sys.stderr)  # noqa: T201  (the console handler itself)
-
-
-class FallbackConsole(Console):
-    """The same, as long as the root logger has no handler: then messages reach that one."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one."""
-        if not logging.getLogger().handlers:
-            super().emit(record)
+from lit_mem.audit import messages
 
 
 def show_messages() -> None:
-    """Show what this package logs, from INFO on, in a program that has set up no logging; on rank zero only.
-
-    Where the logger `lit_mem` or the root logger has a handler, nothing is changed. What the program sets up later is
-    used from then on, and no message is shown twice.
-    """
-    logger = logging.getLogger("lit_mem")
-    if logger.handlers or logging.getLogger().handlers:
-        return
-    logger.addHandler(FallbackConsole())
-    if logger.level == logging.NOTSET:
-        logger.setLevel(logging.INFO if getattr(rank_zero_only, "rank", None) in (0, None) else logging.ERROR)
+    """Show what this package logs, on rank zero only, in a program that has set up no logging."""
+    messages.show_messages(first=getattr(rank_zero_only, "rank", None) in (0, None))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import lightning.pytorch as pl
 
+from lit_mem.audit.example_file import example_table, file_name, write
 from lit_mem.audit.gather import Gathered
 from lit_mem.audit.measure import Pass, Result
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError, check_range
-from lit_mem.files import atomic, modes
 from lit_mem.lightning.measure_callback import Measure
 from lit_mem.lightning.run_folder import run_folder
 from lit_mem.types import Batch, Record, TokenScores
@@ -135,14 +135,13 @@ class PerExampleTable(Measure):
         """Of this pass's file; None: it is not written."""
         if self._target is None:
             return None
-        if run.stage != "fit":
-            return run.stage
         if run.checking:  # a resumed run may check again, in mid training
-            return "start" if run.complete and not run.step else None
-        self._validations += 1
-        if self._validations % self.every_n_validations:
-            return None
-        return f"epoch_{run.epoch:04d}_step_{run.step:06d}"
+            return file_name(run) if run.complete and not run.step else None
+        if run.stage == "fit":
+            self._validations += 1
+            if self._validations % self.every_n_validations:
+                return None
+        return file_name(run)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write; only now, so that a failure costs nothing of what this pass logs.
@@ -165,36 +164,8 @@ class PerExampleTable(Measure):
         assert folder is not None
         path = folder / f"{this.name}.parquet"
         try:
-            modes.make_folder(folder)
-            _write_whole(path, self._table(this))
+            write(path, example_table(this.rows, this.records, this.epoch, this.step, self.text))
         except OSError as error:
             reason = error.strerror or str(error)
             return f"PerExampleTable.folder: {path} cannot be written ({reason}); set it to a folder that can be"
         return None
-
-    def _table(self, this: _Pass) -> Any:
-        import pyarrow as pa
-
-        ids, n = this.rows.example_id.tolist(), len(this.rows)
-        known = [this.records.get(i) for i in ids]
-        columns = {
-            "example_id": pa.array(ids, pa.int64()),
-            "origin": pa.array([(r.origin or None) if r else None for r in known], pa.string()),
-            "set": pa.array(["member" if m else "heldout" for m in this.rows.member.tolist()], pa.string()),
-            "epoch": pa.array([this.epoch] * n, pa.int64()),
-            "step": pa.array([this.step] * n, pa.int64()),
-            "duplicates": pa.array([r.duplicates if r else None for r in known], pa.int64()),
-        }
-        if self.text:
-            columns["text"] = pa.array([r.text if r else None for r in known], pa.string())
-        for name, values in this.rows.columns.items():
-            columns[name] = pa.array(values.numpy(), pa.float64(), from_pandas=True)  # NaN: null
-        return pa.table(columns)
-
-
-def _write_whole(path: Path, table: Any) -> None:
-    """Under another name first, so that a file of this name is never half written."""
-    import pyarrow.parquet as pq
-
-    with atomic.whole(path) as part, part.open("wb") as file:
-        pq.write_table(table, file)

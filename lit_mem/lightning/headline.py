@@ -1,43 +1,16 @@
-"""Which metrics loggers get: the main ones, so that a dashboard opens on what matters; the record has them all."""
+"""Which metrics loggers get: the main ones, and those that the user names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from fnmatch import fnmatchcase
-from typing import Any, Final, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 
+from lit_mem.audit.headline import is_main
 from lit_mem.audit.measure import Measure
 from lit_mem.lightning.limited import rules_in
 from lit_mem.lightning.of_trainer import callbacks_of
-
-Sent = Literal["main", "all"]
-"""`main`: those of `MAIN`, and what the user names; `all`: every metric."""
-
-MAIN: Final = (
-    "train/loss",
-    "val/loss",
-    "test/loss",
-    "val/perplexity",
-    "val/perplexity_base",
-    "test/perplexity",
-    "test/perplexity_base",
-    "memorization/perplexity_members",
-    "memorization/perplexity_members_base",
-    "memorization/perplexity_gap",
-    "mia/*_auroc",
-    "mia/loss_auroc_base",
-    *(f"mia/{attack}_auroc_{end}" for attack in ("loss", "reference", "combined") for end in ("low", "high")),
-    *(f"mia/{attack}_tpr_at_fpr_*" for attack in ("reference", "combined")),
-    *(f"extraction/{rate}_rate{of}" for rate in ("ngram", "exact", "span") for of in ("", "_heldout", "_base")),
-    "canary/auroc",
-    "canary/exposure_mean",
-    "canary/extraction_rate",
-    "audit/epsilon_lower_bound",
-    "privacy/*",
-)
-"""Patterns of their names. Of the standard suite they match at most 39, with canaries and private training."""
 
 
 def log_metrics(module: pl.LightningModule, metrics: Mapping[str, float]) -> None:
@@ -66,11 +39,6 @@ def to_loggers(trainer: pl.Trainer, metrics: Mapping[str, float]) -> dict[str, f
     named = frozenset(_named(trainer))
     own = tuple(prefix for measure in _measures_from_elsewhere(trainer) for prefix in measure.name_prefixes)
     return {name: value for name, value in metrics.items() if name in named or name.startswith(own) or is_main(name)}
-
-
-def is_main(name: str) -> bool:
-    """Whether a metric is one of `MAIN`."""
-    return any(fnmatchcase(name, pattern) for pattern in MAIN)
 
 
 def _sends_main(callback: Any) -> bool:

@@ -10,9 +10,9 @@ from typing import Final
 
 import lightning.pytorch as pl
 
+from lit_mem.audit.closing import here
 from lit_mem.audit.judging import Judged, Rule, State, explained, judge, together
 from lit_mem.lightning.auditing import latest_metrics
-from lit_mem.lightning.closing import here
 from lit_mem.lightning.limited import Limited, rules_in
 from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.planned_stop import scored_for

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.headline import Sent
 from lit_mem.audit.loop import clash
 from lit_mem.audit.measure import Measure, Stateful
 from lit_mem.audit.measures.perplexity import Perplexity
@@ -21,7 +22,6 @@ from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.baseline import Baseline
 from lit_mem.lightning.checkpoint import MemorizationCheckpoint
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
-from lit_mem.lightning.headline import Sent
 from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.runs_audit import RunsAudit
@@ -50,7 +50,7 @@ class Memorization(HasMeasures, RunsAudit):
         attacks: of membership inference, by the name under which they are logged; None: those of no extra cost.
         extraction: how texts are prompted; null: nothing is generated.
         measures: further measures; each takes the place of one of the suite's that would log the same names.
-        log: which metrics loggers get. `main`: those of `lit_mem.lightning.headline.MAIN`, those that thresholds and
+        log: which metrics loggers get. `main`: those of `lit_mem.audit.headline.MAIN`, those that thresholds and
             monitors name, and those of measures of your own; `all`: every one. The record, the report, the table,
             thresholds and monitors have all of them in both cases. With `main` and a logger, `Trainer.validate`
             returns the main ones; `trainer.callback_metrics` holds all.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import lightning.pytorch as pl
 
-from lit_mem.audit.loop import Audit, known_of
-from lit_mem.audit.table import joined
-from lit_mem.files.record import FILE, Line, Stop, append
+from lit_mem.audit.loop import Audit
+from lit_mem.audit.record_line import line_of
+from lit_mem.files.record import FILE, append
 from lit_mem.lightning.limited import rules_in
 from lit_mem.lightning.of_trainer import step_of
 from lit_mem.lightning.run_folder import known_folder, run_folder
@@ -43,29 +43,7 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
     folder, result = known_folder(trainer), audit.result
     if folder is None or result is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
-    run = result.run
-    if run.resumed_check or not run.complete:
-        return
-    tables = [one.rows for measure, one in result.results.items() if one.rows is not None and not measure.of_canaries]
-    rows = joined(tables)
-    line = Line(
-        run.stage,
-        epoch=run.epoch,
-        step=run.step,
-        logged_step=0 if run.checking else step_of(trainer),
-        complete=complete,
-        members=int(rows.member.sum()) if tables else None,
-        heldout=int((~rows.member).sum()) if tables else None,
-        metrics={name: float(metrics[name]) for name in sorted(metrics)},
-        absent=dict(known_of(audit.measures).absent),
-        stop=_stops(trainer),
-    )
-    append(folder / FILE, line)
-
-
-def _stops(trainer: pl.Trainer) -> list[Stop]:
-    stops = []
-    for rule in rules_in(trainer):
-        texts = [f"{one.name} {'>' if one.above else '<'} {one.limit!r}" for one in rule.limits]
-        stops.append(Stop(rule.set_by, texts, rule.counted, rule.limits.lower_bound))
-    return stops
+    logged_step = 0 if result.run.checking else step_of(trainer)
+    line = line_of(audit, metrics, rules_in(trainer), logged_step, complete)
+    if line is not None:
+        append(folder / FILE, line)

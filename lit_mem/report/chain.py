@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.errors import DataError
-from lit_mem.files import atomic
+from lit_mem.files.origin import FILE
 from lit_mem.report.files import read_config, read_json
 from lit_mem.report.history import History, history_of, is_run
 
-FILE: Final = "run.json"
 _MOST_LINKS: Final = 50
 
 
@@ -47,22 +44,6 @@ class Chain:
     folders: list[tuple[Path, int | None]] = field(default_factory=list)
     whole: bool = True
     missing: Path | None = None
-
-
-def write_origin(folder: Path, command: str, checkpoint: str | os.PathLike[str] | None, step: int) -> None:
-    """Write into a log folder how it came to be.
-
-    Args:
-        folder: of the run that begins.
-        command: "fit", "validate" or "test".
-        checkpoint: what it starts from; None: nothing.
-        step: training steps done by then.
-    """
-    start = None
-    if checkpoint is not None:
-        path = Path(checkpoint).absolute()
-        start = {"checkpoint": str(path), "relative": os.path.relpath(path, folder.absolute()), "global_step": step}
-    atomic.write_text(folder / FILE, json.dumps({"schema": 1, "command": command, "from": start}, indent=1) + "\n")
 
 
 def read_origin(folder: Path, config: Mapping[str, Any]) -> Origin:

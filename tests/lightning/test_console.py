@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import pytest
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 
+from lit_mem.audit.messages import FallbackConsole
 from lit_mem.callbacks import Perplexity
-from lit_mem.lightning.console import FallbackConsole, show_messages
+from lit_mem.lightning.console import show_messages
 
 LOG = logging.getLogger("lit_mem.lightning.datamodule")
 TRUST = ("Data case_reports: 24", "Members: 24 rows", "Held out: 20 rows", "Text-only classifier", "Model asset:")

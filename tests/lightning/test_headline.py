@@ -12,6 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from lit_mem import callbacks as listed
+from lit_mem.audit.headline import is_main
 from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure, Result
 from lit_mem.audit.suite import ExtractionOptions, of_canaries, suite
@@ -19,7 +20,6 @@ from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.files.record import FILE, read
 from lit_mem.lightning.auditing import latest_metrics
-from lit_mem.lightning.headline import is_main
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.report.history import read_history
 

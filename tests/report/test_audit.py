@@ -13,8 +13,8 @@ from sklearn.metrics import roc_auc_score
 import lit_mem.report
 from lit_mem.callbacks import MembershipInference, Perplexity
 from lit_mem.cli import main as cli
+from lit_mem.files.origin import write_origin
 from lit_mem.lightning.base_model import BaseModel
-from lit_mem.report.chain import write_origin
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")
 made = importlib.util.module_from_spec(spec)

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from lit_mem.cli import main as cli
-from lit_mem.report.chain import chain_of, chained_history, read_origin, write_origin
+from lit_mem.files.origin import write_origin
+from lit_mem.report.chain import chain_of, chained_history, read_origin
 from lit_mem.report.history import read_history
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")

@@ -9,8 +9,9 @@ import pytest
 
 from lit_mem.cli import main as cli
 from lit_mem.cli.report import make
+from lit_mem.files.origin import write_origin
 from lit_mem.files.record import FILE, Line, append
-from lit_mem.report.chain import chain_of, chained_history, read_run, write_origin
+from lit_mem.report.chain import chain_of, chained_history, read_run
 from lit_mem.report.history import history_of, is_run, read_history
 from lit_mem.sweep.results import figures
 

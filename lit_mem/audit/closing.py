@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
-from lit_mem.lightning.table import COLUMNS, heading, row
+from lit_mem.audit.row import COLUMNS, heading, row
 
 
 def table(metrics: Mapping[str, float], label: str, columns: Sequence[str] | None = None) -> list[str]:

@@ -5,10 +5,10 @@ import shlex
 
 import pytest
 
+from lit_mem.audit.closing import next_steps, sentence, table
 from lit_mem.callbacks import EpochTable, Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
 from lit_mem.cli.main import main
 from lit_mem.lightning.auditing import latest_metrics
-from lit_mem.lightning.closing import next_steps, sentence, table
 from lit_mem.lightning.last_line import audited
 
 FIGURES = {

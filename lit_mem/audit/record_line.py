@@ -1,0 +1,50 @@
+"""A pass as a line of the run's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from lit_mem.audit.judging import Rule
+from lit_mem.audit.loop import Audit, known_of
+from lit_mem.audit.table import joined
+from lit_mem.files.record import Line, Stop
+
+
+def line_of(
+    audit: Audit, metrics: Mapping[str, float], rules: Sequence[Rule], logged_step: int, complete: bool = True
+) -> Line | None:
+    """What is written of the pass that an audit has finished, or was stopped in.
+
+    Args:
+        audit: that ran it.
+        metrics: all that are known of the pass.
+        rules: the thresholds in force.
+        logged_step: the step at which loggers have the metrics.
+        complete: whether every measure was computed.
+
+    Returns:
+        None where the pass is no row of the record: a check over some of the texts, or one that repeats a validation.
+    """
+    result = audit.result
+    if result is None or result.run.resumed_check or not result.run.complete:
+        return None
+    run = result.run
+    tables = [one.rows for measure, one in result.results.items() if one.rows is not None and not measure.of_canaries]
+    rows = joined(tables)
+    return Line(
+        run.stage,
+        epoch=run.epoch,
+        step=run.step,
+        logged_step=logged_step,
+        complete=complete,
+        members=int(rows.member.sum()) if tables else None,
+        heldout=int((~rows.member).sum()) if tables else None,
+        metrics={name: float(metrics[name]) for name in sorted(metrics)},
+        absent=dict(known_of(audit.measures).absent),
+        stop=[_stop(rule) for rule in rules],
+    )
+
+
+def _stop(rule: Rule) -> Stop:
+    texts = [f"{one.name} {'>' if one.above else '<'} {one.limit!r}" for one in rule.limits]
+    return Stop(rule.set_by, texts, rule.counted, rule.limits.lower_bound)
