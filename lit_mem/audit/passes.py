@@ -1,15 +1,71 @@
-"""A pass without a trainer: score batches of members and held-out texts, and measure."""
+"""Passes without a Lightning trainer: score batches of members and held-out texts, and measure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from lit_mem.audit.gather import gathered
 from lit_mem.audit.loop import Audit, PassResult
 from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.model_subject import ModelSubject
+from lit_mem.data.batching import ScoringBatches
+from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import MetricError
 from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch
+
+
+class Session:
+    """The measures of a run over one model, as it is whenever a pass runs.
+
+    Several processes (`torch.distributed`) share the texts; each must run every pass, and gets the same result.
+
+    Args:
+        subject: the model.
+        sets: of examples, each batched by itself: held-out texts, members, and canaries if there are some.
+        measures: such as `lit_mem.audit.suite.suite("quick")` makes.
+        scoring_tokens: most tokens in a scoring batch, padding included.
+        fresh: whether training starts anew; False: an audit, or a run that goes on.
+
+    Raises:
+        ConfigError: an option of a measure does not fit.
+
+    Attributes:
+        audit: of the measures.
+    """
+
+    def __init__(
+        self,
+        subject: ModelSubject,
+        sets: Iterable[Sequence[Encoded]],
+        measures: Sequence[Measure],
+        scoring_tokens: int = 2048,
+        fresh: bool = False,
+    ) -> None:
+        self.subject, self.audit = subject, Audit(measures)
+        self._sets = [(examples, ScoringBatches(examples, scoring_tokens, *_ranks())) for examples in sets if examples]
+        self.audit.open(subject, fresh)
+
+    def run(self, run: Pass) -> PassResult:
+        """One pass.
+
+        Args:
+            run: what it is; its subject is that of the session.
+
+        Raises:
+            MetricError: the loss of a text is not finite.
+        """
+        return _run(self.audit, self.subject, self._batches(), run)
+
+    def _batches(self) -> Iterator[Batch]:
+        device = self.subject.device
+        for examples, batches in self._sets:
+            for indices in batches:
+                yield _on(device, collate([examples[i] for i in indices]))
 
 
 def measured(subject: ModelSubject, batches: Iterable[Batch], measures: Sequence[Measure]) -> PassResult:
@@ -26,10 +82,29 @@ def measured(subject: ModelSubject, batches: Iterable[Batch], measures: Sequence
     """
     audit = Audit(measures)
     audit.open(subject, fresh=False)
+    return _run(audit, subject, batches, Pass(subject))
+
+
+def _run(audit: Audit, subject: ModelSubject, batches: Iterable[Batch], run: Pass) -> PassResult:
     audit.begin(subject)
+    found: str | None = None
     for batch in batches:
         scores = subject.score(batch, audit.needs)
-        if (found := not_finite(scores, batch)) is not None:
-            raise MetricError(f"{found}, so nothing is measured")
+        found = found or not_finite(scores, batch)
         audit.observe(scores, batch)
-    return audit.finish(Pass(subject))
+    found = next((one for one in gathered(found) if one is not None), None)
+    if found is not None:
+        raise MetricError(f"{found}, so nothing is measured")
+    return audit.finish(run)
+
+
+def _ranks() -> tuple[int, int]:
+    """How many processes share the texts, and which one this is."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return 1, 0
+    return torch.distributed.get_world_size(), torch.distributed.get_rank()
+
+
+def _on(device: torch.device, batch: Batch) -> Batch:
+    moved: dict[str, Any] = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    return moved  # type: ignore[return-value]

@@ -77,7 +77,7 @@ class TokenScorer:
                 whole = self.model(input_ids=probe, use_cache=False).logits
                 self.chunk_tokens = min(self.chunk_tokens, max(1, _CHUNK // whole.shape[-1]))
                 hidden, head = self._hidden(probe)
-                return torch.equal(head(hidden), whole)
+                return torch.equal(head(hidden).float(), whole.float())  # a trainer may give logits in float32
         except (TypeError, AttributeError, RuntimeError):
             return False  # an architecture with other inputs or outputs: the general way works for it
 

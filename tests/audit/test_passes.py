@@ -33,7 +33,7 @@ def test_it_measures_what_a_validation_measures(validated):
     made, batches, expected = validated
     made.train()
     state, before = torch.get_rng_state(), [m.training for m in made.modules()]
-    subject = ModelSubject(made.language_model, made.tokenizer)
+    subject = ModelSubject(made.language_model, made.tokenizer, "adapter_off")
     found = measured(subject, batches, suite("standard", extraction=OPTIONS))
     assert len(found.metrics) > 100
     for name, value in found.metrics.items():
@@ -73,14 +73,16 @@ def test_attacks_take_their_prefix_from_texts_that_are_given(validated):
             n = int((labels != -100).nonzero().max()) + 1
             ids[bool(batch["member"][batch["example_id"].tolist().index(i)])][i] = text[:n]
     with pytest.raises(ConfigError, match="none were given"):
-        measured(ModelSubject(made.language_model, made.tokenizer), batches, [MembershipInference(attack)])
-    given = ModelSubject(made.language_model, made.tokenizer, texts=ids)
+        measured(
+            ModelSubject(made.language_model, made.tokenizer, "adapter_off"), batches, [MembershipInference(attack)]
+        )
+    given = ModelSubject(made.language_model, made.tokenizer, "adapter_off", texts=ids)
     assert "mia/recall_auroc" in measured(given, batches, [MembershipInference(attack)]).metrics
 
 
 def test_a_text_without_a_finite_loss_ends_the_pass(validated, monkeypatch):
     made, batches, _ = validated
-    subject = ModelSubject(made.language_model, made.tokenizer)
+    subject = ModelSubject(made.language_model, made.tokenizer, "adapter_off")
     score = subject.score
     monkeypatch.setattr(subject, "score", lambda *args: replace(score(*args), logprob=score(*args).logprob * torch.nan))
     with pytest.raises(MetricError, match=r"loss on .* is nan"):

@@ -189,7 +189,7 @@ def test_the_base_s_area_is_sklearn_s(module, data, trainer):
     base = BaseModel()
     run = trainer([base, MembershipInference(figures=False)])
     run.validate(module(), data(), verbose=False)
-    table = base._table.compute()
+    table = base._base._table.compute()
     score = table["logprob"] / table["n_tokens"]
     expected = roc_auc_score(table.member.numpy(), score.numpy())
     assert float(run.callback_metrics["mia/loss_auroc_base"]) == pytest.approx(expected)

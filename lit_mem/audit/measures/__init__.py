@@ -1,5 +1,6 @@
 """The measures, one file each."""
 
+from lit_mem.audit.measures.base_metrics import BaseMetrics
 from lit_mem.audit.measures.canaries import Canaries
 from lit_mem.audit.measures.correlation import Correlation
 from lit_mem.audit.measures.extractability import Extractability
@@ -12,6 +13,7 @@ from lit_mem.audit.measures.slices import Slices
 from lit_mem.audit.measures.spans import SpanExtraction
 
 __all__ = [
+    "BaseMetrics",
     "Canaries",
     "Correlation",
     "Extractability",

@@ -1,0 +1,99 @@
+"""What the base model by itself makes of the texts, beside the metrics of a model that was tuned elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from lit_mem.attacks.base import Attack
+from lit_mem.attacks.loss import Loss
+from lit_mem.attacks.min_k import MinK
+from lit_mem.attacks.zlib import Zlib
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measures.membership import MembershipInference
+from lit_mem.audit.measures.perplexity import Perplexity, perplexities
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ExampleTable, ScoreTable
+from lit_mem.errors import MetricError
+from lit_mem.functional.auroc import auroc
+from lit_mem.types import Batch, TokenScores
+
+_LIKELIHOODS: Final = (Loss, Zlib, MinK)
+"""Attacks that read nothing but what the reference's scores hold too."""
+
+
+class BaseMetrics(Measure):
+    """Perplexity and AUROCs of the reference model, of which another measure has the scores computed.
+
+    Logged, beside what `Perplexity` and `MembershipInference` log of the tuned model: `val/perplexity_base`,
+    `memorization/perplexity_members_base`, `memorization/perplexity_gap_base`, and for each of the run's attacks
+    `loss`, `zlib` and `min_k` `mia/<name>_auroc_base` with `_low` and `_high`. An AUROC of the base other than 0.5 is
+    a difference between the two sets of texts, or pretraining, and not fine-tuning.
+
+    Args:
+        beside: the measures of the run.
+    """
+
+    def __init__(self, beside: Iterable[Measure] = ()) -> None:
+        self.perplexity, self.attacks = False, dict[str, Attack]()
+        for one in beside:
+            self.perplexity |= isinstance(one, Perplexity)
+            attacks = one.attacks if isinstance(one, MembershipInference) else {}
+            self.attacks |= {name: attack for name, attack in attacks.items() if type(attack) in _LIKELIHOODS}
+        self._may_leave_out = True
+        self._table = self._empty()
+
+    def _empty(self) -> ExampleTable:
+        return ExampleTable(["logprob", "n_tokens", *self.attacks])
+
+    def names(self) -> list[str]:
+        """Of the base's metrics."""
+        stages = ("val", "test")
+        own = [f"{stage}/perplexity_base" for stage in stages] if self.perplexity else []
+        own += [f"memorization/perplexity_{of}_base" for of in ("members", "gap")] if self.perplexity else []
+        return [*own, *(f"mia/{name}_auroc_base{end}" for name in self.attacks for end in ("", "_low", "_high"))]
+
+    def begin(self, subject: Subject) -> None:
+        """Start over."""
+        self._table.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Judge the batch by the reference's log-probabilities."""
+        if scores.reference is None or not (self.perplexity or self.attacks):
+            return
+        base = replace(scores, logprob=scores.reference, reference=None, mean=None, std=None, sampled={})
+        if self._may_leave_out:
+            self._leave_out_what_cannot_be(base)
+        kept = base.n_tokens > 0
+        values = {"logprob": base.total_logprob, "n_tokens": base.n_tokens}
+        values |= {name: attack(base) for name, attack in self.attacks.items()}
+        rows = {name: value[kept] for name, value in values.items()}
+        self._table.update(base.example_id.cpu()[kept], base.member.cpu()[kept], rows)
+
+    def _leave_out_what_cannot_be(self, base: TokenScores) -> None:
+        """Go without attacks whose input a user's own module does not give; `MembershipInference` warns of them."""
+        self._may_leave_out = False
+        for name, attack in list(self.attacks.items()):
+            try:
+                attack(base)
+            except MetricError:
+                del self.attacks[name]
+        self._table = self._empty()
+
+    def compute(self, run: Pass) -> Result:
+        """The base's metrics; none where the reference was not scored."""
+        if not (self.perplexity or self.attacks):
+            return Result()
+        return Result(self._metrics(self._table.compute(), "test" if run.stage == "test" else "val"))
+
+    def _metrics(self, table: ScoreTable, stage: str) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        if self.perplexity:
+            metrics = {f"{name}_base": value for name, value in perplexities(table, stage).items()}
+        if table.member.any() and not table.member.all():
+            for name in self.attacks:
+                area = auroc(table[name], table.member)
+                ends = zip(("", "_low", "_high"), area, strict=True)
+                metrics |= {f"mia/{name}_auroc_base{end}": value for end, value in ends}
+        return metrics
