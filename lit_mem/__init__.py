@@ -4,12 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_mem.audit.run import run_audit as audit
     from lit_mem.lightning.datamodule import TextDataModule
     from lit_mem.lightning.memorization import Memorization
     from lit_mem.lightning.module import CausalLM
 
 __version__ = "0.1.0"
-__all__ = ["CausalLM", "Memorization", "TextDataModule"]
+__all__ = ["CausalLM", "Memorization", "TextDataModule", "audit"]
 
 _PLACES = {
     "CausalLM": "lit_mem.lightning.module",
@@ -19,7 +20,9 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import a class when it is used: each loads Lightning, which the core does without."""
+    """Import what is used when it is used: the classes load Lightning, which the core does without."""
+    if name == "audit":
+        return import_module("lit_mem.audit")  # a package that can be called
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

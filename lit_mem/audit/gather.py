@@ -23,6 +23,13 @@ def gathered(mine: T) -> list[T]:
     return parts
 
 
+def is_first_process() -> bool:
+    """Whether this is rank zero."""
+    return not (torch.distributed.is_available() and torch.distributed.is_initialized()) or (
+        torch.distributed.get_rank() == 0
+    )
+
+
 class Process(Protocol):
     """One of the processes of a run, as Lightning's Trainer is."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.functional.numbers import shown
@@ -15,6 +15,12 @@ State = Literal["within", "undecided", "not measured", "over"]
 """From best to worst."""
 
 _ORDER: tuple[State, ...] = ("within", "undecided", "not measured", "over")
+_HEADS: Final[dict[State, str]] = {
+    "within": "Within the limits",
+    "undecided": "Undecided",
+    "not measured": "Not measured",
+    "over": "Over the limits",
+}
 _MANY_TIMES = 1000
 _HALVED = "mia/combined_auroc"
 
@@ -144,3 +150,30 @@ def explained(judged: Sequence[Judged], scored: Scored | None) -> str:
     """Each judgement in words, with what would settle those that are undecided."""
     parts = [f"{one} ({settled_by(one, scored)})" if one.state == "undecided" else str(one) for one in judged]
     return "; ".join(parts)
+
+
+def judged_by(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[State, list[Judged]]:
+    """The state of a pass by all rules, and the judgements that it comes from."""
+    found = [[judge(threshold, metrics) for threshold in rule.limits] for rule in rules]
+    pairs = zip(found, rules, strict=True)
+    state = together(together([one.state for one in judged], rule.counted) for judged, rule in pairs)
+    every = [one for judged in found for one in judged]
+    # Those that decide; the same threshold may stand in several rules.
+    deciding = [one for one in every if one.state == state] or every
+    return state, list(dict.fromkeys(deciding))
+
+
+def verdict_line(state: State, judged: Sequence[Judged], when: str, scored: Callable[[str], Scored | None]) -> str:
+    """One sentence on a pass.
+
+    Args:
+        state: of all limits.
+        judged: the judgements that it comes from.
+        when: " after epoch 3".
+        scored: how many texts a metric was computed from, by its name.
+    """
+    parts = []
+    for one in judged:
+        parts.append(explained([one], scored(one.threshold.name) if one.state == "undecided" else None))
+    why = ", as the limit lies within the 95 % interval" if state == "undecided" else ""
+    return f"{_HEADS[state]}{when}{why}: {'; '.join(parts)}."

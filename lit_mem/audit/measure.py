@@ -16,7 +16,7 @@ from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
 
-NO_BASE = "the TokenScores of validation_step have no reference_hit, so nothing is measured of the base model"
+NO_BASE = "the scores hold no greedy hits of a reference, so nothing is measured of the base model"
 
 
 class Table(NamedTuple):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from dataclasses import dataclass, replace
+from typing import Final, Literal, get_args
 
 from lit_mem.attacks.base import Attack
 from lit_mem.audit.loop import clash, known_of
@@ -21,6 +21,8 @@ from lit_mem.audit.measures import (
     Slices,
     SpanExtraction,
 )
+from lit_mem.audit.measures.membership import default_attacks
+from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.types import Sampling
 
@@ -63,6 +65,7 @@ def suite(
     attacks: dict[str, Attack] | None = None,
     extraction: ExtractionOptions | None = None,
     others: Sequence[Measure] = (),
+    compares: bool = True,
 ) -> list[Measure]:
     """The measures of a suite, without those of canaries.
 
@@ -71,9 +74,18 @@ def suite(
         attacks: of membership inference, by name; None: the default ones.
         extraction: None: nothing is generated, whatever the suite.
         others: further measures; each takes the place of one of the suite's that would log the same names.
+        compares: whether there is a reference to compare the model with; without one, what needs it is left out.
+
+    Raises:
+        ConfigError: there is no such suite.
     """
+    if name not in get_args(Suite):
+        raise ConfigError(f"suite is {name!r}; expected one of {', '.join(get_args(Suite))}")
     if name == "none":
         return list(others)
+    if not compares:
+        attacks = attacks or {name: one for name, one in default_attacks().items() if not one.needs.reference}
+        extraction = extraction and replace(extraction, base=False)
     made: list[Measure] = [Perplexity(), MembershipInference(attacks), Extractability(), SpanExtraction()]
     if name != "quick" and extraction is not None:
         made.append(Extraction(**vars(extraction)))

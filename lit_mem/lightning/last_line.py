@@ -6,12 +6,11 @@ import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Final
 
 import lightning.pytorch as pl
 
 from lit_mem.audit.closing import here
-from lit_mem.audit.judging import Judged, Rule, State, explained, judge, together
+from lit_mem.audit.judging import Judged, Rule, State, judge, judged_by, verdict_line
 from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.limited import Limited, rules_in
 from lit_mem.lightning.of_trainer import callbacks_of
@@ -19,41 +18,10 @@ from lit_mem.lightning.planned_stop import scored_for
 
 log = logging.getLogger(__name__)
 
-_HEADS: Final[dict[State, str]] = {
-    "within": "Within the limits",
-    "undecided": "Undecided",
-    "not measured": "Not measured",
-    "over": "Over the limits",
-}
-
-
-def judged_now(rules: Sequence[Rule], trainer: pl.Trainer) -> tuple[State, list[Judged]]:
-    """The state of the validation that just ended, and the judgements that it comes from."""
-    metrics = latest_metrics(trainer)
-    found = [[judge(threshold, metrics) for threshold in rule.limits] for rule in rules]
-    pairs = zip(found, rules, strict=True)
-    state = together(together([one.state for one in judged], rule.counted) for judged, rule in pairs)
-    every = [one for judged in found for one in judged]
-    # Those that decide; the same threshold may stand in several callbacks.
-    deciding = [one for one in every if one.state == state] or every
-    return state, list(dict.fromkeys(deciding))
-
 
 def line(state: State, judged: Sequence[Judged], when: str, trainer: pl.Trainer) -> str:
-    """One sentence on a validation.
-
-    Args:
-        state: of all limits.
-        judged: the judgements that it comes from.
-        when: " after epoch 3".
-        trainer: its callbacks and data say how many texts were scored.
-    """
-    parts = []
-    for one in judged:
-        scored = scored_for(one.threshold.name, trainer) if one.state == "undecided" else None
-        parts.append(explained([one], scored))
-    why = ", as the limit lies within the 95 % interval" if state == "undecided" else ""
-    return f"{_HEADS[state]}{when}{why}: {'; '.join(parts)}."
+    """One sentence on a validation; the trainer's callbacks and data say how many texts were scored."""
+    return verdict_line(state, judged, when, lambda name: scored_for(name, trainer))
 
 
 class LastLine(Limited):
@@ -66,7 +34,7 @@ class LastLine(Limited):
         self._last = None
         holders = [one for one in callbacks_of(trainer) if isinstance(one, LastLine) and one.rules()]
         if holders and holders[-1] is self:
-            state, judged = judged_now(rules_in(trainer), trainer)
+            state, judged = judged_by(rules_in(trainer), latest_metrics(trainer))
             self._last = state, line(state, judged, f" after epoch {trainer.current_epoch + 1}", trainer)
 
     def say(self, trainer: pl.Trainer) -> None:
@@ -88,7 +56,7 @@ def audited(trainer: pl.Trainer) -> tuple[list[str], list[str]]:
     rules, absent = _on_measured(rules_in(trainer), metrics)
     lines = []
     if rules:
-        lines.append(line(*judged_now(rules, trainer), "", trainer))
+        lines.append(line(*judged_by(rules, metrics), "", trainer))
     if absent:
         lines.append(f"Not measured in this pass: {', '.join(absent)}, of the thresholds.")
     return lines, list(dict.fromkeys(str(threshold) for rule in rules for threshold in rule.limits))

@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mem.files import modes, record
+from lit_mem.files.versions import free_versions
 
 FileLogger = TensorBoardLogger | CSVLogger
 
@@ -189,9 +190,8 @@ def _find(trainer: pl.Trainer) -> str:
 def _claim_next(trainer: pl.Trainer, root: Path) -> int:
     """Make the folder of the version after all that are there; its number."""
     modes.make_folder(root)
-    ends = [path.name.removeprefix("version_") for path in root.glob("version_*")]
-    first = 1 + max((int(end) for end in ends if end.isdigit()), default=-1)
-    return next(version for version in count(first) if _make(trainer, root / f"version_{version}"))
+    made = next(folder for folder in free_versions(root) if _make(trainer, folder))
+    return int(made.name.removeprefix("version_"))
 
 
 def _make(trainer: pl.Trainer, folder: Path) -> bool:

@@ -21,7 +21,7 @@ class Origin:
     """How a log folder came to be.
 
     Attributes:
-        command: "fit", "validate" or "test"; None where that is not recorded.
+        command: "fit", "validate", "test" or "audit"; None where that is not recorded.
         checkpoint: paths at which the checkpoint that it started from may lie; empty without one.
         step: training steps done by that checkpoint; None where that is not known.
     """
@@ -124,7 +124,7 @@ def read_run(folder: Path, config: Mapping[str, Any]) -> tuple[History, Origin]:
     # Earlier versions record no command: `validate` and `test` log one validation, no loss, and an epoch.
     alone = not own.has_losses and [v.epoch for v in own.validations] == [1] and not (folder / "checkpoints").exists()
     alone = alone and not own.stages
-    if origin.command in ("validate", "test") or (origin.command is None and alone):
+    if origin.command in ("validate", "test", "audit") or (origin.command is None and alone):
         for validation in own.validations:
             validation.epoch = 0
         own.audit = True

@@ -46,9 +46,11 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
     check_known(wanted, history.names, "the run")
     audit = audit_of(origin, config) if history.audit else None
     checks = _checks(folder / "checks.json")
-    # The limits of an audit are those that it was given: a configuration's thresholds are for training.
-    rules = [Rule("--fail-on", Limits([str(t) for t in wanted]), "any")] if audit and wanted else []
-    rules = rules if audit else run_rules(folder, config, history)
+    # The limits of an audit are those that it was given: thresholds of `validate`'s configuration are for training.
+    rules = run_rules(folder, config, history)
+    if audit:
+        given = [rule for rule in rules if audit["command"] == "audit"]
+        rules = [Rule("--fail-on", Limits([str(t) for t in wanted]), "any")] if wanted else given
     attack = _attack([t.name for rule in rules for t in rule.limits], history.names)
     kept = [] if audit else kept_checkpoints(folder, history, rules)
     table = last_table(folder, config)

@@ -143,10 +143,11 @@ class Extraction(Measure):
         """
         if fresh:  # a resumed run gets its own count next
             self._validations = 0
-        if subject.lacks("tokenizer", "language_model", "reference_context"):
+        needed = ["tokenizer", "language_model", *(["reference_context"] if self.base else [])]
+        if subject.lacks(*needed):
             raise ConfigError(
-                f"Extraction generates, so {subject.name} must have tokenizer, language_model and "
-                "reference_context (see lit_mem.types.MemorizationModule)"
+                f"Extraction generates, so {subject.name} must have {', '.join(needed[:-1])} and {needed[-1]} (see "
+                "lit_mem.types.MemorizationModule)"
             )
         self._asker = Asker(None, self.sampling, self.token_budget)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.data.sources.json_rows import row_table
+from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import Table
 from lit_mem.errors import ConfigError
+from lit_mem.functional.plain_text import printable
 
 _NAME = "data.source"
 
@@ -46,14 +50,75 @@ class Given(Source):
 
     @staticmethod
     def _split(rows: Any, name: str) -> Any:
-        if hasattr(rows, "column_names"):
-            table = Table.of_dataset(f"{_NAME} ({name})", rows)
-        else:
-            table = row_table(_NAME, [{"text": row} if isinstance(row, str) else row for row in rows])
+        return split_of(table_of(rows, f"{_NAME} ({name})" if hasattr(rows, "column_names") else _NAME), name)
+
+
+class TwoSets(Source):
+    """Members and held-out texts, each by itself: rows in memory as `Given` takes them, or a file.
+
+    Args:
+        members: texts that the model was trained on: a list, a `datasets.Dataset`, or the path of a json, jsonl, csv,
+            parquet or txt file.
+        heldout: texts of the same kind that it was not trained on, likewise.
+        fields: which columns hold the texts; None: `text`, or `prompt` and `completion`; and `group`.
+
+    Raises:
+        ConfigError: both are one file.
+    """
+
+    def __init__(self, members: Any, heldout: Any, fields: TextFields | None = None) -> None:
+        paths = [one for one in (members, heldout) if isinstance(one, str | os.PathLike)]
+        if len(paths) == 2 and os.path.realpath(paths[0]) == os.path.realpath(paths[1]):
+            raise ConfigError(f"heldout is the same file as members ({paths[0]}); expected texts not trained on")
+        self._sets = {"members": members, "heldout": heldout}
+        self._fields, self._short = fields, True
+
+    def load(self) -> Corpus:
+        """Read and check every row.
+
+        Raises:
+            DataError: a file is absent, or a row is not what was expected; the message names it.
+            ConfigError: a set is neither a list, nor a dataset, nor a path; or it is empty.
+        """
+        paths = [Path(one) for one in self._sets.values() if isinstance(one, str | os.PathLike)]
+        self._short = len({path.name for path in paths}) == len(paths)  # origins serve as groups too
+        made = [self._split(rows, name) for name, rows in self._sets.items()]
+        return Corpus(made[0], made[1], None, "given")
+
+    def _split(self, rows: Any, name: str) -> Any:
+        if isinstance(rows, str | os.PathLike):
+            label = printable(Path(rows).name if self._short else os.fspath(rows))
+            return split_of(read_table(os.fspath(rows)), label, self._fields)
+        if not (isinstance(rows, list | tuple) or hasattr(rows, "column_names")):
+            raise ConfigError(
+                f"{name} is a {type(rows).__name__}; expected a list of texts or of rows, a datasets.Dataset, or the "
+                "path of a file"
+            )
+        if not len(rows):
+            raise ConfigError(f"{name} is empty; expected at least one text")
+        return split_of(table_of(rows, name), name, self._fields)
+
+
+def table_of(rows: Any, name: str) -> Table:
+    """Rows in memory as a table, called `name` in messages: texts, dictionaries, or a `datasets.Dataset`."""
+    if hasattr(rows, "column_names"):
+        return Table.of_dataset(name, rows)
+    return row_table(name, [{"text": row} if isinstance(row, str) else row for row in rows])
+
+
+def split_of(table: Table, label: str, fields: TextFields | None = None) -> Any:
+    """Rows with the columns of `Corpus`.
+
+    Args:
+        table: with a column `text`, or with `prompt` and `completion`; and with `group`, if it has one.
+        label: what `origin` calls it.
+        fields: other columns.
+    """
+    if fields is None:
         pair = {"prompt", "completion"} <= set(table.names) and "text" not in table.names
         prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
-        group = "group" if "group" in table.names else None
-        return TextFields("text", prompt, completion, group).dataset(table, name)
+        fields = TextFields("text", prompt, completion, "group" if "group" in table.names else None)
+    return fields.dataset(table, label)
 
 
 def as_source(source: Any) -> Source:

@@ -1,0 +1,176 @@
+"""One call: what a finished model has memorized of its training texts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lit_mem.adapters.positions import positions
+from lit_mem.attacks.base import Attack
+from lit_mem.audit.gather import is_first_process
+from lit_mem.audit.judging import Rule
+from lit_mem.audit.loop import known_of
+from lit_mem.audit.measure import Measure, Pass
+from lit_mem.audit.measures.base_metrics import BaseMetrics
+from lit_mem.audit.messages import show_messages
+from lit_mem.audit.model_subject import ModelSubject
+from lit_mem.audit.passes import Session
+from lit_mem.audit.record_line import line_of
+from lit_mem.audit.result import AuditResult
+from lit_mem.audit.run_files import RunFiles
+from lit_mem.audit.subject_models import Audited, Reference, audited_model, reference_of, tokenizer_of
+from lit_mem.audit.suite import ExtractionOptions, Suite
+from lit_mem.audit.suite import suite as measures_of
+from lit_mem.audit.thresholds import Limits
+from lit_mem.data.options import DataOptions
+from lit_mem.data.prepare import Prepared, prepare
+from lit_mem.data.sources import TextFiles
+from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.given import TwoSets
+from lit_mem.errors import ConfigError
+from lit_mem.files.versions import claim_version
+from lit_mem.functional.planning import Scored
+from lit_mem.models.limits import check_reads
+
+LONGEST = 4096
+"""Tokens of the longest text that is scored whole where no `max_length` is set, and the model reads as many."""
+
+
+def run_audit(
+    model: nn.Module | str | os.PathLike[str],
+    tokenizer: Any = None,
+    members: Any = None,
+    heldout: Any = None,
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+    reference: Reference = "auto",
+    suite: Suite = "standard",
+    stop: Sequence[str] | str = (),
+    lower_bound: bool = False,
+    attacks: dict[str, Attack] | None = None,
+    extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008  (never changed)
+    measures: Sequence[Measure] = (),
+    fields: TextFields | None = None,
+    max_length: int | None = None,
+    members_size: int | None = None,
+    heldout_size: int | None = None,
+    scoring_tokens: int = 2048,
+    check: bool = True,
+    seed: int = 0,
+    dtype: str = "auto",
+    device: str | torch.device | None = None,
+    folder: str | os.PathLike[str] | None = "logs/audit",
+    examples: bool = False,
+) -> AuditResult:
+    """Measure what a model has memorized of its training texts, against texts like them that it was not trained on.
+
+    The model, the random state and its parameters' flags stay as they are. In a run of several processes each must
+    call it.
+
+    Args:
+        model: a Hugging Face causal language model, with or without an adapter of peft's; or the hub id or folder of a
+            model or of an adapter.
+        tokenizer: of the model, or where it lies; None: beside the model.
+        members: texts of the training set: a list of texts, of `{prompt, completion}` or of `{text}` rows, of
+            conversations (`{messages}`), a `datasets.Dataset`, or the path of a json, jsonl, csv, parquet or txt file.
+        heldout: texts of the same distribution that it was not trained on, likewise.
+        adapter: folder of an adapter to put on the model.
+        reference: the frozen model to compare with: "auto" (the base by turning the adapter off, or else a copy of
+            it), "adapter_off", a model, the hub id or folder of one (of a merged or fully tuned model: its base), or
+            None.
+        suite: `quick` (no generation), `standard` or `full`.
+        stop: limits, such as "mia/reference_auroc > 0.7"; the result says whether the model is within them.
+        lower_bound: for AUROCs, judge by the end of the 95 % interval nearer to the safe side.
+        attacks: of membership inference, by name; None: those of no extra cost.
+        extraction: how texts are prompted; None: nothing is generated.
+        measures: further measures.
+        fields: which columns hold texts, where these are not `text`, or `prompt` and `completion`.
+        max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
+        members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
+            out, at least 2000.
+        heldout_size: score a random subset of so many held-out texts; None: all.
+        scoring_tokens: most tokens in a scoring batch.
+        check: look for texts on both sides, and whether text alone tells them apart.
+        seed: of the subsets.
+        dtype: precision that models are loaded in; "auto": that of their files.
+        device: where a loaded model goes; None: a GPU if there is one.
+        folder: in which the run's folder `version_<n>` is made, for `lit-mem report`; None: nothing is written.
+        examples: write the per-example numbers there too, without texts.
+
+    Returns:
+        Metrics, rows, plots and tables; `to_pandas`, `to_parquet`; `state` against the limits.
+
+    Raises:
+        ConfigError: an option does not fit.
+        DataError: a row is not what was expected.
+        ModelError: a model cannot be loaded.
+        MetricError: the loss of a text is not finite.
+    """
+    show_messages()
+    if members is None or heldout is None:
+        lacking = "members" if members is None else "heldout"
+        raise ConfigError(f"{lacking} is None; expected texts, without which there is nothing to compare")
+    rules = [Rule("stop", Limits([stop] if isinstance(stop, str) else list(stop), lower_bound), "any")] if stop else []
+    audited = audited_model(model, adapter, dtype, device)
+    tokenizer = tokenizer_of(tokenizer, audited)
+    length = max_length or min(positions(audited.model) or LONGEST, LONGEST)  # type: ignore[arg-type]
+    options = DataOptions(
+        max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check
+    )
+    texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
+    _check_reads(audited, texts)
+    frozen = reference_of(reference, audited, dtype)
+    if isinstance(frozen, nn.Module):
+        _check_reads(Audited(frozen, "of the reference"), texts)
+    by_id = {
+        member: {one.example_id: one.input_ids for one in examples}
+        for member, examples in ((True, texts.members), (False, texts.heldout))
+    }
+    subject = ModelSubject(audited.model, tokenizer, frozen, by_id)
+    chosen = measures_of(suite, attacks, extraction, measures, compares=frozen is not None)
+    session = Session(subject, [texts.heldout, texts.members], [*chosen, BaseMetrics(chosen)], scoring_tokens)
+    for rule in rules:
+        known_of(session.audit.measures).check([n for n in rule.limits.names() if n != "val/loss"], "stop")
+    found = session.run(Pass(subject))
+    scored = Scored(len(texts.members), len(texts.heldout), len(texts.texts.train), texts.of_heldout)
+    records = {one.example_id: one.record for one in [*texts.members, *texts.heldout] if one.record is not None}
+    result = AuditResult(found.run, found.results, records, rules, scored)
+    if folder is not None and is_first_process():
+        files = RunFiles(claim_version(Path(folder)))
+        setting = _setting(audited, reference, members, heldout, length) | {"seed_everything": seed}
+        files.describe(setting, "audit", texts.texts.trust, scored)
+        if examples:
+            files.examples(result, records)
+        line = line_of(session.audit, result.metrics, rules, 0)
+        assert line is not None
+        files.add(line)
+        result.folder = files.folder
+    return result
+
+
+def _check_reads(audited: Audited, texts: Prepared) -> None:
+    examples = [*texts.members, *texts.heldout]
+    longest = max(len(one.input_ids) for one in examples)
+    check_reads(audited.model, audited.name, longest, max(int(one.input_ids.max()) for one in examples))  # type: ignore[arg-type]
+
+
+def _setting(audited: Audited, reference: Reference, members: Any, heldout: Any, length: int) -> dict[str, Any]:
+    """What is measured, in the form of a configuration, for the report."""
+    named = reference if isinstance(reference, str | os.PathLike) else None
+    kinds = {"auto": "auto", "adapter_off": "adapter_off"}
+    compared = {"kind": kinds.get(str(named), "copy"), "model_id": None if str(named) in kinds else named}
+    if reference is None:
+        compared = {"kind": "none", "model_id": None}
+    files = {
+        name: os.fspath(rows)
+        for name, rows in (("members", members), ("heldout", heldout))
+        if isinstance(rows, str | os.PathLike)
+    }
+    model = {"model_id": audited.base or None, "adapter_path": audited.adapter, "reference": compared}
+    source = {"class_path": TextFiles.__name__ if files else "texts in memory", "init_args": files}
+    return {"model": model, "data": {"source": source, "max_length": length}}

@@ -1,0 +1,74 @@
+"""What a run outside Lightning leaves in its folder, for the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from lit_mem.audit.example_file import example_table, file_name, write
+from lit_mem.audit.loop import PassResult
+from lit_mem.data.checks import TrustReport
+from lit_mem.files import atomic, modes, record
+from lit_mem.files.origin import write_origin
+from lit_mem.functional.planning import Scored
+from lit_mem.types import Record
+
+CONFIG: Final = "config.yaml"
+CHECKS: Final = "checks.json"
+
+
+class RunFiles:
+    """The folder of a run; only rank zero writes.
+
+    Args:
+        folder: made if it is not there, for its owner alone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        with atomic.naming(folder):
+            modes.make_folder(folder)
+        modes.restrict(folder)
+        self.folder = folder
+
+    def describe(
+        self, config: Mapping[str, Any], command: str, trust: TrustReport | None, scored: Scored | None
+    ) -> None:
+        """Write what is measured.
+
+        Args:
+            config: options by section, as the Lightning door has them: `model`, `data`, `memorization`.
+            command: "fit" or "audit".
+            trust: what the checks of the texts found; None: none were made.
+            scored: how many texts are scored.
+        """
+        # JSON is YAML, and needs no library to write it safely.
+        atomic.write_text(self.folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False, default=str) + "\n")
+        write_origin(self.folder, command, None, 0)
+        if trust is not None:
+            atomic.write_text(self.folder / CHECKS, trust.to_json(None if scored is None else scored._asdict()))
+
+    def add(self, line: record.Line) -> None:
+        """Append a pass to the record.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        record.append(self.folder / record.FILE, line)
+
+    def examples(self, result: PassResult, records: Mapping[int, Record], text: bool = False) -> Path:
+        """Write the per-example numbers of a pass as parquet.
+
+        Args:
+            result: of the pass.
+            records: what is known of the examples, by example id.
+            text: with the texts, which are what the run may not leak.
+        """
+        run = result.run
+        path = self.folder / "examples" / f"{file_name(run)}.parquet"
+        write(path, example_table(result.rows, records, run.epoch, run.step, text))
+        return path
