@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
+from lit_mem.errors import MetricError
 from lit_mem.types import IGNORED
 
 
@@ -28,8 +29,17 @@ def rewritten(example: Encoded, text: str, versions: Sequence[str], tokenizer: A
     Returns:
         One example a version, with every token of the version labelled but for position 0; without a label where a
         version has no token that can be scored.
+
+    Raises:
+        MetricError: the example is scored in several pieces, so that no one text could stand in their place.
     """
-    start, has_bos = int((example.labels != IGNORED).nonzero()[0]), int(example.input_ids[0]) == tokenizer.bos_token_id
+    scored = (example.labels != IGNORED).nonzero().flatten()
+    if int(scored[-1] - scored[0]) >= len(scored):
+        raise MetricError(
+            f"example {example.example_id} is scored in several pieces, as the assistant's turns of a conversation; "
+            "attacks that rewrite texts (Lowercase, Neighbourhood) expect one: leave them out"
+        )
+    start, has_bos = int(scored[0]), int(example.input_ids[0]) == tokenizer.bos_token_id
     prompt = _prompt(example.input_ids[int(has_bos) :], start - int(has_bos), text, tokenizer)
     # Without a prompt, what is in front is BOS, or the text's own first token, which nothing precedes.
     head = example.input_ids[: start if prompt else int(has_bos)]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
 from lit_mem.functional.words import scripts_without_spaces
@@ -39,12 +40,14 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
     found, behind, scored, met = 0, 0, 0, set[int]()
     texts = {example.example_id: example for example in examples}
     for example in texts.values():
-        own = example.input_ids[example.scored]
-        scored += len(own)
-        places = torch.isin(own, wanted).nonzero().flatten()
-        if len(places) and int(places[0]) < len(own) - 1:
-            found, behind = found + 1, behind + len(own) - 1 - int(places[0])
-            met.update(own[places].tolist())
+        inside = 0
+        for own in _runs(example):
+            scored += len(own)
+            places = torch.isin(own, wanted).nonzero().flatten()
+            if len(places) and int(places[0]) < len(own) - 1:
+                inside += len(own) - 1 - int(places[0])
+                met.update(own[places].tolist())
+        found, behind = found + (inside > 0), behind + inside
     if not found:
         return None
     names = ", ".join(str(name) for name in tokenizer.convert_ids_to_tokens(sorted(met)))
@@ -53,3 +56,10 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
         f"of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand behind the "
         "first one of their text."
     )
+
+
+def _runs(example: Encoded) -> list[Tensor]:
+    """Each run of scored tokens, (n,) int64: one of a plain text, one a turn of a conversation."""
+    places = example.scored.nonzero().flatten()
+    gaps = (places.diff() > 1).nonzero().flatten() + 1
+    return list(torch.tensor_split(example.input_ids[places], gaps.tolist()))

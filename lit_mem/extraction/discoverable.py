@@ -10,7 +10,7 @@ from torch import Tensor
 from lit_mem.errors import MetricError, check_range
 from lit_mem.extraction.prompts import check_prefix
 from lit_mem.extraction.scored import ScoredMeasure
-from lit_mem.functional.ends import before_end, own_tokens
+from lit_mem.functional.ends import before_end, first_run, own_tokens
 from lit_mem.functional.tries import probability_within
 from lit_mem.types import Needs, Sampling, TokenScores
 
@@ -23,7 +23,7 @@ class Discoverable(ScoredMeasure):
     The probability of one try, p_z, is the product of the suffix tokens' probabilities under the sampling scheme, which
     one forward pass gives exactly; so no token is sampled, and n may be of any size. With `p` None the number is the
     probability itself, 1 − (1 − p_z)^n; its mean is the share of texts expected to be extracted. The suffix ends before
-    its first end token, where sampling stops.
+    its first end token, where sampling stops, and where its run of scored tokens ends.
 
     Args:
         n: tries.
@@ -70,7 +70,7 @@ class Discoverable(ScoredMeasure):
         # The product may fall a rounding error short of a whole number, as 0.29 x 100 does.
         share = (mask.sum(dim=1) * self.prefix + 1e-9).floor()
         given = share if self.prefix < 1 else torch.full_like(share, self.prefix)
-        suffix = before_end(mask & (mask.cumsum(dim=1) > given[:, None]), scores.ends)
+        suffix = before_end(first_run(mask & (mask.cumsum(dim=1) > given[:, None])), scores.ends)
         drawn = scores.sampled[self.sampling].cpu().double()
         total = torch.where(suffix, drawn, 0.0).sum(dim=1)
         return torch.where(suffix.any(dim=1), total, -torch.inf)

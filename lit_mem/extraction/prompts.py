@@ -17,7 +17,8 @@ class Prompt:
     """A text cut in two.
 
     Attributes:
-        input_ids: (T,) int64, the text as far as the suffix reaches: up to its first end token, or its own end.
+        input_ids: (T,) int64, the text as far as the suffix reaches: up to its first end token, or to where what is
+            trained on ends.
         cut: number of tokens in the prefix; the suffix is what follows, at least one token.
     """
 
@@ -43,7 +44,9 @@ def check_prefix(prefix: float, option: str) -> None:
 def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: End) -> Prompt | None:
     """Cut a text after a share, or a number, of its trained tokens.
 
-    What is never trained on (a BOS token, a prompt before a completion) is given in any case, and does not count.
+    What is never trained on (a BOS token, a prompt before a completion) is given in any case, and does not count. Of a
+    text that is trained on in several runs (the assistant's turns of a conversation) the suffix ends where the run
+    that is cut does, so that it holds nothing that somebody else says.
 
     Args:
         input_ids: (T,) int64, right padding allowed.
@@ -63,7 +66,9 @@ def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: End)
     given = int(prefix * len(trained) + 1e-9) if isinstance(prefix, float) else prefix
     if given >= len(trained):
         return None
-    cut, stop = int(trained[given]), int(trained[-1]) + 1
+    run = trained[given:]
+    gaps = (run.diff() > 1).nonzero()
+    cut, stop = int(run[0]), int(run[int(gaps[0])] if len(gaps) else run[-1]) + 1
     inside = ended[cut:stop].nonzero()
     if len(inside):
         stop = cut + int(inside[0])

@@ -14,8 +14,8 @@ class ExtractionStrength(ScoredMeasure):
     """1 − k/n, where k is the fewest of the example's n tokens after which greedy decoding writes all the rest.
 
     0 where even the last token is missed (k = n), so that short texts get no credit for nothing; 1 where nothing but
-    what is given in any case (a BOS token, a prompt) has to be given. A text ends before its first end token, where
-    decoding stops.
+    what is given in any case (a BOS token, a prompt, the user's turns) has to be given. A text ends before its first
+    end token, where decoding stops; of a conversation each scored turn does.
 
     Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models"; the formula is that of
     open-unlearning, but for its floor of 1/n.

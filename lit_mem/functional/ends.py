@@ -2,7 +2,8 @@
 
 One rule for all measures of extraction: a true suffix ends before its first end token. Decoding stops there, so what
 stands behind it is not written, and is neither prompted for nor credited. What stands in a prefix is given, end tokens
-included, as turns of a chat before the prompted one.
+included, as turns of a chat before the prompted one. A suffix also ends where its run of scored tokens does: behind an
+assistant's turn somebody else speaks. Measures without a prefix read each run by itself.
 """
 
 from __future__ import annotations
@@ -75,14 +76,29 @@ def own_tokens(scored: Tensor, ends: Tensor | None) -> Tensor:
 
 
 def before_end(suffix: Tensor, ends: Tensor | None) -> Tensor:
-    """(B, T) bool on the CPU: of each suffix the tokens before its first end token.
+    """(B, T) bool on the CPU: of each run of suffix tokens those before its first end token.
 
     Args:
-        suffix: (B, T) bool.
+        suffix: (B, T) bool; several runs in a row are turns of one side of a conversation, each with the other side's
+            turns given.
         ends: as for `own_tokens`.
     """
     suffix = suffix.cpu()
     if ends is None:
         return suffix
-    begun = suffix.cumsum(dim=1) > 0
-    return suffix & ((begun & ends.cpu()).cumsum(dim=1) == 0)
+    inside = suffix & ends.cpu()
+    met = inside.cumsum(dim=1)
+    before = torch.where(_begins(suffix), met - inside.long(), 0).cummax(dim=1).values  # up to where the run begins
+    return suffix & (met == before)
+
+
+def first_run(tokens: Tensor) -> Tensor:
+    """(B, T) bool: of the tokens in each row, (B, T) bool, those up to the first gap."""
+    return tokens & (_begins(tokens).cumsum(dim=1) == 1)
+
+
+def _begins(tokens: Tensor) -> Tensor:
+    """(B, T) bool: where a run begins."""
+    begins = tokens.clone()
+    begins[:, 1:] &= ~tokens[:, :-1]
+    return begins
