@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from lit_mem.audit.record_line import line_of
 from lit_mem.audit.result import AuditResult
 from lit_mem.audit.run_files import RunFiles
 from lit_mem.audit.subject_models import Audited, Reference, audited_model, reference_of, tokenizer_of
-from lit_mem.audit.suite import ExtractionOptions, Suite
+from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.options import DataOptions
@@ -53,7 +53,7 @@ def run_audit(
     stop: Sequence[str] | str = (),
     lower_bound: bool = False,
     attacks: dict[str, Attack] | None = None,
-    extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008  (never changed)
+    extraction: ExtractionOptions | Mapping[str, Any] | None = ExtractionOptions(),  # noqa: B008  (never changed)
     measures: Sequence[Measure] = (),
     fields: TextFields | None = None,
     max_length: int | None = None,
@@ -87,7 +87,7 @@ def run_audit(
         stop: limits, such as "mia/reference_auroc > 0.7"; the result says whether the model is within them.
         lower_bound: for AUROCs, judge by the end of the 95 % interval nearer to the safe side.
         attacks: of membership inference, by name; None: those of no extra cost.
-        extraction: how texts are prompted; None: nothing is generated.
+        extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
         measures: further measures.
         fields: which columns hold texts, where these are not `text`, or `prompt` and `completion`.
         max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
@@ -132,7 +132,7 @@ def run_audit(
         for member, examples in ((True, texts.members), (False, texts.heldout))
     }
     subject = ModelSubject(audited.model, tokenizer, frozen, by_id)
-    chosen = measures_of(suite, attacks, extraction, measures, compares=frozen is not None)
+    chosen = measures_of(suite, attacks, extraction_options(extraction), measures, compares=frozen is not None)
     session = Session(subject, [texts.heldout, texts.members], [*chosen, BaseMetrics(chosen)], scoring_tokens)
     for rule in rules:
         known_of(session.audit.measures).check([n for n in rule.limits.names() if n != "val/loss"], "stop")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final, Literal, get_args
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Literal, get_args
 
 from lit_mem.attacks.base import Attack
 from lit_mem.audit.loop import clash, known_of
@@ -58,6 +58,20 @@ class ExtractionOptions:
     every_n_validations: int = 1
     token_budget: int = 4096
     seed: int = 0
+
+
+def extraction_options(given: ExtractionOptions | Mapping[str, Any] | None) -> ExtractionOptions | None:
+    """The options as given, or from some of them by name.
+
+    Raises:
+        ConfigError: there is no option of a name.
+    """
+    if given is None or isinstance(given, ExtractionOptions):
+        return given
+    names = [one.name for one in fields(ExtractionOptions)]
+    if unknown := [name for name in given if name not in names]:
+        raise ConfigError(f"extraction has no option {unknown[0]!r}; there are {', '.join(names)}")
+    return ExtractionOptions(**given)
 
 
 def suite(

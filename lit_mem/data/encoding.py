@@ -101,7 +101,7 @@ class Encoder:
         # Together, then told apart by offsets: tokenizing the halves alone can give other tokens at the seam.
         with panics_raised("the tokenizer"):
             encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
-        attributes = _attributes(rows, self.spans_column, name)
+        attributes = attributes_of(rows, self.spans_column, name)
         has_spans = self.spans_column is not None and self.spans_column in rows.column_names
         marked = rows[self.spans_column][:] if has_spans else [None] * len(texts)
         examples, cut = [], 0
@@ -145,7 +145,7 @@ class Encoder:
         return examples
 
 
-def _attributes(rows: Dataset, spans_column: str | None, name: str) -> list[dict[str, Any]]:
+def attributes_of(rows: Dataset, spans_column: str | None, name: str) -> list[dict[str, Any]]:
     """For each row what its further columns say, by column; a column without a value is left out."""
     from datasets import ClassLabel, Json, LargeList, List, Value
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_mem.data.canaries.base import here
 from lit_mem.data.canaries.inserting import inserted
+from lit_mem.data.chat_rows import HELD, ConversationEncoder
 from lit_mem.data.deduplicate import count_duplicates, without_repeats
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.members import texts_of
@@ -99,7 +100,8 @@ def prepare(
     """
     options = options or DataOptions()
     texts = source if isinstance(source, Texts) else checked_texts(source, options)
-    encoder = Encoder(tokenizer, options.max_length, options.add_eos, options.spans_column)
+    kind = ConversationEncoder if HELD in texts.train.column_names else Encoder
+    encoder = kind(tokenizer, options.max_length, options.add_eos, options.spans_column)
     train = encoder(texts.train, 0, member=True, name="training")
     heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
     count_duplicates([*train, *heldout], members=train)

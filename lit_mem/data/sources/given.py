@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lit_mem.data.chat_rows import MESSAGES, conversation_rows, is_conversations
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.data.sources.json_rows import row_table
@@ -58,7 +59,7 @@ class TwoSets(Source):
 
     Args:
         members: texts that the model was trained on: a list, a `datasets.Dataset`, or the path of a json, jsonl, csv,
-            parquet or txt file.
+            parquet or txt file; rows may be conversations, a column `messages` or lists of {role, content}.
         heldout: texts of the same kind that it was not trained on, likewise.
         fields: which columns hold the texts; None: `text`, or `prompt` and `completion`; and `group`.
 
@@ -88,7 +89,7 @@ class TwoSets(Source):
     def _split(self, rows: Any, name: str) -> Any:
         if isinstance(rows, str | os.PathLike):
             label = printable(Path(rows).name if self._short else os.fspath(rows))
-            return split_of(read_table(os.fspath(rows)), label, self._fields)
+            return split_of(read_table(os.fspath(rows)), label, self._fields, conversations=True)
         if not (isinstance(rows, list | tuple) or hasattr(rows, "column_names")):
             raise ConfigError(
                 f"{name} is a {type(rows).__name__}; expected a list of texts or of rows, a datasets.Dataset, or the "
@@ -96,24 +97,34 @@ class TwoSets(Source):
             )
         if not len(rows):
             raise ConfigError(f"{name} is empty; expected at least one text")
-        return split_of(table_of(rows, name), name, self._fields)
+        return split_of(table_of(rows, name), name, self._fields, conversations=True)
 
 
 def table_of(rows: Any, name: str) -> Table:
     """Rows in memory as a table, called `name` in messages: texts, dictionaries, or a `datasets.Dataset`."""
     if hasattr(rows, "column_names"):
         return Table.of_dataset(name, rows)
-    return row_table(name, [{"text": row} if isinstance(row, str) else row for row in rows])
+    return row_table(name, [_row(row) for row in rows])
 
 
-def split_of(table: Table, label: str, fields: TextFields | None = None) -> Any:
+def _row(row: Any) -> Any:
+    """A text, and a conversation as a list of messages, as a row."""
+    if isinstance(row, str):
+        return {"text": row}
+    return {MESSAGES: row} if isinstance(row, list) else row
+
+
+def split_of(table: Table, label: str, fields: TextFields | None = None, conversations: bool = False) -> Any:
     """Rows with the columns of `Corpus`.
 
     Args:
         table: with a column `text`, or with `prompt` and `completion`; and with `group`, if it has one.
         label: what `origin` calls it.
         fields: other columns.
+        conversations: read a column `messages` too.
     """
+    if fields is None and conversations and is_conversations(table):
+        return conversation_rows(table, label)
     if fields is None:
         pair = {"prompt", "completion"} <= set(table.names) and "text" not in table.names
         prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
