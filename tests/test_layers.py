@@ -23,7 +23,7 @@ FLOORS = [
     ["data"],
     ["attacks", "extraction", "privacy"],
     ["audit"],
-    ["lightning", "report"],
+    ["lightning", "hf", "report"],
     ["sweep", "localize"],
     ["cli", "callbacks"],
 ]

@@ -100,8 +100,7 @@ def prepare(
     """
     options = options or DataOptions()
     texts = source if isinstance(source, Texts) else checked_texts(source, options)
-    kind = ConversationEncoder if HELD in texts.train.column_names else Encoder
-    encoder = kind(tokenizer, options.max_length, options.add_eos, options.spans_column)
+    encoder = encoder_of(texts.train, tokenizer, options)
     train = encoder(texts.train, 0, member=True, name="training")
     heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
     count_duplicates([*train, *heldout], members=train)
@@ -118,3 +117,9 @@ def prepare(
     if options.canary_source is not None:
         train, canaries = inserted(options.canary_source, train, texts, encoder, base_model, once)
     return Prepared(texts, encoder, train, members, heldout, canaries)
+
+
+def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:
+    """Encodes rows of their kind: texts, or conversations by the tokenizer's chat template."""
+    kind = ConversationEncoder if HELD in rows.column_names else Encoder
+    return kind(tokenizer, options.max_length, options.add_eos, options.spans_column)

@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 
 from lit_mem.audit.judging import Rule
+from lit_mem.audit.stopping import Stopping
 from lit_mem.errors import check_range
 from lit_mem.lightning.last_line import LastLine
 from lit_mem.lightning.planned_stop import planned_stops
@@ -17,7 +18,7 @@ from lit_mem.lightning.rules import Limits, check_limits, passed
 log = logging.getLogger(__name__)
 
 
-class MemorizationEarlyStopping(LastLine, Callback):
+class MemorizationEarlyStopping(LastLine, Stopping, Callback):
     """Ends training when logged metrics pass their thresholds.
 
     Lightning's own EarlyStopping with a stopping threshold also ends a flat run by patience, and on NaN; this one
@@ -47,13 +48,9 @@ class MemorizationEarlyStopping(LastLine, Callback):
         patience: int = 1,
     ) -> None:
         check_range("MemorizationEarlyStopping.patience", patience, at_least=1)
-        self.limits = Limits(thresholds, lower_bound)
-        self.stop_when, self.patience = stop_when, patience
+        super().__init__(Limits(thresholds, lower_bound), stop_when, patience)
         self.option = f"{type(self).__name__}.thresholds"
-        self.over_in_a_row = 0
-        self.reason: str | None = None
         self.stopped_after = 0
-        self.looks = 0
 
     def rules(self) -> list[Rule]:
         """These thresholds."""
@@ -66,12 +63,7 @@ class MemorizationEarlyStopping(LastLine, Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""
-        return {
-            "over_in_a_row": self.over_in_a_row,
-            "reason": self.reason,
-            "stopped_after": self.stopped_after,
-            "looks": self.looks,
-        }
+        return self.counts() | {"stopped_after": self.stopped_after}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
@@ -111,18 +103,12 @@ class MemorizationEarlyStopping(LastLine, Callback):
         if trainer.sanity_checking:
             return check_limits(self.limits, trainer, self.option)
         self.note(trainer)
-        self.looks += 1
         beyond = passed(self.limits, trainer, self.option)
-        over = len(beyond) == len(self.limits) if self.stop_when == "all" else bool(beyond)
         # Every rank has the same metrics; deciding together keeps them together should that ever fail.
-        over = trainer.strategy.reduce_boolean_decision(over, all=False)
-        self.over_in_a_row = self.over_in_a_row + 1 if over else 0
-        if self.over_in_a_row >= self.patience:
+        over = trainer.strategy.reduce_boolean_decision(self.is_over(beyond), all=False)
+        if self.count(over, beyond):
             trainer.should_stop = True
             self.stopped_after = trainer.current_epoch + 1
-            self.reason = "; ".join(
-                f"{name} is {value:.4g}, the threshold is {threshold}" for threshold, name, value in beyond
-            )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""

@@ -6,11 +6,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from lit_mem.audit.judging import judged_texts
+from lit_mem.audit.stopping import planned_stop
 from lit_mem.audit.table import ScoreTable
-from lit_mem.audit.thresholds import Limits, Threshold
-from lit_mem.functional.numbers import shown
-from lit_mem.functional.planning import Scored, planned_interval, stops_at
+from lit_mem.audit.thresholds import Limits
+from lit_mem.functional.planning import Scored
 from lit_mem.lightning.auditing import audit_of, measures, whole_check
 
 
@@ -24,29 +23,6 @@ def planned_stops(limits: Limits, trainer: pl.Trainer) -> list[str]:
         if scored is not None and scored.members and scored.heldout:
             lines.append(planned_stop(threshold, scored))
     return lines
-
-
-def planned_stop(threshold: Threshold, scored: Scored) -> str:
-    """What to expect of a threshold with `lower_bound`.
-
-    Args:
-        threshold: on an AUROC, its limit in (0, 1).
-        scored: how many texts are scored, at least 1 of each set.
-    """
-    limit, of_scored = threshold.limit, scored
-    scored = judged_texts(threshold.name, of_scored)
-    half = "" if scored is of_scored else " (half of those scored)"
-    low, high = planned_interval(limit, scored.members, scored.heldout)
-    at = stops_at(limit, scored.members, scored.heldout, threshold.above)
-    end, side = ("low", "above") if threshold.above else ("high", "below")
-    planned = (
-        f"{threshold} is read at the {end} end of the 95 % interval: with {scored.members:,} members and "
-        f"{scored.heldout:,} held-out texts{half} the interval at {limit:g} is about {shown(low)} to {shown(high)}"
-    )
-    if at is None:
-        best = "1" if threshold.above else "0"
-        return f"{planned}. Even at {best} it holds {limit:g}, so the threshold never acts: score more texts."
-    return f"{planned}, and the threshold acts from about {shown(at)} on, not as soon as the value is {side} {limit:g}."
 
 
 def scored_for(name: str, trainer: pl.Trainer) -> Scored | None:

@@ -7,10 +7,11 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from lit_mem.audit.judging import judge, judged_texts, settled_by, together
+from lit_mem.audit.stopping import planned_stop
 from lit_mem.audit.thresholds import Threshold
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, MemorizationEarlyStopping, Perplexity
 from lit_mem.functional.planning import Scored, needed_to_settle, planned_interval, stops_at
-from lit_mem.lightning.planned_stop import planned_stop, scored_for
+from lit_mem.lightning.planned_stop import scored_for
 
 LEFT, RIGHT = "mia/a_auroc > 0.7", "mia/a_auroc < 0.7"
 

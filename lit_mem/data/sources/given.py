@@ -72,7 +72,7 @@ class TwoSets(Source):
         if len(paths) == 2 and os.path.realpath(paths[0]) == os.path.realpath(paths[1]):
             raise ConfigError(f"heldout is the same file as members ({paths[0]}); expected texts not trained on")
         self._sets = {"members": members, "heldout": heldout}
-        self._fields, self._short = fields, True
+        self._fields = fields
 
     def load(self) -> Corpus:
         """Read and check every row.
@@ -82,22 +82,35 @@ class TwoSets(Source):
             ConfigError: a set is neither a list, nor a dataset, nor a path; or it is empty.
         """
         paths = [Path(one) for one in self._sets.values() if isinstance(one, str | os.PathLike)]
-        self._short = len({path.name for path in paths}) == len(paths)  # origins serve as groups too
-        made = [self._split(rows, name) for name, rows in self._sets.items()]
+        short = len({path.name for path in paths}) == len(paths)  # origins serve as groups too
+        made = [given_set(rows, name, self._fields, short) for name, rows in self._sets.items()]
         return Corpus(made[0], made[1], None, "given")
 
-    def _split(self, rows: Any, name: str) -> Any:
-        if isinstance(rows, str | os.PathLike):
-            label = printable(Path(rows).name if self._short else os.fspath(rows))
-            return split_of(read_table(os.fspath(rows)), label, self._fields, conversations=True)
-        if not (isinstance(rows, list | tuple) or hasattr(rows, "column_names")):
-            raise ConfigError(
-                f"{name} is a {type(rows).__name__}; expected a list of texts or of rows, a datasets.Dataset, or the "
-                "path of a file"
-            )
-        if not len(rows):
-            raise ConfigError(f"{name} is empty; expected at least one text")
-        return split_of(table_of(rows, name), name, self._fields, conversations=True)
+
+def given_set(rows: Any, name: str, fields: TextFields | None = None, short: bool = True) -> Any:
+    """One set of rows with the columns of `Corpus`.
+
+    Args:
+        rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file.
+        name: what the set is called in messages, and what `origin` calls it where it is no file.
+        fields: which columns hold the texts; None: as for `split_of`.
+        short: whether `origin` has the file's name without its folder.
+
+    Raises:
+        DataError: a row is not what was expected.
+        ConfigError: it is neither a list, nor a dataset, nor a path; or it is empty.
+    """
+    if isinstance(rows, str | os.PathLike):
+        label = printable(Path(rows).name if short else os.fspath(rows))
+        return split_of(read_table(os.fspath(rows)), label, fields, conversations=True)
+    if not (isinstance(rows, list | tuple) or hasattr(rows, "column_names")):
+        raise ConfigError(
+            f"{name} is a {type(rows).__name__}; expected a list of texts or of rows, a datasets.Dataset, or the "
+            "path of a file"
+        )
+    if not len(rows):
+        raise ConfigError(f"{name} is empty; expected at least one text")
+    return split_of(table_of(rows, name), name, fields, conversations=True)
 
 
 def table_of(rows: Any, name: str) -> Table:

@@ -1,0 +1,70 @@
+"""Rows that somebody else has tokenized, as examples: what is scored is what is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_mem.data.encoding import Encoded
+from lit_mem.types import IGNORED, Record
+
+
+def texts_of_batch(batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The texts of a collated batch, each without padding: (T,) int64 token ids, and (T,) int64 labels.
+
+    Several texts in one row are told apart by `position_ids` that start anew, or by numbers above 1 in
+    `attention_mask`, as packers write them.
+
+    Args:
+        batch: `input_ids` and `labels`, (B, T), and where the batch has them `attention_mask` and `position_ids` of the
+            same shape.
+    """
+    rows = batch["input_ids"].cpu()
+    labels = batch["labels"].cpu()
+    mask, positions = (_beside(batch.get(name), rows) for name in ("attention_mask", "position_ids"))
+    for i in range(len(rows)):
+        real = torch.ones_like(rows[i], dtype=torch.bool) if mask is None else mask[i] != 0
+        starts = torch.zeros_like(real)
+        if positions is not None:
+            starts |= positions[i] == 0
+        if mask is not None:
+            starts[1:] |= mask[i][1:] != mask[i][:-1]
+        number = (starts & real).cumsum(0)[real]
+        ids, given = rows[i][real], labels[i][real]
+        for text in number.unique_consecutive().tolist():  # type: ignore[no-untyped-call]
+            yield ids[number == text], given[number == text]
+
+
+def _beside(values: Any, rows: Tensor) -> Tensor | None:
+    """Values of each token on the CPU; None where they are of another shape, as masks of a kernel's own are."""
+    if not isinstance(values, Tensor) or values.shape != rows.shape:
+        return None
+    return values.cpu()
+
+
+def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, member: bool, origin: str) -> Encoded:
+    """One text as an example, with its text decoded.
+
+    An end-of-text token at its end is trained on and not scored, like one that `data.add_eos` appends.
+
+    Args:
+        input_ids: (T,) int64, T at least 1.
+        labels: (T,) int64, -100 where a token is not trained on.
+        tokenizer: of the model.
+        example_id: unique over the sets that are compared.
+        member: whether it is in the fine-tuning set.
+        origin: where it came from.
+    """
+    labels = torch.where(labels == IGNORED, IGNORED, input_ids)
+    labels[0] = IGNORED  # nothing precedes it
+    ended = len(labels) > 1 and int(input_ids[-1]) == tokenizer.eos_token_id
+    appended = int(ended and bool((labels[:-1] != IGNORED).any()))
+    made = Encoded(input_ids, labels, example_id, member, appended)
+    scored = made.scored.nonzero().flatten().tolist()
+    first = scored[0] if scored else len(labels)
+    prompt = tokenizer.decode(input_ids[:first].tolist(), skip_special_tokens=True)
+    text = tokenizer.decode(input_ids[scored].tolist(), skip_special_tokens=True)
+    return Encoded(input_ids, labels, example_id, member, appended, Record(text, origin, prompt=prompt))

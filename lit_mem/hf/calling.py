@@ -1,0 +1,47 @@
+"""The trainer that calls a callback, and which of its settings rule out measuring."""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+
+from transformers import Trainer
+
+from lit_mem.errors import ConfigError
+
+
+def calling_trainer() -> Trainer:
+    """The trainer among the callers of this function.
+
+    A callback's events hand over model, loaders and state, but not the trainer, whose `log` alone reaches every logger
+    and whose collator alone knows what is trained on. Each event is called by one of its methods.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        found = frame.f_locals.get("self")
+        if isinstance(found, Trainer):
+            return found
+        frame = frame.f_back
+    raise ConfigError("MemorizationCallback: no transformers.Trainer calls it; expected one, such as TRL's SFTTrainer")
+
+
+def check_whole(trainer: Trainer) -> None:
+    """Reject a trainer that spreads the weights of its model over devices.
+
+    Raises:
+        ConfigError: it does.
+    """
+    why = None
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    if trainer.is_deepspeed_enabled and getattr(plugin, "zero_stage", 3) == 3:
+        why = "DeepSpeed ZeRO-3", "ZeRO stage 1 or 2, DDP"
+    elif trainer.is_fsdp_enabled:
+        why = "FSDP", "DDP"
+    if why is not None:
+        raise ConfigError(
+            f"MemorizationCallback: {why[0]} spreads the weights over devices, and texts are scored with whole ones; "
+            f"expected {why[1]}, or an audit of the saved model (lit-mem audit)"
+        )

@@ -1,0 +1,234 @@
+"""What a trainer's run is measured by: its texts, its model and reference, and what is written of each pass."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+from transformers import Trainer
+
+from lit_mem.adapters.base import gives_base_back
+from lit_mem.adapters.positions import positions
+from lit_mem.audit.gather import is_first_process
+from lit_mem.audit.judging import Rule
+from lit_mem.audit.loop import PassResult, known_of
+from lit_mem.audit.measure import Measure, Pass
+from lit_mem.audit.model_subject import ModelSubject
+from lit_mem.audit.passes import Session
+from lit_mem.audit.record_line import line_of
+from lit_mem.audit.result import with_loss
+from lit_mem.audit.run_files import RunFiles
+from lit_mem.audit.subject_models import Audited, Reference, reference_of
+from lit_mem.data.deduplicate import count_duplicates
+from lit_mem.data.encoding import Encoded
+from lit_mem.data.one_set import check_examples, encoded_set
+from lit_mem.data.options import DataOptions
+from lit_mem.data.sources.fields import TextFields
+from lit_mem.errors import ConfigError
+from lit_mem.functional.planning import Scored
+from lit_mem.guards import preserved_random_state
+from lit_mem.hf.calling import check_whole
+from lit_mem.hf.trainers_texts import copies_in, heldout_of, members_of
+from lit_mem.types import Record
+
+log = logging.getLogger(__name__)
+
+LONGEST = 4096
+"""Tokens of the longest given text that is scored whole where neither trainer nor model has a limit below."""
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """Which texts are scored.
+
+    Attributes:
+        members: given texts of the training set; None: a sample of the trainer's own.
+        heldout: given texts that are not trained on; None: a sample of the trainer's evaluation set.
+        fields: which columns of given texts hold them.
+        members_size: how many members are scored at most; None: 2000.
+        heldout_size: how many held-out texts, likewise.
+        max_length: longest given text in tokens; None: what the trainer is set to, or the model reads.
+        scoring_tokens: most tokens in a scoring batch.
+        check: look for texts on both sides, and whether text alone tells them apart.
+        seed: of the samples.
+    """
+
+    members: Any = None
+    heldout: Any = None
+    fields: TextFields | None = None
+    members_size: int | None = None
+    heldout_size: int | None = None
+    max_length: int | None = None
+    scoring_tokens: int = 2048
+    check: bool = True
+    seed: int = 0
+
+
+@dataclass
+class TrainersRun:
+    """A run of a trainer, measured.
+
+    Attributes:
+        session: runs passes.
+        files: where they are recorded; None on other processes than the first.
+        records: what is known of the scored examples, by example id.
+        scored: how many texts are scored.
+    """
+
+    session: Session
+    files: RunFiles | None
+    records: dict[int, Record]
+    scored: Scored
+    rules: Sequence[Rule] = field(default_factory=list)
+
+    def measure(self, run: Pass, examples: bool) -> tuple[PassResult, dict[str, float]]:
+        """One pass, recorded; every process must call it.
+
+        Args:
+            run: what it is.
+            examples: write the per-example numbers too, without texts.
+
+        Raises:
+            MetricError: the loss of a text is not finite.
+        """
+        with preserved_random_state():
+            result = self.session.run(run)
+            metrics = with_loss(result.metrics)
+            line = line_of(self.session.audit, metrics, self.rules, run.step)
+            if self.files is not None and line is not None:
+                self.files.add(line)
+                if examples:
+                    self.files.examples(result, self.records)
+        return result, metrics
+
+
+def start(
+    trainer: Trainer,
+    texts: TextOptions,
+    measures: Sequence[Measure],
+    reference: Reference,
+    rules: Sequence[Rule],
+    folder: Path,
+) -> TrainersRun:
+    """Get texts, model and reference of a trainer together; every process must call it.
+
+    Args:
+        trainer: about to train, or to evaluate.
+        texts: which are scored.
+        measures: of them.
+        reference: the frozen model to compare with; "auto": the model without its adapter, or as training starts.
+        rules: the limits in force.
+        folder: of the record.
+
+    Raises:
+        ConfigError: an option does not fit, or the trainer's texts cannot be told apart.
+        DataError: a given row is not what was expected.
+        ModelError: a reference cannot be loaded.
+    """
+    check_whole(trainer)
+    if trainer.processing_class is None:
+        raise ConfigError("MemorizationCallback: the trainer has no processing_class; expected its tokenizer")
+    with preserved_random_state():
+        members, heldout = _examples(trainer, texts)
+        trust = check_examples(members, heldout, texts.seed) if texts.check else None
+        frozen = _frozen(trainer, reference)
+        ids = {
+            member: {one.example_id: one.input_ids for one in examples}
+            for member, examples in ((True, members), (False, heldout))
+        }
+        subject = ModelSubject(
+            trainer.model, trainer.processing_class, frozen, ids, trainer.compute_loss_context_manager
+        )
+        session = Session(
+            subject, [heldout, members], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
+        )
+        for rule in rules:
+            known_of(session.audit.measures).check([n for n in rule.limits.names() if n != "val/loss"], rule.set_by)
+    scored = Scored(len(members), len(heldout), _length(trainer.train_dataset, len(members)), len(heldout))
+    log.info("Scored: %d members of the training set and %d held-out texts.", scored.members, scored.heldout)
+    files = RunFiles(folder) if is_first_process() else None
+    if trust is not None:
+        for line in trust.warnings:
+            log.warning("%s", line)
+    if files is not None:
+        files.describe(_setting(trainer, texts, reference), "fit", trust, scored)
+    records = {one.example_id: one.record for one in [*members, *heldout] if one.record is not None}
+    return TrainersRun(session, files, records, scored, rules)
+
+
+def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list[Encoded]]:
+    tokenizer = trainer.processing_class
+    longest = texts.max_length or getattr(trainer.args, "max_length", None) or positions(trainer.model) or LONGEST
+    options = DataOptions(max_length=min(longest, LONGEST), add_eos=False, seed=texts.seed)
+    if texts.members is None:
+        members = members_of(trainer, texts.members_size, texts.seed, 0)
+        copies = copies_in(trainer)
+        if copies is None:
+            count_duplicates(members, members=members)
+        else:
+            for one in members:
+                if one.record is not None:
+                    one.record.duplicates = max(0, copies[tuple(one.input_ids.tolist())] - 1)
+    else:
+        size = texts.members_size
+        members = encoded_set(texts.members, "members", tokenizer, options, size, True, 0, texts.fields)
+    first, size = len(members), texts.heldout_size
+    if texts.heldout is None:
+        return members, heldout_of(trainer, size, texts.seed, first)
+    return members, encoded_set(texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields)
+
+
+def _frozen(trainer: Trainer, reference: Reference) -> nn.Module | Literal["adapter_off"] | None:
+    """The frozen model: a copy of the model as training starts, where no adapter can be turned off."""
+    model, started = trainer.model, trainer.state.global_step > 0
+    has_adapter = bool(getattr(model, "peft_config", None))
+    name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+    if isinstance(reference, str) and reference == "auto" and not (has_adapter and gives_base_back(model)):
+        if not started:
+            log.info("Reference: a frozen copy of the model as training starts, which takes as much memory.")
+            copied: nn.Module = copy.deepcopy(model).requires_grad_(False).eval()
+            return copied
+        if not name:
+            raise ConfigError(
+                "MemorizationCallback: training goes on from a checkpoint, and where the model came from is not known; "
+                "give reference, its base"
+            )
+        reference = name
+    found = reference_of(reference, Audited(model, name))
+    if isinstance(found, nn.Module) and isinstance(reference, nn.Module):
+        return found.to(trainer.args.device)
+    return found
+
+
+def _length(rows: Any, otherwise: int) -> int:
+    return len(rows) if hasattr(rows, "__len__") else otherwise
+
+
+def _setting(trainer: Trainer, texts: TextOptions, reference: Reference) -> dict[str, Any]:
+    """The run in the form of a configuration, for the report."""
+    model, args = trainer.model, trainer.args
+    configs = getattr(model, "peft_config", None) or {}
+    adapter = next(iter(configs.values()), None)
+    kind = None if adapter is None else getattr(adapter.peft_type, "value", str(adapter.peft_type))
+    options = {name: getattr(adapter, name, None) for name in ("r", "lora_alpha")}
+    named = str(reference) if isinstance(reference, str) else "copy"
+    return {
+        "model": {
+            "model_id": getattr(getattr(model, "config", None), "_name_or_path", None),
+            "adapter": None if kind is None else {"class_path": kind, "init_args": options},
+            "reference": {"kind": named, "model_id": None},
+            "optimizer": {"class_path": str(getattr(args, "optim", "")), "init_args": {"lr": args.learning_rate}},
+        },
+        "data": {
+            "source": {"class_path": "the trainer's training set" if texts.members is None else "texts given"},
+            "batch_size": args.per_device_train_batch_size,
+            "max_length": getattr(args, "max_length", None),
+        },
+        "trainer": {"max_epochs": args.num_train_epochs if args.max_steps <= 0 else None},
+        "seed_everything": args.seed,
+    }

@@ -1,0 +1,132 @@
+"""A trainer's own texts as examples: tokens, labels and masks as its collator makes them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset
+from transformers import Trainer
+
+from lit_mem.data.encoding import Encoded
+from lit_mem.data.probe import ALL_UP_TO
+from lit_mem.data.tokenized import encoded, texts_of_batch
+from lit_mem.errors import ConfigError
+
+_COUNTED: Final = 200_000
+"""Up to this many rows, copies of a text are counted in the whole set."""
+
+
+def members_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> list[Encoded]:
+    """A random sample of what the trainer trains on.
+
+    Args:
+        trainer: with its training set.
+        size: how many texts; None: all of up to 2000, of more as many.
+        seed: of the sample.
+        first_id: ids count up from here.
+
+    Raises:
+        ConfigError: the set is a stream, or its texts cannot be told apart.
+    """
+    with _unregistered(trainer):
+        loader = trainer.get_train_dataloader()
+    return _examples(trainer, loader, size, seed, first_id, True, "train_dataset")
+
+
+def heldout_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> list[Encoded]:
+    """A random sample of what the trainer evaluates on; of several evaluation sets, the first.
+
+    Raises:
+        ConfigError: there is none, or it is a stream, or its texts cannot be told apart.
+    """
+    given: Any = trainer.eval_dataset
+    if given is None:
+        raise ConfigError(
+            "MemorizationCallback: the trainer has no eval_dataset, and heldout is not given; expected texts that are "
+            "not trained on, to compare members with"
+        )
+    name = next(iter(given)) if isinstance(given, dict) else None
+    with _unregistered(trainer):
+        loader = trainer.get_eval_dataloader(name)
+    return _examples(
+        trainer, loader, size, seed, first_id, False, f"eval_dataset[{name!r}]" if name else "eval_dataset"
+    )
+
+
+class _unregistered:
+    """Loaders made in it are not among those that accelerate saves and restores."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._loaders = trainer.accelerator._dataloaders
+
+    def __enter__(self) -> None:
+        self._before = list(self._loaders)
+        self._kept = dict(getattr(self._trainer, "_eval_dataloaders", {}))
+
+    def __exit__(self, *_: object) -> None:
+        self._loaders[:] = self._before
+        if hasattr(self._trainer, "_eval_dataloaders"):
+            self._trainer._eval_dataloaders = self._kept
+
+
+def _examples(
+    trainer: Trainer, loader: Any, size: int | None, seed: int, first_id: int, member: bool, name: str
+) -> list[Encoded]:
+    option = "members" if member else "heldout"
+    rows = loader.dataset
+    if isinstance(rows, IterableDataset) or not hasattr(rows, "__len__"):
+        raise ConfigError(
+            f"MemorizationCallback: {name} is a stream, of which no sample can be drawn; give {option}, a list of "
+            "texts, a dataset or a file"
+        )
+    args: Any = trainer.args
+    if getattr(args, "packing", False) and getattr(args, "packing_strategy", "") == "wrapped":
+        raise ConfigError(
+            f"MemorizationCallback: packing_strategy is 'wrapped', which cuts {name} into pieces that are no texts; "
+            f"expected 'bfd', or {option} given"
+        )
+    wanted = size or ALL_UP_TO
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
+    found: list[tuple[int, str, Tensor, Tensor]] = []
+    for i in order:
+        if len(found) >= wanted:
+            break
+        found += [(i, *one) for one in _texts_of_row(loader, i, name, option)]
+    found = sorted(found[:wanted], key=lambda one: (one[0], one[1]))
+    if not found:
+        raise ConfigError(f"MemorizationCallback: no text of {name} has a token that is trained on; give {option}")
+    tokenizer = trainer.processing_class
+    return [
+        encoded(ids, labels, tokenizer, first_id + n, member, origin)
+        for n, (_, origin, ids, labels) in enumerate(found)
+    ]
+
+
+def _texts_of_row(loader: Any, i: int, name: str, option: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Origin, token ids and labels of the texts in a row of a loader's set."""
+    batch = loader.collate_fn([loader.dataset[i]])
+    if "labels" not in batch or "input_ids" not in batch:
+        lacking = "labels" if "input_ids" in batch else "input_ids"
+        raise ConfigError(
+            f"MemorizationCallback: the collator makes no {lacking} of {name}; expected both, as for causal language "
+            f"modelling, or {option} given"
+        )
+    texts = list(texts_of_batch(batch))
+    for n, (ids, labels) in enumerate(texts, start=1):
+        if bool((labels[1:] != -100).any()):
+            yield f"{name}:{i + 1}" + (f".{n}" if len(texts) > 1 else ""), ids, labels
+
+
+def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
+    """How often each tokenized text stands in the training set; None where that is not known at little cost."""
+    rows: Any = trainer.train_dataset
+    if not hasattr(rows, "column_names") or not hasattr(rows, "__len__") or len(rows) > _COUNTED:
+        return None
+    if "input_ids" not in rows.column_names or "seq_lengths" in rows.column_names:
+        return None
+    return Counter(tuple(ids) for ids in rows["input_ids"][:])
