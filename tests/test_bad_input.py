@@ -571,7 +571,7 @@ MISTAKES = [
     callback("checkpoints into a file", OURS + "MemorizationCheckpoint", {"dirpath": "taken"},
              "taken/last.ckpt: Not a directory", alone=True, files={"taken": ""}),
     callback("nothing logs it here", STOP, {"thresholds": ["mia/loss_auroc > 0.6"]},
-             "no callback logs 'mia/loss_auroc'", alone=True),
+             "nothing logs 'mia/loss_auroc'", alone=True),
     callback("slices of no column", OURS + "Slices", {"columns": ["ward"]}, "Slices.columns names 'ward'", alone=True),
     callback("movers by no column", OURS + "Movers", {"column": "mia/los"}, "Movers.column", "'mia/los'", alone=True),
     callback("correlation alone", OURS + "Correlation", {}, "'perplexity'", "add the measure Perplexity", alone=True),

@@ -25,6 +25,12 @@ def table(metrics: Mapping[str, float], label: str, columns: Sequence[str] | Non
     return [heading(list(shown)), row(label, list(shown), ends | named)]
 
 
+def metric_lines(metrics: Mapping[str, float]) -> list[str]:
+    """A line for each metric, `name  value`, in alphabetical order."""
+    width = max(map(len, metrics), default=0)
+    return [f"{name.ljust(width)}  {float(metrics[name]):.4f}" for name in sorted(metrics)]
+
+
 def sentence(metrics: Mapping[str, float]) -> str:
     """What was measured, in one sentence; "" without any of the usual metrics."""
     parts = []

@@ -46,7 +46,7 @@ class Known:
             if complete and not self.has(name):
                 close = difflib.get_close_matches(name, self.metrics, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
-                raise ConfigError(f"{who}: no callback logs {name!r}; {hint}{self.listed(name)}")
+                raise ConfigError(f"{who}: nothing logs {name!r}; {hint}{self.listed(name)}")
 
     def listed(self, name: str) -> str:
         """What is logged in the same namespace as a name, or in all; at most twenty names."""

@@ -13,7 +13,7 @@ class Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
-        print(printable(self.format(record)), file=sys.stderr)  # noqa: T201  (the console handler itself)
+        print(printable(self.format(record), aligned=True), file=sys.stderr)  # noqa: T201  (the console handler itself)
 
 
 class FallbackConsole(Console):

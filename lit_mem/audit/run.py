@@ -50,7 +50,7 @@ def run_audit(
     adapter: str | os.PathLike[str] | None = None,
     reference: Reference = "auto",
     suite: Suite = "standard",
-    stop: Sequence[str] | str = (),
+    limits: Sequence[str] | str = (),
     lower_bound: bool = False,
     attacks: dict[str, Attack] | None = None,
     extraction: ExtractionOptions | Mapping[str, Any] | None = ExtractionOptions(),  # noqa: B008  (never changed)
@@ -84,7 +84,7 @@ def run_audit(
             it), "adapter_off", a model, the hub id or folder of one (of a merged or fully tuned model: its base), or
             None.
         suite: `quick` (no generation), `standard` or `full`.
-        stop: limits, such as "mia/reference_auroc > 0.7"; the result says whether the model is within them.
+        limits: such as "mia/reference_auroc > 0.7"; the result says whether the model is within them.
         lower_bound: for AUROCs, judge by the end of the 95 % interval nearer to the safe side.
         attacks: of membership inference, by name; None: those of no extra cost.
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
@@ -115,7 +115,8 @@ def run_audit(
     if members is None or heldout is None:
         lacking = "members" if members is None else "heldout"
         raise ConfigError(f"{lacking} is None; expected texts, without which there is nothing to compare")
-    rules = [Rule("stop", Limits([stop] if isinstance(stop, str) else list(stop), lower_bound), "any")] if stop else []
+    texts_of_limits = [limits] if isinstance(limits, str) else list(limits)
+    rules = [Rule("limits", Limits(texts_of_limits, lower_bound), "any")] if texts_of_limits else []
     audited = audited_model(model, adapter, dtype, device)
     tokenizer = tokenizer_of(tokenizer, audited)
     length = max_length or min(positions(audited.model) or LONGEST, LONGEST)  # type: ignore[arg-type]
@@ -124,7 +125,7 @@ def run_audit(
     )
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
     _check_reads(audited, texts)
-    frozen = reference_of(reference, audited, dtype)
+    frozen = reference_of(reference, audited, tokenizer, dtype)
     if isinstance(frozen, nn.Module):
         _check_reads(Audited(frozen, "of the reference"), texts)
     by_id = {
@@ -135,7 +136,7 @@ def run_audit(
     chosen = measures_of(suite, attacks, extraction_options(extraction), measures, compares=frozen is not None)
     session = Session(subject, [texts.heldout, texts.members], [*chosen, BaseMetrics(chosen)], scoring_tokens)
     for rule in rules:
-        known_of(session.audit.measures).check([n for n in rule.limits.names() if n != "val/loss"], "stop")
+        known_of(session.audit.measures).check([n for n in rule.limits.names() if n != "val/loss"], "limits")
     found = session.run(Pass(subject))
     scored = Scored(len(texts.members), len(texts.heldout), len(texts.texts.train), texts.of_heldout)
     records = {one.example_id: one.record for one in [*texts.members, *texts.heldout] if one.record is not None}

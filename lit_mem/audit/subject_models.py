@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 Reference = nn.Module | str | os.PathLike[str] | None
 """A model; "auto" or "adapter_off"; an id or folder; None: none."""
 
-_WORDS: Final = ("auto", "adapter_off")
+_DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,8 @@ def audited_model(
         ModelError: it cannot be loaded.
         ConfigError: `adapter` is given beside a model in memory.
     """
+    if dtype not in _DTYPES:
+        raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
     if isinstance(model, nn.Module):
         if adapter is not None:
             raise ConfigError("adapter is given beside a model in memory; expected the model with its adapter on it")
@@ -86,7 +88,10 @@ def audited_model(
 def default_device(device: str | torch.device | None) -> torch.device:
     """A device as given; None: the best that there is."""
     if device is not None:
-        return torch.device(device)
+        try:
+            return torch.device(device)
+        except RuntimeError:
+            raise ConfigError(f"device is {device!r}; expected such as cpu, cuda:0 or mps") from None
     mps = torch.backends.mps.is_available()
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
 
@@ -107,7 +112,7 @@ def tokenizer_of(tokenizer: Any, audited: Audited) -> Any:
 
 
 def reference_of(
-    reference: Reference, audited: Audited, dtype: str = "auto"
+    reference: Reference, audited: Audited, tokenizer: Any, dtype: str = "auto"
 ) -> nn.Module | Literal["adapter_off"] | None:
     """The frozen model to compare with.
 
@@ -116,6 +121,7 @@ def reference_of(
             where it is known to leave exactly the base, else a copy of the adapter's base, and without an adapter
             none; None: none.
         audited: the model.
+        tokenizer: of the model.
         dtype: precision that it is loaded in.
 
     Raises:
@@ -138,12 +144,13 @@ def reference_of(
         if not has_adapter:
             log.info(
                 "No reference: the model has no adapter to turn off, so attacks that compare with its base are left "
-                "out; reference (--base) names the base that it was trained from."
+                "out; expected its base as reference (--base)."
             )
             return None
         made = _loaded(audited.base, audited.revision, model, dtype)
     else:
         made = _loaded(os.fspath(reference), None, model, dtype)
+        _check_tokenizer(os.fspath(reference), tokenizer)
     ours, theirs = (one.get_input_embeddings().weight.shape[0] for one in (model, made))  # type: ignore[operator]
     if theirs < ours:
         raise ModelError(f"reference has {theirs} tokens and the model {ours}; expected its base, of one vocabulary")
@@ -157,3 +164,13 @@ def _loaded(name: str, revision: str | None, model: nn.Module, dtype: str) -> nn
         )
     made: nn.Module = load_base(name, revision, dtype, option="reference")
     return made.to(next(model.parameters()).device)
+
+
+def _check_tokenizer(name: str, tokenizer: Any) -> None:
+    """Reject a reference that reads other tokens, as far as its folder has a tokenizer."""
+    try:
+        other = load_tokenizer(name, option="reference")
+    except ModelError:
+        return
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise ModelError(f"reference {name!r} has another vocabulary than the model; expected the model's base")

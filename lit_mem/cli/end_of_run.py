@@ -13,7 +13,6 @@ from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.last_line import audited
 from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.run_folder import known_folder
-from lit_mem.lightning.stopped import metric_lines
 from lit_mem.lightning.table import EpochTable
 from lit_mem.report.history import is_run
 
@@ -43,7 +42,7 @@ def print_metrics(trainer: pl.Trainer, label: str) -> None:
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     columns = next((callback.columns for callback in callbacks if isinstance(callback, EpochTable)), None)
     # Scripts read standard output: it has the metrics and nothing else.
-    print("\n".join(metric_lines(metrics)), flush=True)  # noqa: T201  (what the command is for)
+    print("\n".join(closing.metric_lines(metrics)), flush=True)  # noqa: T201  (what the command is for)
     for line in closing.table(metrics, label, columns):
         log.info("%s", line)
     audit_of(trainer).log_verdicts()

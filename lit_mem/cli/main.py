@@ -16,6 +16,7 @@ from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.signals import ended_by_sigterm, writers_are_heard_once
 
 COMMANDS: Final[dict[str, str]] = {
+    "audit": "lit_mem.cli.audit",
     "localize": "lit_mem.cli.localize",
     "privacy": "lit_mem.cli.privacy",
     "report": "lit_mem.cli.report",

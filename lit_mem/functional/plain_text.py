@@ -15,7 +15,7 @@ _JOINERS: Final = "\u200c\u200d"
 _MARKUP: Final = re.compile(r"[\\`*_{}\[\]()!|<>&~$^]")
 
 
-def printable(text: str, longest: int | None = None) -> str:
+def printable(text: str, longest: int | None = None, aligned: bool = False) -> str:
     r"""The text on one line of which every character shows.
 
     White space becomes single spaces. What cannot be seen and may do harm (escape sequences, marks that turn the
@@ -24,11 +24,12 @@ def printable(text: str, longest: int | None = None) -> str:
     Args:
         text: any text.
         longest: most characters; a longer text is cut, and ends in "…". None: any number.
+        aligned: keep spaces as they are, as in a row of a table.
 
     >>> printable("at\nhome\x1b[31m")
     'at home\\x1b[31m'
     """
-    line = " ".join(text.split())
+    line = " ".join(text.splitlines() if aligned else text.split())
     if not line.isprintable():
         line = "".join(c if c.isprintable() or c in _JOINERS else ascii(c)[1:-1] for c in line)
     return line if longest is None or len(line) <= longest else f"{line[: longest - 1]}…"

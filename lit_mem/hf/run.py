@@ -199,7 +199,7 @@ def _frozen(trainer: Trainer, reference: Reference) -> nn.Module | Literal["adap
                 "give reference, its base"
             )
         reference = name
-    found = reference_of(reference, Audited(model, name))
+    found = reference_of(reference, Audited(model, name), trainer.processing_class)
     if isinstance(found, nn.Module) and isinstance(reference, nn.Module):
         return found.to(trainer.args.device)
     return found

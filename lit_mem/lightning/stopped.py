@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import lightning.pytorch as pl
 import torch
 
+from lit_mem.audit.closing import metric_lines
 from lit_mem.audit.loop import Audit
 from lit_mem.lightning import record
 from lit_mem.lightning.headline import to_loggers
@@ -66,9 +67,3 @@ def _write(trainer: pl.Trainer, audit: Audit, metrics: dict[str, float]) -> None
             "Stopped during generation: %d metrics of the scoring pass are %s.",
             len(metrics), f"logged ({folder})" if folder else "all that was measured",
         )  # fmt: skip
-
-
-def metric_lines(metrics: Mapping[str, float]) -> list[str]:
-    """A line for each metric, `name  value`, in alphabetical order."""
-    width = max(map(len, metrics), default=0)
-    return [f"{name.ljust(width)}  {float(metrics[name]):.4f}" for name in sorted(metrics)]

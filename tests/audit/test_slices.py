@@ -301,7 +301,7 @@ def test_attacks_and_measures_can_be_chosen_and_must_exist(validated):
     assert {name.split("/", 3)[3] for name in figures} == {"verbatim/a", "verbatim/a_low", "verbatim/a_high"}
     for wrong, name in (({"attacks": ["los"]}, "mia/los_auroc"), ({"measures": ["c"]}, "extraction/c")):
         slices = Slices(**wrong)
-        with pytest.raises(ConfigError, match=f"Slices.{next(iter(wrong))}: no callback logs '{name}'"):
+        with pytest.raises(ConfigError, match=f"Slices.{next(iter(wrong))}: nothing logs '{name}'"):
             Audit([slices, MembershipInference(), Extractability()]).open(None, fresh=True)
 
 

@@ -285,7 +285,7 @@ def test_epsilon_can_stop_the_run_by_a_threshold(private, module, data, trainer)
     fit.fit(private(), data())
     assert fit.current_epoch == 2
     assert "privacy/epsilon" in stop.reason
-    with pytest.raises(ConfigError, match=r"no callback logs 'privacy/epsilon'"):
+    with pytest.raises(ConfigError, match=r"nothing logs 'privacy/epsilon'"):
         trainer([MemorizationEarlyStopping(["privacy/epsilon > 8"])]).fit(module(), data())
 
 

@@ -1,0 +1,137 @@
+"""`lit-mem audit`: what a finished model or adapter has memorized of its training texts."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, Final
+
+from lit_mem.audit.closing import metric_lines, next_steps, sentence, table
+from lit_mem.audit.judging import State
+from lit_mem.audit.result import AuditResult
+from lit_mem.audit.suite import ExtractionOptions
+from lit_mem.cli.report import FAILED, UNDECIDED
+from lit_mem.data.sources.fields import TextFields
+from lit_mem.lightning.parser import OneLineParser
+
+log = logging.getLogger(__name__)
+
+_EXIT: Final[dict[State, int]] = {"within": 0, "undecided": UNDECIDED, "not measured": FAILED, "over": FAILED}
+
+
+def main(words: list[str]) -> None:
+    """Measure, print every metric on standard output, and say what they come to.
+
+    Args:
+        words: of the command line after `audit`.
+
+    Raises:
+        LitMemError: an option, a file or a model is not what was expected.
+        SystemExit: with code 3, a condition of `--fail-on` holds or was not measured; else with code 4, one is
+            undecided.
+    """
+    parser = _parser()
+    options = parser.instantiate_classes(parser.parse_args(words))
+    from lit_mem.audit.run import run_audit
+
+    result = run_audit(
+        options.model,
+        options.tokenizer,
+        options.members,
+        options.heldout,
+        adapter=options.adapter,
+        reference="auto" if options.base is None else options.base,
+        suite=options.suite,
+        limits=options.fail_on or [],
+        lower_bound=options.lower_bound,
+        extraction=options.extraction,
+        fields=_fields(options),
+        max_length=options.max_length,
+        members_size=options.members_size,
+        heldout_size=options.heldout_size,
+        scoring_tokens=options.scoring_tokens,
+        check=options.check,
+        seed=options.seed,
+        dtype=options.dtype,
+        device=options.device,
+        folder=None if options.output == "none" else options.output,
+        examples=options.examples,
+    )
+    _print(result)
+    if result.rules and _EXIT[result.state]:
+        sys.exit(_EXIT[result.state])
+
+
+def _fields(options: Any) -> TextFields | None:
+    """Which columns hold the texts; None: the usual ones."""
+    given = (options.text_column, options.prompt_template, options.completion_template, options.group_column)
+    if not any(given):
+        return None
+    return TextFields(options.text_column or "text", *given[1:], section="audit")
+
+
+def _print(result: AuditResult) -> None:
+    # Scripts read standard output: it has the metrics and nothing else.
+    print("\n".join(metric_lines(result.metrics)), flush=True)  # noqa: T201  (what the command is for)
+    for line in [*table(result.metrics, "audit"), sentence(result.metrics), result.verdict]:
+        if line:
+            log.info("%s", line)
+    for found in result.results.values():
+        for level, line in found.verdict:
+            log.log(level, "%s", line)
+    folder = None if result.folder is None else str(result.folder)
+    for line in next_steps(folder, True, without="--output is none"):
+        log.info("%s", line)
+
+
+def _parser() -> OneLineParser:
+    parser = OneLineParser(
+        prog="lit-mem audit",
+        description="Measure what a finished model has memorized of its training texts (members), against texts of the "
+        "same kind that it was not trained on (held-out).",
+    )
+    add = parser.add_argument
+    add("--model", type=str, required=True, metavar="DIR", help="folder or hub id of a model, or an adapter's folder")
+    add("--adapter", type=str, default=None, metavar="DIR", help="folder of an adapter to put on the model")
+    add(
+        "--base",
+        type=str,
+        default=None,
+        metavar="ID",
+        help="the model to compare with: of a merged or fully tuned model, the one that it was trained from; for an "
+        "adapter its base by turning it off (default)",
+    )
+    add("--tokenizer", type=str, default=None, metavar="DIR", help="default: that of the model")
+    add("--members", type=str, required=True, metavar="FILE", help="texts that it was trained on: json, jsonl, csv, "
+        "parquet or txt, with a column text, or prompt and completion, or messages")  # fmt: skip
+    add("--heldout", type=str, required=True, metavar="FILE", help="texts that it was not trained on, likewise")
+    add("--text_column", type=str, default=None, help="column of the texts (default: text)")
+    add("--prompt_template", type=str, default=None, help="such as 'Question: {question}'; not scored")
+    add("--completion_template", type=str, default=None, help="such as ' {answer}'; scored")
+    add(
+        "--group_column", type=str, default=None, help="column of persons or documents, which must not be on both sides"
+    )
+    add("--suite", type=str, default="standard", help="quick (no generation), standard or full (default: standard)")
+    parser.add_dataclass_arguments(ExtractionOptions, "extraction")
+    add(
+        "--fail-on",
+        action="append",
+        type=str,
+        default=None,
+        metavar="CONDITION",
+        help="such as 'mia/reference_auroc > 0.7', judged by the 95 %% interval: exit code 0 if all of it is within "
+        "the limit, 3 if all of it is over or nothing was measured, 4 if the limit lies within it; may be given "
+        "several times",
+    )
+    add("--lower_bound", type=bool, default=False, help="read AUROCs at the end of the interval on the safe side")
+    add("--max_length", type=int | None, default=None, help="longest text in tokens (default: the model's, up to 4096)")
+    add("--members_size", type=int | None, default=None, help="score a random subset of so many members")
+    add("--heldout_size", type=int | None, default=None, help="score a random subset of so many held-out texts")
+    add("--scoring_tokens", type=int, default=2048, help="most tokens in a scoring batch; lower it if memory runs out")
+    add("--check", type=bool, default=True, help="look for texts on both sides, and for a shift between the sets")
+    add("--seed", type=int, default=0, help="of the subsets")
+    add("--dtype", type=str, default="auto", help="auto (that of the files), float32, bfloat16 or float16")
+    add("--device", type=str | None, default=None, help="such as cuda:1 or cpu (default: a GPU if there is one)")
+    add("--output", type=str, default="logs/audit", metavar="DIR", help="where the run's folder is made, or none")
+    add("--examples", type=bool, default=False, help="write the per-example numbers there too, without texts")
+    return parser
