@@ -13,7 +13,7 @@ ROOT = Path(lit_mem.__file__).parent
 
 # Rooms by floor, the lowest first. Rooms of one floor do not import each other.
 FLOORS = [
-    ["errors", "guards"],
+    ["errors", "guards", "program"],
     ["types", "files", "functional", "assets"],
     ["training", "generation", "plots"],
     ["scoring"],
@@ -26,6 +26,7 @@ FLOORS = [
     ["lightning", "hf", "report"],
     ["sweep", "localize"],
     ["cli", "callbacks"],
+    ["__main__"],
 ]
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # Rooms below this one run where there is no trainer: none of them may load one.

@@ -13,9 +13,10 @@ def test_the_wheel_holds_the_assets_and_nothing_beside_the_package(tmp_path):
     """`train.py` beside the package hides missing data files: the working folder is on the path."""
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md"):
         shutil.copy(ROOT / name, source)
-    shutil.copytree(ROOT / "lit_mem", source / "lit_mem", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("lit_mem", "configs"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     build = "import setuptools.build_meta as b; print(b.build_wheel('.'))"
     done = subprocess.run([sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -23,5 +24,5 @@ def test_the_wheel_holds_the_assets_and_nothing_beside_the_package(tmp_path):
     assets = "lit_mem/assets/"
     assert {f"{assets}case_reports/{split}.jsonl" for split in ("train", "heldout", "test")} <= names
     assert {f"{assets}tiny_llama/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")} <= names
-    assert "lit_mem/py.typed" in names
+    assert {"lit_mem/py.typed", "lit_mem/configs/quickstart.yaml", "lit_mem/configs/sweeps/runs/bundled.yaml"} <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"lit_mem"}

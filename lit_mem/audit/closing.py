@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 
+from lit_mem import program
 from lit_mem.audit.row import COLUMNS, heading, row
 
 
@@ -74,7 +75,7 @@ def next_steps(
     if has_report:
         options = "".join(f" --fail-on {shlex.quote(condition)}" for condition in conditions)
         what = "Next, with training's thresholds as conditions" if conditions else "Next"
-        lines.append(f"{what}: python train.py report {shlex.quote(folder)}{options}")
+        lines.append(f"{what}: {program.command()} report {shlex.quote(folder)}{options}")
     return lines
 
 

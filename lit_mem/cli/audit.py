@@ -6,6 +6,7 @@ import logging
 import sys
 from typing import Any, Final
 
+from lit_mem import program
 from lit_mem.audit.closing import metric_lines, next_steps, sentence, table
 from lit_mem.audit.judging import State
 from lit_mem.audit.result import AuditResult
@@ -86,7 +87,7 @@ def _print(result: AuditResult) -> None:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="lit-mem audit",
+        prog=f"{program.name()} audit",
         description="Measure what a finished model has memorized of its training texts (members), against texts of the "
         "same kind that it was not trained on (held-out).",
     )

@@ -1,10 +1,11 @@
-"""`python train.py localize RUN_DIR`: where in a trained adapter memorization lives."""
+"""`lit-mem localize RUN_DIR`: where in a trained adapter memorization lives."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Final
 
+from lit_mem import program
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning.parser import OneLineParser
 from lit_mem.localize.ablation import Ablation
@@ -23,7 +24,7 @@ _EXTRACTION: Final = "Extraction"
 def parser() -> OneLineParser:
     """What the command takes."""
     words = OneLineParser(
-        prog="train.py localize",
+        prog=f"{program.name()} localize",
         description="Show which matrices and layers of a trained adapter hold what it memorized.",
         allow_abbrev=False,
     )

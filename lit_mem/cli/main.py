@@ -17,13 +17,16 @@ from lit_mem.lightning.signals import ended_by_sigterm, writers_are_heard_once
 
 COMMANDS: Final[dict[str, str]] = {
     "audit": "lit_mem.cli.audit",
+    "doctor": "lit_mem.cli.doctor",
     "localize": "lit_mem.cli.localize",
     "privacy": "lit_mem.cli.privacy",
     "report": "lit_mem.cli.report",
     "sweep": "lit_mem.cli.sweep",
     "where": "lit_mem.cli.localize",  # its name in earlier versions
 }
-"""Commands other than fit, validate and test, each with the module whose `main` takes the words after it."""
+"""Commands other than fit, validate and test, each with the module whose `main` takes the words after it.
+
+One more needs a line here and its name in `trainer_cli.DESCRIPTION`."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

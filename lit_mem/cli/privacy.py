@@ -1,4 +1,4 @@
-"""`python train.py privacy FOLDER...`: what several private runs have spent together."""
+"""`lit-mem privacy FOLDER...`: what several private runs have spent together."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from lit_mem import program
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.parser import OneLineParser
@@ -123,7 +124,7 @@ def _print(line: str) -> None:
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog="train.py privacy",
+        prog=f"{program.name()} privacy",
         description="Add up what private runs have spent. Several runs on the same texts are one spending: each step "
         "counts once, whichever ledgers have it.",
     )

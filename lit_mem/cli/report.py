@@ -1,4 +1,4 @@
-"""`python train.py report DIR`: a run or a sweep as one page, and as JSON."""
+"""`lit-mem report DIR`: a run or a sweep as one page, and as JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from lit_mem import program
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic, modes
 from lit_mem.files.record import FILE
@@ -97,7 +98,9 @@ def _made(folder: Path, with_text: bool, wanted: list[Any]) -> dict[str, Any]:
 
 
 def _parser() -> OneLineParser:
-    parser = OneLineParser(prog="train.py report", description="Write a run or a sweep as one HTML page and as JSON.")
+    parser = OneLineParser(
+        prog=f"{program.name()} report", description="Write a run or a sweep as one HTML page and as JSON."
+    )
     parser.add_argument("folder", metavar="DIR", type=str, help="log folder of a run, or folder of a sweep")
     parser.add_argument("--out", type=str, default=None, metavar="FOLDER", help="where to write (default: DIR)")
     parser.add_argument(

@@ -1,10 +1,11 @@
-"""`python train.py sweep --config configs/sweeps/rank.yaml`: many runs, one table."""
+"""`lit-mem sweep --config sweeps/rank`: many runs, one table."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from lit_mem import program
 from lit_mem.audit.thresholds import Threshold
 from lit_mem.errors import ConfigError, LitMemError, check_range
-from lit_mem.files import atomic, modes
+from lit_mem.files import atomic, modes, shipped
+from lit_mem.lightning.config_option import SweepOption
 from lit_mem.lightning.parser import OneLineParser
 from lit_mem.lightning.signals import STOPPED_BY, stop_code
 from lit_mem.privacy.carried import of_several
@@ -37,8 +40,9 @@ def main(words: Sequence[str]) -> None:
     wanted = trials(_plain(given.axes), given.seeds, _plain(given.set), given.seed_options, given.samples)
     Threshold.parse(given.limit)
     for file in given.run:
-        if not Path(file).is_file():
-            raise ConfigError(f"run: there is no file {file}")
+        if shipped.find(file) is None:
+            names = ", ".join(shipped.names("run"))
+            raise ConfigError(f"run: there is no file {file}; expected one, or a configuration that ships: {names}")
     for name, least in (("parallel", 1), ("retries", 0)):
         check_range(name, given[name], at_least=least, or_null=True)
     folder = Path(given.out or Path("logs", "sweeps", given.name))
@@ -57,10 +61,11 @@ def main(words: Sequence[str]) -> None:
 
 def parser() -> OneLineParser:
     """Options of a sweep."""
-    made = OneLineParser(prog="train.py sweep", description=__doc__, default_env=False)
-    made.add_argument("--config", action="config", help="file with the options below")
+    made = OneLineParser(prog=f"{program.name()} sweep", description=__doc__, default_env=False)
+    made.config_option = SweepOption
+    made.add_argument("--config", action="config")
     made.add_argument("--name", type=str, required=True, help="of the sweep, and of its folder below logs/sweeps")
-    made.add_argument("--run", type=list[str], required=True, help="configuration files of `fit`, as for one run")
+    made.add_argument("--run", type=list[str], required=True, help="configurations of `fit`, as for one run")
     made.add_argument("--set", type=dict[str, Any], default={}, help="options of every trial, by their full names")
     made.add_argument("--axes", type=dict[str, Any], required=True, help="what varies; see docs/sweeps.md")
     made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="each combination runs with every one")
@@ -84,7 +89,7 @@ class _Sweep:
         self.told = {
             "name": given.name,
             "question": given.question,
-            "command": " ".join(["python train.py sweep", *words]),
+            "command": f"{program.command()} sweep {shlex.join(words)}",
             "run": list(given.run),
             "limit": given.limit,
         }

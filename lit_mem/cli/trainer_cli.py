@@ -15,6 +15,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from lit_mem import __version__, program
 from lit_mem.cli.checkpoint_file import check_checkpoint
 from lit_mem.cli.end_of_run import how_to_resume, print_metrics
 from lit_mem.cli.hyper_parameters import hyper_parameters, leaves
@@ -54,8 +55,9 @@ LOGGERS: Final = [
 DESCRIPTION: Final = (
     "Fine-tune a causal language model and watch what it memorizes. Beside the commands below: sweep (many runs, one "
     "table), report (a run or sweep as a page), localize or where (which weights hold it), privacy (what private runs "
-    "spent together); each has a --help of its own."
+    "spent together), doctor (versions, devices and what is missing, for a bug report); each has a --help of its own."
 )
+"""Names every command; those of `lit_mem.cli.main.COMMANDS` have parsers of their own."""
 
 
 class MemorizationCLI(LightningCLI):
@@ -81,7 +83,7 @@ class MemorizationCLI(LightningCLI):
                 "enable_model_summary": False,  # the module says in one line what is trained
                 "callbacks": [self.baseline, EndOnSigterm(), BaseModel()],
             },
-            parser_kwargs={"description": DESCRIPTION},
+            parser_kwargs={"prog": program.name(), "description": DESCRIPTION, "version": __version__},
             args=args if args is None else list(args),
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import urllib.request
 from collections.abc import Callable
 from http.client import HTTPException
@@ -20,17 +19,6 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_SECONDS: Final = 30.0
 _CHUNK_BYTES: Final = 1 << 20
-
-
-def cache_folder(name: str) -> Path:
-    """Where downloads called `name` go.
-
-    That is in `$LIT_MEM_CACHE`, else `$XDG_CACHE_HOME/lit_mem`, else `~/.cache/lit_mem`.
-    """
-    own = os.environ.get("LIT_MEM_CACHE")
-    if own:
-        return Path(own).expanduser() / name
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_mem" / name
 
 
 def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:

@@ -10,14 +10,25 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_mem.errors import ConfigError
 from lit_mem.files.untrusted import LARGEST_YAML, check_yaml, read_text
+from lit_mem.lightning.config_option import ConfigOption
 
 
 class OneLineParser(LightningArgumentParser):
     """Says in one line what is wrong with an option, where the library prints its usage and every type it tried."""
+
+    config_option: type[ConfigOption] = ConfigOption
+    """Reads configuration files."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:
+        """Add an option; one that reads a configuration file also takes the names of those that ship."""
+        if kwargs.get("action") in ("config", ActionConfigFile):
+            kwargs["action"] = self.config_option
+        return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse an option.

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 
+from lit_mem import program
 from lit_mem.privacy.accountant import Steps
 from lit_mem.privacy.budget import Budget
 from lit_mem.privacy.carried import ONLY_LATER
@@ -109,5 +110,5 @@ def log_spent(budget: Budget, rows: int) -> None:
         log.warning("%s", ONLY_LATER)
     log.info(
         "Epsilon is of this ledger (%s). Other private runs on the same texts spend as well, and it adds up: "
-        "python train.py privacy <their folders>.", "none" if budget.ledger is None else budget.ledger.path,
+        "%s privacy <their folders>.", "none" if budget.ledger is None else budget.ledger.path, program.command(),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from lit_mem.adapters.base import changes_nothing
-from lit_mem.files.cache import cache_folder
+from lit_mem.files.places import cache_folder
 from lit_mem.models.reference_model import ReferenceModel, Setting
 from lit_mem.scoring.reference_scores import ReferenceCache
 from lit_mem.scoring.reference_store import ReferenceStore

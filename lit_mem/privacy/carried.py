@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from lit_mem import program
 from lit_mem.adapters.origin import RECORD, private_steps
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.models.checkpoint import Spent
@@ -22,9 +24,12 @@ ONLY_LATER: Final = (
 """Where a private run starts from weights whose training no ledger has."""
 
 
-ADDS_UP: Final = (
-    "Budgets add up: other private runs on the same texts spend as well; python train.py privacy adds up their ledgers."
-)
+def adds_up() -> str:
+    """What to say of the epsilon of one run."""
+    return (
+        "Budgets add up: other private runs on the same texts spend as well; "
+        f"{program.command()} privacy adds up their ledgers."
+    )
 
 
 def of_several(folder: Path) -> str:
@@ -33,7 +38,7 @@ def of_several(folder: Path) -> str:
         return ""
     return (
         "Each private trial has an epsilon of its own, and on the same texts they add up: "
-        f"python train.py privacy {folder}"
+        f"{program.command()} privacy {shlex.quote(str(folder))}"
     )
 
 

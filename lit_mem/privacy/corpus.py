@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from lit_mem.files import modes
-from lit_mem.files.cache import cache_folder
+from lit_mem.files.places import cache_folder
 
 KEY: Final = "privacy.key"
 _KEY_BYTES: Final = 32

@@ -13,7 +13,7 @@ from lit_mem.files.record import FILE
 from lit_mem.functional.numbers import shown
 from lit_mem.models.checkpoint import Spent, own_content, read_content
 from lit_mem.privacy.accountant import epsilon
-from lit_mem.privacy.carried import ADDS_UP, ONLY_LATER, ledger_beside
+from lit_mem.privacy.carried import ONLY_LATER, adds_up, ledger_beside
 from lit_mem.privacy.ledger import LEDGER, Ledger
 from lit_mem.privacy.resumed import ledger_of
 from lit_mem.report.history import METRICS, History
@@ -83,7 +83,7 @@ def _text(metrics: Mapping[str, float | None], ledger: Ledger | None, own: bool,
         text = f"The adapter was trained privately: ε = {shown(spent)} at δ = {shown(delta)}."
     else:
         text = "Privacy spent: not measured."
-    return f"{text} {ADDS_UP}"
+    return f"{text} {adds_up()}"
 
 
 def _contradictions(

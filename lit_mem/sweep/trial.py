@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ from lit_mem.errors import DataError
 from lit_mem.files import atomic, modes
 from lit_mem.files.untrusted import read_json
 
-START: Final = "import sys; from lit_mem.cli.main import main; main(sys.argv[1:])"
+START: Final = ("-m", "lit_mem")
+"""Words after the interpreter that start the command line."""
+
 USERS_MISTAKE: Final = 2
 """Exit code after a line that says what is wrong: another try would say it again."""
 
@@ -94,10 +97,10 @@ def _train(job: Mapping[str, Any], folder: Path, attempt: int) -> int:
     line = words(job, folder, attempt)
     modes.make_file(folder / LOG)
     with (folder / LOG).open("a") as log:
-        log.write(f"$ train.py {' '.join(line)}\n")
+        log.write(f"$ lit-mem {shlex.join(line)}\n")
         log.flush()
         process = subprocess.Popen(
-            [sys.executable, "-c", START, *line],
+            [sys.executable, *START, *line],
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,

@@ -49,11 +49,11 @@ def test_the_sentence_has_the_numbers():
 
 
 def test_the_next_command_can_be_pasted():
-    assert next_steps("logs/a b/version_0", True)[-1] == "Next: python train.py report 'logs/a b/version_0'"
+    assert next_steps("logs/a b/version_0", True)[-1] == "Next: lit-mem report 'logs/a b/version_0'"
     assert not any("report" in line for line in (*next_steps("logs/x", False), *next_steps(None, True)))
     assert next_steps(None, True, without="trainer.fast_dev_run") == ["No run folder: trainer.fast_dev_run."]
     line = next_steps("a b", True, ["mia/loss_auroc > 0.7", "val/loss < 2"])[-1]
-    words = shlex.split(line.partition(": python train.py report ")[2])
+    words = shlex.split(line.partition(": lit-mem report ")[2])
     assert words == ["a b", "--fail-on", "mia/loss_auroc > 0.7", "--fail-on", "val/loss < 2"]
 
 

@@ -280,4 +280,4 @@ def test_the_command_has_its_name_and_that_of_earlier_versions(name, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([name, "--help"])
     assert stopped.value.code == 0
-    assert "usage: train.py localize " in capsys.readouterr().out
+    assert "usage: lit-mem localize " in capsys.readouterr().out

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from lit_mem.adapters import LoRA
 from lit_mem.callbacks import EpochTable, MemorizationCheckpoint
 from lit_mem.errors import CheckpointError, ConfigError
-from lit_mem.files.cache import cache_folder
+from lit_mem.files.places import cache_folder
 from lit_mem.lightning.module import CausalLM
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.accountant import Steps, epsilon

@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from lit_mem.files.cache import cache_folder
+from lit_mem.files.places import cache_folder
 from lit_mem.privacy.corpus import KEY, corpus_digest, same_corpus
 
 TEXTS = ["one", "two", "three"]

@@ -13,7 +13,7 @@ import pytest
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.cli.main import main
 from lit_mem.errors import ConfigError, DataError
-from lit_mem.files import atomic, modes
+from lit_mem.files import atomic, modes, places
 from lit_mem.files import cache as download
 from lit_mem.files.once import Once
 from lit_mem.sweep import trial
@@ -162,7 +162,7 @@ def test_an_unfinished_file_is_not_written_through_a_link(tmp_path):
 @pytest.mark.parametrize("there", [False, True])
 def test_a_cache_that_an_earlier_version_made_for_all_is_shut(there, tmp_path, monkeypatch):
     monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path))
-    folder = download.cache_folder("phee")
+    folder = places.cache_folder("phee")
     folder.mkdir(0o755)
     (tmp_path / "source").write_bytes(b"x")
     if there:

@@ -145,4 +145,4 @@ def test_private_trials_of_a_sweep_add_up(tmp_path):
     folder = made.write_sweep(tmp_path / "matrices")
     assert "add up" not in make(folder)["verdict"]["text"]
     ledger_with(folder / "trials" / "a" / "attempt_0" / "privacy.jsonl")
-    assert f"they add up: python train.py privacy {folder}." in make(folder)["verdict"]["text"]
+    assert f"they add up: lit-mem privacy {folder}." in make(folder)["verdict"]["text"]

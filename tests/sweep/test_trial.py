@@ -24,7 +24,7 @@ def job(tmp_path, monkeypatch):
     """Makes jobs whose process runs `FAKE` and then what is given."""
 
     def make(then=""):
-        monkeypatch.setattr(trial, "START", FAKE + then)
+        monkeypatch.setattr(trial, "START", ("-c", FAKE + then))
         return {
             "name": "rank=1_seed=0", "folder": str(tmp_path / "trials" / "rank=1_seed=0"), "run": ["a.yaml", "b.yaml"],
             "values": {"rank": 1}, "seed": 0, "options": {"x.rank": 1}, "words": ["--x.rank=1"], "cwd": str(tmp_path),

@@ -26,7 +26,7 @@ class Corpus:
     Attributes:
         train: the fine-tuning set, whose rows are the members.
         heldout: rows never trained on, the non-members; None to have them split off from `train`.
-        test: a second set of non-members for `train.py test`; None to use `heldout` there too.
+        test: a second set of non-members for the command `test`; None to use `heldout` there too.
         name: what the corpus is called in logs.
     """
 

@@ -15,7 +15,8 @@ from lit_mem.data.sources.phee_patients import age_of, sex_of
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import BadRows, Table
 from lit_mem.errors import DataError
-from lit_mem.files.cache import cache_folder, fetch
+from lit_mem.files.cache import fetch
+from lit_mem.files.places import cache_folder
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,7 +10,7 @@ from lit_mem.data.sources import phee
 from lit_mem.data.sources.phee import PHEE
 from lit_mem.data.sources.phee_patients import age_of, sex_of
 from lit_mem.errors import DataError
-from lit_mem.files.cache import cache_folder
+from lit_mem.files.places import cache_folder
 
 
 def entity(*texts):

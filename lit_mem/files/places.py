@@ -1,0 +1,17 @@
+"""Where the cache is. Imports no other library, so that `lit-mem doctor` can show it where one is broken."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder(name: str) -> Path:
+    """Where downloads called `name` go.
+
+    That is in `$LIT_MEM_CACHE`, else `$XDG_CACHE_HOME/lit_mem`, else `~/.cache/lit_mem`.
+    """
+    own = os.environ.get("LIT_MEM_CACHE")
+    if own:
+        return Path(own).expanduser() / name
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_mem" / name
