@@ -1,5 +1,6 @@
 """Ways to make a base model trainable: one small file an adapter family."""
 
+from lit_mem.adapters.any_method import Peft
 from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.full import FullFineTuning
 from lit_mem.adapters.head import HeadOnly
@@ -7,4 +8,4 @@ from lit_mem.adapters.ia3 import IA3
 from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.prompt_tuning import PromptTuning
 
-__all__ = ["IA3", "Adapter", "FullFineTuning", "HeadOnly", "LoRA", "PromptTuning"]
+__all__ = ["IA3", "Adapter", "FullFineTuning", "HeadOnly", "LoRA", "Peft", "PromptTuning"]

@@ -20,9 +20,11 @@ log = logging.getLogger(__name__)
 
 _OTHER_MODELS: Final = ("XLORA", "SHADOW", "MULTITASK_PROMPT_TUNING")
 """Methods whose configuration names further models or files to load."""
-_REFUSED: Final = ("megatron_config",)
+_NOT_CAUSAL: Final = ("LILY",)
+"""Methods in which later tokens, and other texts of a batch, change what a token's likelihood is."""
+REFUSED: Final = ("megatron_config",)
 """Makes peft import a module by name."""
-_DROPPED: Final = frozenset(
+DROPPED: Final = frozenset(
     [
         *("megatron_core", "auto_mapping", "runtime_config", "inference_mode"),
         # What trained weights replace: where virtual tokens start, and the tokenizer of the text that they start as.
@@ -66,20 +68,21 @@ def checked_config(found: Mapping[str, Any], base: Any, where: str, kind: type[L
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
     name = found.get("peft_type")
-    if not isinstance(name, str) or name not in CLASSES or name in _OTHER_MODELS:
-        known = ", ".join(sorted(each.value for each in CLASSES if each.value not in _OTHER_MODELS))
+    rejected = (*_OTHER_MODELS, *_NOT_CAUSAL)
+    if not isinstance(name, str) or name not in CLASSES or name in rejected:
+        known = ", ".join(sorted(each.value for each in CLASSES if each.value not in rejected))
         raise kind(f"{where}: peft_type is {name!r:.80}; expected one of {known}")
     made = CLASSES[name]
     annotations = {field.name: str(field.type) for field in fields(made)}
-    for key in _REFUSED:
+    for key in REFUSED:
         if found.get(key) is not None:
             raise kind(f"{where}: {key} is set, which makes peft import a module; expected null")
-    known_keys = annotations.keys() - _DROPPED
+    known_keys = annotations.keys() - DROPPED
     given = {key: _without_files(value) for key, value in found.items() if key in known_keys and value is not None}
     for key, value in given.items():
         _check_type(annotations[key], value, f"{where}: {key}", kind)
         _check_size(key, value, _widest(base), f"{where}: {key}", kind)
-    unknown = sorted(key for key in found.keys() - annotations.keys() - _DROPPED if found[key])
+    unknown = sorted(key for key in found.keys() - annotations.keys() - DROPPED if found[key])
     if unknown:
         log.warning("%s: this version of peft does not know %s; not used.", where, ", ".join(unknown)[:200])
     _check_replication(given.get("layer_replication"), base, f"{where}: layer_replication", kind)

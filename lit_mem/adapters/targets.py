@@ -148,7 +148,7 @@ def wrapped(base: Any, config: Any) -> nn.Module:
     from peft import get_peft_model
 
     try:
-        with quiet_about_experts():
+        with known_warnings_off():
             return cast("nn.Module", get_peft_model(base, config))
     except ValueError as error:
         line = " ".join(str(error).split())[:300]
@@ -156,9 +156,14 @@ def wrapped(base: Any, config: Any) -> nn.Module:
 
 
 @contextmanager
-def quiet_about_experts() -> Iterator[None]:
-    """Without peft's warning that the rank of experts' matrices matched no module: they are parameters, and it did."""
+def known_warnings_off() -> Iterator[None]:
+    """Without peft's warnings that mean nothing here.
+
+    That the rank of experts' matrices matched no module: they are parameters, and it did. That a layer norm is no layer
+    whose sizes are known: LN tuning, which reads them, needs none.
+    """
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Unsupported layer type .*Norm")
         warnings.filterwarnings("ignore", message=".*_pattern keys did not match any targeted module.*gate_up_proj")
         yield
 

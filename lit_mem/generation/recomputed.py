@@ -1,4 +1,4 @@
-"""Prompts that are read anew with every token, for models without a key-value cache, such as Mamba."""
+"""Prompts that are read anew with every token, for models without a key-value cache of texts alone, such as Mamba."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lit_mem.functional.length_groups import length_groups
 from lit_mem.generation.kv_cache import join
 from lit_mem.generation.recomputed import RecomputedRows, groups_of_one_length, has_kv_cache
-from lit_mem.generation.virtual_tokens import VirtualTokens
+from lit_mem.generation.virtual_tokens import VirtualTokens, has_prefix
 
 # Most tokens of prompts that are read at once. A sixteenth of it is what `length_groups` takes one more group to cost:
 # that many tokens are read on two CPU cores while all weights are, and on a GPU far more while its host starts kernels.
@@ -130,6 +130,8 @@ class Rows:
             What is to be continued to its end, one after the other.
         """
         limit = _PROMPT_TOKENS.get(next(model.parameters()).device.type, _PROMPT_TOKENS_ELSEWHERE)
+        if has_prefix(model):  # which stands in the cache, before any padding
+            return _recomputed(model, model, prompts)
         virtual = VirtualTokens.of(model)
         if virtual is not None:
             prompts = [virtual.before(prompt) for prompt in prompts]

@@ -1,4 +1,4 @@
-"""Vectors that prompt tuning puts in front of every prompt."""
+"""Vectors that prompt tuning puts in front of every prompt, and keys and values that prefix tuning does."""
 
 from __future__ import annotations
 
@@ -13,6 +13,23 @@ VIRTUAL: Final = -1
 """Stands in a prompt where a virtual token does."""
 
 
+_VECTORS: Final = ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING")
+_PREFIXES: Final = ("PREFIX_TUNING", "CARTRIDGE")
+
+
+def has_prefix(model: Any) -> bool:
+    """Whether trained keys and values stand before every text in each layer, which only the peft model itself adds."""
+    return _kind(model) in _PREFIXES
+
+
+def _kind(model: Any) -> str | None:
+    """Peft's name of what a model puts in front of texts; None: nothing, or its adapter is off."""
+    config = getattr(model, "active_peft_config", None) if hasattr(model, "peft_config") else None
+    if config is None or not config.is_prompt_learning or model.forward == model.base_model.forward:
+        return None  # peft turns it off by putting the base's forward in place of its own
+    return str(getattr(config.peft_type, "value", config.peft_type))
+
+
 class VirtualTokens:
     """The trained vectors of a model, and the model below that reads them.
 
@@ -24,9 +41,8 @@ class VirtualTokens:
     """
 
     def __init__(self, model: Any) -> None:
-        config = model.active_peft_config
-        kind = getattr(config.peft_type, "value", config.peft_type)
-        if kind not in ("PROMPT_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING"):
+        kind = _kind(model)
+        if kind not in _VECTORS:
             raise ModelError(f"continuations of a model with {kind} are not supported; leave Extraction out")
         self._base: Any = model.get_base_model()
         self._vectors: Tensor = model.get_prompt(batch_size=1)[0]
@@ -34,10 +50,9 @@ class VirtualTokens:
 
     @classmethod
     def of(cls, model: nn.Module) -> VirtualTokens | None:
-        """Those of a model, or None if it has none, or its adapter is off."""
-        config = getattr(model, "active_peft_config", None) if hasattr(model, "peft_config") else None
-        if config is None or not config.is_prompt_learning or model.forward == model.base_model.forward:  # type: ignore[union-attr]
-            return None  # peft turns it off by putting the base's forward in place of its own
+        """Those of a model, or None if it has none (a prefix is none), or its adapter is off."""
+        if _kind(model) is None or has_prefix(model):
+            return None
         return cls(model)
 
     def before(self, prompt: Tensor) -> Tensor:

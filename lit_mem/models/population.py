@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lit_mem.adapters.options import checked_config
 from lit_mem.adapters.origin import adapter_config, check_origin
-from lit_mem.adapters.targets import quiet_about_experts
+from lit_mem.adapters.targets import known_warnings_off
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.models.fingerprint import fingerprint
@@ -135,7 +135,7 @@ def _add_adapter(model: Any, folder: str, name: str) -> None:
         if is_sharded(model):
             _, missing = put_adapter(model, folder, name, config, trainable=False)
         else:
-            with quiet_about_experts():
+            with known_warnings_off():
                 config.inference_mode = True
                 model.add_adapter(name, config, low_cpu_mem_usage=True)  # a plain LoRA's
                 result = model.load_adapter(folder, adapter_name=name, is_trainable=False, low_cpu_mem_usage=True)

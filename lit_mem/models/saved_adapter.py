@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_mem.adapters.options import checked_config, made_without_memory
 from lit_mem.adapters.origin import adapter_config, check_origin
-from lit_mem.adapters.targets import quiet_about_experts
+from lit_mem.adapters.targets import known_warnings_off
 from lit_mem.errors import ModelError
 from lit_mem.models.fingerprint import fingerprint
 from lit_mem.sharding.parameters import is_sharded, put_adapter
@@ -64,7 +64,7 @@ def _put(base: PreTrainedModel, folder: str, config: Any) -> tuple[nn.Module, li
         return model, []
     # peft loads virtual tokens frozen only; here they are trained like any other adapter.
     virtual = config.is_prompt_learning
-    with warnings.catch_warnings(), quiet_about_experts():
+    with warnings.catch_warnings(), known_warnings_off():
         # Weights that the model needs and the file lacks would stay at their untrained start.
         warnings.filterwarnings("error", message="Found missing adapter keys")
         wrapped: Any = PeftModel.from_pretrained(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lit_mem.adapters import IA3, HeadOnly, LoRA, PromptTuning
+from lit_mem.adapters import IA3, HeadOnly, LoRA, Peft, PromptTuning
 from lit_mem.adapters.base import adapter_off, gives_base_back
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.generation.decoding import decode
@@ -118,12 +118,20 @@ def greedy(model, prompt, length):
 
 
 @pytest.mark.slow
-def test_continuations_are_those_of_plain_calls_with_virtual_tokens_and_without(base, examples):
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        PromptTuning(tokens=5),
+        *(Peft(name, options={"num_virtual_tokens": 5}) for name in ("prefix_tuning", "cartridge")),
+    ],
+    ids=lambda a: getattr(a, "peft_type", "PROMPT_TUNING"),
+)
+def test_continuations_are_those_of_plain_calls_with_virtual_tokens_and_without(adapter, base, examples):
     cuts = [9, 3, 1, 20, 12, 5, 30, 2]
     prompts = [example.input_ids[:cut] for example, cut in zip(examples[8:], cuts, strict=False)]
     lengths = [7, 5, 9, 3, 8, 9, 4, 6]
     plain = [greedy(base, prompt, n) for prompt, n in zip(prompts, lengths, strict=True)]
-    model = changed(PromptTuning(tokens=5).wrap(base))
+    model = changed(adapter.wrap(base))
     found = decode(model, prompts, lengths, eos=None, token_budget=120)
     expected = [greedy(model, prompt, n) for prompt, n in zip(prompts, lengths, strict=True)]
     assert [each.ids.tolist() for each in found] == expected
@@ -133,9 +141,9 @@ def test_continuations_are_those_of_plain_calls_with_virtual_tokens_and_without(
     assert [each.ids.tolist() for each in found] == plain
 
 
-def test_prefix_tuning_is_refused(base):
+def test_a_prompt_that_is_no_vectors_is_refused(base):
     import peft
 
-    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    with pytest.raises(ModelError, match="continuations of a model with PREFIX_TUNING are not supported"):
-        VirtualTokens.of(peft.get_peft_model(base, config))
+    ids = {"cpt_token_ids": [1, 2], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 2]}
+    with pytest.raises(ModelError, match="continuations of a model with CPT are not supported"):
+        VirtualTokens.of(peft.get_peft_model(base, peft.CPTConfig(task_type="CAUSAL_LM", **ids)))

@@ -42,9 +42,9 @@ METHODS = {kind.value: TARGETS for kind in PEFT_TYPE_TO_CONFIG_MAPPING} | {
     "LORA+layers": TARGETS | {"layers_to_transform": [0], "layers_pattern": "layers"},
     "LORA+more": TARGETS | {"trainable_token_indices": [1, 2]},
 }
-# Those that name other models to load, or tasks that a text does not have.
+# Those that name other models to load, tasks that a text does not have, or that read other texts of a batch.
 QUICK = ("LORA", "IA3", "PREFIX_TUNING", "PROMPT_TUNING", "VERA")
-OTHERS = ("XLORA", "SHADOW", "MULTITASK_PROMPT_TUNING", "POLY")
+OTHERS = ("XLORA", "SHADOW", "MULTITASK_PROMPT_TUNING", "POLY", "LILY")
 
 
 def saved(method, options, folder):
@@ -128,7 +128,18 @@ HOSTILE = {
     "init_lora_weights": ["pissa_niter_1000000000", "pissa_niter_" + "9" * 500, 7],
     "loftq_config": [{"loftq_iter": 10**9}, "x"],
     "megatron_config": [{"a": 1}, {}, "x"],
-    "peft_type": ["XLORA", "SHADOW", "MULTITASK_PROMPT_TUNING", "NOPE", None, ["LORA"], {}, 10**400, "x" * 10**6],
+    "peft_type": [
+        "XLORA",
+        "SHADOW",
+        "LILY",
+        "MULTITASK_PROMPT_TUNING",
+        "NOPE",
+        None,
+        ["LORA"],
+        {},
+        10**400,
+        "x" * 10**6,
+    ],
     "use_dora": ["yes", 3],
 }
 
