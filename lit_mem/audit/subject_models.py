@@ -70,6 +70,7 @@ def audited_model(
     """
     if dtype not in _DTYPES:
         raise ConfigError(f"dtype is {dtype!r}; expected one of {', '.join(_DTYPES)}")
+    place = default_device(device)
     if isinstance(model, nn.Module):
         if adapter is not None:
             raise ConfigError("adapter is given beside a model in memory; expected the model with its adapter on it")
@@ -82,7 +83,7 @@ def audited_model(
         made: nn.Module = load_base(name, revision, dtype, option="model")
         if adapter is not None:
             made = load_adapter(made, os.fspath(adapter), "adapter")  # type: ignore[arg-type]
-    return Audited(made.to(default_device(device)).eval(), name, None if adapter is None else str(adapter), revision)
+    return Audited(made.to(place).eval(), name, None if adapter is None else str(adapter), revision)
 
 
 def default_device(device: str | torch.device | None) -> torch.device:
