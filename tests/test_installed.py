@@ -64,10 +64,10 @@ def installed(made, tmp_path_factory):
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"HOME": str(folder), "LIT_MEM_CACHE": str(folder / "cache"), "PATH": f"{programs}:{os.defpath}"}
 
-    def run(words):
+    def run(words, work=folder / "work"):
         done = subprocess.run(
             [str(programs / words[0]), *words[1:]],
-            cwd=folder / "work", env=environment, capture_output=True, text=True, timeout=900,
+            cwd=work, env=environment, capture_output=True, text=True, timeout=900,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
@@ -94,6 +94,13 @@ def test_the_archive_of_the_sources_makes_the_same_wheel(made, tmp_path):
 def test_it_is_the_installed_copy_that_runs(installed):
     found = installed.run(["python", "-c", "import lit_mem.files.shipped as s; print(s.__file__, s.folder())"]).split()
     assert found == [str(installed.site / "lit_mem" / name) for name in ("files/shipped.py", "configs")]
+
+
+def test_the_command_imports_nothing_from_the_folder_where_it_is_started(installed, tmp_path):
+    for name in ("torch", "lit_mem", "bitsandbytes"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(7)\n")
+    assert "from an installed package" in installed.run(["lit-mem", "doctor"], tmp_path)
+    assert "usage: lit-mem report" in installed.run(["lit-mem", "report", "--help"], tmp_path)
 
 
 def test_the_quickstart_runs_in_an_empty_folder(fitted):

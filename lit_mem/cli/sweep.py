@@ -144,7 +144,7 @@ class _Sweep:
             "options": trial.options,
             "words": trial.words(),
             "cwd": os.getcwd(),
-            "path": [entry for entry in sys.path if entry],
+            "path": [entry or os.getcwd() for entry in sys.path],
         }
 
     def _ended(self, name: str) -> None:

@@ -105,7 +105,8 @@ def _train(job: Mapping[str, Any], folder: Path, attempt: int) -> int:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             cwd=job["cwd"],
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(job["path"])},
+            # It imports from where the sweep does, and so from its folder only if the sweep does.
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(job["path"]), "PYTHONSAFEPATH": "1"},
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
         try:

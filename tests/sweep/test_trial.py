@@ -52,6 +52,15 @@ def test_it_runs_once_with_its_own_loggers(job, tmp_path):
     assert len(results.attempts(tmp_path / "trials" / "rank=1_seed=0")) == 1  # not run again
 
 
+def test_it_imports_from_where_the_sweep_does(job, tmp_path):
+    paths = job("(logs / 'path.json').write_text(json.dumps(sys.path))")
+    paths["path"] = [str(tmp_path / "mine")]
+    trial.run(paths)
+    found = json.loads((tmp_path / "trials" / "rank=1_seed=0" / "attempt_0" / "path.json").read_text())
+    assert found[0] == str(tmp_path / "mine")
+    assert not {"", str(tmp_path)} & set(found)
+
+
 def test_what_crashed_is_raised_and_goes_on_from_its_checkpoint(job, tmp_path):
     crash = job("print('Epoch 3'); raise RuntimeError('out of luck')")
     with pytest.raises(trial.TrialFailed, match="RuntimeError: out of luck"):
