@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lit_mem.report.glossary import explained, key_metrics
+from lit_mem.audit.glossary import explained, key_metrics
 from lit_mem.report.history import History, Validation
 
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from lit_mem.audit.glossary import explained
 from lit_mem.functional.numbers import NOT_MEASURED, shown
 from lit_mem.functional.plain_text import printable
-from lit_mem.report.glossary import explained
 from lit_mem.report.plots import Plot, interval
 from lit_mem.report.run_plots import run_plots
 

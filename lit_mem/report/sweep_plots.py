@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from lit_mem.audit.glossary import explained
 from lit_mem.plots.curves import Line
-from lit_mem.report.glossary import explained
 from lit_mem.report.plots import Plot, curves, trade_off
 
 
