@@ -181,10 +181,10 @@ def _same(recorded: str, base: str) -> bool:
     first, second = Path(recorded).expanduser(), Path(base).expanduser()
     if first.exists() and second.exists():
         return first.resolve() == second.resolve()
-    return _hub_id(recorded) == _hub_id(base)
+    return hub_id(recorded) == hub_id(base)
 
 
-def _hub_id(name: str) -> str:
+def hub_id(name: str) -> str:
     """A hub id, for one of its folders in the hub cache too."""
     found = _IN_CACHE.search(Path(name).as_posix())
     return f"{found[1]}/{found[2]}" if found else name

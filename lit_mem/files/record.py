@@ -86,8 +86,7 @@ def append(path: Path, line: Line) -> None:
     Raises:
         OSError: it cannot be written; the file is as it was before.
     """
-    content = {"version": VERSION} | asdict(line) | {"metrics": {k: _written(v) for k, v in line.metrics.items()}}
-    data = (json.dumps(content, allow_nan=False) + "\n").encode()
+    data = (json.dumps(plain(line), allow_nan=False) + "\n").encode()
     with atomic.naming(path):
         modes.make_file(path)
         with path.open("r+b", buffering=0) as file:
@@ -104,6 +103,11 @@ def append(path: Path, line: Line) -> None:
                 raise
     if not whole:
         atomic.sync_names(path.parent)
+
+
+def plain(line: Line) -> dict[str, Any]:
+    """A line as values that JSON has; `parsed` reads it back."""
+    return {"version": VERSION} | asdict(line) | {"metrics": {k: _written(v) for k, v in line.metrics.items()}}
 
 
 def _whole(file: BinaryIO) -> int:
@@ -143,7 +147,7 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
     latest = -1
     for number, text in enumerate(texts, start=1):
         where = f"{path}, line {number}"
-        line = _line(parse_json(text, where), where)
+        line = parsed(parse_json(text, where), where)
         if line.stage == "fit":
             if line.step <= latest:
                 found = [one for one in found if one.step < line.step]
@@ -152,7 +156,16 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
     return found, notes
 
 
-def _line(found: Any, where: str) -> Line:
+def parsed(found: Any, where: str) -> Line:
+    """A line from the values that `plain` gave.
+
+    Args:
+        found: the values, which others may have written.
+        where: what holds them, for messages.
+
+    Raises:
+        DataError: they are not as the schema has them.
+    """
     version = found.get("version") if isinstance(found, dict) else None
     if version != VERSION or isinstance(version, bool):
         raise DataError(f"{where}: version is {version!r:.40}; expected {VERSION}, a line as lit_mem writes it")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -12,6 +12,7 @@ from lit_mem.audit.loop import Audit, PassResult, needs_of
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
+from lit_mem.files.record import Line
 from lit_mem.lightning import record
 from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.headline import log_metrics
@@ -229,3 +230,19 @@ def latest_metrics(trainer: pl.Trainer) -> dict[str, float]:
     if audit is not None and audit.result is not None:
         metrics.update(audit.result.metrics)
     return metrics
+
+
+def measured_line(trainer: pl.Trainer, metrics: Mapping[str, float]) -> Line | None:
+    """The line of the record of the validation that just ended, without seconds, which no two runs have in common.
+
+    None where no measure has a whole pass.
+
+    Args:
+        trainer: of the validation.
+        metrics: all that are known of it.
+    """
+    audit = audit_of(trainer).audit
+    if audit is None:
+        return None
+    lasting = {name: value for name, value in metrics.items() if not name.startswith("time/")}
+    return record.measured(trainer, audit, lasting)

@@ -13,10 +13,13 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_mem.audit.judging import Rule
-from lit_mem.lightning.auditing import latest_metrics
+from lit_mem.audit.push import push_of
+from lit_mem.files.record import Line, parsed, plain
+from lit_mem.lightning.auditing import latest_metrics, measured_line
 from lit_mem.lightning.checkpoint_files import CheckpointFiles
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
-from lit_mem.lightning.exported_model import export_adapter, write_merged
+from lit_mem.lightning.end_of_fit import finish
+from lit_mem.lightning.exported_model import export_adapter
 from lit_mem.lightning.last_line import LastLine
 from lit_mem.lightning.lead import take_the_lead
 from lit_mem.lightning.measured_weights import SavesWhatWasMeasured, suspects
@@ -34,13 +37,11 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
     - `safe.ckpt`: the last validation under every threshold;
     - `last.ckpt`: the last validation whatever it measured, to resume from.
 
-    Beside each lies a folder (`best-adapter/` …) that peft, transformers and vLLM load, the tokenizer in it, and after
-    private training what it has spent (`privacy.jsonl`); after full fine-tuning it is a whole model, which
-    `model.model_id` takes. Its `lit_mem.json` has the `global_step` of the checkpoint that it belongs to, and the
-    fingerprint of the base, which `model.adapter_path` compares with its own. Whatever ends the run, each file and
-    folder is whole: all are written under other names first, and then take over one by one, `last.ckpt` last. What is
-    saved is what was measured: a callback that shows other weights to the validation than it leaves to be saved ends
-    the run.
+    Beside each lies a folder (`best-adapter/` …) that peft and transformers load, with the tokenizer, a model card and
+    after private training the ledger; after full fine-tuning it is a whole model, which `model.model_id` takes. Its
+    `lit_mem.json` has the checkpoint's `global_step` and the fingerprint of the base. Whatever ends the run, each file
+    and folder is whole. What is saved is what was measured: a callback that shows other weights to the validation than
+    it leaves to be saved ends the run.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6". None: those of the run's `MemorizationEarlyStopping`s.
@@ -49,8 +50,11 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         mode: "min" or "max".
         dirpath: where to; None: `checkpoints` in the run's folder.
         export: write the adapter folders.
-        merge: when training ends, also write the best checkpoint as one plain model with the adapter merged into
-            its base (`best-merged/`, as large as the base; loads the base once more, in memory of its own).
+        merge: when training ends, also write the best checkpoint as one plain model with the adapter merged into its
+            base (`best-merged/`; loads the base once more, in memory of its own).
+        push_to_hub: repository (me/notes-adapter) that the best checkpoint's folder is uploaded to when training ends.
+        push_public: whether that repository may be public.
+        push_over_limits: upload a model that is over a limit too; where no validation was under all, the last one.
     """
 
     def __init__(
@@ -62,6 +66,9 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         dirpath: str | None = None,
         export: bool = True,
         merge: bool = False,
+        push_to_hub: str | None = None,
+        push_public: bool = False,
+        push_over_limits: bool = False,
     ) -> None:
         super().__init__(
             dirpath=dirpath,
@@ -76,6 +83,8 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         self._given_dirpath = self.dirpath
         self._rules = [Rule(f"{type(self).__name__}.thresholds", limits, "any") for limits in self.limits or []]
         self.export, self.merge = export, merge
+        self.push = push_of(push_to_hub, push_public, push_over_limits, export)
+        self.lines: dict[str, Line] = {}
         self.safe_model_path = ""
         self.epochs: dict[str, int] = {}
         self.hardly_learned = False
@@ -90,11 +99,12 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
             "safe_model_path": self.safe_model_path,
             "epochs": self.epochs,
             "hardly_learned": self.hardly_learned,
+            "lines": {which: plain(line) for which, line in self.lines.items()},
         }
 
     def _start_over(self) -> None:
         self.best_model_path = self.last_model_path = self.safe_model_path = ""
-        self.best_model_score, self.epochs = None, {}
+        self.best_model_score, self.epochs, self.lines = None, {}, {}
         self._last_global_step_saved, self._last_checkpoint_saved = 0, ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -103,6 +113,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
             setattr(self, name, state_dict[name])
         self.epochs = dict(state_dict["epochs"])
         self.hardly_learned = bool(state_dict.get("hardly_learned", False))
+        self.lines = {k: parsed(v, f"checkpoint's line of {k}") for k, v in state_dict.get("lines", {}).items()}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Find folder and thresholds; clear away what a killed run has left half done.
@@ -125,7 +136,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
             for limits in self.limits:
                 check_limits(limits, trainer, type(self).__name__)
         if stage == "fit" and trainer.is_global_zero:
-            self._files.settle()
+            self.files.settle()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """What a resumed run starts with is on the disk already."""
@@ -157,31 +168,33 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         kept = ["last"]
         if under:
             kept.append("safe")
-            self.safe_model_path = self._files.checkpoint("safe")
+            self.safe_model_path = self.files.checkpoint("safe")
             if value is not None and self._is_best(trainer, value):
                 kept.append("best")
-                self.best_model_path = self._files.checkpoint("best")
+                self.best_model_path = self.files.checkpoint("best")
                 self.best_model_score = torch.tensor(value, dtype=torch.float64)
         if "best" in kept:
             self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly", False))
-        self.last_model_path = self._files.checkpoint("last")
-        for which in kept:
-            self.epochs[which] = trainer.current_epoch + 1
+        self.last_model_path = self.files.checkpoint("last")
+        line = measured_line(trainer, metrics)
+        self.epochs |= dict.fromkeys(kept, trainer.current_epoch + 1)
+        self.lines |= {} if line is None else dict.fromkeys(kept, line)
         self._write(trainer, kept)
 
     @property
-    def _files(self) -> CheckpointFiles:
+    def files(self) -> CheckpointFiles:
+        """Where they are written."""
         return CheckpointFiles(Path(str(self.dirpath)), self.FILE_EXTENSION)
 
     def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
         best = None if self.best_model_score is None else float(self.best_model_score)
         beats = best is None or (value < best if self.mode == "min" else value > best)
-        better = math.isfinite(value) and beats
-        return bool(trainer.strategy.reduce_boolean_decision(better))
+        return bool(trainer.strategy.reduce_boolean_decision(math.isfinite(value) and beats))
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Lightning calls this at the end of a fit in which there was no validation."""
         self.epochs["last"] = trainer.current_epoch
+        self.lines.pop("last", None)
         self._write(trainer, ["last"])
 
     def _write(self, trainer: pl.Trainer, kept: list[str]) -> None:
@@ -190,16 +203,16 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
 
         def export(folder: Path) -> None:
             if self.export:
-                export_adapter(trainer.lightning_module, folder, epoch, step)
+                export_adapter(trainer.lightning_module, folder, epoch, step, self.lines.get("last"))
 
-        self._files.write(trainer, kept, self.save_weights_only, export)
-        self._last_global_step_saved, self._last_checkpoint_saved = step, self._files.checkpoint("last")
+        self.files.write(trainer, kept, self.save_weights_only, export)
+        self._last_global_step_saved, self._last_checkpoint_saved = step, self.files.checkpoint("last")
         if trainer.is_global_zero:
             for logger in trainer.loggers:
                 logger.after_save_checkpoint(proxy(self))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print where the checkpoints lie; with the option `merge`, merge the best one."""
+        """Print where the checkpoints lie; merge and push the best one, where the options say so."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if trainer.global_step != self._last_global_step_saved:
@@ -209,31 +222,11 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
                 "Warning: a callback changed the trained weights after the last validation (%s). Metrics and "
                 "checkpoints are of the weights before that.", suspects(trainer),
             )  # fmt: skip
-        if not self.last_model_path:
-            return
-        for line in summary(self):
-            pl_module.print(line)
-        if self.merge and trainer.is_global_zero and self.best_model_path:
-            # A resumed run's best checkpoint may lie in the folder of the run that it goes on from.
-            adapter = Path(self.best_model_path).with_name("best-adapter") if self.export else None
-            write_merged(pl_module, adapter, self._files.folder / "best-merged", self._files.stage)
+        if self.last_model_path:
+            finish(self, trainer, pl_module)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log whether the model is within limits of this callback's own, after all that other callbacks print."""
         super().teardown(trainer, pl_module, stage)
         if stage == "fit":
             self.say(trainer)
-
-
-def summary(kept: MemorizationCheckpoint) -> list[str]:
-    """Where the checkpoints of a run lie, a line each."""
-    score = "" if kept.best_model_score is None else f", {kept.monitor} {float(kept.best_model_score):.4g}"
-    score += ", hardly learned" if kept.hardly_learned else ""
-    limited = " under every threshold" if kept.limits else ""
-    if not kept.best_model_path:
-        lines = ["No checkpoint: no validation was under every threshold."]
-    else:
-        lines = [f"Best checkpoint{limited} (epoch {kept.epochs['best']}{score}): {kept.best_model_path}"]
-        if kept.limits:
-            lines.append(f"Last checkpoint{limited} (epoch {kept.epochs['safe']}): {kept.safe_model_path}")
-    return [*lines, f"Last checkpoint, to resume from (epoch {kept.epochs['last']}): {kept.last_model_path}"]

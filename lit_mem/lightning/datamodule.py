@@ -149,6 +149,11 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
         """The tokenizer that the texts were encoded with; None before `setup`."""
         return None if self._prepared is None else self._prepared.encoder.tokenizer
 
+    @property
+    def corpus_name(self) -> str:
+        """What the texts are called in logs; "" before they are read."""
+        return "" if self._corpus is None else self._corpus.name
+
     def sides(self) -> Sides | None:
         """The texts by what this run does with them, for `lit_mem.lightning.member_check`; None before `setup`."""
         if self._prepared is None:

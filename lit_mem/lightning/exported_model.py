@@ -12,14 +12,16 @@ import lightning.pytorch as pl
 from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.errors import ModelError
 from lit_mem.files import atomic
+from lit_mem.files.record import Line
+from lit_mem.lightning.card import write_card
 from lit_mem.lightning.checkpoint_files import copy
 from lit_mem.privacy.ledger import LEDGER
 
 log = logging.getLogger(__name__)
 
 
-def export_adapter(module: pl.LightningModule, folder: Path, epoch: int, step: int) -> None:
-    """Write the adapter, the tokenizer, the private run's ledger, and which checkpoint they belong to.
+def export_adapter(module: pl.LightningModule, folder: Path, epoch: int, step: int, line: Line | None) -> None:
+    """Write the adapter, the tokenizer, the private run's ledger, the model card, and which checkpoint they belong to.
 
     Nothing is written of a module without a `language_model` that can be saved.
 
@@ -28,6 +30,7 @@ def export_adapter(module: pl.LightningModule, folder: Path, epoch: int, step: i
         folder: where to.
         epoch: of the checkpoint, counted from 1.
         step: its `global_step`.
+        line: of the record, of the pass that measured these weights; None: there is none.
 
     Raises:
         OSError: it cannot be written.
@@ -45,9 +48,10 @@ def export_adapter(module: pl.LightningModule, folder: Path, epoch: int, step: i
     if private is not None and (steps := private.export_ledger(folder)):
         record["private_steps"] = steps  # so that lines cut off at its end are noticed
     (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
+    write_card(folder, module, line)
 
 
-def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path) -> None:
+def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path, line: Line | None) -> None:
     """Merge an exported adapter into a fresh base, and write that as one plain model; warn where there is no adapter.
 
     Args:
@@ -55,6 +59,7 @@ def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path) -
         adapter: folder of the adapter; None: none was exported.
         merged: folder of the model, replaced as a whole.
         stage: folder for what is not finished yet; removed afterwards.
+        line: of the record, of the pass that measured the adapter; None: there is none.
 
     Raises:
         OSError: it cannot be written.
@@ -62,7 +67,11 @@ def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path) -
     if adapter is None or not hasattr(module, "merged") or not (adapter / "adapter_config.json").is_file():
         log.warning("Nothing to merge: there is no adapter folder beside the best checkpoint.")
         return
-    model, fresh = module.merged(str(adapter)), stage / merged.name
+    try:
+        model, fresh = module.merged(str(adapter)), stage / merged.name
+    except ModelError as error:  # the checkpoints are there all the same
+        log.warning("Not merged: %s. Set MemorizationCheckpoint.merge to false.", error)
+        return
     with atomic.naming(merged):
         try:
             model.save_pretrained(fresh)
@@ -70,6 +79,7 @@ def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path) -
             for name in (RECORD, LEDGER):  # from these private training knows that the weights were trained
                 if (adapter / name).is_file():
                     copy(adapter / name, fresh / name)
+            write_card(fresh, module, line, merged=True)
             atomic.sync(fresh)
             atomic.put(fresh, merged)
         finally:

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 
 from lit_mem.audit.loop import Audit
 from lit_mem.audit.record_line import line_of
-from lit_mem.files.record import FILE, append
+from lit_mem.files.record import FILE, Line, append
 from lit_mem.lightning.limited import rules_in
 from lit_mem.lightning.of_trainer import step_of
 from lit_mem.lightning.run_folder import known_folder, run_folder
@@ -43,7 +43,19 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
     folder, result = known_folder(trainer), audit.result
     if folder is None or result is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
-    logged_step = 0 if result.run.checking else step_of(trainer)
-    line = line_of(audit, metrics, rules_in(trainer), logged_step, complete)
+    line = measured(trainer, audit, metrics, complete)
     if line is not None:
         append(folder / FILE, line)
+
+
+def measured(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], complete: bool = True) -> Line | None:
+    """What a pass measured, as a line of the record; None where it is none (`lit_mem.audit.record_line.line_of`).
+
+    Args:
+        trainer: of the pass.
+        audit: that made it.
+        metrics: all that are known of it.
+        complete: whether every measure was computed.
+    """
+    checking = audit.result is not None and audit.result.run.checking
+    return line_of(audit, metrics, rules_in(trainer), 0 if checking else step_of(trainer), complete)

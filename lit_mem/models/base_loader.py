@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, ModelError
 from lit_mem.models.base_models import Quantization, as_whole, load_base, load_base_in_parts
 from lit_mem.models.saved_adapter import load_adapter
 from lit_mem.scoring.reference_scores import Reference
@@ -95,9 +95,17 @@ class BaseLoader:
         return base.eval()
 
     def merged(self, adapter_path: str) -> Any:
-        """The run's own base with an exported adapter merged into it: one plain model, on the CPU."""
-        base = load_base(self.model_id, self.revision, self.dtype)
-        return load_adapter(base, adapter_path).merge_and_unload()  # type: ignore[operator]
+        """The run's own base with an exported adapter merged into it: one plain model, on the CPU.
+
+        Raises:
+            ModelError: its method cannot be merged, such as one that puts virtual tokens before a text.
+        """
+        tuned: Any = load_adapter(load_base(self.model_id, self.revision, self.dtype), adapter_path)
+        try:
+            return tuned.merge_and_unload()
+        except (AttributeError, NotImplementedError, ValueError) as error:
+            kind = tuned.active_peft_config.peft_type
+            raise ModelError(f"an adapter of {getattr(kind, 'value', kind)} cannot be merged into its base") from error
 
 
 def base_of(model_id: str | None, revision: str | None, adapter_path: str | None) -> tuple[str, str | None]:

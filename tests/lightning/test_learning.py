@@ -6,7 +6,7 @@ import torch
 from lit_mem.audit.table import ScoreTable
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.errors import CheckpointError
-from lit_mem.lightning.checkpoint import summary
+from lit_mem.lightning.end_of_fit import summary
 from lit_mem.lightning.learning import Learning
 
 N_TOKENS = torch.arange(10.0, 50.0, dtype=torch.float64)

@@ -1,0 +1,128 @@
+"""What a model card says of a model beside its metrics, and which names in it may be shown to anyone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any, Final, Literal
+
+from lit_mem.adapters.origin import hub_id
+
+Form = Literal["adapter", "model", "merged"]
+"""Of an export: a peft adapter, a whole model that was trained, or an adapter merged into its base."""
+
+_VLLM_RANKS: Final = 512
+_VLLM_NOT: Final = (
+    *("modules_to_save", "use_dora", "alora_invocation_tokens", "layer_replication", "trainable_token_indices"),
+    *("target_parameters", "rank_pattern", "alpha_pattern", "lora_bias", "use_qalora", "use_bdlora"),
+)
+"""Options of a LoRA configuration that vLLM rejects, or does not read although they change the numbers."""
+_NOT_MERGED: Final = ("ADAPTION_PROMPT", "BEFT", "CARTRIDGE", "CPT", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
+_FILE: Final = re.compile(r"\.(jsonl?|csv|tsv|txt|parquet|gguf|arrow)(\.\w+)?$", re.IGNORECASE)
+_SHOWN: Final = (
+    *("r", "alpha", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights", "num_virtual_tokens"),
+    *("target_modules", "feedforward_modules", "layers_to_transform", "token_indices"),
+)
+"""Options of an adapter that a card lists; the others are in `adapter_config.json` beside it."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a card says of a model beside its metrics.
+
+    Attributes:
+        base: of the model: hub id, local folder or `.gguf` file; of a path the card has its last part only.
+        fingerprint: `models.fingerprint.fingerprint` of the base; {}: not known.
+        revision: of the base on the hub.
+        form: what is exported.
+        adapter: peft's configuration as plain values; None: there is no adapter.
+        data: `Corpus.name`; of a path the card has its last part only. "": not known.
+        members: texts trained on; None: not known.
+        heldout: texts held out, likewise.
+        reference: what membership was judged against, "adapter off" or "copy"; "": not known.
+        training: options of training as plain values, by their names; the card shows them as they are.
+        privacy: ε and δ to which training has kept; None: it was not private.
+        tokenizer: whether the tokenizer lies beside it.
+    """
+
+    base: str
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    revision: str | None = None
+    form: Form = "adapter"
+    adapter: Mapping[str, Any] | None = None
+    data: str = ""
+    members: int | None = None
+    heldout: int | None = None
+    reference: str = ""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    privacy: tuple[float, float] | None = None
+    tokenizer: bool = True
+
+
+def is_local(name: str) -> bool:
+    """Whether a name of a model or of data is a place on this machine, and no id of a hub."""
+    place = name.startswith((".", "/", "~", "asset:")) or "\\" in name or _FILE.search(name) is not None
+    return place or Path(name).exists()
+
+
+def public_name(name: str) -> str:
+    """A name without a path: hub ids stay as they are, of a place on this machine the last part is left.
+
+    >>> public_name("/home/me/models/llama"), public_name("org/model"), public_name("asset:tiny_llama")
+    ('llama', 'org/model', 'tiny_llama')
+    """
+    if (found := hub_id(name)) != name:
+        return found
+    if not is_local(name):
+        return name
+    last = PureWindowsPath(name.removeprefix("asset:")).name  # which takes both kinds of slashes
+    return re.sub(r"[^\w.\-]+", "-", last).strip("-") or "local"
+
+
+def adapter_settings(adapter: Mapping[str, Any]) -> dict[str, str]:
+    """What a card lists of an adapter's configuration, by option."""
+    kind = adapter.get("peft_type")
+    found = {"method": str(getattr(kind, "value", kind))}
+    for name in _SHOWN:
+        value = adapter.get(name)
+        if value is None or value is False or value == []:
+            continue
+        if isinstance(value, set | frozenset | list | tuple):
+            names = sorted(map(str, value))
+            value = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+        found[name] = str(value)
+    return found
+
+
+def vllm_obstacles(adapter: Mapping[str, Any]) -> list[str]:
+    """Why vLLM does not load an adapter; [] where it should.
+
+    Source: `vllm/lora/peft_helper.py` (`PEFTHelper`), `vllm/config/lora.py` (`MaxLoRARanks`).
+
+    Args:
+        adapter: peft's configuration as plain values.
+    """
+    kind = adapter.get("peft_type")
+    kind = str(getattr(kind, "value", kind))
+    if kind != "LORA":
+        return [f"the method is {kind}, and vLLM loads LoRA alone"]
+    found = [f"{name} is set" for name in _VLLM_NOT if adapter.get(name)]
+    if adapter.get("bias", "none") != "none":
+        found.append(f"bias is {adapter['bias']}")
+    if (rank := int(adapter.get("r", 0))) > _VLLM_RANKS:
+        found.append(f"the rank is {rank}, above {_VLLM_RANKS}")
+    return found
+
+
+def can_merge(adapter: Mapping[str, Any]) -> bool:
+    """Whether an adapter can be merged into its base, as far as its method decides it."""
+    kind = adapter.get("peft_type")
+    return str(getattr(kind, "value", kind)) not in _NOT_MERGED
+
+
+def vllm_rank(adapter: Mapping[str, Any]) -> int:
+    """The least `--max-lora-rank` of vLLM's with which an adapter loads (16 by default)."""
+    rank = int(adapter.get("r", 0))
+    return next((most for most in (16, 32, 64, 128, 256, 320) if most >= rank), _VLLM_RANKS)
