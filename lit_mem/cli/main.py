@@ -19,6 +19,7 @@ COMMANDS: Final[dict[str, str]] = {
     "audit": "lit_mem.cli.audit",
     "doctor": "lit_mem.cli.doctor",
     "localize": "lit_mem.cli.localize",
+    "init": "lit_mem.cli.init",
     "privacy": "lit_mem.cli.privacy",
     "report": "lit_mem.cli.report",
     "sweep": "lit_mem.cli.sweep",

@@ -8,10 +8,9 @@ import sys
 
 def run() -> None:
     """Import the libraries, which takes most of the time to the first step, and run the command line."""
-    if sys.argv[1:2] == ["doctor"]:  # works, and is quick, where a library that the other commands load is broken
-        from lit_mem.cli import doctor
+    from lit_mem.cli.light import run_light
 
-        doctor.main(sys.argv[2:])
+    if run_light(sys.argv[1:]):
         return
     seen = sys.stderr.isatty()
     if seen:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _LISTED: Final = 5
 _NAMES_LISTED: Final = 20
 _NAME_LENGTH: Final = 40
+_DECODED: Final = ("Image", "Audio", "Video", "Pdf", "Nifti")
+"""Features of `datasets` whose values are files."""
 
 
 class BadRows:
@@ -95,6 +97,10 @@ class Table:
     def names(self) -> list[str]:
         """The columns that there are, in order."""
         return list(self._columns) if self._dataset is None else list(self._dataset.column_names)
+
+    def opened(self, name: str) -> bool:
+        """Whether the values of a column are plain ones: a picture or a sound would be decoded to be looked at."""
+        return self._dataset is None or type(self._dataset.features[name]).__name__ not in _DECODED
 
     def column(self, name: str) -> list[Any]:
         """The (N,) values of one column.

@@ -1,0 +1,236 @@
+"""`init notes.jsonl`: look at a file of texts, and write a first configuration that runs as it is."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NoReturn
+
+from lit_mem import program
+from lit_mem.cli.starter import Found, configuration, heldout_fraction, max_length
+from lit_mem.data.columns import Column, columns_of
+from lit_mem.data.marked import spans_option
+from lit_mem.data.overlap import matches, normalized, repeats
+from lit_mem.data.roles import Roles, roles_of
+from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.rows import read_table
+from lit_mem.data.sources.table import Table, listed, shown
+from lit_mem.data.token_lengths import TokenLengths, is_here, token_lengths
+from lit_mem.errors import ConfigError, DataError
+from lit_mem.files import atomic
+from lit_mem.functional.plain_text import printable
+
+_DEFAULT: Final = "HuggingFaceTB/SmolLM2-135M"
+_BUNDLED: Final = "asset:tiny_llama"
+_OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+_FEWEST_ROWS: Final = 10
+_FEW_HELDOUT: Final = 100
+_MOST_SHOWN: Final = 40
+_CONTRACT: Final = ("prompt", "completion", "group")
+
+
+def main(words: list[str]) -> None:
+    """Print what a file holds, without a text or value of it, and write the configuration.
+
+    Args:
+        words: of the command line after `init`.
+
+    Raises:
+        ConfigError: an option is wrong, or the configuration is there already.
+        DataError: a file cannot be read, has no texts, holds conversations, or is too small.
+    """
+    options = _parser().parse_args(words)
+    output = Path(options.output or f"{_stem(options.file)}.yaml")
+    _check_output(output, [options.file, *([options.heldout] if options.heldout else [])], options.force)
+    model_id = options.model or _model()
+    is_here(model_id)  # a folder that is not there is found before a file is read
+    table = read_table(options.file)
+    other = read_table(options.heldout) if options.heldout else None
+    columns = columns_of(table)
+    roles = roles_of(table, columns)
+    _print_columns(options.file, len(table.numbers), columns, roles)
+    table.bad.check()
+    _check_texts(options.file, columns, roles)
+    if other is not None and roles.group not in (None, *other.names):
+        _print(f"No group_column: {options.heldout} has no column {shown(str(roles.group))}.")
+        roles = replace(roles, group=None)
+    found, lines = _found(table, other, roles, model_id)
+    command = f"{program.command()} fit --config {shlex.quote(str(output))}"
+    text = configuration(found, printable(command))
+    for line in lines:
+        _print(line)
+    atomic.write_text(output, text)
+    _print(f"Written: {output}. To train: {command}")
+
+
+def _found(table: Table, other: Table | None, roles: Roles, model_id: str) -> tuple[Found, list[str]]:
+    """What the configuration is made of, and the lines that are printed of it."""
+    file, n_rows = table.file, len(table.numbers)
+    if n_rows < _FEWEST_ROWS:
+        raise DataError(f"{file}: is too small, with {n_rows} rows; expected at least {_FEWEST_ROWS}")
+    rows = _fields(roles).dataset(table, "row")
+    prompts, completions, groups = (rows[name][:] for name in _CONTRACT)
+    texts = [a + b for a, b in zip(prompts, completions, strict=True)]
+    lengths = token_lengths(model_id, prompts, completions, add_eos=True)
+    again, forms = repeats(texts), [normalized(text) for text in texts]
+    lines = [_on_lengths(lengths, model_id)]
+    lines.append(
+        f"Repeats: {len(again)} rows repeat an earlier text, {len(repeats(forms))} but for case and punctuation."
+    )
+    sizes = Counter(groups)
+    if roles.group is not None:
+        lines.append(
+            f"Groups: {len(sizes)} in {shown(roles.group)}, of {min(sizes.values())} to {max(sizes.values())} rows."
+        )
+    if roles.unusable_groups:
+        lines.append(
+            f"No group_column, as some rows have no whole number or name in it: {listed(roles.unusable_groups)}."
+        )
+    if other is None:
+        n_heldout = round(n_rows * heldout_fraction(n_rows))
+        lines += _on_size(n_rows - n_heldout, n_heldout)
+    else:
+        n_heldout, more = _on_heldout(other, roles, texts, forms, groups)
+        lines += [*more, *_on_size(n_rows, n_heldout)]
+    spans = spans_option(table, roles.spans, completions)
+    n_groups = len(sizes) if roles.group is not None else 0
+    heldout = None if other is None else other.file
+    return Found(file, heldout, n_rows, n_groups, len(again), roles, spans, lengths, model_id), lines
+
+
+def _fields(roles: Roles) -> TextFields:
+    if roles.pair is not None:
+        return TextFields("text", roles.pair.prompt_template, roles.pair.completion_template, roles.group)
+    assert roles.text is not None
+    return TextFields(roles.text, None, None, roles.group)
+
+
+def _on_lengths(lengths: TokenLengths, model_id: str) -> str:
+    size, whole = max_length(lengths, model_id), lengths.whole
+    how = f"by the tokenizer of {model_id}" if lengths.counted else "estimated, as the model's tokenizer is not here"
+    cut = (
+        "cuts none" if size >= whole.longest else f"cuts the longest ({'under' if size >= whole.high else 'over'} 5 %)"
+    )
+    return (
+        f"Lengths: {whole.median} tokens (median), {whole.high} (95 %), {whole.longest} (longest), {how}; "
+        f"max_length {size} {cut}."
+    )
+
+
+def _on_heldout(
+    other: Table, roles: Roles, texts: list[str], forms: list[str], groups: list[str]
+) -> tuple[int, list[str]]:
+    """How many rows the held-out file has, and what it shares with the other."""
+    rows = _fields(roles).dataset(other, "row")
+    prompts, completions, others = (rows[name][:] for name in _CONTRACT)
+    of_heldout = [a + b for a, b in zip(prompts, completions, strict=True)]
+    exact, alike = len(matches(texts, of_heldout)), len(matches(forms, [normalized(text) for text in of_heldout]))
+    if alike == len(of_heldout):
+        raise DataError(f"{other.file}: each text is in the other file too; expected texts that are not trained on")
+    shared_texts = f"{exact} with a text of the other file, {alike} but for case and punctuation"
+    lines = [f"Held out: {len(of_heldout)} rows, {shared_texts}."]
+    if roles.group is not None and (shared := set(groups) & set(others)):
+        lines.append(f"Groups in both files: {len(shared)}. An attack recognises them; expected none.")
+    return len(of_heldout), lines
+
+
+def _on_size(members: int, heldout: int) -> list[str]:
+    """A line where so few texts are compared that metrics say little."""
+    if min(members, heldout) >= _FEW_HELDOUT:
+        return []
+    half = 1.96 * ((members + heldout + 1) / (12 * members * heldout)) ** 0.5
+    return [
+        f"Small: {members} members and {heldout} held-out texts put an AUROC's 95 % interval at about "
+        f"+-{half:.2f}; with fewer than {_FEW_HELDOUT} held-out texts no TPR at FPR 0.01 is logged."
+    ]
+
+
+def _check_texts(file: str, columns: Sequence[Column], roles: Roles) -> None:
+    if roles.chat is not None:
+        first = "rename from and value to role and content first; then " if "from" in roles.chat.form else ""
+        raise DataError(
+            f"{file}: column {shown(roles.chat.name)} holds {roles.chat.form}, which fit does not read yet; {first}"
+            "lit_mem.audit(model, tokenizer, members, heldout) and lit_mem.hf.MemorizationCallback take messages"
+        )
+    sign = next((sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0].name), None)
+    if sign is not None and file.lower().removesuffix(".gz").endswith(".csv"):
+        raise DataError(f"{file}: the columns seem to be separated by {sign!r}; expected ','")
+    if roles.text is None and roles.pair is None:
+        names = listed([column.name for column in columns])
+        raise DataError(f"{file}: no column of texts; expected one beside {names}")
+
+
+def _check_output(output: Path, files: Sequence[str], force: bool) -> None:
+    if output.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"--output is {output}; expected a file that ends in .yaml")
+    if any(os.path.realpath(file) == os.path.realpath(output) for file in files):
+        raise ConfigError(f"--output is {output}, which is a file of texts; expected another name")
+    if not output.parent.is_dir():
+        raise ConfigError(f"--output is {output}, and there is no folder {output.parent}; expected one that is there")
+    if os.path.lexists(output) and not force:
+        raise ConfigError(f"{output} is there already; --force overwrites it, --output names another file")
+
+
+def _model() -> str:
+    """A small model from the hub; the bundled one where the hub is switched off and the other is not in the cache."""
+    offline = any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in _OFFLINE)
+    return _BUNDLED if offline and not is_here(_DEFAULT) else _DEFAULT
+
+
+def _stem(file: str) -> str:
+    name = Path(file).name.removesuffix(".gz")
+    return Path(name).stem or "texts"
+
+
+def _print_columns(file: str, n_rows: int, columns: Sequence[Column], roles: Roles) -> None:
+    _print(f"{file}: {n_rows} rows.")
+    lines = [("column", "kind", "empty", "distinct", "words: median, 95 %, longest", "taken for")]
+    for column in columns[:_MOST_SHOWN]:
+        words = column.words
+        lines.append(
+            (
+                printable(shown(column.name).strip("'") or "''"),
+                column.kind,
+                f"{column.empty / max(1, n_rows):.0%}",
+                str(column.distinct or "-"),
+                "-" if words is None else f"{words.median}, {words.high}, {words.longest}",
+                roles.of(column.name) or "-",
+            )
+        )
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    for line in lines:
+        _print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip(), as_it_is=True)
+    if len(columns) > _MOST_SHOWN:
+        _print(f"... and {len(columns) - _MOST_SHOWN} more columns.")
+
+
+def _print(line: str, as_it_is: bool = False) -> None:
+    print(line if as_it_is else printable(line))  # noqa: T201  (the output of the command)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, as for the other commands."""
+        raise ConfigError(f"init: {message}")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog=f"{program.name()} init",
+        description="Look at a file of texts (json, jsonl, csv, parquet or txt; also .jsonl.gz), and write a first "
+        "configuration that runs as it is. No text or value of the file is shown.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("file", metavar="FILE", help="texts to train on")
+    parser.add_argument(
+        "heldout", metavar="HELDOUT", nargs="?", help="texts that are never trained on (default: rows of FILE)"
+    )
+    parser.add_argument("--model", metavar="ID", help=f"hub id, folder or asset:tiny_llama (default: {_DEFAULT})")
+    parser.add_argument("--output", metavar="FILE", help="configuration to write (default: FILE's name with .yaml)")
+    parser.add_argument("--force", action="store_true", help="overwrite a configuration that is there")
+    return parser

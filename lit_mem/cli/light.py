@@ -1,0 +1,46 @@
+"""Commands that load neither torch nor Lightning, so that they answer at once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from lit_mem.errors import LitMemError
+from lit_mem.files import modes
+from lit_mem.functional.plain_text import printable
+
+COMMANDS: Final[dict[str, str]] = {
+    "doctor": "lit_mem.cli.doctor",  # works where a library that the other commands load is broken
+    "init": "lit_mem.cli.init",
+}
+"""Each with the module whose `main` takes the words after it."""
+
+
+def run_light(words: Sequence[str]) -> bool:
+    """Run one of these commands; False where the first word names none.
+
+    A mistake of the user's is one line on standard error and exit code 2, as for the other commands.
+
+    Args:
+        words: of the command line after the program's name.
+
+    Raises:
+        SystemExit: with code 2 after a mistake, 130 after Ctrl-C.
+    """
+    if not words or words[0] not in COMMANDS:
+        return False
+    try:
+        modes.mask()  # a mistake in it is found before anything is written
+        importlib.import_module(COMMANDS[words[0]]).main(list(words[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (LitMemError, OSError) as error:
+        if os.environ.get("LIT_MEM_DEBUG") or (isinstance(error, OSError) and error.filename is None):
+            raise
+        line = str(error) if isinstance(error, LitMemError) else f"{error.filename}: {error.strerror}"
+        print(f"error: {printable(line)}", file=sys.stderr)  # noqa: T201  (the one place that prints errors here)
+        sys.exit(2)
+    return True

@@ -1,0 +1,179 @@
+"""A first configuration for a file of texts: what is chosen for it, and the YAML that says so with the alternatives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from lit_mem.data.roles import Roles
+from lit_mem.data.sources.table import listed, shown
+from lit_mem.data.token_lengths import TokenLengths
+from lit_mem.errors import ConfigError
+
+_SIZES: Final = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
+_WHOLE: Final = 512
+_ROOM: Final = 16
+_TOKENS_A_BATCH: Final = 2048
+_MOST_TEXTS: Final = 8
+_WANTED: Final = 100
+_LARGE: Final = 10_000
+_ASSET: Final = "asset:"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of the files.
+
+    Attributes:
+        train: path, as it was given.
+        heldout: likewise; None: rows of `train` are held out.
+        n_rows: of `train`.
+        n_groups: in `roles.group`; 0 where there is none.
+        repeats: rows of `train` whose text an earlier row has.
+        roles: of the columns.
+        spans: the column of spans, "spans" where there is none; None: the column of that name holds none.
+        lengths: of the texts.
+        model_id: of the model.
+    """
+
+    train: str
+    heldout: str | None
+    n_rows: int
+    n_groups: int
+    repeats: int
+    roles: Roles
+    spans: str | None
+    lengths: TokenLengths
+    model_id: str
+
+
+def max_length(lengths: TokenLengths, model_id: str) -> int:
+    """Tokens that hold every text of at most 512, else 95 % of them; at most 2,048, and what the model reads.
+
+    Raises:
+        ConfigError: the longest prompt alone fills it.
+    """
+    most = min(lengths.positions or _SIZES[-1], _SIZES[-1])
+    longest = lengths.whole.longest
+    wanted = longest if longest <= _WHOLE else lengths.whole.high
+    if lengths.longest_prompt:
+        wanted = max(wanted, lengths.longest_prompt + _ROOM)
+    if lengths.counted and lengths.longest_prompt + 1 >= most:
+        raise ConfigError(
+            f"the longest prompt has {lengths.longest_prompt} tokens, and {model_id} is trained on at most {most}: no "
+            "token of its completion would be left; expected shorter prompts, or another --model"
+        )
+    return min(next((size for size in _SIZES if size >= wanted), _SIZES[-1]), most)
+
+
+def batch_size(length: int) -> int:
+    """Texts a step.
+
+    >>> [batch_size(length) for length in (64, 256, 384, 512, 1024, 2048)]
+    [8, 8, 4, 4, 2, 1]
+    """
+    size = _MOST_TEXTS
+    while size > 1 and size * length > _TOKENS_A_BATCH:
+        size //= 2
+    return size
+
+
+def heldout_fraction(n_rows: int) -> float:
+    """A fifth, more where that would be under 100 rows, but at most half; a tenth of many.
+
+    >>> [heldout_fraction(n) for n in (60, 250, 600, 20_000)]
+    [0.5, 0.4, 0.2, 0.1]
+    """
+    return round(min(0.5, max(0.1 if n_rows >= _LARGE else 0.2, _WANTED / n_rows)), 2)
+
+
+def configuration(found: Found, command: str) -> str:
+    """The YAML; its comments name columns and counts, and no value of the data."""
+    return "\n".join(_lines(found, command)) + "\n"
+
+
+def _lines(found: Found, command: str) -> Iterator[str]:
+    lengths, size = found.lengths, max_length(found.lengths, found.model_id)
+    yield f"# A first configuration for {found.n_rows} texts. Paths are relative to the folder of the command:"
+    yield f"#   {command}"
+    yield "# Every option: the same command with --help, or --print_config in place of --config."
+    yield "seed_everything: 0"
+    yield "trainer:"
+    yield "  max_epochs: 5"
+    yield f"  log_every_n_steps: {_steps_a_line(found, batch_size(size))}"
+    yield "memorization:"
+    yield "  suite: standard  # or quick (generates no text), full (all subgroups)"
+    yield '  stop: ["mia/reference_auroc > 0.7"]  # 0.5 is guessing, 1 is certainty; [] trains to the end'
+    yield "  lower_bound: true  # stop where the whole 95 % interval is beyond; false: where the metric is"
+    yield "model:"
+    yield f"  model_id: {quoted(found.model_id)}  # a hub id, a folder, a .gguf file, or asset:tiny_llama (bundled)"
+    yield "  adapter:  # or IA3, PromptTuning, HeadOnly, FullFineTuning"
+    yield "    class_path: lit_mem.adapters.LoRA"
+    yield "    init_args: {rank: 16, targets: [all-linear], dropout: 0.05}"
+    yield "  optimizer:"
+    yield "    class_path: torch.optim.AdamW"
+    rate = "0.0005" if found.model_id.startswith(_ASSET) else "0.0002"
+    yield f"    init_args: {{lr: {rate}}}  # higher learns, and memorizes, faster"
+    yield "data:"
+    yield from _source(found)
+    how, whole = "" if lengths.counted else "about ", lengths.whole
+    yield f"  # Tokens: the texts have {how}{whole.median} (median), {whole.high} (95 %), {whole.longest} (longest)."
+    yield f"  max_length: {size}  # what is beyond is cut"
+    yield f"  batch_size: {batch_size(size)}"
+    if found.heldout is None:
+        by = f"by {shown(found.roles.group)}" if found.roles.group else "at random"
+        yield f"  heldout_fraction: {heldout_fraction(found.n_rows):g}  # share of the rows that is held out, {by}"
+    repeats = f"{found.repeats} rows repeat an earlier text; " if found.repeats else ""
+    yield f"  deduplicate: none  # {repeats}exact or near trains on each text once"
+    if found.spans is None:
+        yield "  spans_column: null  # the column spans is not a list of {type, start, end} in the text"
+    elif found.spans == found.roles.spans:
+        yield f"  spans_column: {quoted(found.spans)}  # marks the pieces that must not leak"
+
+
+def _steps_a_line(found: Found, texts_a_step: int) -> int:
+    """At least two points of the training loss an epoch; by groups a split may leave fewer members than planned."""
+    share = 1 if found.heldout else 1 - heldout_fraction(found.n_rows)
+    return min(10, max(1, int(found.n_rows * share) // texts_a_step // 2))
+
+
+def _source(found: Found) -> Iterator[str]:
+    roles = found.roles
+    yield "  source:"
+    yield "    class_path: lit_mem.data.sources.TextFiles"
+    yield "    init_args:"
+    yield f"      train: {quoted(found.train)}"
+    if found.heldout is None:
+        yield "      # heldout: a file of texts that are never trained on; without one, rows of train are held out"
+    else:
+        yield f"      heldout: {quoted(found.heldout)}"
+    if roles.pair:
+        yield "      # The prompt is given; the loss is on the completion alone."
+        yield f"      prompt_template: {quoted(roles.pair.prompt_template)}"
+        yield f"      completion_template: {quoted(roles.pair.completion_template)}"
+        if roles.texts:
+            yield f"      # or text_column in place of both, to train on whole texts: {listed(roles.texts)}"
+    elif roles.text is not None:
+        others = f"  # other columns of texts: {listed(roles.texts)}" if roles.texts else ""
+        yield f"      text_column: {quoted(roles.text)}{others}"
+    yield "      # Rows with the same value of group_column (a patient, a document) stay on one side of the split."
+    if roles.group is not None:
+        others = f", or {listed(roles.groups)}" if roles.groups else ""
+        yield f"      group_column: {quoted(roles.group)}  # {found.n_groups} groups{others}; null: rows are unrelated"
+    else:
+        others = f"  # it could be {listed(roles.groups)}" if roles.groups else ""
+        yield f"      group_column: null{others}"
+    if roles.unusable_groups:
+        yield f"      # Rows without a value, or with a fraction, keep out: {listed(roles.unusable_groups)}"
+
+
+def quoted(text: str) -> str:
+    r"""A text as YAML on one line, in double quotes.
+
+    >>> quoted("notes.jsonl"), quoted("a\nb")
+    ('"notes.jsonl"', '"a\\nb"')
+    """
+    import yaml
+
+    return str(yaml.dump(text, default_style='"', allow_unicode=True, width=2**31)).removesuffix("\n")

@@ -1,0 +1,126 @@
+"""What the columns of a file hold, without a value of them: kinds, empty rows, how many values differ, lengths."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from lit_mem.data.sources.forms import LOOKED_AT, chat_of
+from lit_mem.data.sources.table import Table
+from lit_mem.functional.words import has_no_spaces, plain_words
+
+_NUMERAL: Final = re.compile(r"\s*[-+]?\d+(?:[.,]\d+)?\s*")
+_SPAN: Final = {"type", "start", "end"}
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Of texts, in words or tokens.
+
+    Attributes:
+        median: half of the texts are as long or shorter.
+        high: 95 % are.
+        longest: all are.
+    """
+
+    median: int
+    high: int
+    longest: int
+
+    @classmethod
+    def of(cls, lengths: Sequence[int]) -> Lengths:
+        """Of (N,) lengths, at least one."""
+        ordered = sorted(lengths)
+        return cls(ordered[(len(ordered) - 1) // 2], ordered[math.ceil(0.95 * len(ordered)) - 1], ordered[-1])
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column of a file holds.
+
+    Attributes:
+        name: of the column.
+        kind: "text", "number", "true/false", "spans", "conversations", "list", "object", "empty", "mixed", or the name
+            of another type. Numerals in a csv file are numbers.
+        empty: rows without a value: absent, null, NaN, or white space alone.
+        distinct: how many different values there are; 0 where it holds neither texts nor numbers.
+        words: of texts; None where it holds others.
+        form: of conversations, as in "conversations, lists of {role, content}"; "" of others.
+    """
+
+    name: str
+    kind: str
+    empty: int
+    distinct: int = 0
+    words: Lengths | None = None
+    form: str = ""
+
+
+def columns_of(table: Table) -> list[Column]:
+    """Each column of a file, in order."""
+    return [_column(table, name) for name in table.names]
+
+
+def _column(table: Table, name: str) -> Column:
+    if not table.opened(name):
+        return Column(name, "files", 0)
+    values = table.column(name)
+    there = [value for value in values if not _is_empty(value)]
+    kind, empty = _kind(there), len(values) - len(there)
+    if kind == "conversations":
+        return Column(name, kind, empty, form=chat_of(there) or "")
+    if kind not in ("text", "number"):
+        return Column(name, kind, empty)
+    words = Lengths.of([n_words(value) for value in there]) if kind == "text" else None
+    return Column(name, kind, empty, len(set(there)), words)
+
+
+def n_words(text: str) -> int:
+    """Words between white space; of a script without spaces between words each character.
+
+    >>> n_words("a rash, twice"), n_words("皮疹")
+    (3, 2)
+    """
+    return len(plain_words(text)) if has_no_spaces(text) else len(text.split())
+
+
+def _is_empty(value: Any) -> bool:
+    if isinstance(value, str):
+        return not value.strip()
+    return value is None or value is Table.ABSENT or (isinstance(value, float) and math.isnan(value))
+
+
+def _kind(values: Sequence[Any]) -> str:
+    """Of values that are not empty."""
+    if not values:
+        return "empty"
+    if chat_of(values):
+        return "conversations"
+    if all(_are_spans(value) for value in values[:LOOKED_AT]):
+        return "spans"
+    kinds = {_type(value) for value in values}
+    if kinds == {"text"} and all(_NUMERAL.fullmatch(value) for value in values):
+        return "number"
+    return kinds.pop() if len(kinds) == 1 else "mixed"
+
+
+def _type(value: Any) -> str:
+    names = {str: "text", bool: "true/false", list: "list", dict: "object"}
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        return "number"
+    return names.get(type(value), "unreadable" if value is Table.UNREADABLE else type(value).__name__)
+
+
+def _are_spans(value: Any) -> bool:
+    """A list of {type, start, end}, also as the JSON that a csv file has."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            return False
+    return isinstance(value, list) and all(isinstance(mark, dict) and mark.keys() >= _SPAN for mark in value)
