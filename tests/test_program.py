@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from lit_mem.lightning.closing import next_steps
 
 from lit_mem import __version__, program
+from lit_mem.audit.closing import next_steps
 from lit_mem.cli import main as cli
 from lit_mem.cli.trainer_cli import DESCRIPTION
 from lit_mem.privacy.carried import adds_up, of_several

@@ -37,6 +37,9 @@ def run_light(words: Sequence[str]) -> bool:
         importlib.import_module(COMMANDS[words[0]]).main(list(words[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # what reads the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except (LitMemError, OSError) as error:
         if os.environ.get("LIT_MEM_DEBUG") or (isinstance(error, OSError) and error.filename is None):
             raise
