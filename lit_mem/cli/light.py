@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,13 @@ COMMANDS: Final[dict[str, str]] = {
 """Each with the module whose `main` takes the words after it."""
 
 
+class _Lines(logging.Handler):
+    """Writes warnings to standard error, with every character shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(printable(self.format(record)), file=sys.stderr)  # noqa: T201  (the console handler of these commands)
+
+
 def run_light(words: Sequence[str]) -> bool:
     """Run one of these commands; False where the first word names none.
 
@@ -32,6 +40,8 @@ def run_light(words: Sequence[str]) -> bool:
     """
     if not words or words[0] not in COMMANDS:
         return False
+    logger, lines = logging.getLogger("lit_mem"), _Lines(logging.WARNING)
+    logger.addHandler(lines)
     try:
         modes.mask()  # a mistake in it is found before anything is written
         importlib.import_module(COMMANDS[words[0]]).main(list(words[1:]))
@@ -46,4 +56,6 @@ def run_light(words: Sequence[str]) -> bool:
         line = str(error) if isinstance(error, LitMemError) else f"{error.filename}: {error.strerror}"
         print(f"error: {printable(line)}", file=sys.stderr)  # noqa: T201  (the one place that prints errors here)
         sys.exit(2)
+    finally:
+        logger.removeHandler(lines)
     return True

@@ -340,6 +340,18 @@ def test_a_split_of_any_size_leaves_both_sides_texts():
     assert [batch_size(n) * n <= 2048 for n in (32, 300, 700, 2048)] == [True] * 4
 
 
+def test_warnings_show_every_character_of_a_file_name(init, tmp_path, capsys):
+    kind = pa.map_(pa.string(), pa.int64())
+    columns = pa.table({"text": [note(i) for i in range(20)], "more": pa.array([[("a", 1)]] * 20, kind)})
+    pq.write_table(columns, tmp_path / "a\x1b[31m.parquet")
+    assert run_light(["init", "a\x1b[31m.parquet", "--output", "notes.yaml", "--model", TINY])
+    found = capsys.readouterr()
+    assert "the type of column 'more' cannot be read" in found.err
+    assert "\x1b" not in found.out + found.err + Path("notes.yaml").read_text()
+    source = yaml.safe_load(Path("notes.yaml").read_text())["data"]["source"]["init_args"]
+    assert source["train"] == "a\x1b[31m.parquet"
+
+
 def test_it_is_among_the_commands_and_runs_through_both_entries(init, tmp_path, monkeypatch, capsys):
     lines(tmp_path / "notes.jsonl", notes())
     init("notes.jsonl")
