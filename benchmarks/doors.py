@@ -78,10 +78,21 @@ def trl(options: argparse.Namespace, texts: Mapping[str, list[str]], folder: Pat
 
     rows = {name: Dataset.from_list([_conversation(text) for text in split]) for name, split in texts.items()}
     args = SFTConfig(
-        str(folder), num_train_epochs=options.epochs, per_device_train_batch_size=options.batch,
-        learning_rate=options.lr, eval_strategy="epoch", save_strategy="no", report_to=[], use_cpu=True, disable_tqdm=True, bf16=False,
-        max_length=options.max_length, seed=options.seed, gradient_checkpointing=False, logging_strategy="no",
-    )  # fmt: skip
+        str(folder),
+        num_train_epochs=options.epochs,
+        per_device_train_batch_size=options.batch,
+        learning_rate=options.lr,
+        max_length=options.max_length,
+        seed=options.seed,
+        eval_strategy="epoch",
+        save_strategy="no",
+        logging_strategy="no",
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        disable_tqdm=True,
+        gradient_checkpointing=False,
+    )
     trainer = SFTTrainer(
         load_base(options.model), args, train_dataset=rows["train"], eval_dataset=rows["heldout"],
         processing_class=_tokenizer(options),

@@ -48,7 +48,8 @@ def _beside(values: Any, rows: Tensor) -> Tensor | None:
 def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, member: bool, origin: str) -> Encoded:
     """One text as an example, with its text decoded.
 
-    An end-of-text token at its end is trained on and not scored, like one that `data.add_eos` appends.
+    An end-of-text token at its end is trained on and not scored, like one that `data.add_eos` appends; nor is the white
+    space that a chat template writes behind it.
 
     Args:
         input_ids: (T,) int64, T at least 1.
@@ -60,11 +61,19 @@ def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, 
     """
     labels = torch.where(labels == IGNORED, IGNORED, input_ids)
     labels[0] = IGNORED  # nothing precedes it
-    ended = len(labels) > 1 and int(input_ids[-1]) == tokenizer.eos_token_id
-    appended = int(ended and bool((labels[:-1] != IGNORED).any()))
+    appended = _appended(input_ids.tolist(), tokenizer)
+    appended *= bool((labels[: len(labels) - appended] != IGNORED).any())
     made = Encoded(input_ids, labels, example_id, member, appended)
     scored = made.scored.nonzero().flatten().tolist()
     first = scored[0] if scored else len(labels)
     prompt = tokenizer.decode(input_ids[:first].tolist(), skip_special_tokens=True)
     text = tokenizer.decode(input_ids[scored].tolist(), skip_special_tokens=True)
     return Encoded(input_ids, labels, example_id, member, appended, Record(text, origin, prompt=prompt))
+
+
+def _appended(ids: list[int], tokenizer: Any) -> int:
+    """How many tokens at the end of a text are not of it."""
+    last = len(ids) - 1
+    while last > 0 and ids[last] != tokenizer.eos_token_id and not tokenizer.decode([ids[last]]).strip():
+        last -= 1
+    return len(ids) - last if ids[last] == tokenizer.eos_token_id else 0
