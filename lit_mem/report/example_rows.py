@@ -13,7 +13,8 @@ from lit_mem.report.files import callbacks_of, read_parquet
 
 HOW: Final = (
     "No per-example table was written, so there are no ROC curves, histograms or exposed examples. To have them, add "
-    "lit_mem.callbacks.PerExampleTable to trainer.callbacks; its files confirm guessed texts (see SECURITY.md)."
+    "lit_mem.callbacks.PerExampleTable to trainer.callbacks, or set examples of an audit or of a MemorizationCallback; "
+    "the files confirm guessed texts (see SECURITY.md)."
 )
 _DIGITS: Final = 2  # of a single example's value: more would identify the example
 _MOST_POINTS: Final = 300
