@@ -164,8 +164,14 @@ def test_devices_that_this_machine_may_not_have():
     )
     assert lines[2].startswith("CUDA 1: ")
     assert lines[3] == "MPS: yes; float32, float16, bfloat16"
-    torch.cuda.is_available = lambda: 1 / 0  # a driver that does not fit
-    assert machine.devices(torch)[1] == "accelerators: ZeroDivisionError: division by zero"
+
+    def fails():
+        raise OSError(f"{sys.prefix}/lib/x.so and {Path.home()}/y.so do not fit the driver")
+
+    torch.cuda.is_available = fails
+    assert machine.devices(torch)[1] == (
+        "accelerators: OSError: <environment>/lib/x.so and ~/y.so do not fit the driver"
+    )
 
 
 LOADED = "import sys; sys.argv = ['lit-mem', 'doctor']\nfrom lit_mem.cli.start import run\nrun()\nprint(*sys.modules)"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -26,7 +27,7 @@ def torch_or_problem() -> tuple[ModuleType | None, list[str]]:
     try:
         import torch
     except Exception as error:
-        return None, [f"torch cannot be imported: {type(error).__name__}: {_without_home(first_line(error))}"]
+        return None, [f"torch cannot be imported: {type(error).__name__}: {_without_places(first_line(error))}"]
     return torch, []
 
 
@@ -46,7 +47,7 @@ def devices(torch: Any) -> list[str]:
     try:
         lines += _accelerators(torch)
     except Exception as error:  # a driver that does not fit is what a bug report is about
-        lines.append(f"accelerators: {type(error).__name__}: {_without_home(first_line(error))}")
+        lines.append(f"accelerators: {type(error).__name__}: {_without_places(first_line(error))}")
     return lines
 
 
@@ -108,5 +109,5 @@ def _variable(name: str) -> str:
     return f"{name}: {value if plain else 'set'}{unknown}"
 
 
-def _without_home(text: str) -> str:
-    return text.replace(str(Path.home()), "~")
+def _without_places(text: str) -> str:
+    return text.replace(sys.prefix, "<environment>").replace(str(Path.home()), "~")
