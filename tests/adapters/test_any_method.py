@@ -1,6 +1,7 @@
 """`Peft`: every method of peft's trains, goes off to the last bit, is saved, resumed, exported and read again."""
 
 import sys
+from pathlib import Path
 
 import peft
 import pytest
@@ -12,9 +13,10 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from lit_mem.adapters import IA3, Peft
 from lit_mem.adapters.any_method import _REJECTED
 from lit_mem.adapters.base import adapter_off
+from lit_mem.audit.card_facts import can_merge
 from lit_mem.callbacks import MemorizationCheckpoint
 from lit_mem.cli.main import main
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, ModelError
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.module import CausalLM
 from lit_mem.models.base_models import load_base
@@ -22,6 +24,7 @@ from lit_mem.scoring.scorer import TokenScorer
 from tests.adapters.test_families import changed, loss_alone
 
 TINY = "asset:tiny_llama"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "adapters.md"
 # Options without which a method does not go with a model as small as the bundled one, or with any.
 OPTIONS = {
     "C3A": {"block_size": 8},
@@ -94,11 +97,27 @@ def test_a_method_of_peft_does_all_that_an_adapter_does(method, module, data, tr
     assert torch.equal(logits(peft.PeftModel.from_pretrained(load_base(TINY), folder)), tuned)
     if method not in BY_PEFT_ALONE:
         assert torch.equal(logits(transformers.AutoModelForCausalLM.from_pretrained(folder)), tuned)
+    if can_merge({"peft_type": method}):
+        torch.testing.assert_close(logits(model.merged(folder)), tuned, rtol=1e-4, atol=1e-4)
+    else:
+        with pytest.raises(ModelError, match=f"an adapter of {method} cannot be merged"):
+            model.merged(folder)
 
 
 def test_each_method_is_either_tried_or_rejected_by_name():
     assert set(KNOWN) | _REJECTED.keys() >= {each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING}
     assert set(OPTIONS) | START_ELSEWHERE <= set(KNOWN)
+
+
+def test_the_document_says_what_holds():
+    found = [[cell.strip() for cell in line.strip("|\n").split("|")] for line in DOCUMENT.read_text().splitlines()]
+    rows = {row[0].strip("`"): row[1:] for row in found if row[0].startswith("`") and row[0].endswith("`")}
+    rejected = {name: row[0] for name, row in rows.items() if len(row) == 1 and name.isupper()}
+    assert rejected == {name: f"it {why}" for name, why in _REJECTED.items()}
+    tried = {name: tuple(cell == "yes" for cell in row[1:]) for name, row in rows.items() if len(row) == 4}
+    assert tried == {
+        name: (name not in START_ELSEWHERE, name not in BY_PEFT_ALONE, can_merge({"peft_type": name})) for name in KNOWN
+    }
 
 
 @pytest.mark.parametrize("name", sorted(_REJECTED))
