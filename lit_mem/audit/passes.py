@@ -19,6 +19,24 @@ from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch
 
 
+class ScoredSets:
+    """Sets of examples in batches; the processes of `torch.distributed` share them.
+
+    Args:
+        sets: of examples, each batched by itself.
+        scoring_tokens: most tokens in a batch, padding included.
+    """
+
+    def __init__(self, sets: Iterable[Sequence[Encoded]], scoring_tokens: int) -> None:
+        self._sets = [(examples, ScoringBatches(examples, scoring_tokens, *_ranks())) for examples in sets if examples]
+
+    def batches(self, device: torch.device) -> Iterator[Batch]:
+        """Those of this process, on a device."""
+        for examples, batches in self._sets:
+            for indices in batches:
+                yield _on(device, collate([examples[i] for i in indices]))
+
+
 class Session:
     """The measures of a run over one model, as it is whenever a pass runs.
 
@@ -47,7 +65,7 @@ class Session:
         fresh: bool = False,
     ) -> None:
         self.subject, self.audit = subject, Audit(measures)
-        self._sets = [(examples, ScoringBatches(examples, scoring_tokens, *_ranks())) for examples in sets if examples]
+        self._sets = ScoredSets(sets, scoring_tokens)
         self.audit.open(subject, fresh)
 
     def run(self, run: Pass) -> PassResult:
@@ -59,13 +77,7 @@ class Session:
         Raises:
             MetricError: the loss of a text is not finite.
         """
-        return _run(self.audit, self.subject, self._batches(), run)
-
-    def _batches(self) -> Iterator[Batch]:
-        device = self.subject.device
-        for examples, batches in self._sets:
-            for indices in batches:
-                yield _on(device, collate([examples[i] for i in indices]))
+        return _run(self.audit, self.subject, self._sets.batches(self.subject.device), run)
 
 
 def measured(subject: ModelSubject, batches: Iterable[Batch], measures: Sequence[Measure]) -> PassResult:
@@ -85,13 +97,23 @@ def measured(subject: ModelSubject, batches: Iterable[Batch], measures: Sequence
     return _run(audit, subject, batches, Pass(subject))
 
 
-def _run(audit: Audit, subject: ModelSubject, batches: Iterable[Batch], run: Pass) -> PassResult:
+def observe(audit: Audit, subject: ModelSubject, batches: Iterable[Batch]) -> str | None:
+    """Start a pass, and score the batches of this process once, each for all measures.
+
+    Returns:
+        The first text of them whose loss is not finite, in words; None: there is none.
+    """
     audit.begin(subject)
     found: str | None = None
     for batch in batches:
         scores = subject.score(batch, audit.needs)
         found = found or not_finite(scores, batch)
         audit.observe(scores, batch)
+    return found
+
+
+def _run(audit: Audit, subject: ModelSubject, batches: Iterable[Batch], run: Pass) -> PassResult:
+    found = observe(audit, subject, batches)
     found = next((one for one in gathered(found) if one is not None), None)
     if found is not None:
         raise MetricError(f"{found}, so nothing is measured")

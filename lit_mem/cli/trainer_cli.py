@@ -32,7 +32,7 @@ from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.parser import OneLineParser, readable
 from lit_mem.lightning.rules import check_names
 from lit_mem.lightning.run_folder import known_folder, release, restrict_run
-from lit_mem.lightning.section import BAREBONES, NAME, UNMEASURED, is_default, lists_measures
+from lit_mem.lightning.section import BAREBONES, NAME, OF_TEXTS, UNMEASURED, is_default, lists_measures
 from lit_mem.lightning.signals import STOPPED_BY, EndOnSigterm, refused_write, stop_code
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,10 @@ class MemorizationCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What is measured, as one section."""
-        parser.add_lightning_class_args(Memorization, NAME)
+        parser.callback_keys.append(NAME)
+        parser.add_class_arguments(
+            Memorization, NAME, fail_untyped=False, instantiate=True, sub_configs=True, skip=set(OF_TEXTS)
+        )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from torch import nn
 from transformers import Trainer
 
-from lit_mem.adapters.base import gives_base_back
 from lit_mem.adapters.positions import positions
+from lit_mem.audit.frozen import reference_in_training
 from lit_mem.audit.gather import is_first_process
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.loop import PassResult, known_of
@@ -23,7 +21,8 @@ from lit_mem.audit.passes import Session
 from lit_mem.audit.record_line import line_of
 from lit_mem.audit.result import with_loss
 from lit_mem.audit.run_files import RunFiles
-from lit_mem.audit.subject_models import Audited, Reference, reference_of
+from lit_mem.audit.setting import model_section
+from lit_mem.audit.subject_models import Reference
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.one_set import check_examples, encoded_set
@@ -136,7 +135,10 @@ def start(
     with preserved_random_state():
         members, heldout = _examples(trainer, texts)
         trust = check_examples(members, heldout, texts.seed) if texts.check else None
-        frozen = _frozen(trainer, reference)
+        started = trainer.state.global_step > 0
+        frozen = reference_in_training(
+            trainer.model, trainer.processing_class, reference, started, "MemorizationCallback"
+        )
         ids = {
             member: {one.example_id: one.input_ids for one in examples}
             for member, examples in ((True, members), (False, heldout))
@@ -183,47 +185,16 @@ def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list
     return members, encoded_set(texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields)
 
 
-def _frozen(trainer: Trainer, reference: Reference) -> nn.Module | Literal["adapter_off"] | None:
-    """The frozen model: a copy of the model as training starts, where no adapter can be turned off."""
-    model, started = trainer.model, trainer.state.global_step > 0
-    has_adapter = bool(getattr(model, "peft_config", None))
-    name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
-    if isinstance(reference, str) and reference == "auto" and not (has_adapter and gives_base_back(model)):
-        if not started:
-            log.info("Reference: a frozen copy of the model as training starts, which takes as much memory.")
-            copied: nn.Module = copy.deepcopy(model).requires_grad_(False).eval()
-            return copied
-        if not name:
-            raise ConfigError(
-                "MemorizationCallback: training goes on from a checkpoint, and where the model came from is not known; "
-                "give reference, its base"
-            )
-        reference = name
-    found = reference_of(reference, Audited(model, name), trainer.processing_class)
-    if isinstance(found, nn.Module) and isinstance(reference, nn.Module):
-        return found.to(trainer.args.device)
-    return found
-
-
 def _length(rows: Any, otherwise: int) -> int:
     return len(rows) if hasattr(rows, "__len__") else otherwise
 
 
 def _setting(trainer: Trainer, texts: TextOptions, reference: Reference) -> dict[str, Any]:
     """The run in the form of a configuration, for the report."""
-    model, args = trainer.model, trainer.args
-    configs = getattr(model, "peft_config", None) or {}
-    adapter = next(iter(configs.values()), None)
-    kind = None if adapter is None else getattr(adapter.peft_type, "value", str(adapter.peft_type))
-    options = {name: getattr(adapter, name, None) for name in ("r", "lora_alpha")}
-    named = str(reference) if isinstance(reference, str) else "copy"
+    args = trainer.args
+    optimizer = {"class_path": str(getattr(args, "optim", "")), "init_args": {"lr": args.learning_rate}}
     return {
-        "model": {
-            "model_id": getattr(getattr(model, "config", None), "_name_or_path", None),
-            "adapter": None if kind is None else {"class_path": kind, "init_args": options},
-            "reference": {"kind": named, "model_id": None},
-            "optimizer": {"class_path": str(getattr(args, "optim", "")), "init_args": {"lr": args.learning_rate}},
-        },
+        "model": model_section(trainer.model, reference) | {"optimizer": optimizer},
         "data": {
             "source": {"class_path": "the trainer's training set" if texts.members is None else "texts given"},
             "batch_size": args.per_device_train_batch_size,

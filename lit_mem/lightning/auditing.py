@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from lit_mem.audit.loop import Audit, PassResult, needs_of
 from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
 from lit_mem.files.record import Line
@@ -20,6 +22,8 @@ from lit_mem.lightning.loggers import log_plot, log_table
 from lit_mem.lightning.loss_watch import refuse_not_finite
 from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.lightning.of_trainer import callbacks_of
+from lit_mem.lightning.own_log import log_own
+from lit_mem.lightning.own_pass import OwnPass
 from lit_mem.lightning.stopped import written_if_stopped
 from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch, Needs, TokenScores
@@ -33,12 +37,14 @@ class TrainerAudit:
     Attributes:
         audit: of the measures; None before `open`.
         log_at_once: whether `validate` and `test` log verdicts when the pass ends; False: the command does.
+        own: scores given texts by itself; None: the scores are those that `validation_step` returns.
     """
 
     def __init__(self) -> None:
         self.audit: Audit | None = None
         self.log_at_once = True
-        self._subject: ModuleSubject | None = None
+        self.own: OwnPass | None = None
+        self._subject: Subject | None = None
         self._finished = False
         self._not_finite: str | None = None
 
@@ -49,6 +55,7 @@ class TrainerAudit:
             ConfigError: an option of one does not fit, two log the same name, or nothing is logged.
         """
         show_messages()
+        self.own = None
         for callback in list(callbacks_of(trainer)):
             if isinstance(callback, HasMeasures):
                 callback.prepare(trainer)
@@ -58,20 +65,31 @@ class TrainerAudit:
                 f"trainer.barebones is true: nothing is logged, so {type(mine[0]).__name__} can log no metrics; "
                 "leave one of them out"
             )
+        self.audit, self._subject = Audit(mine), None
+        if self.own is not None:
+            return  # the module may not have its model yet
+        if stage == "fit" and not is_overridden("validation_step", module):
+            raise ConfigError(_lacking(mine[0], module, "has no validation_step"))
         if stage == "fit" and trainer.limit_val_batches == 0:
             log.warning(
                 "trainer.limit_val_batches is 0: nothing is measured, no threshold can stop the run, and only what "
                 "needs no validation writes a checkpoint."
             )
-        self.audit = Audit(mine)
         self.audit.open(ModuleSubject(trainer, module), stage == "fit" and trainer.global_step == 0)
+
+    def leaves_out(self, trainer: pl.Trainer) -> bool:
+        """Whether nothing is measured in Lightning's own check before training, as given texts are scored after it."""
+        return bool(trainer.sanity_checking) and self.own is not None and not self.own.checking
 
     def begin(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start a pass."""
         if self.audit is None:
             self.audit = Audit(measures(trainer))
         self._finished, self._not_finite = False, None
-        self._subject = ModuleSubject(trainer, module)
+        if self.own is not None:
+            self._subject = self.own.start(trainer, module, self.audit)
+        else:
+            self._subject = ModuleSubject(trainer, module)
         self.audit.begin(self._subject)
 
     def observe(self, module: pl.LightningModule, outputs: object, batch: Batch) -> None:
@@ -80,12 +98,12 @@ class TrainerAudit:
         Raises:
             ConfigError: it returned something else.
         """
+        if self.own is not None:
+            return
         assert self.audit is not None
         if not isinstance(outputs, TokenScores):
-            raise ConfigError(
-                f"{type(self.audit.measures[0]).__name__} reads the TokenScores that validation_step returns, "
-                f"but {type(module).__name__}.validation_step returned {type(outputs).__name__}"
-            )
+            found = f"has a validation_step that returned {type(outputs).__name__}"
+            raise ConfigError(_lacking(self.audit.measures[0], module, found))
         self._not_finite = self._not_finite or not_finite(outputs, batch)
         self.audit.observe(outputs, batch)
 
@@ -98,7 +116,11 @@ class TrainerAudit:
         audit = self.audit
         assert audit is not None
         if not self._finished:
+            if self._subject is None:
+                self.begin(trainer, module)
             self._finished = True
+            if self.own is not None:
+                self._not_finite = self.own.observe(audit)
             refuse_not_finite(self._not_finite, trainer, module)
             with written_if_stopped(trainer, module, audit):
                 audit.finish(self._pass(trainer))
@@ -111,7 +133,7 @@ class TrainerAudit:
     def log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Compute and log; early enough for whatever monitors these names, in any order of callbacks."""
         result = self.finish(trainer, module)
-        log_metrics(module, result.metrics)
+        (log_metrics if self.own is None else log_own)(module, result.metrics)
         if trainer.loggers and trainer.is_global_zero and result.run.complete:
             for name, draw in result.plots.items():
                 log_plot(trainer, name, draw)
@@ -171,12 +193,20 @@ def per_example(trainer: pl.Trainer, pl_module: pl.LightningModule) -> ScoreTabl
 
 def whole_check(trainer: pl.Trainer) -> bool:
     """Whether Lightning's check before training runs over all validation batches, so that its metrics count."""
-    return bool(trainer.num_sanity_val_batches == trainer.num_val_batches)
+    own = audit_of(trainer).own
+    return bool(trainer.num_sanity_val_batches == trainer.num_val_batches) if own is None else own.checking
 
 
 def partial_check(trainer: pl.Trainer) -> bool:
     """Whether this pass is a check before training over some of the batches, whose counts are not worth reporting."""
     return bool(trainer.sanity_checking) and not whole_check(trainer)
+
+
+def _lacking(measure: Measure, module: pl.LightningModule, found: str) -> str:
+    return (
+        f"{type(measure).__name__} reads the TokenScores that validation_step returns, and {type(module).__name__} "
+        f"{found}; expected such scores, or Memorization(members=..., heldout=...) with texts that it scores by itself"
+    )
 
 
 class HasMeasures:

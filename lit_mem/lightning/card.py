@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-
 from lit_mem.adapters.recorded import adapter_record
 from lit_mem.audit.card import FILE, model_card
 from lit_mem.audit.card_facts import Facts, Form
@@ -14,7 +12,7 @@ from lit_mem.files.record import Line
 from lit_mem.functional.planning import Scored
 
 
-def write_card(folder: Path, module: pl.LightningModule, line: Line | None, merged: bool = False) -> None:
+def write_card(folder: Path, module: Any, line: Line | None, merged: bool = False) -> None:
     """Write the model card of an export, in place of peft's empty one.
 
     Args:
@@ -39,7 +37,7 @@ def facts_of(module: Any, merged: bool, tokenizer: bool) -> Facts:
         tokenizer: whether the tokenizer lies beside the model.
     """
     model: Any = module.language_model
-    data: Any = getattr(module.trainer, "datamodule", None)
+    data: Any = getattr(getattr(module, "trainer", None), "datamodule", None)
     record = adapter_record(getattr(module, "adapter", None), model) or {}  # type: ignore[arg-type]
     adapter = record.get("peft")
     form: Form = "merged" if merged else "model" if adapter is None else "adapter"
@@ -65,14 +63,15 @@ def facts_of(module: Any, merged: bool, tokenizer: bool) -> Facts:
 
 def _training(module: Any, data: Any) -> dict[str, Any]:
     """Options of training that a reader compares runs by."""
-    optimizers = module.trainer.optimizers
+    trainer = getattr(module, "trainer", None)
+    optimizers = getattr(trainer, "optimizers", None)
     group = optimizers[0].param_groups[0] if optimizers else {}
     found = {
         "optimizer": type(getattr(optimizers[0], "optimizer", optimizers[0])).__name__ if optimizers else None,
         "lr": group.get("initial_lr", group.get("lr")),
         "batch_size": getattr(data, "batch_size", None),
         "max_length": getattr(data, "max_length", None),
-        "precision": module.trainer.precision,
+        "precision": getattr(trainer, "precision", None),
         "dtype": getattr(module, "dtype_name", None),
         "quantization": None if getattr(module, "quantization", "none") == "none" else module.quantization,
     }

@@ -7,8 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
-
 from lit_mem.adapters.origin import RECORD, origin
 from lit_mem.errors import ModelError
 from lit_mem.files import atomic
@@ -20,13 +18,14 @@ from lit_mem.privacy.ledger import LEDGER
 log = logging.getLogger(__name__)
 
 
-def export_adapter(module: pl.LightningModule, folder: Path, epoch: int, step: int, line: Line | None) -> None:
+def export_adapter(module: Any, folder: Path, epoch: int, step: int, line: Line | None) -> None:
     """Write the adapter, the tokenizer, the private run's ledger, the model card, and which checkpoint they belong to.
 
     Nothing is written of a module without a `language_model` that can be saved.
 
     Args:
-        module: after full fine-tuning its whole model is written.
+        module: a LightningModule, or what else has its `language_model` and `tokenizer`; after full fine-tuning its
+            whole model is written.
         folder: where to.
         epoch: of the checkpoint, counted from 1.
         step: its `global_step`.
@@ -89,7 +88,8 @@ def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path, l
 
 def _save_tokenizer(module: Any, folder: Path) -> None:
     """Save the tokenizer that the texts were encoded with, and its chat template; nothing where there is none."""
-    found: Any = getattr(getattr(module.trainer, "datamodule", None), "tokenizer_of_texts", None)
+    data = getattr(getattr(module, "trainer", None), "datamodule", None)
+    found: Any = getattr(data, "tokenizer_of_texts", None)
     try:
         found = found or getattr(module, "tokenizer", None)
     except ModelError:  # a base without one, on data of the user's own

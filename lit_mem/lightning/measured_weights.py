@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.driven import passes_after_epochs
 from lit_mem.lightning.foreign_callbacks import from_here
 from lit_mem.lightning.of_trainer import callbacks_of
 
@@ -118,3 +119,9 @@ class SavesWhatWasMeasured(pl.Callback):
         """
         super().on_validation_epoch_end(trainer, pl_module)
         self.measured.check(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """As after a validation, where training epochs end with a pass and there is no validation."""
+        super().on_train_epoch_end(trainer, pl_module)
+        if passes_after_epochs(trainer):
+            self.on_validation_end(trainer, pl_module)

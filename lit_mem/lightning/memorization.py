@@ -7,22 +7,29 @@ from typing import Any, Literal, get_args
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
+from torch import nn
 
 from lit_mem.attacks.base import Attack
 from lit_mem.audit.headline import Sent
 from lit_mem.audit.loop import clash
 from lit_mem.audit.measure import Measure, Stateful
+from lit_mem.audit.measures.base_metrics import BaseMetrics
 from lit_mem.audit.measures.perplexity import Perplexity
+from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
+from lit_mem.data.sources.fields import TextFields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning import dashboard
-from lit_mem.lightning.auditing import HasMeasures, measures
+from lit_mem.lightning.auditing import HasMeasures, audit_of, measures
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.baseline import Baseline
 from lit_mem.lightning.checkpoint import MemorizationCheckpoint
+from lit_mem.lightning.driven import pass_after_epoch, pass_before_training
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.of_trainer import callbacks_of
+from lit_mem.lightning.own_loss import OwnLoss
+from lit_mem.lightning.own_pass import OwnPass, OwnTexts, check_whole
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.runs_audit import RunsAudit
 from lit_mem.lightning.signals import EndOnSigterm
@@ -41,6 +48,11 @@ class Memorization(HasMeasures, RunsAudit):
     (`MemorizationCheckpoint`, unless `enable_checkpointing` is false) and, with `stop`, `MemorizationEarlyStopping`.
     Canaries are measured where `data.canaries` makes some.
 
+    With a LightningModule and data that know nothing of this package, give it texts: `members` and `heldout`. It then
+    scores them by itself with the module's language model, before training, in each validation, and, where nothing is
+    validated, at the end of each training epoch. Training stays the same to the last bit. A `ModelCheckpoint` of your
+    own is kept alone.
+
     Args:
         suite: `quick` (no generation), `standard`, `full` (slices of all attacks and measures) or `none`.
         stop: one or more thresholds that end training, such as "mia/reference_auroc > 0.85".
@@ -54,6 +66,24 @@ class Memorization(HasMeasures, RunsAudit):
             monitors name, and those of measures of your own; `all`: every one. The record, the report, the table,
             thresholds and monitors have all of them in both cases. With `main` and a logger, `Trainer.validate`
             returns the main ones; `trainer.callback_metrics` holds all.
+        members: texts of the training set, for a module of your own: a list of texts, of `{prompt, completion}` rows or
+            of conversations (`{messages}`), a `datasets.Dataset`, or the path of a json, jsonl, csv, parquet or txt
+            file. None: what is scored is what `validation_step` returns, `lit_mem.types.TokenScores`.
+        heldout: texts of the same kind that are not trained on, likewise.
+        model: the Hugging Face or peft model that the module trains, or the name of its attribute that holds it; None:
+            the only one among its submodules. This option and those below go with `members`.
+        tokenizer: of the model, or the name of the module's attribute that holds it, or its hub id or folder; None:
+            the module's attribute `tokenizer`.
+        reference: the frozen model to compare with: "auto" (the model without its adapter, or a copy of it as training
+            starts), "adapter_off", a model, the hub id or folder of one, or None.
+        max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
+        members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
+            out, at least 2000.
+        heldout_size: score a random subset of so many held-out texts; None: all.
+        fields: which columns hold texts, where these are not `text`, or `prompt` and `completion`.
+        scoring_tokens: most tokens in a scoring batch.
+        check: look for texts on both sides, and whether text alone tells the sets apart.
+        seed: of the subsets.
 
     Raises:
         ConfigError: an option is not one of those.
@@ -70,12 +100,33 @@ class Memorization(HasMeasures, RunsAudit):
         extraction: ExtractionOptions | None = ExtractionOptions(),  # noqa: B008  (likewise)
         measures: list[Measure] = [],  # noqa: B006  (likewise)
         log: Sent = "main",
+        *,
+        members: Any = None,
+        heldout: Any = None,
+        model: nn.Module | str | None = None,
+        tokenizer: Any = None,
+        reference: Reference = "auto",
+        max_length: int | None = None,
+        members_size: int | None = None,
+        heldout_size: int | None = None,
+        fields: TextFields | None = None,
+        scoring_tokens: int = 2048,
+        check: bool = True,
+        seed: int = 0,
     ) -> None:
         if log not in get_args(Sent):
             raise ConfigError(f"Memorization.log is {log!r}; expected main or all")
         self.suite, self.stop = suite, [stop] if isinstance(stop, str) else list(stop)
         self.attacks, self.extraction, self.others = attacks, extraction, list(measures)
-        self.measures = measures_of(suite, attacks, extraction, measures)
+        self._texts: OwnTexts | None = None
+        if members is not None or heldout is not None:
+            self._texts = OwnTexts(
+                members, heldout, model, tokenizer, reference, max_length, members_size, heldout_size, fields,
+                scoring_tokens, check, seed,
+            )  # fmt: skip
+        elif model is not None or tokenizer is not None:
+            raise ConfigError("Memorization.members is None, and model or tokenizer is given; expected texts to score")
+        self.measures = self._suite(measures)
         self.sent = log  # Lightning gives each callback a method `log`
         self._brought: list[Callback] = []
         self._stopping = _stopping(self.stop, stop_when, lower_bound, patience) if self.stop else None
@@ -92,8 +143,20 @@ class Memorization(HasMeasures, RunsAudit):
             callback.setup(trainer, pl_module, stage)
 
     def prepare(self, trainer: pl.Trainer) -> None:
-        """Bring along what belongs to it, and measure canaries if there are some."""
+        """Bring along what belongs to it, and measure canaries if there are some.
+
+        Raises:
+            ConfigError: it cannot score texts by itself under the trainer's strategy.
+        """
         self._brought = self.attach(trainer)
+        if self._texts is not None and self.measures:
+            check_whole(trainer)
+            audit_of(trainer).own = OwnPass(self._texts)
+            own: list[Measure] = [OwnLoss()]
+            if trainer.state.fn != "fit":
+                own.append(BaseMetrics(self.measures))
+            others = [one for one in self.measures if not isinstance(one, OwnLoss | BaseMetrics)]
+            self.measures = [*others, *own]
         data = getattr(trainer, "datamodule", None)
         if self.measures and getattr(data, "canary_source", None) is not None:
             self.measures = [*self.measures, *of_canaries(measures(trainer))]
@@ -103,33 +166,55 @@ class Memorization(HasMeasures, RunsAudit):
         there = callbacks_of(trainer)
         listed = [one for one in there if isinstance(one, Measure)]
         if any(clash(one, other) for other in listed for one in self.measures):
-            made = measures_of(self.suite, self.attacks, self.extraction, [*self.others, *listed])
+            made = self._suite([*self.others, *listed])
             self.measures = [one for one in made if one not in listed]
         if not self.measures:
             return []
-        wanted: list[Callback] = [EndOnSigterm(), Baseline(), BaseModel(), Stopwatch(), EpochTable()]
+        wanted: list[Callback] = [EndOnSigterm(), Baseline(), Stopwatch(), EpochTable()]
+        if self._texts is None:
+            wanted.append(BaseModel())
         if any(isinstance(one, Perplexity) for one in measures(trainer)):
             wanted.append(PerplexityDropWarning())
         brought = [one for one in wanted if not any(type(one) is type(other) for other in there)]
         if self._stopping is not None and all(one.state_key != self._stopping.state_key for one in there):
             brought.append(self._stopping)
         keepers: list[Callback] = []
-        if trainer.checkpoint_callbacks and not any(isinstance(one, MemorizationCheckpoint) for one in there):
+        if self._keeps_checkpoints(trainer):
             keepers.append(MemorizationCheckpoint())
         # Lightning has checkpoints last, so that they save what the others have counted.
         kept = [one for one in there if isinstance(one, Checkpoint) and not (keepers and _is_default(one))]
         others = [one for one in there if not isinstance(one, Checkpoint)]
+        if self._texts is not None:  # its pass comes before whatever else reads metrics in the same hook
+            others.sort(key=lambda one: one is not self)
         trainer.callbacks = [*others, *brought, *kept, *keepers]  # type: ignore[attr-defined]
-        if trainer.num_sanity_val_steps == _LIGHTNINGS_DEFAULT and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        default = trainer.num_sanity_val_steps == _LIGHTNINGS_DEFAULT
+        if default and self._texts is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.num_sanity_val_steps = math.inf  # the whole of it: what is measured before training is a row
         return [*brought, *keepers]
 
+    def _suite(self, others: list[Measure]) -> list[Measure]:
+        compares = self._texts is None or self._texts.reference is not None
+        return measures_of(self.suite, self.attacks, self.extraction, others, compares)
+
+    def _keeps_checkpoints(self, trainer: pl.Trainer) -> bool:
+        """Whether the trainer keeps checkpoints, and none of those of a user's own take the place of ours."""
+        there = trainer.checkpoint_callbacks
+        if self._texts is not None:
+            return bool(there) and all(_is_default(one) for one in there)
+        return bool(there) and not any(isinstance(one, MemorizationCheckpoint) for one in there)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lay out TensorBoard's Custom Scalars page, and start the lines of thresholds there."""
+        """Measure given texts before training; lay out TensorBoard's Custom Scalars page, and start its limits."""
         if self.measures:
+            pass_before_training(trainer, pl_module)
             dashboard.write_layout(trainer)
             if not trainer.global_step:
                 dashboard.write_limits(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure given texts where nothing is validated."""
+        if self.measures:
+            pass_after_epoch(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Append to the record; go on with the lines of thresholds."""

@@ -36,6 +36,8 @@ def scored_for(name: str, trainer: pl.Trainer) -> Scored | None:
     of_data = getattr(getattr(trainer, "datamodule", None), "scored_texts", None)
     found = of_data() if callable(of_data) else None
     known = found if isinstance(found, Scored) else None  # a user's own data module may have any such attribute
+    if (own := audit_of(trainer).own) is not None:
+        known = own.scored
     measure = next((one for one in measures(trainer) if name in one.names()), None)
     if measure is None:
         return None

@@ -15,8 +15,9 @@ class RunsAudit(TestsAlike):
     """A callback with measures; the trainer's first such one runs the Audit of them all."""
 
     def _led(self, trainer: pl.Trainer) -> TrainerAudit | None:
-        """The trainer's audit, if this callback is the one that runs it."""
-        return audit_of(trainer) if leader(trainer) is self else None
+        """The trainer's audit, if this callback is the one that runs it; not where it leaves a check out."""
+        audit = audit_of(trainer)
+        return audit if leader(trainer) is self and not audit.leaves_out(trainer) else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Prepare the measures of the trainer.

@@ -8,6 +8,12 @@ from lit_mem.lightning import listed
 
 NAME: Final = "memorization"
 
+OF_TEXTS: Final = (
+    "members", "heldout", "model", "tokenizer", "reference", "max_length", "members_size", "heldout_size", "fields",
+    "scoring_tokens", "check", "seed",
+)  # fmt: skip
+"""Options of `Memorization` for a module of a user's own; here the sections `model` and `data` say all that."""
+
 UNMEASURED: Final = (
     "Nothing measures memorization: memorization.suite is none, and trainer.callbacks lists no measure; expected "
     "memorization.suite quick, standard or full."

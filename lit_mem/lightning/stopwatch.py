@@ -60,14 +60,13 @@ class Stopwatch(Measure):
         self._train_began = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training time stops, scoring time runs."""
+        """Training time stops."""
         self._train_began = None
-        self._scoring_began = time.perf_counter()
         super().on_validation_start(trainer, pl_module)
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
-        self._scoring = 0.0
+        """Drop the last pass; scoring time runs."""
+        self._scoring, self._scoring_began = 0.0, time.perf_counter()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Scoring runs from the start of the loop to its last batch."""

@@ -1,0 +1,172 @@
+"""A pass that `Memorization` runs by itself, over texts that it was given, with the model that a module trains."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import nn
+
+from lit_mem.adapters.positions import positions
+from lit_mem.audit.frozen import reference_in_training
+from lit_mem.audit.loop import Audit
+from lit_mem.audit.model_subject import ModelSubject
+from lit_mem.audit.passes import ScoredSets, observe
+from lit_mem.audit.run import LONGEST
+from lit_mem.audit.subject import Advance
+from lit_mem.audit.subject_models import Audited, Reference, reference_of
+from lit_mem.data.options import DataOptions
+from lit_mem.data.prepare import Prepared, prepare
+from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.given import TwoSets
+from lit_mem.errors import ConfigError
+from lit_mem.functional.planning import Scored
+from lit_mem.guards import preserved_random_state
+from lit_mem.lightning.found_model import model_in, tokenizer_in
+from lit_mem.lightning.generation_bar import generation_bar
+from lit_mem.lightning.own_files import describe
+from lit_mem.lightning.sharded_strategy import ShardedBase
+from lit_mem.models.limits import check_reads
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OwnTexts:
+    """The texts of such passes, and what scores them; each is described at the option of `Memorization` of that name.
+
+    Raises:
+        ConfigError: one set is given without the other.
+    """
+
+    members: Any
+    heldout: Any
+    model: nn.Module | str | None = None
+    tokenizer: Any = None
+    reference: Reference = "auto"
+    max_length: int | None = None
+    members_size: int | None = None
+    heldout_size: int | None = None
+    fields: TextFields | None = None
+    scoring_tokens: int = 2048
+    check: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.members is None or self.heldout is None:
+            lacking, given = ("members", "heldout") if self.members is None else ("heldout", "members")
+            raise ConfigError(f"Memorization.{lacking} is None, and {given} is given; expected texts in both")
+
+
+class _TrainedSubject(ModelSubject):
+    """A model in a LightningModule that something else trains."""
+
+    def __init__(self, trainer: pl.Trainer, module: pl.LightningModule, **options: Any) -> None:
+        super().__init__(**options, precision=trainer.precision_plugin.forward_context)
+        self._trainer, self.name = trainer, type(module).__name__
+
+    def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
+        """A bar beside Lightning's own."""
+        return generation_bar(self._trainer, what, total)
+
+
+class OwnPass:
+    """The passes of one fit, validate or test.
+
+    Args:
+        texts: what is scored.
+
+    Attributes:
+        checking: whether the pass that goes on is the one before training.
+        subject: the model; None until `start`.
+        scored: how many texts are scored; None until `start`.
+    """
+
+    def __init__(self, texts: OwnTexts) -> None:
+        self.texts, self.checking = texts, False
+        self.subject: ModelSubject | None = None
+        self.scored: Scored | None = None
+
+    def start(self, trainer: pl.Trainer, module: pl.LightningModule, audit: Audit) -> ModelSubject:
+        """Get texts, model and reference together, once, and prepare the measures; every process must call it.
+
+        Raises:
+            ConfigError: an option does not fit.
+            DataError: a row is not what was expected.
+            ModelError: a reference cannot be loaded.
+        """
+        if self.subject is not None:
+            return self.subject
+        texts, fit = self.texts, trainer.state.fn == "fit"
+        model, tokenizer = model_in(module, texts.model), tokenizer_in(module, texts.tokenizer)
+        length = texts.max_length or min(positions(model) or LONGEST, LONGEST)
+        options = DataOptions(
+            max_length=length,
+            add_eos=False,
+            members_size=texts.members_size,
+            heldout_size=texts.heldout_size,
+            seed=texts.seed,
+            check=texts.check,
+        )
+        with preserved_random_state():
+            found = prepare(TwoSets(texts.members, texts.heldout, texts.fields), tokenizer, options)
+            _check_reads(model, type(module).__name__, found)
+            if fit:
+                started = trainer.global_step > 0
+                frozen = reference_in_training(model, tokenizer, texts.reference, started, "Memorization")
+            else:
+                frozen = reference_of(texts.reference, Audited(model, str(_name_of(model) or "")), tokenizer)
+            by_id = {
+                member: {one.example_id: one.input_ids for one in examples}
+                for member, examples in ((True, found.members), (False, found.heldout))
+            }
+            subject = _TrainedSubject(trainer, module, model=model, tokenizer=tokenizer, reference=frozen, texts=by_id)
+            audit.open(subject, fit and trainer.global_step == 0)
+        self._sets = ScoredSets([found.heldout, found.members], texts.scoring_tokens)
+        self.scored = Scored(len(found.members), len(found.heldout), len(found.texts.train), found.of_heldout)
+        log.info("Scored: %d members and %d held-out texts.", self.scored.members, self.scored.heldout)
+        describe(trainer, model, texts, length, found.texts.trust, self.scored)
+        self.subject = subject
+        return subject
+
+    def observe(self, audit: Audit) -> str | None:
+        """Score all texts, each for all measures; what of this process's is not finite, or None."""
+        assert self.subject is not None
+        with preserved_random_state():
+            return observe(audit, self.subject, self._sets.batches(self.subject.device))
+
+    def adapter(self) -> Any:
+        """A model that has an adapter, with its tokenizer, as `export_adapter` takes them; None: it has none."""
+        subject = self.subject
+        has_adapter = bool(getattr(getattr(subject, "language_model", None), "peft_config", None))
+        return subject if has_adapter else None
+
+
+def check_whole(trainer: pl.Trainer) -> None:
+    """Reject a strategy that spreads the weights of a model over devices.
+
+    Raises:
+        ConfigError: this one does.
+    """
+    strategy = trainer.strategy
+    stage_3 = isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
+    if isinstance(strategy, FSDPStrategy | ModelParallelStrategy | ShardedBase) or stage_3:
+        raise ConfigError(
+            f"trainer.strategy is {type(strategy).__name__}{' stage 3' if stage_3 else ''}, which spreads the weights "
+            "over devices, and Memorization scores its texts with whole ones; expected ddp, or an audit of the saved "
+            "model (lit_mem.audit)"
+        )
+
+
+def _name_of(model: nn.Module) -> str | None:
+    return getattr(getattr(model, "config", None), "_name_or_path", None)
+
+
+def _check_reads(model: nn.Module, name: str, found: Prepared) -> None:
+    examples = [*found.members, *found.heldout]
+    longest = max(len(one.input_ids) for one in examples)
+    check_reads(cast("Any", model), name, longest, max(int(one.input_ids.max()) for one in examples))
