@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -181,6 +182,12 @@ def audit_of(trainer: pl.Trainer) -> TrainerAudit:
         found = TrainerAudit()
         trainer._lit_mem_audit = found  # type: ignore[attr-defined]
     return found
+
+
+def exported(trainer: pl.Trainer) -> Any:
+    """What an export is made of: the trainer's module, or the model that a pass of its own measures."""
+    own = audit_of(trainer).own
+    return trainer.lightning_module if own is None else own.adapter()
 
 
 def per_example(trainer: pl.Trainer, pl_module: pl.LightningModule) -> ScoreTable:

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.push import push_of
 from lit_mem.files.record import Line, parsed, plain
-from lit_mem.lightning.auditing import audit_of, latest_metrics, measured_line
+from lit_mem.lightning.auditing import exported, latest_metrics, measured_line
 from lit_mem.lightning.checkpoint_files import CheckpointFiles
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.end_of_fit import finish
@@ -203,9 +203,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
 
         def export(folder: Path) -> None:
             if self.export:
-                own = audit_of(trainer).own
-                made = trainer.lightning_module if own is None else own.adapter()
-                export_adapter(made, folder, epoch, step, self.lines.get("last"))
+                export_adapter(exported(trainer), folder, epoch, step, self.lines.get("last"))
 
         self.files.write(trainer, kept, self.save_weights_only, export)
         self._last_global_step_saved, self._last_checkpoint_saved = step, self.files.checkpoint("last")

@@ -73,8 +73,9 @@ def logits(model):
 def measured(module, data, trainer, tmp_path_factory):
     """A run of two epochs whose first is the best, by the metric that it monitors; the module and the run's folder."""
     folder = tmp_path_factory.mktemp("measured")
+    torch.manual_seed(0)
     keeper = MemorizationCheckpoint(
-        monitor="mia/reference_auroc", thresholds=["mia/reference_auroc > 0.99"], merge=True
+        monitor="memorization/perplexity_gap", thresholds=["memorization/perplexity_gap > 9"], merge=True
     )
     model = module(adapter=LoRA(rank=2), lr=1e-2)
     fit = trainer([Memorization("quick"), keeper], logger=CSVLogger(folder, "run", 0), limit_train_batches=2)
@@ -110,7 +111,7 @@ def test_each_card_has_the_metrics_of_the_step_that_it_lies_beside(measured):
         assert metrics == {name: line.metrics[name] for name in metrics}
         assert {"mia/reference_auroc", "val/perplexity", "memorization/perplexity_gap"} <= metrics.keys()
         assert f"step {steps[which]}" in card.text
-        assert "| `mia/reference_auroc > 0.99` |" in card.text
+        assert "| `memorization/perplexity_gap > 9` |" in card.text
         assert "`case_reports`: 12 texts (members), 12 of" not in card.text
         assert "12 members and 12" in card.text
         assert (card.data.base_model, card.data.library_name) == ("tiny_llama", "peft")
