@@ -20,11 +20,14 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
+from peft import LoraConfig, get_peft_model
 from torch.distributed.tensor import DTensor
+from torch.utils.data import DataLoader
 
 from lit_mem.adapters import LoRA
 from lit_mem.attacks import ConReCaLL, Loss, Lowercase, ReCaLL, ReferenceRatio
 from lit_mem.audit.gather import gathered
+from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.callbacks import (
     Baseline,
     Canaries,
@@ -43,8 +46,12 @@ from lit_mem.callbacks import (
 from lit_mem.data.canaries import Traps
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.errors import ConfigError
+from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.module import CausalLM
+from lit_mem.models.base_models import load_base
+from lit_mem.models.hub import load_tokenizer
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.ledger import Ledger
 from lit_mem.privacy.summed import export
@@ -286,6 +293,61 @@ def private(strategy, folder):
     return results
 
 
+class Foreign(pl.LightningModule):
+    """A user's own, which trains a peft model and validates nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokenizer = load_tokenizer("asset:tiny_llama")
+        self.net = get_peft_model(
+            load_base("asset:tiny_llama"), LoraConfig(r=4, lora_dropout=0.2, target_modules=["v_proj"])
+        )
+
+    def training_step(self, batch, batch_idx):
+        return self.net(**batch).loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.net(**batch).loss, sync_dist=True)
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=5e-3)
+
+
+def foreign(strategy, folder):
+    """Metrics of given texts on a module and loaders of a user's own; whether they change its training."""
+    corpus = CaseReports().load()
+    members, heldout = corpus.train["completion"][:13], corpus.heldout["completion"][:9]
+
+    def collate(texts):
+        ids = [torch.tensor(made.tokenizer(text)["input_ids"][:48]) for text in texts]
+        padded = torch.nn.utils.rnn.pad_sequence(ids, True, padding_value=-100)
+        return {"input_ids": padded.clamp(min=0), "attention_mask": (padded >= 0).long(), "labels": padded}
+
+    def measuring(suite):
+        options = ExtractionOptions(n_members=5, n_heldout=4)
+        return Memorization(suite, extraction=options, members=members, heldout=heldout, max_length=48)
+
+    weights = {}
+    for measured in (False, True):
+        torch.manual_seed(3)
+        made = Foreign()
+        loader = DataLoader(members, 3, shuffle=True, collate_fn=collate)
+        own = [measuring("quick")] if measured else []
+        t = trainer(strategy, folder, own, max_epochs=2)
+        t.fit(made, loader)
+        weights[measured] = torch.cat([p.detach().flatten() for p in made.parameters() if p.requires_grad])
+    found = {"same": float(torch.equal(weights[False], weights[True]))}
+    torch.manual_seed(4)
+    with torch.no_grad():
+        [p.normal_(std=0.1) for p in made.parameters() if p.requires_grad]
+    t = trainer(strategy, folder, [measuring("standard")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        t.validate(made, DataLoader(heldout, 2, collate_fn=collate), verbose=False)
+    metrics = latest_metrics(t)
+    return found | {n: v for n, v in sorted(metrics.items()) if not n.startswith(("time/", "val_loss"))}
+
+
 SCENARIOS = {
     "fit": (fit, ["ddp", "sharded"]),
     "validate": (validate, ["ddp", "sharded", "copies"]),
@@ -296,6 +358,7 @@ SCENARIOS = {
     "canaries": (canaries, ["ddp", "sharded"]),
     "resume": (resume, ["ddp", "sharded"]),
     "private": (private, ["ddp"]),
+    "foreign": (foreign, ["ddp"]),
 }
 
 

@@ -57,7 +57,7 @@ def one(two):
         warnings.simplefilter("ignore")
         return {
             name: scenarios.SCENARIOS[name][0]("one", folder)
-            for name in ("validate", "few", "probing", "copied", "stored", "private", "canaries")
+            for name in ("validate", "few", "probing", "copied", "stored", "private", "canaries", "foreign")
         }
 
 
@@ -73,7 +73,7 @@ def test_both_ranks_know_the_same(two):
 
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [(name, strategy) for name in ("validate", "few", "probing", "copied", "stored", "canaries")
+    [(name, strategy) for name in ("validate", "few", "probing", "copied", "stored", "canaries", "foreign")
      for strategy in scenarios.SCENARIOS[name][1]],
 )  # fmt: skip
 def test_figures_are_those_of_one_process(two, one, name, strategy):
