@@ -158,7 +158,7 @@ class Memorization(HasMeasures, RunsAudit):
             others = [one for one in self.measures if not isinstance(one, OwnLoss | BaseMetrics)]
             self.measures = [*others, *own]
         data = getattr(trainer, "datamodule", None)
-        if self.measures and getattr(data, "canary_source", None) is not None:
+        if self._texts is None and self.measures and getattr(data, "canary_source", None) is not None:
             self.measures = [*self.measures, *of_canaries(measures(trainer))]
 
     def attach(self, trainer: pl.Trainer) -> list[Callback]:

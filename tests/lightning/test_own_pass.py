@@ -1,12 +1,15 @@
 """`Memorization(members=…, heldout=…)` on a LightningModule and data loaders that know nothing of lit_mem."""
 
+import inspect
 import json
+import runpy
 from pathlib import Path
 
 import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import FSDPStrategy
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -19,11 +22,13 @@ from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.data.sources.given import TwoSets
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.files.record import FILE, read
-from lit_mem.lightning.auditing import latest_metrics, measures
+from lit_mem.lightning.auditing import audit_of, latest_metrics, measures
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.run_folder import known_folder
+from lit_mem.lightning.section import OF_TEXTS
 from lit_mem.models.base_models import load_base
+from lit_mem.models.hub import load_tokenizer
 from lit_mem.report.run_report import run_report
 
 LENGTH = 48
@@ -67,6 +72,18 @@ class LogsLate(Plain):
 
     def on_validation_epoch_end(self):
         self.log("val/loss", 7.0, prog_bar=True)
+
+
+class WithSteps(Plain):
+    def validation_step(self, batch, batch_idx):
+        return self.net(**batch).loss
+
+    test_step = validation_step
+
+
+class Configured(Plain):
+    def __init__(self):
+        super().__init__(load_tokenizer("asset:tiny_llama"))
 
 
 class Manual(Plain):
@@ -264,6 +281,20 @@ def test_the_report_reads_the_run(fit):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_example_prints_the_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    example = Path(lit_mem.__file__).parents[1] / "examples" / "own_lightning_module.py"
+    assert len(example.read_text().splitlines()) < 40
+    t = runpy.run_path(str(example))["trainer"]
+    lines = record_of(t)
+    assert lines[0].metrics["mia/reference_auroc"] == 0.5
+    assert lines[-1].metrics["mia/reference_auroc"] > 0.7
+    table = [line.split()[0] for line in capsys.readouterr().out.splitlines() if "0.500 [" in line]
+    assert table == ["start"]
+
+
+@pytest.mark.slow
 def test_bf16_is_that_of_the_trainer(module, trainer, tokenizer, loaders):
     made = module(rank=4)
     made.configure_model()
@@ -357,6 +388,47 @@ def test_without_a_reference_attacks_that_need_one_are_left_out(fit):
     t, _ = fit(callbacks=[own(reference=None)], max_epochs=1)
     assert "mia/loss_auroc" in record_of(t)[-1].metrics
     assert "mia/reference_auroc" not in record_of(t)[-1].metrics
+
+
+def test_options_of_texts_are_not_in_the_section_of_a_configuration():
+    options = inspect.signature(Memorization).parameters.values()
+    assert set(OF_TEXTS) == {one.name for one in options if one.kind is one.KEYWORD_ONLY}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_users_own_command_line_takes_files_and_names_of_attributes(tmp_path, tokenizer):
+    for name, rows in (("members", MEMBERS), ("heldout", HELDOUT)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    options = {name: str(tmp_path / f"{name}.jsonl") for name in ("members", "heldout")}
+    options |= {"model": "net", "tokenizer": "tokenizer", "max_length": LENGTH, "suite": "quick", "reference": "auto"}
+    entry = {"class_path": "lit_mem.Memorization", "init_args": options}
+    cli = LightningCLI(Configured, run=False, args={"trainer": {"callbacks": [entry], "logger": False}})
+    (callback,) = (one for one in cli.trainer.callbacks if isinstance(one, Memorization))
+    module = Configured()
+    callback.setup(cli.trainer, module, "validate")
+    subject = audit_of(cli.trainer).own.start(cli.trainer, module, audit_of(cli.trainer).audit)
+    assert subject.language_model is module.net
+    assert audit_of(cli.trainer).own.scored[:2] == (12, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_other_commands_measure_too(trainer, tokenizer, loaders, command, tmp_path):
+    made = WithSteps(tokenizer)
+    t = trainer([own()], logger=CSVLogger(str(tmp_path)))
+    (found,) = getattr(t, command)(made, loaders(made)[1], verbose=False)
+    stage = "val" if command == "validate" else "test"
+    assert {f"{stage}/perplexity", f"{stage}/loss", f"{stage}/perplexity_base", "mia/loss_auroc_base"} <= found.keys()
+    assert [(line.stage, line.step) for line in record_of(t)] == [(command, 0)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [Plain, Validated])
+def test_a_dry_run_leaves_nothing(fit, kind, tmp_path):
+    fit(kind, [own()], fast_dev_run=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.slow
