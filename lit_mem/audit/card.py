@@ -49,6 +49,8 @@ _CAVEATS: Final = """\
 - Averages hide people: one person's record written out is a leak at any rate.
 - Share this folder, not the run's checkpoints: those hold digests of the texts, by which a guess can be confirmed."""
 
+_PRIVATE: Final = "- ε is for the weights. Metrics of members, such as those in this card, are not covered by it."
+
 
 def model_card(line: Line | None, facts: Facts) -> str:
     """The text of a model card.
@@ -64,7 +66,8 @@ def model_card(line: Line | None, facts: Facts) -> str:
     """
     head = yaml.safe_dump(_front_matter(line, facts), sort_keys=False, allow_unicode=True, width=1000)
     sections = [_title(facts), _model(line, facts), *_measured(line, facts), _tested(line, facts)]
-    sections += [f"## Before you share it\n\n{_CAVEATS}", _loading(facts)]
+    private = "" if facts.privacy is None else f"\n{_PRIVATE}"
+    sections += [f"## Before you share it\n\n{_CAVEATS}{private}", _loading(facts)]
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
 
 

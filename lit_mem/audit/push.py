@@ -52,7 +52,7 @@ class Push:
             validate_repo_id(self.repo_id)
         except HFValidationError as error:
             raise ConfigError(
-                f"push_to_hub is {self.repo_id!r:.80}; expected a repository such as me/notes-adapter: "
+                f"MemorizationCheckpoint.push_to_hub is {self.repo_id!r:.80}; expected a repository such as me/notes: "
                 f"{first_line(error)}"
             ) from None
 

@@ -95,7 +95,10 @@ def test_what_was_tested_and_what_not():
     yes, no = sections(model_card(replace(LINE, metrics=tested), replace(FACTS, privacy=(8.0, 1e-5))))
     for what in ("canaries: ", "marked spans", "differential privacy"):
         assert what in yes
-    assert cells(model_card(LINE, replace(FACTS, privacy=(8.0, 1e-5))))["Differential privacy"][0].startswith("ε = 8 ")
+    private = model_card(LINE, replace(FACTS, privacy=(8.0, 1e-5)))
+    assert cells(private)["Differential privacy"][0].startswith("ε = 8 at δ = 1e-05")
+    assert "are not covered by it" in private
+    assert "are not covered by it" not in model_card(LINE, FACTS)
 
 
 def test_unmeasured_weights_have_no_metrics():

@@ -127,5 +127,5 @@ def test_options_are_checked_before_the_run():
     with pytest.raises(ConfigError, match=r"export is false; expected true with push_to_hub"):
         push_of("me/notes", False, False, False)
     for name in ("a/b/c", "", "me/no tes", "-x"):
-        with pytest.raises(ConfigError, match=r"push_to_hub is .*expected a repository such as me/notes-adapter"):
+        with pytest.raises(ConfigError, match=r"push_to_hub is .*expected a repository such as me/notes: "):
             push_of(name, False, False, True)

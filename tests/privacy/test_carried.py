@@ -80,6 +80,7 @@ def test_an_exported_adapter_carries_what_was_spent_and_no_digest_of_the_texts(e
     assert carried.starts[0].corpus == ""
     (row,) = map(json.loads, (moved / "privacy.jsonl").read_text().splitlines())
     assert row.keys() == {"start", "texts", "noise_multiplier", "sample_rate", "taken", "chain"}
+    assert "| Differential privacy | ε = " in (moved / "README.md").read_text("utf-8")
 
 
 def test_a_run_from_a_private_adapter_counts_its_steps(run, moved, tmp_path, caplog):
