@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from torch import nn
 
@@ -86,11 +87,36 @@ def adapter_off(model: nn.Module) -> Iterator[nn.Module]:
         ModelError: `model` has no adapter to turn off.
     """
     disable = getattr(model, "disable_adapter", None)
+    if disable is None and getattr(model, "_hf_peft_config_loaded", False):
+        disable = partial(_layers_off, model)
     if disable is None:
         raise ModelError("this model has no adapter to turn off; set model.reference.kind to copy")
     # peft makes every adapter weight trainable again when it turns the adapter on, frozen ones too.
     with preserved_requires_grad(model), disable():
         yield model
+
+
+@contextmanager
+def _layers_off(model: nn.Module) -> Iterator[None]:
+    """The same for an adapter that transformers itself has put on (`model.add_adapter`)."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils.other import AuxiliaryTrainingWrapper
+
+    with switched_off(one for one in model.modules() if isinstance(one, BaseTunerLayer | AuxiliaryTrainingWrapper)):
+        yield
+
+
+@contextmanager
+def switched_off(modules: Iterable[Any]) -> Iterator[None]:
+    """Have some of peft's layers give what their base layers give; those that are off already stay so."""
+    were_on = [module for module in modules if not module.disable_adapters]
+    try:
+        for module in were_on:
+            module.enable_adapters(False)
+        yield
+    finally:
+        for module in were_on:
+            module.enable_adapters(True)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,17 @@ from lit_mem.types import Record
 
 CONFIG: Final = "config.yaml"
 CHECKS: Final = "checks.json"
+
+
+def put_aside(folder: Path) -> None:
+    """Rename the folder of an earlier run to `<folder>_1`, or the next number that is free, so that none is mixed in.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    if (folder / record.FILE).is_file():
+        number = next(n for n in count(1) if not folder.with_name(f"{folder.name}_{n}").exists())
+        folder.rename(folder.with_name(f"{folder.name}_{number}"))
 
 
 class RunFiles:

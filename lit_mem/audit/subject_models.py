@@ -127,13 +127,18 @@ def reference_of(
 
     Raises:
         ModelError: it cannot be loaded, or has another vocabulary.
-        ConfigError: there is no adapter to turn off.
+        ConfigError: there is no adapter to turn off, or the reference is a part of the model.
     """
     if reference is None:
         return None
     model = audited.model
     has_adapter = bool(getattr(model, "peft_config", None))
     if isinstance(reference, nn.Module):
+        if {id(one) for one in reference.modules()} & {id(one) for one in model.modules()}:
+            raise ConfigError(
+                "reference shares its weights with the model that is measured; expected a model of its own, or "
+                "'adapter_off'"
+            )
         made = reference
     elif reference == "adapter_off":
         if not has_adapter:

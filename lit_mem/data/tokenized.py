@@ -15,21 +15,22 @@ from lit_mem.types import IGNORED, Record
 def texts_of_batch(batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """The texts of a collated batch, each without padding: (T,) int64 token ids, and (T,) int64 labels.
 
-    Several texts in one row are told apart by `position_ids` that start anew, or by numbers above 1 in
-    `attention_mask`, as packers write them.
+    Several texts in one row are told apart by `position_ids` that start anew, by numbers above 1 in `attention_mask`,
+    or by a mask of pairs of tokens, as packers write them.
 
     Args:
         batch: `input_ids` and `labels`, (B, T), and where the batch has them `attention_mask` and `position_ids` of the
-            same shape.
+            same shape; or an `attention_mask` (B, 1, T, T): true, or 0.0 to be added, where a token sees another.
     """
     rows = batch["input_ids"].cpu()
     labels = batch["labels"].cpu()
     mask, positions = (_beside(batch.get(name), rows) for name in ("attention_mask", "position_ids"))
+    mask = _text_numbers(batch.get("attention_mask"), rows) if mask is None else mask
     for i in range(len(rows)):
         real = torch.ones_like(rows[i], dtype=torch.bool) if mask is None else mask[i] != 0
         starts = torch.zeros_like(real)
         if positions is not None:
-            starts |= positions[i] == 0
+            starts[1:] |= positions[i][1:] != positions[i][:-1] + 1
         if mask is not None:
             starts[1:] |= mask[i][1:] != mask[i][:-1]
         number = (starts & real).cumsum(0)[real]
@@ -43,6 +44,15 @@ def _beside(values: Any, rows: Tensor) -> Tensor | None:
     if not isinstance(values, Tensor) or values.shape != rows.shape:
         return None
     return values.cpu()
+
+
+def _text_numbers(mask: Any, rows: Tensor) -> Tensor | None:
+    """(B, T) int64 of a mask of pairs: 1 + where the text of a token starts, 0 for a token that does not see itself."""
+    if not isinstance(mask, Tensor) or mask.shape != (len(rows), 1, rows.shape[1], rows.shape[1]):
+        return None
+    sees = mask[:, 0].cpu()
+    sees = sees == 0 if sees.is_floating_point() else sees != 0
+    return (sees.int().argmax(dim=-1) + 1) * sees.diagonal(dim1=1, dim2=2)
 
 
 def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, member: bool, origin: str) -> Encoded:

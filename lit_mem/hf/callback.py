@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,8 +23,9 @@ from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.errors import ConfigError, check_range
-from lit_mem.hf.calling import calling_trainer
+from lit_mem.hf.calling import calling_trainer, read_before
 from lit_mem.hf.live import LiveRun
+from lit_mem.hf.names import evaluation_of, monitored, prefixed
 from lit_mem.hf.run import TextOptions, start
 
 
@@ -122,13 +124,15 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
             ConfigError: an option or the trainer does not fit.
         """
         self.live = None
-        live = self._live(calling_trainer())
+        trainer = calling_trainer()
+        live = self._live(trainer)
         if live is None:
             return
+        read_before(trainer.callback_handler, self)
         if state.global_step:
-            live.go_on(state.global_step)
+            live.go_on(control)
         elif self.before_training:
-            live.measure(checking=True)
+            live.measure()
 
     def on_evaluate(
         self,
@@ -143,10 +147,14 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         live = self._live(trainer)
         if live is None:
             return
-        if not trainer.is_in_train or (self.every_n_steps is None and self.every_n_epochs is None):
-            live.measure_and_judge(control)
-        if metrics is not None:
-            metrics.update({f"eval_{name}": value for name, value in live.metrics.items()})
+        evaluation, chosen_by = evaluation_of(metrics or {}), monitored(trainer)
+        at_evaluations = self.every_n_steps is None and self.every_n_epochs is None
+        if at_evaluations or not trainer.is_in_train or live.gives(chosen_by):
+            live.measure_and_judge(control, evaluation)
+        if metrics is not None and live.is_current:
+            metrics.update(prefixed(live.metrics, evaluation))
+            if chosen_by is not None and live.gives(chosen_by):
+                metrics.setdefault(f"eval_{chosen_by}", math.nan)  # what could not be measured is never the best
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Measure every so many steps."""
@@ -160,7 +168,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         every = self.every_n_epochs
         if every is None and self.every_n_steps is None and str(getattr(args.eval_strategy, "value", "")) == "no":
             every = 1
-        if self.live is not None and every and round(state.epoch or 0) % every == 0:
+        if self.live is not None and every and math.ceil(round(state.epoch or 0, 6)) % every == 0:
             self.live.measure_and_judge(control)
 
     def on_train_end(
@@ -172,6 +180,8 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
 
     def _live(self, trainer: Trainer) -> LiveRun | None:
         """The run of a trainer, begun if it is not; None without measures."""
+        if self.live is not None and self.live.trainer is not trainer:
+            self.live = None
         if self.live is None and self.measures:
             show_messages(first=is_first_process())
             rules = [] if self.limits is None else [Rule("stop", self.limits, self.stop_when)]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from types import FrameType
+from typing import Any
 
-from transformers import Trainer
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback
+from transformers.trainer_callback import CallbackHandler
 
 from lit_mem.errors import ConfigError
 
@@ -26,6 +28,30 @@ def calling_trainer() -> Trainer:
             return found
         frame = frame.f_back
     raise ConfigError("MemorizationCallback: no transformers.Trainer calls it; expected one, such as TRL's SFTTrainer")
+
+
+def read_before(handler: CallbackHandler, mine: TrainerCallback) -> None:
+    """Have callbacks that end training by metrics of an evaluation come after the one that adds such metrics."""
+    place = handler.callbacks.index(mine)
+    early = [one for one in handler.callbacks[:place] if isinstance(one, EarlyStoppingCallback)]
+    if early:
+        handler.callbacks = [one for one in handler.callbacks[: place + 1] if one not in early] + [
+            *early,
+            *handler.callbacks[place + 1 :],
+        ]
+
+
+def tokenizer_of(trainer: Trainer) -> Any:
+    """The trainer's tokenizer: its processing class, or what its collator pads with.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = trainer.processing_class or getattr(trainer.data_collator, "tokenizer", None)
+    found = getattr(found, "tokenizer", found)  # of a processor
+    if found is None:
+        raise ConfigError("MemorizationCallback: the trainer has no processing_class; expected its tokenizer")
+    return found
 
 
 def check_whole(trainer: Trainer) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import Trainer, TrainerControl
 
-from lit_mem.audit.gather import is_first_process
+from lit_mem.audit.gather import gathered, is_first_process
 from lit_mem.audit.headline import Sent, is_main
 from lit_mem.audit.judging import judged_by, judged_texts, verdict_line
 from lit_mem.audit.loop import known_of
@@ -38,78 +38,97 @@ class LiveRun:
         examples: write the per-example numbers of each pass.
 
     Attributes:
+        trainer: that trains, or evaluates.
         metrics: of the last pass, by logged name; empty where it could not be measured.
+        step: at which that was.
     """
 
     def __init__(
         self, trainer: Trainer, run: TrainersRun, stopping: Stopping | None, sent: Sent, examples: bool
     ) -> None:
-        self._trainer, self._run, self._stopping = trainer, run, stopping
+        self.trainer, self._run, self._stopping = trainer, run, stopping
         self._sent, self._examples = sent, examples
         self.metrics: dict[str, float] = {}
+        self.step = 0
         self._at: tuple[int, bool] | None = None
+        self._evaluated: set[str] = set()
         self._shown: list[str] = []
         if stopping is not None and stopping.limits.lower_bound:
             for threshold in stopping.limits:
                 if threshold.is_auroc and 0 < threshold.limit < 1:
                     log.info("%s", planned_stop(threshold, run.scored))
 
-    def measure(self, checking: bool = False) -> bool:
+    def gives(self, name: str | None) -> bool:
+        """Whether a metric is one of those that are measured."""
+        known = known_of(self._run.session.audit.measures)
+        return name is not None and (known.has(name) or name == "val/loss")
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the last pass was at the present step."""
+        return self._at == (self.trainer.state.global_step, self.trainer.is_in_train)
+
+    def measure(self, evaluation: str | None = None) -> bool:
         """One pass; every process must call it.
 
         Args:
-            checking: it is the one before training.
+            evaluation: what the metrics of the evaluation begin with that it belongs to; None: to none.
 
         Returns:
-            Whether there was one: there is at most one at a step.
+            Whether there was one: while training there is at most one at a step, and for several evaluation sets one.
         """
-        trainer, state = self._trainer, self._trainer.state
-        at = (state.global_step, trainer.is_in_train)
-        if self._at == at:
+        trainer, state = self.trainer, self.trainer.state
+        if self.is_current and (trainer.is_in_train or evaluation not in self._evaluated):
+            self._evaluated.add(evaluation or "")
             return False
-        self._at = at
+        self._at, self._evaluated = (state.global_step, trainer.is_in_train), {evaluation or ""}
+        self.step = state.global_step
         stage: Literal["fit", "validate"] = "fit" if trainer.is_in_train else "validate"
-        epoch = 0 if checking else max(1, math.ceil(round(state.epoch or 0, 6)))
-        this = Pass(self._run.session.subject, stage, state.global_step, epoch, checking)
+        epoch = max(1, math.ceil(round(state.epoch or 0, 6))) if self.step else 0
+        this = Pass(self._run.session.subject, stage, self.step, epoch, trainer.is_in_train and not self.step)
         try:
             result, self.metrics = self._run.measure(this, self._examples)
         except MetricError as error:  # training is the user's, and goes on
-            log.warning("Step %d: %s.", state.global_step, error)
+            log.warning("Step %d: %s.", self.step, error)
             self.metrics = {}
             return True
-        self._row("start" if checking else f"{state.epoch or 0:.4g}")
-        with _as_evaluation(trainer.model):
+        self._row(f"{state.epoch or 0:.4g}" if self.step else "start")
+        with _as_evaluation(trainer.model), _same_plans(trainer.control):
             trainer.log(self._to_log())
         if is_first_process():
             show_plots(trainer, result.plots)
         return True
 
-    def measure_and_judge(self, control: TrainerControl) -> None:
-        """One pass, which may end training."""
+    def measure_and_judge(self, control: TrainerControl, evaluation: str | None = None) -> None:
+        """One pass, which may end training; every process must call it."""
         stopping = self._stopping
-        if not self.measure() or stopping is None or not self._trainer.is_in_train:
+        if not self.measure(evaluation) or stopping is None or not self.trainer.is_in_train or not self.step:
             return
         beyond = stopping.limits.passed(self.metrics, known_of(self._run.session.audit.measures), "stop")
         if stopping.count(stopping.is_over(beyond), beyond):
             control.should_training_stop = True
 
-    def go_on(self, step: int) -> None:
-        """Count the passes before a checkpoint again, from the record."""
-        if self._stopping is None or self._run.files is None:
+    def go_on(self, control: TrainerControl) -> None:
+        """Count the passes before a checkpoint again, from the record; every process must call it."""
+        stopping, files, step = self._stopping, self._run.files, self.trainer.state.global_step
+        if stopping is None:
             return
         known = known_of(self._run.session.audit.measures)
-        for line in record.read(self._run.files.folder / record.FILE)[0]:
-            if line.stage == "fit" and 0 < line.step <= step and line.epoch:
-                beyond = self._stopping.limits.passed(line.metrics, known, "stop")
-                self._stopping.count(self._stopping.is_over(beyond), beyond)
-        self._stopping.reason = None
+        before = gathered(None if files is None else record.read(files.folder / record.FILE)[0])[0]
+        for line in before or ():
+            if line.stage == "fit" and 0 < line.step <= step:
+                beyond = stopping.limits.passed(line.metrics, known, "stop")
+                control.should_training_stop = stopping.count(stopping.is_over(beyond), beyond)
+        if not control.should_training_stop:  # more patience now than then
+            stopping.reason = None
 
     def end(self) -> None:
         """Log why training ended, where the model stands, and where the record lies."""
-        run, stopping, step = self._run, self._stopping, self._trainer.state.global_step
+        run, stopping = self._run, self._stopping
         if stopping is not None and stopping.reason is not None:
             caveat = stopping.limits.caveat(stopping.looks)
-            log.info("Training was stopped at step %d: %s.%s", step, stopping.reason, caveat)
+            at = self.trainer.state.global_step
+            log.info("Training was stopped at step %d: %s.%s", at, stopping.reason, caveat)
         result = run.session.audit.result
         for found in () if result is None else result.results.values():
             for level, line in found.verdict:
@@ -118,7 +137,9 @@ class LiveRun:
             judged = judged_by(run.rules, self.metrics)
             level = logging.INFO if judged[0] == "within" else logging.WARNING
             scored = run.scored
-            log.log(level, "%s", verdict_line(*judged, f" at step {step}", lambda name: judged_texts(name, scored)))
+            log.log(
+                level, "%s", verdict_line(*judged, f" at step {self.step}", lambda name: judged_texts(name, scored))
+            )
         if run.files is not None:
             log.info("Record of the run: %s; lit-mem report makes a page of it.", run.files.folder)
 
@@ -146,6 +167,16 @@ class LiveRun:
 
 def _with_interval(name: str) -> tuple[str, str, str]:
     return name, f"{name}_low", f"{name}_high"
+
+
+@contextmanager
+def _same_plans(control: TrainerControl) -> Iterator[None]:
+    """After a log the trainer would not log the loss of the same step."""
+    planned = control.should_log
+    try:
+        yield
+    finally:
+        control.should_log = planned
 
 
 @contextmanager

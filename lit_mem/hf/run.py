@@ -11,7 +11,6 @@ from typing import Any
 from transformers import Trainer
 
 from lit_mem.adapters.positions import positions
-from lit_mem.audit.frozen import reference_in_training
 from lit_mem.audit.gather import is_first_process
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.loop import PassResult, known_of
@@ -20,18 +19,19 @@ from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.audit.passes import Session
 from lit_mem.audit.record_line import line_of
 from lit_mem.audit.result import with_loss
-from lit_mem.audit.run_files import RunFiles
-from lit_mem.audit.setting import model_section
+from lit_mem.audit.run_files import RunFiles, put_aside
 from lit_mem.audit.subject_models import Reference
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.one_set import check_examples, encoded_set
 from lit_mem.data.options import DataOptions
 from lit_mem.data.sources.fields import TextFields
-from lit_mem.errors import ConfigError
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
-from lit_mem.hf.calling import check_whole
+from lit_mem.hf.calling import check_whole, tokenizer_of
+from lit_mem.hf.names import check_monitored
+from lit_mem.hf.reference import frozen_model
+from lit_mem.hf.setting import setting_of
 from lit_mem.hf.trainers_texts import copies_in, heldout_of, members_of
 from lit_mem.types import Record
 
@@ -130,41 +130,41 @@ def start(
         ModelError: a reference cannot be loaded.
     """
     check_whole(trainer)
-    if trainer.processing_class is None:
-        raise ConfigError("MemorizationCallback: the trainer has no processing_class; expected its tokenizer")
+    tokenizer = tokenizer_of(trainer)
     with preserved_random_state():
         members, heldout = _examples(trainer, texts)
         trust = check_examples(members, heldout, texts.seed) if texts.check else None
-        started = trainer.state.global_step > 0
-        frozen = reference_in_training(
-            trainer.model, trainer.processing_class, reference, started, "MemorizationCallback"
-        )
+        frozen = frozen_model(trainer, reference)
         ids = {
             member: {one.example_id: one.input_ids for one in examples}
             for member, examples in ((True, members), (False, heldout))
         }
-        subject = ModelSubject(
-            trainer.model, trainer.processing_class, frozen, ids, trainer.compute_loss_context_manager
-        )
+        subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast)
         session = Session(
             subject, [heldout, members], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
         )
+        known = known_of(session.audit.measures)
         for rule in rules:
-            known_of(session.audit.measures).check([n for n in rule.limits.names() if n != "val/loss"], rule.set_by)
+            known.check([name for name in rule.limits.names() if name != "val/loss"], rule.set_by)
+        check_monitored(trainer, known)
     scored = Scored(len(members), len(heldout), _length(trainer.train_dataset, len(members)), len(heldout))
     log.info("Scored: %d members of the training set and %d held-out texts.", scored.members, scored.heldout)
-    files = RunFiles(folder) if is_first_process() else None
+    files = None
+    if is_first_process():
+        if trainer.is_in_train and not trainer.state.global_step:
+            put_aside(folder)
+        files = RunFiles(folder)
     if trust is not None:
         for line in trust.warnings:
             log.warning("%s", line)
     if files is not None:
-        files.describe(_setting(trainer, texts, reference), "fit", trust, scored)
+        files.describe(setting_of(trainer, texts.members is not None, reference), "fit", trust, scored)
     records = {one.example_id: one.record for one in [*members, *heldout] if one.record is not None}
     return TrainersRun(session, files, records, scored, rules)
 
 
 def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list[Encoded]]:
-    tokenizer = trainer.processing_class
+    tokenizer = tokenizer_of(trainer)
     longest = texts.max_length or getattr(trainer.args, "max_length", None) or positions(trainer.model) or LONGEST
     options = DataOptions(max_length=min(longest, LONGEST), add_eos=False, seed=texts.seed)
     if texts.members is None:
@@ -187,19 +187,3 @@ def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list
 
 def _length(rows: Any, otherwise: int) -> int:
     return len(rows) if hasattr(rows, "__len__") else otherwise
-
-
-def _setting(trainer: Trainer, texts: TextOptions, reference: Reference) -> dict[str, Any]:
-    """The run in the form of a configuration, for the report."""
-    args = trainer.args
-    optimizer = {"class_path": str(getattr(args, "optim", "")), "init_args": {"lr": args.learning_rate}}
-    return {
-        "model": model_section(trainer.model, reference) | {"optimizer": optimizer},
-        "data": {
-            "source": {"class_path": "the trainer's training set" if texts.members is None else "texts given"},
-            "batch_size": args.per_device_train_batch_size,
-            "max_length": getattr(args, "max_length", None),
-        },
-        "trainer": {"max_epochs": args.num_train_epochs if args.max_steps <= 0 else None},
-        "seed_everything": args.seed,
-    }

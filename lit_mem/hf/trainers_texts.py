@@ -15,6 +15,7 @@ from lit_mem.data.encoding import Encoded
 from lit_mem.data.probe import ALL_UP_TO
 from lit_mem.data.tokenized import encoded, texts_of_batch
 from lit_mem.errors import ConfigError
+from lit_mem.hf.calling import tokenizer_of
 
 _COUNTED: Final = 200_000
 """Up to this many rows, copies of a text are counted in the whole set."""
@@ -85,7 +86,10 @@ def _examples(
             "texts, a dataset or a file"
         )
     args: Any = trainer.args
-    if getattr(args, "packing", False) and getattr(args, "packing_strategy", "") == "wrapped":
+    packing = getattr(args, "packing", False)
+    if not member and getattr(args, "eval_packing", None) is not None:
+        packing = args.eval_packing
+    if packing and getattr(args, "packing_strategy", "") == "wrapped":
         raise ConfigError(
             f"MemorizationCallback: packing_strategy is 'wrapped', which cuts {name} into pieces that are no texts; "
             f"expected 'bfd', or {option} given"
@@ -100,7 +104,7 @@ def _examples(
     found = sorted(found[:wanted], key=lambda one: (one[0], one[1]))
     if not found:
         raise ConfigError(f"MemorizationCallback: no text of {name} has a token that is trained on; give {option}")
-    tokenizer = trainer.processing_class
+    tokenizer = tokenizer_of(trainer)
     return [
         encoded(ids, labels, tokenizer, first_id + n, member, origin)
         for n, (_, origin, ids, labels) in enumerate(found)
@@ -109,7 +113,8 @@ def _examples(
 
 def _texts_of_row(loader: Any, i: int, name: str, option: str) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Origin, token ids and labels of the texts in a row of a loader's set."""
-    batch = loader.collate_fn([loader.dataset[i]])
+    row = loader.dataset[i]
+    batch = loader.collate_fn([dict(row) if isinstance(row, dict) else row])  # some collators change rows
     if "labels" not in batch or "input_ids" not in batch:
         lacking = "labels" if "input_ids" in batch else "input_ids"
         raise ConfigError(

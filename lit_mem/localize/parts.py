@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from torch import nn
 
+from lit_mem.adapters.base import switched_off
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_requires_grad
 
@@ -106,19 +107,6 @@ class Parts:
         """
         with preserved_requires_grad(self.model), switched_off(self._of(part)):
             yield
-
-
-@contextmanager
-def switched_off(modules: Iterable[Any]) -> Iterator[None]:
-    """Have some of peft's layers give what their base layers give; those that are off already stay so."""
-    were_on = [module for module in modules if not module.disable_adapters]
-    try:
-        for module in were_on:
-            module.enable_adapters(False)
-        yield
-    finally:
-        for module in were_on:
-            module.enable_adapters(True)
 
 
 def lora_modules(model: nn.Module) -> dict[str, Any]:

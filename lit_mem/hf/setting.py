@@ -1,0 +1,35 @@
+"""A trainer's settings in the form of a configuration, for the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import Trainer
+
+from lit_mem.audit.setting import model_section
+from lit_mem.audit.subject_models import Reference
+
+
+def setting_of(trainer: Trainer, given_texts: bool, reference: Reference) -> dict[str, Any]:
+    """Options by section, as the Lightning door writes them.
+
+    Args:
+        trainer: about to train, or to evaluate.
+        given_texts: whether members were given, and not taken from the training set.
+        reference: as it was given.
+    """
+    args = trainer.args
+    optimizer = {
+        "class_path": str(getattr(args.optim, "value", args.optim)),
+        "init_args": {"lr": args.learning_rate},
+    }
+    return {
+        "model": model_section(trainer.model, reference) | {"optimizer": optimizer},
+        "data": {
+            "source": {"class_path": "texts given" if given_texts else "the trainer's training set"},
+            "batch_size": args.per_device_train_batch_size,
+            "max_length": getattr(args, "max_length", None),
+        },
+        "trainer": {"max_epochs": args.num_train_epochs if args.max_steps <= 0 else None},
+        "seed_everything": args.seed,
+    }
