@@ -203,7 +203,7 @@ def test_patience_counts_on_after_a_resume(trainer, callback):
     [
         ({"stop": "mia/refrence_auroc > 0.7"}, {}, "did you mean 'mia/reference_auroc'"),
         ({}, {"metric_for_best_model": "eval_mia/refrence_auroc"}, "did you mean 'mia/reference_auroc'"),
-        ({"stop": "extraction/exact_rate > 0"}, {}, "stop: no callback logs 'extraction/exact_rate'"),
+        ({"stop": "extraction/exact_rate > 0"}, {}, "stop: nothing logs 'extraction/exact_rate'"),
         ({"reference": "adapter_off"}, {"model": "whole"}, "reference is adapter_off, but the model has no adapter"),
     ],
 )
