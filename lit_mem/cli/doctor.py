@@ -6,6 +6,7 @@ Of libraries it imports torch alone, so that it is quick, and works where anothe
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
@@ -25,20 +26,30 @@ def main(words: Sequence[str]) -> None:
     """
     description = "Print versions, devices, extras and what is missing, for a bug report; exit code 1: no run can work."
     argparse.ArgumentParser(prog=f"{program.name()} doctor", description=description).parse_args(words)
-    needs = packages.needs()
-    torch, broken = machine.torch_or_problem()
-    problems = [*packages.problems(needs), *broken]
-    where = "an installed package" if packages.project_file() is None else "a checkout"
-    _section(f"lit_mem {__version__}", [f"from {where}", f"Python {platform.python_version()} on {_system()}"])
-    _section("Required", [*map(packages.line, needs[packages.REQUIRED])])
-    _section("Extras", [packages.extra_line(name, each) for name, each in needs.items() if name != packages.REQUIRED])
-    _section("Also installed", packages.others(needs))
-    _section("Devices", machine.devices(torch))
-    _section("Cache folder", [machine.cache()])
-    _section("Environment", machine.variables())
-    _section("Problems", problems or ["none"])
+    try:
+        problems = _report()
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
     if problems:
         sys.exit(1)
+
+
+def _report() -> list[str]:
+    """Print each section as soon as it is known: torch may take long, or end the process; returns the problems."""
+    needs = packages.needs()
+    where = "an installed package" if packages.project_file() is None else "a checkout"
+    _section(f"lit_mem {__version__}", [f"from {where}", f"Python {platform.python_version()} on {_system()}"])
+    _section("Required", map(packages.line, needs[packages.REQUIRED]))
+    _section("Extras", [packages.extra_line(name, each) for name, each in needs.items() if name != packages.REQUIRED])
+    _section("Also installed", packages.others(needs))
+    _section("Cache folder", [machine.cache()])
+    _section("Environment", machine.variables())
+    torch, broken = machine.torch_or_problem()
+    _section("Devices", machine.devices(torch))
+    problems = [*packages.problems(needs), *broken]
+    _section("Problems", problems or ["none"])
+    return problems
 
 
 def _system() -> str:
@@ -46,4 +57,4 @@ def _system() -> str:
 
 
 def _section(title: str, lines: Iterable[str]) -> None:
-    print("\n".join([title, *(f"  {line}" for line in lines)]))  # noqa: T201  (the output of the command)
+    print("\n".join([title, *(f"  {line}" for line in lines)]), flush=True)  # noqa: T201  (the output of the command)
