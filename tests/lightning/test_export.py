@@ -71,12 +71,11 @@ def logits(model):
 
 @pytest.fixture(scope="module")
 def measured(module, data, trainer, tmp_path_factory):
-    """A run of two epochs whose first is the best, by the metric that it monitors; the module and the run's folder."""
+    """A run of two epochs whose first is kept as the best, as members' perplexity falls; the module and the folder."""
     folder = tmp_path_factory.mktemp("measured")
     torch.manual_seed(0)
-    keeper = MemorizationCheckpoint(
-        monitor="memorization/perplexity_gap", thresholds=["memorization/perplexity_gap > 9"], merge=True
-    )
+    limit = ["mia/reference_auroc > 1.5"]
+    keeper = MemorizationCheckpoint(limit, monitor="memorization/perplexity_members", mode="max", merge=True)
     model = module(adapter=LoRA(rank=2), lr=1e-2)
     fit = trainer([Memorization("quick"), keeper], logger=CSVLogger(folder, "run", 0), limit_train_batches=2)
     fit.fit(model, data(train_size=12, heldout_size=12))
@@ -111,9 +110,9 @@ def test_each_card_has_the_metrics_of_the_step_that_it_lies_beside(measured):
         assert metrics == {name: line.metrics[name] for name in metrics}
         assert {"mia/reference_auroc", "val/perplexity", "memorization/perplexity_gap"} <= metrics.keys()
         assert f"step {steps[which]}" in card.text
-        assert "| `memorization/perplexity_gap > 9` |" in card.text
-        assert "`case_reports`: 12 texts (members), 12 of" not in card.text
-        assert "12 members and 12" in card.text
+        assert "| `mia/reference_auroc > 1.5` |" in card.text
+        assert "`case_reports`: 12 texts (members)" in card.text
+        assert "on 12 members and 12 of" in card.text
         assert (card.data.base_model, card.data.library_name) == ("tiny_llama", "peft")
         assert str(folder) not in card.content
     assert card_of(folder / "checkpoints" / "best-adapter")[1] != card_of(folder / "checkpoints" / "last-adapter")[1]
