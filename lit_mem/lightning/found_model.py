@@ -33,7 +33,7 @@ def model_in(module: pl.LightningModule, given: nn.Module | str | None) -> nn.Mo
                 f"{_WHO}.model is {given!r}, and {name}.{given} is {_kind(found)}; expected the name of the attribute "
                 "that holds a Hugging Face causal language model"
             )
-        return found
+        return _uncompiled(found)
     if given is not None:
         if not isinstance(given, nn.Module):
             raise ConfigError(f"{_WHO}.model is {_kind(given)}; expected a model, or the name of an attribute")
@@ -42,15 +42,15 @@ def model_in(module: pl.LightningModule, given: nn.Module | str | None) -> nn.Mo
                 f"{_WHO}.model is a {type(given).__name__} that is not among the submodules of {name}, which trains "
                 "other weights; expected the model that it holds"
             )
-        return given
-    models = dict(_language_models(module, ""))
+        return _uncompiled(given)
+    models = _outermost(dict(_language_models(module, "")))
     if len(models) != 1:
         there = f"{len(models)} causal language models ({', '.join(models)})" if models else "no causal language model"
         raise ConfigError(
             f"{_WHO}.model is None, and {name} has {there} of transformers or peft among its submodules; expected "
             "model, the name of the attribute that holds the one to measure"
         )
-    return next(iter(models.values()))
+    return _uncompiled(next(iter(models.values())))
 
 
 def tokenizer_in(module: pl.LightningModule, given: Any) -> Any:
@@ -74,6 +74,18 @@ def tokenizer_in(module: pl.LightningModule, given: Any) -> Any:
             "of the model"
         )
     return found
+
+
+def _outermost(models: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """Without those inside another: a base that an adapter was put on, and that the module still has under its name."""
+    inner = {id(part) for model in models.values() for part in model.modules() if part is not model}
+    return {name: model for name, model in models.items() if id(model) not in inner}
+
+
+def _uncompiled(model: nn.Module) -> nn.Module:
+    """The model that `torch.compile` wraps: batches of many lengths would make it compile anew, for training too."""
+    original = getattr(model, "_orig_mod", model)
+    return original if isinstance(original, nn.Module) else model
 
 
 def _attribute(module: nn.Module, name: str) -> Any:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from lit_mem.errors import MetricError, TrainingError
 from lit_mem.files.once import Once
+from lit_mem.lightning.foreign_callbacks import from_here
 from lit_mem.scoring.finite import weight_not_finite
 
 log = logging.getLogger(__name__)
 
 _ADVICE: Final = "lower model.optimizer.init_args.lr or set trainer.gradient_clip_val"
+_ADVICE_ON_OTHERS: Final = "lower the learning rate or set the Trainer's gradient_clip_val"
 _STEPS_BETWEEN_LOOKS: Final = 50
 
 
@@ -108,7 +110,7 @@ def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.Lightni
     if weight is None:
         why = "its weights are finite, so numbers overflow on the way: set trainer.precision to 32-true"
     elif checkpoint:
-        why = f"the weights are no numbers any more ({weight}): {_ADVICE}"
+        why = f"the weights are no numbers any more ({weight}): {_ADVICE if from_here(module) else _ADVICE_ON_OTHERS}"
     else:
         why = f"the model was loaded with weights that are no numbers ({weight})"
     raise MetricError(f"{what}{when}, so nothing is measured; {why}{checkpoint}")

@@ -12,7 +12,7 @@ from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.errors import ConfigError
-from lit_mem.lightning.auditing import latest_metrics, measures
+from lit_mem.lightning.auditing import audit_of, latest_metrics, measures
 from lit_mem.lightning.of_trainer import callbacks_of
 
 __all__ = ["Limits", "Threshold", "check_limits", "check_names", "known_in", "passed", "read"]
@@ -40,7 +40,11 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
     silent = [c for c in callbacks_of(trainer) if not isinstance(c, Measure)]
     others = [*silent, *([trainer.lightning_module] if trainer.lightning_module else [])]
     foreign = any(type(other).__module__.partition(".")[0] not in ("lightning", "lit_mem") for other in others)
-    known_in(trainer).check(names, who, complete=not foreign)
+    known, names = known_in(trainer), list(names)
+    known.check(names, who, complete=not foreign)
+    if foreign and audit_of(trainer).own is not None:  # a module that knows nothing of our measures' names
+        ours = {name.partition("/")[0] for measure in measures(trainer) for name in measure.names()} - {"val", "test"}
+        known.check([name for name in names if name.partition("/")[0] in ours], who)
 
 
 def check_limits(limits: Limits, trainer: pl.Trainer, who: str) -> None:

@@ -24,6 +24,7 @@ from lit_mem.errors import ConfigError, MetricError
 from lit_mem.files.record import FILE, read
 from lit_mem.lightning.auditing import audit_of, latest_metrics, measures
 from lit_mem.lightning.datamodule import TextDataModule
+from lit_mem.lightning.found_model import model_in
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.run_folder import known_folder
 from lit_mem.lightning.section import OF_TEXTS
@@ -314,6 +315,13 @@ class Two(Plain):
         self.teacher = load_base("asset:tiny_llama")
 
 
+class KeepsBase(Plain):
+    def __init__(self, tokenizer, full=False):
+        super().__init__(tokenizer, full)
+        self.base = self.net.get_base_model()
+        self.net = torch.compile(self.net)
+
+
 class NoTokenizer(Plain):
     def __init__(self, tokenizer, full=False):
         super().__init__(tokenizer, full)
@@ -348,6 +356,20 @@ def test_one_of_several_models_is_chosen_by_name(fit):
     assert record_of(t)[-1].metrics["mia/reference_auroc"] > 0.5
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_a_base_under_its_adapter_is_no_second_model_and_compiled_ones_are_unwrapped(tokenizer):
+    module = KeepsBase(tokenizer)
+    assert model_in(module, None) is module.net._orig_mod
+    assert model_in(module, "net") is module.net._orig_mod
+    assert model_in(module, "base") is model_in(module, module.base) is module.base
+
+
+def test_a_misspelt_limit_is_rejected_before_training(fit):
+    with pytest.raises(ConfigError, match="did you mean 'mia/reference_auroc'"):
+        fit(callbacks=[own(stop="mia/referense_auroc > 0.5")], logged=False)
+
+
 def test_sets_go_together():
     with pytest.raises(ConfigError, match=r"^Memorization\.heldout is None, and members is given"):
         Memorization(members=MEMBERS)
@@ -379,7 +401,7 @@ def test_a_text_without_a_finite_loss_ends_the_run(fit, tokenizer):
             with torch.no_grad():
                 next(p for p in self.parameters() if p.requires_grad).fill_(torch.nan)
 
-    with pytest.raises(MetricError, match=r"loss on .* is nan"):
+    with pytest.raises(MetricError, match=r"loss on .* is nan.*: lower the learning rate"):
         fit(Broken, [own()], logged=False, max_epochs=1)
 
 
