@@ -332,11 +332,12 @@ def foreign(strategy, folder):
         torch.manual_seed(3)
         made = Foreign()
         loader = DataLoader(members, 3, shuffle=True, collate_fn=collate)
-        own = [measuring("quick")] if measured else []
+        own = [measuring("quick"), MemorizationCheckpoint(dirpath=str(folder / strategy))] if measured else []
         t = trainer(strategy, folder, own, max_epochs=2)
         t.fit(made, loader)
         weights[measured] = torch.cat([p.detach().flatten() for p in made.parameters() if p.requires_grad])
-    found = {"same": float(torch.equal(weights[False], weights[True]))}
+    saved = torch.load(folder / strategy / "last.ckpt", weights_only=True)
+    found = {"same": float(torch.equal(weights[False], weights[True])), "saved": float(saved["epoch"])}
     torch.manual_seed(4)
     with torch.no_grad():
         [p.normal_(std=0.1) for p in made.parameters() if p.requires_grad]

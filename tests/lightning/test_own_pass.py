@@ -1,5 +1,6 @@
 """`Memorization(members=…, heldout=…)` on a LightningModule and data loaders that know nothing of lit_mem."""
 
+import csv
 import inspect
 import json
 import runpy
@@ -154,6 +155,27 @@ def test_it_measures_before_training_and_after_each_epoch(fit, kind):
     assert float(t.callback_metrics["mia/reference_auroc"]) == pytest.approx(areas[2])
     assert lines[2].metrics["time/train"] > 0
     assert (lines[2].members, lines[2].heldout) == (12, 10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options", "steps"),
+    [
+        (Plain, {"max_steps": 4, "max_epochs": -1}, [0, 3, 4]),
+        (Validated, {"max_epochs": 1, "val_check_interval": 1}, [0, 1, 2, 3]),
+        (Validated, {"check_val_every_n_epoch": 2}, [0, 6]),
+        (Validated, {"limit_val_batches": 0}, [0, 3, 6]),
+    ],
+)
+def test_it_measures_where_the_trainer_validates(fit, kind, options, steps):
+    t, _ = fit(kind, [own(log="all")], **options)
+    lines = record_of(t)
+    assert [line.step for line in lines] == steps
+    with open(Path(t.logger.log_dir) / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["mia/min_k_auroc_low"]]
+    assert [(int(row["step"]), float(row["val/perplexity"])) for row in rows] == [
+        (line.logged_step, pytest.approx(line.metrics["val/perplexity"])) for line in lines
+    ]
 
 
 @pytest.mark.parametrize("options", [{"num_sanity_val_steps": 0}, {"num_sanity_val_steps": -1}])
