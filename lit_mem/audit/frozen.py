@@ -36,7 +36,7 @@ def reference_in_training(
     if isinstance(reference, str) and reference == "auto" and not (can_turn_off and gives_base_back(model)):
         if not started:
             log.info("Reference: a frozen copy of the model as training starts, which takes as much memory.")
-            copied: nn.Module = copy.deepcopy(model).requires_grad_(False).eval()
+            copied = own_forward(copy.deepcopy(model)).requires_grad_(False).eval()
             return copied
         if not name:
             raise ConfigError(
@@ -48,3 +48,11 @@ def reference_in_training(
     if isinstance(found, nn.Module) and isinstance(reference, nn.Module):
         return found.to(next(model.parameters()).device)
     return found
+
+
+def own_forward(model: nn.Module) -> nn.Module:
+    """A copied model without the `forward` that TRL and accelerate give an instance: it calls the model copied."""
+    for module in model.modules():
+        if not hasattr(module, "_hf_hook"):  # one that moves tensors between devices is copied with its module
+            vars(module).pop("forward", None)
+    return model

@@ -21,5 +21,10 @@ def model_section(model: Any, reference: Reference) -> dict[str, Any]:
     return {
         "model_id": getattr(getattr(model, "config", None), "_name_or_path", None),
         "adapter": None if kind is None else {"class_path": kind, "init_args": options},
-        "reference": {"kind": reference if isinstance(reference, str) else "copy", "model_id": None},
+        "reference": {"kind": kind_of(reference), "model_id": None},
     }
+
+
+def kind_of(reference: Reference) -> str:
+    """What a reference is called: its name or id, "copy" of one in memory, "none" without one."""
+    return "none" if reference is None else reference if isinstance(reference, str) else "copy"

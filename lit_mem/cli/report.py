@@ -10,7 +10,7 @@ from typing import Any, Final
 from lit_mem import program
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic, modes
-from lit_mem.files.record import FILE
+from lit_mem.files.record import FILE, IN_OUTPUT_DIR
 from lit_mem.functional.numbers import as_json
 from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.parser import OneLineParser
@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
             undecided.
     """
     options = _parser().parse_args(words)
-    folder = Path(options.folder)
+    folder = _measured(Path(options.folder))
     out = folder if options.out is None else Path(options.out)
     report = make(folder, options.text, options.fail_on or [])
     from lit_mem.report.page import page
@@ -75,6 +75,11 @@ def make(folder: Path, with_text: bool = False, fail_on: list[str] | None = None
             f"report: a file of {folder} is not as this version writes it ({type(error).__name__}; LIT_MEM_DEBUG=1 "
             "shows where); expected the folder of a run or a sweep"
         ) from error
+
+
+def _measured(folder: Path) -> Path:
+    """The folder of the record: of the `output_dir` of one of Hugging Face's trainers, the one in it."""
+    return folder / IN_OUTPUT_DIR if is_run(folder / IN_OUTPUT_DIR) and not is_run(folder) else folder
 
 
 def _made(folder: Path, with_text: bool, wanted: list[Any]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from lit_mem.files.untrusted import LARGEST, parse_json, read_text
 
 FILE: Final = "memorization.jsonl"
 """Its name in a run's folder."""
+IN_OUTPUT_DIR: Final = "memorization"
+"""The run's folder in the `output_dir` of one of Hugging Face's trainers."""
 VERSION: Final = 1
 """Of the format."""
 

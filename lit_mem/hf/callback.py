@@ -23,6 +23,7 @@ from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.errors import ConfigError, check_range
+from lit_mem.files.record import IN_OUTPUT_DIR
 from lit_mem.hf.calling import calling_trainer, read_before
 from lit_mem.hf.live import LiveRun
 from lit_mem.hf.names import evaluation_of, monitored, prefixed
@@ -185,7 +186,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         if self.live is None and self.measures:
             show_messages(first=is_first_process())
             rules = [] if self.limits is None else [Rule("stop", self.limits, self.stop_when)]
-            folder = Path(self.folder or Path(str(trainer.args.output_dir), "memorization"))
+            folder = Path(self.folder or Path(str(trainer.args.output_dir), IN_OUTPUT_DIR))
             run = start(trainer, self.texts, self.measures, self.reference, rules, folder)
             stopping = None if self.limits is None else Stopping(self.limits, self.stop_when, self.patience)
             self.live = LiveRun(trainer, run, stopping, self.sent, self.examples)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import Trainer, TrainerControl
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerControl
 
 from lit_mem.audit.gather import gathered, is_first_process
 from lit_mem.audit.headline import Sent, is_main
@@ -93,7 +93,7 @@ class LiveRun:
             self.metrics = {}
             return True
         self._row(f"{state.epoch or 0:.4g}" if self.step else "start")
-        with _as_evaluation(trainer.model), _same_plans(trainer.control):
+        with _as_evaluation(trainer.model), _aside(trainer):
             trainer.log(self._to_log())
         if is_first_process():
             show_plots(trainer, result.plots)
@@ -170,13 +170,15 @@ def _with_interval(name: str) -> tuple[str, str, str]:
 
 
 @contextmanager
-def _same_plans(control: TrainerControl) -> Iterator[None]:
-    """After a log the trainer would not log the loss of the same step."""
-    planned = control.should_log
+def _aside(trainer: Trainer) -> Iterator[None]:
+    """A log beside those of training: its loss at the same step is still logged, and no dictionary is printed."""
+    handler, planned = trainer.callback_handler, trainer.control.should_log
+    callbacks = handler.callbacks
+    handler.callbacks = [one for one in callbacks if not isinstance(one, ProgressCallback | PrinterCallback)]
     try:
         yield
     finally:
-        control.should_log = planned
+        handler.callbacks, trainer.control.should_log = callbacks, planned
 
 
 @contextmanager

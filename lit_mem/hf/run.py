@@ -158,7 +158,7 @@ def start(
         for line in trust.warnings:
             log.warning("%s", line)
     if files is not None:
-        files.describe(setting_of(trainer, texts.members is not None, reference), "fit", trust, scored)
+        files.describe(setting_of(trainer, texts.members is not None, frozen), "fit", trust, scored)
     records = {one.example_id: one.record for one in [*members, *heldout] if one.record is not None}
     return TrainersRun(session, files, records, scored, rules)
 

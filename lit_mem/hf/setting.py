@@ -7,16 +7,16 @@ from typing import Any
 from transformers import Trainer
 
 from lit_mem.audit.setting import model_section
-from lit_mem.audit.subject_models import Reference
+from lit_mem.hf.reference import Frozen
 
 
-def setting_of(trainer: Trainer, given_texts: bool, reference: Reference) -> dict[str, Any]:
+def setting_of(trainer: Trainer, given_texts: bool, frozen: Frozen) -> dict[str, Any]:
     """Options by section, as the Lightning door writes them.
 
     Args:
         trainer: about to train, or to evaluate.
         given_texts: whether members were given, and not taken from the training set.
-        reference: as it was given.
+        frozen: the model that it is compared with.
     """
     args = trainer.args
     optimizer = {
@@ -24,7 +24,7 @@ def setting_of(trainer: Trainer, given_texts: bool, reference: Reference) -> dic
         "init_args": {"lr": args.learning_rate},
     }
     return {
-        "model": model_section(trainer.model, reference) | {"optimizer": optimizer},
+        "model": model_section(trainer.model, frozen) | {"optimizer": optimizer},
         "data": {
             "source": {"class_path": "texts given" if given_texts else "the trainer's training set"},
             "batch_size": args.per_device_train_batch_size,
