@@ -186,4 +186,4 @@ def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list
 
 
 def _length(rows: Any, otherwise: int) -> int:
-    return len(rows) if hasattr(rows, "__len__") else otherwise
+    return max(len(rows), otherwise) if hasattr(rows, "__len__") else otherwise  # a packed row holds several texts

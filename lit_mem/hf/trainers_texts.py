@@ -134,4 +134,4 @@ def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
         return None
     if "input_ids" not in rows.column_names or "seq_lengths" in rows.column_names:
         return None
-    return Counter(tuple(ids) for ids in rows["input_ids"][:])
+    return Counter(tuple(getattr(ids, "tolist", lambda ids=ids: ids)()) for ids in rows["input_ids"][:])

@@ -238,6 +238,7 @@ def test_where_the_loss_is_not_finite_training_is_the_users(trainer, callback, l
     assert not lines(made)
 
 
+@pytest.mark.slow
 def test_one_callback_serves_two_trainers_and_a_second_train(trainer, callback, tmp_path):
     measured = callback()
     first = trainer(measured)
@@ -263,6 +264,7 @@ def test_trials_that_make_their_model_anew_start_at_one_half(trainer, callback):
         assert logged(made)[0][1] == 0.5
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_metrics_and_plots(trainer, callback, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     made = trainer(callback(), report_to=["tensorboard"])

@@ -242,3 +242,13 @@ def test_packed_texts_are_told_apart(extra):
         if (labels[1:] != -100).any()
     ]
     assert texts == [[1, 5, 6], [1, 7, 8, 9]]
+
+
+def test_copies_of_a_member_are_counted_in_the_whole_set(trainer, callback, member_texts):
+    rows = tokenized(load_tokenizer(TINY), [*member_texts[:4], member_texts[0], member_texts[0]])
+    for form in (None, "torch"):
+        measured = callback()
+        made = trainer(measured, train=rows.with_format(form), max_steps=1, eval_strategy="no")
+        made.train()
+        records = measured.live._run.records
+        assert [records[i].duplicates for i in range(6)] == [2, 0, 0, 0, 2, 2]
