@@ -58,8 +58,8 @@ def _text_numbers(mask: Any, rows: Tensor) -> Tensor | None:
 def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, member: bool, origin: str) -> Encoded:
     """One text as an example, with its text decoded.
 
-    An end-of-text token at its end is trained on and not scored, like one that `data.add_eos` appends; nor is the white
-    space that a chat template writes behind it.
+    An end-of-text token at its end is trained on and not scored, like one that `data.add_eos` appends; nor is the line
+    break that some chat templates put after it.
 
     Args:
         input_ids: (T,) int64, T at least 1.
@@ -71,8 +71,9 @@ def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, 
     """
     labels = torch.where(labels == IGNORED, IGNORED, input_ids)
     labels[0] = IGNORED  # nothing precedes it
-    appended = _appended(input_ids.tolist(), tokenizer)
-    appended *= bool((labels[: len(labels) - appended] != IGNORED).any())
+    appended = _appended(input_ids, tokenizer)
+    if not bool((labels[: len(labels) - appended] != IGNORED).any()):
+        appended = 0
     made = Encoded(input_ids, labels, example_id, member, appended)
     scored = made.scored.nonzero().flatten().tolist()
     first = scored[0] if scored else len(labels)
@@ -81,9 +82,10 @@ def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, 
     return Encoded(input_ids, labels, example_id, member, appended, Record(text, origin, prompt=prompt))
 
 
-def _appended(ids: list[int], tokenizer: Any) -> int:
-    """How many tokens at the end of a text are not of it."""
-    last = len(ids) - 1
-    while last > 0 and ids[last] != tokenizer.eos_token_id and not tokenizer.decode([ids[last]]).strip():
-        last -= 1
-    return len(ids) - last if ids[last] == tokenizer.eos_token_id else 0
+def _appended(input_ids: Tensor, tokenizer: Any) -> int:
+    """How many tokens at the end are an end-of-text token, and white space after it."""
+    ids = input_ids.tolist()
+    for n in range(1, min(3, len(ids)) + 1):
+        if ids[-n] == tokenizer.eos_token_id:
+            return 0 if n > 1 and tokenizer.decode(ids[len(ids) - n + 1 :]).strip() else n
+    return 0

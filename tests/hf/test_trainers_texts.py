@@ -11,7 +11,7 @@ from transformers import (
 
 from lit_mem.data.encoding import Encoder
 from lit_mem.data.sources.given import given_set
-from lit_mem.data.tokenized import texts_of_batch
+from lit_mem.data.tokenized import encoded, texts_of_batch
 from lit_mem.errors import ConfigError
 from lit_mem.hf.trainers_texts import heldout_of, members_of
 from lit_mem.models.hub import load_tokenizer
@@ -252,3 +252,21 @@ def test_copies_of_a_member_are_counted_in_the_whole_set(trainer, callback, memb
         made.train()
         records = measured.live._run.records
         assert [records[i].duplicates for i in range(6)] == [2, 0, 0, 0, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("end", "appended"),
+    [("</s>", 1), ("</s>\n", 2), ("</s> x", 0), ("", 0)],
+)
+def test_what_a_template_puts_at_the_end_is_not_scored(tokenizer, end, appended):
+    ids = torch.tensor(tokenizer("One two three." + end)["input_ids"])
+    made = encoded(ids, ids.clone(), tokenizer, 0, True, "row")
+    whole = made.labels != -100
+    assert made.appended == (len(ids) - ids.tolist().index(2) if appended else 0)
+    assert (appended > 0) == (made.appended > 0)
+    assert made.scored.sum() == whole.sum() - made.appended
+
+
+def test_a_text_that_is_nothing_but_its_end_is_scored(tokenizer):
+    ids = torch.tensor([1, 2])
+    assert encoded(ids, ids, tokenizer, 0, True, "row").scored.tolist() == [False, True]
