@@ -177,6 +177,7 @@ def test_devices_that_this_machine_may_not_have():
 LOADED = "import sys; sys.argv = ['lit-mem', 'doctor']\nfrom lit_mem.cli.start import run\nrun()\nprint(*sys.modules)"
 
 
+@pytest.mark.slow
 def test_it_loads_no_other_library_than_torch():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(

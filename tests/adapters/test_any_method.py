@@ -63,6 +63,7 @@ class Seen(Memorization):
         vars(self).setdefault("aurocs", []).append(float(trainer.callback_metrics["mia/reference_auroc"]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # peft's and torch's, of methods that are experimental
 @pytest.mark.parametrize(
     "method", [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in KNOWN]

@@ -291,6 +291,7 @@ def test_the_call_and_the_package_are_one_name():
     assert list(inspect.signature(audit).parameters)[:4] == ["model", "tokenizer", "members", "heldout"]
 
 
+@pytest.mark.slow
 def test_the_command_prints_metrics_and_ends_by_its_conditions(fitted, adapter, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, texts in zip(("a", "b"), fitted[1], strict=True):

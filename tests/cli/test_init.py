@@ -123,7 +123,9 @@ def parsed(monkeypatch):
     return parse
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "name", [n if n in ("notes.jsonl", "notes.csv") else pytest.param(n, marks=pytest.mark.slow) for n in WRITERS]
+)
 def test_each_format_becomes_a_configuration_that_reads_its_texts(name, init, parsed, tmp_path):
     rows = notes()
     WRITERS[name](tmp_path / name, rows)
@@ -208,6 +210,7 @@ def test_names_that_yaml_would_read_otherwise_stay_what_they_are(init, parsed, t
     assert len(parsed().train) == 20
 
 
+@pytest.mark.slow
 def test_a_column_of_that_name_that_marks_nothing_is_left_unread(init, parsed, tmp_path):
     for wrong in ("three", [{"type": "name", "start": 5, "end": 500}], [{"type": "", "start": 0, "end": 1}]):
         lines(tmp_path / "notes.jsonl", [row | {"spans": wrong} for row in notes()])
@@ -368,6 +371,7 @@ def test_it_is_among_the_commands_and_runs_through_both_entries(init, tmp_path, 
     assert "--force" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_it_loads_neither_torch_nor_lightning(tmp_path):
     file = assets.path("case_reports") / "train.jsonl"
     script = (

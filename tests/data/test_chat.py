@@ -155,6 +155,7 @@ def test_keys_without_a_value_do_not_reach_the_template(chat):
 ROWS = [talk("What came?", "A rash."), talk("And then?", " Fever, and more.", "Why?", "It is\nnot known")]
 
 
+@pytest.mark.slow
 @given(rows=st.lists(st.lists(st.text("ab <>/s.\n", min_size=1, max_size=12), min_size=2, max_size=5), min_size=1))
 def test_scored_tokens_are_those_of_the_templates_own_mask(tokenizer, rows):
     tokenizer = copy.deepcopy(tokenizer)

@@ -69,6 +69,7 @@ def test_when_it_measures(trainer, callback, options, settings, steps):
     assert [line.epoch == 0 for line in lines(made)] == [step == 0 for step in steps]
 
 
+@pytest.mark.slow
 def test_every_loss_of_training_is_logged_where_it_also_measures(trainer, callback):
     made = trainer(callback(every_n_steps=2), num_train_epochs=2)
     made.train()
@@ -93,6 +94,7 @@ def test_best_checkpoint_by_a_metric_of_memorization(trainer, callback):
     )
 
 
+@pytest.mark.slow
 def test_early_stopping_before_it_in_the_list_reads_its_metrics(trainer, callback):
     settings = {"metric_for_best_model": AUROC, "greater_is_better": False, "load_best_model_at_end": True}
     early = EarlyStoppingCallback(early_stopping_patience=1)
@@ -121,6 +123,7 @@ def test_a_scheduler_and_the_best_model_read_metrics_of_the_same_step(trainer, c
     assert made.optimizer.param_groups[0]["lr"] < 5e-3
 
 
+@pytest.mark.slow
 def test_metrics_of_an_evaluation_outside_training(trainer, callback, heldout_texts):
     measured = callback()
     made = trainer(measured)
@@ -144,6 +147,7 @@ def test_metrics_of_an_evaluation_outside_training(trainer, callback, heldout_te
     assert [line.stage for line in lines(made)[:2]] == ["fit", "fit"]
 
 
+@pytest.mark.slow
 def test_several_evaluation_sets_are_one_pass(trainer, callback, heldout_texts):
     tokenizer = load_tokenizer(TINY)
     sets = {"a": tokenized(tokenizer, heldout_texts[:6]), "b": tokenized(tokenizer, heldout_texts[6:])}
@@ -183,6 +187,7 @@ def test_limits_together(trainer, callback, options, stopped):
     assert made.state.global_step == stopped
 
 
+@pytest.mark.slow
 def test_patience_counts_on_after_a_resume(trainer, callback):
     settings = {"save_strategy": "epoch", "num_train_epochs": 5}
     trainer(callback(stop="val/loss > 0", patience=3), **settings | {"num_train_epochs": 2}).train()
@@ -203,8 +208,13 @@ def test_patience_counts_on_after_a_resume(trainer, callback):
     [
         ({"stop": "mia/refrence_auroc > 0.7"}, {}, "did you mean 'mia/reference_auroc'"),
         ({}, {"metric_for_best_model": "eval_mia/refrence_auroc"}, "did you mean 'mia/reference_auroc'"),
-        ({"stop": "extraction/exact_rate > 0"}, {}, "stop: nothing logs 'extraction/exact_rate'"),
-        ({"reference": "adapter_off"}, {"model": "whole"}, "reference is adapter_off, but the model has no adapter"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ({"stop": "extraction/exact_rate > 0"}, {}, "stop: nothing logs 'extraction/exact_rate'"),
+                ({"reference": "adapter_off"}, {"model": "whole"}, "reference is adapter_off, but the model has no"),
+            ]
+        ),
     ],
 )
 def test_a_wrong_option_is_named_before_training(trainer, callback, options, settings, named):
@@ -226,6 +236,7 @@ def test_a_wrong_option_is_named_at_once(options):
         MemorizationCallback(**options)
 
 
+@pytest.mark.slow
 def test_where_the_loss_is_not_finite_training_is_the_users(trainer, callback, lora, caplog):
     model = lora()
     with torch.no_grad():
@@ -276,6 +287,7 @@ def test_tensorboard_gets_metrics_and_plots(trainer, callback, tmp_path, monkeyp
     assert {"mia/roc", "mia/scores"} <= set(events.Tags()["images"])
 
 
+@pytest.mark.slow
 def test_log_main_or_all(trainer, callback):
     names = []
     for log in ("main", "all"):

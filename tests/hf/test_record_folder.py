@@ -4,6 +4,7 @@ import json
 import re
 
 import pyarrow.parquet as pq
+import pytest
 
 from lit_mem.cli.report import main as report
 from tests.hf.test_trainers_texts import rows_of
@@ -18,6 +19,7 @@ def pieces(texts):
     return found
 
 
+@pytest.mark.slow
 def test_the_record_of_a_run(sft, callback, member_texts, heldout_texts, capfd, tmp_path):
     rows = [rows_of("pair", texts) for texts in (member_texts, heldout_texts)]
     made = sft(

@@ -35,7 +35,7 @@ def adapted(base, **options):
 
 @pytest.mark.parametrize(
     "form",
-    ["lora", "whole", "native", *(pytest.param(f, marks=pytest.mark.slow) for f in ("pissa", "olora", "bias", "two"))],
+    ["lora", *(pytest.param(f, marks=pytest.mark.slow) for f in ("whole", "native", "pissa", "olora", "bias", "two"))],
 )
 def test_the_reference_is_the_model_as_training_starts(trainer, callback, scored, form):
     base = load_base(TINY)
@@ -57,6 +57,7 @@ def test_the_reference_is_the_model_as_training_starts(trainer, callback, scored
     assert measured.live.metrics["mia/reference_auroc"] > 0.55
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_a_copy_of_a_whole_model_that_trl_has_changed_stays_as_it_was(
     sft, callback, scored, member_texts, heldout_texts

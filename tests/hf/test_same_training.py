@@ -34,9 +34,7 @@ def flags(model):
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    "form", [n if n in ("evaluations", "steps") else pytest.param(n, marks=pytest.mark.slow) for n in FORMS]
-)
+@pytest.mark.parametrize("form", [n if n == "evaluations" else pytest.param(n, marks=pytest.mark.slow) for n in FORMS])
 def test_the_same_with_and_without_it(trainer, callback, lora, tmp_path, form):
     settings = dict(FORMS[form])
     options = {name: settings.pop(name) for name in ("every_n_steps", "suite") if name in settings}
@@ -64,6 +62,7 @@ def test_the_same_with_and_without_it(trainer, callback, lora, tmp_path, form):
     assert len(plain.accelerator._dataloaders) == len(watched.accelerator._dataloaders)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_metrics_of_trl_stay_the_same(sft, callback, member_texts, heldout_texts, every):
     rows = [[{"text": text} for text in texts] for texts in (member_texts, heldout_texts)]
@@ -77,6 +76,7 @@ def test_the_metrics_of_trl_stay_the_same(sft, callback, member_texts, heldout_t
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
+@pytest.mark.slow
 def test_frozen_weights_of_the_adapter_stay_frozen(trainer, callback, lora):
     model = lora()
     for name, parameter in model.named_parameters():

@@ -85,7 +85,7 @@ FORMS = [
     ("text", {"bf16": True}),
     ("text", {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}),
 ]
-QUICK = {0, 2, 4, 6}
+QUICK = {0}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -109,6 +109,7 @@ def tokens_with_labels(tokenizer, texts):
     return Dataset.from_list([{"input_ids": ids, "labels": [-100] * 9 + ids[9:]} for ids in rows])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [
@@ -147,6 +148,7 @@ def test_collated_rows_of_a_plain_trainer_are_scored_as_they_are(
     check_scored(made, measured, scored)
 
 
+@pytest.mark.slow
 def test_scores_equal_those_of_texts_that_lit_mem_encodes(sft, callback, scored, member_texts, heldout_texts):
     """TRL appends an end-of-text token to a text, and so does `data.add_eos`: neither is scored."""
     measured = callback()
@@ -189,8 +191,13 @@ def test_of_several_evaluation_sets_the_first_is_held_out(trainer, heldout_texts
     ("make", "named"),
     [
         (lambda t, rows: {"heldout": []}, "no eval_dataset, and heldout is not given"),
-        (lambda t, rows: {"train": rows.to_iterable_dataset(), "max_steps": 2}, "train_dataset is a stream"),
-        (lambda t, rows: {"collator": lambda batch: {"input_ids": torch.zeros(1, 4)}}, "no labels of train_dataset"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (lambda t, rows: {"train": rows.to_iterable_dataset(), "max_steps": 2}, "train_dataset is a stream"),
+                (lambda t, rows: {"collator": lambda rows: {"input_ids": torch.zeros(1, 4)}}, "no labels of"),
+            ]
+        ),
     ],
 )
 def test_what_cannot_be_sampled_is_named_before_training(trainer, callback, member_texts, make, named):
@@ -200,6 +207,7 @@ def test_what_cannot_be_sampled_is_named_before_training(trainer, callback, memb
         trainer(callback(), **settings).train()
 
 
+@pytest.mark.slow
 def test_pieces_of_wrapped_packing_are_no_texts(sft, callback, member_texts, heldout_texts):
     rows = rows_of("text", member_texts), rows_of("text", heldout_texts)
     trainer = sft(*rows, callback(), packing=True, packing_strategy="wrapped", eval_packing=False)
@@ -208,6 +216,7 @@ def test_pieces_of_wrapped_packing_are_no_texts(sft, callback, member_texts, hel
     assert len(heldout_of(trainer, None, 0, 0)) == len(heldout_texts)
 
 
+@pytest.mark.slow
 def test_given_texts_take_the_place_of_sets_that_cannot_be_sampled(trainer, callback, scored, member_texts):
     tokenizer = load_tokenizer(TINY)
     stream = tokenized(tokenizer, member_texts).to_iterable_dataset()
@@ -244,6 +253,7 @@ def test_packed_texts_are_told_apart(extra):
     assert texts == [[1, 5, 6], [1, 7, 8, 9]]
 
 
+@pytest.mark.slow
 def test_copies_of_a_member_are_counted_in_the_whole_set(trainer, callback, member_texts):
     rows = tokenized(load_tokenizer(TINY), [*member_texts[:4], member_texts[0], member_texts[0]])
     for form in (None, "torch"):

@@ -208,6 +208,7 @@ def test_full_training_is_compared_with_a_copy_of_its_start(fit, trained):
     assert not [name for name, _ in measured.named_parameters() if "reference" in name]
 
 
+@pytest.mark.slow
 def test_numbers_are_those_of_causal_lm_and_of_an_audit(module, trainer, tokenizer, loaders):
     made = module(rank=4)
     made.configure_model()
