@@ -189,7 +189,8 @@ def _measured(line: Line | None, facts: Facts) -> Iterator[str]:
         )
     rows = "\n".join(_row(name, line.metrics) for name in _names(line))
     head = "| metric | value | 95 % interval | |\n| --- | --- | --- | --- |"
-    yield f"## Memorization\n\n{_how(line, facts)}\n\n{head}\n{rows}"
+    found = "".join(f"\n\n**Warning.** {warning}" for warning in facts.warnings)
+    yield f"## Memorization\n\n{_how(line, facts)}{found}\n\n{head}\n{rows}"
 
 
 def _valued(one: Judged) -> str:
@@ -233,8 +234,8 @@ def _how(line: Line, facts: Facts) -> str:
     return (
         f"Measured by lit_mem {lit_mem.__version__} in the validation of just these weights"
         + (f", on {counted}" if counted else "")
-        + ". Members were trained on; held-out texts are of the same kind and were not. Every AUROC counts members as "
-        "positive: 0.5 is guessing, 1 is certain."
+        + ". Members were trained on; held-out texts were not, and are meant to be of the same kind. Every AUROC "
+        "counts members as positive: 0.5 is guessing, 1 is certain."
         + (f" The reference attack compares with {reference}." if reference else "")
         + ("" if line.complete else " The pass was stopped: not every measure was computed.")
     )

@@ -45,6 +45,7 @@ class Facts:
         training: options of training as plain values, by their names; the card shows them as they are.
         privacy: ε and δ to which training has kept; None: it was not private.
         tokenizer: whether the tokenizer lies beside it.
+        warnings: what the checks of the texts found that makes the metrics untrustworthy, a line each.
     """
 
     base: str
@@ -59,6 +60,7 @@ class Facts:
     training: Mapping[str, Any] = field(default_factory=dict)
     privacy: tuple[float, float] | None = None
     tokenizer: bool = True
+    warnings: tuple[str, ...] = ()
 
 
 def is_local(name: str) -> bool:

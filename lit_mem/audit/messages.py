@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+from tqdm.auto import tqdm
+
 from lit_mem.functional.plain_text import printable
 
 
@@ -22,7 +24,7 @@ class FallbackConsole(Console):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
         if not logging.getLogger().handlers:
-            super().emit(record)
+            tqdm.write(printable(self.format(record), aligned=True), file=sys.stderr)  # beside a trainer's bar
 
 
 def show_messages(first: bool = True) -> None:

@@ -38,9 +38,9 @@ class AuditResult(PassResult):
         return with_loss(super().metrics)
 
     @property
-    def state(self) -> State:
-        """By all limits: "within", "undecided", "not measured" or "over"; without limits "within"."""
-        return judged_by(self.rules, self.metrics)[0]
+    def state(self) -> State | None:
+        """By all limits: "within", "undecided", "not measured" or "over"; None without limits."""
+        return judged_by(self.rules, self.metrics)[0] if self.rules else None
 
     @property
     def judged(self) -> list[Judged]:
@@ -56,7 +56,7 @@ class AuditResult(PassResult):
         def scored(name: str) -> Scored | None:
             return None if self.scored is None else judged_texts(name, self.scored)
 
-        return verdict_line(self.state, self.judged, "", scored)
+        return verdict_line(*judged_by(self.rules, self.metrics), "", scored)
 
     def to_table(self, text: bool = False) -> Any:
         """All per-example numbers as a `pyarrow.Table`, a row an example, null where not measured.

@@ -23,14 +23,14 @@ from lit_mem.audit.passes import Session
 from lit_mem.audit.record_line import line_of
 from lit_mem.audit.result import AuditResult
 from lit_mem.audit.run_files import RunFiles
-from lit_mem.audit.subject_models import Audited, Reference, audited_model, reference_of, tokenizer_of
+from lit_mem.audit.subject_models import WORDS, Audited, Reference, audited_model, reference_of, tokenizer_of
 from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import Prepared, prepare
 from lit_mem.data.sources import TextFiles
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import Fields, fields_of
 from lit_mem.data.sources.given import TwoSets
 from lit_mem.errors import ConfigError
 from lit_mem.files.versions import claim_version
@@ -55,7 +55,7 @@ def run_audit(
     attacks: dict[str, Attack] | None = None,
     extraction: ExtractionOptions | Mapping[str, Any] | None = ExtractionOptions(),  # noqa: B008  (never changed)
     measures: Sequence[Measure] = (),
-    fields: TextFields | None = None,
+    fields: Fields = None,
     max_length: int | None = None,
     members_size: int | None = None,
     heldout_size: int | None = None,
@@ -89,7 +89,8 @@ def run_audit(
         attacks: of membership inference, by name; None: those of no extra cost.
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
         measures: further measures.
-        fields: which columns hold texts, where these are not `text`, or `prompt` and `completion`.
+        fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
+            name of the column, or {text_column, prompt_template, completion_template, group_column}.
         max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
         members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
             out, at least 2000.
@@ -143,7 +144,8 @@ def run_audit(
     result = AuditResult(found.run, found.results, records, rules, scored)
     if folder is not None and is_first_process():
         files = RunFiles(claim_version(Path(folder)))
-        setting = _setting(audited, reference, members, heldout, length) | {"seed_everything": seed}
+        sets = {"members": members, "heldout": heldout}
+        setting = _setting(audited, frozen, reference, sets, fields, length) | {"seed_everything": seed}
         files.describe(setting, "audit", texts.texts.trust, scored)
         if examples:
             files.examples(result, records)
@@ -160,18 +162,20 @@ def _check_reads(audited: Audited, texts: Prepared) -> None:
     check_reads(audited.model, audited.name, longest, max(int(one.input_ids.max()) for one in examples))  # type: ignore[arg-type]
 
 
-def _setting(audited: Audited, reference: Reference, members: Any, heldout: Any, length: int) -> dict[str, Any]:
+def _setting(
+    audited: Audited, frozen: object, reference: Reference, sets: Mapping[str, Any], fields: Fields, length: int
+) -> dict[str, Any]:
     """What is measured, in the form of a configuration, for the report."""
-    named = reference if isinstance(reference, str | os.PathLike) else None
-    kinds = {"auto": "auto", "adapter_off": "adapter_off"}
-    compared = {"kind": kinds.get(str(named), "copy"), "model_id": None if str(named) in kinds else named}
-    if reference is None:
-        compared = {"kind": "none", "model_id": None}
-    files = {
-        name: os.fspath(rows)
-        for name, rows in (("members", members), ("heldout", heldout))
-        if isinstance(rows, str | os.PathLike)
+    named = reference if isinstance(reference, str | os.PathLike) and str(reference) not in WORDS else None
+    kind = "none" if frozen is None else frozen if isinstance(frozen, str) else "copy"
+    options = {name: os.fspath(rows) for name, rows in sets.items() if isinstance(rows, str | os.PathLike)}
+    source = {"class_path": TextFiles.__name__ if options else "texts in memory", "init_args": options}
+    columns = fields_of(fields)
+    if columns is not None:
+        options |= {"text_column": columns.text_column, "group_column": columns.group_column or "none"}
+    model = {
+        "model_id": audited.base or None,
+        "adapter_path": audited.adapter,
+        "reference": {"kind": kind, "model_id": None if named is None else str(named)},
     }
-    model = {"model_id": audited.base or None, "adapter_path": audited.adapter, "reference": compared}
-    source = {"class_path": TextFiles.__name__ if files else "texts in memory", "init_args": files}
-    return {"model": model, "data": {"source": source, "max_length": length}}
+    return {"door": "lit_mem.audit", "model": model, "data": {"source": source, "max_length": length}}

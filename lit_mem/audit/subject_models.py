@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 Reference = nn.Module | str | os.PathLike[str] | None
 """A model; "auto" or "adapter_off"; an id or folder; None: none."""
 
+WORDS: Final = ("auto", "adapter_off")
+"""References that are no name of a model."""
 _DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 
 

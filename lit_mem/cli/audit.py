@@ -55,11 +55,11 @@ def main(words: list[str]) -> None:
         seed=options.seed,
         dtype=options.dtype,
         device=options.device,
-        folder=None if options.output == "none" else options.output,
+        folder=None if options.folder == "none" else options.folder,
         examples=options.examples,
     )
     _print(result)
-    if result.rules and _EXIT[result.state]:
+    if result.state is not None and _EXIT[result.state]:
         sys.exit(_EXIT[result.state])
 
 
@@ -81,7 +81,7 @@ def _print(result: AuditResult) -> None:
         for level, line in found.verdict:
             log.log(level, "%s", line)
     folder = None if result.folder is None else str(result.folder)
-    for line in next_steps(folder, True, without="--output is none"):
+    for line in next_steps(folder, True, without="--folder is none"):
         log.info("%s", line)
 
 
@@ -120,7 +120,7 @@ def _parser() -> OneLineParser:
         type=str,
         default=None,
         metavar="CONDITION",
-        help="such as 'mia/reference_auroc > 0.7', judged by the 95 %% interval: exit code 0 if all of it is within "
+        help="such as 'mia/reference_auroc > 0.7', judged by the 95 % interval: exit code 0 if all of it is within "
         "the limit, 3 if all of it is over or nothing was measured, 4 if the limit lies within it; may be given "
         "several times",
     )
@@ -133,6 +133,6 @@ def _parser() -> OneLineParser:
     add("--seed", type=int, default=0, help="of the subsets")
     add("--dtype", type=str, default="auto", help="auto (that of the files), float32, bfloat16 or float16")
     add("--device", type=str | None, default=None, help="such as cuda:1 or cpu (default: a GPU if there is one)")
-    add("--output", type=str, default="logs/audit", metavar="DIR", help="where the run's folder is made, or none")
+    add("--folder", type=str, default="logs/audit", metavar="DIR", help="where the run's folder is made, or none")
     add("--examples", type=bool, default=False, help="write the per-example numbers there too, without texts")
     return parser

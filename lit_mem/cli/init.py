@@ -179,7 +179,10 @@ def _check_output(output: Path, files: Sequence[str], force: bool) -> None:
 def _model() -> str:
     """A small model from the hub; the bundled one where the hub is switched off and the other is not in the cache."""
     offline = any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in _OFFLINE)
-    return _BUNDLED if offline and not is_here(_DEFAULT) else _DEFAULT
+    if offline and not is_here(_DEFAULT):
+        _print(f"Model: {_BUNDLED}, as the hub is switched off and {_DEFAULT} is not on this machine (--model).")
+        return _BUNDLED
+    return _DEFAULT
 
 
 def _stem(file: str) -> str:

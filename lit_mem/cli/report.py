@@ -114,7 +114,7 @@ def _parser() -> OneLineParser:
         type=str,
         default=None,
         metavar="CONDITION",
-        help="such as 'mia/reference_auroc > 0.6', judged at the last epoch by the metric's 95 %% interval, if it has "
+        help="such as 'mia/reference_auroc > 0.6', judged at the last epoch by the metric's 95 % interval, if it has "
         "one: exit code 0 if the whole interval is within the limit, 3 if all of it is over or the metric was not "
         "measured, 4 (undecided) if the limit lies within the interval; may be given several times, or "
         "as a list",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from lit_mem.data.overlap import Matches, matches, near_matches, normalized, repeats
@@ -122,6 +122,10 @@ class TrustReport:
                 "memorization seems stronger than it is for texts that stand once."
             )
         return lines
+
+    def public_warnings(self) -> list[str]:
+        """The same without examples of rows, which name files."""
+        return replace(self, examples={}).warnings
 
     def summary(self) -> list[str]:
         """Lines for the log: what was counted, whether or not there is a warning."""

@@ -10,7 +10,7 @@ from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import encoder_of
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import Fields
 from lit_mem.data.sources.given import given_set
 from lit_mem.data.split import take
 from lit_mem.types import Record
@@ -24,7 +24,7 @@ def encoded_set(
     size: int | None,
     member: bool,
     first_id: int,
-    fields: TextFields | None = None,
+    fields: Fields = None,
 ) -> list[Encoded]:
     """A random subset of given texts as examples.
 

@@ -80,7 +80,8 @@ def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
 
     corpus = source if isinstance(source, Corpus) else as_source(source).load()
     train, heldout, of_heldout = split(corpus, options)
-    log.info("Data %s: %d members to train on, %d held-out texts.", corpus.name, len(train), len(heldout))
+    to_train = " to train on" if corpus.trains else ""
+    log.info("Data %s: %d members%s, %d held-out texts.", corpus.name, len(train), to_train, len(heldout))
     remark = on_scripts([*train["completion"][:], *heldout["completion"][:]])
     if remark is not None:
         log.info("%s", remark)

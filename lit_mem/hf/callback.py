@@ -21,7 +21,7 @@ from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.files.record import IN_OUTPUT_DIR
 from lit_mem.hf.calling import calling_trainer, read_before
@@ -59,7 +59,8 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         members_size: how many members are scored at most; None: 2000.
         heldout_size: how many held-out texts, likewise.
         max_length: longest given text in tokens.
-        fields: which columns of given rows hold the texts.
+        fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
+            name of the column, or {text_column, prompt_template, completion_template, group_column}.
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides before training, and whether text alone tells the sets apart.
         seed: of the samples.
@@ -91,7 +92,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         members_size: int | None = None,
         heldout_size: int | None = None,
         max_length: int | None = None,
-        fields: TextFields | None = None,
+        fields: Fields = None,
         scoring_tokens: int = 2048,
         check: bool = True,
         seed: int = 0,

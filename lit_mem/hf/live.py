@@ -92,7 +92,7 @@ class LiveRun:
             log.warning("Step %d: %s.", self.step, error)
             self.metrics = {}
             return True
-        self._row(f"{state.epoch or 0:.4g}" if self.step else "start")
+        self._row("eval" if not trainer.is_in_train else f"{state.epoch or 0:.4g}" if self.step else "start")
         with _as_evaluation(trainer.model), _aside(trainer):
             trainer.log(self._to_log())
         if is_first_process():

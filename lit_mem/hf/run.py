@@ -25,7 +25,7 @@ from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.one_set import check_examples, encoded_set
 from lit_mem.data.options import DataOptions
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import Fields
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
 from lit_mem.hf.calling import check_whole, tokenizer_of
@@ -59,7 +59,7 @@ class TextOptions:
 
     members: Any = None
     heldout: Any = None
-    fields: TextFields | None = None
+    fields: Fields = None
     members_size: int | None = None
     heldout_size: int | None = None
     max_length: int | None = None

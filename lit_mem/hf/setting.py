@@ -25,11 +25,12 @@ def setting_of(trainer: Trainer, given_texts: bool, frozen: Frozen) -> dict[str,
     }
     return {
         "model": model_section(trainer.model, frozen) | {"optimizer": optimizer},
+        "door": "lit_mem.hf.MemorizationCallback",
         "data": {
             "source": {"class_path": "texts given" if given_texts else "the trainer's training set"},
             "batch_size": args.per_device_train_batch_size,
             "max_length": getattr(args, "max_length", None),
         },
-        "trainer": {"max_epochs": args.num_train_epochs if args.max_steps <= 0 else None},
+        "trainer": {"max_epochs": f"{args.num_train_epochs:g}" if args.max_steps <= 0 else None},
         "seed_everything": args.seed,
     }

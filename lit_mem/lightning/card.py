@@ -8,6 +8,7 @@ from typing import Any
 from lit_mem.adapters.recorded import adapter_record
 from lit_mem.audit.card import FILE, model_card
 from lit_mem.audit.card_facts import Facts, Form
+from lit_mem.data.checks import TrustReport
 from lit_mem.files.record import Line
 from lit_mem.functional.planning import Scored
 
@@ -44,6 +45,7 @@ def facts_of(module: Any, merged: bool, tokenizer: bool) -> Facts:
     scored = data.scored_texts() if callable(getattr(data, "scored_texts", None)) else None
     members, heldout = (scored.of_members, scored.of_heldout) if isinstance(scored, Scored) else (None, None)
     built = getattr(module, "_scored_model", None)
+    trust = getattr(module, "trust", None) or getattr(data, "trust", None)
     claim = getattr(module, "privacy_claim", lambda: None)
     return Facts(
         base=str(getattr(module, "model_id", None) or getattr(model.config, "_name_or_path", "") or "a model"),
@@ -58,6 +60,7 @@ def facts_of(module: Any, merged: bool, tokenizer: bool) -> Facts:
         training=_training(module, data),
         privacy=claim(),
         tokenizer=tokenizer,
+        warnings=tuple(trust.public_warnings()) if isinstance(trust, TrustReport) else (),
     )
 
 

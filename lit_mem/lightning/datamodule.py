@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_mem.audit.gather import on_rank_zero
 from lit_mem.data.canaries.base import CanarySource
+from lit_mem.data.checks import TrustReport
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.example_sets import ExampleSets
@@ -148,6 +149,11 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
     def tokenizer_of_texts(self) -> Any:
         """The tokenizer that the texts were encoded with; None before `setup`."""
         return None if self._prepared is None else self._prepared.encoder.tokenizer
+
+    @property
+    def trust(self) -> TrustReport | None:
+        """What the checks of the texts found; None before `setup`, and where `data.check` is false."""
+        return None if self._prepared is None else self._prepared.texts.trust
 
     @property
     def corpus_name(self) -> str:

@@ -18,7 +18,7 @@ from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning import dashboard
 from lit_mem.lightning.auditing import HasMeasures, audit_of, measures
@@ -80,7 +80,8 @@ class Memorization(HasMeasures, RunsAudit):
         members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
             out, at least 2000.
         heldout_size: score a random subset of so many held-out texts; None: all.
-        fields: which columns hold texts, where these are not `text`, or `prompt` and `completion`.
+        fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
+            name of the column, or {text_column, prompt_template, completion_template, group_column}.
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides, and whether text alone tells the sets apart.
         seed: of the subsets.
@@ -109,7 +110,7 @@ class Memorization(HasMeasures, RunsAudit):
         max_length: int | None = None,
         members_size: int | None = None,
         heldout_size: int | None = None,
-        fields: TextFields | None = None,
+        fields: Fields = None,
         scoring_tokens: int = 2048,
         check: bool = True,
         seed: int = 0,

@@ -64,6 +64,7 @@ def _setting(trainer: pl.Trainer, model: nn.Module, texts: OwnTexts, length: int
         section["optimizer"] = {"class_path": type(optimizer).__name__, "init_args": {"lr": rate}}
     source = {"class_path": "TextFiles" if files else "texts given", "init_args": files}
     return {
+        "door": "lit_mem.Memorization with members",
         "model": section,
         "data": {"source": source, "max_length": length},
         "trainer": {"max_epochs": trainer.max_epochs},

@@ -19,9 +19,10 @@ from lit_mem.audit.passes import ScoredSets, observe
 from lit_mem.audit.run import LONGEST
 from lit_mem.audit.subject import Advance
 from lit_mem.audit.subject_models import Audited, Reference, reference_of
+from lit_mem.data.checks import TrustReport
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import Prepared, prepare
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import Fields
 from lit_mem.data.sources.given import TwoSets
 from lit_mem.errors import ConfigError
 from lit_mem.functional.planning import Scored
@@ -51,7 +52,7 @@ class OwnTexts:
     max_length: int | None = None
     members_size: int | None = None
     heldout_size: int | None = None
-    fields: TextFields | None = None
+    fields: Fields = None
     scoring_tokens: int = 2048
     check: bool = True
     seed: int = 0
@@ -68,6 +69,7 @@ class _TrainedSubject(ModelSubject):
     def __init__(self, trainer: pl.Trainer, module: pl.LightningModule, **options: Any) -> None:
         super().__init__(**options, precision=trainer.precision_plugin.forward_context)
         self._trainer, self.name = trainer, type(module).__name__
+        self.trust: TrustReport | None = None
 
     def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
         """A bar beside Lightning's own."""
@@ -125,6 +127,7 @@ class OwnPass:
                 for member, examples in ((True, found.members), (False, found.heldout))
             }
             subject = _TrainedSubject(trainer, module, model=model, tokenizer=tokenizer, reference=frozen, texts=by_id)
+            subject.trust = found.texts.trust
             audit.open(subject, fit and trainer.global_step == 0)
         self._sets = ScoredSets([found.heldout, found.members], texts.scoring_tokens)
         self.scored = Scored(len(found.members), len(found.heldout), len(found.texts.train), found.of_heldout)

@@ -111,6 +111,8 @@ def open_run(folder: str) -> Run:
     _, config = read_config(path)
     if not {"model", "data"} <= config.keys():
         raise ConfigError(f"{path} lacks model or data; expected the configuration of a run")
+    if "door" in config:
+        raise ConfigError(f"{path} is of {config['door']}; expected the log folder of a `fit` of this package's model")
     parser = OneLineParser()
     parser.add_lightning_class_args(CausalLM, "model", subclass_mode=False)
     parser.add_lightning_class_args(TextDataModule, "data", subclass_mode=False)

@@ -101,9 +101,17 @@ def history_of(folder: Path) -> History:
     lines, notes = record.read(folder / record.FILE)
     logged = {(each.epoch, each.step): each.metrics for each in history.validations}
     found: dict[tuple[int, int], Validation] = {}
+    trained, later = any(line.stage == "fit" for line in lines), 0
     for line in lines:
         # Lightning logs `validate` and `test` as of the epoch that would come next.
         at = line.epoch + (line.stage != "fit"), line.logged_step
+        if trained and line.stage != "fit":  # perhaps of other weights, such as those of the best checkpoint
+            later += 1
+            logged.pop(at, None)
+            history.names.update(line.metrics)
+            continue
+        if line.stage == "fit" and line.epoch:  # Hugging Face's Trainer counts the step that was just taken
+            at = line.epoch, min(line.logged_step, max(0, line.step - 1))
         metrics = found[at].metrics if at in found else logged.get(at, {})
         carried = {name: value for name, value in metrics.items() if name.startswith(_CARRIED)}
         found[at] = Validation(*at, {**metrics, **line.metrics, **carried})
@@ -119,6 +127,11 @@ def history_of(folder: Path) -> History:
     history.stops = lines[-1].stop if lines else []
     history.has_losses |= any(name.startswith("train/") for name in history.names)
     history.notes += notes
+    if later:
+        history.notes.append(
+            f"{later} pass{'es' * (later > 1)} of validate or test after training began "
+            f"{'are' if later > 1 else 'is'} not on this page; {record.FILE} has {'them' if later > 1 else 'it'}"
+        )
     return history
 
 

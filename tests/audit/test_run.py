@@ -307,7 +307,7 @@ def test_the_command_prints_metrics_and_ends_by_its_conditions(fitted, adapter, 
         if code == 4 and not expected["mia/loss_auroc_low"] < 0.6 < expected["mia/loss_auroc_high"]:
             continue
         with pytest.raises(SystemExit) as ended:
-            main([*words, "--fail-on", condition, "--output", "none"])
+            main([*words, "--fail-on", condition, "--folder", "none"])
         assert ended.value.code == code
-    main([*words, "--fail-on", "memorization/perplexity_members > 900", "--output", "none"])
+    main([*words, "--fail-on", "memorization/perplexity_members > 900", "--folder", "none"])
     assert len(list(Path("logs/audit").iterdir())) == 1

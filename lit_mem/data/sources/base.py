@@ -28,12 +28,14 @@ class Corpus:
         heldout: rows never trained on, the non-members; None to have them split off from `train`.
         test: a second set of non-members for the command `test`; None to use `heldout` there too.
         name: what the corpus is called in logs.
+        trains: whether the members are trained on; False in an audit.
     """
 
     train: Dataset
     heldout: Dataset | None
     test: Dataset | None
     name: str
+    trains: bool = True
 
 
 class Source(ABC):

@@ -6,7 +6,7 @@ import logging
 import math
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -140,6 +140,28 @@ class TextFields:
                 table.bad.add(number, f"field {fields}: found only whitespace, expected a text")
         n_rows = len(table.numbers)
         return list(prompt.fill(values, n_rows)), list(completion.fill(values, n_rows))
+
+
+Fields = TextFields | Mapping[str, str] | str | None
+"""Which columns hold the texts: options of `TextFields`, some of them by name, or the name of the column of texts."""
+
+
+def fields_of(given: Fields) -> TextFields | None:
+    """The options as given, by name, or by the name of the column of texts; None: the usual columns.
+
+    Raises:
+        ConfigError: there is no option of a name, or templates are malformed.
+
+    >>> fields_of("note").text_column, fields_of({"text_column": "note", "group_column": "patient"}).group_column
+    ('note', 'patient')
+    """
+    if given is None or isinstance(given, TextFields):
+        return given
+    names = ("text_column", "prompt_template", "completion_template", "group_column")
+    options = {"text_column": given} if isinstance(given, str) else dict(given)
+    if unknown := [name for name in options if name not in names]:
+        raise ConfigError(f"fields has no option {unknown[0]!r}; there are {', '.join(names)}")
+    return TextFields(**options, section="fields")
 
 
 class _Template:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lit_mem.data.chat_rows import MESSAGES, conversation_rows, is_conversations
 from lit_mem.data.sources.base import Corpus, Source
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import Fields, TextFields, fields_of
 from lit_mem.data.sources.json_rows import row_table
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import Table
@@ -67,12 +67,12 @@ class TwoSets(Source):
         ConfigError: both are one file.
     """
 
-    def __init__(self, members: Any, heldout: Any, fields: TextFields | None = None) -> None:
+    def __init__(self, members: Any, heldout: Any, fields: Fields = None) -> None:
         paths = [one for one in (members, heldout) if isinstance(one, str | os.PathLike)]
         if len(paths) == 2 and os.path.realpath(paths[0]) == os.path.realpath(paths[1]):
             raise ConfigError(f"heldout is the same file as members ({paths[0]}); expected texts not trained on")
         self._sets = {"members": members, "heldout": heldout}
-        self._fields = fields
+        self._fields = fields_of(fields)
 
     def load(self) -> Corpus:
         """Read and check every row.
@@ -84,10 +84,10 @@ class TwoSets(Source):
         paths = [Path(one) for one in self._sets.values() if isinstance(one, str | os.PathLike)]
         short = len({path.name for path in paths}) == len(paths)  # origins serve as groups too
         made = [given_set(rows, name, self._fields, short) for name, rows in self._sets.items()]
-        return Corpus(made[0], made[1], None, "given")
+        return Corpus(made[0], made[1], None, "given", trains=False)
 
 
-def given_set(rows: Any, name: str, fields: TextFields | None = None, short: bool = True) -> Any:
+def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -> Any:
     """One set of rows with the columns of `Corpus`.
 
     Args:
@@ -100,6 +100,7 @@ def given_set(rows: Any, name: str, fields: TextFields | None = None, short: boo
         DataError: a row is not what was expected.
         ConfigError: it is neither a list, nor a dataset, nor a path; or it is empty.
     """
+    fields = fields_of(fields)
     if isinstance(rows, str | os.PathLike):
         label = printable(Path(rows).name if short else os.fspath(rows))
         return split_of(read_table(os.fspath(rows)), label, fields, conversations=True)
@@ -141,7 +142,8 @@ def split_of(table: Table, label: str, fields: TextFields | None = None, convers
     if fields is None:
         pair = {"prompt", "completion"} <= set(table.names) and "text" not in table.names
         prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
-        fields = TextFields("text", prompt, completion, "group" if "group" in table.names else None)
+        section = "fields" if conversations else "data.source"
+        fields = TextFields("text", prompt, completion, "group" if "group" in table.names else None, section)
     return fields.dataset(table, label)
 
 
