@@ -15,16 +15,18 @@ from lit_mem.audit.gather import is_first_process
 from lit_mem.audit.headline import Sent
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.measure import Measure
+from lit_mem.audit.measures import PrivacyAudit
 from lit_mem.audit.messages import show_messages
 from lit_mem.audit.stopping import Stopping
 from lit_mem.audit.subject_models import Reference
-from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options
+from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, of_canaries
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.sources.fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.files.record import IN_OUTPUT_DIR
 from lit_mem.hf.calling import calling_trainer, read_before
+from lit_mem.hf.canaries import CanarySet
 from lit_mem.hf.live import LiveRun
 from lit_mem.hf.names import evaluation_of, monitored, prefixed
 from lit_mem.hf.run import TextOptions, start
@@ -42,6 +44,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         members: texts of the training set in place of the sample: a list of texts, of rows or of conversations, a
             `datasets.Dataset`, or the path of a file.
         heldout: texts that are not trained on, likewise.
+        canaries: those that `insert_canaries` put into the training set; they are in no other metric.
         suite: `quick` (no generation), `standard`, `full` or `none`.
         stop: one or more limits, such as "mia/reference_auroc > 0.7".
         stop_when: training ends where "any" limit is passed, or "all" of them at once.
@@ -76,6 +79,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         members: Any = None,
         heldout: Any = None,
         *,
+        canaries: CanarySet | None = None,
         suite: Suite = "standard",
         stop: Sequence[str] | str = (),
         stop_when: Literal["any", "all"] = "any",
@@ -112,8 +116,10 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         self.before_training, self.folder, self.examples = before_training, folder, examples
         options = extraction_options(extraction)
         self.measures = measures_of(suite, attacks, options, measures, compares=reference is not None)
+        if canaries is not None:
+            self.measures += _of_canaries(canaries, self.measures)
         self.texts = TextOptions(
-            members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed
+            members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries
         )
         self.live: LiveRun | None = None
 
@@ -192,3 +198,18 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
             stopping = None if self.limits is None else Stopping(self.limits, self.stop_when, self.patience)
             self.live = LiveRun(trainer, run, stopping, self.sent, self.examples)
         return self.live
+
+
+def _of_canaries(canaries: CanarySet, measures: Sequence[Measure]) -> list[Measure]:
+    """What is measured of them; the audit reads those that are inserted once, and is left out without any.
+
+    Raises:
+        ConfigError: they are of another kind.
+    """
+    if not isinstance(canaries, CanarySet):
+        raise ConfigError(
+            f"MemorizationCallback.canaries is {type(canaries).__name__}; expected the set that insert_canaries "
+            "returned"
+        )
+    once = any(one.repetitions == 1 for one in canaries.canaries)
+    return [one for one in of_canaries(measures) if once or not isinstance(one, PrivacyAudit)]

@@ -55,7 +55,7 @@ class LiveRun:
         self._shown: list[str] = []
         if stopping is not None and stopping.limits.lower_bound:
             for threshold in stopping.limits:
-                if threshold.is_auroc and 0 < threshold.limit < 1:
+                if threshold.is_auroc and threshold.name.startswith("mia/") and 0 < threshold.limit < 1:
                     log.info("%s", planned_stop(threshold, run.scored))
 
     def gives(self, name: str | None) -> bool:

@@ -29,9 +29,11 @@ from lit_mem.data.sources.fields import Fields
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
 from lit_mem.hf.calling import check_whole, tokenizer_of
+from lit_mem.hf.canaries import CanarySet
 from lit_mem.hf.names import check_monitored
 from lit_mem.hf.reference import frozen_model
 from lit_mem.hf.setting import setting_of
+from lit_mem.hf.trained_canaries import Beginnings, canaries_of
 from lit_mem.hf.trainers_texts import copies_in, heldout_of, members_of
 from lit_mem.types import Record
 
@@ -55,6 +57,7 @@ class TextOptions:
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides, and whether text alone tells them apart.
         seed: of the samples.
+        canaries: those in the training set, which are no members of the sample; None: there are none.
     """
 
     members: Any = None
@@ -66,6 +69,7 @@ class TextOptions:
     scoring_tokens: int = 2048
     check: bool = True
     seed: int = 0
+    canaries: CanarySet | None = None
 
 
 @dataclass
@@ -133,6 +137,8 @@ def start(
     tokenizer = tokenizer_of(trainer)
     with preserved_random_state():
         members, heldout = _examples(trainer, texts)
+        n = len(members) + len(heldout)
+        canaries = [] if texts.canaries is None else canaries_of(trainer, texts.canaries, members, n)
         trust = check_examples(members, heldout, texts.seed) if texts.check else None
         frozen = frozen_model(trainer, reference)
         ids = {
@@ -141,13 +147,15 @@ def start(
         }
         subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast)
         session = Session(
-            subject, [heldout, members], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
+            subject, [heldout, members, canaries], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
         )
         known = known_of(session.audit.measures)
         for rule in rules:
             known.check([name for name in rule.limits.names() if name != "val/loss"], rule.set_by)
         check_monitored(trainer, known)
-    scored = Scored(len(members), len(heldout), _length(trainer.train_dataset, len(members)), len(heldout))
+    inserted = 0 if texts.canaries is None else len(texts.canaries.texts)
+    of_members = _length(trainer.train_dataset, len(members), inserted)
+    scored = Scored(len(members), len(heldout), of_members, len(heldout))
     log.info("Scored: %d members of the training set and %d held-out texts.", scored.members, scored.heldout)
     files = None
     if is_first_process():
@@ -158,7 +166,7 @@ def start(
         for line in trust.warnings:
             log.warning("%s", line)
     if files is not None:
-        files.describe(setting_of(trainer, texts.members is not None, frozen), "fit", trust, scored)
+        files.describe(setting_of(trainer, texts.members is not None, frozen, texts.canaries), "fit", trust, scored)
     records = {one.example_id: one.record for one in [*members, *heldout] if one.record is not None}
     return TrainersRun(session, files, records, scored, rules)
 
@@ -167,8 +175,9 @@ def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list
     tokenizer = tokenizer_of(trainer)
     longest = texts.max_length or getattr(trainer.args, "max_length", None) or positions(trainer.model) or LONGEST
     options = DataOptions(max_length=min(longest, LONGEST), add_eos=False, seed=texts.seed)
+    of_canaries = Beginnings(texts.canaries, tokenizer)
     if texts.members is None:
-        members = members_of(trainer, texts.members_size, texts.seed, 0)
+        members = members_of(trainer, texts.members_size, texts.seed, 0, of_canaries)
         copies = copies_in(trainer)
         if copies is None:
             count_duplicates(members, members=members)
@@ -181,9 +190,14 @@ def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list
         members = encoded_set(texts.members, "members", tokenizer, options, size, True, 0, texts.fields)
     first, size = len(members), texts.heldout_size
     if texts.heldout is None:
-        return members, heldout_of(trainer, size, texts.seed, first)
-    return members, encoded_set(texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields)
+        heldout = heldout_of(trainer, size, texts.seed, first)
+    else:
+        heldout = encoded_set(texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields)
+    of_canaries.check_none(members, "members")
+    of_canaries.check_none(heldout, "heldout")
+    return members, heldout
 
 
-def _length(rows: Any, otherwise: int) -> int:
-    return max(len(rows), otherwise) if hasattr(rows, "__len__") else otherwise  # a packed row holds several texts
+def _length(rows: Any, otherwise: int, canaries: int) -> int:
+    rows_of_texts = len(rows) - canaries if hasattr(rows, "__len__") else 0
+    return max(rows_of_texts, otherwise)  # a packed row holds several texts

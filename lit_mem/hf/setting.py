@@ -7,16 +7,20 @@ from typing import Any
 from transformers import Trainer
 
 from lit_mem.audit.setting import model_section
+from lit_mem.hf.canaries import CanarySet
 from lit_mem.hf.reference import Frozen
 
 
-def setting_of(trainer: Trainer, given_texts: bool, frozen: Frozen) -> dict[str, Any]:
+def setting_of(
+    trainer: Trainer, given_texts: bool, frozen: Frozen, canaries: CanarySet | None = None
+) -> dict[str, Any]:
     """Options by section, as the Lightning door writes them.
 
     Args:
         trainer: about to train, or to evaluate.
         given_texts: whether members were given, and not taken from the training set.
         frozen: the model that it is compared with.
+        canaries: those in the training set; None: there are none.
     """
     args = trainer.args
     optimizer = {
@@ -30,7 +34,14 @@ def setting_of(trainer: Trainer, given_texts: bool, frozen: Frozen) -> dict[str,
             "source": {"class_path": "texts given" if given_texts else "the trainer's training set"},
             "batch_size": args.per_device_train_batch_size,
             "max_length": getattr(args, "max_length", None),
-        },
+        }
+        | ({} if canaries is None else {"canaries": _canaries(canaries)}),
         "trainer": {"max_epochs": f"{args.num_train_epochs:g}" if args.max_steps <= 0 else None},
         "seed_everything": args.seed,
     }
+
+
+def _canaries(canaries: CanarySet) -> dict[str, Any]:
+    """Their kind and how many there are, without what they say."""
+    repetitions = sorted({one.repetitions for one in canaries.canaries})
+    return {"class_path": canaries.source, "init_args": {"n": len(canaries), "repetitions": repetitions}}

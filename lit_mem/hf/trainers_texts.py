@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any, Final
 
 import torch
@@ -17,11 +17,13 @@ from lit_mem.data.tokenized import encoded, texts_of_batch
 from lit_mem.errors import ConfigError
 from lit_mem.hf.calling import tokenizer_of
 
-_COUNTED: Final = 200_000
+COUNTED: Final = 200_000
 """Up to this many rows, copies of a text are counted in the whole set."""
 
 
-def members_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> list[Encoded]:
+def members_of(
+    trainer: Trainer, size: int | None, seed: int, first_id: int, others: Container[Tensor] = ()
+) -> list[Encoded]:
     """A random sample of what the trainer trains on.
 
     Args:
@@ -29,13 +31,14 @@ def members_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> 
         size: how many texts; None: all of up to 2000, of more as many.
         seed: of the sample.
         first_id: ids count up from here.
+        others: the token ids of texts that are left out.
 
     Raises:
         ConfigError: the set is a stream, or its texts cannot be told apart.
     """
     with _unregistered(trainer):
         loader = trainer.get_train_dataloader()
-    return _examples(trainer, loader, size, seed, first_id, True, "train_dataset")
+    return _examples(trainer, loader, size, seed, first_id, True, "train_dataset", others)
 
 
 def heldout_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> list[Encoded]:
@@ -76,7 +79,14 @@ class _unregistered:
 
 
 def _examples(
-    trainer: Trainer, loader: Any, size: int | None, seed: int, first_id: int, member: bool, name: str
+    trainer: Trainer,
+    loader: Any,
+    size: int | None,
+    seed: int,
+    first_id: int,
+    member: bool,
+    name: str,
+    others: Container[Tensor] = (),
 ) -> list[Encoded]:
     option = "members" if member else "heldout"
     rows = loader.dataset
@@ -100,7 +110,7 @@ def _examples(
     for i in order:
         if len(found) >= wanted:
             break
-        found += [(i, *one) for one in _texts_of_row(loader, i, name, option)]
+        found += [(i, *one) for one in _texts_of_row(loader, i, name, option) if one[1] not in others]
     found = sorted(found[:wanted], key=lambda one: (one[0], one[1]))
     if not found:
         raise ConfigError(f"MemorizationCallback: no text of {name} has a token that is trained on; give {option}")
@@ -130,7 +140,7 @@ def _texts_of_row(loader: Any, i: int, name: str, option: str) -> Iterator[tuple
 def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
     """How often each tokenized text stands in the training set; None where that is not known at little cost."""
     rows: Any = trainer.train_dataset
-    if not hasattr(rows, "column_names") or not hasattr(rows, "__len__") or len(rows) > _COUNTED:
+    if not hasattr(rows, "column_names") or not hasattr(rows, "__len__") or len(rows) > COUNTED:
         return None
     if "input_ids" not in rows.column_names or "seq_lengths" in rows.column_names:
         return None

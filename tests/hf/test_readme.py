@@ -8,8 +8,18 @@ from datasets import Dataset
 
 from lit_mem import assets
 from lit_mem.files import record
+from lit_mem.models.hub import load_tokenizer
 
 README = Path(__file__).parents[2] / "README.md"
+
+
+def test_the_code_for_canaries_runs(member_texts):
+    section = README.read_text("utf-8").split("## Hugging Face's Trainer and TRL")[1]
+    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    names = {"train": Dataset.from_dict({"text": member_texts}), "tokenizer": load_tokenizer("asset:tiny_llama")}
+    exec(code, names)
+    assert len(names["train"]) == len(member_texts) + len(names["canaries"].texts) > len(member_texts)
+    assert names["callback"].texts.canaries is names["canaries"]
 
 
 @pytest.mark.slow

@@ -57,6 +57,8 @@ def test_numbers_are_those_of_one_process(two, tmp_path):
     assert len(metrics) > 60
     assert metrics["mia/reference_auroc"] != 0.5  # the adapter is not the one that changes nothing
     assert metrics == pytest.approx(one["metrics"], abs=1e-6)
+    assert {"canary/auroc", "audit/epsilon_lower_bound"} < set(two[0][0]["canaries"])
+    assert two[0][0]["canaries"] == pytest.approx(one["canaries"], abs=1e-6)
 
 
 def test_training_is_the_same_with_and_without_it(two):

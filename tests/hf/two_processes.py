@@ -15,7 +15,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForLanguageModeling, Trainer, TrainingArguments
 
 from lit_mem import assets
-from lit_mem.hf import MemorizationCallback
+from lit_mem.data.canaries import Secrets
+from lit_mem.hf import MemorizationCallback, insert_canaries
 from lit_mem.models.base_models import load_base
 from lit_mem.models.hub import load_tokenizer
 
@@ -23,11 +24,19 @@ TINY = "asset:tiny_llama"
 
 
 def rows(tokenizer, split, n):
+    return tokenized(tokenizer, texts(split, n))
+
+
+def texts(split, n):
     lines = (assets.path("case_reports") / f"{split}.jsonl").read_text().splitlines()[:n]
-    return [{"input_ids": tokenizer(json.loads(line)["text"])["input_ids"][:48]} for line in lines]
+    return [json.loads(line)["text"] for line in lines]
 
 
-def trainer(folder, *callbacks, moved=False, epochs=1):
+def tokenized(tokenizer, texts):
+    return [{"input_ids": tokenizer(text)["input_ids"][:48]} for text in texts]
+
+
+def trainer(folder, *callbacks, moved=False, epochs=1, train=None):
     tokenizer = load_tokenizer(TINY)
     torch.manual_seed(0)
     config = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, target_modules=["v_proj", "o_proj"])
@@ -49,7 +58,7 @@ def trainer(folder, *callbacks, moved=False, epochs=1):
             use_cpu=True,
             disable_tqdm=True,
         ),
-        train_dataset=rows(tokenizer, "train", 13),
+        train_dataset=tokenized(tokenizer, texts("train", 13) if train is None else train),
         eval_dataset=rows(tokenizer, "heldout", 11),
         data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
         processing_class=tokenizer,
@@ -68,6 +77,10 @@ def scenarios(folder):
     measured = MemorizationCallback()
     trainer(folder / "moved", measured, moved=True).evaluate()
     found["metrics"] = {k: v for k, v in measured.live.metrics.items() if not k.startswith("time/")}
+    train, canaries = insert_canaries(texts("train", 13), Secrets(17, repetitions=[1, 2]), load_tokenizer(TINY))
+    watching = MemorizationCallback(suite="quick", canaries=canaries)
+    trainer(folder / "canaries", watching, moved=True, train=train).evaluate()
+    found["canaries"] = {k: v for k, v in watching.live.metrics.items() if k.startswith(("canary/", "audit/"))}
     plain = trainer(folder / "plain")
     plain.train()
     watched = trainer(

@@ -1,0 +1,176 @@
+"""Canaries for a Hugging Face trainer: put into the rows of its training set, by fair coins, before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from datasets import Dataset, concatenate_datasets
+
+from lit_mem.data.canaries.base import Canary, CanarySource, Setting
+from lit_mem.data.canaries.traps import Traps
+from lit_mem.errors import ConfigError, DataError
+from lit_mem.guards import preserved_random_state
+
+Rows = TypeVar("Rows", list[str], list[dict[str, Any]], Dataset)
+
+_TOKENIZED, _CHAT = ("input_ids",), ("messages", "conversations")
+
+
+@dataclass(frozen=True)
+class CanarySet:
+    """Canaries of a run, in and out, for `MemorizationCallback(canaries=...)`; printed without their texts.
+
+    Attributes:
+        canaries: with their coins.
+        source: the kind that they are of.
+    """
+
+    canaries: tuple[Canary, ...] = field(repr=False)
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.canaries)
+
+    @property
+    def texts(self) -> list[str]:
+        """The rows of the training set that are canaries: each that is in, as often as its repetitions."""
+        return [one.content.text for one in self.canaries if one.inserted for _ in range(one.repetitions)]
+
+
+def insert_canaries(
+    train: Rows, canaries: CanarySource, tokenizer: Any, text_column: str = "text"
+) -> tuple[Rows, CanarySet]:
+    """Put canaries into a training set; call it before the set is tokenized and the trainer built.
+
+    The canaries that their coins put in are appended, each as often as its repetitions; the trainer shuffles. None is
+    a text of `train`. With the columns `prompt` and `completion` a canary is a completion of an empty prompt; further
+    columns are null in its rows.
+
+    Args:
+        train: a list of texts, a list of rows, or a `datasets.Dataset`.
+        canaries: such as `lit_mem.data.canaries.Secrets(n=200, repetitions=[1, 4, 16])`; the same for the same seed.
+        tokenizer: of the model.
+        text_column: of rows, the one with the texts that are trained on.
+
+    Returns:
+        Rows of the same kind to train on, and the set to give to the callback.
+
+    Raises:
+        ConfigError: `train` or `canaries` is of another kind, or canaries are made of tokens that their text does not
+            give back.
+        DataError: a text is missing.
+    """
+    if not isinstance(canaries, CanarySource):
+        raise ConfigError(
+            f"insert_canaries: canaries is {type(canaries).__name__}; expected a source, such as Secrets(n=200)"
+        )
+    if isinstance(canaries, Traps):
+        raise ConfigError(
+            "insert_canaries: Traps are sampled as tokens from the base model, which is not loaded here; expected a "
+            "source of texts, such as Secrets or Lines"
+        )
+    columns = _text_columns(train, text_column)
+    with preserved_random_state():
+        made = canaries.make(Setting(getattr(tokenizer, "tokenizer", tokenizer), _texts(train, columns)))
+    found = CanarySet(tuple(_of_text(one) for one in made), type(canaries).__name__)
+    _check_tokens(made, getattr(tokenizer, "tokenizer", tokenizer), found.source)
+    return _with_rows(train, columns, found.texts), found
+
+
+def _names(train: Any) -> list[str] | None:
+    """The columns of rows; None for a list of texts.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(train, Dataset):
+        return list(train.column_names)
+    if isinstance(train, list) and train:
+        if all(isinstance(one, str) for one in train):
+            return None
+        if all(isinstance(one, Mapping) for one in train):
+            return list(dict.fromkeys(name for row in train for name in row))
+    found = "an empty list" if train == [] else type(train).__name__
+    raise ConfigError(
+        f"insert_canaries: train is {found}; expected a list of texts, a list of rows or a datasets.Dataset"
+    )
+
+
+def _text_columns(train: Any, text_column: str) -> list[str]:
+    """The columns of the text, in order; empty for a list of texts.
+
+    Raises:
+        ConfigError: there are none, or canaries do not fit in beside others.
+    """
+    names = _names(train)
+    if names is None:
+        return []
+    halves: list[str] = [name for name in ("prompt", "completion") if name in names]
+    for name in (*_TOKENIZED, *_CHAT):
+        if name in names and name != text_column:
+            wanted = "rows before they are tokenized" if name in _TOKENIZED else "rows of text without conversations"
+            raise ConfigError(f"insert_canaries: train has the column {name!r}; expected {wanted}")
+    if text_column in names and len(halves) < 2:
+        return [text_column]
+    if text_column not in names and len(halves) == 2:
+        return halves
+    there = ", ".join(map(repr, names)) or "no columns"
+    raise ConfigError(
+        f"insert_canaries: train has {there}; expected either the column {text_column!r} (text_column) or 'prompt' and "
+        "'completion'"
+    )
+
+
+def _texts(train: Any, columns: Sequence[str]) -> list[str]:
+    """The texts of all rows.
+
+    Raises:
+        DataError: one is no text.
+    """
+    if not columns:
+        return list(train)
+    plain = train.with_format(None) if isinstance(train, Dataset) else None
+    read = [plain[name][:] if plain is not None else [row.get(name) for row in train] for name in columns]
+    for name, values in zip(columns, read, strict=True):
+        for i, value in enumerate(values, start=1):
+            if not isinstance(value, str):
+                raise DataError(f"train, row {i}: {name} is {type(value).__name__}; expected a text")
+    return ["".join(parts) for parts in zip(*read, strict=True)]
+
+
+def _of_text(canary: Canary) -> Canary:
+    return canary._replace(content=canary.content._replace(ids=None))
+
+
+def _check_tokens(made: Sequence[Canary], tokenizer: Any, source: str) -> None:
+    """Reject canaries of tokens that the tokenizer does not give back from their text.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    contents = [one.content for one in made if one.content.ids is not None]
+    lost = sum(
+        tuple(tokenizer(one.text, add_special_tokens=False)["input_ids"]) != one.ids for one in contents
+    )  # the trainer is given text
+    if lost:
+        raise ConfigError(
+            f"insert_canaries: {source} draws tokens, and the tokenizer makes other tokens of the text of {lost} of "
+            f"{len(made)} canaries; expected a source of texts, such as Secrets or Lines"
+        )
+
+
+def _with_rows(train: Any, columns: Sequence[str], texts: list[str]) -> Any:
+    if not columns:
+        return [*train, *texts]
+    filled = {columns[-1]: texts} | dict.fromkeys(columns[:-1], [""] * len(texts))
+    names = _names(train) or []
+    if not isinstance(train, Dataset):
+        rest: dict[str, Any] = dict.fromkeys(names)
+        return [*train, *(rest | {name: filled[name][i] for name in columns} for i in range(len(texts)))]
+    nulls = {name: [None] * len(texts) for name in names}
+    more = Dataset.from_dict(nulls | filled, features=train.features)
+    kept = dict(train.format)
+    options = {name: kept[name] for name in ("type", "columns", "output_all_columns")}
+    return concatenate_datasets([train.with_format(None), more]).with_format(**options, **kept["format_kwargs"])

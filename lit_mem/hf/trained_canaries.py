@@ -1,0 +1,130 @@
+"""Canaries in a trainer: as it trains on them, checked against its training set, and kept apart from other texts."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from lit_mem.data.canaries.encoding import encoded
+from lit_mem.data.encoding import Encoded
+from lit_mem.errors import ConfigError
+from lit_mem.hf.calling import tokenizer_of
+from lit_mem.hf.canaries import CanarySet
+from lit_mem.hf.trainers_texts import COUNTED, copies_in
+
+log = logging.getLogger(__name__)
+
+_NO_LIMIT: Final = 2**31
+
+
+class Beginnings:
+    """Knows texts that begin with a canary, by their tokens.
+
+    Args:
+        canaries: all; None: there are none.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, canaries: CanarySet | None, tokenizer: Any) -> None:
+        made = [] if canaries is None else encoded(canaries.canaries, tokenizer, _NO_LIMIT, False, 0)
+        self._ids = {tuple(one.input_ids.tolist()) for one in made}
+        self._lengths = sorted({len(ids) for ids in self._ids})
+
+    def __contains__(self, input_ids: object) -> bool:
+        ids = tuple(input_ids.tolist()) if isinstance(input_ids, Tensor) else ()
+        return any(ids[:n] in self._ids for n in self._lengths)
+
+    def check_none(self, examples: Sequence[Encoded], option: str) -> None:
+        """Reject canaries among other texts.
+
+        Raises:
+            ConfigError: there are some.
+        """
+        n = sum(one.input_ids in self for one in examples)
+        if n:
+            raise ConfigError(
+                f"MemorizationCallback: {n} of {len(examples)} texts of {option} are canaries; expected none there, as "
+                "in the texts before insert_canaries"
+            )
+
+
+def canaries_of(trainer: Trainer, canaries: CanarySet, members: Sequence[Encoded], first_id: int) -> list[Encoded]:
+    """All canaries to be scored, with an end-of-text token where the trainer's rows have one.
+
+    Where the training set is tokenized, it is counted how often each stands there.
+
+    Args:
+        trainer: with its training set.
+        canaries: as inserted.
+        members: texts as they are trained on.
+        first_id: ids count up from here.
+
+    Raises:
+        ConfigError: the training set does not have them as often as their coins say, or one is too long.
+    """
+    tokenizer = tokenizer_of(trainer)
+    end = tokenizer.eos_token_id
+    ends = end is not None and any(int(one.input_ids[-1]) == end for one in members)
+    forms = [ends] if end is None else [ends, not ends]
+    made = {form: encoded(canaries.canaries, tokenizer, _NO_LIMIT, form, first_id) for form in forms}
+    counts = _counts(trainer)
+    if counts is not None:
+        wrong = {form: _wrong(made[form], counts) for form in forms}
+        ends = min(forms, key=lambda form: wrong[form])  # the first of equals
+    _check_length(trainer, made[ends])
+    if counts is not None and wrong[ends]:
+        raise ConfigError(
+            f"MemorizationCallback: {wrong[ends]} of {len(canaries)} canaries do not stand in train_dataset as often "
+            "as their coins say; expected the rows that insert_canaries returned with them, each text as it is"
+        )
+    log.info(
+        "Canaries: %d of %d are in the training set, by fair coins, as %d of its rows; no other metric has them.",
+        sum(one.member for one in made[ends]), len(canaries), len(canaries.texts),
+    )  # fmt: skip
+    return made[ends]
+
+
+def _wrong(canaries: Sequence[Encoded], counts: Counter[tuple[int, ...]]) -> int:
+    """How many canaries stand in the training set more or less often than they should."""
+    ids = [tuple(one.input_ids.tolist()) for one in canaries]
+    expected: Counter[tuple[int, ...]] = Counter()
+    for one, key in zip(canaries, ids, strict=True):
+        expected[key] += one.repetitions if one.member else 0
+    return sum(counts[key] != expected[key] for key in ids)
+
+
+def _check_length(trainer: Trainer, canaries: Sequence[Encoded]) -> None:
+    limit = getattr(trainer.args, "max_length", None)
+    longest = max(len(one.input_ids) for one in canaries)
+    if limit is not None and longest > limit:
+        raise ConfigError(
+            f"MemorizationCallback: the longest canary has {longest} tokens, and the trainer's max_length is {limit}; "
+            "expected shorter canaries or a larger max_length, as a canary that is cut is another"
+        )
+
+
+def _counts(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
+    """How often each text stands in the training set, packed or not; None where that is not known at little cost."""
+    rows: Any = trainer.train_dataset
+    args: Any = trainer.args
+    if getattr(args, "packing", False) and getattr(args, "packing_strategy", "") == "wrapped":
+        return None
+    if isinstance(rows, list) and len(rows) <= COUNTED and all("input_ids" in row for row in rows):
+        return Counter(tuple(torch.as_tensor(row["input_ids"]).tolist()) for row in rows)
+    if not {"input_ids", "seq_lengths"} <= set(getattr(rows, "column_names", None) or ()):
+        return copies_in(trainer)
+    if not hasattr(rows, "__len__") or len(rows) > COUNTED:
+        return None
+    plain, found = rows.with_format(None), Counter[tuple[int, ...]]()
+    for ids, lengths in zip(plain["input_ids"][:], plain["seq_lengths"][:], strict=True):
+        start = 0
+        for n in lengths:
+            found[tuple(ids[start : start + n])] += 1
+            start += n
+    return found
