@@ -162,3 +162,9 @@ def test_the_rank_that_vllm_needs():
     assert [vllm_rank(LORA | {"r": r}) for r in (1, 16, 17, 64, 65, 512)] == [16, 16, 32, 64, 128, 512]
     assert not can_merge({"peft_type": "PREFIX_TUNING"})
     assert can_merge(LORA)
+
+
+def test_warnings_on_the_texts_stand_beside_the_metrics():
+    warned = model_card(LINE, replace(FACTS, warnings=("Text alone tells members from held-out rows.",)))
+    assert "**Warning.** Text alone tells members from held-out rows." in warned.partition("## Memorization")[2]
+    assert "**Warning.**" not in model_card(LINE, FACTS)

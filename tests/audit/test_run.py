@@ -22,6 +22,7 @@ from lit_mem.errors import ConfigError, DataError, ModelError
 from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.memorization import Memorization
+from lit_mem.localize.run_folder import open_run
 from lit_mem.models.base_models import load_base
 
 FEW = {"n_members": 4, "n_heldout": 4}
@@ -311,3 +312,27 @@ def test_the_command_prints_metrics_and_ends_by_its_conditions(fitted, adapter, 
         assert ended.value.code == code
     main([*words, "--fail-on", "memorization/perplexity_members > 900", "--folder", "none"])
     assert len(list(Path("logs/audit").iterdir())) == 1
+
+
+def test_columns_are_given_by_name(fitted):
+    made, (members, heldout), *_ = fitted
+    expected = quick(fitted).metrics
+    rows = [[{"note": text, "patient": str(i)} for i, text in enumerate(texts)] for texts in (members, heldout)]
+    options = {"suite": "quick", "folder": None, "check": False}
+    for fields in ("note", {"text_column": "note"}, {"prompt_template": "", "completion_template": "{note}"}):
+        found = lit_mem.audit(made.language_model, made.tokenizer, *rows, fields=fields, **options)
+        assert found.metrics == expected
+    with pytest.raises(ConfigError, match="fields has no option 'text'; there are text_column"):
+        lit_mem.audit(made.language_model, made.tokenizer, *rows, fields={"text": "note"}, **options)
+    with pytest.raises(DataError, match=r"no column 'text' \(fields.text_column\)"):
+        lit_mem.audit(made.language_model, made.tokenizer, *rows, **options)
+
+
+def test_without_limits_there_is_no_state(fitted):
+    assert quick(fitted).state is None
+
+
+def test_the_folder_of_an_audit_is_no_fit_to_localize(fitted, tmp_path):
+    found = quick(fitted, folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"is of lit_mem\.audit; expected the log folder of a `fit`"):
+        open_run(str(found.folder))

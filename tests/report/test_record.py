@@ -145,3 +145,18 @@ def test_a_folder_is_that_of_a_run_with_either_file(tmp_path):
     assert not is_run(tmp_path)
     append(tmp_path / FILE, line(0, {}))
     assert is_run(tmp_path)
+
+
+@pytest.mark.parametrize("logged", [1, 0], ids=["hugging_face", "lightning"])
+def test_an_evaluation_after_training_takes_no_epoch_s_place(logged, tmp_path):
+    for epoch in range(4):
+        step = 5 * epoch
+        made = line(epoch, {"mia/loss_auroc": 0.5 + epoch / 10}, step=step, logged=max(0, step - 1 + logged))
+        append(tmp_path / FILE, made)
+    append(tmp_path / FILE, line(3, {"mia/loss_auroc": 0.6}, stage="validate", step=15, logged=15))
+    found = history_of(tmp_path)
+    assert [(v.epoch, v.step) for v in found.validations] == [(0, 0), (1, 4), (2, 9), (3, 14)]
+    assert found.last.metrics["mia/loss_auroc"] == pytest.approx(0.8)
+    assert found.notes == [
+        "1 pass of validate or test after training began is not on this page; memorization.jsonl has it"
+    ]
