@@ -4,6 +4,7 @@ The environment is new and holds this package alone; the libraries are those of 
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,11 +16,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from lit_mem import assets
 from tests.test_package import build, copy_sources
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
 SMALL = "--data.train_size 20 --data.heldout_size 20 --data.check false --trainer.max_epochs 1".split()
 RUN = "logs/quickstart/version_0"  # of the fixture `fitted`
+SETS = ["--members", "a.jsonl", "--heldout", "b.jsonl"]
 TRIAL = [
     "--seeds=[0]",
     "--axes={rank: {option: model.adapter.init_args.rank, values: [2]}}",
@@ -36,6 +40,13 @@ DOORS = [
     ),
     pytest.param(["python", "-m", "lit_mem", "localize", RUN], f"Written: {RUN}/localize.json", id="localize"),
     pytest.param(["lit-mem", "doctor"], "from an installed package", id="doctor"),
+    pytest.param(["lit-mem", "init", "a.jsonl", "--model", "asset:tiny_llama"], "--config a.yaml", id="init"),
+    pytest.param(
+        ["lit-mem", "audit", "--model", f"{RUN}/checkpoints/last-adapter", "--suite", "quick", *SETS],
+        "Run: logs/audit/version_0",
+        id="audit",
+    ),
+    pytest.param(["python", "hf_trainer.py", "out"], "Record of the run: out/memorization", id="hugging_face"),
     pytest.param(["lit-mem", "sweep", "--config", "sweeps/rank", *TRIAL], "; 1 of 1 done)", id="sweep"),
 ]
 
@@ -110,6 +121,16 @@ def test_the_quickstart_runs_in_an_empty_folder(fitted):
     assert (fitted.work / RUN / "checkpoints" / "last.ckpt").is_file()
 
 
+@pytest.fixture(scope="module")
+def with_texts(fitted):
+    """The same with files of one's own beside the run: texts, and an example's script."""
+    for name, split in (("a", "train"), ("b", "heldout")):
+        lines = (assets.path("case_reports") / f"{split}.jsonl").read_text("utf-8").splitlines(keepends=True)
+        (fitted.work / f"{name}.jsonl").write_text("".join(lines[:30]), "utf-8")
+    shutil.copy(ROOT / "examples" / "hf_trainer.py", fitted.work)
+    return fitted
+
+
 @pytest.mark.parametrize(("words", "text"), DOORS)
-def test_each_way_in(words, text, fitted):
-    assert text in fitted.run(words)
+def test_each_way_in(words, text, with_texts):
+    assert text in with_texts.run(words)

@@ -44,6 +44,7 @@ BY_PEFT_ALONE = {
     *("FROD", "PVERA", "TINYLORA", "UNILORA", "VBLORA", "VERA"),
 }
 QUICK = ("VERA",)
+USUAL = ("VERA", "LOHA", "OFT", "PREFIX_TUNING", "P_TUNING", "LN_TUNING")
 
 
 def made(method):
@@ -66,7 +67,7 @@ class Seen(Memorization):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # peft's and torch's, of methods that are experimental
 @pytest.mark.parametrize(
-    "method", [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in KNOWN]
+    "method", [pytest.param(each, marks=[] if each in USUAL else pytest.mark.exhaustive) for each in KNOWN]
 )
 def test_a_method_of_peft_does_all_that_an_adapter_does(method, module, data, trainer, tmp_path):
     def run(folder, epochs, ckpt_path=None):

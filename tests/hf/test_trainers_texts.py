@@ -85,13 +85,14 @@ FORMS = [
     ("text", {"bf16": True}),
     ("text", {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}),
 ]
-QUICK = {0}
+QUICK, USUAL = {0}, {2, 4, 6, 11}
+MARKS = {True: (pytest.mark.slow,), False: (pytest.mark.slow, pytest.mark.exhaustive)}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("kind", "settings"),
-    [pytest.param(*form, marks=() if i in QUICK else pytest.mark.slow) for i, form in enumerate(FORMS)],
+    [pytest.param(*form, marks=() if i in QUICK else MARKS[i in USUAL]) for i, form in enumerate(FORMS)],
     ids=lambda value: value if isinstance(value, str) else "+".join(value) or "plain",
 )
 def test_trl_texts_are_scored_as_they_are_trained_on(
@@ -115,10 +116,8 @@ def tokens_with_labels(tokenizer, texts):
     [
         "left",
         "pad_is_eos",
-        pytest.param("seq2seq", marks=pytest.mark.slow),
-        pytest.param("flattening", marks=pytest.mark.slow),
-        pytest.param("all_columns", marks=pytest.mark.slow),
-        pytest.param("by_length", marks=pytest.mark.slow),
+        "flattening",
+        *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ("seq2seq", "all_columns", "by_length")),
     ],
 )
 def test_collated_rows_of_a_plain_trainer_are_scored_as_they_are(
