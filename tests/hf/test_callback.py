@@ -76,6 +76,7 @@ def test_every_loss_of_training_is_logged_where_it_also_measures(trainer, callba
     assert [step for step, _ in logged(made, "loss")] == list(range(1, 9))
 
 
+@pytest.mark.slow
 def test_best_checkpoint_by_a_metric_of_memorization(trainer, callback):
     made = trainer(
         callback(),

@@ -240,8 +240,12 @@ def test_a_run_goes_on_from_a_save_that_was_killed_and_clears_up(
 @pytest.mark.slow
 def test_a_run_killed_at_random_is_in_the_end_the_uninterrupted_one(uninterrupted, random_kills, left, tmp_path):
     expected, seconds = uninterrupted()
-    assert random_kills(tmp_path / "run", 1, seconds, 2) >= 1
-    left.same_run(tmp_path / "run", expected)
+    for times in (1, 2, 4, 8):  # the machine may be faster by now than it was in the run that gave the seconds
+        if random_kills(tmp_path / f"run{times}", 1, seconds / times, 2):
+            break
+    else:
+        pytest.fail("no run was killed before it ended")
+    left.same_run(tmp_path / f"run{times}", expected)
 
 
 @pytest.mark.slow
