@@ -44,6 +44,7 @@ def nll(model, example):
     return out.loss.item(), out.logits
 
 
+@pytest.mark.slow
 def test_perplexities_are_those_of_torchmetrics(tuned):
     model, corpus, logged = tuned
     for examples, name in ((corpus.heldout, "val/perplexity"), (corpus.members, "memorization/perplexity_members")):

@@ -111,6 +111,7 @@ def holds(folder, text):
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_texts_are_written_only_if_asked_for(make, tmp_path, text):
     callbacks = [PerExampleTable(text=text), Movers(), Correlation(), *measuring()[:2]]

@@ -62,6 +62,7 @@ def runs(module, data, trainer, trained, tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_it_logs_what_the_measures_log_that_are_listed(runs):
     assert len(runs["section"].rows) == 2  # before training, and after the epoch
     assert runs["section"].rows == runs["listed"].rows

@@ -318,6 +318,7 @@ class EveryStep(Callback):
         trainer.save_checkpoint(self.folder / f"step={trainer.global_step}.ckpt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 7])
 def test_a_resumed_run_is_the_uninterrupted_one_with_a_test_seed(at, private, data, trainer, trained, tmp_path):
     whole = private()

@@ -46,6 +46,7 @@ def passes(run_dir):
         return tuned(**asked), model()(**asked), ids[0]
 
 
+@pytest.mark.slow
 def test_attention_is_what_the_library_gives(found, passes):
     *outputs, ids = passes
     n, cut = len(ids), found["cut"]
@@ -71,6 +72,7 @@ def test_the_residual_stream_is_what_the_library_gives(found, passes):
     assert found["residual"]["by_layer"][2] > 0.01
 
 
+@pytest.mark.slow
 def test_no_token_is_written_unless_asked(found, run_dir, tmp_path):
     assert "tokens" not in found
     main([str(run_dir), "--example", str(ID), "--prefix", "6", "--text", "true", "--out", str(tmp_path / "t.json")])
