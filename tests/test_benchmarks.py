@@ -203,6 +203,7 @@ def test_the_peak_lies_between_what_is_resident_and_what_the_kernel_reports_of_t
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_memory_compares_three_processes():
     args = memory.options().parse_args(["--rows", "4", "--repeats", "1", "--device", "cpu"])
     (table,) = memory.run(args)
@@ -520,7 +521,14 @@ SHOWN = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in run.NAMES if name not in ("tracking", "memory", "growth")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "scoring" else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in run.NAMES
+        if name not in ("tracking", "memory", "growth")
+    ],
+)
 def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
     """From another folder; those left out are run above, in this process."""
     words = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--quick", "--rows", "4", "--only", name]

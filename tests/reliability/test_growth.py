@@ -141,6 +141,7 @@ def looks(module, data, trainer, tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_memory_does_not_grow(looks):
     later, _ = looks
     assert len(later) == (EPOCHS - WARM) // 10
@@ -149,6 +150,7 @@ def test_memory_does_not_grow(looks):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ["handles", "threads", "metrics", "objects"])
 def test_what_can_be_counted_stays_the_same(looks, name):
     later, _ = looks
@@ -156,12 +158,14 @@ def test_what_can_be_counted_stays_the_same(looks, name):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_an_epoch_adds_no_python_objects(looks):
     growth = slope(looks[0], "all objects")
     assert growth < 1
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_logs_grow_by_as_much_each_epoch(looks):
     later, _ = looks
     halves = later[: len(later) // 2 + 1], later[len(later) // 2 :]
@@ -170,6 +174,7 @@ def test_logs_grow_by_as_much_each_epoch(looks):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_figures_are_let_go(module, data, trainer, tmp_path):
     import matplotlib.pyplot as plt
 
@@ -182,6 +187,7 @@ def test_figures_are_let_go(module, data, trainer, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_runs_in_one_process_leave_no_model_behind(module, data, trainer, tmp_path):
     held, memory = [], []
     for i in range(10):
@@ -198,6 +204,7 @@ def test_runs_in_one_process_leave_no_model_behind(module, data, trainer, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_that_failed_leaves_no_model_behind(module, data, trainer, tmp_path):
     class Fail(Callback):
         def on_validation_end(self, trainer, pl_module):

@@ -249,6 +249,7 @@ def test_a_run_killed_at_random_is_in_the_end_the_uninterrupted_one(uninterrupte
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("few", [True, False], ids=["few callbacks", "all callbacks"])
 def test_many_runs_killed_at_random_are_in_the_end_the_uninterrupted_one(
     uninterrupted, random_kills, left, tmp_path, few

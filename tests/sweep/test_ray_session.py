@@ -120,7 +120,9 @@ def test_it_opens_nothing_to_others_and_leaves_nothing(sweep, short, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.exhaustive)]
+)
 def test_it_leaves_nothing_after_a_signal_either(number, code, sweep, short, tmp_path):
     process, said = sweep(epochs=500), tmp_path / "said.txt"
     wait_for(lambda: list(tmp_path.glob("out/trials/*/attempt_0/checkpoints/last.ckpt")), process, said)
