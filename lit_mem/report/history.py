@@ -101,23 +101,26 @@ def history_of(folder: Path) -> History:
     lines, notes = record.read(folder / record.FILE)
     logged = {(each.epoch, each.step): each.metrics for each in history.validations}
     found: dict[tuple[int, int], Validation] = {}
+    same: dict[tuple[int, int], tuple[int, int]] = {}
     trained, later = any(line.stage == "fit" for line in lines), 0
     for line in lines:
         # Lightning logs `validate` and `test` as of the epoch that would come next.
-        at = line.epoch + (line.stage != "fit"), line.logged_step
+        at = logged_at = line.epoch + (line.stage != "fit"), line.logged_step
         if trained and line.stage != "fit":  # perhaps of other weights, such as those of the best checkpoint
             later += 1
-            logged.pop(at, None)
+            logged.pop(logged_at, None)
             history.names.update(line.metrics)
             continue
-        if line.stage == "fit" and line.epoch:  # Hugging Face's Trainer counts the step that was just taken
+        if line.stage == "fit" and line.epoch:  # what is logged outside a validation counts the step just taken
             at = line.epoch, min(line.logged_step, max(0, line.step - 1))
-        metrics = found[at].metrics if at in found else logged.get(at, {})
+        same[logged_at] = at
+        metrics = found[at].metrics if at in found else logged.get(logged_at, {})
         carried = {name: value for name, value in metrics.items() if name.startswith(_CARRIED)}
         found[at] = Validation(*at, {**metrics, **line.metrics, **carried})
         history.names.update(line.metrics)
     order, place = list(found), 0
-    for at, metrics in logged.items():
+    for logged_at, metrics in logged.items():
+        at = same.get(logged_at, logged_at)
         if at not in found:
             found[at] = Validation(*at, metrics)
             order.insert(place, at)

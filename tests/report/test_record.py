@@ -105,6 +105,14 @@ def test_a_validation_that_only_the_record_has_keeps_its_place(tmp_path):
     assert [one.epoch for one in history_of(tmp_path).validations] == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("logged_step", [9, 10])
+def test_a_pass_is_one_validation_whether_or_not_its_step_was_counted_when_it_was_logged(tmp_path, logged_step):
+    (tmp_path / "metrics.csv").write_text(f"epoch,step,train/loss,val/loss\n0,{logged_step},1.5,1.25\n")
+    append(tmp_path / FILE, line(1, {"val/loss": 1.125}, logged=logged_step))
+    (one,) = history_of(tmp_path).validations
+    assert (one.epoch, one.step, one.metrics) == (1, 9, {"train/loss": 1.5, "val/loss": 1.125})
+
+
 @pytest.mark.parametrize("stage", ["validate", "test"])
 @pytest.mark.parametrize("csv", [False, True])
 def test_without_an_origin_the_record_says_what_an_audit_is(csv, stage, tmp_path):
