@@ -21,8 +21,7 @@ from lit_mem.audit.card_facts import (
     vllm_rank,
 )
 from lit_mem.audit.glossary import explained
-from lit_mem.audit.judging import Judged, Rule, State, judge, together
-from lit_mem.audit.thresholds import Limits
+from lit_mem.audit.judging import Judged, Rule, State, judge_all
 from lit_mem.files.record import Line
 from lit_mem.functional.numbers import shown
 
@@ -71,11 +70,6 @@ def model_card(line: Line | None, facts: Facts) -> str:
     return f"---\n{head}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def rules_of(line: Line) -> list[Rule]:
-    """The limits in force at a line of the record."""
-    return [Rule(one.set_by, Limits(list(one.thresholds), one.lower_bound), one.stop_when) for one in line.stop]
-
-
 def state_of(line: Line | None) -> tuple[State | None, list[Judged]]:
     """Whether what a line has measured is within its limits, by `lit_mem.audit.judging`.
 
@@ -84,11 +78,7 @@ def state_of(line: Line | None) -> tuple[State | None, list[Judged]]:
     """
     if line is None or not line.stop:
         return None, []
-    rules = rules_of(line)
-    judged = [[judge(threshold, line.metrics) for threshold in rule.limits] for rule in rules]
-    pairs = zip(judged, rules, strict=True)
-    state = together(together([one.state for one in found], rule.counted) for found, rule in pairs)
-    return state, list(dict.fromkeys(one for found in judged for one in found))
+    return judge_all([Rule.of_record(one) for one in line.stop], line.metrics)
 
 
 def _front_matter(line: Line | None, facts: Facts) -> dict[str, Any]:
@@ -121,7 +111,7 @@ def _front_matter(line: Line | None, facts: Facts) -> dict[str, Any]:
 
 def _names(line: Line) -> list[str]:
     """Metrics that a card has, in order."""
-    limits = [threshold.name for rule in rules_of(line) for threshold in rule.limits]
+    limits = [threshold.name for one in line.stop for threshold in Rule.of_record(one).limits]
     own = sorted(line.metrics)
     shown = [name for pattern in _METRICS for name in own if fnmatchcase(name, pattern)]
     return [name for name in dict.fromkeys([*shown, *limits]) if name in line.metrics]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import nn
 
 from lit_mem.adapters.base import gives_base_back
-from lit_mem.audit.subject_models import Audited, Reference, reference_of
+from lit_mem.audit.subject_models import Audited, Reference, name_of, reference_of
 from lit_mem.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -32,22 +32,18 @@ def reference_in_training(
         ModelError: a reference cannot be loaded.
     """
     can_turn_off = bool(getattr(model, "peft_config", None)) and hasattr(model, "disable_adapter")
-    name = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+    name = name_of(model)
     if isinstance(reference, str) and reference == "auto" and not (can_turn_off and gives_base_back(model)):
         if not started:
             log.info("Reference: a frozen copy of the model as training starts, which takes as much memory.")
-            copied = own_forward(copy.deepcopy(model)).requires_grad_(False).eval()
-            return copied
+            return own_forward(copy.deepcopy(model)).requires_grad_(False).eval()
         if not name:
             raise ConfigError(
                 f"{who}: training goes on from a checkpoint, and where the model came from is not known; give "
                 "reference, its base"
             )
         reference = name
-    found = reference_of(reference, Audited(model, name), tokenizer)
-    if isinstance(found, nn.Module) and isinstance(reference, nn.Module):
-        return found.to(next(model.parameters()).device)
-    return found
+    return reference_of(reference, Audited(model, name), tokenizer)
 
 
 def own_forward(model: nn.Module) -> nn.Module:

@@ -16,18 +16,27 @@ T = TypeVar("T")
 
 def gathered(mine: T) -> list[T]:
     """What each rank gave, by rank; every rank must call it."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _started():
         return [mine]
     parts: list[Any] = [None] * torch.distributed.get_world_size()
     torch.distributed.all_gather_object(parts, mine)
     return parts
 
 
+def ranks() -> tuple[int, int]:
+    """How many processes there are, and which one this is."""
+    if not _started():
+        return 1, 0
+    return torch.distributed.get_world_size(), torch.distributed.get_rank()
+
+
 def is_first_process() -> bool:
     """Whether this is rank zero."""
-    return not (torch.distributed.is_available() and torch.distributed.is_initialized()) or (
-        torch.distributed.get_rank() == 0
-    )
+    return ranks()[1] == 0
+
+
+def _started() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 
 class Process(Protocol):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
 from lit_mem.audit.thresholds import Limits, Threshold
+from lit_mem.files.record import Stop
 from lit_mem.functional.numbers import shown
 from lit_mem.functional.planning import Scored, needed_to_settle, times_as_many
 
@@ -63,6 +64,20 @@ class Rule(NamedTuple):
     set_by: str
     limits: Limits
     counted: str
+
+    def recorded(self) -> Stop:
+        """As a line of the record has it."""
+        texts = [f"{one.name} {'>' if one.above else '<'} {one.limit!r}" for one in self.limits]
+        return Stop(self.set_by, texts, self.counted, self.limits.lower_bound)
+
+    @classmethod
+    def of_record(cls, stop: Stop) -> Rule:
+        """From a line of the record.
+
+        Raises:
+            ConfigError: a threshold is none.
+        """
+        return cls(stop.set_by, Limits(list(stop.thresholds), stop.lower_bound), stop.stop_when)
 
 
 def judge(threshold: Threshold, metrics: Mapping[str, float]) -> Judged:
@@ -152,15 +167,18 @@ def explained(judged: Sequence[Judged], scored: Scored | None) -> str:
     return "; ".join(parts)
 
 
-def judged_by(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[State, list[Judged]]:
-    """The state of a pass by all rules, and the judgements that it comes from."""
+def judge_all(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[State, list[Judged]]:
+    """The state of a pass by all rules, and each judgement once: the same threshold may stand in several rules."""
     found = [[judge(threshold, metrics) for threshold in rule.limits] for rule in rules]
     pairs = zip(found, rules, strict=True)
     state = together(together([one.state for one in judged], rule.counted) for judged, rule in pairs)
-    every = [one for judged in found for one in judged]
-    # Those that decide; the same threshold may stand in several rules.
-    deciding = [one for one in every if one.state == state] or every
-    return state, list(dict.fromkeys(deciding))
+    return state, list(dict.fromkeys(one for judged in found for one in judged))
+
+
+def judged_by(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[State, list[Judged]]:
+    """The state of a pass by all rules, and the judgements that it comes from."""
+    state, every = judge_all(rules, metrics)
+    return state, [one for one in every if one.state == state] or every
 
 
 def verdict_line(state: State, judged: Sequence[Judged], when: str, scored: Callable[[str], Scored | None]) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 
-from tqdm.auto import tqdm
-
 from lit_mem.functional.plain_text import printable
 
 
@@ -24,6 +22,8 @@ class FallbackConsole(Console):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
         if not logging.getLogger().handlers:
+            from tqdm.auto import tqdm  # commands that load no library have messages too
+
             tqdm.write(printable(self.format(record), aligned=True), file=sys.stderr)  # beside a trainer's bar
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_mem.audit.gather import gathered
+from lit_mem.audit.gather import gathered, ranks
 from lit_mem.audit.loop import Audit, PassResult
 from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.model_subject import ModelSubject
@@ -28,7 +28,7 @@ class ScoredSets:
     """
 
     def __init__(self, sets: Iterable[Sequence[Encoded]], scoring_tokens: int) -> None:
-        self._sets = [(examples, ScoringBatches(examples, scoring_tokens, *_ranks())) for examples in sets if examples]
+        self._sets = [(examples, ScoringBatches(examples, scoring_tokens, *ranks())) for examples in sets if examples]
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
         """Those of this process, on a device."""
@@ -118,13 +118,6 @@ def _run(audit: Audit, subject: ModelSubject, batches: Iterable[Batch], run: Pas
     if found is not None:
         raise MetricError(f"{found}, so nothing is measured")
     return audit.finish(run)
-
-
-def _ranks() -> tuple[int, int]:
-    """How many processes share the texts, and which one this is."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return 1, 0
-    return torch.distributed.get_world_size(), torch.distributed.get_rank()
 
 
 def _on(device: torch.device, batch: Batch) -> Batch:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.loop import Audit, known_of
 from lit_mem.audit.table import joined
-from lit_mem.files.record import Line, Stop
+from lit_mem.files.record import Line
 
 
 def line_of(
@@ -41,10 +41,5 @@ def line_of(
         heldout=int((~rows.member).sum()) if tables else None,
         metrics={name: float(metrics[name]) for name in sorted(metrics)},
         absent=dict(known_of(audit.measures).absent),
-        stop=[_stop(rule) for rule in rules],
+        stop=[rule.recorded() for rule in rules],
     )
-
-
-def _stop(rule: Rule) -> Stop:
-    texts = [f"{one.name} {'>' if one.above else '<'} {one.limit!r}" for one in rule.limits]
-    return Stop(rule.set_by, texts, rule.counted, rule.limits.lower_bound)

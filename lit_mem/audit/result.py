@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +30,6 @@ class AuditResult(PassResult):
     rules: list[Rule] = field(default_factory=list)
     scored: Scored | None = None
     folder: Path | None = None
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """All metrics by logged name, with the held-out loss, `val/loss`."""
-        return with_loss(super().metrics)
 
     @property
     def state(self) -> State | None:
@@ -78,9 +72,3 @@ class AuditResult(PassResult):
         """A table of the main metrics, and what they say."""
         lines = [*table(self.metrics, "audit"), sentence(self.metrics), self.verdict]
         return "\n".join(one for one in lines if one)
-
-
-def with_loss(metrics: dict[str, float]) -> dict[str, float]:
-    """Metrics with the held-out loss in nats a token, the logarithm of the perplexity beside it."""
-    perplexity = metrics.get("val/perplexity")
-    return metrics if perplexity is None else {**metrics, "val/loss": math.log(perplexity)}

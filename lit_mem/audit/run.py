@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from lit_mem.adapters.positions import positions
 from lit_mem.attacks.base import Attack
 from lit_mem.audit.gather import is_first_process
 from lit_mem.audit.judging import Rule
@@ -23,22 +22,28 @@ from lit_mem.audit.passes import Session
 from lit_mem.audit.record_line import line_of
 from lit_mem.audit.result import AuditResult
 from lit_mem.audit.run_files import RunFiles
-from lit_mem.audit.subject_models import WORDS, Audited, Reference, audited_model, reference_of, tokenizer_of
-from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options
+from lit_mem.audit.setting import kind_of, source_of
+from lit_mem.audit.subject_models import (
+    WORDS,
+    Audited,
+    Reference,
+    audited_model,
+    readable_length,
+    reference_of,
+    tokenizer_of,
+)
+from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
+from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.options import DataOptions
-from lit_mem.data.prepare import Prepared, prepare
-from lit_mem.data.sources import TextFiles
+from lit_mem.data.prepare import prepare
 from lit_mem.data.sources.fields import Fields, fields_of
 from lit_mem.data.sources.given import TwoSets
 from lit_mem.errors import ConfigError
 from lit_mem.files.versions import claim_version
 from lit_mem.functional.planning import Scored
 from lit_mem.models.limits import check_reads
-
-LONGEST = 4096
-"""Tokens of the longest text that is scored whole where no `max_length` is set, and the model reads as many."""
 
 
 def run_audit(
@@ -96,7 +101,7 @@ def run_audit(
             out, at least 2000.
         heldout_size: score a random subset of so many held-out texts; None: all.
         scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides, and whether text alone tells them apart.
+        check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the subsets.
         dtype: precision that models are loaded in; "auto": that of their files.
         device: where a loaded model goes; None: a GPU if there is one.
@@ -120,32 +125,32 @@ def run_audit(
     rules = [Rule("limits", Limits(texts_of_limits, lower_bound), "any")] if texts_of_limits else []
     audited = audited_model(model, adapter, dtype, device)
     tokenizer = tokenizer_of(tokenizer, audited)
-    length = max_length or min(positions(audited.model) or LONGEST, LONGEST)  # type: ignore[arg-type]
+    length = max_length or readable_length(audited.model)
     options = DataOptions(
         max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check
     )
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
-    _check_reads(audited, texts)
+    scored_texts = extent([*texts.members, *texts.heldout])
+    check_reads(audited.model, audited.name, *scored_texts)
     frozen = reference_of(reference, audited, tokenizer, dtype)
     if isinstance(frozen, nn.Module):
-        _check_reads(Audited(frozen, "of the reference"), texts)
-    by_id = {
-        member: {one.example_id: one.input_ids for one in examples}
-        for member, examples in ((True, texts.members), (False, texts.heldout))
-    }
+        check_reads(frozen, "of the reference", *scored_texts)
+    by_id = {True: token_ids(texts.members), False: token_ids(texts.heldout)}
     subject = ModelSubject(audited.model, tokenizer, frozen, by_id)
     chosen = measures_of(suite, attacks, extraction_options(extraction), measures, compares=frozen is not None)
-    session = Session(subject, [texts.heldout, texts.members], [*chosen, BaseMetrics(chosen)], scoring_tokens)
+    session = Session(
+        subject, [texts.heldout, texts.members], [*with_loss(chosen), BaseMetrics(chosen)], scoring_tokens
+    )
     for rule in rules:
-        known_of(session.audit.measures).check([n for n in rule.limits.names() if n != "val/loss"], "limits")
+        known_of(session.audit.measures).check(rule.limits.names(), "limits")
     found = session.run(Pass(subject))
     scored = Scored(len(texts.members), len(texts.heldout), len(texts.texts.train), texts.of_heldout)
     records = {one.example_id: one.record for one in [*texts.members, *texts.heldout] if one.record is not None}
     result = AuditResult(found.run, found.results, records, rules, scored)
     if folder is not None and is_first_process():
         files = RunFiles(claim_version(Path(folder)))
-        sets = {"members": members, "heldout": heldout}
-        setting = _setting(audited, frozen, reference, sets, fields, length) | {"seed_everything": seed}
+        setting = _setting(audited, frozen, reference, source_of(members, heldout), fields, length)
+        setting["seed_everything"] = seed
         files.describe(setting, "audit", texts.texts.trust, scored)
         if examples:
             files.examples(result, records)
@@ -156,26 +161,17 @@ def run_audit(
     return result
 
 
-def _check_reads(audited: Audited, texts: Prepared) -> None:
-    examples = [*texts.members, *texts.heldout]
-    longest = max(len(one.input_ids) for one in examples)
-    check_reads(audited.model, audited.name, longest, max(int(one.input_ids.max()) for one in examples))  # type: ignore[arg-type]
-
-
 def _setting(
-    audited: Audited, frozen: object, reference: Reference, sets: Mapping[str, Any], fields: Fields, length: int
+    audited: Audited, frozen: Reference, reference: Reference, source: dict[str, Any], fields: Fields, length: int
 ) -> dict[str, Any]:
     """What is measured, in the form of a configuration, for the report."""
     named = reference if isinstance(reference, str | os.PathLike) and str(reference) not in WORDS else None
-    kind = "none" if frozen is None else frozen if isinstance(frozen, str) else "copy"
-    options = {name: os.fspath(rows) for name, rows in sets.items() if isinstance(rows, str | os.PathLike)}
-    source = {"class_path": TextFiles.__name__ if options else "texts in memory", "init_args": options}
     columns = fields_of(fields)
     if columns is not None:
-        options |= {"text_column": columns.text_column, "group_column": columns.group_column or "none"}
+        source["init_args"] |= {"text_column": columns.text_column, "group_column": columns.group_column or "none"}
     model = {
         "model_id": audited.base or None,
         "adapter_path": audited.adapter,
-        "reference": {"kind": kind, "model_id": None if named is None else str(named)},
+        "reference": {"kind": kind_of(frozen), "model_id": None if named is None else str(named)},
     }
     return {"door": "lit_mem.audit", "model": model, "data": {"source": source, "max_length": length}}

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from lit_mem.audit.example_file import example_table, file_name, write
 from lit_mem.audit.loop import PassResult
+from lit_mem.audit.setting import write_config
 from lit_mem.data.checks import TrustReport
-from lit_mem.files import atomic, modes, record
-from lit_mem.files.origin import write_origin
+from lit_mem.files import atomic, modes, origin, record
 from lit_mem.functional.planning import Scored
 from lit_mem.types import Record
-
-CONFIG: Final = "config.yaml"
-CHECKS: Final = "checks.json"
 
 
 def put_aside(folder: Path) -> None:
@@ -58,11 +54,10 @@ class RunFiles:
             trust: what the checks of the texts found; None: none were made.
             scored: how many texts are scored.
         """
-        # JSON is YAML, and needs no library to write it safely.
-        atomic.write_text(self.folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False, default=str) + "\n")
-        write_origin(self.folder, command, None, 0)
+        write_config(self.folder, config)
+        origin.write_origin(self.folder, command, None, 0)
         if trust is not None:
-            atomic.write_text(self.folder / CHECKS, trust.to_json(None if scored is None else scored._asdict()))
+            atomic.write_text(self.folder / origin.CHECKS, trust.to_json(None if scored is None else scored._asdict()))
 
     def add(self, line: record.Line) -> None:
         """Append a pass to the record.

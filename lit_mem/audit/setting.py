@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from lit_mem.audit.subject_models import Reference
+from lit_mem.audit.subject_models import Reference, name_of
+from lit_mem.files import atomic
+from lit_mem.files.origin import CONFIG
 
 
 def model_section(model: Any, reference: Reference) -> dict[str, Any]:
@@ -19,7 +25,7 @@ def model_section(model: Any, reference: Reference) -> dict[str, Any]:
     kind = None if adapter is None else getattr(adapter.peft_type, "value", str(adapter.peft_type))
     options = {name: getattr(adapter, name, None) for name in ("r", "lora_alpha")}
     return {
-        "model_id": getattr(getattr(model, "config", None), "_name_or_path", None),
+        "model_id": name_of(model) or None,
         "adapter": None if kind is None else {"class_path": kind, "init_args": options},
         "reference": {"kind": kind_of(reference), "model_id": None},
     }
@@ -28,3 +34,20 @@ def model_section(model: Any, reference: Reference) -> dict[str, Any]:
 def kind_of(reference: Reference) -> str:
     """What a reference is called: its name or id, "copy" of one in memory, "none" without one."""
     return "none" if reference is None else reference if isinstance(reference, str) else "copy"
+
+
+def source_of(members: Any, heldout: Any) -> dict[str, Any]:
+    """Where given texts come from: the files of those that are named."""
+    sets = {"members": members, "heldout": heldout}
+    files = {name: os.fspath(rows) for name, rows in sets.items() if isinstance(rows, str | os.PathLike)}
+    return {"class_path": "TextFiles" if files else "texts given", "init_args": files}
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write a configuration into a run's folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    # JSON is YAML, and needs no library to write it safely.
+    atomic.write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False, default=str) + "\n")

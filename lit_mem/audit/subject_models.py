@@ -13,6 +13,7 @@ from torch import nn
 
 from lit_mem.adapters.base import gives_base_back
 from lit_mem.adapters.origin import own_base
+from lit_mem.adapters.positions import readable
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.models.base_models import load_base
@@ -26,6 +27,8 @@ Reference = nn.Module | str | os.PathLike[str] | None
 
 WORDS: Final = ("auto", "adapter_off")
 """References that are no name of a model."""
+LONGEST: Final = 4096
+"""Tokens of the longest text that is scored whole where no option says how many, and the model reads as many."""
 _DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -76,7 +79,7 @@ def audited_model(
     if isinstance(model, nn.Module):
         if adapter is not None:
             raise ConfigError("adapter is given beside a model in memory; expected the model with its adapter on it")
-        return Audited(model, str(getattr(getattr(model, "config", None), "_name_or_path", "") or ""))
+        return Audited(model, name_of(model))
     name, revision = os.fspath(model), None
     if adapter is None and (Path(name) / "adapter_config.json").is_file():
         adapter = name
@@ -86,6 +89,17 @@ def audited_model(
         if adapter is not None:
             made = load_adapter(made, os.fspath(adapter), "adapter")  # type: ignore[arg-type]
     return Audited(made.to(place).eval(), name, None if adapter is None else str(adapter), revision)
+
+
+def name_of(model: Any) -> str:
+    """Hub id or folder that a model came from; "" where not known."""
+    return str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+
+
+def readable_length(model: Any) -> int:
+    """Tokens of the longest text that a model scores whole: what it reads, at most `LONGEST`."""
+    limit = readable(model)
+    return LONGEST if limit is None else max(1, min(limit, LONGEST))
 
 
 def default_device(device: str | torch.device | None) -> torch.device:
@@ -155,23 +169,26 @@ def reference_of(
                 "out; expected its base as reference (--base)."
             )
             return None
-        made = _loaded(audited.base, audited.revision, model, dtype)
+        made = _loaded(audited.base, audited.revision, dtype)
     else:
-        made = _loaded(os.fspath(reference), None, model, dtype)
+        made = _loaded(os.fspath(reference), None, dtype)
         _check_tokenizer(os.fspath(reference), tokenizer)
     ours, theirs = (one.get_input_embeddings().weight.shape[0] for one in (model, made))  # type: ignore[operator]
     if theirs < ours:
         raise ModelError(f"reference has {theirs} tokens and the model {ours}; expected its base, of one vocabulary")
+    device = next(model.parameters()).device
+    if next(made.parameters()).device != device:
+        made = made.to(device)
     return made.requires_grad_(False).eval()
 
 
-def _loaded(name: str, revision: str | None, model: nn.Module, dtype: str) -> nn.Module:
+def _loaded(name: str, revision: str | None, dtype: str) -> nn.Module:
     if not name:
         raise ConfigError(
             "turning the adapter off does not leave the base here, and where that lies is not known; give reference"
         )
     made: nn.Module = load_base(name, revision, dtype, option="reference")
-    return made.to(next(model.parameters()).device)
+    return made
 
 
 def _check_tokenizer(name: str, tokenizer: Any) -> None:

@@ -21,6 +21,7 @@ from lit_mem.audit.measures import (
     Slices,
     SpanExtraction,
 )
+from lit_mem.audit.measures.heldout_loss import HeldOutLoss
 from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import ExtractionMeasure
@@ -125,3 +126,9 @@ def _without_replaced(made: Sequence[Measure], others: Sequence[Measure]) -> lis
 def of_canaries(measures: Sequence[Measure]) -> list[Measure]:
     """The measures of canaries that are not among others."""
     return _without_replaced([Canaries(), PrivacyAudit()], measures)
+
+
+def with_loss(measures: Sequence[Measure]) -> list[Measure]:
+    """Measures, and the held-out loss beside a perplexity, where no trainer logs it."""
+    has_perplexity = any(isinstance(one, Perplexity) for one in measures)
+    return [*measures, *_without_replaced([HeldOutLoss()] if has_perplexity else [], measures)]

@@ -6,7 +6,6 @@ Of libraries it imports torch alone, so that it is quick, and works where anothe
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
 from collections.abc import Iterable, Sequence
@@ -26,12 +25,7 @@ def main(words: Sequence[str]) -> None:
     """
     description = "Print versions, devices, extras and what is missing, for a bug report; exit code 1: no run can work."
     argparse.ArgumentParser(prog=f"{program.name()} doctor", description=description).parse_args(words)
-    try:
-        problems = _report()
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return
-    if problems:
+    if _report():
         sys.exit(1)
 
 

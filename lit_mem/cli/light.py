@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from lit_mem.audit.messages import Console
 from lit_mem.errors import LitMemError
 from lit_mem.files import modes
 from lit_mem.functional.plain_text import printable
@@ -18,13 +19,6 @@ COMMANDS: Final[dict[str, str]] = {
     "init": "lit_mem.cli.init",
 }
 """Each with the module whose `main` takes the words after it."""
-
-
-class _Lines(logging.Handler):
-    """Writes warnings to standard error, with every character shown."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(printable(self.format(record)), file=sys.stderr)  # noqa: T201  (the console handler of these commands)
 
 
 def run_light(words: Sequence[str]) -> bool:
@@ -40,7 +34,7 @@ def run_light(words: Sequence[str]) -> bool:
     """
     if not words or words[0] not in COMMANDS:
         return False
-    logger, lines = logging.getLogger("lit_mem"), _Lines(logging.WARNING)
+    logger, lines = logging.getLogger("lit_mem"), Console(logging.WARNING)
     logger.addHandler(lines)
     try:
         modes.mask()  # a mistake in it is found before anything is written

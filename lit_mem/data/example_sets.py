@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
+
+
+def extent(examples: Sequence[Encoded]) -> tuple[int, int]:
+    """The longest of the texts in tokens, and their highest token id; 0 without any."""
+    longest = max((len(example.input_ids) for example in examples), default=0)
+    return longest, max((int(example.input_ids.max()) for example in examples), default=0)
+
+
+def token_ids(examples: Iterable[Encoded]) -> dict[int, Tensor]:
+    """(T,) int64 token ids by example id: the examples' own tensors."""
+    return {example.example_id: example.input_ids for example in examples}
 
 
 class ExampleSets:
@@ -34,9 +45,7 @@ class ExampleSets:
 
     def extent(self) -> tuple[int, int]:
         """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""
-        examples = self.every_example()
-        longest = max((len(example.input_ids) for example in examples), default=0)
-        return longest, max((int(example.input_ids.max()) for example in examples), default=0)
+        return extent(self.every_example())
 
     def texts(self, member: bool) -> dict[int, Tensor]:
         """What attacks that put other texts in front may take: whole sets, not a rank's share of them.
@@ -52,7 +61,7 @@ class ExampleSets:
             are the examples' own tensors: do not write to them.
         """
         examples = self.members if member else self.test if self._testing() else self.heldout
-        return {example.example_id: example.input_ids for example in examples}
+        return token_ids(examples)
 
     def every_text(self) -> Iterator[str]:
         """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""

@@ -52,7 +52,7 @@ def encoded_set(
 
 
 def check_examples(members: Sequence[Encoded], heldout: Sequence[Encoded], seed: int) -> TrustReport:
-    """Check two sets of examples by their texts: what stands on both sides, and whether text tells them apart.
+    """Check two sets of examples: texts on both sides, and whether text alone shows which set one is of.
 
     Args:
         members: each with a record.

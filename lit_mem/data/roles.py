@@ -180,7 +180,7 @@ def _parted(table: Table, given: str, last: str) -> bool:
 
 
 def _groups(table: Table, columns: Sequence[Column]) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
-    """The column of groups, others that may be, and those that could be but for rows without a group."""
+    """The column of groups, others that may be, and those that would be if no row lacked a group."""
     n_rows = len(table.numbers)
     persons, documents, others, unusable = list[Column](), list[Column](), list[str](), list[str]()
     for column in columns:

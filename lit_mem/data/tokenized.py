@@ -15,7 +15,7 @@ from lit_mem.types import IGNORED, Record
 def texts_of_batch(batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
     """The texts of a collated batch, each without padding: (T,) int64 token ids, and (T,) int64 labels.
 
-    Several texts in one row are told apart by `position_ids` that start anew, by numbers above 1 in `attention_mask`,
+    Several texts in one row are separated by `position_ids` that start anew, by numbers above 1 in `attention_mask`,
     or by a mask of pairs of tokens, as packers write them.
 
     Args:

@@ -1,4 +1,4 @@
-"""How a run's folder came to be: `run.json`."""
+"""How a run's folder came to be, `run.json`, and what the files beside it are called."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from lit_mem.files import atomic
 
 FILE: Final = "run.json"
 """Its name in a run's folder."""
+CONFIG: Final = "config.yaml"
+"""That of the configuration."""
+CHECKS: Final = "checks.json"
+"""That of what the checks of the texts found."""
 
 
 def write_origin(folder: Path, command: str, checkpoint: str | os.PathLike[str] | None, step: int) -> None:

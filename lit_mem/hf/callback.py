@@ -19,7 +19,7 @@ from lit_mem.audit.measures import PrivacyAudit
 from lit_mem.audit.messages import show_messages
 from lit_mem.audit.stopping import Stopping
 from lit_mem.audit.subject_models import Reference
-from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, of_canaries
+from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, of_canaries, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.sources.fields import Fields
@@ -65,7 +65,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
             name of the column, or {text_column, prompt_template, completion_template, group_column}.
         scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides before training, and whether text alone tells the sets apart.
+        check: look for texts on both sides before training, and whether text alone shows which set one is of.
         seed: of the samples.
         folder: of the record; None: `memorization` in `output_dir`.
         examples: write the per-example numbers of each pass there too, without texts.
@@ -115,7 +115,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         self.every_n_steps, self.every_n_epochs = every_n_steps, every_n_epochs
         self.before_training, self.folder, self.examples = before_training, folder, examples
         options = extraction_options(extraction)
-        self.measures = measures_of(suite, attacks, options, measures, compares=reference is not None)
+        self.measures = with_loss(measures_of(suite, attacks, options, measures, compares=reference is not None))
         if canaries is not None:
             self.measures += _of_canaries(canaries, self.measures)
         self.texts = TextOptions(

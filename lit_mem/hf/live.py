@@ -60,8 +60,7 @@ class LiveRun:
 
     def gives(self, name: str | None) -> bool:
         """Whether a metric is one of those that are measured."""
-        known = known_of(self._run.session.audit.measures)
-        return name is not None and (known.has(name) or name == "val/loss")
+        return name is not None and known_of(self._run.session.audit.measures).has(name)
 
     @property
     def is_current(self) -> bool:
@@ -87,11 +86,12 @@ class LiveRun:
         epoch = max(1, math.ceil(round(state.epoch or 0, 6))) if self.step else 0
         this = Pass(self._run.session.subject, stage, self.step, epoch, trainer.is_in_train and not self.step)
         try:
-            result, self.metrics = self._run.measure(this, self._examples)
+            result = self._run.measure(this, self._examples)
         except MetricError as error:  # training is the user's, and goes on
             log.warning("Step %d: %s.", self.step, error)
             self.metrics = {}
             return True
+        self.metrics = result.metrics
         self._row("eval" if not trainer.is_in_train else f"{state.epoch or 0:.4g}" if self.step else "start")
         with _as_evaluation(trainer.model), _aside(trainer):
             trainer.log(self._to_log())

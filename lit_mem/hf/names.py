@@ -25,7 +25,7 @@ def check_monitored(trainer: Trainer, known: Known) -> None:
     """
     name = monitored(trainer)
     spaces = {one.partition("/")[0] for one in [*known.metrics, *known.prefixes]}
-    if name is not None and "/" in name and name.partition("/")[0] in spaces and name != "val/loss":
+    if name is not None and "/" in name and name.partition("/")[0] in spaces:
         known.check([name], "metric_for_best_model")
 
 

@@ -13,7 +13,7 @@ def show_plots(trainer: Trainer, plots: Mapping[str, Callable[[], Any]]) -> None
 
     Args:
         trainer: its callbacks are the loggers.
-        plots: by name a function that draws a matplotlib figure.
+        plots: by name a function that draws it with matplotlib.
     """
     writers = [one for one in (getattr(cb, "tb_writer", None) for cb in trainer.callback_handler.callbacks) if one]
     if not writers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 
 from transformers import Trainer
 
-from lit_mem.adapters.positions import positions
 from lit_mem.audit.gather import is_first_process
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.loop import PassResult, known_of
@@ -18,11 +18,11 @@ from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.audit.passes import Session
 from lit_mem.audit.record_line import line_of
-from lit_mem.audit.result import with_loss
 from lit_mem.audit.run_files import RunFiles, put_aside
-from lit_mem.audit.subject_models import Reference
+from lit_mem.audit.subject_models import Reference, readable_length
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
+from lit_mem.data.example_sets import token_ids
 from lit_mem.data.one_set import check_examples, encoded_set
 from lit_mem.data.options import DataOptions
 from lit_mem.data.sources.fields import Fields
@@ -39,9 +39,6 @@ from lit_mem.types import Record
 
 log = logging.getLogger(__name__)
 
-LONGEST = 4096
-"""Tokens of the longest given text that is scored whole where neither trainer nor model has a limit below."""
-
 
 @dataclass(frozen=True)
 class TextOptions:
@@ -55,7 +52,7 @@ class TextOptions:
         heldout_size: how many held-out texts, likewise.
         max_length: longest given text in tokens; None: what the trainer is set to, or the model reads.
         scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides, and whether text alone tells them apart.
+        check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the samples.
         canaries: those in the training set, which are no members of the sample; None: there are none.
     """
@@ -89,7 +86,7 @@ class TrainersRun:
     scored: Scored
     rules: Sequence[Rule] = field(default_factory=list)
 
-    def measure(self, run: Pass, examples: bool) -> tuple[PassResult, dict[str, float]]:
+    def measure(self, run: Pass, examples: bool) -> PassResult:
         """One pass, recorded; every process must call it.
 
         Args:
@@ -101,13 +98,12 @@ class TrainersRun:
         """
         with preserved_random_state():
             result = self.session.run(run)
-            metrics = with_loss(result.metrics)
-            line = line_of(self.session.audit, metrics, self.rules, run.step)
+            line = line_of(self.session.audit, result.metrics, self.rules, run.step)
             if self.files is not None and line is not None:
                 self.files.add(line)
                 if examples:
                     self.files.examples(result, self.records)
-        return result, metrics
+        return result
 
 
 def start(
@@ -136,22 +132,20 @@ def start(
     check_whole(trainer)
     tokenizer = tokenizer_of(trainer)
     with preserved_random_state():
-        members, heldout = _examples(trainer, texts)
+        copies = copies_in(trainer) if texts.members is None or texts.canaries is not None else None
+        members, heldout = _examples(trainer, texts, copies)
         n = len(members) + len(heldout)
-        canaries = [] if texts.canaries is None else canaries_of(trainer, texts.canaries, members, n)
+        canaries = [] if texts.canaries is None else canaries_of(trainer, texts.canaries, members, n, copies)
         trust = check_examples(members, heldout, texts.seed) if texts.check else None
         frozen = frozen_model(trainer, reference)
-        ids = {
-            member: {one.example_id: one.input_ids for one in examples}
-            for member, examples in ((True, members), (False, heldout))
-        }
+        ids = {True: token_ids(members), False: token_ids(heldout)}
         subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast)
         session = Session(
             subject, [heldout, members, canaries], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
         )
         known = known_of(session.audit.measures)
         for rule in rules:
-            known.check([name for name in rule.limits.names() if name != "val/loss"], rule.set_by)
+            known.check(rule.limits.names(), rule.set_by)
         check_monitored(trainer, known)
     inserted = 0 if texts.canaries is None else len(texts.canaries.texts)
     of_members = _length(trainer.train_dataset, len(members), inserted)
@@ -171,14 +165,20 @@ def start(
     return TrainersRun(session, files, records, scored, rules)
 
 
-def _examples(trainer: Trainer, texts: TextOptions) -> tuple[list[Encoded], list[Encoded]]:
+def longest(trainer: Trainer, texts: TextOptions) -> int:
+    """Tokens of the longest given text that is scored whole."""
+    readable = readable_length(trainer.model)
+    return texts.max_length or min(getattr(trainer.args, "max_length", None) or readable, readable)
+
+
+def _examples(
+    trainer: Trainer, texts: TextOptions, copies: Counter[tuple[int, ...]] | None
+) -> tuple[list[Encoded], list[Encoded]]:
     tokenizer = tokenizer_of(trainer)
-    longest = texts.max_length or getattr(trainer.args, "max_length", None) or positions(trainer.model) or LONGEST
-    options = DataOptions(max_length=min(longest, LONGEST), add_eos=False, seed=texts.seed)
+    options = DataOptions(max_length=longest(trainer, texts), add_eos=False, seed=texts.seed)
     of_canaries = Beginnings(texts.canaries, tokenizer)
     if texts.members is None:
         members = members_of(trainer, texts.members_size, texts.seed, 0, of_canaries)
-        copies = copies_in(trainer)
         if copies is None:
             count_duplicates(members, members=members)
         else:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-import torch
 from torch import Tensor
 from transformers import Trainer
 
@@ -16,7 +15,6 @@ from lit_mem.data.encoding import Encoded
 from lit_mem.errors import ConfigError
 from lit_mem.hf.calling import tokenizer_of
 from lit_mem.hf.canaries import CanarySet
-from lit_mem.hf.trainers_texts import COUNTED, copies_in
 
 log = logging.getLogger(__name__)
 
@@ -54,16 +52,21 @@ class Beginnings:
             )
 
 
-def canaries_of(trainer: Trainer, canaries: CanarySet, members: Sequence[Encoded], first_id: int) -> list[Encoded]:
+def canaries_of(
+    trainer: Trainer,
+    canaries: CanarySet,
+    members: Sequence[Encoded],
+    first_id: int,
+    counts: Counter[tuple[int, ...]] | None,
+) -> list[Encoded]:
     """All canaries to be scored, with an end-of-text token where the trainer's rows have one.
-
-    Where the training set is tokenized, it is counted how often each stands there.
 
     Args:
         trainer: with its training set.
         canaries: as inserted.
         members: texts as they are trained on.
         first_id: ids count up from here.
+        counts: how often each text stands in the training set; None: that is not known, and not checked.
 
     Raises:
         ConfigError: the training set does not have them as often as their coins say, or one is too long.
@@ -73,7 +76,6 @@ def canaries_of(trainer: Trainer, canaries: CanarySet, members: Sequence[Encoded
     ends = end is not None and any(int(one.input_ids[-1]) == end for one in members)
     forms = [ends] if end is None else [ends, not ends]
     made = {form: encoded(canaries.canaries, tokenizer, _NO_LIMIT, form, first_id) for form in forms}
-    counts = _counts(trainer)
     if counts is not None:
         wrong = {form: _wrong(made[form], counts) for form in forms}
         ends = min(forms, key=lambda form: wrong[form])  # the first of equals
@@ -107,24 +109,3 @@ def _check_length(trainer: Trainer, canaries: Sequence[Encoded]) -> None:
             f"MemorizationCallback: the longest canary has {longest} tokens, and the trainer's max_length is {limit}; "
             "expected shorter canaries or a larger max_length, as a canary that is cut is another"
         )
-
-
-def _counts(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
-    """How often each text stands in the training set, packed or not; None where that is not known at little cost."""
-    rows: Any = trainer.train_dataset
-    args: Any = trainer.args
-    if getattr(args, "packing", False) and getattr(args, "packing_strategy", "") == "wrapped":
-        return None
-    if isinstance(rows, list) and len(rows) <= COUNTED and all("input_ids" in row for row in rows):
-        return Counter(tuple(torch.as_tensor(row["input_ids"]).tolist()) for row in rows)
-    if not {"input_ids", "seq_lengths"} <= set(getattr(rows, "column_names", None) or ()):
-        return copies_in(trainer)
-    if not hasattr(rows, "__len__") or len(rows) > COUNTED:
-        return None
-    plain, found = rows.with_format(None), Counter[tuple[int, ...]]()
-    for ids, lengths in zip(plain["input_ids"][:], plain["seq_lengths"][:], strict=True):
-        start = 0
-        for n in lengths:
-            found[tuple(ids[start : start + n])] += 1
-            start += n
-    return found

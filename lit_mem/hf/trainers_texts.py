@@ -16,6 +16,7 @@ from lit_mem.data.probe import ALL_UP_TO
 from lit_mem.data.tokenized import encoded, texts_of_batch
 from lit_mem.errors import ConfigError
 from lit_mem.hf.calling import tokenizer_of
+from lit_mem.types import IGNORED
 
 COUNTED: Final = 200_000
 """Up to this many rows, copies of a text are counted in the whole set."""
@@ -95,11 +96,7 @@ def _examples(
             f"MemorizationCallback: {name} is a stream, of which no sample can be drawn; give {option}, a list of "
             "texts, a dataset or a file"
         )
-    args: Any = trainer.args
-    packing = getattr(args, "packing", False)
-    if not member and getattr(args, "eval_packing", None) is not None:
-        packing = args.eval_packing
-    if packing and getattr(args, "packing_strategy", "") == "wrapped":
+    if _cuts_texts(trainer, member):
         raise ConfigError(
             f"MemorizationCallback: packing_strategy is 'wrapped', which cuts {name} into pieces that are no texts; "
             f"expected 'bfd', or {option} given"
@@ -133,15 +130,35 @@ def _texts_of_row(loader: Any, i: int, name: str, option: str) -> Iterator[tuple
         )
     texts = list(texts_of_batch(batch))
     for n, (ids, labels) in enumerate(texts, start=1):
-        if bool((labels[1:] != -100).any()):
+        if bool((labels[1:] != IGNORED).any()):
             yield f"{name}:{i + 1}" + (f".{n}" if len(texts) > 1 else ""), ids, labels
 
 
 def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
-    """How often each tokenized text stands in the training set; None where that is not known at little cost."""
+    """How often each text stands in the training set, packed or not; None where that is not known at little cost."""
     rows: Any = trainer.train_dataset
-    if not hasattr(rows, "column_names") or not hasattr(rows, "__len__") or len(rows) > COUNTED:
+    if _cuts_texts(trainer, True) or not hasattr(rows, "__len__") or len(rows) > COUNTED:
         return None
-    if "input_ids" not in rows.column_names or "seq_lengths" in rows.column_names:
+    if isinstance(rows, list) and all("input_ids" in row for row in rows):
+        return Counter(tuple(torch.as_tensor(row["input_ids"]).tolist()) for row in rows)
+    columns = (getattr(rows, "column_names", None) or ()) if hasattr(rows, "with_format") else ()
+    if "input_ids" not in columns:
         return None
-    return Counter(tuple(getattr(ids, "tolist", lambda ids=ids: ids)()) for ids in rows["input_ids"][:])
+    plain, found = rows.with_format(None), Counter[tuple[int, ...]]()
+    every = plain["input_ids"][:]
+    lengths = plain["seq_lengths"][:] if "seq_lengths" in columns else [[len(ids)] for ids in every]
+    for ids, of_row in zip(every, lengths, strict=True):
+        start = 0
+        for n in of_row:
+            found[tuple(ids[start : start + n])] += 1
+            start += n
+    return found
+
+
+def _cuts_texts(trainer: Trainer, training: bool) -> bool:
+    """Whether the trainer packs texts so that they are cut into pieces."""
+    args: Any = trainer.args
+    packing = getattr(args, "packing", False)
+    if not training and getattr(args, "eval_packing", None) is not None:
+        packing = args.eval_packing
+    return bool(packing) and getattr(args, "packing_strategy", "") == "wrapped"

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import lightning.pytorch as pl
 
 from lit_mem.data.checks import TrustReport
 from lit_mem.files import atomic
+from lit_mem.files.origin import CHECKS
 from lit_mem.functional.planning import Scored
 from lit_mem.lightning.run_folder import run_folder
-
-NAME: Final = "checks.json"
 
 
 def write_checks(trainer: pl.Trainer | None, trust: TrustReport, scored: Scored) -> bool:
@@ -27,5 +24,5 @@ def write_checks(trainer: pl.Trainer | None, trust: TrustReport, scored: Scored)
         return False
     folder = run_folder(trainer)  # on every process
     if trainer.is_global_zero:
-        atomic.write_text(folder / NAME, trust.to_json(scored._asdict()))
+        atomic.write_text(folder / CHECKS, trust.to_json(scored._asdict()))
     return True

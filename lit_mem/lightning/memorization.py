@@ -14,6 +14,7 @@ from lit_mem.audit.headline import Sent
 from lit_mem.audit.loop import clash
 from lit_mem.audit.measure import Measure, Stateful
 from lit_mem.audit.measures.base_metrics import BaseMetrics
+from lit_mem.audit.measures.heldout_loss import HeldOutLoss
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
@@ -28,7 +29,6 @@ from lit_mem.lightning.checkpoint import MemorizationCheckpoint
 from lit_mem.lightning.driven import pass_after_epoch, pass_before_training
 from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.of_trainer import callbacks_of
-from lit_mem.lightning.own_loss import OwnLoss
 from lit_mem.lightning.own_pass import OwnPass, OwnTexts, check_whole
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.runs_audit import RunsAudit
@@ -83,7 +83,7 @@ class Memorization(HasMeasures, RunsAudit):
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
             name of the column, or {text_column, prompt_template, completion_template, group_column}.
         scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides, and whether text alone tells the sets apart.
+        check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the subsets.
 
     Raises:
@@ -153,10 +153,10 @@ class Memorization(HasMeasures, RunsAudit):
         if self._texts is not None and self.measures:
             check_whole(trainer)
             audit_of(trainer).own = OwnPass(self._texts)
-            own: list[Measure] = [OwnLoss()]
+            own: list[Measure] = [HeldOutLoss()]
             if trainer.state.fn != "fit":
                 own.append(BaseMetrics(self.measures))
-            others = [one for one in self.measures if not isinstance(one, OwnLoss | BaseMetrics)]
+            others = [one for one in self.measures if not isinstance(one, HeldOutLoss | BaseMetrics)]
             self.measures = [*others, *own]
         data = getattr(trainer, "datamodule", None)
         if self._texts is None and self.measures and getattr(data, "canary_source", None) is not None:

@@ -5,23 +5,22 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
-from lit_mem.adapters.positions import positions
 from lit_mem.audit.frozen import reference_in_training
 from lit_mem.audit.loop import Audit
 from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.audit.passes import ScoredSets, observe
-from lit_mem.audit.run import LONGEST
 from lit_mem.audit.subject import Advance
-from lit_mem.audit.subject_models import Audited, Reference, reference_of
+from lit_mem.audit.subject_models import Audited, Reference, name_of, readable_length, reference_of
 from lit_mem.data.checks import TrustReport
+from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.options import DataOptions
-from lit_mem.data.prepare import Prepared, prepare
+from lit_mem.data.prepare import prepare
 from lit_mem.data.sources.fields import Fields
 from lit_mem.data.sources.given import TwoSets
 from lit_mem.errors import ConfigError
@@ -105,7 +104,7 @@ class OwnPass:
             return self.subject
         texts, fit = self.texts, trainer.state.fn == "fit"
         model, tokenizer = model_in(module, texts.model), tokenizer_in(module, texts.tokenizer)
-        length = texts.max_length or min(positions(model) or LONGEST, LONGEST)
+        length = texts.max_length or readable_length(model)
         options = DataOptions(
             max_length=length,
             add_eos=False,
@@ -116,16 +115,13 @@ class OwnPass:
         )
         with preserved_random_state():
             found = prepare(TwoSets(texts.members, texts.heldout, texts.fields), tokenizer, options)
-            _check_reads(model, type(module).__name__, found)
+            check_reads(model, type(module).__name__, *extent([*found.members, *found.heldout]))
             if fit:
                 started = trainer.global_step > 0
                 frozen = reference_in_training(model, tokenizer, texts.reference, started, "Memorization")
             else:
-                frozen = reference_of(texts.reference, Audited(model, str(_name_of(model) or "")), tokenizer)
-            by_id = {
-                member: {one.example_id: one.input_ids for one in examples}
-                for member, examples in ((True, found.members), (False, found.heldout))
-            }
+                frozen = reference_of(texts.reference, Audited(model, name_of(model)), tokenizer)
+            by_id = {True: token_ids(found.members), False: token_ids(found.heldout)}
             subject = _TrainedSubject(trainer, module, model=model, tokenizer=tokenizer, reference=frozen, texts=by_id)
             subject.trust = found.texts.trust
             audit.open(subject, fit and trainer.global_step == 0)
@@ -163,13 +159,3 @@ def check_whole(trainer: pl.Trainer) -> None:
             "over devices, and Memorization scores its texts with whole ones; expected ddp, or an audit of the saved "
             "model (lit_mem.audit)"
         )
-
-
-def _name_of(model: nn.Module) -> str | None:
-    return getattr(getattr(model, "config", None), "_name_or_path", None)
-
-
-def _check_reads(model: nn.Module, name: str, found: Prepared) -> None:
-    examples = [*found.members, *found.heldout]
-    longest = max(len(one.input_ids) for one in examples)
-    check_reads(cast("Any", model), name, longest, max(int(one.input_ids.max()) for one in examples))

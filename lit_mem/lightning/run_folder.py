@@ -18,6 +18,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mem.files import modes, record
+from lit_mem.files.origin import CHECKS, CONFIG
 from lit_mem.files.versions import free_versions
 
 FileLogger = TensorBoardLogger | CSVLogger
@@ -25,9 +26,7 @@ FileLogger = TensorBoardLogger | CSVLogger
 NAME: Final = "lit_mem"
 """Name of the folder of runs where no logger has a name for it."""
 
-CONFIG: Final = "config.yaml"
-
-_WRITTEN: Final = (CONFIG, "checks.json", "checkpoints", "examples", "privacy.jsonl", record.FILE)
+_WRITTEN: Final = (CONFIG, CHECKS, "checkpoints", "examples", "privacy.jsonl", record.FILE)
 """What this package writes into a run's folder."""
 
 _FOLDERS: WeakKeyDictionary[pl.Trainer, Path] = WeakKeyDictionary()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from lit_mem.adapters.positions import positions, virtual_tokens
 from lit_mem.errors import ConfigError
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
-
-def check_reads(model: PreTrainedModel, model_id: str, longest: int, highest: int) -> None:
+def check_reads(model: Any, model_id: str, longest: int, highest: int) -> None:
     """Reject texts that a model cannot read.
 
     Args:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from lit_mem.audit.judging import Rule
+from lit_mem.audit.judging import Rule, judge_all
 from lit_mem.report.chain import chain_of
 from lit_mem.report.files import read_json
 from lit_mem.report.history import History
-from lit_mem.report.judgement import NAMES, state_of
+from lit_mem.report.judgement import NAMES
 
 _CHECKPOINTS: Final = ("best", "safe", "last")
 
@@ -32,7 +32,7 @@ def kept_checkpoints(folder: Path, history: History, rules: Sequence[Rule]) -> l
             where = where if run == folder else Path(os.path.relpath(run, folder), where)
             rows.append(
                 {"name": name, "folder": where.as_posix(), "figures": metrics}
-                | {"state": NAMES[state_of(rules, metrics)] if rules else "no limits"}
+                | {"state": NAMES[judge_all(rules, metrics)[0]] if rules else "no limits"}
                 | {"epoch": found["epoch"], "global_step": step}
             )
             break

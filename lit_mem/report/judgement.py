@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from lit_mem.audit.judging import Rule, State, explained, judge, settled_by, together
+from lit_mem.audit.judging import Rule, State, explained, judge, judge_all, settled_by
 from lit_mem.audit.thresholds import Threshold
 from lit_mem.functional.planning import Scored
 from lit_mem.report.history import History, Validation
@@ -17,11 +17,6 @@ NAMES: Final[dict[State, str]] = {
     "over": "crossed",
 }
 """What report.json calls the states of `judge`."""
-
-
-def state_of(rules: Sequence[Rule], metrics: Mapping[str, float]) -> State:
-    """The state of one validation, or of a checkpoint, by all rules."""
-    return together(together([judge(t, metrics).state for t in rule.limits], rule.counted) for rule in rules)
 
 
 def verdict(
@@ -51,13 +46,13 @@ def verdict(
     if not history.trained:
         return {"state": "not measured", "text": "The run ended before anything was measured.", "limits": rows}
     last = history.trained[-1]
-    states = [state_of(rules, validation.metrics) for validation in history.trained]
+    states = [judge_all(rules, validation.metrics)[0] for validation in history.trained]
     state = NAMES[states[-1]]
     if states[-1] == "within" and "over" in states:
         state = "crossed before"
     text = _text(state, states, rules, history, scored, subject)
     if state != "within" and best is not None:
-        text += _of_best(state_of(rules, best["figures"]), best, last)
+        text += _of_best(judge_all(rules, best["figures"])[0], best, last)
     caveats = dict.fromkeys(rule.limits.caveat(len(history.trained)) for rule in rules)
     return {"state": state, "text": text + "".join(caveats), "limits": rows}
 

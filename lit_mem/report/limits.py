@@ -53,6 +53,6 @@ def run_rules(folder: Path, config: Mapping[str, Any], history: History) -> list
 
 def _recorded(stop: Stop, path: Path) -> Rule:
     try:
-        return Rule(stop.set_by, Limits(list(stop.thresholds), stop.lower_bound), stop.stop_when)
+        return Rule.of_record(stop)
     except ConfigError as error:
         raise DataError(f"{path}: stop: {error}") from None

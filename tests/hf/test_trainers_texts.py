@@ -1,5 +1,7 @@
 """What is scored is what is trained on: against a plain loop over the trainer's own collated rows."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from datasets import Dataset
@@ -13,7 +15,7 @@ from lit_mem.data.encoding import Encoder
 from lit_mem.data.sources.given import given_set
 from lit_mem.data.tokenized import encoded, texts_of_batch
 from lit_mem.errors import ConfigError
-from lit_mem.hf.trainers_texts import heldout_of, members_of
+from lit_mem.hf.trainers_texts import copies_in, heldout_of, members_of
 from lit_mem.models.hub import load_tokenizer
 from tests.hf.conftest import TINY, tokenized
 
@@ -261,6 +263,20 @@ def test_copies_of_a_member_are_counted_in_the_whole_set(trainer, callback, memb
         made.train()
         records = measured.live._run.records
         assert [records[i].duplicates for i in range(6)] == [2, 0, 0, 0, 2, 2]
+
+
+def test_copies_in_packed_rows_and_in_a_list_are_counted_like_those_in_rows():
+    args, plain = SimpleNamespace(), [[1, 2], [3], [1, 2], [4, 5]]
+    sets = [
+        Dataset.from_dict({"input_ids": plain}),
+        Dataset.from_dict({"input_ids": [[1, 2, 3], [1, 2, 4, 5]], "seq_lengths": [[2, 1], [2, 2]]}),
+        [{"input_ids": torch.tensor(ids)} for ids in plain],
+    ]
+    for rows in sets:
+        found = copies_in(SimpleNamespace(train_dataset=rows, args=args))
+        assert found == {(1, 2): 2, (3,): 1, (4, 5): 1}
+    cut = SimpleNamespace(packing=True, packing_strategy="wrapped")
+    assert copies_in(SimpleNamespace(train_dataset=sets[0], args=cut)) is None
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def perplexities(table: ScoreTable, stage: str) -> dict[str, float]:
         table: with `logprob`, the sum over an example's tokens in nats, and `n_tokens`.
         stage: "val" or "test", the first part of the name of the held-out texts' perplexity.
     """
-    heldout, members = _loss(table.nonmembers()), _loss(table.members())
+    heldout, members = mean_loss(table.nonmembers()), mean_loss(table.members())
     metrics = {}
     if heldout is not None:
         metrics[f"{stage}/perplexity"] = _exp(heldout)
@@ -76,7 +76,7 @@ def perplexities(table: ScoreTable, stage: str) -> dict[str, float]:
     return metrics
 
 
-def _loss(table: ScoreTable) -> float | None:
+def mean_loss(table: ScoreTable) -> float | None:
     """Mean loss a token in nats, None without tokens."""
     total = table["n_tokens"].sum().item()
     return -table["logprob"].sum().item() / total if total else None
