@@ -27,19 +27,27 @@ class Made(TorchDispatchMode):
         """Run it, and count what it made."""
         for given in tree_leaves((args, kwargs)):  # made before, as the weights are
             if isinstance(given, torch.Tensor):
-                self._known.add(given.untyped_storage()._cdata)
+                self._count(given.untyped_storage(), 0)
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self._known:
+            if isinstance(tensor, torch.Tensor):
                 memory = tensor.untyped_storage()
-                self._add(memory._cdata, memory.nbytes())
-                weakref.finalize(memory, self._add, memory._cdata, -memory.nbytes())
+                self._count(memory, memory.nbytes())
         return made
 
-    def _add(self, place: int, size: int) -> None:
-        (self._known.add if size > 0 else self._known.discard)(place)
+    def _count(self, memory: torch.UntypedStorage, size: int) -> None:
+        """Count `size` bytes for a storage that is new, until it is freed: its address may be used again."""
+        place = memory._cdata
+        if place in self._known:
+            return
+        self._known.add(place)
         self._now += size
         self.most = max(self.most, self._now)
+        weakref.finalize(memory, self._freed, place, size)
+
+    def _freed(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self._now -= size
 
 
 def made_at_once(work: Callable[[], Any]) -> int:
