@@ -29,3 +29,19 @@ def path(name: str) -> Path:
     if name not in NAMES:
         raise ConfigError(f"There is no bundled asset {name!r}. Choose from: {', '.join(NAMES)}.")
     return Path(str(importlib.resources.files("lit_mem") / "assets" / name))
+
+
+def chat_template(name: str) -> str:
+    """A bundled chat template, for a tokenizer that has none.
+
+    Args:
+        name: `chatml`.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    folder = Path(str(importlib.resources.files("lit_mem") / "assets" / "chat_templates"))
+    names = sorted(file.stem for file in folder.glob("*.jinja"))
+    if name not in names:
+        raise ConfigError(f"There is no bundled chat template {name!r}. Choose from: {', '.join(names)}.")
+    return (folder / f"{name}.jinja").read_text("utf-8")

@@ -35,11 +35,12 @@ from lit_mem.audit.subject_models import (
 from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
+from lit_mem.data.chat.options import Chat
 from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
-from lit_mem.data.sources.fields import Fields, fields_of
 from lit_mem.data.sources.given import TwoSets
+from lit_mem.data.sources.given_fields import Fields, fields_of
 from lit_mem.errors import ConfigError
 from lit_mem.files.versions import claim_version
 from lit_mem.functional.planning import Scored
@@ -61,6 +62,7 @@ def run_audit(
     extraction: ExtractionOptions | Mapping[str, Any] | None = ExtractionOptions(),  # noqa: B008  (never changed)
     measures: Sequence[Measure] = (),
     fields: Fields = None,
+    chat: Chat = Chat(),  # noqa: B008  (never changed)
     max_length: int | None = None,
     members_size: int | None = None,
     heldout_size: int | None = None,
@@ -95,7 +97,9 @@ def run_audit(
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
         measures: further measures.
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
-            name of the column, or {text_column, prompt_template, completion_template, group_column}.
+            name of the column, or {text_column, prompt_template, completion_template, group_column}; of conversations
+            {form, column, group_column}.
+        chat: of conversations: which turns are scored, and the chat template, if not the tokenizer's own.
         max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
         members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
             out, at least 2000.
@@ -127,8 +131,9 @@ def run_audit(
     tokenizer = tokenizer_of(tokenizer, audited)
     length = max_length or readable_length(audited.model)
     options = DataOptions(
-        max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check
-    )
+        max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check,
+        chat=chat,
+    )  # fmt: skip
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
     scored_texts = extent([*texts.members, *texts.heldout])
     check_reads(audited.model, audited.name, *scored_texts)
@@ -167,8 +172,9 @@ def _setting(
     """What is measured, in the form of a configuration, for the report."""
     named = reference if isinstance(reference, str | os.PathLike) and str(reference) not in WORDS else None
     columns = fields_of(fields)
-    if columns is not None:
-        source["init_args"] |= {"text_column": columns.text_column, "group_column": columns.group_column or "none"}
+    if fields is not None:
+        column = getattr(columns, "text_column", None) or getattr(columns, "column", None)
+        source["init_args"] |= {"text_column": column, "group_column": columns.group_column or "none"}
     model = {
         "model_id": audited.base or None,
         "adapter_path": audited.adapter,

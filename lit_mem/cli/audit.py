@@ -12,7 +12,11 @@ from lit_mem.audit.judging import State
 from lit_mem.audit.result import AuditResult
 from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli.report import FAILED, UNDECIDED
+from lit_mem.data.chat.options import Chat
+from lit_mem.data.sources.chat_fields import ChatFields
 from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.given_fields import Fields, UsualFields
+from lit_mem.errors import ConfigError
 from lit_mem.lightning.parser import OneLineParser
 
 log = logging.getLogger(__name__)
@@ -47,6 +51,7 @@ def main(words: list[str]) -> None:
         lower_bound=options.lower_bound,
         extraction=options.extraction,
         fields=_fields(options),
+        chat=options.chat,
         max_length=options.max_length,
         members_size=options.members_size,
         heldout_size=options.heldout_size,
@@ -63,12 +68,24 @@ def main(words: list[str]) -> None:
         sys.exit(_EXIT[result.state])
 
 
-def _fields(options: Any) -> TextFields | None:
-    """Which columns hold the texts; None: the usual ones."""
-    given = (options.text_column, options.prompt_template, options.completion_template, options.group_column)
-    if not any(given):
-        return None
-    return TextFields(options.text_column or "text", *given[1:], section="audit")
+def _fields(options: Any) -> Fields:
+    """Which columns hold the texts or conversations.
+
+    Raises:
+        ConfigError: columns of texts and of conversations are both named.
+    """
+    texts = [name for name in ("text_column", "prompt_template", "completion_template") if options[name]]
+    if options.chat_form or options.chat_column:
+        if texts:
+            raise ConfigError(f"--{texts[0]} names texts and --chat_form or --chat_column conversations; expected one")
+        names = ("chat_form", "chat_column")
+        return ChatFields(
+            options.chat_form or "auto", options.chat_column, options.group_column, section="audit", options=names
+        )
+    if not texts:
+        return UsualFields(options.group_column, section="audit")
+    given = (options.prompt_template, options.completion_template, options.group_column)
+    return TextFields(options.text_column or "text", *given, section="audit")
 
 
 def _print(result: AuditResult) -> None:
@@ -109,6 +126,15 @@ def _parser() -> OneLineParser:
     add("--text_column", type=str, default=None, help="column of the texts (default: text)")
     add("--prompt_template", type=str, default=None, help="such as 'Question: {question}'; not scored")
     add("--completion_template", type=str, default=None, help="such as ' {answer}'; scored")
+    add(
+        "--chat_form",
+        type=str | None,
+        default=None,
+        help="read conversations of this form: messages, sharegpt, alpaca, dolly, prompt_completion, question_answer "
+        "(default: recognised by the columns)",
+    )
+    add("--chat_column", type=str | None, default=None, help="column of the conversations (default: recognised)")
+    parser.add_dataclass_arguments(Chat, "chat")
     add(
         "--group_column", type=str, default=None, help="column of persons or documents, which must not be on both sides"
     )

@@ -40,6 +40,7 @@ class Encoded:
         appended: number of tokens at the end that are not of the text: trained on, not scored.
         record: what else is known of it.
         repetitions: of a canary that is to be scored as such: how often it is in the training set if it is in; else 0.
+        ends: positions of further tokens that are trained on and not scored, as the ends of a conversation's turns.
     """
 
     input_ids: Tensor
@@ -49,6 +50,7 @@ class Encoded:
     appended: int = 0
     record: Record | None = None
     repetitions: int = 0
+    ends: tuple[int, ...] = ()
 
     @property
     def scored(self) -> Tensor:
@@ -56,6 +58,7 @@ class Encoded:
         scored = self.labels != IGNORED
         scored[0] = False
         scored[len(scored) - self.appended :] = False
+        scored[list(self.ends)] = False
         return scored
 
 

@@ -10,8 +10,8 @@ from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import encoder_of
-from lit_mem.data.sources.fields import Fields
 from lit_mem.data.sources.given import given_set
+from lit_mem.data.sources.given_fields import Fields
 from lit_mem.data.split import take
 from lit_mem.types import Record
 

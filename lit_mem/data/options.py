@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lit_mem.data.canaries.base import CanarySource
+from lit_mem.data.chat.options import Chat
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.errors import check_range
 
@@ -32,6 +33,7 @@ class DataOptions:
     spans_column: str | None = "spans"
     canary_source: CanarySource | None = None
     show_groups: bool = False
+    chat: Chat = field(default_factory=Chat)
 
     def __post_init__(self) -> None:
         positive(train_size=self.train_size, heldout_size=self.heldout_size, members_size=self.members_size)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from lit_mem.data.canaries.base import here
 from lit_mem.data.canaries.inserting import inserted
-from lit_mem.data.chat_rows import HELD, ConversationEncoder
+from lit_mem.data.chat.encoding import ConversationEncoder
 from lit_mem.data.deduplicate import count_duplicates, without_repeats
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.members import texts_of
 from lit_mem.data.options import DataOptions
 from lit_mem.data.probe import members_probe
 from lit_mem.data.sources.base import Corpus, Source
+from lit_mem.data.sources.chat_fields import HELD
 from lit_mem.data.texts import Texts, checked_texts
 
 if TYPE_CHECKING:
@@ -121,5 +122,6 @@ def prepare(
 
 def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:
     """Encodes rows of their kind: texts, or conversations by the tokenizer's chat template."""
-    kind = ConversationEncoder if HELD in rows.column_names else Encoder
-    return kind(tokenizer, options.max_length, options.add_eos, options.spans_column)
+    if HELD in rows.column_names:
+        return ConversationEncoder(tokenizer, options.max_length, options.spans_column, options.chat)
+    return Encoder(tokenizer, options.max_length, options.add_eos, options.spans_column)

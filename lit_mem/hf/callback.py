@@ -22,7 +22,7 @@ from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, of_canaries, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
-from lit_mem.data.sources.fields import Fields
+from lit_mem.data.sources.given_fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.files.record import IN_OUTPUT_DIR
 from lit_mem.hf.calling import calling_trainer, read_before

@@ -25,7 +25,7 @@ from lit_mem.data.encoding import Encoded
 from lit_mem.data.example_sets import token_ids
 from lit_mem.data.one_set import check_examples, encoded_set
 from lit_mem.data.options import DataOptions
-from lit_mem.data.sources.fields import Fields
+from lit_mem.data.sources.given_fields import Fields
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
 from lit_mem.hf.calling import check_whole, tokenizer_of

@@ -7,42 +7,31 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import Any
 
-import lightning.pytorch as pl
 from jsonargparse import lazy_instance
-from torch.utils.data import DataLoader
 
 from lit_mem.audit.gather import on_rank_zero
 from lit_mem.data.canaries.base import CanarySource
+from lit_mem.data.chat.options import Chat
 from lit_mem.data.checks import TrustReport
 from lit_mem.data.deduplicate import Deduplicate
-from lit_mem.data.encoding import Encoded
-from lit_mem.data.example_sets import ExampleSets
-from lit_mem.data.limits import limited_scoring, limited_training, reject_overfit_batches
-from lit_mem.data.loaders import Loaders, Ranks
+from lit_mem.data.limits import reject_overfit_batches
 from lit_mem.data.members import Sides
 from lit_mem.data.options import DataOptions, positive
-from lit_mem.data.prepare import Prepared, prepare
+from lit_mem.data.prepare import prepare
 from lit_mem.data.remarks import on_end_tokens
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.given import as_source
 from lit_mem.data.texts import checked_texts
 from lit_mem.data.tokenizer import tokenizer_of
-from lit_mem.files.once import Once
-from lit_mem.functional.planning import Scored
-from lit_mem.lightning.checks_file import write_checks
 from lit_mem.lightning.console import show_messages
-from lit_mem.lightning.resumable_loader import ResumableLoader
-from lit_mem.types import Batch
+from lit_mem.lightning.text_loaders import TextLoaders
 
 log = logging.getLogger(__name__)
 
 
-class TextDataModule(ExampleSets, pl.LightningDataModule):
+class TextDataModule(TextLoaders):
     """Trains on the members; validates on held-out texts (non-members) and on a probe of the members.
-
-    The two validation loaders are what makes the validation loop a memorization pass: every batch says which
-    of its examples are members.
 
     Args:
         source: where the texts come from; in Python also a list of texts or of rows, or a `datasets.Dataset`.
@@ -70,6 +59,7 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
         show_groups: keep columns that name groups, as `group_column` does, beside the texts, so that `Slices` names
             metrics by them. By default they serve to split and to check alone: a group is most often a person.
+        chat: of conversations: which turns carry the loss, and the chat template.
     """
 
     def __init__(
@@ -92,6 +82,7 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
         spans_column: str | None = "spans",
         canaries: CanarySource | None = None,
         show_groups: bool = False,
+        chat: Chat = Chat(),  # noqa: B008  (never changed)
     ) -> None:
         super().__init__()
         positive(batch_size=batch_size, scoring_tokens=scoring_tokens)
@@ -102,14 +93,11 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
         self.spans_column, self.canary_source, self.show_groups = spans_column, canaries, show_groups
+        self.chat = chat
         self._options()
         self.source = as_source(source)
         self.largest_group = 1  # most training rows of one person or document, as far as groups are known
         self._corpus: Corpus | None = None
-        self._prepared: Prepared | None = None
-        self._scored: Scored | None = None
-        self._checks_written = False
-        self._warnings = Once()
 
     def _options(self) -> DataOptions:
         return DataOptions(**{field.name: getattr(self, field.name) for field in fields(DataOptions)})
@@ -133,6 +121,8 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             options, module = self._options(), getattr(self.trainer, "lightning_module", None)
             texts = checked_texts(self._corpus or self.source, options)
             tokenizer, base_model = tokenizer_of(self.tokenizer_id, module), getattr(module, "fresh_base", None)
+            if (template := self.chat.template_text()) is not None:
+                tokenizer.chat_template = template  # so that what is exported writes as it was trained
             found = self._prepared = prepare(texts, tokenizer, options, base_model, self._once)
             self.train, self.members, self.heldout = found.train, found.members, found.heldout
             self.canaries, self.largest_group = found.canaries, texts.largest_group
@@ -178,63 +168,3 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             line = on_end_tokens(self.every_example(), ends, self._prepared.encoder.tokenizer)
             if line is not None:
                 log.info("%s", line)
-
-    # -- loaders -------------------------------------------------------------------------------------------
-
-    def _loaders(self) -> Loaders:
-        ranks = Ranks(self.trainer.world_size, self.trainer.global_rank) if self.trainer else Ranks()
-        kind = DataLoader if self.trainer is None else ResumableLoader
-        return Loaders(self.seed, ranks, self.num_workers, kind)
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Members in an order that depends on seed and epoch alone."""
-        loaders = self._loaders()
-        self._warn_once(limited_training(self.trainer, len(self.train), self.batch_size * loaders.ranks.world))
-        private = getattr(self.trainer.lightning_module, "private", None) if self.trainer is not None else None
-        if private is None:
-            loader = loaders.training(self.train, self.batch_size, self.group_by_length)
-        else:
-            draws = private.batch_size, private.stream, self._ready().public_size
-            loader = loaders.private(self.train, self.batch_size, *draws)
-        if isinstance(loader, ResumableLoader):
-            loader.trainer = self.trainer
-        return loader
-
-    def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Held-out texts, then the members probe, then canaries if there are any."""
-        return self._scoring(self.heldout, self._ready().of_heldout, "held-out texts", "limit_val_batches")
-
-    def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Test texts, then the members probe, then canaries if there are any."""
-        return self._scoring(self.test, self._ready().of_test, "test texts", "limit_test_batches")
-
-    def _scoring(self, others: list[Encoded], of: int, name: str, option: str) -> list[DataLoader[Batch]]:
-        sets = [others, self.members, *([self.canaries] if self.canaries else [])]
-        loaders = [self._loaders().scoring(examples, self.scoring_tokens) for examples in sets]
-        n_others, n_members, line = limited_scoring(self.trainer, option, loaders[0], loaders[1], name)
-        texts = self._ready().texts
-        self._scored = Scored(n_members, n_others, len(texts.train), of)
-        if texts.trust is not None and not self._checks_written:
-            self._checks_written = write_checks(self.trainer, texts.trust, self._scored)
-        self._warn_once(line)
-        return loaders
-
-    def _ready(self) -> Prepared:
-        if self._prepared is None:
-            raise RuntimeError("TextDataModule has no texts yet; call its setup() before its loaders are made")
-        return self._prepared
-
-    def scored_texts(self) -> Scored | None:
-        """How many texts of each side are scored, limits of batches included; None before `setup`.
-
-        `of_members` are those trained on, without canaries; `of_heldout` those that the source holds out, or, where a
-        test is under way, its test texts.
-        """
-        if self._scored is None and self._prepared is not None:
-            sizes = len(self._prepared.texts.train), self._prepared.of_heldout
-            return Scored(len(self.members), len(self.heldout), *sizes)
-        return self._scored
-
-    def _warn_once(self, line: str | None) -> None:
-        if line is not None and self._warnings.first(line):  # loaders may be made again every epoch
-            log.warning("%s", line)

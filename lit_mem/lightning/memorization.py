@@ -19,7 +19,7 @@ from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
-from lit_mem.data.sources.fields import Fields
+from lit_mem.data.sources.given_fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning import dashboard
 from lit_mem.lightning.auditing import HasMeasures, audit_of, measures

@@ -21,8 +21,8 @@ from lit_mem.data.checks import TrustReport
 from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
-from lit_mem.data.sources.fields import Fields
 from lit_mem.data.sources.given import TwoSets
+from lit_mem.data.sources.given_fields import Fields
 from lit_mem.errors import ConfigError
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state

@@ -249,7 +249,7 @@ def test_it_is_judged_by_its_limits(fitted, limit, state):
         ({"heldout": 3}, ConfigError, "heldout is a int"),
         ({"heldout": ["fine", 4]}, DataError, "row 2"),
         ({"heldout": [{"textt": "a"}]}, DataError, "no column 'text'"),
-        ({"heldout": [{"messages": [{"role": "user", "content": "hi"}]}]}, DataError, "row 1, field messages"),
+        ({"heldout": [{"messages": [{"role": "user", "content": "hi"}]}]}, DataError, "row 1, field 'messages'"),
         ({"heldout": "nowhere.jsonl"}, DataError, "nowhere.jsonl"),
         ({"suite": "big"}, ConfigError, "suite is 'big'"),
         ({"limits": "mia/los_auroc > 0.5"}, ConfigError, "mia/loss_auroc"),

@@ -173,6 +173,7 @@ def null_shifts(n, trials, vocabulary=60, rows=1):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("n", "vocabulary", "rows"), [(30, 60, 1), (100, 60, 1), (100, 5000, 1), (120, 60, 4)])
 def test_of_one_source_the_classifier_guesses_and_its_interval_says_so(n, vocabulary, rows):
     trials = 150

@@ -71,6 +71,7 @@ WORDS = st.lists(st.sampled_from("a b c d . A".split()), min_size=0, max_size=9)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(max_examples=3 * settings.default.max_examples // 2, deadline=None)
 @given(st.lists(WORDS, max_size=9), st.sampled_from([0.3, 0.5, 0.7, 1.0]))
 def test_near_repeats_are_those_of_the_definition(texts, threshold):
@@ -78,6 +79,7 @@ def test_near_repeats_are_those_of_the_definition(texts, threshold):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_many_texts_are_as_by_definition():
     chosen = random.Random(1)
     texts = [" ".join(chosen.choices("abcdefgh", k=chosen.randint(5, 15))) for _ in range(150)]

@@ -4,7 +4,7 @@ import inspect
 import random
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import MISSING, fields
 
 import numpy as np
 import pytest
@@ -131,7 +131,8 @@ def test_no_global_random_state_changes(tokenizer):
 def test_each_option_is_one_of_the_data_module_with_its_default():
     theirs = inspect.signature(TextDataModule).parameters
     for field in fields(DataOptions):
-        assert theirs[{"canary_source": "canaries"}.get(field.name, field.name)].default == field.default, field.name
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        assert theirs[{"canary_source": "canaries"}.get(field.name, field.name)].default == default, field.name
 
 
 @pytest.mark.parametrize(

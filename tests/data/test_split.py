@@ -68,6 +68,7 @@ def test_nothing_cannot_be_split():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @FAST
 @given(size=st.integers(1, 30), n=st.integers(1, 40), seed=st.integers(0, 5))
 def test_take_keeps_order(size, n, seed):

@@ -6,9 +6,9 @@ import logging
 import math
 import re
 import string
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lit_mem.data.escapes import unescaped
 from lit_mem.data.sources.table import Table, shown
@@ -117,8 +117,8 @@ class TextFields:
         for name in texts:
             if chat := table.chat(name):
                 raise DataError(
-                    f"{table.file}: column {shown(name)} ({self.section}.{wanted[name]}) holds {chat}, which are not "
-                    "read yet; expected a text in each row"
+                    f"{table.file}: column {shown(name)} ({self.section}.{wanted[name]}) holds {chat}, "
+                    "which data.source: ChatFiles reads; expected a text in each row"
                 )
 
     def _text_columns(self) -> list[str]:
@@ -142,26 +142,12 @@ class TextFields:
         return list(prompt.fill(values, n_rows)), list(completion.fill(values, n_rows))
 
 
-Fields = TextFields | Mapping[str, str] | str | None
-"""Which columns hold the texts: options of `TextFields`, some of them by name, or the name of the column of texts."""
+class RowFields(Protocol):
+    """Makes a split of a file's rows."""
 
-
-def fields_of(given: Fields) -> TextFields | None:
-    """The options as given, by name, or by the name of the column of texts; None: the usual columns.
-
-    Raises:
-        ConfigError: there is no option of a name, or templates are malformed.
-
-    >>> fields_of("note").text_column, fields_of({"text_column": "note", "group_column": "patient"}).group_column
-    ('note', 'patient')
-    """
-    if given is None or isinstance(given, TextFields):
-        return given
-    names = ("text_column", "prompt_template", "completion_template", "group_column")
-    options = {"text_column": given} if isinstance(given, str) else dict(given)
-    if unknown := [name for name in options if name not in names]:
-        raise ConfigError(f"fields has no option {unknown[0]!r}; there are {', '.join(names)}")
-    return TextFields(**options, section="fields")
+    def dataset(self, table: Table, label: str) -> Dataset:
+        """The rows with the columns of `Corpus`; `label` is what `origin` calls the file."""
+        ...
 
 
 class _Template:

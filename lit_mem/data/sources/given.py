@@ -6,9 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lit_mem.data.chat_rows import MESSAGES, conversation_rows, is_conversations
 from lit_mem.data.sources.base import Corpus, Source
-from lit_mem.data.sources.fields import Fields, TextFields, fields_of
+from lit_mem.data.sources.given_fields import Fields, UsualFields, fields_of
 from lit_mem.data.sources.json_rows import row_table
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import Table
@@ -16,6 +15,7 @@ from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
 
 _NAME = "data.source"
+_MESSAGES = "messages"
 
 
 class Given(Source):
@@ -51,7 +51,8 @@ class Given(Source):
 
     @staticmethod
     def _split(rows: Any, name: str) -> Any:
-        return split_of(table_of(rows, f"{_NAME} ({name})" if hasattr(rows, "column_names") else _NAME), name)
+        table = table_of(rows, f"{_NAME} ({name})" if hasattr(rows, "column_names") else _NAME)
+        return UsualFields().dataset(table, name)
 
 
 class TwoSets(Source):
@@ -93,7 +94,7 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
     Args:
         rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file.
         name: what the set is called in messages, and what `origin` calls it where it is no file.
-        fields: which columns hold the texts; None: as for `split_of`.
+        fields: which columns hold the texts; None: as for `UsualFields`.
         short: whether `origin` has the file's name without its folder.
 
     Raises:
@@ -103,7 +104,7 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
     fields = fields_of(fields)
     if isinstance(rows, str | os.PathLike):
         label = printable(Path(rows).name if short else os.fspath(rows))
-        return split_of(read_table(os.fspath(rows)), label, fields, conversations=True)
+        return fields.dataset(read_table(os.fspath(rows)), label)
     if not (isinstance(rows, list | tuple) or hasattr(rows, "column_names")):
         raise ConfigError(
             f"{name} is a {type(rows).__name__}; expected a list of texts or of rows, a datasets.Dataset, or the "
@@ -111,7 +112,7 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
         )
     if not len(rows):
         raise ConfigError(f"{name} is empty; expected at least one text")
-    return split_of(table_of(rows, name), name, fields, conversations=True)
+    return fields.dataset(table_of(rows, name), name)
 
 
 def table_of(rows: Any, name: str) -> Table:
@@ -125,26 +126,7 @@ def _row(row: Any) -> Any:
     """A text, and a conversation as a list of messages, as a row."""
     if isinstance(row, str):
         return {"text": row}
-    return {MESSAGES: row} if isinstance(row, list) else row
-
-
-def split_of(table: Table, label: str, fields: TextFields | None = None, conversations: bool = False) -> Any:
-    """Rows with the columns of `Corpus`.
-
-    Args:
-        table: with a column `text`, or with `prompt` and `completion`; and with `group`, if it has one.
-        label: what `origin` calls it.
-        fields: other columns.
-        conversations: read a column `messages` too.
-    """
-    if fields is None and conversations and is_conversations(table):
-        return conversation_rows(table, label)
-    if fields is None:
-        pair = {"prompt", "completion"} <= set(table.names) and "text" not in table.names
-        prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
-        section = "fields" if conversations else "data.source"
-        fields = TextFields("text", prompt, completion, "group" if "group" in table.names else None, section)
-    return fields.dataset(table, label)
+    return {_MESSAGES: row} if isinstance(row, list) else row
 
 
 def as_source(source: Any) -> Source:

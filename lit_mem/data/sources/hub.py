@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_mem.data.sources.base import Corpus, Source
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.chat_fields import ChatFields
+from lit_mem.data.sources.chat_forms import ChatForm
+from lit_mem.data.sources.fields import RowFields, TextFields
 from lit_mem.data.sources.table import Table
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.functional.plain_text import printable
@@ -31,6 +33,9 @@ class HubDataset(Source):
         completion_template: trained on and scored: " {answer}". Both templates, or neither.
         group_column: a patient, a document: rows with the same value stay on one side of every
             split.
+        chat: read the rows as conversations of this form, as `ChatFiles` does; "auto": recognised by the columns;
+            None: as texts.
+        chat_column: of conversations; None: recognised.
 
     Raises:
         ConfigError: the templates are malformed, or members and held-out rows are one split.
@@ -48,8 +53,13 @@ class HubDataset(Source):
         prompt_template: str | None = None,
         completion_template: str | None = None,
         group_column: str | None = None,
+        chat: ChatForm | None = None,
+        chat_column: str | None = None,
     ) -> None:
-        self.fields = TextFields(text_column, prompt_template, completion_template, group_column)
+        texts = TextFields(text_column, prompt_template, completion_template, group_column)
+        self.fields: RowFields = texts
+        if chat is not None:
+            self.fields = ChatFields(chat, chat_column, group_column, options=("chat", "chat_column"))
         for option, split in (("heldout_split", heldout_split), ("test_split", test_split)):
             if split == train_split:
                 raise ConfigError(

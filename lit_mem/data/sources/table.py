@@ -144,23 +144,26 @@ class Table:
 
     def chat(self, name: str) -> str | None:
         """What a column of conversations looks like; None where the column holds something else."""
-        return chat_of(self._first(name))
+        return chat_of(self.first(name))
 
-    def _first(self, name: str) -> list[Any]:
-        """Some values of a column; of a typed one only where it holds lists, so that no picture is opened."""
+    def first(self, name: str) -> list[Any]:
+        """Some values of a column; of a typed one only where it holds texts or lists, so that no picture is opened."""
         if self._dataset is None:
             return self._columns[name][:LOOKED_AT]
-        from datasets import LargeList, List
+        from datasets import Json, LargeList, List, Value
 
-        if not isinstance(self._dataset.features[name], List | LargeList):
+        if not isinstance(self._dataset.features[name], List | LargeList | Json | Value):
             return []
-        return list(self._dataset.select_columns([name])[:LOOKED_AT][name])
+        try:
+            return list(self._dataset.select_columns([name])[:LOOKED_AT][name])
+        except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's
+            return []
 
     def _chats(self) -> str:
         """Which column holds conversations, if there is one."""
         for name in self.names:
             if chat := self.chat(name):
-                return f"; {shown(name)} holds {chat}, which are not read yet"
+                return f"; {shown(name)} holds {chat}, which data.source: ChatFiles reads"
         return ""
 
     def _hint(self) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_mem.data.sources.base import Corpus, Source
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.fields import RowFields, TextFields
 from lit_mem.data.sources.rows import read_table
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
@@ -50,7 +50,7 @@ class TextFiles(Source):
         completion_template: str | None = None,
         group_column: str | None = None,
     ) -> None:
-        self.fields = TextFields(text_column, prompt_template, completion_template, group_column)
+        self.fields: RowFields = TextFields(text_column, prompt_template, completion_template, group_column)
         for name, other in (("heldout", heldout), ("test", test)):
             if other is not None and os.path.realpath(other) == os.path.realpath(train):
                 raise ConfigError(f"{name} is the same file as train ({train}); expected rows that are not trained on")

@@ -227,6 +227,7 @@ def test_the_random_state_is_left_alone(data):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_traps_are_sampled_from_the_base_that_is_trained(module, data, trainer):
     t, model, source = (
         trainer([], limit_val_batches=0, num_sanity_val_steps=0, max_epochs=1),

@@ -1,14 +1,20 @@
 """Conversations: where the assistant's contents stand in the template's text, and which tokens are scored."""
 
 import copy
+import json
 import logging
 
 import pytest
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_mem.data.chat import conversation, encode_conversations
+from lit_mem.data.chat.encoding import ConversationEncoder
+from lit_mem.data.chat.messages import checked
+from lit_mem.data.chat.options import Chat
+from lit_mem.data.chat.template import ChatTemplate
 from lit_mem.data.encoding import Encoder, collate
+from lit_mem.data.sources.chat_fields import HELD, TOOLS
 from lit_mem.errors import DataError
 
 HEADER = "{% for m in messages %}"
@@ -48,6 +54,20 @@ GENERATED = (
     + "{{ '<' + m.role + '>' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content + eos_token }}"
     "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"
 )
+
+
+def conversation(messages, tokenizer, where="conversation"):
+    """The text of a conversation, and the assistant's contents in it."""
+    text, turns = ChatTemplate(tokenizer).rendered(checked(messages, where), where)
+    return text, [(turn.start, turn.end) for turn in turns]
+
+
+def encode(rows, tokenizer, max_length=1000, first_id=0, member=True, name="training", origins=None, **chat):
+    """Conversations as examples."""
+    origins = origins or [f"{name}:{number}" for number in range(1, len(rows) + 1)]
+    held = {HELD: [json.dumps(checked(r, o)) for r, o in zip(rows, origins, strict=True)], TOOLS: [""] * len(rows)}
+    split = Dataset.from_dict(held | {"origin": origins})
+    return ConversationEncoder(tokenizer, max_length, chat=Chat(**chat))(split, first_id, member, name)
 
 
 def talk(*contents, system=None):
@@ -123,7 +143,8 @@ def test_templates_that_change_what_was_said_are_rejected(chat, template):
         ([{"from": "gpt", "value": "secret"}], "message 1: has no role and no content"),
         ([*talk("secret"), {"role": "assistant", "content": None}], "message 2: found nothing as its content"),
         ([{"role": "user", "content": [{"type": "image"}]}], "message 1: found a list"),
-        ([{"role": "assistant", "content": "secret", "tool_calls": [{}]}], "message 1: has tool calls"),
+        ([{"role": "assistant", "content": "secret", "tool_calls": [{}]}], "message 1: found a tool call without"),
+        ([{"role": "assistant", "content": "secret", "tool_calls": "secret"}], "message 1: its tool_calls are not"),
         (talk("secret", "\ud800"), "message 2: its content holds half a character"),
     ],
 )
@@ -162,7 +183,7 @@ def test_scored_tokens_are_those_of_the_templates_own_mask(tokenizer, rows):
     tokenizer.chat_template = GENERATED
     rows = [talk(*row) for row in rows]
     rows = [row for row in rows if any(turn["content"].strip() for turn in row[1::2])]
-    for row, example in zip(rows, encode_conversations(rows, tokenizer, 10**6, 0, True, "training"), strict=True):
+    for row, example in zip(rows, encode(rows, tokenizer, 10**6), strict=True):
         whole = tokenizer.apply_chat_template(row, return_assistant_tokens_mask=True, return_dict=True)
         assert example.input_ids.tolist() == whole["input_ids"]
         text = tokenizer.apply_chat_template(row, tokenize=False)
@@ -180,10 +201,12 @@ def test_scored_tokens_are_those_of_the_templates_own_mask(tokenizer, rows):
 
 def test_labels_are_on_every_turn_of_the_assistants_and_on_nothing_else(chat):
     tokenizer = chat("chatml")
-    examples = encode_conversations(ROWS, tokenizer, 1000, 7, True, "training")
+    examples = encode(ROWS, tokenizer, first_id=7)
     for row, example in zip(ROWS, examples, strict=True):
         assert (example.labels[example.scored] == example.input_ids[example.scored]).all()
-        assert (example.labels[~example.scored] == -100).all()
+        unscored = ~example.scored & (example.labels != -100)
+        assert unscored.nonzero().flatten().tolist() == list(example.ends)
+        assert tokenizer.decode(example.input_ids[unscored]) == "<|im_end|>" * (len(row) // 2)
         own = tokenizer.decode(example.input_ids[example.scored])
         assert "".join(own.split()) == "".join("".join(turn["content"] for turn in row[1::2]).split())
     assert [(e.example_id, e.member, e.record.origin) for e in examples] == [
@@ -197,8 +220,8 @@ def test_labels_are_on_every_turn_of_the_assistants_and_on_nothing_else(chat):
 
 def test_the_template_alone_writes_a_bos_token(chat, tokenizer):
     bos = tokenizer.bos_token_id
-    (plain,) = encode_conversations(ROWS[:1], chat("chatml"), 1000, 0, True, "training")
-    (llama,) = encode_conversations(ROWS[:1], chat("llama2"), 1000, 0, True, "training")
+    (plain,) = encode(ROWS[:1], chat("chatml"))
+    (llama,) = encode(ROWS[:1], chat("llama2"))
     assert (plain.input_ids == bos).sum() == 0
     assert (llama.input_ids == bos).nonzero().flatten().tolist() == [0]
 
@@ -209,7 +232,7 @@ def test_a_pair_is_labelled_as_the_encoder_of_plain_texts_does(chat, tokenizer):
 
     pairs = [("Drug: ibuprofen.", "Effect: rash."), ("a", "b c"), ("x", "</s> y")]
     template = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% if not loop.last %} {% endif %}{% endfor %}"
-    examples = encode_conversations([talk(*pair) for pair in pairs], chat(template), 1000, 0, True, "training")
+    examples = encode([talk(*pair) for pair in pairs], chat(template))
     prompts, completions = zip(*pairs, strict=True)
     rows = {"prompt": [p + " " for p in prompts], "completion": completions, "origin": prompts}
     for mine, theirs in zip(
@@ -222,11 +245,11 @@ def test_a_pair_is_labelled_as_the_encoder_of_plain_texts_does(chat, tokenizer):
 
 def test_long_conversations_are_cut_and_counted(chat, caplog):
     tokenizer = chat("chatml")
-    whole = encode_conversations(ROWS, tokenizer, 1000, 0, True, "training")
+    whole = encode(ROWS, tokenizer)
     first = [int(example.scored.nonzero()[0]) for example in whole]
     limit = max(first) + 2
     with caplog.at_level(logging.WARNING, "lit_mem"):
-        cut = encode_conversations(ROWS, tokenizer, limit, 0, True, "training")
+        cut = encode(ROWS, tokenizer, limit)
     (line,) = caplog.messages
     assert f"2 of 2 training conversations were cut to data.max_length={limit} tokens" in line
     for all_of_it, part in zip(whole, cut, strict=True):
@@ -241,7 +264,7 @@ def test_long_conversations_are_cut_and_counted(chat, caplog):
 def test_nothing_left_to_score_is_one_line_with_the_row(chat):
     tokenizer = chat("chatml")
     with pytest.raises(DataError, match=r"b:2: no token to train on and score is left: .* data.max_length is 5"):
-        encode_conversations([talk("q", "a")], tokenizer, 5, 0, True, "training", origins=["b:2"])
+        encode([talk("q", "a")], tokenizer, 5, origins=["b:2"])
     with pytest.raises(DataError, match=r"^held-out:2: message 1: has no role"):
-        encode_conversations([ROWS[0], [{}]], tokenizer, 50, 0, False, "held-out")
-    assert encode_conversations([], tokenizer, 50, 0, False, "held-out") == []
+        encode([ROWS[0], [{}]], tokenizer, 50, name="held-out")
+    assert encode([], tokenizer, 50) == []

@@ -1,0 +1,137 @@
+"""Rows of conversations with the columns of every split."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from lit_mem.data.chat.messages import checked, speaks
+from lit_mem.data.sources.chat_forms import ChatForm, Messages, Reading, reading
+from lit_mem.data.sources.fields import group_of
+from lit_mem.data.sources.table import Table, shown
+from lit_mem.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+
+HELD: Final = "__conversation__"
+"""The column of a split that holds its conversations, as JSON."""
+TOOLS: Final = "__tools__"
+"""The column of what functions each may call, as JSON; "" where there are none."""
+
+_TOOLS_COLUMN: Final = "tools"
+
+
+class ChatFields:
+    """Which columns hold conversations, and which one the group.
+
+    Args:
+        form: "auto", by the columns that there are, or one of `ChatForm`.
+        column: of conversations, where the form has one; None: by its name and what it holds.
+        group_column: rows with the same value (a patient, a customer) stay on one side of every split.
+        section: where these options stand, for messages.
+        options: what `form` and `column` are called there.
+    """
+
+    def __init__(
+        self,
+        form: ChatForm = "auto",
+        column: str | None = None,
+        group_column: str | None = None,
+        section: str = "data.source",
+        options: tuple[str, str] = ("form", "column"),
+    ) -> None:
+        self.options = f"{section}.{options[0]}", f"{section}.{options[1]}"
+        self.form, self.column, self.group_column, self.section = form, column, group_column, section
+
+    def dataset(self, table: Table, label: str) -> Dataset:
+        """Check every row and build the split; the form that was recognised is logged.
+
+        What the assistant says is the completion, all else the prompt: these two serve the checks of the texts; what is
+        trained on and scored is the conversation.
+
+        Args:
+            table: the rows of one file.
+            label: what `origin` calls it, "train.jsonl" in "train.jsonl:17".
+
+        Raises:
+            DataError: there are no columns of conversations, or a row holds none in which the assistant speaks.
+            ConfigError: there is no such form.
+        """
+        found = reading(table, self.form, self.column, self.options)
+        log.info("%s: read as conversations of form %s; %s sets another.", table.file, found, self.options[0])
+        return self._read(table, label, found)
+
+    def _read(self, table: Table, label: str, found: Reading) -> Dataset:
+        from datasets import Dataset, concatenate_datasets
+
+        wanted = [*found.columns, *(name for name in (found.system, found.history) if name is not None)]
+        values = {name: table.column(name) for name in wanted}
+        take, conversations = found.messages(), list[Messages]()
+        for i, number in enumerate(table.numbers):
+            try:
+                conversations.append(_usable(take({name: values[name][i] for name in wanted})))
+            except (ValueError, DataError) as error:
+                table.bad.add(number, f"field {shown(found.columns[0])}: {error}")
+                conversations.append([])
+        groups = self._groups(table)
+        table.bad.check()
+        origins = [f"{label}:{number}" for number in table.numbers]
+        tools = table.column(_TOOLS_COLUMN) if _TOOLS_COLUMN in table.names else [None] * len(origins)
+        columns = {
+            "prompt": [_joined(one for one in row if one["role"] != "assistant") for row in conversations],
+            "completion": [_joined(one for one in row if one["role"] == "assistant") for row in conversations],
+            "group": origins if groups is None else groups,
+            "origin": origins,
+            HELD: [json.dumps(row) for row in conversations],
+            TOOLS: [_tools(value) for value in tools],
+        }
+        made = Dataset.from_dict(columns)
+        used = {*columns, *wanted, _TOOLS_COLUMN}
+        kept = [name for name in table.names if name not in used]
+        return concatenate_datasets([made, table.keep(kept)], axis=1) if kept else made
+
+    def _groups(self, table: Table) -> list[str] | None:
+        """(N,) names of groups; None where there are none."""
+        if self.group_column is None:
+            return None
+        table.require({self.group_column: f"{self.section}.group_column"})
+        names = []
+        for number, value in zip(table.numbers, table.column(self.group_column), strict=True):
+            name, problem = group_of(value)
+            if problem is not None:
+                table.bad.add(number, f"field {shown(self.group_column)}: {problem}")
+            names.append(name or "")
+        return names
+
+
+def _usable(messages: Messages) -> Messages:
+    """The messages, checked.
+
+    Raises:
+        DataError: one is not of the form, or the assistant says nothing.
+    """
+    made = checked(messages, "the conversation")
+    if not any(speaks(turn) for turn in made):
+        raise DataError("found no message of the assistant's with a text, expected at least one")
+    return made
+
+
+def _joined(messages: Any) -> str:
+    return "\n".join(_said(one) for one in messages)
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    calls: Sequence[Any] = message.get("tool_calls") or ()
+    return str(message["content"]) + (json.dumps(calls) if calls else "")
+
+
+def _tools(value: Any) -> str:
+    """As JSON; a text is JSON already."""
+    if value is None or value is Table.ABSENT or value == "" or value == []:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,239 @@
+"""Which columns of a file hold conversations, in the forms that people have, and these as messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from lit_mem.data.sources.forms import chat_of
+from lit_mem.data.sources.table import Table, listed, shown
+from lit_mem.errors import ConfigError, DataError
+
+ChatForm = Literal["auto", "messages", "sharegpt", "alpaca", "dolly", "prompt_completion", "question_answer"]
+
+Row = Mapping[str, Any]
+Messages = list[dict[str, Any]]
+
+_ROLES: Final = {
+    "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "chatgpt": "assistant",
+    "bot": "assistant", "bing": "assistant", "bard": "assistant", "model": "assistant", "system": "system",
+    "tool": "tool", "function_call": "assistant", "observation": "tool", "function": "tool", "developer": "developer",
+}  # fmt: skip
+_SYSTEMS: Final = ("system", "system_prompt")
+_HISTORY: Final = "history"
+_CONVERSATIONS: Final[tuple[str, ...]] = ("messages", "conversations", "conversation", "chat", "dialogue", "dialog")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A form of one question and one answer a row.
+
+    Attributes:
+        given: columns that the user's message is made of; all but the first may be absent or empty.
+        answer: names of the column that the assistant says, of which the first that is there counts.
+    """
+
+    given: tuple[str, ...]
+    answer: tuple[str, ...]
+
+
+_PAIRS: Final[dict[str, Pairs]] = {
+    "dolly": Pairs(("instruction", "context"), ("response",)),
+    "alpaca": Pairs(("instruction", "input"), ("output", "response")),
+    "prompt_completion": Pairs(("prompt",), ("completion", "response")),
+    "question_answer": Pairs(("question", "context"), ("answer",)),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file's conversations are read.
+
+    Attributes:
+        form: one of `ChatForm`, not "auto".
+        columns: that are read, in the order of their use; the last of a pair is the assistant's.
+        system: a column of system prompts; None: there is none.
+        history: a column of lists of [question, answer] that come before; None: there is none.
+    """
+
+    form: str
+    columns: tuple[str, ...]
+    system: str | None = None
+    history: str | None = None
+
+    def __str__(self) -> str:
+        """For a log."""
+        more = "" if self.system is None else f", and column {shown(self.system)} as the system's message"
+        if self.form in _PAIRS:
+            return f"{self.form} (columns {listed(self.columns[:-1])} asked, {shown(self.columns[-1])} answered{more})"
+        return f"{self.form} (column {shown(self.columns[0])}{more})"
+
+    def holds_messages(self, table: Table) -> bool:
+        """Whether what is asked are lists of messages, as TRL has them, and not texts."""
+        return any(isinstance(value, list) for value in table.first(self.columns[0]))
+
+    def messages(self) -> Callable[[Row], Messages]:
+        """Takes a row's values by column, and gives its messages.
+
+        What it gives raises `ValueError`, with what was found and what was expected, for a row of another form.
+        """
+        if self.form in _PAIRS:
+            return self._pair
+        return self._list
+
+    def _list(self, row: Row) -> Messages:
+        value = row[self.columns[0]]
+        if isinstance(value, str):
+            value = _decoded(value)
+        if not isinstance(value, list) or not all(isinstance(one, Mapping) for one in value):
+            raise ValueError(f"found {_kind(value)}, expected a list of messages")
+        made = [_message(one) for one in value]
+        return _with_system(made, row.get(self.system) if self.system else None)
+
+    def _pair(self, row: Row) -> Messages:
+        *given, last = (row.get(name) for name in self.columns)
+        if isinstance(given[0], list) or isinstance(last, list):  # messages already, as TRL has them
+            both = [_decoded(one) if isinstance(one, str) else one for one in (given[0], last)]
+            lists = [one for one in both if isinstance(one, list) and all(isinstance(m, Mapping) for m in one)]
+            if len(lists) < 2:
+                raise ValueError("found a list of messages beside something else, expected both as messages")
+            made = [_message(one) for part in lists for one in part]
+        else:
+            asked = [_text(one) for one in given]
+            if not asked[0].strip():
+                raise ValueError("found no text that is asked, expected one")
+            content = "\n\n".join(part for part in asked if part.strip())
+            made = [{"role": "user", "content": content}, {"role": "assistant", "content": _text(last)}]
+            made = [*_before(row.get(self.history) if self.history else None), *made]
+        return _with_system(made, row.get(self.system) if self.system else None)
+
+
+def reading(table: Table, form: ChatForm, column: str | None, options: tuple[str, str]) -> Reading:
+    """How the conversations of a file are to be read.
+
+    Args:
+        table: the rows.
+        form: "auto": by the columns that there are.
+        column: of conversations, for the forms that have such; None: by its name and what it holds.
+        options: what `form` and `column` are called in messages.
+
+    Raises:
+        ConfigError: a form that is not known, or `column` with a form of pairs.
+        DataError: there are no such columns.
+    """
+    known = ("auto", "messages", "sharegpt", *_PAIRS)
+    if form not in known:
+        raise ConfigError(f"{options[0]} is {form!r}; expected one of {', '.join(known)}")
+    if form in _PAIRS and column is not None:
+        raise ConfigError(f"{options[1]} is {column!r}, but {options[0]} {form} has columns of its own")
+    if column is not None:
+        table.require({column: f"{options[1]}"})
+    found = recognized(table, form, column)
+    if found is None:
+        table.bad.check()
+        wanted = "conversations" if form == "auto" else f"conversations of form {form} ({options[0]})"
+        raise DataError(
+            f"{table.file}: no columns of {wanted}; expected a column of lists of {{role, content}} or of {{from, "
+            f"value}}, or a pair such as 'prompt' and 'completion'; there are: {listed(table.names)}"
+        )
+    return found
+
+
+def recognized(table: Table, form: ChatForm = "auto", column: str | None = None) -> Reading | None:
+    """The reading of a form, or of the first form that the columns have; None where they have none."""
+    system = next((name for name in _SYSTEMS if name in table.names), None)
+    if column is not None:
+        held = _held_by(table, column) if form == "auto" else form
+        return None if held is None else Reading(held, (column,), system)
+    lists = ("auto", "messages", "sharegpt")
+    for name in [name for name in _CONVERSATIONS if name in table.names] if form in lists else ():
+        if (held := _held_by(table, name)) is not None and form in ("auto", held):
+            return Reading(held, (name,), system)
+    found = [one for pair in _PAIRS if form in ("auto", pair) and (one := _pair_of(table, pair, system)) is not None]
+    if found or form not in lists:
+        return max(found, key=lambda one: len(one.columns), default=None)  # the first that reads most columns
+    for name in table.names:
+        if (held := _held_by(table, name)) is not None and form in ("auto", held):
+            return Reading(held, (name,), system)
+    return None
+
+
+def _pair_of(table: Table, form: str, system: str | None) -> Reading | None:
+    """The reading of a form of pairs; None where its columns are not there."""
+    pair, names = _PAIRS[form], table.names
+    answer = next((name for name in pair.answer if name in names), None)
+    if pair.given[0] not in names or answer is None:
+        return None
+    given = tuple(name for name in pair.given if name in names)
+    history = _HISTORY if form == "alpaca" and _HISTORY in names else None
+    return Reading(form, (*given, answer), system, history)
+
+
+def _held_by(table: Table, name: str) -> str | None:
+    """The form of most of a column's first values, so that a broken row is named as such; None: they have none."""
+    values = [_decoded(value) if isinstance(value, str) else value for value in table.first(name)]
+    forms = [form for value in values if value and (form := chat_of([value])) is not None]
+    if not forms or 2 * len(forms) < sum(bool(value) and value is not Table.ABSENT for value in values):
+        return None
+    return "sharegpt" if "from" in forms[0] else "messages"
+
+
+def _message(given: Mapping[str, Any]) -> dict[str, Any]:
+    """A message of either form as {role, content}."""
+    if "role" in given or "from" not in given:
+        return dict(given)
+    role, value = given["from"], given.get("value")
+    known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
+    if known is None:
+        raise ValueError(f"found a message from {_name(role)}, expected one of {', '.join(_ROLES)}")
+    kept = {key: one for key, one in given.items() if key not in ("from", "value")}
+    return {"role": known, "content": value} | kept
+
+
+def _before(history: Any) -> Messages:
+    """The messages of a list of [question, answer]."""
+    if history is None or history is Table.ABSENT:
+        return []
+    pairs = history if isinstance(history, list) else [history]
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"found {_kind(history)} as its history, expected a list of [question, answer]")
+    roles = ("user", "assistant")
+    return [{"role": role, "content": _text(said)} for pair in pairs for role, said in zip(roles, pair, strict=True)]
+
+
+def _name(role: Any) -> str:
+    return "nobody" if role is None else "somebody else" if isinstance(role, str) else _kind(role)
+
+
+def _with_system(messages: Messages, system: Any) -> Messages:
+    if not isinstance(system, str) or not system.strip() or (messages and messages[0].get("role") == "system"):
+        return messages
+    return [{"role": "system", "content": system}, *messages]
+
+
+def _text(value: Any) -> str:
+    if value is None or value is Table.ABSENT:
+        return ""
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise ValueError(f"found {_kind(value)}, expected a text")
+    return str(value)
+
+
+def _decoded(value: str) -> Any:
+    """JSON of a list, as csv files have it; None where it is something else."""
+    if not value.lstrip().startswith("["):
+        return None
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _kind(value: Any) -> str:
+    if value is None or value is Table.ABSENT:
+        return "nothing"
+    return {"str": "a text", "dict": "an object", "Mapping": "an object"}.get(
+        type(value).__name__, type(value).__name__
+    )

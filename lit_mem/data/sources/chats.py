@@ -1,0 +1,40 @@
+"""Conversations of one's own, from files."""
+
+from __future__ import annotations
+
+from lit_mem.data.sources.chat_fields import ChatFields
+from lit_mem.data.sources.chat_forms import ChatForm
+from lit_mem.data.sources.text import TextFiles
+
+
+class ChatFiles(TextFiles):
+    """Conversations from files of the kinds that `TextFiles` reads.
+
+    Read are OpenAI's `messages` ({role, content}, with tool calls and a column `tools`), ShareGPT's `conversations`
+    ({from, value}), Alpaca's `instruction`, `input` and `output` (with `history`), Dolly's `instruction`, `context` and
+    `response`, `prompt` and `completion` (texts, or messages as TRL has them), and `question` and `answer`; each with a
+    column `system`, if there is one. Which turns are trained on and scored: `data.chat.loss`.
+
+    Args:
+        train: the file of the fine-tuning set; its conversations are the members.
+        heldout: conversations never trained on; None: split off from `train`.
+        test: a second held-out set; None: `heldout` serves.
+        form: "auto": recognised by the columns, and logged.
+        column: of conversations, for the forms `messages` and `sharegpt`; None: recognised.
+        group_column: a patient, a customer: conversations with the same value stay on one side of every split.
+
+    Raises:
+        ConfigError: members and held-out rows are one file.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        heldout: str | None = None,
+        test: str | None = None,
+        form: ChatForm = "auto",
+        column: str | None = None,
+        group_column: str | None = None,
+    ) -> None:
+        super().__init__(train, heldout, test)
+        self.fields = ChatFields(form, column, group_column)

@@ -1,0 +1,76 @@
+"""Which columns of given rows hold the texts: the usual ones, or as an argument of a call says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from lit_mem.data.sources.chat_fields import ChatFields
+from lit_mem.data.sources.chat_forms import recognized
+from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.table import Table
+from lit_mem.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+class UsualFields:
+    """A column `text`; or `prompt` and `completion`, as texts; or else conversations in a form of `ChatFields`.
+
+    Args:
+        group_column: of persons or documents; None: `group`, if there is such a column.
+        section: where options of columns stand, for messages.
+    """
+
+    def __init__(self, group_column: str | None = None, section: str = "data.source") -> None:
+        self.group_column, self.section = group_column, section
+
+    def dataset(self, table: Table, label: str) -> Dataset:
+        """The rows with the columns of `Corpus`; `label` is what `origin` calls the file.
+
+        Raises:
+            DataError: there are no such columns, or a row is not what was expected.
+        """
+        group = self.group_column or ("group" if "group" in table.names else None)
+        found = None if "text" in table.names else recognized(table)
+        pair = found is not None and found.columns == ("prompt", "completion") and not found.holds_messages(table)
+        if found is not None and not pair:
+            return ChatFields(group_column=group, section=self.section).dataset(table, label)
+        prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
+        return TextFields("text", prompt, completion, group, self.section).dataset(table, label)
+
+
+Fields = TextFields | ChatFields | UsualFields | Mapping[str, str] | str | None
+"""Options of `TextFields` or `ChatFields`, some of them by name, or the name of the column of texts."""
+
+_TEXTS: Final = ("text_column", "prompt_template", "completion_template", "group_column")
+_CHATS: Final = ("form", "column", "group_column")
+
+
+def fields_of(given: Fields) -> TextFields | ChatFields | UsualFields:
+    """The options as given, by name, or by the name of the column of texts; None: the usual columns.
+
+    With `form` or `column` the rows are read as conversations; with `group_column` alone the usual columns are read.
+
+    Raises:
+        ConfigError: there is no option of a name, or templates are malformed.
+
+    >>> fields_of("note").text_column, fields_of({"text_column": "note", "group_column": "patient"}).group_column
+    ('note', 'patient')
+    >>> fields_of({"form": "sharegpt"}).form
+    'sharegpt'
+    """
+    if isinstance(given, TextFields | ChatFields | UsualFields):
+        return given
+    if given is None:
+        return UsualFields(section="fields")
+    options: dict[str, Any] = {"text_column": given} if isinstance(given, str) else dict(given)
+    chats = bool({"form", "column"} & options.keys())
+    names = _CHATS if chats else _TEXTS
+    if unknown := [name for name in options if name not in names]:
+        known = dict.fromkeys((*names, *_TEXTS, *_CHATS) if not chats else names)
+        raise ConfigError(f"fields has no option {unknown[0]!r}; there are {', '.join(known)}")
+    if options.keys() == {"group_column"}:
+        return UsualFields(options["group_column"], section="fields")
+    return ChatFields(**options, section="fields") if chats else TextFields(**options, section="fields")
