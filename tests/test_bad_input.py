@@ -845,6 +845,7 @@ ODD = [
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("members", "heldout", "options"),
     [

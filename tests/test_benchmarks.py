@@ -132,6 +132,7 @@ def sides(tracked_args):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_both_sides_train_the_same_and_only_one_is_tracked(sides):
     (untracked,), (tracked,) = sides
     assert untracked.weights == tracked.weights
@@ -249,6 +250,7 @@ def test_growth_is_judged_by_its_exponent(name, last, expected):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_growth_shows_and_draws_three_sweeps(tmp_path):
     words = ["--most", "300", "--longest", "64", "--widest", "4096", "--repeats", "1", "--device", "cpu"]
     tables = growth.run(growth.parser().parse_args([*words, "--out", str(tmp_path)]))
@@ -445,6 +447,7 @@ def test_generation_is_bound_by_reading_or_by_products():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_scaling_predicts_measures_and_assumes_what_it_measured(monkeypatch):
     peaks = {"peak": 3 * 2**20, "libraries": 2**20}
     monkeypatch.setattr(memory, "in_fresh_process", lambda args, side: peaks)  # three processes: tested above

@@ -9,7 +9,7 @@ from lit_mem.callbacks import Canaries, PrivacyAudit
 from lit_mem.data.canaries import RandomTokens, Secrets
 from lit_mem.privacy import DPSGD, training
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 
 @pytest.fixture(scope="module")

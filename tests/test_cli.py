@@ -132,6 +132,7 @@ def test_no_training_text_is_written_anywhere(run):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_process_of_its_own_prints_and_logs_the_same(quickstart_run, tmp_path):
     (tmp_path / "given.yaml").write_text(quickstart_run.config)
     done = subprocess.run(
@@ -149,6 +150,7 @@ def test_a_process_of_its_own_prints_and_logs_the_same(quickstart_run, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # the table of the run is not in these
 def test_a_checkpoint_is_measured_again_without_training(run, quickstart_run, capsys, monkeypatch, tmp_path):
     (tmp_path / "given.yaml").write_text(quickstart_run.config)
@@ -185,6 +187,7 @@ def test_help_is_shown(arguments, capsys, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_printed_configuration_runs_as_it_is(capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
@@ -238,6 +241,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("config", "variant"),
     [
@@ -281,6 +285,7 @@ def test_deepspeed_without_its_package_is_refused_in_one_line(monkeypatch, capsy
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_a_fused_optimizer_is_an_option(precision, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -34,6 +34,7 @@ def test_its_test_passes(folder, audited):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_logs_it(folder):
     assert list(yaml.safe_load((folder / "measure.yaml").read_text())) == ["memorization"]
     words = (

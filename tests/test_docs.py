@@ -352,6 +352,7 @@ def draws(figure, n_members, n_others, shift, repeats=400):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_simulated_numbers_can_be_had_again():
     mean, high = said(r"it is (0\.\d+) on average and above (0\.\d+) in one case of twenty")
     small_mean, small_high = said(r"with 100 and 100, (0\.\d+) and (0\.\d+) \(simulated\)")
@@ -396,6 +397,7 @@ def test_the_pictures_shown_are_those_that_are_exported(exporter):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_has_every_picture(pictures, exporter, tmp_path, capsys):
     assert exporter.main([str(pictures), "--folder", str(tmp_path / "figures")]) == 0
     for name in exporter.PICTURES:

@@ -178,6 +178,7 @@ LOADED = "import sys; sys.argv = ['lit-mem', 'doctor']\nfrom lit_mem.cli.start i
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_it_loads_no_other_library_than_torch():
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(

@@ -9,6 +9,7 @@ from benchmarks import duplicates
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_each_way_leaves_the_rows_that_it_should(tmp_path, monkeypatch, capsys):
     options = ["x", "--rows", "20", "--copies", "3", "--epochs", "1", "--repeats", "1", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", options)

@@ -28,6 +28,7 @@ def test_an_example_is_under_forty_lines(path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_audit_of_a_finished_model(tmp_path, monkeypatch, trainer, capsys):
     made = run("audit_finished_model.py", tmp_path, monkeypatch)
     result, texts = made["result"], made["texts"]

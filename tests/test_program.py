@@ -72,6 +72,7 @@ def test_version(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_as_a_module_from_another_folder(tmp_path):
     line = [sys.executable, "-m", "lit_mem", "report", "--help"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

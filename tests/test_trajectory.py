@@ -85,6 +85,7 @@ def test_weights_are_bit_identical_with_all_callbacks_on_and_off(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_weights_are_the_same_without_any_validation(module, data, trainer, trained, tmp_path):
     plain = fit(module, data, trainer, trained, [], limit_val_batches=0, num_sanity_val_steps=0)
     on = fit(module, data, trainer, trained, all_callbacks(tmp_path))

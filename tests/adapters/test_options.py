@@ -145,6 +145,7 @@ HOSTILE = {
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("key", "value"),
     [

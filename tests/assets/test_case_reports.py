@@ -85,6 +85,7 @@ def test_splits_share_nobody_and_nothing(shipped, one, two):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_pretraining_text_shares_nobody_and_nothing(shipped, pretraining):
     rows = list(itertools.chain(*shipped.values()))
     texts = [row["text"] for row in rows]

@@ -69,6 +69,7 @@ def test_corpus_only_leaves_what_the_manifest_says_of_the_model(tmp_path, manife
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @torch.no_grad()
 def test_heldout_perplexity_is_what_the_manifest_says(model, tokenizer, manifest, heldout):
     nats, n_tokens = 0.0, 0
@@ -134,6 +135,7 @@ def test_greedy_text_is_readable_and_ends(model, tokenizer):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_short_pretraining_is_deterministic_and_lowers_the_loss(tokenizer):
     stream = corpus.pretraining_texts(7, avoid=())
     texts = [text.text for text in itertools.islice(stream, 256)]

@@ -50,6 +50,7 @@ def test_it_is_a_plain_loop_over_the_error_zone(rows):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(deadline=None)
 @given(rows)
 def test_it_ranks_as_the_papers_ratio_with_an_infinite_one_on_top(rows):

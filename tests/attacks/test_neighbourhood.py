@@ -128,6 +128,7 @@ def test_it_is_the_difference_of_losses_of_the_model_itself(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_neighbours_are_made_once_and_depend_on_seed_id_and_text(prober, small, scored, encode, masked_lm):
     def made(seed, *examples):
         attack = Neighbourhood(masked_lm, neighbours=3, seed=seed)

@@ -73,6 +73,7 @@ def test_a_prompt_stands_between_prefix_and_text_and_does_not_count(prober, tune
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_same_shots_whatever_the_order_in_which_texts_are_told(prober, small, scored):
     def left_out(seed, examples):
         prober.examples = examples

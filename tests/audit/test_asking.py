@@ -90,6 +90,7 @@ def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sa
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("silent", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model, monkeypatch, silent):
     made, batches = model

@@ -161,6 +161,7 @@ def everything(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
     """The same weights, validated with and without canaries in the data: every figure of texts is the same."""
     import pyarrow.parquet as pq
@@ -353,6 +354,7 @@ def test_a_quarter_is_guessed_by_default(tuned, module, data, trainer):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_canary_reaches_disk_or_console(tmp_path, monkeypatch, capsys, tokenizer):
     """Not of one's own lines either: a run from the command line, every file that it leaves, and all that it says."""
     lines = [f"The zymurgy locker {1000 + 7 * i} opens with {90_000 + 11 * i}" for i in range(8)]

@@ -58,6 +58,7 @@ def test_the_next_command_can_be_pasted():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stage", ["validate", pytest.param("test", marks=pytest.mark.slow)])
 def test_an_audit_is_judged_by_what_it_measured(stage, module, data, trainer):
     stop = MemorizationEarlyStopping(["train/loss > 3", "val/perplexity > 1000", "mia/loss_auroc > 0.999"])
@@ -88,6 +89,7 @@ def test_without_thresholds_an_audit_is_not_judged(module, data, trainer):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_the_command_line_ends_with_them(stage, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -104,6 +104,7 @@ def test_a_measure_asks_for_what_it_needs():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_span_rates_are_those_of_generating_each_span(tuned, base):
     """From the true text before a span, `model.generate` writes it or does not."""
     model, corpus, _, t = tuned

@@ -44,6 +44,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.ddp
 def test_two_processes_read_what_either_set(tmp_path):
     script = tmp_path / "rank.py"

@@ -93,6 +93,7 @@ def test_lines_and_figures_are_those_of_a_plain_loop(fit, caplog):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_resumed_run_goes_on(fit, caplog, tmp_path):
     class Save(pl.callbacks.Checkpoint):
         def on_validation_end(self, trainer, pl_module):

@@ -152,6 +152,7 @@ def test_generation_every_n_validations_and_before_training(module, data, traine
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module, data, trainer):
     chosen = []
 

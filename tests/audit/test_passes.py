@@ -64,6 +64,7 @@ def test_a_model_without_reference_is_measured_by_itself(validated, base):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_attacks_take_their_prefix_from_texts_that_are_given(validated):
     made, batches, _ = validated
     attack = {"recall": ReCaLL()}

@@ -447,6 +447,7 @@ def test_of_many_slices_all_alike_one_seldom_stands_out():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("n_slices", [10, 20])
 @pytest.mark.parametrize("quantile", [0.0, 0.8416, 1.2816, 1.6449])  # AUROC 0.5, 0.8, 0.9, 0.95
 def test_of_many_slices_all_alike_one_stands_out_in_less_than_one_case_in_twenty(n_slices, quantile):

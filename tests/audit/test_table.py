@@ -129,6 +129,7 @@ dist.destroy_process_group()
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.ddp
 def test_two_processes_see_the_table_of_one(tmp_path):
     batches = [[[rows(batch) for batch in share[rank]] for share in SHARES] for rank in (0, 1)]

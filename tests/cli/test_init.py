@@ -156,6 +156,7 @@ def test_each_format_becomes_a_configuration_that_reads_its_texts(name, init, pa
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", [*WRITERS, "alpaca.jsonl"])
 def test_each_configuration_runs_as_it_is(name, init, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py"])

@@ -50,6 +50,7 @@ def test_canaries_that_tie_with_all_others_are_not_exposed():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_bound_that_is_the_best_over_thresholds_is_corrected():
     """PrivacyGuard's compute_acc_auc_ci_epsilon takes the highest ε of all thresholds as it is.
 
@@ -69,6 +70,7 @@ def test_a_bound_that_is_the_best_over_thresholds_is_corrected():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_one_run_bounds_of_normal_scores():
     """jax_privacy's test_epsilon_one_run_close: "in" guesses only, the best corner of the hull, Bonferroni."""
     quantiles = norm.ppf((np.arange(10_000) + 0.5) / 10_000)

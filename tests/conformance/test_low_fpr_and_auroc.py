@@ -30,6 +30,7 @@ def test_scores_are_ranked_and_not_squashed():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_interval_lies_around_the_estimate():
     """mimir's bootstrap negates scores that are negated already: its mean is 1 − AUROC (.232 for .768 in our notes)."""
     rng = np.random.default_rng(0)

@@ -210,6 +210,7 @@ def test_texts_with_an_end_token_inside_are_counted(tmp_path, tokenizer, module,
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("adapter", [LoRA(rank=2, targets=["v"]), FullFineTuning()], ids=["off", "copy"])
 def test_a_base_without_a_tokenizer_is_measured_by_that_of_the_data(adapter, tmp_path, data, trainer):
     for name in ("config.json", "model.safetensors", "generation_config.json"):

@@ -66,6 +66,7 @@ def test_without_an_end_of_text_token_the_last_token_stays():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_share_is_that_of_exact_fractions():
     wrong = []
     for n_tokens in range(1, 121):

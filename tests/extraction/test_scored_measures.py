@@ -134,6 +134,7 @@ def test_the_suffix_is_what_stands_after_the_prefix(prefix):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_rate_within_tries_is_that_of_sampling_them():
     """A model of few tokens, really sampled: the share of texts drawn at least once in n tries."""
     from types import SimpleNamespace

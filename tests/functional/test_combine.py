@@ -100,6 +100,7 @@ def null_areas(n, n_columns, trials):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("n", "n_columns"), [(30, 2), (30, 7), (300, 7)])
 def test_columns_of_noise_are_guessing_on_average_and_the_interval_says_so(n, n_columns):
     trials = 600

@@ -41,6 +41,7 @@ def test_edges_of_whole_numbers_are_the_lowest_and_highest_there(values, bins):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @given(st.lists(st.floats(0, 1), min_size=40, max_size=100, unique=True), st.integers(2, 6))
 def test_groups_without_ties_are_numpys_quantile_groups(values, bins):
     edges = np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf")

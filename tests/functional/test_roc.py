@@ -107,6 +107,7 @@ def test_what_cannot_be_computed_is_an_error_however_many_non_members(score, mem
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @settings(deadline=None)
 @given(scores, scores)
 def test_best_balanced_accuracy_is_scikit_learns_at_the_best_of_all_thresholds(members, others):

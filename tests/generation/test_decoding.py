@@ -195,6 +195,7 @@ def test_finished_texts_leave_the_batch(base, prompts):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "who", [pytest.param("base", marks=pytest.mark.slow), "gpt2", pytest.param("sliding", marks=pytest.mark.slow)]
 )

@@ -62,6 +62,7 @@ def test_a_class_among_the_callbacks_measures_before_training_and_at_each_evalua
     ],
 )
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_when_it_measures(trainer, callback, options, settings, steps):
     made = trainer(callback(**options), **{"num_train_epochs": 2} | settings)
     made.train()
@@ -182,6 +183,7 @@ def test_a_limit_ends_training_at_once_and_the_reason_is_logged(trainer, callbac
     ],
 )
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_limits_together(trainer, callback, options, stopped):
     made = trainer(callback(every_n_steps=1, **options), num_train_epochs=2)
     made.train()
@@ -189,6 +191,7 @@ def test_limits_together(trainer, callback, options, stopped):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_patience_counts_on_after_a_resume(trainer, callback):
     settings = {"save_strategy": "epoch", "num_train_epochs": 5}
     trainer(callback(stop="val/loss > 0", patience=3), **settings | {"num_train_epochs": 2}).train()
@@ -251,6 +254,7 @@ def test_where_the_loss_is_not_finite_training_is_the_users(trainer, callback, l
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_one_callback_serves_two_trainers_and_a_second_train(trainer, callback, tmp_path):
     measured = callback()
     first = trainer(measured)
@@ -277,6 +281,7 @@ def test_trials_that_make_their_model_anew_start_at_one_half(trainer, callback):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_tensorboard_gets_metrics_and_plots(trainer, callback, tmp_path, monkeypatch):
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
     made = trainer(callback(), report_to=["tensorboard"])
@@ -289,6 +294,7 @@ def test_tensorboard_gets_metrics_and_plots(trainer, callback, tmp_path, monkeyp
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_log_main_or_all(trainer, callback):
     names = []
     for log in ("main", "all"):

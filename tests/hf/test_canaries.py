@@ -129,6 +129,7 @@ def test_numbers_are_those_of_lightning_on_the_same_weights(memorized, tokenizer
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_repeated_canaries_are_found_and_no_secret_is_written(
     sft, lora, callback, tokenizer, member_texts, heldout_texts, capsys, caplog
 ):
@@ -187,6 +188,7 @@ def test_without_canaries_the_same_members_and_numbers(trainer, callback, member
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_is_the_same_with_canaries_measured(trainer, callback, adapter_of, member_texts, tokenizer):
     rows, canaries = insert_canaries(member_texts, Secrets(12, SHORT, repetitions=[2]), tokenizer)
     weights = []
@@ -201,6 +203,7 @@ def test_training_is_the_same_with_canaries_measured(trainer, callback, adapter_
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_training_set_without_them_is_named(trainer, sft, callback, tokenizer, member_texts, heldout_texts):
     rows, canaries = insert_canaries(member_texts, Secrets(12, SHORT, repetitions=[1, 4]), tokenizer)
     n_in = sum(one.inserted for one in canaries.canaries)

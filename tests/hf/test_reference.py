@@ -78,6 +78,7 @@ def test_a_copy_of_a_whole_model_that_trl_has_changed_stays_as_it_was(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_model_or_a_folder_can_be_the_reference(trainer, callback, scored):
     for reference in (load_base(TINY), TINY):
         model = load_base(TINY).requires_grad_(True)
@@ -92,6 +93,7 @@ def test_a_reference_that_is_trained_itself_is_rejected(trainer, callback, lora)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_whole_model_that_goes_on_is_compared_with_where_it_came_from(trainer, callback, scored):
     settings = {"save_strategy": "epoch", "num_train_epochs": 2}
     first = callback()

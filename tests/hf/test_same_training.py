@@ -63,6 +63,7 @@ def test_the_same_with_and_without_it(trainer, callback, lora, tmp_path, form):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("every", [1, pytest.param(None, marks=pytest.mark.slow)])
 def test_the_metrics_of_trl_stay_the_same(sft, callback, member_texts, heldout_texts, every):
     rows = [[{"text": text} for text in texts] for texts in (member_texts, heldout_texts)]

@@ -102,6 +102,7 @@ def test_under_pytest_nothing_is_changed(caplog):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_plain_script_shows_the_lines(tmp_path):
     script = """
 import lightning.pytorch as pl

@@ -93,6 +93,7 @@ def test_two_limits_on_a_metric_are_two_lines_and_one_that_is_set_twice_is_one()
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_validation_by_itself_has_no_charts(module, data, trainer, tmp_path):
     logger = TensorBoardLogger(str(tmp_path), default_hp_metric=False)
     t = trainer([Memorization("quick", stop="val/loss > 99")], logger=logger)

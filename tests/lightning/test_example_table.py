@@ -112,6 +112,7 @@ def holds(folder, text):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("text", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_texts_are_written_only_if_asked_for(make, tmp_path, text):
     callbacks = [PerExampleTable(text=text), Movers(), Correlation(), *measuring()[:2]]
@@ -160,6 +161,7 @@ def test_validate_and_test_have_their_own_files(make, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_n_validations_also_over_a_resume(make, tmp_path):
     folder = tmp_path / "examples"
     table = PerExampleTable(str(folder), every_n_validations=2)

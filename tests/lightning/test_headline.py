@@ -96,6 +96,7 @@ def test_each_begins_before_training_and_has_a_value_a_validation(fits):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_all_of_them_are_sent_on_request_and_by_measures_that_are_listed(fits):
     assert fits("all").logger.steps.keys() == fits("all").metrics.keys() > fits("main").logger.steps.keys()
     assert "mia/zlib_balanced_accuracy" in fits("listed").logger.steps
@@ -118,6 +119,7 @@ def test_with_canaries_and_private_training_the_standard_suite_sends_forty_with_
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_a_threshold_or_a_monitor_names_is_sent_and_what_a_users_measure_logs(module, data, trainer, tmp_path):
     sink = Sink()
     callbacks = [
@@ -134,6 +136,7 @@ def test_what_a_threshold_or_a_monitor_names_is_sent_and_what_a_users_measure_lo
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("stage", ["validate", "test"])
 def test_without_training_the_main_ones_are_sent_and_all_are_recorded(stage, module, data, trainer, tmp_path):
     logger = CSVLogger(str(tmp_path), "")

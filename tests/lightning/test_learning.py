@@ -133,6 +133,7 @@ def test_a_damaged_state_is_rejected_by_name(damage, named):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(("lr", "hardly"), [(1e-6, True), pytest.param(5e-3, False, marks=pytest.mark.slow)])
 def test_a_fit_says_so_beside_the_best_checkpoint(lr, hardly, module, data, trainer, tmp_path, caplog):
     keep = MemorizationCheckpoint(dirpath=str(tmp_path / "kept"))

@@ -176,6 +176,7 @@ def test_a_measure_of_the_users_own_is_logged_and_can_stop_the_run(module, data,
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_resumed_run_generates_in_the_same_validations(module, data, trainer, tmp_path):
     def callback():
         options = ExtractionOptions(n_members=3, n_heldout=0, base=False, every_n_validations=2)

@@ -339,6 +339,7 @@ def test_a_fused_optimizer_trains_the_same_model(module, data, trainer, trained,
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("precision", "width"),
     [("bf16-mixed", torch.float32), ("bf16-true", torch.bfloat16)],
@@ -362,6 +363,7 @@ def test_training_in_bfloat16_loses_as_much_as_in_float32(module, data, trainer,
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_grouped_run_is_resumed_in_its_own_order(module, data, trainer, trained, tmp_path):
     def fit(folder, epochs, resume=None):
         torch.manual_seed(1)

@@ -264,6 +264,7 @@ def test_checkpoints_hold_the_module_and_the_adapter_lies_beside_them(fit, kind,
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", [Plain, Validated])
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_resumed_run_goes_on_with_and_without_it_alike(fit, trained, kind):
@@ -305,6 +306,7 @@ def test_the_report_reads_the_run(fit):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore")
 def test_the_example_prints_the_table(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -470,6 +472,7 @@ def test_other_commands_measure_too(trainer, tokenizer, loaders, command, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", [Plain, Validated])
 def test_a_dry_run_leaves_nothing(fit, kind, tmp_path):
     fit(kind, [own()], fast_dev_run=True)

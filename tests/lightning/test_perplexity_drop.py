@@ -64,6 +64,7 @@ def test_a_large_growth_within_its_noise_does_not_warn():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_in_a_run_that_memorizes_it_warns_and_in_one_that_does_not_it_does_not(module, data, trainer, caplog):
     for lr, warned in ((3e-2, True), (1e-5, False)):
         caplog.clear()

@@ -150,6 +150,7 @@ def test_counters_schedule_and_optimizer_see_ordinary_steps(module, data, untrac
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("size", [1, 3])
 def test_how_many_texts_go_through_the_model_together_makes_no_difference(size, private, data, untracked):
     found = []
@@ -319,6 +320,7 @@ class EveryStep(Callback):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow), 7])
 def test_a_resumed_run_is_the_uninterrupted_one_with_a_test_seed(at, private, data, trainer, trained, tmp_path):
     whole = private()
@@ -354,6 +356,7 @@ def crashed(private, data, trainer, folder, **options):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_crashed_run_forgets_no_step(private, data, trainer, tmp_path):
     checkpoint, ledger = crashed(private, data, trainer, tmp_path)
     # The step in which it was killed is written down: its noise may have been seen.

@@ -122,6 +122,7 @@ def test_a_report_from_the_record_is_that_from_metrics_csv_up_to_rounding(fitted
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_without_a_csv_logger_has_a_report(module, data, trainer, tmp_path):
     logger = TensorBoardLogger(str(tmp_path), "", default_hp_metric=False)
     trainer([Memorization("quick")], logger=logger, max_epochs=1).validate(module(), data(), verbose=False)

@@ -70,6 +70,7 @@ def oracle(run_dir, zeroed):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("where", "zeroed"),
     [
@@ -225,6 +226,7 @@ def test_other_adapters_are_refused(base):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
     full = {"class_path": "lit_mem.adapters.FullFineTuning"}
     folder = fitted(adapter=full, optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})

@@ -44,6 +44,7 @@ def test_without_a_trainer_the_numbers_are_those_of_the_module(module, batch, ki
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_scores_of_another_precision_are_not_taken(batch, on_disk):
     cache = ReferenceCache()

@@ -92,6 +92,7 @@ PLOTS = {
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", PLOTS)
 def test_everything_lies_inside_the_plot(name):
     plot = PLOTS[name]()

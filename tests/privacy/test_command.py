@@ -32,6 +32,7 @@ A, B, C = Steps(1.0, 0.1, 30), Steps(1.5, 0.05, 40), Steps(2.0, 0.1, 20)
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", ["prv", "rdp"])
 def test_epsilon_is_of_all_steps_of_a_training_set_composed(kind, runs):
     ledgers = [Ledger(path) for path in ledgers_at([str(runs)])]

@@ -76,6 +76,7 @@ def test_noise_in_the_gradient_has_deviation_sigma_c_over_the_batch_size(tuned):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_how_a_batch_is_split_makes_no_difference(size, tuned, mean_losses, some_texts):
     texts = some_texts((9, 12, 4, 7, 3, 5, 8))

@@ -58,6 +58,7 @@ def test_a_history_of_steps():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore")
 def test_a_fit_logs_the_epsilon_of_the_largest_group_before_and_after(module, trainer, tmp_path, caplog):
     import json

@@ -80,6 +80,7 @@ def exact_epsilon(sensitivity):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("dropout", [0.0, 0.05, 0.5])
 def test_what_one_step_tells_of_one_text(dropout, tuned, some_texts):
     claim = epsilon([Steps(NOISE, 1.0, 1)], DELTA)

@@ -66,6 +66,7 @@ def test_reentrant_checkpointing_gives_the_same(tuned, mean_losses, some_texts, 
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_training_under_the_hooks_is_plain_training(tuned, mean_losses, some_texts):
     """Opacus issue 820 reports adapters that are silently wrong. Without noise and with nothing to clip, the mean of
     the texts' gradients trains the adapter that plain autograd trains."""

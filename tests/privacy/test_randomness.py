@@ -98,6 +98,7 @@ def test_dropout_of_the_base_is_turned_off_for_the_fit(with_attention_dropout, d
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_dropout_of_an_adapter_from_a_folder_is_turned_off(base, data, trainer, tmp_path, caplog):
     LoRA(rank=2, dropout=0.25).wrap(base).save_pretrained(tmp_path / "adapter")
     privacy = DPSGD(**QUICK, allow_unaccounted_start=True)

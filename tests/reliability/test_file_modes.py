@@ -65,6 +65,7 @@ def test_all_that_the_quickstart_writes_is_for_its_owner_alone(quickstart_run):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("process", "given", "of_folders", "of_files"),
     [
@@ -98,6 +99,7 @@ def test_all_that_a_run_writes_is_for_its_owner_alone(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("process", [0o000, 0o022])
 def test_a_private_run_without_a_logger_too(process, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -147,6 +147,7 @@ def test_no_attack_makes_a_number_of_what_is_none(effort):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @effort
 def test_membership_metrics_are_rates_or_refused(effort, audited):
     @effort

@@ -70,6 +70,7 @@ def readings(row):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_table_confirms_every_guess(run):
     """By the base model's perplexity, and as well without it: by the tuned model's and the reference attack's score."""
     folder, loss, member = run

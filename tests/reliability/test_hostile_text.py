@@ -109,6 +109,7 @@ def shows(text):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_names_of_figures_are_letters_and_digits(run):
     events = [event for path in run[1].glob("events*") for event in EventFileLoader(str(path)).Load()]
     tags = {value.tag for event in events for value in event.summary.value}

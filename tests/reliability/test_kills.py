@@ -162,6 +162,7 @@ SLOW = pytest.mark.slow
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("torn", "exchange", "every"),
     [
@@ -197,6 +198,7 @@ def test_a_save_that_is_killed_anywhere_leaves_whole_pairs(saves_that_died, left
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_first_save_of_all_leaves_whole_pairs_or_nothing(saves_that_died, left):
     folders, _ = saves_that_died(epoch=0)
     assert len(folders) > 30
@@ -205,6 +207,7 @@ def test_the_first_save_of_all_leaves_whole_pairs_or_nothing(saves_that_died, le
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize(
     ("exchange", "every", "resumed"),
     [
@@ -238,6 +241,7 @@ def test_a_run_goes_on_from_a_save_that_was_killed_and_clears_up(
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_run_killed_at_random_is_in_the_end_the_uninterrupted_one(uninterrupted, random_kills, left, tmp_path):
     expected, seconds = uninterrupted()
     for times in (1, 2, 4, 8):  # the machine may be faster by now than it was in the run that gave the seconds

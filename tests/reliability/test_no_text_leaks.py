@@ -126,6 +126,7 @@ def leaky(quickstart_run, tokenizer):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_search_finds_every_text_where_texts_were_asked_for(leaky):
     """Nothing that follows would mean much without this."""
     folder, _, _, search = leaky
@@ -173,6 +174,7 @@ def test_the_search_finds_nothing_where_there_is_nothing(leaky):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_no_file_of_a_run_holds_a_training_text(leaky):
     folder, _, _, search = leaky
     written = [path for path in folder.rglob("*") if path.is_file()]

@@ -412,6 +412,7 @@ def test_none_is_a_clear_error(tmp_path, which):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_command_line_resumes_the_newest_run_and_measures_the_best(
     start, run_to_end, uninterrupted, left, tmp_path
 ):

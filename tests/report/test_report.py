@@ -643,6 +643,7 @@ def test_fail_on_a_sweep_names_the_trial(sweep, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_fit_leaves_what_its_checks_found(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["train.py"])

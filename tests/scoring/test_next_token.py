@@ -43,6 +43,7 @@ def test_maxima_made_for_another_number_of_values_serve_too(seed, n, width, k, o
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @given(st.integers(0, 10**6), st.integers(1, 4), st.integers(2, 200), st.integers(1, 30), st.sampled_from([None, 3, 9]))
 @settings(deadline=None)
 def test_sampled_probabilities_sum_to_one_and_are_zero_outside_the_top(seed, n, width, k, distinct):

@@ -53,6 +53,7 @@ def test_a_text_without_a_trained_token_has_none(scorer, batch):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("packed", [False, True])
 def test_weights_of_texts_weigh_their_gradients(scorer, batch, packed):
     wanted = [p for p in scorer.model.parameters() if p.requires_grad]

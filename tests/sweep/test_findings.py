@@ -111,6 +111,7 @@ def test_a_difference_without_spread_decides_nothing_of_all(rows, note):
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
 def test_what_holds_is_seldom_said_not_to_hold(n_seeds):
     """v and o lie above q and k by half a standard deviation; the lower less the higher is below 0 on average."""

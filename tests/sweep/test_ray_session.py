@@ -156,6 +156,7 @@ with ray_session.private_session():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 def test_another_user_of_the_machine_cannot_connect(short, tmp_path):
     """Also where a Ray of somebody else's is named: it is not joined."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
