@@ -33,6 +33,11 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
         "share of members whose suffix is written exactly",
     ),
     ("extraction/span_rate", "Sensitive spans extracted, members", "share of marked names, dates and the like"),
+    (
+        r"turn/(.+)_auroc",
+        "AUROC of the {} attack, by turn",
+        "the same for single turns of the assistant's in a conversation; 0.5 is guessing, 1 is certain",
+    ),
     ("canary/exposure_mean", "Exposure of canaries", "bits by which inserted secrets stand out"),
     ("canary/auroc", "AUROC of canaries", "how well inserted secrets are separated from others; 0.5 is guessing"),
     ("privacy/epsilon", "Privacy ε", "what differentially private training has spent; lower is more private"),

@@ -20,6 +20,7 @@ from lit_mem.audit.measures import (
     PrivacyAudit,
     Slices,
     SpanExtraction,
+    Turns,
 )
 from lit_mem.audit.measures.heldout_loss import HeldOutLoss
 from lit_mem.audit.measures.membership import default_attacks
@@ -101,7 +102,13 @@ def suite(
     if not compares:
         attacks = attacks or {name: one for name, one in default_attacks().items() if not one.needs.reference}
         extraction = extraction and replace(extraction, base=False)
-    made: list[Measure] = [Perplexity(), MembershipInference(attacks), Extractability(), SpanExtraction()]
+    made: list[Measure] = [
+        Perplexity(),
+        MembershipInference(attacks),
+        Extractability(),
+        SpanExtraction(),
+        Turns(compares),
+    ]
     if name != "quick" and extraction is not None:
         made.append(Extraction(**vars(extraction)))
     made = _without_replaced(made, others)

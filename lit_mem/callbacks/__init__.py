@@ -15,6 +15,7 @@ from lit_mem.lightning.listed import (
     PrivacyAudit,
     Slices,
     SpanExtraction,
+    Turns,
 )
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.stopwatch import Stopwatch
@@ -38,4 +39,5 @@ __all__ = [
     "Slices",
     "SpanExtraction",
     "Stopwatch",
+    "Turns",
 ]

@@ -17,10 +17,11 @@ from lit_mem.data.columns import Column, columns_of
 from lit_mem.data.marked import spans_option
 from lit_mem.data.overlap import matches, normalized, repeats
 from lit_mem.data.roles import Roles, roles_of
-from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.chat_fields import ChatFields, in_chatml
+from lit_mem.data.sources.fields import RowFields, TextFields
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import Table, listed, shown
-from lit_mem.data.token_lengths import TokenLengths, is_here, token_lengths
+from lit_mem.data.token_lengths import TokenLengths, has_chat_template, is_here, token_lengths
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic
 from lit_mem.functional.plain_text import printable
@@ -42,7 +43,7 @@ def main(words: list[str]) -> None:
 
     Raises:
         ConfigError: an option is wrong, or the configuration is there already.
-        DataError: a file cannot be read, has no texts, holds conversations, or is too small.
+        DataError: a file cannot be read, has no texts, or is too small.
     """
     options = _parser().parse_args(words)
     output = Path(options.output or f"{_stem(options.file)}.yaml")
@@ -76,7 +77,10 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str) -> tu
     rows = _fields(roles).dataset(table, "row")
     prompts, completions, groups = (rows[name][:] for name in _CONTRACT)
     texts = [a + b for a, b in zip(prompts, completions, strict=True)]
-    lengths = token_lengths(model_id, prompts, completions, add_eos=True)
+    if roles.chat is None:
+        lengths = token_lengths(model_id, prompts, completions, add_eos=True)
+    else:
+        lengths = token_lengths(model_id, [""] * n_rows, in_chatml(rows), add_eos=False)
     again, forms = repeats(texts), [normalized(text) for text in texts]
     lines = [_on_lengths(lengths, model_id)]
     lines.append(
@@ -100,10 +104,13 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str) -> tu
     spans = spans_option(table, roles.spans, completions)
     n_groups = len(sizes) if roles.group is not None else 0
     heldout = None if other is None else other.file
-    return Found(file, heldout, n_rows, n_groups, len(again), roles, spans, lengths, model_id), lines
+    has_template = has_chat_template(model_id)
+    return Found(file, heldout, n_rows, n_groups, len(again), roles, spans, lengths, model_id, has_template), lines
 
 
-def _fields(roles: Roles) -> TextFields:
+def _fields(roles: Roles) -> RowFields:
+    if roles.chat is not None:
+        return ChatFields(column=roles.chat.name, group_column=roles.group)
     if roles.pair is not None:
         return TextFields("text", roles.pair.prompt_template, roles.pair.completion_template, roles.group)
     assert roles.text is not None
@@ -152,11 +159,7 @@ def _on_size(members: int, heldout: int) -> list[str]:
 
 def _check_texts(file: str, columns: Sequence[Column], roles: Roles) -> None:
     if roles.chat is not None:
-        first = "rename from and value to role and content first; then " if "from" in roles.chat.form else ""
-        raise DataError(
-            f"{file}: column {shown(roles.chat.name)} holds {roles.chat.form}, which fit does not read yet; {first}"
-            "lit_mem.audit(model, tokenizer, members, heldout) and lit_mem.hf.MemorizationCallback take messages"
-        )
+        return
     sign = next((sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0].name), None)
     if sign is not None and file.lower().removesuffix(".gz").endswith(".csv"):
         raise DataError(f"{file}: the columns seem to be separated by {sign!r}; expected ','")

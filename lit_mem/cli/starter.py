@@ -35,6 +35,7 @@ class Found:
         spans: the column of spans, "spans" where there is none; None: the column of that name holds none.
         lengths: of the texts.
         model_id: of the model.
+        has_template: whether its tokenizer is known to have a chat template.
     """
 
     train: str
@@ -46,6 +47,7 @@ class Found:
     spans: str | None
     lengths: TokenLengths
     model_id: str
+    has_template: bool = False
 
 
 def max_length(lengths: TokenLengths, model_id: str) -> int:
@@ -140,15 +142,24 @@ def _steps_a_line(found: Found, texts_a_step: int) -> int:
 
 def _source(found: Found) -> Iterator[str]:
     roles = found.roles
+    if roles.chat is not None:
+        yield "  chat:"
+        yield "    loss: assistant  # each turn of the assistant's; or last (the last of them), all (all of the text)"
+        if found.has_template:
+            yield "    template: null  # the tokenizer's own; or a file with another"
+        else:
+            yield "    template: asset:chatml  # or a file with another; the model's tokenizer seems to have none"
     yield "  source:"
-    yield "    class_path: lit_mem.data.sources.TextFiles"
+    yield f"    class_path: lit_mem.data.sources.{'TextFiles' if roles.chat is None else 'ChatFiles'}"
     yield "    init_args:"
     yield f"      train: {quoted(found.train)}"
     if found.heldout is None:
         yield "      # heldout: a file of texts that are never trained on; without one, rows of train are held out"
     else:
         yield f"      heldout: {quoted(found.heldout)}"
-    if roles.pair:
+    if roles.chat is not None:
+        yield f"      column: {quoted(roles.chat.name)}  # {roles.chat.form}"
+    elif roles.pair:
         yield "      # The prompt is given; the loss is on the completion alone."
         yield f"      prompt_template: {quoted(roles.pair.prompt_template)}"
         yield f"      completion_template: {quoted(roles.pair.completion_template)}"

@@ -119,7 +119,8 @@ def roles_of(table: Table, columns: Sequence[Column]) -> Roles:
     names = [column.name for column in texts]
     chat = next((column for column in columns if column.kind == "conversations"), None)
     if chat is not None and pair is None and (not texts or texts[0].name.strip().lower() not in known):
-        return Roles(chat=chat)
+        group, groups, unusable = _groups(table, [column for column in columns if column is not chat])
+        return Roles(group=group, groups=groups, unusable_groups=unusable, chat=chat)
     if pair is None and not names:  # short ones then, such as the lines of a list of names
         names = [column.name for column in columns if column.kind == "text"]
     text = names[0] if names and pair is None else None

@@ -71,6 +71,21 @@ def is_here(model_id: str) -> bool:
     return _file(_folder(model_id), "config.json") is not None
 
 
+def has_chat_template(model_id: str) -> bool:
+    """Whether a model's tokenizer is on this machine and has a chat template; hub models are called after theirs."""
+    folder = _folder(model_id)
+    if _file(folder, "chat_template.jinja") is not None:
+        return True
+    file = _file(folder, "tokenizer_config.json")
+    if file is None:
+        return any(word in model_id.lower() for word in ("instruct", "chat", "-it"))
+    try:
+        config = json.loads(file.read_text("utf-8"))
+    except (ValueError, RecursionError, OSError):
+        return False
+    return isinstance(config, dict) and bool(config.get("chat_template"))
+
+
 def _folder(model_id: str) -> Path | str:
     """Of a folder or an asset; a hub id as it is."""
     if model_id.startswith("asset:"):

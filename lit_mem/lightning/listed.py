@@ -44,3 +44,7 @@ class Slices(measures.Slices, Listed):
 
 class SpanExtraction(measures.SpanExtraction, Listed):
     __doc__ = measures.SpanExtraction.__doc__
+
+
+class Turns(measures.Turns, Listed):
+    __doc__ = measures.Turns.__doc__

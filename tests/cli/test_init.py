@@ -248,14 +248,18 @@ CHATS = {
 
 
 @pytest.mark.parametrize("column", CHATS)
-def test_conversations_get_a_line_and_no_configuration(column, rejected, tmp_path, capsys):
-    lines(tmp_path / "notes.jsonl", [{"id": f"c{i}", column: CHATS[column]} for i in range(30)])
-    line = rejected("notes.jsonl")
-    assert f"column '{column}' holds conversations" in line
-    assert "lit_mem.audit" in line
-    assert ("rename from and value" in line) == (column == "conversations")
-    assert not Path("notes.yaml").exists()
-    assert "Zebediah" not in line + capsys.readouterr().out
+def test_conversations_get_a_configuration_of_theirs(column, init, tmp_path, capsys):
+    rows = [{"id": f"c{i}", "patient_id": f"p{i // 3}", column: CHATS[column]} for i in range(30)]
+    lines(tmp_path / "notes.jsonl", rows)
+    written = init("notes.jsonl")[1]["data"]
+    assert written["source"]["class_path"] == "lit_mem.data.sources.ChatFiles"
+    assert written["source"]["init_args"] == {"train": "notes.jsonl", "column": column, "group_column": "patient_id"}
+    assert written["chat"] == {"loss": "assistant", "template": "asset:chatml"}  # the bundled model has none
+    text = "".join(
+        f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in (("user", "Zebediah?"), ("assistant", "Z."))
+    )
+    assert written["max_length"] >= len(text) // 3
+    assert "Zebediah" not in Path("notes.yaml").read_text() + capsys.readouterr().out
 
 
 def test_a_column_of_texts_goes_before_one_of_conversations(init, tmp_path):

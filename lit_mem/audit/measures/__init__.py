@@ -11,6 +11,7 @@ from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.measures.privacy_audit import PrivacyAudit
 from lit_mem.audit.measures.slices import Slices
 from lit_mem.audit.measures.spans import SpanExtraction
+from lit_mem.audit.measures.turns import Turns
 
 __all__ = [
     "BaseMetrics",
@@ -24,4 +25,5 @@ __all__ = [
     "PrivacyAudit",
     "Slices",
     "SpanExtraction",
+    "Turns",
 ]

@@ -109,6 +109,13 @@ class ChatFields:
         return names
 
 
+def in_chatml(rows: Dataset) -> list[str]:
+    """(N,) conversations as one text each, in a form that is about as long as that of most chat templates."""
+    return [
+        "".join(f"<|im_start|>{one['role']}\n{_said(one)}<|im_end|>\n" for one in json.loads(row)) for row in rows[HELD]
+    ]
+
+
 def _usable(messages: Messages) -> Messages:
     """The messages, checked.
 

@@ -1,0 +1,114 @@
+"""Membership inference by turn: each of the assistant's turns of a conversation is scored by itself."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lit_mem.audit.gather import Gathered
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.subject import Subject
+from lit_mem.audit.table import ScoreTable
+from lit_mem.functional.auroc import auroc
+from lit_mem.types import Batch, Needs, TokenScores
+
+_PARTS: Final = ("", "_low", "_high")
+
+
+class _Turn(NamedTuple):
+    """One turn: is it of a member, and its scores (NaN: there is no reference)."""
+
+    member: bool
+    loss: float
+    reference: float
+
+
+class Turns(Measure):
+    """How well an attacker tells single turns of members from those of held-out conversations.
+
+    A turn is a run of scored tokens: one of a text, one for each turn of the assistant's of a conversation. Its scores
+    are those of the attacks `loss`, (1/n) Σ ℓ_t, and `reference`, (1/n) Σ (ℓ_t − ℓ_t^ref), over the run's tokens, given
+    the true conversation before it.
+
+    Logged: `turn/loss_auroc` and `turn/reference_auroc` with their 95 % intervals `_low` and `_high`, which allow for
+    turns of one conversation being alike. Columns: `turn/loss` and `turn/reference`, the highest of an example's turns.
+    Nothing is logged where no example has two turns: there the turn is the example, and `mia/` has its AUROC.
+
+    Args:
+        reference: compare with the reference too.
+    """
+
+    name_prefixes = ("turn/",)
+
+    def __init__(self, reference: bool = True) -> None:
+        self.needs = Needs(reference=reference)
+        self.attacks = ("loss", "reference") if reference else ("loss",)
+        self._turns: Gathered[tuple[int, int], _Turn] = Gathered()
+
+    def names(self) -> list[str]:
+        """None for certain: nothing is logged of texts that are no conversations."""
+        return []
+
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
+        """Nothing is kept from run to run."""
+        self._turns.reset()
+
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
+        self._turns.reset()
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Score the turns of the batch."""
+        logprob = scores.logprob.cpu().double()
+        difference = None if scores.reference is None else logprob - scores.reference.cpu().double()
+        rows = zip(scores.mask.cpu(), scores.example_id.tolist(), scores.member.tolist(), strict=True)
+        for row, (mask, example_id, member) in enumerate(rows):
+            for number, tokens in enumerate(runs(mask)):
+                loss = logprob[row, tokens].mean().item()
+                ratio = torch.nan if difference is None else difference[row, tokens].mean().item()
+                self._turns[example_id, number] = _Turn(bool(member), loss, ratio)
+
+    def compute(self, run: Pass) -> Result:
+        """AUROCs over turns, and the highest scores by example."""
+        turns = dict(sorted(self._turns.compute().items()))
+        examples = torch.tensor([example_id for example_id, _ in turns], dtype=torch.int64)
+        ids, at = examples.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        if len(ids) == len(turns):
+            return Result()
+        member = torch.tensor([turn.member for turn in turns.values()])
+        metrics: dict[str, float] = {}
+        columns: dict[str, Tensor] = {}
+        of_member = torch.zeros(len(ids), dtype=torch.bool)
+        of_member[at] = member
+        for name in self.attacks:
+            score = torch.tensor([getattr(turn, name) for turn in turns.values()], dtype=torch.float64)
+            if not score.isfinite().all():
+                continue
+            low = torch.full((len(ids),), -torch.inf, dtype=torch.float64)
+            columns[f"turn/{name}"] = low.scatter_reduce(0, at, score, "amax")
+            if member.any() and not member.all():
+                area = auroc(score, member, cluster=at)
+                metrics |= {f"turn/{name}_auroc{part}": value for part, value in zip(_PARTS, area, strict=True)}
+        return Result(metrics, ScoreTable(ids, of_member, columns))
+
+
+def runs(mask: Tensor) -> list[Tensor]:
+    """Positions of each run of scored tokens.
+
+    Args:
+        mask: (T,) bool.
+
+    Returns:
+        (n,) int64 each, n at least 1; none where nothing is scored.
+
+    >>> [run.tolist() for run in runs(torch.tensor([False, True, True, False, True]))]
+    [[1, 2], [4]]
+    """
+    places = mask.nonzero().flatten()
+    if not len(places):
+        return []
+    gaps = (places.diff() > 1).nonzero().flatten() + 1
+    return list(torch.tensor_split(places, gaps.tolist()))
