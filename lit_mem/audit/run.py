@@ -130,7 +130,7 @@ def run_audit(
         max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check
     )
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
-    scored_texts = extent([*texts.members, *texts.heldout])
+    scored_texts = extent(texts.members, texts.heldout)
     check_reads(audited.model, audited.name, *scored_texts)
     frozen = reference_of(reference, audited, tokenizer, dtype)
     if isinstance(frozen, nn.Module):

@@ -6,8 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from lit_mem.data.attributes import attributes_of
 from lit_mem.data.chat import encode_conversations
-from lit_mem.data.encoding import Encoded, Encoder, attributes_of
+from lit_mem.data.encoding import Encoder
+from lit_mem.data.examples import Examples
 from lit_mem.data.sources.table import Table
 
 if TYPE_CHECKING:
@@ -70,14 +72,14 @@ def _joined(messages: Sequence[Mapping[str, Any]]) -> str:
 class ConversationEncoder(Encoder):
     """Tokenizes conversations by the tokenizer's chat template, with labels on what the assistant says."""
 
-    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> list[Encoded]:
+    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
 
         Raises:
             DataError: the template does not fit a conversation, or no token is left to score.
         """
         if not len(rows):
-            return []
+            return Examples()
         conversations = [json.loads(row) for row in rows[HELD][:]]
         made = encode_conversations(
             conversations, self.tokenizer, self.max_length, first_id, member, name, rows["origin"][:]
@@ -86,7 +88,7 @@ class ConversationEncoder(Encoder):
         for example, attributes in zip(made, attributes_of(others, self.spans_column, name), strict=True):
             if example.record is not None:
                 example.record.attributes.update(attributes)
-        return made
+        return Examples(made)
 
 
 def is_conversations(table: Table) -> bool:

@@ -8,10 +8,13 @@ Language Models" (arXiv 2202.06539).
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
+from lit_mem.data.digests import digests, numbered
+from lit_mem.data.examples import Examples, texts_of_records
 from lit_mem.data.overlap import near_repeats, normalized, repeats
 
 if TYPE_CHECKING:
@@ -60,9 +63,19 @@ def without_repeats(rows: Dataset, name: str) -> Dataset:
     return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows
 
 
-def count_duplicates(examples: Iterable[Encoded], members: Iterable[Encoded]) -> None:
+def count_duplicates(examples: Sequence[Encoded], members: Sequence[Encoded]) -> None:
     """Note in each record how many other members have the same text once normalized."""
-    copies = Counter(normalized(e.record.text) for e in members if e.record is not None)
-    for example in examples:
+    asked, others = numbered(digests(_normalized_texts(examples)), digests(_normalized_texts(members)))
+    copies = np.bincount(others, minlength=int(asked.max(initial=-1)) + 1)[asked]
+    if isinstance(examples, Examples):
+        examples.set_duplicates(copies - examples.numbers("member"))
+        return
+    for example, n in zip(examples, copies.tolist(), strict=True):
         if example.record is not None:
-            example.record.duplicates = copies[normalized(example.record.text)] - example.member
+            example.record.duplicates = n - example.member
+
+
+def _normalized_texts(examples: Sequence[Encoded]) -> Iterator[str]:
+    """Of the records; what has none has a text that no other has, and none that is normalized."""
+    for number, text in enumerate(texts_of_records(examples)):
+        yield f"A {number}" if text is None else normalized(text)

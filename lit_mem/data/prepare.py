@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -38,10 +38,10 @@ class Prepared:
 
     texts: Texts
     encoder: Encoder
-    train: list[Encoded]
-    members: list[Encoded]
-    heldout: list[Encoded]
-    canaries: list[Encoded]
+    train: Sequence[Encoded]
+    members: Sequence[Encoded]
+    heldout: Sequence[Encoded]
+    canaries: Sequence[Encoded]
 
     @cached_property
     def test_rows(self) -> Dataset | None:
@@ -50,7 +50,7 @@ class Prepared:
         return None if rows is None else without_repeats(rows, "test")
 
     @cached_property
-    def test(self) -> list[Encoded]:
+    def test(self) -> Sequence[Encoded]:
         """The test texts, encoded at the first access; the held-out texts where the source has none."""
         if self.test_rows is None:
             return self.heldout
@@ -103,7 +103,7 @@ def prepare(
     encoder = encoder_of(texts.train, tokenizer, options)
     train = encoder(texts.train, 0, member=True, name="training")
     heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
-    count_duplicates([*train, *heldout], members=train)
+    count_duplicates(train + heldout, members=train)
     probe = members_probe(
         list(texts_of(texts.train)),
         texts.train["group"][:],
@@ -112,8 +112,8 @@ def prepare(
         texts.of_heldout,
         options.seed,
     )
-    members = [train[i] for i in probe]
-    canaries: list[Encoded] = []
+    members = train.select(probe)
+    canaries: Sequence[Encoded] = ()
     if options.canary_source is not None:
         train, canaries = inserted(options.canary_source, train, texts, encoder, base_model, once)
     return Prepared(texts, encoder, train, members, heldout, canaries)
