@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from lit_mem.data.encoding import Encoded, Offsets
+from lit_mem.data.encoding import Encoded
+from lit_mem.data.token_batches import Offsets
 from lit_mem.errors import DataError
 from lit_mem.files.untrusted import panics_raised
 from lit_mem.types import IGNORED, Record

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,17 +17,14 @@ from lit_mem.data.attributes import attribute_columns, attributes_in
 from lit_mem.data.examples import AT_ONCE, Examples
 from lit_mem.data.progress import shown_progress
 from lit_mem.data.sources.table import shown
+from lit_mem.data.token_batches import Offsets, TokenBatch, one_ahead
 from lit_mem.errors import DataError
-from lit_mem.files.untrusted import panics_raised
 from lit_mem.types import IGNORED, Batch, Record, Span
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
-
-Offsets = Sequence[tuple[int, int]]
-"""Where each token stands in the text, in characters: start and end; equal for a token that is not of the text."""
 
 
 @dataclass(frozen=True)
@@ -103,69 +100,71 @@ class Encoder:
         has_spans = self.spans_column is not None and self.spans_column in rows.column_names
         further = [*kept, *([self.spans_column] if has_spans else [])]
         needed = rows.select_columns(["prompt", "completion", "origin", *further])
-        cut = 0
+        parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+        first = iter(range(first_id, first_id + len(rows)))
+        cut = Counter[bool]()
 
         def encoded() -> Iterator[Encoded]:
-            nonlocal cut
-            for start in shown_progress(range(0, len(rows), AT_ONCE), AT_ONCE, len(rows), f"Tokenizing {name} texts"):
-                part = needed[start : start + AT_ONCE]
-                cut += yield from self._encoded(part, attributes_in(part, kept), first_id + start, member)
+            both = one_ahead(parts, lambda part: TokenBatch(self.tokenizer, _whole_texts(part)))
+            for part, tokens in shown_progress(both, AT_ONCE, len(rows), f"Tokenizing {name} texts"):
+                yield from self._encoded(part, tokens, attributes_in(part, kept), first, member, cut)
 
         examples = Examples(encoded())
-        if cut:
+        if cut[True]:
             log.warning(
-                "%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(rows), name, self.max_length
+                "%d of %d %s texts were cut to data.max_length=%d tokens.", cut[True], len(rows), name, self.max_length
             )
         return examples
 
     def _encoded(
-        self, part: Mapping[str, list[Any]], attributes: list[dict[str, Any]], first_id: int, member: bool
-    ) -> Generator[Encoded, None, int]:
-        """The examples of some rows, by column; returns how many were cut."""
-        prompts, completions, origins = part["prompt"], part["completion"], part["origin"]
-        marked = part.get(self.spans_column or "", [None] * len(prompts))
-        # Together, then told apart by offsets: tokenizing the halves alone can give other tokens at the seam.
-        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-        with panics_raised("the tokenizer"):
-            encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
-        # Arrays of all texts: lists or tensors for each intermediate result of a text would take longer than the rest.
-        tokens = np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int64)
-        places = chain.from_iterable(encoded["offset_mapping"])
-        ends = np.fromiter(chain.from_iterable(places), np.int64, 2 * len(tokens))[1::2]
-        lengths, given = [len(ids) for ids in encoded["input_ids"]], [len(prompt) for prompt in prompts]
-        trained = np.where(ends > np.repeat(given, lengths), tokens, IGNORED)
-        n_cut, stop = 0, 0
-        for i, (offsets, prompt, completion, marks) in enumerate(
-            zip(encoded["offset_mapping"], prompts, completions, marked, strict=True)
-        ):
-            start, stop = stop, stop + lengths[i]
-            if self.bos is not None and lengths[i] > 1 and tokens[start] == self.bos == tokens[start + 1]:
-                start, offsets = start + 1, offsets[1:]  # a text that spells the BOS token itself
-            trained[start:stop][:1] = IGNORED
-            whole = np.append(tokens[start:stop], self.eos)[: self.max_length]
-            labels = np.append(trained[start:stop], self.eos)[: self.max_length]
-            is_cut = stop - start + len(self.eos) > self.max_length
-            n_cut += is_cut
+        self,
+        part: Mapping[str, list[Any]],
+        tokens: TokenBatch,
+        attributes: list[dict[str, Any]],
+        ids: Iterator[int],
+        member: bool,
+        cut: Counter[bool],
+    ) -> Iterator[Encoded]:
+        """The examples of some rows, by column; counts in `cut` how many are."""
+        texts, prompts, completions, origins = _whole_texts(part), part["prompt"], part["completion"], part["origin"]
+        marked = part.get(self.spans_column or "", [None] * len(texts))
+        # In arrays: lists or tensors for each intermediate result of a text take longer than the rest.
+        for i, (prompt, completion, marks) in enumerate(zip(prompts, completions, marked, strict=True)):
+            own, trained = tokens.ids(i), tokens.after(i, len(prompt))
+            # A text that spells the BOS token itself has it twice.
+            twice = int(self.bos is not None and len(own) > 1 and own[0] == self.bos == own[1])
+            own, trained = own[twice:], trained[twice:]
+            trained[:1] = False
+            whole = np.append(own, self.eos)[: self.max_length]
+            labels = np.append(np.where(trained, own, IGNORED), self.eos)[: self.max_length]
+            is_cut = len(own) + len(self.eos) > self.max_length
+            cut[is_cut] += 1
             appended = 0 if is_cut else len(self.eos)
             scored = labels[: len(labels) - appended] != IGNORED
             if not scored.any():
                 raise DataError(
                     f"{origins[i]}: no token to train on and score is left: prompt and completion are "
-                    f"{stop - start} tokens, data.max_length is {self.max_length}, and the first token is never scored"
+                    f"{len(own)} tokens, data.max_length is {self.max_length}, and the first token is never scored"
                 )
             text = completion
-            if stop - start > self.max_length:
+            if len(own) > self.max_length:
                 # Not decoded from the ids: that need not give the text back.
-                text = completion[: int(ends[start:stop][: self.max_length].max()) - len(prompt)]
+                text = completion[: int(tokens.ends(i)[twice:][: self.max_length].max()) - len(prompt)]
             spans: list[Span] = []
             if marks is not None:
                 where = f"{origins[i]}: field {shown(self.spans_column or '')}"
                 found = [(k, len(prompt) + a, len(prompt) + b) for k, a, b in _marks(marks, len(completion), where)]
-                spans = _scored_spans(found, texts[i], offsets, [*scored.tolist(), *[False] * appended])
+                if found:
+                    every = [*scored.tolist(), *[False] * appended]
+                    spans = _scored_spans(found, texts[i], tokens.offsets(i)[twice:], every)
             record = Record(text, origins[i], attributes[i], spans, prompt=prompt)
             input_ids, labels_ = torch.from_numpy(whole), torch.from_numpy(labels)
-            yield Encoded(input_ids, labels_, first_id + i, member, appended, record)
-        return n_cut
+            yield Encoded(input_ids, labels_, next(ids), member, appended, record)
+
+
+def _whole_texts(part: Mapping[str, list[Any]]) -> list[str]:
+    """Prompt and completion of some rows together: tokenizing the halves alone can give other tokens at the seam."""
+    return [p + c for p, c in zip(part["prompt"], part["completion"], strict=True)]
 
 
 def _marks(value: Any, length: int, where: str) -> Iterator[tuple[str, int, int]]:
