@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from lit_mem.data.digests import digests, numbered
+from lit_mem.data.digests import digests, numbered, repeats_of
 from lit_mem.data.examples import Examples, texts_of_records
-from lit_mem.data.overlap import near_repeats, normalized, repeats
+from lit_mem.data.minhash import EXACT_UP_TO, method, near_repeats_of, sketched
+from lit_mem.data.overlap import NEAR, near_repeats, normalized, repeats
+from lit_mem.data.row_texts import RowTexts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,11 +40,15 @@ def deduplicated(rows: Dataset, how: Deduplicate) -> Dataset:
     """
     if how == "none":
         return rows
-    texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
-    again = repeats(texts) if how == "exact" else near_repeats(texts)
-    log.info(
-        "Duplicates: %d of %d rows repeat an earlier one (%s) and are not trained on.", len(again), len(texts), how
-    )
+    texts, by = RowTexts(rows), str(how)
+    if how == "exact":
+        again = repeats(texts)
+    elif len(texts) <= EXACT_UP_TO:
+        again = near_repeats(list(texts))
+    else:
+        again = near_repeats_of(sketched(texts, NEAR, "Looking for duplicates"), texts, NEAR)
+        by = f"near, by {method(NEAR)}"
+    log.info("Duplicates: %d of %d rows repeat an earlier one (%s) and are not trained on.", len(again), len(texts), by)
     return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows
 
 
@@ -53,8 +59,9 @@ def without_repeats(rows: Dataset, name: str) -> Dataset:
         rows: with columns `prompt` and `completion`.
         name: "held-out" or "test", for the log, which reports exact repeats and those but for case and punctuation.
     """
-    texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
-    again, alike = repeats(texts), repeats([normalized(text) for text in texts])
+    texts = RowTexts(rows)
+    found = sketched(texts, None, f"Looking for repeats of {name} texts")
+    again, alike = (repeats_of(numbered(one)[0]) for one in (found.exact, found.forms))
     if alike:
         log.info(
             "%d of %d %s texts repeat an earlier one and are not scored; %d more do so but for case and punctuation.",

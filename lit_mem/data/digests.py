@@ -47,3 +47,26 @@ def first_places(numbers: Array) -> Array:
         numbers: (N,) of the first set that was numbered.
     """
     return np.unique(numbers, return_index=True)[1]
+
+
+def repeats_of(numbers: Array) -> dict[int, int]:
+    """For each element that has the number of an earlier one, by place, where that number first stands.
+
+    Args:
+        numbers: (N,) of the first set that was numbered.
+    """
+    first = first_places(numbers)[numbers] if len(numbers) else numbers
+    again = np.flatnonzero(first != np.arange(len(numbers)))
+    return dict(zip(again.tolist(), first[again].tolist(), strict=True))
+
+
+def matches_of(numbers: Array, others: Array) -> dict[int, int]:
+    """For each of `others` whose number is among `numbers`, by place, where that first stands there.
+
+    Args:
+        numbers: (N,) of the first set that was numbered.
+        others: (M,) of another one.
+    """
+    first = first_places(numbers)
+    there = np.flatnonzero(others < len(first))
+    return dict(zip(there.tolist(), first[others[there]].tolist(), strict=True))

@@ -127,6 +127,7 @@ class Encoder:
     ) -> Iterator[Encoded]:
         """The examples of some rows, by column; counts in `cut` how many are."""
         texts, prompts, completions, origins = _whole_texts(part), part["prompt"], part["completion"], part["origin"]
+        end = np.array(self.eos, np.int64)
         marked = part.get(self.spans_column or "", [None] * len(texts))
         # In arrays: lists or tensors for each intermediate result of a text take longer than the rest.
         for i, (prompt, completion, marks) in enumerate(zip(prompts, completions, marked, strict=True)):
@@ -135,11 +136,11 @@ class Encoder:
             twice = int(self.bos is not None and len(own) > 1 and own[0] == self.bos == own[1])
             own, trained = own[twice:], trained[twice:]
             trained[:1] = False
-            whole = np.append(own, self.eos)[: self.max_length]
-            labels = np.append(np.where(trained, own, IGNORED), self.eos)[: self.max_length]
-            is_cut = len(own) + len(self.eos) > self.max_length
+            whole = np.concatenate([own, end])[: self.max_length]
+            labels = np.concatenate([np.where(trained, own, IGNORED), end])[: self.max_length]
+            is_cut = len(own) + len(end) > self.max_length
             cut[is_cut] += 1
-            appended = 0 if is_cut else len(self.eos)
+            appended = 0 if is_cut else len(end)
             scored = labels[: len(labels) - appended] != IGNORED
             if not scored.any():
                 raise DataError(

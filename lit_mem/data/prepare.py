@@ -11,10 +11,11 @@ from lit_mem.data.canaries.base import here
 from lit_mem.data.canaries.inserting import inserted
 from lit_mem.data.chat_rows import HELD, ConversationEncoder
 from lit_mem.data.deduplicate import count_duplicates, without_repeats
+from lit_mem.data.digests import digests, numbered
 from lit_mem.data.encoding import Encoded, Encoder
-from lit_mem.data.members import texts_of
 from lit_mem.data.options import DataOptions
 from lit_mem.data.probe import members_probe
+from lit_mem.data.row_texts import RowTexts
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.texts import Texts, checked_texts
 
@@ -105,7 +106,7 @@ def prepare(
     heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
     count_duplicates(train + heldout, members=train)
     probe = members_probe(
-        list(texts_of(texts.train)),
+        numbered(digests(RowTexts(texts.train)))[0].tolist(),
         texts.train["group"][:],
         options.members_size,
         len(heldout),

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,6 +83,7 @@ def test_many_at_a_time_are_as_one_at_a_time(tokenizer, table, max_length, add_e
         spans = [tuple(span) for span in record.spans]
         got = (example.input_ids.tolist(), example.labels.tolist(), example.appended, record.text, spans)
         assert got == wanted
+        assert example.input_ids.dtype == example.labels.dtype == torch.int64
         assert (example.example_id, example.member, record.origin) == (5 + i, True, f"file:{i + 1}")
         assert record.prompt == row["prompt"]
         assert record.attributes == ({} if row["age"] is None else {"age": float(row["age"])})
