@@ -135,7 +135,7 @@ def run_audit(
         chat=chat,
     )  # fmt: skip
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
-    scored_texts = extent([*texts.members, *texts.heldout])
+    scored_texts = extent(texts.members, texts.heldout)
     check_reads(audited.model, audited.name, *scored_texts)
     frozen = reference_of(reference, audited, tokenizer, dtype)
     if isinstance(frozen, nn.Module):

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from torch.utils.data import Dataset, DistributedSampler
 
 from lit_mem.data.encoding import Encoded, collate
+from lit_mem.data.examples import lengths_of
 from lit_mem.functional.length_groups import length_groups
 from lit_mem.types import Batch
 
@@ -56,7 +57,7 @@ class ScoringBatches(DistributedSampler[list[int]]):
     """
 
     def __init__(self, examples: Sequence[Encoded], token_budget: int, num_replicas: int = 1, rank: int = 0) -> None:
-        self.groups = length_groups([len(e.input_ids) for e in examples], token_budget)
+        self.groups = length_groups(lengths_of(examples), token_budget)
         super().__init__(self.groups, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[int]]:

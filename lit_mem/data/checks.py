@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from lit_mem.data.overlap import Matches, matches, near_matches, normalized, repeats
+import numpy as np
+
+from lit_mem.data.digests import digests, matches_of, numbered, repeats_of
+from lit_mem.data.minhash import EXACT_UP_TO, method, near_matches_of, sketched
+from lit_mem.data.overlap import Matches, near_matches
+from lit_mem.data.row_texts import RowTexts
 from lit_mem.data.shift import Shift, text_shift
 
 if TYPE_CHECKING:
@@ -40,6 +45,8 @@ class TrustReport:
         grouped: whether any two rows share a group, so that the classifier could keep groups whole.
         shift: how well text alone tells the sets apart; None where there are too few rows.
         examples: for each kind above, origins of up to three pairs: "dev.json:3 = train.json:17".
+        near_method: how nearly equal rows were looked for: "exact", or MinHash and its parameters where there are many
+            texts (see `lit_mem.data.minhash`).
     """
 
     n_members: int
@@ -55,6 +62,7 @@ class TrustReport:
     grouped: bool
     shift: Shift | None
     examples: dict[str, list[str]]
+    near_method: str = "exact"
 
     @property
     def verdict(self) -> Verdict:
@@ -146,7 +154,7 @@ class TrustReport:
             f"Held out: {self.n_heldout} rows, of which {self.shared_exact} have a member's text "
             f"exactly, {self.shared_normalized} but for case and punctuation, "
             f"{self.shared_near} nearly "
-            f"(Jaccard >= {self.near_jaccard:g}){self._such_as('near')}.",
+            f"(Jaccard >= {self.near_jaccard:g}{self._method()}){self._such_as('near')}.",
             f"Groups on both sides: {self.shared_groups}{self._such_as('group')}.",
             f"Text-only classifier of members against held-out: {classifier}.",
         ]
@@ -166,6 +174,9 @@ class TrustReport:
             return ""
         auroc, low, high = self.shift
         return f"AUROC {auroc:.3f}, 95 % interval {low:.3f} to {high:.3f}"
+
+    def _method(self) -> str:
+        return "" if self.near_method == "exact" else f", by {self.near_method}"
 
     def _such_as(self, kind: str) -> str:
         return f", such as {', '.join(self.examples[kind])}" if self.examples.get(kind) else ""
@@ -199,10 +210,8 @@ def check_trust(
     )
 
 
-def _columns(rows: Dataset) -> tuple[list[str], list[str], list[str]]:
-    # A column by itself is read row by row, ten times as slowly.
-    prompt, completion, group, origin = (rows[name][:] for name in ("prompt", "completion", "group", "origin"))
-    return [a + b for a, b in zip(prompt, completion, strict=True)], group, origin
+def _columns(rows: Dataset) -> tuple[RowTexts, RowTexts, RowTexts]:
+    return RowTexts(rows), RowTexts(rows, "group"), RowTexts(rows, "origin")
 
 
 def check_texts(
@@ -232,21 +241,27 @@ def check_texts(
         ConfigError: `near_jaccard` is not in (0, 1].
     """
     named = origins or (_numbered("members", members), _numbered("heldout", heldout))
-    by_form = [[normalized(text) for text in side] for side in (members, heldout)]
-    again = repeats(members)
-    near = near_matches(members, heldout, near_jaccard)
+    exact = len(members) + len(heldout) <= EXACT_UP_TO
+    sketches = [sketched(side, None if exact else near_jaccard, "Checking texts") for side in (members, heldout)]
+    texts, forms = numbered(*(one.exact for one in sketches)), numbered(*(one.forms for one in sketches))
+    again = repeats_of(texts[0])
+    if exact:
+        near = near_matches(list(members), list(heldout), near_jaccard)
+    else:
+        near = near_matches_of(sketches[0], sketches[1], (members, heldout), near_jaccard)
     of_members, of_heldout = groups or (None, None)
     grouped, in_group = False, Matches()
     if of_members is not None and of_heldout is not None:
-        in_group = matches(of_members, of_heldout)
-        grouped = bool(repeats(of_members) or repeats(of_heldout) or in_group)
+        names = numbered(digests(of_members), digests(of_heldout))
+        in_group = matches_of(*names)
+        grouped = len(np.unique(np.concatenate(names))) < len(of_members) + len(of_heldout)
     return TrustReport(
         n_members=len(members),
         n_heldout=len(heldout),
         repeats_exact=len(again),
-        repeats_normalized=len(repeats(by_form[0])),
-        shared_exact=len(matches(members, heldout)),
-        shared_normalized=len(matches(*by_form)),
+        repeats_normalized=len(repeats_of(forms[0])),
+        shared_exact=len(matches_of(*texts)),
+        shared_normalized=len(matches_of(*forms)),
         shared_near=len(near),
         shared_groups=len(set(in_group.values())),
         shared_group_rows=len(in_group),
@@ -258,6 +273,7 @@ def check_texts(
             "near": _pairs(near, named[1], named[0]),
             "group": _pairs(in_group, named[1], named[0]),
         },
+        near_method="exact" if exact else method(near_jaccard),
     )
 
 

@@ -8,11 +8,16 @@ Language Models" (arXiv 2202.06539).
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
-from lit_mem.data.overlap import near_repeats, normalized, repeats
+import numpy as np
+
+from lit_mem.data.digests import digests, numbered, repeats_of
+from lit_mem.data.examples import Examples, texts_of_records
+from lit_mem.data.minhash import EXACT_UP_TO, method, near_repeats_of, sketched
+from lit_mem.data.overlap import NEAR, near_repeats, normalized, repeats
+from lit_mem.data.row_texts import RowTexts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,11 +40,15 @@ def deduplicated(rows: Dataset, how: Deduplicate) -> Dataset:
     """
     if how == "none":
         return rows
-    texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
-    again = repeats(texts) if how == "exact" else near_repeats(texts)
-    log.info(
-        "Duplicates: %d of %d rows repeat an earlier one (%s) and are not trained on.", len(again), len(texts), how
-    )
+    texts, by = RowTexts(rows), str(how)
+    if how == "exact":
+        again = repeats(texts)
+    elif len(texts) <= EXACT_UP_TO:
+        again = near_repeats(list(texts))
+    else:
+        again = near_repeats_of(sketched(texts, NEAR, "Looking for duplicates"), texts, NEAR)
+        by = f"near, by {method(NEAR)}"
+    log.info("Duplicates: %d of %d rows repeat an earlier one (%s) and are not trained on.", len(again), len(texts), by)
     return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows
 
 
@@ -50,8 +59,9 @@ def without_repeats(rows: Dataset, name: str) -> Dataset:
         rows: with columns `prompt` and `completion`.
         name: "held-out" or "test", for the log, which reports exact repeats and those but for case and punctuation.
     """
-    texts = [p + c for p, c in zip(rows["prompt"][:], rows["completion"][:], strict=True)]
-    again, alike = repeats(texts), repeats([normalized(text) for text in texts])
+    texts = RowTexts(rows)
+    found = sketched(texts, None, f"Looking for repeats of {name} texts")
+    again, alike = (repeats_of(numbered(one)[0]) for one in (found.exact, found.forms))
     if alike:
         log.info(
             "%d of %d %s texts repeat an earlier one and are not scored; %d more do so but for case and punctuation.",
@@ -60,9 +70,19 @@ def without_repeats(rows: Dataset, name: str) -> Dataset:
     return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows
 
 
-def count_duplicates(examples: Iterable[Encoded], members: Iterable[Encoded]) -> None:
+def count_duplicates(examples: Sequence[Encoded], members: Sequence[Encoded]) -> None:
     """Note in each record how many other members have the same text once normalized."""
-    copies = Counter(normalized(e.record.text) for e in members if e.record is not None)
-    for example in examples:
+    asked, others = numbered(digests(_normalized_texts(examples)), digests(_normalized_texts(members)))
+    copies = np.bincount(others, minlength=int(asked.max(initial=-1)) + 1)[asked]
+    if isinstance(examples, Examples):
+        examples.set_duplicates(copies - examples.numbers("member"))
+        return
+    for example, n in zip(examples, copies.tolist(), strict=True):
         if example.record is not None:
-            example.record.duplicates = copies[normalized(example.record.text)] - example.member
+            example.record.duplicates = n - example.member
+
+
+def _normalized_texts(examples: Sequence[Encoded]) -> Iterator[str]:
+    """Of the records; what has none has a text that no other has, and none that is normalized."""
+    for number, text in enumerate(texts_of_records(examples)):
+        yield f"A {number}" if text is None else normalized(text)

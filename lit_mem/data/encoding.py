@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lit_mem.data.attributes import attribute_columns, attributes_in
+from lit_mem.data.examples import AT_ONCE, Examples
+from lit_mem.data.progress import shown_progress
 from lit_mem.data.sources.table import shown
+from lit_mem.data.token_batches import Offsets, TokenBatch, one_ahead
 from lit_mem.errors import DataError
-from lit_mem.files.untrusted import panics_raised
 from lit_mem.types import IGNORED, Batch, Record, Span
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
-
-Offsets = Sequence[tuple[int, int]]
-"""Where each token stands in the text, in characters: start and end; equal for a token that is not of the text."""
-
-_CONTRACT: Final = ("prompt", "completion", "group", "origin")
 
 
 @dataclass(frozen=True)
@@ -87,8 +86,11 @@ class Encoder:
         self.bos: int | None = tokenizer.bos_token_id
         self.spans_column = spans_column
 
-    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> list[Encoded]:
+    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
+
+        Some rows at a time, so that memory holds the tokens of all rows but the Python objects of few. The tokenizer
+        uses all cores. On a terminal a bar shows how far it is.
 
         The further columns go into each example's record: texts, numbers, true and false (as texts) and lists of
         texts become attributes, where a row has a value; the column of spans becomes its spans. A span with a token
@@ -97,89 +99,76 @@ class Encoder:
         Raises:
             DataError: a row leaves no token to train on, as its prompt fills `max_length`; or a span is malformed.
         """
-        if not len(rows):
-            return []
-        prompts, completions, origins = (rows[column][:] for column in ("prompt", "completion", "origin"))
-        texts = [p + c for p, c in zip(prompts, completions, strict=True)]
-        # Together, then told apart by offsets: tokenizing the halves alone can give other tokens at the seam.
-        with panics_raised("the tokenizer"):
-            encoded = self.tokenizer(texts, return_offsets_mapping=True, return_attention_mask=False)
-        attributes = attributes_of(rows, self.spans_column, name)
+        kept = attribute_columns(rows, self.spans_column, name)
         has_spans = self.spans_column is not None and self.spans_column in rows.column_names
-        marked = rows[self.spans_column][:] if has_spans else [None] * len(texts)
-        examples, cut = [], 0
-        for i, (ids, offsets, prompt, completion, marks) in enumerate(
-            zip(encoded["input_ids"], encoded["offset_mapping"], prompts, completions, marked, strict=True)
-        ):
-            if self.bos is not None and ids[:2] == [self.bos, self.bos]:
-                ids, offsets = ids[1:], offsets[1:]  # a text that spells the BOS token itself
-            # In lists: a tensor for each intermediate result would take longer than the rest.
-            labels = [token if end > len(prompt) else IGNORED for token, (_, end) in zip(ids, offsets, strict=True)]
-            labels = [IGNORED, *labels[1:], *self.eos][: self.max_length]
-            whole = [*ids, *self.eos]
-            cut += len(whole) > self.max_length
-            appended = len(self.eos) if len(whole) <= self.max_length else 0
-            scored = [label != IGNORED for label in labels[: len(labels) - appended]] + [False] * appended
-            if not any(scored):
-                raise DataError(
-                    f"{origins[i]}: no token to train on and score is left: prompt and completion are "
-                    f"{len(ids)} tokens, data.max_length is {self.max_length}, and the first token is never scored"
-                )
-            # Not decoded from the ids: that need not give the text back.
-            reached = max(end for _, end in offsets[: self.max_length]) - len(prompt)
-            where = f"{origins[i]}: field {shown(self.spans_column or '')}"
-            spans = [
-                (kind, len(prompt) + start, len(prompt) + end)
-                for kind, start, end in _marks(marks, len(completion), where)
-            ]
-            record = Record(
-                text=completion if len(ids) <= self.max_length else completion[:reached],
-                origin=origins[i],
-                attributes=attributes[i],
-                spans=_scored_spans(spans, texts[i], offsets, scored) if spans else (),
-                prompt=prompt,
-            )
-            input_ids = torch.tensor(whole[: self.max_length])
-            examples.append(Encoded(input_ids, torch.tensor(labels), first_id + i, member, appended, record))
-        if cut:
+        further = [*kept, *([self.spans_column] if has_spans else [])]
+        needed = rows.select_columns(["prompt", "completion", "origin", *further])
+        parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+        first = iter(range(first_id, first_id + len(rows)))
+        cut = Counter[bool]()
+
+        def encoded() -> Iterator[Encoded]:
+            both = one_ahead(parts, lambda part: TokenBatch(self.tokenizer, _whole_texts(part)))
+            for part, tokens in shown_progress(both, AT_ONCE, len(rows), f"Tokenizing {name} texts"):
+                yield from self._encoded(part, tokens, attributes_in(part, kept), first, member, cut)
+
+        examples = Examples(encoded())
+        if cut[True]:
             log.warning(
-                "%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(texts), name, self.max_length
+                "%d of %d %s texts were cut to data.max_length=%d tokens.", cut[True], len(rows), name, self.max_length
             )
         return examples
 
+    def _encoded(
+        self,
+        part: Mapping[str, list[Any]],
+        tokens: TokenBatch,
+        attributes: list[dict[str, Any]],
+        ids: Iterator[int],
+        member: bool,
+        cut: Counter[bool],
+    ) -> Iterator[Encoded]:
+        """The examples of some rows, by column; counts in `cut` how many are."""
+        texts, prompts, completions, origins = _whole_texts(part), part["prompt"], part["completion"], part["origin"]
+        end = np.array(self.eos, np.int64)
+        marked = part.get(self.spans_column or "", [None] * len(texts))
+        # In arrays: lists or tensors for each intermediate result of a text take longer than the rest.
+        for i, (prompt, completion, marks) in enumerate(zip(prompts, completions, marked, strict=True)):
+            own, trained = tokens.ids(i), tokens.after(i, len(prompt))
+            # A text that spells the BOS token itself has it twice.
+            twice = int(self.bos is not None and len(own) > 1 and own[0] == self.bos == own[1])
+            own, trained = own[twice:], trained[twice:]
+            trained[:1] = False
+            whole = np.concatenate([own, end])[: self.max_length]
+            labels = np.concatenate([np.where(trained, own, IGNORED), end])[: self.max_length]
+            is_cut = len(own) + len(end) > self.max_length
+            cut[is_cut] += 1
+            appended = 0 if is_cut else len(end)
+            scored = labels[: len(labels) - appended] != IGNORED
+            if not scored.any():
+                raise DataError(
+                    f"{origins[i]}: no token to train on and score is left: prompt and completion are "
+                    f"{len(own)} tokens, data.max_length is {self.max_length}, and the first token is never scored"
+                )
+            text = completion
+            if len(own) > self.max_length:
+                # Not decoded from the ids: that need not give the text back.
+                text = completion[: int(tokens.ends(i)[twice:][: self.max_length].max()) - len(prompt)]
+            spans: list[Span] = []
+            if marks is not None:
+                where = f"{origins[i]}: field {shown(self.spans_column or '')}"
+                found = [(k, len(prompt) + a, len(prompt) + b) for k, a, b in _marks(marks, len(completion), where)]
+                if found:
+                    every = [*scored.tolist(), *[False] * appended]
+                    spans = _scored_spans(found, texts[i], tokens.offsets(i)[twice:], every)
+            record = Record(text, origins[i], attributes[i], spans, prompt=prompt)
+            input_ids, labels_ = torch.from_numpy(whole), torch.from_numpy(labels)
+            yield Encoded(input_ids, labels_, next(ids), member, appended, record)
 
-def attributes_of(rows: Dataset, spans_column: str | None, name: str) -> list[dict[str, Any]]:
-    """For each row what its further columns say, by column; a column without a value is left out."""
-    from datasets import ClassLabel, Json, LargeList, List, Value
 
-    simple = (Value, ClassLabel, List, LargeList, Json)
-    said: list[dict[str, Any]] = [{} for _ in range(len(rows))]
-    for column, feature in rows.features.items():
-        # Images and the like are not even opened.
-        if column in _CONTRACT or column == spans_column or not isinstance(feature, simple):
-            continue
-        try:
-            values = rows[column][:]
-        except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's
-            log.warning("Column %s of the %s texts cannot be read; it is no attribute.", shown(column), name)
-            continue
-        for row, value in zip(said, values, strict=True):
-            attribute = _attribute(value)
-            if attribute is not None:
-                row[column] = attribute
-    return said
-
-
-def _attribute(value: Any) -> str | float | tuple[str, ...] | None:
-    """A value of a column as an attribute; None where it says nothing, or is of a kind that is not kept."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | float):
-        return None if math.isnan(value) else float(value)
-    if isinstance(value, list):
-        parts = [part for part in value if part is not None and part != ""]
-        return tuple(parts) if parts and all(isinstance(part, str) for part in parts) else None
-    return value if isinstance(value, str) and value else None
+def _whole_texts(part: Mapping[str, list[Any]]) -> list[str]:
+    """Prompt and completion of some rows together: tokenizing the halves alone can give other tokens at the seam."""
+    return [p + c for p, c in zip(part["prompt"], part["completion"], strict=True)]
 
 
 def _marks(value: Any, length: int, where: str) -> Iterator[tuple[str, int, int]]:

@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
+from lit_mem.data.examples import Examples, prompts_of_records, texts_of_records
 
 
-def extent(examples: Sequence[Encoded]) -> tuple[int, int]:
+def extent(*sets: Sequence[Encoded]) -> tuple[int, int]:
     """The longest of the texts in tokens, and their highest token id; 0 without any."""
+    found = [_extent(examples) for examples in sets]
+    return max(longest for longest, _ in found), max(highest for _, highest in found)
+
+
+def _extent(examples: Sequence[Encoded]) -> tuple[int, int]:
+    if isinstance(examples, Examples):
+        return int(examples.lengths.max(initial=0)), int(examples.highest_ids.max(initial=0))
     longest = max((len(example.input_ids) for example in examples), default=0)
     return longest, max((int(example.input_ids.max()) for example in examples), default=0)
 
 
-def token_ids(examples: Iterable[Encoded]) -> dict[int, Tensor]:
-    """(T,) int64 token ids by example id: the examples' own tensors."""
+def token_ids(examples: Sequence[Encoded]) -> Mapping[int, Tensor]:
+    """(T,) int64 token ids by example id, in the order of the examples."""
+    if isinstance(examples, Examples):
+        return _TokenIds(examples)
     return {example.example_id: example.input_ids for example in examples}
+
+
+class _TokenIds(Mapping[int, Tensor]):
+    """Those of packed examples, made when they are accessed."""
+
+    def __init__(self, examples: Examples) -> None:
+        self._examples = examples
+        self._places = {example_id: i for i, example_id in enumerate(examples.numbers("example_id").tolist())}
+
+    def __getitem__(self, example_id: int) -> Tensor:
+        return self._examples[self._places[example_id]].input_ids
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class ExampleSets:
@@ -33,21 +61,21 @@ class ExampleSets:
 
     def __init__(self) -> None:
         super().__init__()
-        self.train: list[Encoded] = []
-        self.members: list[Encoded] = []
-        self.heldout: list[Encoded] = []
-        self.test: list[Encoded] = []
-        self.canaries: list[Encoded] = []
+        self.train: Sequence[Encoded] = []
+        self.members: Sequence[Encoded] = []
+        self.heldout: Sequence[Encoded] = []
+        self.test: Sequence[Encoded] = []
+        self.canaries: Sequence[Encoded] = []
 
-    def every_example(self) -> list[Encoded]:
-        """Those of all sets; members that are scored stand among those trained on."""
-        return [*self.train, *self.heldout, *self.test, *self.canaries]
+    def every_example(self) -> Iterator[Encoded]:
+        """Those of all sets, one by one; members that are scored stand among those trained on."""
+        return chain(self.train, self.heldout, self.test, self.canaries)
 
     def extent(self) -> tuple[int, int]:
         """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""
-        return extent(self.every_example())
+        return extent(self.train, self.heldout, self.test, self.canaries)
 
-    def texts(self, member: bool) -> dict[int, Tensor]:
+    def texts(self, member: bool) -> Mapping[int, Tensor]:
         """What attacks that put other texts in front may take: whole sets, not a rank's share of them.
 
         The loaders deal the sets out over ranks; this does not, so every rank has all of them and, as a dictionary
@@ -57,17 +85,17 @@ class ExampleSets:
             member: the validated members (the probe), or the held-out texts; while testing, the test texts.
 
         Returns:
-            (T,) int64 token ids by example id, the appended end-of-text token included; empty before `setup`. These
-            are the examples' own tensors: do not write to them.
+            (T,) int64 token ids by example id, the appended end-of-text token included; empty before `setup`.
         """
         examples = self.members if member else self.test if self._testing() else self.heldout
         return token_ids(examples)
 
     def every_text(self) -> Iterator[str]:
         """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""
-        for example in [*self.train, *self.heldout, *self.test]:
-            if example.record is not None:
-                yield from (example.record.prompt, example.record.text)
+        for examples in (self.train, self.heldout, self.test):
+            for prompt, text in zip(prompts_of_records(examples), texts_of_records(examples), strict=True):
+                if prompt is not None and text is not None:
+                    yield from (prompt, text)
 
     def _testing(self) -> bool:
         """Whether members are compared with the test texts, not the held-out ones."""

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import DistributedSampler
 
 from lit_mem.data.encoding import Encoded
+from lit_mem.data.examples import lengths_of
 
 
 def grouped_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[int]:
@@ -50,7 +51,7 @@ class GroupedOrder(DistributedSampler[Encoded]):
         self, examples: Sequence[Encoded], batch_size: int, num_replicas: int = 1, rank: int = 0, seed: int = 0
     ) -> None:
         super().__init__(examples, num_replicas=num_replicas, rank=rank, seed=seed)  # type: ignore[arg-type]
-        self.lengths = [len(example.input_ids) for example in examples]
+        self.lengths = lengths_of(examples)
         self.batch_size = batch_size
 
     def __iter__(self) -> Iterator[Encoded]:

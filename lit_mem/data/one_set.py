@@ -8,6 +8,7 @@ from typing import Any
 from lit_mem.data.checks import TrustReport, check_texts
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
+from lit_mem.data.examples import Examples
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import encoder_of
 from lit_mem.data.sources.given import given_set
@@ -25,7 +26,7 @@ def encoded_set(
     member: bool,
     first_id: int,
     fields: Fields = None,
-) -> list[Encoded]:
+) -> Examples:
     """A random subset of given texts as examples.
 
     Args:

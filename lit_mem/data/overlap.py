@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from lit_mem.data.digests import digests, matches_of, numbered, repeats_of
 from lit_mem.errors import check_range
 from lit_mem.functional.words import plain_words
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Matches = dict[int, int]
 """For each held-out row (index) that has a match, one member (index) that it matches."""
+
+NEAR: Final = 0.7
+"""The Jaccard similarity from which texts are nearly equal, where nothing else is asked for."""
 
 _SHINGLE_WORDS: Final = 3
 _CHUNK_ENTRIES: Final = 4_000_000
@@ -58,23 +62,15 @@ def shingles(text: str) -> set[str]:
 
 def repeats(texts: Sequence[str]) -> Matches:
     """For each text that stood before in the list, by index, where it first stood."""
-    first: dict[str, int] = {}
-    again: Matches = {}
-    for i, text in enumerate(texts):
-        if first.setdefault(text, i) != i:
-            again[i] = first[text]
-    return again
+    return repeats_of(numbered(digests(texts))[0])
 
 
 def matches(members: Sequence[str], heldout: Sequence[str]) -> Matches:
     """For each held-out text that is among the members, by index, the first such member."""
-    first: dict[str, int] = {}
-    for i, text in enumerate(members):
-        first.setdefault(text, i)
-    return {j: first[text] for j, text in enumerate(heldout) if text in first}
+    return matches_of(*numbered(digests(members), digests(heldout)))
 
 
-def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: float = 0.7) -> Matches:
+def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: float = NEAR) -> Matches:
     """For each held-out text with a nearly equal member, by index, the most similar member.
 
     Nearly equal: the Jaccard similarity |a and b| / |a or b| of the sets of three-word runs is at
@@ -118,7 +114,7 @@ def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: floa
     return dict(sorted(found.items()))
 
 
-def near_repeats(texts: Sequence[str], threshold: float = 0.7) -> Matches:
+def near_repeats(texts: Sequence[str], threshold: float = NEAR) -> Matches:
     """For each text that is nearly equal to an earlier one that is none itself, by index, the first such text.
 
     Nearly equal as for `near_matches`. What is left without them has no two texts that are nearly equal.

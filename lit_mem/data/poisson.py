@@ -125,7 +125,8 @@ class StepBatches(Dataset[list[Batch]]):
         """Of the examples at these positions; of none, no batch at all."""
         by_width: dict[int, list[Encoded]] = {}
         for i in indices:
-            by_width.setdefault(padded_width(len(self.examples[i].input_ids)), []).append(self.examples[i])
+            example = self.examples[i]
+            by_width.setdefault(padded_width(len(example.input_ids)), []).append(example)
         return [
             collate(same[start : start + self.batch_size], width)
             for width, same in sorted(by_width.items(), reverse=True)  # what does not fit in memory fails at once

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,10 +11,11 @@ from lit_mem.data.canaries.base import here
 from lit_mem.data.canaries.inserting import inserted
 from lit_mem.data.chat.encoding import ConversationEncoder
 from lit_mem.data.deduplicate import count_duplicates, without_repeats
+from lit_mem.data.digests import digests, numbered
 from lit_mem.data.encoding import Encoded, Encoder
-from lit_mem.data.members import texts_of
 from lit_mem.data.options import DataOptions
 from lit_mem.data.probe import members_probe
+from lit_mem.data.row_texts import RowTexts
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.chat_fields import HELD
 from lit_mem.data.texts import Texts, checked_texts
@@ -39,10 +40,10 @@ class Prepared:
 
     texts: Texts
     encoder: Encoder
-    train: list[Encoded]
-    members: list[Encoded]
-    heldout: list[Encoded]
-    canaries: list[Encoded]
+    train: Sequence[Encoded]
+    members: Sequence[Encoded]
+    heldout: Sequence[Encoded]
+    canaries: Sequence[Encoded]
 
     @cached_property
     def test_rows(self) -> Dataset | None:
@@ -51,7 +52,7 @@ class Prepared:
         return None if rows is None else without_repeats(rows, "test")
 
     @cached_property
-    def test(self) -> list[Encoded]:
+    def test(self) -> Sequence[Encoded]:
         """The test texts, encoded at the first access; the held-out texts where the source has none."""
         if self.test_rows is None:
             return self.heldout
@@ -104,17 +105,17 @@ def prepare(
     encoder = encoder_of(texts.train, tokenizer, options)
     train = encoder(texts.train, 0, member=True, name="training")
     heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
-    count_duplicates([*train, *heldout], members=train)
+    count_duplicates(train + heldout, members=train)
     probe = members_probe(
-        list(texts_of(texts.train)),
+        numbered(digests(RowTexts(texts.train)))[0].tolist(),
         texts.train["group"][:],
         options.members_size,
         len(heldout),
         texts.of_heldout,
         options.seed,
     )
-    members = [train[i] for i in probe]
-    canaries: list[Encoded] = []
+    members = train.select(probe)
+    canaries: Sequence[Encoded] = ()
     if options.canary_source is not None:
         train, canaries = inserted(options.canary_source, train, texts, encoder, base_model, once)
     return Prepared(texts, encoder, train, members, heldout, canaries)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Final
 
 import torch
@@ -26,14 +26,14 @@ def default_size(n_members: int, n_heldout: int) -> int:
     return n_members if n_members <= ALL_UP_TO else min(n_members, max(ALL_UP_TO, n_heldout))
 
 
-def scored_members(texts: Sequence[str], groups: Sequence[str], size: int, seed: int) -> list[int]:
+def scored_members(texts: Sequence[Hashable], groups: Sequence[str], size: int, seed: int) -> list[int]:
     """A random sample of the members, each at most once.
 
     One row of each text that stands several times comes first, then one of each group (a patient, a document) where
     rows share groups, then others, as far as `size` reaches. So texts of these kinds are over-represented.
 
     Args:
-        texts: (N,) of the members.
+        texts: (N,) of the members, or numbers of these that are equal where texts are.
         groups: (N,) names of their groups.
         size: how many.
         seed: of the sample.
@@ -46,7 +46,7 @@ def scored_members(texts: Sequence[str], groups: Sequence[str], size: int, seed:
         return sorted(order)
     counts, grouped = Counter(texts), len(set(groups)) < len(groups)
     first: dict[int, None] = {}
-    seen: set[str] = set()
+    seen: set[Hashable] = set()
     for i in order:
         if counts[texts[i]] > 1 and texts[i] not in seen:
             seen.add(texts[i])
@@ -61,12 +61,12 @@ def scored_members(texts: Sequence[str], groups: Sequence[str], size: int, seed:
 
 
 def members_probe(
-    texts: Sequence[str], groups: Sequence[str], asked: int | None, heldout: int, of_heldout: int, seed: int
+    texts: Sequence[Hashable], groups: Sequence[str], asked: int | None, heldout: int, of_heldout: int, seed: int
 ) -> list[int]:
     """Which members are scored; logged where these are not all.
 
     Args:
-        texts: (N,) of the members.
+        texts: (N,) of the members, or numbers of these that are equal where texts are.
         groups: (N,) names of their groups.
         asked: how many; None: `default_size`.
         heldout: how many held-out texts are scored.

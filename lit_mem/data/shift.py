@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
+from lit_mem.data.row_texts import texts_at
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.words import plain_words
 
@@ -60,9 +61,9 @@ def text_shift(
     sides = ((members, member_groups, True), (heldout, heldout_groups, False))
     for side, names, member in sides:
         chosen = np.sort(random.permutation(len(side))[:max_rows])
-        texts += [side[i] for i in chosen]
+        texts += texts_at(side, chosen.tolist())
         # A name that no data can have, as the two sides have no row in common.
-        groups += [f"\0{member}{i}" if names is None else names[i] for i in chosen]
+        groups += [f"\0{member}{i}" for i in chosen] if names is None else texts_at(names, chosen.tolist())
         label += [member] * len(chosen)
     is_member = np.array(label, dtype=bool)
     cluster = np.unique(np.array(groups, dtype=object), return_inverse=True)[1]

@@ -6,11 +6,13 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.group_columns import without_groups
 from lit_mem.data.members import texts_of
 from lit_mem.data.remarks import on_scripts
+from lit_mem.data.row_texts import RowTexts
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.given import as_source
 from lit_mem.data.sources.table import listed
@@ -82,7 +84,7 @@ def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
     train, heldout, of_heldout = split(corpus, options)
     to_train = " to train on" if corpus.trains else ""
     log.info("Data %s: %d members%s, %d held-out texts.", corpus.name, len(train), to_train, len(heldout))
-    remark = on_scripts([*train["completion"][:], *heldout["completion"][:]])
+    remark = on_scripts(chain(RowTexts(train, "completion"), RowTexts(heldout, "completion")))
     if remark is not None:
         log.info("%s", remark)
     trust = _checked(train, heldout, corpus.name, options.seed) if options.check else None

@@ -173,7 +173,7 @@ def longest(trainer: Trainer, texts: TextOptions) -> int:
 
 def _examples(
     trainer: Trainer, texts: TextOptions, copies: Counter[tuple[int, ...]] | None
-) -> tuple[list[Encoded], list[Encoded]]:
+) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
     tokenizer = tokenizer_of(trainer)
     options = DataOptions(max_length=longest(trainer, texts), add_eos=False, seed=texts.seed)
     of_canaries = Beginnings(texts.canaries, tokenizer)
@@ -187,12 +187,12 @@ def _examples(
                     one.record.duplicates = max(0, copies[tuple(one.input_ids.tolist())] - 1)
     else:
         size = texts.members_size
-        members = encoded_set(texts.members, "members", tokenizer, options, size, True, 0, texts.fields)
+        members = list(encoded_set(texts.members, "members", tokenizer, options, size, True, 0, texts.fields))
     first, size = len(members), texts.heldout_size
     if texts.heldout is None:
         heldout = heldout_of(trainer, size, texts.seed, first)
     else:
-        heldout = encoded_set(texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields)
+        heldout = list(encoded_set(texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields))
     of_canaries.check_none(members, "members")
     of_canaries.check_none(heldout, "heldout")
     return members, heldout

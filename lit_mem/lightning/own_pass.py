@@ -115,7 +115,7 @@ class OwnPass:
         )
         with preserved_random_state():
             found = prepare(TwoSets(texts.members, texts.heldout, texts.fields), tokenizer, options)
-            check_reads(model, type(module).__name__, *extent([*found.members, *found.heldout]))
+            check_reads(model, type(module).__name__, *extent(found.members, found.heldout))
             if fit:
                 started = trainer.global_step > 0
                 frozen = reference_in_training(model, tokenizer, texts.reference, started, "Memorization")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -69,7 +70,7 @@ class TextLoaders(ExampleSets, pl.LightningDataModule):
         """Test texts, then the members probe, then canaries if there are any."""
         return self._scoring(self.test, self._ready().of_test, "test texts", "limit_test_batches")
 
-    def _scoring(self, others: list[Encoded], of: int, name: str, option: str) -> list[DataLoader[Batch]]:
+    def _scoring(self, others: Sequence[Encoded], of: int, name: str, option: str) -> list[DataLoader[Batch]]:
         sets = [others, self.members, *([self.canaries] if self.canaries else [])]
         loaders = [self._loaders().scoring(examples, self.scoring_tokens) for examples in sets]
         n_others, n_members, line = limited_scoring(self.trainer, option, loaders[0], loaders[1], name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -43,6 +44,6 @@ class Examination(Callback):
         load_weights(pl_module, self.checkpoint)
 
 
-def _some(examples: list[Encoded], n: int) -> list[Encoded]:
+def _some(examples: Sequence[Encoded], n: int) -> list[Encoded]:
     chosen = random.Random(0).sample(range(len(examples)), min(n, len(examples)))
     return [examples[i] for i in sorted(chosen)]

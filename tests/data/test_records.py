@@ -78,8 +78,9 @@ def test_duplicates_are_other_members_with_the_same_words():
     assert [example.record.duplicates for example in data.train] == [2, 1, 2, 2, 1, 0]
     assert [example.record.duplicates for example in data.heldout] == [3, 2, 0]
     assert [example.record.duplicates for example in data.test] == [1, 3, 0]
-    # The probe shows the very records of the training set.
-    assert {id(example.record) for example in data.members} <= {id(example.record) for example in data.train}
+    # The probe shows the records of the training set.
+    of_train = {example.example_id: said(example.record) for example in data.train}
+    assert all(said(example.record) == of_train[example.example_id] for example in data.members)
 
 
 def test_held_out_texts_that_serve_as_the_test_keep_their_duplicates():

@@ -82,7 +82,7 @@ def _of_texts(contents: Sequence[Content], tokenizer: Any, add_eos: bool) -> lis
         "origin": [content.origin for content in contents],
     }
     encoder = Encoder(tokenizer, _NO_LIMIT, add_eos, spans_column=None)
-    return encoder(Dataset.from_dict(rows), 0, member=False, name="canary")
+    return list(encoder(Dataset.from_dict(rows), 0, member=False, name="canary"))
 
 
 def _of_tokens(content: Content, tokenizer: Any, add_eos: bool) -> Encoded:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lit_mem.data.canaries.base import CanarySource, Setting
 from lit_mem.data.canaries.encoding import copies, encoded
 from lit_mem.data.encoding import Encoded, Encoder
+from lit_mem.data.examples import Examples
 from lit_mem.guards import preserved_random_state
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ log = logging.getLogger(__name__)
 
 def inserted(
     source: CanarySource,
-    train: list[Encoded],
+    train: Examples,
     texts: Texts,
     encoder: Encoder,
     base_model: Callable[[], nn.Module] | None,
     once: Callable[[Callable[[], Any]], Any],
-) -> tuple[list[Encoded], list[Encoded]]:
+) -> tuple[Examples, list[Encoded]]:
     """The training set with the canaries that are in it, and all canaries; their ids come after those of all texts.
 
     Args:
@@ -53,4 +54,4 @@ def inserted(
         sum(n for _, n in turns), len(canaries), ", ".join(f"{n} {k}-fold" for k, n in turns) or "none",
         len(more), len(train) + len(more),
     )  # fmt: skip
-    return [*train, *more], canaries
+    return train + more, canaries

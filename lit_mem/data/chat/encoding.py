@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from lit_mem.data.attributes import attribute_columns, attributes_in
 from lit_mem.data.chat.facts import ChatFacts
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.chat.template import ChatTemplate, Rendered, TemplateError, Turn
-from lit_mem.data.encoding import Encoded, Encoder, Offsets, attributes_of
+from lit_mem.data.encoding import Encoded, Encoder
+from lit_mem.data.examples import AT_ONCE, Examples
+from lit_mem.data.progress import shown_progress
 from lit_mem.data.sources.chat_fields import HELD, TOOLS
+from lit_mem.data.token_batches import Offsets
 from lit_mem.errors import DataError
 from lit_mem.files.untrusted import panics_raised
 from lit_mem.types import IGNORED, Record
@@ -23,7 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_AT_ONCE: Final = 1000
 _PROMPTS_CHECKED: Final = 100
 """Conversations of a set whose turns are rendered once more as prompts, which takes a while."""
 
@@ -56,7 +59,7 @@ class ConversationEncoder(Encoder):
         self.chat = chat or Chat()
         self.template = ChatTemplate(tokenizer, self.chat.template_text())
 
-    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> list[Encoded]:
+    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
 
         The text of an example's record is the assistant's contents as far as they are scored, joined by line ends; its
@@ -67,18 +70,23 @@ class ConversationEncoder(Encoder):
                 its own mask; or no token is left to score within `max_length`.
         """
         if not len(rows):
-            return []
+            return Examples()
         facts = ChatFacts(name, self.max_length)
-        attributes = attributes_of(rows.remove_columns([HELD, TOOLS]), self.spans_column, name)
-        examples: list[Encoded] = []
-        for start in range(0, len(rows), _AT_ONCE):
-            part = rows.select_columns([HELD, TOOLS, "origin"])[start : start + _AT_ONCE]
-            examples += self._batch(part, first_id + start, member, facts)
-        for example, known in zip(examples, attributes, strict=True):
-            if example.record is not None:
-                example.record.attributes.update(known)
+        examples = Examples(self._made(rows, first_id, member, facts))
         facts.report()
         return examples
+
+    def _made(self, rows: Dataset, first_id: int, member: bool, facts: ChatFacts) -> Iterator[Encoded]:
+        kept = attribute_columns(rows.remove_columns([HELD, TOOLS]), self.spans_column, facts.name)
+        needed = rows.select_columns([HELD, TOOLS, "origin", *kept])
+        starts = list(range(0, len(rows), AT_ONCE))
+        bar = f"Tokenizing {facts.name} conversations"
+        for start, part in shown_progress(((n, needed[n : n + AT_ONCE]) for n in starts), AT_ONCE, len(rows), bar):
+            known = attributes_in(part, kept)
+            for example, attributes in zip(self._batch(part, first_id + start, member, facts), known, strict=True):
+                if example.record is not None:
+                    example.record.attributes.update(attributes)
+                yield example
 
     def _batch(self, part: Mapping[str, Any], first_id: int, member: bool, facts: ChatFacts) -> list[Encoded]:
         turns = [json.loads(row) for row in part[HELD]]

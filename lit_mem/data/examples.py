@@ -1,0 +1,212 @@
+"""Examples that lie in a few buffers and are made when they are accessed, so that a million of them fit in memory."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, overload
+
+import numpy as np
+
+from lit_mem.data.packed import Array, Column, Numbers, Objects, labels, packed, smallest
+from lit_mem.types import Record
+
+if TYPE_CHECKING:
+    from lit_mem.data.encoding import Encoded
+
+AT_ONCE: Final = 1000
+"""How many examples are packed together, and are Python objects at one time."""
+
+
+class Examples(Sequence["Encoded"]):
+    """Examples in buffers: some bytes a token and the bytes of the texts, where Python objects take ten times that.
+
+    An example is made anew at each access, with tensors and a record of its own: what is changed in it is changed
+    nowhere else. Parts and sums share the buffers.
+
+    Args:
+        examples: are packed as they come, so that an iterator never has more than `AT_ONCE` of them in memory.
+    """
+
+    def __init__(self, examples: Iterable[Encoded] = ()) -> None:
+        rest = iter(examples)
+        self._chunks = [_Chunk(some) for some in iter(lambda: list(islice(rest, AT_ONCE)), [])]
+        self._starts = _starts(self._chunks)
+        self._order: Array | None = None
+
+    def __len__(self) -> int:
+        return self._starts[-1] if self._order is None else len(self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> Encoded: ...
+    @overload
+    def __getitem__(self, index: slice) -> Examples: ...
+    def __getitem__(self, index: int | slice) -> Encoded | Examples:
+        """One example, made anew; or a part of them, which shares the buffers."""
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        position = range(len(self))[index]
+        if self._order is not None:
+            position = int(self._order[position])
+        chunk = bisect_right(self._starts, position) - 1
+        return self._chunks[chunk][position - self._starts[chunk]]
+
+    def __iter__(self) -> Iterator[Encoded]:
+        return (self[i] for i in range(len(self)))
+
+    def __add__(self, other: Sequence[Encoded]) -> Examples:
+        """All of these, then all of the others, which are packed if they are not."""
+        after = other if isinstance(other, Examples) else Examples(other)
+        made = Examples()
+        made._chunks = self._chunks + after._chunks
+        made._starts = _starts(made._chunks)
+        if self._order is not None or after._order is not None:
+            made._order = np.concatenate([self._positions(), after._positions() + self._starts[-1]])
+        return made
+
+    def __radd__(self, other: Sequence[Encoded]) -> Examples:
+        return Examples(other) + self
+
+    def select(self, indices: Sequence[int]) -> Examples:
+        """Those at some positions, in that order; they share the buffers."""
+        made = Examples()
+        made._chunks, made._starts = self._chunks, self._starts
+        made._order = smallest(self._positions()[np.asarray(indices, np.int64)])
+        return made
+
+    def _positions(self) -> Array:
+        return np.arange(self._starts[-1]) if self._order is None else self._order.astype(np.int64)
+
+    def _of_chunks(self, values: Iterable[Array]) -> Array:
+        """Of an array a chunk, the elements of these examples."""
+        flat = np.concatenate([np.empty(0, np.int64), *(value.astype(np.int64) for value in values)])
+        return flat if self._order is None else flat[self._order]
+
+    @property
+    def lengths(self) -> Array:
+        """(N,) int64, tokens of each."""
+        return self._of_chunks(chunk.lengths for chunk in self._chunks)
+
+    @property
+    def highest_ids(self) -> Array:
+        """(N,) int64, the highest token id of each; 0 of one without tokens."""
+        return self._of_chunks(chunk.highest_ids for chunk in self._chunks)
+
+    def numbers(self, name: str) -> Array:
+        """(N,) int64, a field of each example that is a whole number, or true and false."""
+        return self._of_chunks(chunk.numbers(name) for chunk in self._chunks)
+
+    def texts(self) -> Iterator[str | None]:
+        """The text of each record, with no example made; None: it has no record."""
+        return self._said("text")
+
+    def prompts(self) -> Iterator[str | None]:
+        """The same of the prompts."""
+        return self._said("prompt")
+
+    def _said(self, name: str) -> Iterator[Any]:
+        for position in range(len(self)) if self._order is None else self._order.tolist():
+            chunk = bisect_right(self._starts, position) - 1
+            yield self._chunks[chunk].said(name, position - self._starts[chunk])
+
+    def set_duplicates(self, counts: Array) -> None:
+        """Note in each record how many others have its text; all parts that share the buffers have it too.
+
+        Args:
+            counts: (N,) int64.
+        """
+        whole = np.zeros(self._starts[-1], np.int64)
+        known = np.zeros(len(whole), bool)
+        whole[self._positions()], known[self._positions()] = counts, True
+        for chunk, start, end in zip(self._chunks, self._starts, self._starts[1:], strict=False):
+            chunk.set_duplicates(whole[start:end], known[start:end])
+
+
+class _Chunk:
+    """Some examples, at least one, a column for each of their fields and for each of their records'."""
+
+    def __init__(self, examples: Sequence[Encoded]) -> None:
+        self._kind = type(examples[0])
+        names = [field.name for field in fields(self._kind)]
+        self._columns: dict[str, Column] = {}
+        for name in names:
+            values = [getattr(example, name) for example in examples]
+            if name == "record" and all(type(value) is Record for value in values):
+                self._columns[name] = _Records(values)
+            elif name == "labels":
+                self._columns[name] = labels(self._columns["input_ids"], values)
+            else:
+                self._columns[name] = packed(values)
+        self.size = len(examples)
+        ids = [example.input_ids.numpy(force=True) for example in examples]
+        self.lengths = smallest(np.array([len(one) for one in ids]))
+        self.highest_ids = smallest(np.array([one.max(initial=0) for one in ids]))
+
+    def __getitem__(self, i: int) -> Encoded:
+        return self._kind(**{name: column[i] for name, column in self._columns.items()})
+
+    def numbers(self, name: str) -> Array:
+        """(n,) int64 values of a field."""
+        column = self._columns[name]
+        if isinstance(column, Numbers):
+            return column.values.astype(np.int64)
+        return np.array([column[i] for i in range(self.size)], np.int64)
+
+    def said(self, name: str, i: int) -> Any:
+        """What the record of one example says; None: it has none."""
+        records = self._columns["record"]
+        if isinstance(records, _Records):
+            return records.columns[name][i]
+        record = records[i]
+        return None if record is None else getattr(record, name)
+
+    def set_duplicates(self, counts: Array, known: Array) -> None:
+        """Of the examples that are `known`."""
+        records = self._columns["record"]
+        if isinstance(records, _Records):
+            before = [records.columns["duplicates"][i] for i in range(self.size)]
+            records.columns["duplicates"] = Numbers(smallest(np.where(known, counts, before)), int)
+        elif isinstance(records, Objects):
+            for i in np.flatnonzero(known).tolist():
+                if records[i] is not None:
+                    records[i].duplicates = int(counts[i])
+
+
+class _Records(Column):
+    """A column for each of a record's attributes."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.columns = {name: packed([getattr(one, name) for one in records]) for name in Record.__slots__}
+
+    def __getitem__(self, i: int) -> Record:
+        made = object.__new__(Record)
+        for name, column in self.columns.items():
+            setattr(made, name, column[i])
+        return made
+
+
+def _starts(chunks: Sequence[_Chunk]) -> list[int]:
+    return [0, *np.cumsum([chunk.size for chunk in chunks], dtype=np.int64).tolist()]
+
+
+def lengths_of(examples: Sequence[Encoded]) -> list[int]:
+    """Tokens of each example; where they are packed, none is made."""
+    if isinstance(examples, Examples):
+        return examples.lengths.tolist()  # type: ignore[no-any-return]
+    return [len(example.input_ids) for example in examples]
+
+
+def texts_of_records(examples: Sequence[Encoded]) -> Iterator[str | None]:
+    """The text of each record; None: an example has none. Where they are packed, none is made."""
+    if isinstance(examples, Examples):
+        return examples.texts()
+    return (None if one.record is None else one.record.text for one in examples)
+
+
+def prompts_of_records(examples: Sequence[Encoded]) -> Iterator[str | None]:
+    """The same of the prompts."""
+    if isinstance(examples, Examples):
+        return examples.prompts()
+    return (None if one.record is None else one.record.prompt for one in examples)

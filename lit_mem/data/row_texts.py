@@ -1,0 +1,56 @@
+"""The texts of rows without a Python object for each row: read some at a time, or by position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final, overload
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+AT_ONCE: Final = 10_000
+"""How many rows are read together."""
+
+
+class RowTexts(Sequence[str]):
+    """Some columns of a dataset, joined: by default prompt and completion, which count as one text.
+
+    Args:
+        rows: (N,) with these columns, which hold texts.
+        columns: their names.
+    """
+
+    def __init__(self, rows: Dataset, *columns: str) -> None:
+        self._names = columns or ("prompt", "completion")
+        self._rows = rows.select_columns(list(self._names))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return self._joined(self._rows[index])
+        return self.at([range(len(self))[index]])[0]
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), AT_ONCE):
+            yield from self[start : start + AT_ONCE]
+
+    def at(self, places: Sequence[int]) -> list[str]:
+        """The texts at some places, in that order."""
+        return self._joined(self._rows[[int(place) for place in places]])
+
+    def _joined(self, part: dict[str, list[Any]]) -> list[str]:
+        columns = [part[name] for name in self._names]
+        return columns[0] if len(columns) == 1 else ["".join(row) for row in zip(*columns, strict=True)]
+
+
+def texts_at(texts: Sequence[str], places: Iterable[int]) -> list[str]:
+    """The texts at some places, in that order; of rows these are read together."""
+    if isinstance(texts, RowTexts):
+        return texts.at(list(places))
+    return [texts[place] for place in places]
