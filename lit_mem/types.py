@@ -24,7 +24,7 @@ class Span(NamedTuple):
     Attributes:
         kind: what it is, as the data calls it.
         start: position in `input_ids` of its first token.
-        end: position after its last token; every position from `start` to it is scored.
+        end: position after its last token; every position from `start` to it is scored, or none is.
     """
 
     kind: str
@@ -45,9 +45,10 @@ class Record:
         spans: its telling pieces.
         duplicates: how many other members have the same text but for case, spacing and punctuation.
         prompt: the text before it, which is not scored.
+        prompt_spans: telling pieces of what is not scored: of a prompt, of turns that are not the assistant's.
     """
 
-    __slots__ = ("attributes", "duplicates", "origin", "prompt", "spans", "text")
+    __slots__ = ("attributes", "duplicates", "origin", "prompt", "prompt_spans", "spans", "text")
 
     def __init__(
         self,
@@ -57,10 +58,11 @@ class Record:
         spans: Sequence[Span] = (),
         duplicates: int = 0,
         prompt: str = "",
+        prompt_spans: Sequence[Span] = (),
     ) -> None:
         self.text, self.origin, self.prompt = text, origin, prompt
         self.attributes = dict(attributes or {})
-        self.spans = tuple(spans)
+        self.spans, self.prompt_spans = tuple(spans), tuple(prompt_spans)
         self.duplicates = duplicates
 
 

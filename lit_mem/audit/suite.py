@@ -18,6 +18,7 @@ from lit_mem.audit.measures import (
     Movers,
     Perplexity,
     PrivacyAudit,
+    PromptSpanExtraction,
     Slices,
     SpanExtraction,
     Turns,
@@ -108,6 +109,7 @@ def suite(
         Extractability(),
         SpanExtraction(),
         Turns(compares),
+        PromptSpanExtraction(compares),
     ]
     if name != "quick" and extraction is not None:
         made.append(Extraction(**vars(extraction)))

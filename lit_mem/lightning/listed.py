@@ -38,6 +38,10 @@ class PrivacyAudit(measures.PrivacyAudit, Listed):
     __doc__ = measures.PrivacyAudit.__doc__
 
 
+class PromptSpanExtraction(measures.PromptSpanExtraction, Listed):
+    __doc__ = measures.PromptSpanExtraction.__doc__
+
+
 class Slices(measures.Slices, Listed):
     __doc__ = measures.Slices.__doc__
 

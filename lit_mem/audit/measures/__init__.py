@@ -9,6 +9,7 @@ from lit_mem.audit.measures.membership import MembershipInference
 from lit_mem.audit.measures.movers import Movers
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.measures.privacy_audit import PrivacyAudit
+from lit_mem.audit.measures.prompt_spans import PromptSpanExtraction
 from lit_mem.audit.measures.slices import Slices
 from lit_mem.audit.measures.spans import SpanExtraction
 from lit_mem.audit.measures.turns import Turns
@@ -23,6 +24,7 @@ __all__ = [
     "Movers",
     "Perplexity",
     "PrivacyAudit",
+    "PromptSpanExtraction",
     "Slices",
     "SpanExtraction",
     "Turns",

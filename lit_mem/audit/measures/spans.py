@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Final, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lit_mem.audit.gather import Gathered
 from lit_mem.audit.hidden_values import HiddenValues
@@ -21,7 +22,7 @@ from lit_mem.functional.ends import ends_in
 from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import printable
 from lit_mem.functional.shown_values import shown_as
-from lit_mem.types import Batch, Needs, TokenScores
+from lit_mem.types import Batch, Needs, Span, TokenScores
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ class SpanExtraction(Measure):
         base: read the base model's scores too.
     """
 
+    metric: ClassVar[str] = "extraction/span_rate"
+    where: ClassVar[str] = ""
+    none_found: ClassVar[str] = "No sensitive spans: the data marks none (column `spans`)."
     name_prefixes = ("extraction/span_rate_",)
 
     def __init__(self, base: bool = True) -> None:
@@ -67,7 +71,7 @@ class SpanExtraction(Measure):
     def names(self) -> list[str]:
         """Over spans of all kinds."""
         parts = ("", "_heldout", "_base", "_base_heldout") if self.base else ("", "_heldout")
-        return [f"extraction/span_rate{part}" for part in parts]
+        return [self.metric + part for part in parts]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
         """Start with other data."""
@@ -82,14 +86,17 @@ class SpanExtraction(Measure):
         if self.base and scores.reference_hit is None and not self.absent:  # on each rank, whatever its texts
             self.leave_out([name for name in self.names() if "_base" in name], NO_BASE)
         self._hidden.observe(batch)
-        if not any(record.spans for record in batch.get("records", ())):
-            return
-        hit, ends = scores.hit.cpu(), ends_in(batch, self.ends)
+        if any(record.spans for record in batch.get("records", ())):
+            base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None
+            self._take(batch, [record.spans for record in batch["records"]], scores.hit.cpu(), base)
+
+    def _take(self, batch: Batch, spans: Sequence[Sequence[Span]], hit: Tensor, base: Tensor | None) -> None:
+        """Look at the spans of each example: is every token of them a (B, T) hit of the model, and of the base?"""
+        ends = ends_in(batch, self.ends)
         ends = torch.zeros_like(hit) if ends is None else ends.cpu()
-        base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None
-        rows = zip(batch["records"], scores.example_id.tolist(), scores.member.tolist(), strict=True)
-        for row, (record, example_id, member) in enumerate(rows):
-            for span in record.spans:
+        rows = zip(spans, batch["example_id"].tolist(), batch["member"].tolist(), strict=True)
+        for row, (own, example_id, member) in enumerate(rows):
+            for span in own:
                 inside = ends[row, span.start : span.end].nonzero()
                 end = span.start + int(inside[0]) if len(inside) else span.end
                 if end == span.start:
@@ -109,14 +116,16 @@ class SpanExtraction(Measure):
             if kinds:
                 counts = [f"{n} {printable(kind, 40)}" for kind, n in sorted(kinds.items())]
                 more = [f"and {len(counts) - _KINDS_LOGGED} more kinds"] if len(counts) > _KINDS_LOGGED else []
-                log.info("Sensitive spans of the members: %s.", ", ".join([*counts[:_KINDS_LOGGED], *more]))
-            else:
-                log.info("No sensitive spans: the data marks none (column `spans`).")
+                log.info(
+                    "Sensitive spans of the members%s: %s.", self.where, ", ".join([*counts[:_KINDS_LOGGED], *more])
+                )
+            elif self.none_found:
+                log.info("%s", self.none_found)
         metrics: dict[str, float] = {}
         names = _tags(shown.values())
         tags = {kind: names[called] for kind, called in shown.items()}
         for kind in [None, *sorted(tags)]:
-            name = "extraction/span_rate" + ("" if kind is None else f"_{tags[kind]}")
+            name = self.metric + ("" if kind is None else f"_{tags[kind]}")
             chosen = [span for span in spans.values() if kind in (None, _folded(span.kind))]
             for part, member in (("", True), ("_heldout", False)):
                 mine = [span for span in chosen if span.member == member]
@@ -124,7 +133,7 @@ class SpanExtraction(Measure):
                     metrics[name + part] = sum(span.written for span in mine) / len(mine)
                 if mine and all(span.written_base is not None for span in mine):
                     metrics[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
-        return Result(metrics, _by_example(spans))
+        return Result(metrics, _by_example(spans, self.metric))
 
     def _shown(self, spans: dict[tuple[int, int, int, str], _Asked], subject: Subject) -> dict[str, str]:
         """What each kind, whatever its case, is called: its number, if it is long, of one example, or holds a text."""
@@ -136,7 +145,7 @@ class SpanExtraction(Measure):
         return shown_as(list(of_example.values()), hidden, _FEWEST, "kind")
 
 
-def _by_example(spans: dict[tuple[int, int, int, str], _Asked]) -> ScoreTable:
+def _by_example(spans: dict[tuple[int, int, int, str], _Asked], column: str) -> ScoreTable:
     """A row for each example with spans: the share of them that is written."""
     written: dict[int, list[bool]] = {}
     member: dict[int, bool] = {}
@@ -147,7 +156,7 @@ def _by_example(spans: dict[tuple[int, int, int, str], _Asked]) -> ScoreTable:
     return ScoreTable(
         torch.tensor(list(written), dtype=torch.int64),
         torch.tensor(list(member.values()), dtype=torch.bool),
-        {"extraction/span_rate": torch.tensor(shares, dtype=torch.float64)},
+        {column: torch.tensor(shares, dtype=torch.float64)},
     )
 
 

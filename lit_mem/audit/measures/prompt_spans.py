@@ -1,0 +1,102 @@
+"""Sensitive spans in prompts and user turns: they carry no loss, and may be known to the model all the same."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lit_mem.audit.known import Known
+from lit_mem.audit.measures.spans import SpanExtraction
+from lit_mem.audit.subject import Subject
+from lit_mem.scoring.scorer import TokenScorer
+from lit_mem.types import IGNORED, Batch, Needs, TokenScores
+
+
+class PromptSpanExtraction(SpanExtraction):
+    """The rate at which marked spans of prompts are reproduced, given the true text before them.
+
+    As `SpanExtraction`, of what is not trained on: prompts, and turns that are not the assistant's. A model learns of
+    these only what it is not trained to say; where they are trained on elsewhere (`data.chat.loss: all`, an earlier
+    training) or are spelled in answers, it shows here. It takes one more forward pass of the texts that have such
+    spans, up to the last of them; the base is scored once a run.
+
+    Logged: `extraction/prompt_span_rate` (members' spans), `_heldout`, `_base` and `_base_heldout`, and the same for
+    each kind of span. Column: `extraction/prompt_span_rate`. Nothing is logged where no such span is marked.
+
+    Args:
+        base: score the base model too.
+    """
+
+    metric: ClassVar[str] = "extraction/prompt_span_rate"
+    where: ClassVar[str] = " in what is not trained on"
+    none_found: ClassVar[str] = ""
+    name_prefixes = ("extraction/prompt_span_rate_",)
+
+    def __init__(self, base: bool = True) -> None:
+        super().__init__(base)
+        self.needs = Needs()
+        self._subject: Subject | None = None
+        self._of_base: dict[bytes, Tensor] = {}
+
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
+        """Start with other data, and another base."""
+        super().open(subject, known, fresh)
+        self._of_base.clear()
+
+    def begin(self, subject: Subject) -> None:
+        """Drop the last pass."""
+        super().begin(subject)
+        self._subject = subject
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Score the spans of the batch, if it has any."""
+        self._hidden.observe(batch)
+        rows = [i for i, record in enumerate(batch.get("records", ())) if record.prompt_spans]
+        if not rows:
+            return
+        assert self._subject is not None
+        part = _of_spans(batch, rows)
+        hit = self._subject.prober(type(self).__name__).score(part).hit.cpu()
+        base = self._base_hits(part, hit) if self.base and not self._subject.lacks("reference_context") else None
+        self._take(part, [record.prompt_spans for record in part["records"]], hit, base)
+
+    def _base_hits(self, part: Batch, tuned: Tensor) -> Tensor:
+        """(B, T) bool, the base's greedy hits, scored at most once for the same batch."""
+        assert self._subject is not None
+        key = _digest(part)
+        if key not in self._of_base:
+            if self._subject.tuned_is_reference():
+                self._of_base[key] = tuned
+            else:
+                with self._subject.reference_context() as model, self._subject.forward_context():
+                    self._of_base[key] = TokenScorer(model)(part).hit.cpu()
+        return self._of_base[key]
+
+
+def _of_spans(batch: Batch, rows: list[int]) -> Batch:
+    """These rows up to their last span, labelled on the spans of prompts alone."""
+    records = [batch["records"][i] for i in rows]
+    width = max(span.end for record in records for span in record.prompt_spans)
+    ids = batch["input_ids"][rows][:, :width]
+    labels = torch.full_like(ids, IGNORED)
+    for row, record in enumerate(records):
+        for span in record.prompt_spans:
+            labels[row, span.start : span.end] = ids[row, span.start : span.end]
+    part: dict[str, Any] = {
+        "input_ids": ids,
+        "labels": labels,
+        "example_id": batch["example_id"][rows],
+        "member": batch["member"][rows],
+        "records": records,
+    }
+    return part  # type: ignore[return-value]
+
+
+def _digest(part: Batch) -> bytes:
+    found = hashlib.blake2b(digest_size=16)
+    for name in ("example_id", "input_ids", "labels"):
+        found.update(part[name].cpu().numpy().tobytes())
+    return found.digest()
