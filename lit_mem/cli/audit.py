@@ -13,6 +13,7 @@ from lit_mem.audit.result import AuditResult
 from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli.report import FAILED, UNDECIDED
 from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.reading import Reading
 from lit_mem.lightning.parser import OneLineParser
 
 log = logging.getLogger(__name__)
@@ -63,12 +64,13 @@ def main(words: list[str]) -> None:
         sys.exit(_EXIT[result.state])
 
 
-def _fields(options: Any) -> TextFields | None:
-    """Which columns hold the texts; None: the usual ones."""
+def _fields(options: Any) -> TextFields:
+    """Which columns hold the texts, the usual ones if none is given; and how files are read."""
     given = (options.text_column, options.prompt_template, options.completion_template, options.group_column)
-    if not any(given):
-        return None
-    return TextFields(options.text_column or "text", *given[1:], section="audit")
+    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="audit")
+    made = TextFields(options.text_column or "text", *given[1:], section="audit", reading=reading)
+    made.usual = not any(given)
+    return made
 
 
 def _print(result: AuditResult) -> None:
@@ -104,7 +106,8 @@ def _parser() -> OneLineParser:
     )
     add("--tokenizer", type=str, default=None, metavar="DIR", help="default: that of the model")
     add("--members", type=str, required=True, metavar="FILE", help="texts that it was trained on: json, jsonl, csv, "
-        "parquet or txt, with a column text, or prompt and completion, or messages")  # fmt: skip
+        "tsv, parquet, arrow, txt, a folder or a pattern; with a column text, or prompt and completion, or "
+        "messages")  # fmt: skip
     add("--heldout", type=str, required=True, metavar="FILE", help="texts that it was not trained on, likewise")
     add("--text_column", type=str, default=None, help="column of the texts (default: text)")
     add("--prompt_template", type=str, default=None, help="such as 'Question: {question}'; not scored")
@@ -112,6 +115,9 @@ def _parser() -> OneLineParser:
     add(
         "--group_column", type=str, default=None, help="column of persons or documents, which must not be on both sides"
     )
+    add("--delimiter", type=str, default=None, help="what parts columns of csv files (default: seen from the header)")
+    add("--encoding", type=str, default="utf-8", help="of files of text, such as cp1252 (default: utf-8)")
+    add("--skip_unusable", type=bool, default=False, help="leave out rows that cannot be used, with a warning")
     add("--suite", type=str, default="standard", help="quick (no generation), standard or full (default: standard)")
     parser.add_dataclass_arguments(ExtractionOptions, "extraction")
     add(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.data.sources.table import shown
+from lit_mem.data.span_forms import deidentified, marks_of
 from lit_mem.errors import DataError
 from lit_mem.files.untrusted import panics_raised
 from lit_mem.types import IGNORED, Batch, Record, Span
@@ -66,14 +66,23 @@ class Encoder:
         tokenizer: a Hugging Face tokenizer; whether a BOS token stands in front is its own habit.
         max_length: longest example in tokens; what goes beyond is cut, and counted.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop.
-        spans_column: the column of telling pieces: a list of {type, start, end}, in characters of the completion;
-            None: there is none. Rows without such a column have no telling pieces.
+        spans_column: the column of telling pieces: a list of {type, start, end}, in characters of the completion, or
+            another form of `lit_mem.data.span_forms`; None: there is none. Rows without such a column have no telling
+            pieces.
+        deidentified: what `[**` and `**]` enclose in a completion is a telling piece too, of type "deidentified".
 
     Raises:
         DataError: `add_eos` with a tokenizer that has no such token, or a tokenizer without offsets.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, add_eos: bool, spans_column: str | None = "spans") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        add_eos: bool,
+        spans_column: str | None = "spans",
+        deidentified: bool = False,
+    ) -> None:
         if add_eos and tokenizer.eos_token_id is None:
             raise DataError("data.add_eos is true, but the tokenizer has no end-of-text token; set it to false")
         if not getattr(tokenizer, "is_fast", False):
@@ -82,7 +91,7 @@ class Encoder:
         self.max_length = max_length
         self.eos = [tokenizer.eos_token_id] if add_eos else []
         self.bos: int | None = tokenizer.bos_token_id
-        self.spans_column = spans_column
+        self.spans_column, self.deidentified = spans_column, deidentified
 
     def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> list[Encoded]:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
@@ -125,10 +134,11 @@ class Encoder:
             # Not decoded from the ids: that need not give the text back.
             reached = max(end for _, end in offsets[: self.max_length]) - len(prompt)
             where = f"{origins[i]}: field {shown(self.spans_column or '')}"
-            spans = [
-                (kind, len(prompt) + start, len(prompt) + end)
-                for kind, start, end in _marks(marks, len(completion), where)
+            pieces = [
+                *marks_of(marks, len(completion), where),
+                *(deidentified(completion) if self.deidentified else ()),
             ]
+            spans = [(kind, len(prompt) + start, len(prompt) + end) for kind, start, end in pieces]
             record = Record(
                 text=completion if len(ids) <= self.max_length else completion[:reached],
                 origin=origins[i],
@@ -177,54 +187,6 @@ def _attribute(value: Any) -> str | float | tuple[str, ...] | None:
         parts = [part for part in value if part is not None and part != ""]
         return tuple(parts) if parts and all(isinstance(part, str) for part in parts) else None
     return value if isinstance(value, str) and value else None
-
-
-def _marks(value: Any, length: int, where: str) -> Iterator[tuple[str, int, int]]:
-    """Type, start and end of each span of a row, in characters of its completion, which has `length` of them.
-
-    Raises:
-        DataError: the value is not a list of {type, start, end}; the message starts with `where`, and quotes no text.
-    """
-    if isinstance(value, str):  # as a csv file has it, and a column whose rows are not all of one form
-        try:
-            value = json.loads(value.strip() or "null")
-        except (ValueError, RecursionError):
-            pass
-    if value is None:
-        return
-    form = "a list of {type, start, end} (data.spans_column: null leaves the column unread)"
-    if not isinstance(value, list):
-        raise DataError(f"{where}: found {_kind(value)}, expected {form}")
-    for number, mark in enumerate(value, start=1):
-        at = f"{where}, span {number}"
-        if not isinstance(mark, dict):
-            raise DataError(f"{at}: found {_kind(mark)}, expected {form}")
-        kind = mark.get("type")
-        if not isinstance(kind, str) or not kind.strip():
-            found = "an empty text" if isinstance(kind, str) else _kind(kind)
-            raise DataError(f"{at}: found {found} as its type, expected a text that is not empty")
-        start, end = (_whole(mark.get(bound), at, bound) for bound in ("start", "end"))
-        if not 0 <= start < end <= length:
-            raise DataError(
-                f"{at}: found start {start} and end {end}, expected 0 <= start < end <= {length}, "
-                "the characters of the completion"
-            )
-        yield kind, start, end
-
-
-def _whole(value: Any, where: str, bound: str) -> int:
-    """A whole number; a float too, for a column with one broken row may hold all its numbers as floats."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    found = str(value) if isinstance(value, float) else _kind(value)
-    raise DataError(f"{where}: found {found} as its {bound}, expected a whole number")
-
-
-def _kind(value: Any) -> str:
-    """What a value is, for a message that must not show it."""
-    return {"NoneType": "nothing", "str": "a text", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
 
 
 def _scored_spans(

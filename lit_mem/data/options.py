@@ -32,6 +32,7 @@ class DataOptions:
     spans_column: str | None = "spans"
     canary_source: CanarySource | None = None
     show_groups: bool = False
+    deidentified_marks: bool = False
 
     def __post_init__(self) -> None:
         positive(train_size=self.train_size, heldout_size=self.heldout_size, members_size=self.members_size)

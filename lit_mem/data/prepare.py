@@ -122,4 +122,4 @@ def prepare(
 def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:
     """Encodes rows of their kind: texts, or conversations by the tokenizer's chat template."""
     kind = ConversationEncoder if HELD in rows.column_names else Encoder
-    return kind(tokenizer, options.max_length, options.add_eos, options.spans_column)
+    return kind(tokenizer, options.max_length, options.add_eos, options.spans_column, options.deidentified_marks)

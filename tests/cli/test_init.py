@@ -271,7 +271,7 @@ def test_a_column_of_texts_goes_before_one_of_conversations(init, tmp_path):
         ('{"age": 5}\n' * 20, ["notes.jsonl"], "no column of texts"),
         ('{"text": "secret one two"}\n' * 20 + '{"text": null}', ["notes.jsonl"], "line 21, field 'text': found null"),
         ('{"text": "secret one two"}\n' * 20 + "[3]", ["notes.jsonl"], "line 21, found list, expected an object"),
-        ("a;b\n" + "secret;c\n" * 20, ["notes.csv"], "separated by ';'"),
+        ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no column of texts"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "./none"], "./none, which does not exist"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "asset:x"], "no bundled asset 'x'"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--modle", "x"], "init: unrecognized arguments: --modle"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from lit_mem.data.chat_rows import MESSAGES, conversation_rows, is_conversations
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import Fields, TextFields, fields_of
 from lit_mem.data.sources.json_rows import row_table
+from lit_mem.data.sources.places import Place, place_of
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import Table
+from lit_mem.data.sources.text import check_apart
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
 
@@ -58,13 +60,13 @@ class TwoSets(Source):
     """Members and held-out texts, each by itself: rows in memory as `Given` takes them, or a file.
 
     Args:
-        members: texts that the model was trained on: a list, a `datasets.Dataset`, or the path of a json, jsonl, csv,
-            parquet or txt file; rows may be conversations, a column `messages` or lists of {role, content}.
+        members: texts that the model was trained on: a list, a `datasets.Dataset`, or the path of a file, folder or
+            pattern as `TextFiles` takes it; rows may be conversations, a column `messages` or lists of {role, content}.
         heldout: texts of the same kind that it was not trained on, likewise.
         fields: which columns hold the texts; None: `text`, or `prompt` and `completion`; and `group`.
 
     Raises:
-        ConfigError: both are one file.
+        ConfigError: both are one file, or share one.
     """
 
     def __init__(self, members: Any, heldout: Any, fields: Fields = None) -> None:
@@ -81,9 +83,11 @@ class TwoSets(Source):
             DataError: a file is absent, or a row is not what was expected; the message names it.
             ConfigError: a set is neither a list, nor a dataset, nor a path; or it is empty.
         """
-        paths = [Path(one) for one in self._sets.values() if isinstance(one, str | os.PathLike)]
-        short = len({path.name for path in paths}) == len(paths)  # origins serve as groups too
-        made = [given_set(rows, name, self._fields, short) for name, rows in self._sets.items()]
+        sets = {name: _place(rows) for name, rows in self._sets.items()}
+        places = {name: rows for name, rows in sets.items() if isinstance(rows, Place)}
+        check_apart(places)
+        short = len({place.label for place in places.values()}) == len(places)  # origins serve as groups too
+        made = [given_set(rows, name, self._fields, short) for name, rows in sets.items()]
         return Corpus(made[0], made[1], None, "given", trains=False)
 
 
@@ -91,7 +95,8 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
     """One set of rows with the columns of `Corpus`.
 
     Args:
-        rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file.
+        rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file, folder or
+            pattern.
         name: what the set is called in messages, and what `origin` calls it where it is no file.
         fields: which columns hold the texts; None: as for `split_of`.
         short: whether `origin` has the file's name without its folder.
@@ -100,10 +105,10 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
         DataError: a row is not what was expected.
         ConfigError: it is neither a list, nor a dataset, nor a path; or it is empty.
     """
-    fields = fields_of(fields)
-    if isinstance(rows, str | os.PathLike):
-        label = printable(Path(rows).name if short else os.fspath(rows))
-        return split_of(read_table(os.fspath(rows)), label, fields, conversations=True)
+    fields, rows = fields_of({} if fields is None else fields), _place(rows)
+    if isinstance(rows, Place):
+        table = read_table(rows, (fields and fields.reading) or Reading(section="fields"))
+        return split_of(table, rows.label if short else printable(rows.path), fields, conversations=True)
     if not (isinstance(rows, list | tuple) or hasattr(rows, "column_names")):
         raise ConfigError(
             f"{name} is a {type(rows).__name__}; expected a list of texts or of rows, a datasets.Dataset, or the "
@@ -112,6 +117,11 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
     if not len(rows):
         raise ConfigError(f"{name} is empty; expected at least one text")
     return split_of(table_of(rows, name), name, fields, conversations=True)
+
+
+def _place(rows: Any) -> Any:
+    """Where a path leads; rows in memory as they are."""
+    return place_of(os.fspath(rows)) if isinstance(rows, str | os.PathLike) else rows
 
 
 def table_of(rows: Any, name: str) -> Table:
@@ -137,13 +147,15 @@ def split_of(table: Table, label: str, fields: TextFields | None = None, convers
         fields: other columns.
         conversations: read a column `messages` too.
     """
-    if fields is None and conversations and is_conversations(table):
+    usual = fields is None or fields.usual
+    if usual and conversations and is_conversations(table):
         return conversation_rows(table, label)
-    if fields is None:
+    if fields is None or fields.usual:
         pair = {"prompt", "completion"} <= set(table.names) and "text" not in table.names
         prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
         section = "fields" if conversations else "data.source"
-        fields = TextFields("text", prompt, completion, "group" if "group" in table.names else None, section)
+        group, reading = "group" if "group" in table.names else None, fields.reading if fields else None
+        fields = TextFields("text", prompt, completion, group, fields.section if fields else section, reading)
     return fields.dataset(table, label)
 
 
