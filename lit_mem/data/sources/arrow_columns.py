@@ -47,7 +47,7 @@ def plain_columns(table: pa.Table) -> pa.Table:
         return column.cast(pa.string()) if kind == pa.string_view() else column
 
     columns = [plain(column) for column in table.columns]
-    if all(new is old for new, old in zip(columns, table.columns, strict=True)):
+    if [column.type for column in columns] == table.schema.types:
         return table
     return pa.Table.from_arrays(columns, names=table.column_names)
 

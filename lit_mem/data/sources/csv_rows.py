@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final
+from typing import Final, Literal
 
 from lit_mem.data.sources.bad_rows import BadRows
 from lit_mem.data.sources.decoding import NoRowsError
@@ -50,7 +50,12 @@ def read_csv(name: str, text: str, reading: Reading, usual: str = ",") -> Table:
         sign = reading.delimiter or (match[1] if match else _seen(text, usual))
         if sign != usual and reading.delimiter is None:
             log.info("%s: its columns are parted by %r (%s sets another).", name, sign, reading.option("delimiter"))
-        return _rows(name, text, sign, skipped)
+        try:
+            return _rows(name, text, sign, skipped)
+        except csv.Error as error:
+            if (table := _unquoted(name, text, sign, skipped)) is not None:
+                return table
+            raise DataError(f"{name}, line {error.args[1]}: malformed CSV ({error.args[0]})") from error
 
 
 @contextmanager
@@ -91,9 +96,20 @@ def _widths(text: str, sign: str) -> list[int]:
     return found
 
 
-def _rows(name: str, text: str, sign: str, skipped: int) -> Table:
+def _unquoted(name: str, text: str, sign: str, skipped: int) -> Table | None:
+    """The rows with quotes as plain characters, as files of tabs often have them; None where they are not even then."""
+    if sign != "\t":
+        return None
+    table = _rows(name, text, sign, skipped, csv.QUOTE_NONE)
+    if table.bad.n_rows > len(table.numbers) or any('"' in column for column in table.names):
+        return None
+    log.info("%s: its quotes do not pair, so they are read as plain characters.", name)
+    return table
+
+
+def _rows(name: str, text: str, sign: str, skipped: int, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> Table:
     # Strict, for otherwise a quote that is never closed swallows the rest of the file.
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True, quoting=quoting)
     bad, numbers, rows, start = BadRows(name, "line"), list[int](), list[list[str]](), 1 + skipped
     header: list[str] | None = None
     try:
@@ -111,7 +127,7 @@ def _rows(name: str, text: str, sign: str, skipped: int) -> Table:
             numbers.append(number)
             rows.append(row)
     except csv.Error as error:
-        raise DataError(f"{name}, line {start}: malformed CSV ({error})") from error
+        raise csv.Error(str(error), start) from error
     if header is None or not bad.n_rows:
         raise NoRowsError(f"{name}: holds a header and no rows; expected at least one row")
     columns = {column: [row[i] for row in rows] for i, column in enumerate(header)}

@@ -89,7 +89,7 @@ def place_of(path: str) -> Place:
     check_there(path, is_pattern(path), SUFFIXES)
     if is_pattern(path):
         found = (Path(name) for name in glob.glob(os.path.expanduser(path), recursive=True))
-        return _set(path, label_of(path), [file for file in found if file.is_file()], _fixed(path))
+        return _noted(_set(path, label_of(path), [file for file in found if file.is_file()], _fixed(path)))
     file = Path(path).expanduser()
     if not file.is_dir():
         return Place(path, label_of(path), (file,), _kind_of(path, file), file.name.lower().endswith(_MARKDOWN))
@@ -125,7 +125,7 @@ def sets_of(path: str) -> dict[str, Place]:
     parts: dict[str, list[Path]] = {}
     for file in _below(folder):
         parts.setdefault(_set_name(file.relative_to(folder)), []).append(file)
-    others = parts.pop("", [])
+    others = [file for file in parts.pop("", []) if _is_read(file)]
     if not parts:
         return {}
     if "train" not in parts:
@@ -147,6 +147,10 @@ def _noted(place: Place) -> Place:
     return Place(place.path, place.label, place.files, place.kind, place.kind == "notes", place.root)
 
 
+def _is_read(file: Path) -> bool:
+    return _kind(file) is not None and file.name.lower() not in _BESIDE
+
+
 def holds_notes(path: str) -> bool:
     """Whether a folder holds notes, and no other rows; or a set or sets that `datasets` saved."""
     folder = Path(path).expanduser()
@@ -154,7 +158,7 @@ def holds_notes(path: str) -> bool:
         return False
     if is_saved(folder) or saved_sets(path, folder) is not None:
         return True
-    return {_kind(file) for file in _below(folder) if file.name.lower() not in _BESIDE} - {None} == {"notes"}
+    return {_kind(file) for file in _below(folder) if _is_read(file)} == {"notes"}
 
 
 def suffix_of(file: Path) -> tuple[str, str]:
@@ -190,7 +194,7 @@ def _set(path: str, label: str, files: Iterable[Path], root: Path) -> Place:
     kinds: dict[Kind, Counter[str]] = {}
     for file in sorted(files, key=lambda file: file.as_posix()):
         kind, suffix = _kind(file), "".join(suffix_of(file))
-        if kind is not None and file.name.lower() not in _BESIDE:
+        if kind is not None and _is_read(file):
             chosen.append(file)
             kinds.setdefault(kind, Counter())[suffix] += 1
         elif suffix not in _COMPANIONS and not (file.name.startswith("_") and not suffix):  # Spark's _SUCCESS

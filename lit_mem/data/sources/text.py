@@ -32,9 +32,10 @@ class TextFiles(Source):
             object a line, also `.jsonl`; a `.csv` or `.tsv` file starts with column names; a `.txt` file is one
             example a line, an `.md` file is one; `.parquet`; `.arrow`. All but the last two may be compressed
             (`.jsonl.gz`, `.jsonl.zst`). A folder, with its sub-folders, or a pattern ("notes/**/*.txt") is one
-            set of files of one kind: several `.txt` or `.md` files are one example each. In a folder, as the hub
-            has them, a sub-folder `train` is trained on, `heldout` or `validation` is `heldout`, and `test` is
-            `test`, where these options are not given; so are files of rows with such names ("train-001.parquet").
+            set of files of one kind: each `.txt` or `.md` file is one example (but a folder's only `.txt` file is
+            one a line). In a folder, as the hub has them, a sub-folder `train` is trained on, `heldout` or
+            `validation` is `heldout`, and `test` is `test`, where these options are not given; so are files of rows
+            with such names ("train-001.parquet").
             A folder that `datasets` saved (`save_to_disk`) is read likewise. `origin` has the number of a file in
             the order of paths ("notes:17" is the 17th), as files may be called after persons.
         heldout: rows never trained on; None: those of the folder `train`, or else split off from `train`.
