@@ -58,6 +58,9 @@ def rows(count, text=TEXT, **further):
     return "".join(json.dumps({"text": f"{text} {i}", "id": i, **further}) + "\n" for i in range(count))
 
 
+ZSTD = pa.compress(b'{"text": "a"}', "zstd", asbytes=True)
+
+
 def parquet(column):
     file = io.BytesIO()
     pq.write_table(pa.table({"text": column}), file)
@@ -386,7 +389,14 @@ MISTAKES = [
     data("one group only", rows(9, g=7), "found 1 groups in 9 rows", options="--data.source.group_column g"),
     data("number no number", rows(9, n=float("nan")), "line 1", "'n'", "found nan",
          options="--data.source.prompt_template {n} --data.source.completion_template {text}"),
-    data("data is a folder", None, ".: is a folder", "expected one file", file="."),
+    data("a folder of several kinds", None, "d: holds 1 .txt, 1 .csv", "expected files of one kind", "a pattern",
+         file="d", more={"d/a.txt": TEXT, "d/b.csv": "text"}),
+    data("an empty folder", None, "d: holds no files", file="d", more={"d/.hidden": ""}),
+    data("a folder without members", None, "d: is a folder with a set 'test' and none called 'train'", file="d",
+         more={"d/test/a.txt": TEXT, "d/b.txt": TEXT}),
+    data("held-out files among the members", None, "heldout and train share 1 of 2 files", file="d",
+         options="--data.source.heldout d/b.txt", more={"d/a.txt": TEXT, "d/b.txt": TEXT}),
+    data("a pattern of nothing", None, "*.jsonl: no file has a name of this pattern", file="*.jsonl"),
     data("no path", None, "path of a data file is empty", file=""),
     data("a path that is no text", None, "data.source: ", "surrogates not allowed", file="\udcff.jsonl"),
     data("a path with an escape sequence", None, "\\x1b[31md.jsonl: no such file", file="\x1b[31md.jsonl"),
@@ -399,7 +409,21 @@ MISTAKES = [
          before=lambda: os.close(os.open("d.jsonl", os.O_CREAT, 0)), marks=no_root),
     data("compressed", b"x", "d.jsonl.xz: unknown kind of file '.xz'", file="d.jsonl.xz"),
     data("gzip cut short", gzip.compress(rows(9).encode())[:30], "d.jsonl.gz", file="d.jsonl.gz"),
-    data("CSV by semicolons", f"text;id\n{TEXT};1\n", "d.csv: no column 'text'", "separated by ';'", file="d.csv"),
+    data("zstd cut short", ZSTD[:-3], "d.jsonl.zst: is not a zstd file that can be read", file="d.jsonl.zst"),
+    data("a delimiter of two characters", rows(9), "data.source.delimiter is ';;'", "expected one character",
+         options="--data.source.delimiter ;;"),
+    data("no such encoding", rows(9), "data.source.encoding is 'latin-99'", "cp1252",
+         options="--data.source.encoding latin-99"),
+    data("an encoding of bytes", rows(9), "data.source.encoding is 'zlib'", "no encoding of texts",
+         options="--data.source.encoding zlib"),
+    data("another encoding than named", rows(9) + "caf\xe9", "d.jsonl, line 10", "0xc3", "expected ascii text",
+         options="--data.source.encoding ascii"),
+    data("no row that can be used", '{"txt": 1}\n' * 3, "d.jsonl: no column 'text'",
+         options="--data.source.skip_unusable true"),
+    data("template file absent", rows(9), "prompt_template: p.txt cannot be read (No such file or directory)",
+         options="--data.source.prompt_template file:p.txt --data.source.completion_template {text}"),
+    data("template file empty", rows(9), "prompt_template: p.txt is empty; expected a template", more={"p.txt": "\n"},
+         options="--data.source.prompt_template file:p.txt --data.source.completion_template {text}"),
     data("CSV ragged", f"text,id\n{TEXT},1\n{TEXT}\n", "line 3", "found 1 fields, expected 2", file="d.csv"),
     data("CSV quote not closed", f'text,id\n{TEXT},1\n"{TEXT},2\n', "d.csv, line 3: malformed CSV", file="d.csv"),
     data("CSV with NUL", f"text,id\n{TEXT}\0,1\n", "line 2", "found a NUL at character", file="d.csv"),

@@ -14,8 +14,10 @@ from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli.report import FAILED, UNDECIDED
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.sources.chat_fields import ChatFields
+from lit_mem.data.sources.chat_forms import ChatForm
 from lit_mem.data.sources.fields import TextFields
 from lit_mem.data.sources.given_fields import Fields, UsualFields
+from lit_mem.data.sources.reading import Reading
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.parser import OneLineParser
 
@@ -69,23 +71,23 @@ def main(words: list[str]) -> None:
 
 
 def _fields(options: Any) -> Fields:
-    """Which columns hold the texts or conversations.
+    """Which columns hold the texts or conversations, the usual ones if none is given; and how files are read.
 
     Raises:
         ConfigError: columns of texts and of conversations are both named.
     """
+    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="audit")
     texts = [name for name in ("text_column", "prompt_template", "completion_template") if options[name]]
     if options.chat_form or options.chat_column:
         if texts:
             raise ConfigError(f"--{texts[0]} names texts and --chat_form or --chat_column conversations; expected one")
+        form: ChatForm = options.chat_form or "auto"
         names = ("chat_form", "chat_column")
-        return ChatFields(
-            options.chat_form or "auto", options.chat_column, options.group_column, section="audit", options=names
-        )
+        return ChatFields(form, options.chat_column, options.group_column, "audit", names, reading)
     if not texts:
-        return UsualFields(options.group_column, section="audit")
+        return UsualFields(options.group_column, "audit", reading)
     given = (options.prompt_template, options.completion_template, options.group_column)
-    return TextFields(options.text_column or "text", *given, section="audit")
+    return TextFields(options.text_column or "text", *given, section="audit", reading=reading)
 
 
 def _print(result: AuditResult) -> None:
@@ -121,7 +123,8 @@ def _parser() -> OneLineParser:
     )
     add("--tokenizer", type=str, default=None, metavar="DIR", help="default: that of the model")
     add("--members", type=str, required=True, metavar="FILE", help="texts that it was trained on: json, jsonl, csv, "
-        "parquet or txt, with a column text, or prompt and completion, or messages")  # fmt: skip
+        "tsv, parquet, arrow, txt, a folder or a pattern; with a column text, or prompt and completion, or "
+        "messages")  # fmt: skip
     add("--heldout", type=str, required=True, metavar="FILE", help="texts that it was not trained on, likewise")
     add("--text_column", type=str, default=None, help="column of the texts (default: text)")
     add("--prompt_template", type=str, default=None, help="such as 'Question: {question}'; not scored")
@@ -138,6 +141,9 @@ def _parser() -> OneLineParser:
     add(
         "--group_column", type=str, default=None, help="column of persons or documents, which must not be on both sides"
     )
+    add("--delimiter", type=str, default=None, help="what parts columns of csv files (default: seen from the header)")
+    add("--encoding", type=str, default="utf-8", help="of files of text, such as cp1252 (default: utf-8)")
+    add("--skip_unusable", type=bool, default=False, help="leave out rows that cannot be used, with a warning")
     add("--suite", type=str, default="standard", help="quick (no generation), standard or full (default: standard)")
     parser.add_dataclass_arguments(ExtractionOptions, "extraction")
     add(

@@ -19,8 +19,11 @@ from lit_mem.data.overlap import matches, normalized, repeats
 from lit_mem.data.roles import Roles, roles_of
 from lit_mem.data.sources.chat_fields import ChatFields, in_chatml
 from lit_mem.data.sources.fields import RowFields, TextFields
+from lit_mem.data.sources.places import is_pattern, label_of, suffix_of
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import Table, listed, shown
+from lit_mem.data.sources.text import set_places
 from lit_mem.data.token_lengths import TokenLengths, has_chat_template, is_here, token_lengths
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic
@@ -50,17 +53,19 @@ def main(words: list[str]) -> None:
     _check_output(output, [options.file, *([options.heldout] if options.heldout else [])], options.force)
     model_id = options.model or _model()
     is_here(model_id)  # a folder that is not there is found before a file is read
-    table = read_table(options.file)
-    other = read_table(options.heldout) if options.heldout else None
+    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="init")
+    table, other = _tables(options.file, options.heldout, reading)
     columns = columns_of(table)
     roles = roles_of(table, columns)
     _print_columns(options.file, len(table.numbers), columns, roles)
-    table.bad.check()
+    if not reading.skip_unusable:
+        table.bad.check("--skip_unusable")
     _check_texts(options.file, columns, roles)
     if other is not None and roles.group not in (None, *other.names):
-        _print(f"No group_column: {options.heldout} has no column {shown(str(roles.group))}.")
+        _print(f"No group_column: {other.file} has no column {shown(str(roles.group))}.")
         roles = replace(roles, group=None)
-    found, lines = _found(table, other, roles, model_id)
+    found, lines = _found(table, other, roles, model_id, reading)
+    found = replace(found, train=options.file, heldout=options.heldout, own_heldout=bool(other and not options.heldout))
     command = f"{program.command()} fit --config {shlex.quote(str(output))}"
     text = configuration(found, printable(command))
     for line in lines:
@@ -69,12 +74,21 @@ def main(words: list[str]) -> None:
     _print(f"Written: {output}. To train: {command}")
 
 
-def _found(table: Table, other: Table | None, roles: Roles, model_id: str) -> tuple[Found, list[str]]:
+def _tables(file: str, heldout: str | None, reading: Reading) -> tuple[Table, Table | None]:
+    """The rows to train on, and those that are held out: of a path of their own, or of the same folder."""
+    places = set_places(file, heldout)
+    train, other = places["train"], places["heldout"]
+    assert train is not None
+    return read_table(train, reading), None if other is None else read_table(other, reading)
+
+
+def _found(table: Table, other: Table | None, roles: Roles, model_id: str, reading: Reading) -> tuple[Found, list[str]]:
     """What the configuration is made of, and the lines that are printed of it."""
-    file, n_rows = table.file, len(table.numbers)
+    file = table.file
+    rows = _fields(roles, reading).dataset(table, "row")
+    n_rows = len(rows)
     if n_rows < _FEWEST_ROWS:
         raise DataError(f"{file}: is too small, with {n_rows} rows; expected at least {_FEWEST_ROWS}")
-    rows = _fields(roles).dataset(table, "row")
     prompts, completions, groups = (rows[name][:] for name in _CONTRACT)
     texts = [a + b for a, b in zip(prompts, completions, strict=True)]
     if roles.chat is None:
@@ -99,22 +113,25 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str) -> tu
         n_heldout = round(n_rows * heldout_fraction(n_rows))
         lines += _on_size(n_rows - n_heldout, n_heldout)
     else:
-        n_heldout, more = _on_heldout(other, roles, texts, forms, groups)
+        n_heldout, more = _on_heldout(other, roles, texts, forms, groups, reading)
         lines += [*more, *_on_size(n_rows, n_heldout)]
-    spans = spans_option(table, roles.spans, completions)
+    marks = None if roles.spans is None else rows[roles.spans][:]
+    spans = spans_option(roles.spans, marks, completions, table.names)
     n_groups = len(sizes) if roles.group is not None else 0
-    heldout = None if other is None else other.file
     has_template = has_chat_template(model_id)
-    return Found(file, heldout, n_rows, n_groups, len(again), roles, spans, lengths, model_id, has_template), lines
+    return Found(
+        file, None, n_rows, n_groups, len(again), roles, spans, lengths, model_id, reading, has_template=has_template
+    ), lines
 
 
-def _fields(roles: Roles) -> RowFields:
+def _fields(roles: Roles, reading: Reading) -> RowFields:
     if roles.chat is not None:
-        return ChatFields(column=roles.chat.name, group_column=roles.group)
+        return ChatFields(column=roles.chat.name, group_column=roles.group, reading=reading)
     if roles.pair is not None:
-        return TextFields("text", roles.pair.prompt_template, roles.pair.completion_template, roles.group)
+        templates = roles.pair.prompt_template, roles.pair.completion_template
+        return TextFields("text", *templates, roles.group, reading=reading)
     assert roles.text is not None
-    return TextFields(roles.text, None, None, roles.group)
+    return TextFields(roles.text, None, None, roles.group, reading=reading)
 
 
 def _on_lengths(lengths: TokenLengths, model_id: str) -> str:
@@ -130,10 +147,10 @@ def _on_lengths(lengths: TokenLengths, model_id: str) -> str:
 
 
 def _on_heldout(
-    other: Table, roles: Roles, texts: list[str], forms: list[str], groups: list[str]
+    other: Table, roles: Roles, texts: list[str], forms: list[str], groups: list[str], reading: Reading
 ) -> tuple[int, list[str]]:
     """How many rows the held-out file has, and what it shares with the other."""
-    rows = _fields(roles).dataset(other, "row")
+    rows = _fields(roles, reading).dataset(other, "row")
     prompts, completions, others = (rows[name][:] for name in _CONTRACT)
     of_heldout = [a + b for a, b in zip(prompts, completions, strict=True)]
     exact, alike = len(matches(texts, of_heldout)), len(matches(forms, [normalized(text) for text in of_heldout]))
@@ -160,9 +177,6 @@ def _on_size(members: int, heldout: int) -> list[str]:
 def _check_texts(file: str, columns: Sequence[Column], roles: Roles) -> None:
     if roles.chat is not None:
         return
-    sign = next((sign for sign in ";\t|" if len(columns) == 1 and sign in columns[0].name), None)
-    if sign is not None and file.lower().removesuffix(".gz").endswith(".csv"):
-        raise DataError(f"{file}: the columns seem to be separated by {sign!r}; expected ','")
     if roles.text is None and roles.pair is None:
         names = listed([column.name for column in columns])
         raise DataError(f"{file}: no column of texts; expected one beside {names}")
@@ -189,8 +203,10 @@ def _model() -> str:
 
 
 def _stem(file: str) -> str:
-    name = Path(file).name.removesuffix(".gz")
-    return Path(name).stem or "texts"
+    name = label_of(file)
+    if is_pattern(name):
+        return "texts"
+    return Path(name).name.removesuffix("".join(suffix_of(Path(name)))) or "texts"
 
 
 def _print_columns(file: str, n_rows: int, columns: Sequence[Column], roles: Roles) -> None:
@@ -228,15 +244,19 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> _Parser:
     parser = _Parser(
         prog=f"{program.name()} init",
-        description="Look at a file of texts (json, jsonl, csv, parquet or txt; also .jsonl.gz), and write a first "
-        "configuration that runs as it is. No text or value of the file is shown.",
+        description="Look at a file of texts (json, jsonl, csv, tsv, parquet, arrow or txt; also .jsonl.gz and "
+        ".jsonl.zst), or a folder or pattern of such files, and write a first configuration that runs as it is. No "
+        "text or value of the file is shown.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE", help="texts to train on")
+    parser.add_argument("file", metavar="FILE", help="texts to train on: a file, folder or pattern")
     parser.add_argument(
         "heldout", metavar="HELDOUT", nargs="?", help="texts that are never trained on (default: rows of FILE)"
     )
     parser.add_argument("--model", metavar="ID", help=f"hub id, folder or asset:tiny_llama (default: {_DEFAULT})")
+    parser.add_argument("--delimiter", metavar="SIGN", help="what parts columns of csv files (default: seen)")
+    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="of files of text (default: utf-8)")
+    parser.add_argument("--skip_unusable", action="store_true", help="leave out rows that cannot be used")
     parser.add_argument("--output", metavar="FILE", help="configuration to write (default: FILE's name with .yaml)")
     parser.add_argument("--force", action="store_true", help="overwrite a configuration that is there")
     return parser

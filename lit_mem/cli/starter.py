@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from lit_mem.data.roles import Roles
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.table import listed, shown
 from lit_mem.data.token_lengths import TokenLengths
 from lit_mem.errors import ConfigError
@@ -35,6 +36,8 @@ class Found:
         spans: the column of spans, "spans" where there is none; None: the column of that name holds none.
         lengths: of the texts.
         model_id: of the model.
+        reading: how files are read.
+        own_heldout: whether the held-out texts are in the folder `train`.
         has_template: whether its tokenizer is known to have a chat template.
     """
 
@@ -47,6 +50,8 @@ class Found:
     spans: str | None
     lengths: TokenLengths
     model_id: str
+    reading: Reading = field(default_factory=Reading)
+    own_heldout: bool = False
     has_template: bool = False
 
 
@@ -123,25 +128,25 @@ def _lines(found: Found, command: str) -> Iterator[str]:
     yield f"  # Tokens: the texts have {how}{whole.median} (median), {whole.high} (95 %), {whole.longest} (longest)."
     yield f"  max_length: {size}  # what is beyond is cut"
     yield f"  batch_size: {batch_size(size)}"
-    if found.heldout is None:
+    if found.heldout is None and not found.own_heldout:
         by = f"by {shown(found.roles.group)}" if found.roles.group else "at random"
         yield f"  heldout_fraction: {heldout_fraction(found.n_rows):g}  # share of the rows that is held out, {by}"
     repeats = f"{found.repeats} rows repeat an earlier text; " if found.repeats else ""
     yield f"  deduplicate: none  # {repeats}exact or near trains on each text once"
     if found.spans is None:
-        yield "  spans_column: null  # the column spans is not a list of {type, start, end} in the text"
+        yield "  spans_column: null  # the column spans does not mark pieces of the text"
     elif found.spans == found.roles.spans:
         yield f"  spans_column: {quoted(found.spans)}  # marks the pieces that must not leak"
 
 
 def _steps_a_line(found: Found, texts_a_step: int) -> int:
     """At least two points of the training loss an epoch; by groups a split may leave fewer members than planned."""
-    share = 1 if found.heldout else 1 - heldout_fraction(found.n_rows)
+    share = 1 if found.heldout or found.own_heldout else 1 - heldout_fraction(found.n_rows)
     return min(10, max(1, int(found.n_rows * share) // texts_a_step // 2))
 
 
 def _source(found: Found) -> Iterator[str]:
-    roles = found.roles
+    roles, reading = found.roles, found.reading
     if roles.chat is not None:
         yield "  chat:"
         yield "    loss: assistant  # each turn of the assistant's; or last (the last of them), all (all of the text)"
@@ -153,10 +158,18 @@ def _source(found: Found) -> Iterator[str]:
     yield f"    class_path: lit_mem.data.sources.{'TextFiles' if roles.chat is None else 'ChatFiles'}"
     yield "    init_args:"
     yield f"      train: {quoted(found.train)}"
-    if found.heldout is None:
+    if found.own_heldout:
+        yield "      # heldout and test: the sets of these names in this folder; other paths take their place"
+    elif found.heldout is None:
         yield "      # heldout: a file of texts that are never trained on; without one, rows of train are held out"
     else:
         yield f"      heldout: {quoted(found.heldout)}"
+    if reading.delimiter is not None:
+        yield f"      delimiter: {quoted(reading.delimiter)}"
+    if reading.encoding != Reading().encoding:
+        yield f"      encoding: {quoted(reading.encoding)}"
+    if reading.skip_unusable:
+        yield "      skip_unusable: true  # rows that cannot be used are left out, with a warning"
     if roles.chat is not None:
         yield f"      column: {quoted(roles.chat.name)}  # {roles.chat.form}"
     elif roles.pair:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Sequence
@@ -10,12 +9,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
+from lit_mem.data.sources.fields import is_index
 from lit_mem.data.sources.forms import LOOKED_AT, chat_of
 from lit_mem.data.sources.table import Table
+from lit_mem.data.span_forms import is_form
 from lit_mem.functional.words import has_no_spaces, plain_words
 
 _NUMERAL: Final = re.compile(r"\s*[-+]?\d+(?:[.,]\d+)?\s*")
-_SPAN: Final = {"type", "start", "end"}
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class Column:
 
 
 def columns_of(table: Table) -> list[Column]:
-    """Each column of a file, in order."""
-    return [_column(table, name) for name in table.names]
+    """Each column of a file, in order, but for row numbers that pandas wrote."""
+    return [_column(table, name) for name in table.names if not is_index(name)]
 
 
 def _column(table: Table, name: str) -> Column:
@@ -101,7 +101,7 @@ def _kind(values: Sequence[Any]) -> str:
         return "empty"
     if chat_of(values):
         return "conversations"
-    if all(_are_spans(value) for value in values[:LOOKED_AT]):
+    if all(is_form(value) for value in values[:LOOKED_AT]):
         return "spans"
     kinds = {_type(value) for value in values}
     if kinds == {"text"} and all(_NUMERAL.fullmatch(value) for value in values):
@@ -114,13 +114,3 @@ def _type(value: Any) -> str:
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return "number"
     return names.get(type(value), "unreadable" if value is Table.UNREADABLE else type(value).__name__)
-
-
-def _are_spans(value: Any) -> bool:
-    """A list of {type, start, end}, also as the JSON that a csv file has."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            return False
-    return isinstance(value, list) and all(isinstance(mark, dict) and mark.keys() >= _SPAN for mark in value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from lit_mem.data.attributes import attribute_columns, attributes_in
 from lit_mem.data.examples import AT_ONCE, Examples
 from lit_mem.data.progress import shown_progress
 from lit_mem.data.sources.table import shown
+from lit_mem.data.span_forms import deidentified, marks_of
 from lit_mem.data.token_batches import Offsets, TokenBatch, one_ahead
 from lit_mem.errors import DataError
 from lit_mem.types import IGNORED, Batch, Record, Span
@@ -68,14 +68,23 @@ class Encoder:
         tokenizer: a Hugging Face tokenizer; whether a BOS token stands in front is its own habit.
         max_length: longest example in tokens; what goes beyond is cut, and counted.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop.
-        spans_column: the column of telling pieces: a list of {type, start, end}, in characters of the completion;
-            None: there is none. Rows without such a column have no telling pieces.
+        spans_column: the column of telling pieces: a list of {type, start, end}, in characters of the completion, or
+            another form of `lit_mem.data.span_forms`; None: there is none. Rows without such a column have no telling
+            pieces.
+        deidentified: what `[**` and `**]` enclose in a completion is a telling piece too, of type "deidentified".
 
     Raises:
         DataError: `add_eos` with a tokenizer that has no such token, or a tokenizer without offsets.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, add_eos: bool, spans_column: str | None = "spans") -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        add_eos: bool,
+        spans_column: str | None = "spans",
+        deidentified: bool = False,
+    ) -> None:
         if add_eos and tokenizer.eos_token_id is None:
             raise DataError("data.add_eos is true, but the tokenizer has no end-of-text token; set it to false")
         if not getattr(tokenizer, "is_fast", False):
@@ -84,7 +93,7 @@ class Encoder:
         self.max_length = max_length
         self.eos = [tokenizer.eos_token_id] if add_eos else []
         self.bos: int | None = tokenizer.bos_token_id
-        self.spans_column = spans_column
+        self.spans_column, self.deidentified = spans_column, deidentified
 
     def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
@@ -155,12 +164,14 @@ class Encoder:
                 # Not decoded from the ids: that need not give the text back.
                 text = completion[: int(tokens.ends(i)[twice:][: self.max_length].max()) - len(prompt)]
             spans: list[Span] = []
+            found = list(deidentified(completion)) if self.deidentified else []
             if marks is not None:
                 where = f"{origins[i]}: field {shown(self.spans_column or '')}"
-                found = [(k, len(prompt) + a, len(prompt) + b) for k, a, b in _marks(marks, len(completion), where)]
-                if found:
-                    every = [*scored.tolist(), *[False] * appended]
-                    spans = _scored_spans(found, texts[i], tokens.offsets(i)[twice:], every)
+                found = [*marks_of(marks, len(completion), where), *found]
+            if found:
+                found = [(kind, len(prompt) + start, len(prompt) + end) for kind, start, end in found]
+                every = [*scored.tolist(), *[False] * appended]
+                spans = _scored_spans(found, texts[i], tokens.offsets(i)[twice:], every)
             record = Record(text, origins[i], attributes[i], spans, prompt=prompt)
             input_ids, labels_ = torch.from_numpy(whole), torch.from_numpy(labels)
             yield Encoded(input_ids, labels_, next(ids), member, appended, record)
@@ -169,54 +180,6 @@ class Encoder:
 def _whole_texts(part: Mapping[str, list[Any]]) -> list[str]:
     """Prompt and completion of some rows together: tokenizing the halves alone can give other tokens at the seam."""
     return [p + c for p, c in zip(part["prompt"], part["completion"], strict=True)]
-
-
-def _marks(value: Any, length: int, where: str) -> Iterator[tuple[str, int, int]]:
-    """Type, start and end of each span of a row, in characters of its completion, which has `length` of them.
-
-    Raises:
-        DataError: the value is not a list of {type, start, end}; the message starts with `where`, and quotes no text.
-    """
-    if isinstance(value, str):  # as a csv file has it, and a column whose rows are not all of one form
-        try:
-            value = json.loads(value.strip() or "null")
-        except (ValueError, RecursionError):
-            pass
-    if value is None:
-        return
-    form = "a list of {type, start, end} (data.spans_column: null leaves the column unread)"
-    if not isinstance(value, list):
-        raise DataError(f"{where}: found {_kind(value)}, expected {form}")
-    for number, mark in enumerate(value, start=1):
-        at = f"{where}, span {number}"
-        if not isinstance(mark, dict):
-            raise DataError(f"{at}: found {_kind(mark)}, expected {form}")
-        kind = mark.get("type")
-        if not isinstance(kind, str) or not kind.strip():
-            found = "an empty text" if isinstance(kind, str) else _kind(kind)
-            raise DataError(f"{at}: found {found} as its type, expected a text that is not empty")
-        start, end = (_whole(mark.get(bound), at, bound) for bound in ("start", "end"))
-        if not 0 <= start < end <= length:
-            raise DataError(
-                f"{at}: found start {start} and end {end}, expected 0 <= start < end <= {length}, "
-                "the characters of the completion"
-            )
-        yield kind, start, end
-
-
-def _whole(value: Any, where: str, bound: str) -> int:
-    """A whole number; a float too, for a column with one broken row may hold all its numbers as floats."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    found = str(value) if isinstance(value, float) else _kind(value)
-    raise DataError(f"{where}: found {found} as its {bound}, expected a whole number")
-
-
-def _kind(value: Any) -> str:
-    """What a value is, for a message that must not show it."""
-    return {"NoneType": "nothing", "str": "a text", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
 
 
 def _scored_spans(

@@ -34,6 +34,7 @@ class DataOptions:
     canary_source: CanarySource | None = None
     show_groups: bool = False
     chat: Chat = field(default_factory=Chat)
+    deidentified_marks: bool = False
 
     def __post_init__(self) -> None:
         positive(train_size=self.train_size, heldout_size=self.heldout_size, members_size=self.members_size)

@@ -125,4 +125,4 @@ def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:
     """Encodes rows of their kind: texts, or conversations by the tokenizer's chat template."""
     if HELD in rows.column_names:
         return ConversationEncoder(tokenizer, options.max_length, options.spans_column, options.chat)
-    return Encoder(tokenizer, options.max_length, options.add_eos, options.spans_column)
+    return Encoder(tokenizer, options.max_length, options.add_eos, options.spans_column, options.deidentified_marks)

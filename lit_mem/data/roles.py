@@ -38,6 +38,7 @@ _PERSONS: Final = {
 _DOCUMENTS: Final = {
     "doc", "document", "docid", "report", "case", "article", "file", "filename", "thread", "session", "conversation",
     "dialogue", "visit", "encounter", "hadm", "stay", "admission", "episode", "url", "paper", "pmid", "book", "group",
+    "folder",
 }  # fmt: skip
 _SORTS: Final = {
     "label", "class", "category", "topic", "type", "kind", "event", "lang", "language", "sex", "gender", "status",

@@ -53,13 +53,14 @@ class TextDataModule(TextLoaders):
         check: look for duplicates and for a difference between members and held-out texts before training.
         tokenizer: hub id or folder; None: the one of the model being trained.
         num_workers: processes that build batches; 0 is fastest for texts that fit in memory.
-        spans_column: the column that marks telling pieces (names, dates, drugs): a list of {type, start, end} in
-            characters of the completion. Where the texts have no column "spans", nothing is marked; null reads none.
+        spans_column: the column that marks telling pieces, in characters of the completion: lists of {type, start, end}
+            or a form of `lit_mem.data.span_forms`. Without a column "spans" nothing is marked; null reads none.
         canaries: texts that are made up and put into the training set by fair coins, to see whether they are memorized
             (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
         show_groups: keep columns that name groups, as `group_column` does, beside the texts, so that `Slices` names
             metrics by them. By default they serve to split and to check alone: a group is most often a person.
         chat: of conversations: which turns carry the loss, and the chat template.
+        deidentified_marks: mark what [** and **] enclose, as in MIMIC's notes, as pieces of type "deidentified".
     """
 
     def __init__(
@@ -83,17 +84,18 @@ class TextDataModule(TextLoaders):
         canaries: CanarySource | None = None,
         show_groups: bool = False,
         chat: Chat = Chat(),  # noqa: B008  (never changed)
+        deidentified_marks: bool = False,
     ) -> None:
         super().__init__()
         positive(batch_size=batch_size, scoring_tokens=scoring_tokens)
-        self.group_by_length = group_by_length
+        self.group_by_length, self.deidentified_marks = group_by_length, deidentified_marks
         self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
         self.deduplicate: Deduplicate = deduplicate
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
         self.spans_column, self.canary_source, self.show_groups = spans_column, canaries, show_groups
-        self.chat = chat
+        self.chat, self.deidentified_marks = chat, deidentified_marks
         self._options()
         self.source = as_source(source)
         self.largest_group = 1  # most training rows of one person or document, as far as groups are known

@@ -276,7 +276,7 @@ def test_a_column_of_texts_goes_before_one_of_conversations(init, tmp_path):
         ('{"age": 5}\n' * 20, ["notes.jsonl"], "no column of texts"),
         ('{"text": "secret one two"}\n' * 20 + '{"text": null}', ["notes.jsonl"], "line 21, field 'text': found null"),
         ('{"text": "secret one two"}\n' * 20 + "[3]", ["notes.jsonl"], "line 21, found list, expected an object"),
-        ("a;b\n" + "secret;c\n" * 20, ["notes.csv"], "separated by ';'"),
+        ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no column of texts"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "./none"], "./none, which does not exist"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "asset:x"], "no bundled asset 'x'"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--modle", "x"], "init: unrecognized arguments: --modle"),
@@ -314,6 +314,64 @@ def test_a_model_that_is_not_here_is_estimated_and_the_bundled_one_stands_in(ini
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     assert run_light(["init", "notes.jsonl", "--force"])
     assert yaml.safe_load(Path("notes.yaml").read_text())["model"]["model_id"] == "HuggingFaceTB/SmolLM2-135M"
+
+
+PLACES = {
+    "folder": [f"{{}}{i}.txt" for i in range(40)],
+    "persons": [f"p{i // 2}/{{}}{i}.txt" for i in range(40)],
+    "sets": [f"{'train' if i < 25 else 'validation'}/{{}}{i}.txt" for i in range(40)],
+}
+
+
+@pytest.mark.parametrize("form", PLACES)
+def test_a_folder_of_notes_becomes_a_configuration(form, init, parsed, tmp_path):
+    for i, path in enumerate(PLACES[form]):
+        file = tmp_path / "notes" / path.format("Zebediah")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{note(i)}\nSecond line.\n")
+    out, made = init("notes/")
+    source = made["data"]["source"]["init_args"]
+    assert source["train"] == "notes/"
+    assert source["group_column"] == ("folder" if form == "persons" else None)
+    assert ("heldout_fraction" in made["data"]) == (form != "sets")
+    assert "Zebediah" not in out + Path("notes.yaml").read_text()
+    data = parsed()
+    assert (len(data.train), len(data.heldout)) == ((25, 15) if form == "sets" else (20, 20))
+    assert all(example.record.text.endswith("Second line.\n") for example in data.train)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words", "options"),
+    [
+        ("notes.tsv", lambda rows: "who\tnote\n" + "".join(f"{i}\t{row}\n" for i, row in enumerate(rows)), [], {}),
+        ("notes.csv", lambda rows: ";note\n" + "".join(f"{i};{row}\n" for i, row in enumerate(rows)), [], {}),
+        ("notes.csv", lambda rows: "a:note\n" + "".join(f"{i}:{row}\n" for i, row in enumerate(rows)),
+         ["--delimiter", ":"], {"delimiter": ":"}),
+        ("notes.csv", lambda rows: ("note\n" + "".join(f"{row} é\n" for row in rows)).encode("cp1252"),
+         ["--encoding", "cp1252"], {"encoding": "cp1252"}),
+        ("notes.jsonl", lambda rows: '{"note": null}\n' + "".join(json.dumps({"note": row}) + "\n" for row in rows),
+         ["--skip_unusable"], {"skip_unusable": True}),
+    ],
+)  # fmt: skip
+def test_options_of_reading_go_into_the_configuration(name, content, words, options, init, parsed, tmp_path):
+    made = content([note(i) for i in range(40)])
+    (tmp_path / name).write_bytes(made if isinstance(made, bytes) else made.encode())
+    source = init(name, *words)[1]["data"]["source"]["init_args"]
+    assert source["text_column"] == "note"
+    assert {key: source[key] for key in ("delimiter", "encoding", "skip_unusable") if key in source} == options
+    data = parsed()
+    assert len(data.train) + len(data.heldout) == 40
+
+
+def test_a_pattern_and_marks_of_another_program(init, parsed, tmp_path):
+    for part in range(2):
+        rows = [{"text": note(i), "label": [[0, 8, "name"]]} for i in range(20 * part, 20 * part + 20)]
+        lines(tmp_path / f"part{part}.jsonl", rows)
+    _, made = init("part*.jsonl", output="texts.yaml")
+    assert made["data"]["source"]["init_args"]["train"] == "part*.jsonl"
+    assert made["data"]["spans_column"] == "label"
+    data = parsed("texts.yaml")
+    assert {span.kind for example in data.train for span in example.record.spans} == {"name"}
 
 
 @pytest.mark.parametrize(

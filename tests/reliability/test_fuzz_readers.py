@@ -15,7 +15,7 @@ from lit_mem.data.encoding import Encoder
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.data.sources.fields import CONTRACT
 from lit_mem.data.sources.phee import PHEE
-from lit_mem.data.sources.rows import SUFFIXES
+from lit_mem.data.sources.places import SUFFIXES
 from lit_mem.data.sources.text import TextFiles
 from lit_mem.errors import LitMemError
 

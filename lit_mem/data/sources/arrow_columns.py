@@ -33,6 +33,25 @@ def readable_columns(path: str, table: pa.Table) -> tuple[pa.Table, dict[str, st
     return table.select(kept).replace_schema_metadata(None), unread
 
 
+def plain_columns(table: pa.Table) -> pa.Table:
+    """The same values without what only saves space: dictionaries (pandas' categories), runs and views of texts."""
+    import pyarrow as pa
+
+    def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+        kind = column.type
+        if pa.types.is_run_end_encoded(kind):
+            chunks = [pa.compute.run_end_decode(chunk) for chunk in column.chunks]
+            return plain(pa.chunked_array(chunks, kind.value_type))
+        if pa.types.is_dictionary(kind):
+            return plain(column.cast(kind.value_type))
+        return column.cast(pa.string()) if kind == pa.string_view() else column
+
+    columns = [plain(column) for column in table.columns]
+    if [column.type for column in columns] == table.schema.types:
+        return table
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
 def _is_known(field: pa.Field) -> bool:
     import pyarrow as pa
     from datasets import Features

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.chat.messages import checked, speaks
-from lit_mem.data.sources.chat_forms import ChatForm, Messages, Reading, reading
-from lit_mem.data.sources.fields import group_of
+from lit_mem.data.sources.chat_forms import ChatForm, Layout, Messages, layout_of
+from lit_mem.data.sources.fields import group_of, is_index, usable_rows
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.table import Table, shown
 from lit_mem.errors import DataError
 
@@ -35,6 +36,7 @@ class ChatFields:
         group_column: rows with the same value (a patient, a customer) stay on one side of every split.
         section: where these options stand, for messages.
         options: what `form` and `column` are called there.
+        reading: how the rows were read: whether those that cannot be used are left out; None: there is no such option.
     """
 
     def __init__(
@@ -44,7 +46,9 @@ class ChatFields:
         group_column: str | None = None,
         section: str = "data.source",
         options: tuple[str, str] = ("form", "column"),
+        reading: Reading | None = None,
     ) -> None:
+        self.reading = reading
         self.options = f"{section}.{options[0]}", f"{section}.{options[1]}"
         self.form, self.column, self.group_column, self.section = form, column, group_column, section
 
@@ -62,11 +66,11 @@ class ChatFields:
             DataError: there are no columns of conversations, or a row holds none in which the assistant speaks.
             ConfigError: there is no such form.
         """
-        found = reading(table, self.form, self.column, self.options)
+        found = layout_of(table, self.form, self.column, self.options)
         log.info("%s: read as conversations of form %s; %s sets another.", table.file, found, self.options[0])
         return self._read(table, label, found)
 
-    def _read(self, table: Table, label: str, found: Reading) -> Dataset:
+    def _read(self, table: Table, label: str, found: Layout) -> Dataset:
         from datasets import Dataset, concatenate_datasets
 
         wanted = [*found.columns, *(name for name in (found.system, found.history) if name is not None)]
@@ -79,7 +83,7 @@ class ChatFields:
                 table.bad.add(number, f"field {shown(found.columns[0])}: {error}")
                 conversations.append([])
         groups = self._groups(table)
-        table.bad.check()
+        usable = usable_rows(table, self.reading)
         origins = [f"{label}:{number}" for number in table.numbers]
         tools = table.column(_TOOLS_COLUMN) if _TOOLS_COLUMN in table.names else [None] * len(origins)
         columns = {
@@ -92,8 +96,11 @@ class ChatFields:
         }
         made = Dataset.from_dict(columns)
         used = {*columns, *wanted, _TOOLS_COLUMN}
-        kept = [name for name in table.names if name not in used]
-        return concatenate_datasets([made, table.keep(kept)], axis=1) if kept else made
+        kept = [name for name in table.names if name not in used and not is_index(name)]
+        parts = [made, table.keep(kept)] if kept else [made]
+        if usable is not None:
+            parts = [part.select(usable) for part in parts]
+        return concatenate_datasets(parts, axis=1) if kept else parts[0]
 
     def _groups(self, table: Table) -> list[str] | None:
         """(N,) names of groups; None where there are none."""

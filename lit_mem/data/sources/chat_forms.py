@@ -48,8 +48,8 @@ _PAIRS: Final[dict[str, Pairs]] = {
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How a file's conversations are read.
+class Layout:
+    """Where a file's conversations are.
 
     Attributes:
         form: one of `ChatForm`, not "auto".
@@ -110,7 +110,7 @@ class Reading:
         return _with_system(made, row.get(self.system) if self.system else None)
 
 
-def reading(table: Table, form: ChatForm, column: str | None, options: tuple[str, str]) -> Reading:
+def layout_of(table: Table, form: ChatForm, column: str | None, options: tuple[str, str]) -> Layout:
     """How the conversations of a file are to be read.
 
     Args:
@@ -141,34 +141,34 @@ def reading(table: Table, form: ChatForm, column: str | None, options: tuple[str
     return found
 
 
-def recognized(table: Table, form: ChatForm = "auto", column: str | None = None) -> Reading | None:
-    """The reading of a form, or of the first form that the columns have; None where they have none."""
+def recognized(table: Table, form: ChatForm = "auto", column: str | None = None) -> Layout | None:
+    """The layout of a form, or of the first form that the columns have; None where they have none."""
     system = next((name for name in _SYSTEMS if name in table.names), None)
     if column is not None:
         held = _held_by(table, column) if form == "auto" else form
-        return None if held is None else Reading(held, (column,), system)
+        return None if held is None else Layout(held, (column,), system)
     lists = ("auto", "messages", "sharegpt")
     for name in [name for name in _CONVERSATIONS if name in table.names] if form in lists else ():
         if (held := _held_by(table, name)) is not None and form in ("auto", held):
-            return Reading(held, (name,), system)
+            return Layout(held, (name,), system)
     found = [one for pair in _PAIRS if form in ("auto", pair) and (one := _pair_of(table, pair, system)) is not None]
     if found or form not in lists:
         return max(found, key=lambda one: len(one.columns), default=None)  # the first that reads most columns
     for name in table.names:
         if (held := _held_by(table, name)) is not None and form in ("auto", held):
-            return Reading(held, (name,), system)
+            return Layout(held, (name,), system)
     return None
 
 
-def _pair_of(table: Table, form: str, system: str | None) -> Reading | None:
-    """The reading of a form of pairs; None where its columns are not there."""
+def _pair_of(table: Table, form: str, system: str | None) -> Layout | None:
+    """The layout of a form of pairs; None where its columns are not there."""
     pair, names = _PAIRS[form], table.names
     answer = next((name for name in pair.answer if name in names), None)
     if pair.given[0] not in names or answer is None:
         return None
     given = tuple(name for name in pair.given if name in names)
     history = _HISTORY if form == "alpaca" and _HISTORY in names else None
-    return Reading(form, (*given, answer), system, history)
+    return Layout(form, (*given, answer), system, history)
 
 
 def _held_by(table: Table, name: str) -> str | None:

@@ -22,6 +22,9 @@ class ChatFiles(TextFiles):
         form: "auto": recognised by the columns, and logged.
         column: of conversations, for the forms `messages` and `sharegpt`; None: recognised.
         group_column: a patient, a customer: conversations with the same value stay on one side of every split.
+        delimiter: of csv and tsv files; None: seen from the header.
+        encoding: of files of text, such as cp1252; never guessed.
+        skip_unusable: leave out rows that cannot be used, with one warning that counts and names them.
 
     Raises:
         ConfigError: members and held-out rows are one file.
@@ -35,6 +38,9 @@ class ChatFiles(TextFiles):
         form: ChatForm = "auto",
         column: str | None = None,
         group_column: str | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        skip_unusable: bool = False,
     ) -> None:
-        super().__init__(train, heldout, test)
-        self.fields = ChatFields(form, column, group_column)
+        super().__init__(train, heldout, test, delimiter=delimiter, encoding=encoding, skip_unusable=skip_unusable)
+        self.fields = ChatFields(form, column, group_column, reading=self.reading)

@@ -6,12 +6,13 @@ import logging
 import math
 import re
 import string
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from lit_mem.data.escapes import unescaped
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.table import Table, shown
+from lit_mem.data.templates import template_of
 from lit_mem.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 CONTRACT: Final = ("prompt", "completion", "group", "origin")
 
 _WHOLE: Final = re.compile(r"^(-?\d+)\.0+$")
+_INDEX: Final = re.compile(r"Unnamed: 0(\.\d+)*|__index_level_\d+__")
 
 Finding = tuple[str | None, str | None]
 """A usable text and None, or None and what is wrong with the value."""
@@ -34,15 +36,17 @@ class TextFields:
         text_column: the text to train on; ignored when templates are given.
         prompt_template: text that is given and not trained on, with columns in braces:
             "Question: {question}\nAnswer:". A doubled brace is a plain one; \n and \t are a line break
-            and a tab, also as a shell passes them, and \\n is a backslash and an n.
+            and a tab, also as a shell passes them, and \\n is a backslash and an n. "file:prompt.txt" takes
+            the content of that file, but for a line break at its end.
         completion_template: text that is trained on, likewise: " {answer}". Both templates, or
             neither.
         group_column: rows with the same value (a patient, a document) stay on one side of every
             split.
         section: where these options stand, for messages.
+        reading: how the rows were read: whether those that cannot be used are left out; None: there is no such option.
 
     Raises:
-        ConfigError: one template without the other, or one that is malformed.
+        ConfigError: one template without the other, or one that is malformed, or whose file cannot be read.
     """
 
     def __init__(
@@ -52,8 +56,9 @@ class TextFields:
         completion_template: str | None = None,
         group_column: str | None = None,
         section: str = "data.source",
+        reading: Reading | None = None,
     ) -> None:
-        self.section = section
+        self.section, self.reading = section, reading
         if (prompt_template is None) != (completion_template is None):
             given = "prompt_template" if completion_template is None else "completion_template"
             raise ConfigError(f"only {given} is given; expected prompt_template and completion_template, or none")
@@ -89,7 +94,7 @@ class TextFields:
         origins = [f"{label}:{number}" for number in table.numbers]
         prompts, completions = self._filled(table, self.templates) if self.templates else self._plain(table)
         groups = origins if self.group_column is None else _checked(table, self.group_column, group_of)
-        table.bad.check()
+        usable = usable_rows(table, self.reading)
         columns = zip(CONTRACT, (prompts, completions, groups, origins), strict=True)
         made = Dataset.from_dict({name: pa.array(values, pa.string()) for name, values in columns})
         used = {*self._text_columns(), self.group_column}
@@ -101,8 +106,20 @@ class TextFields:
                 table.file,
                 ", ".join(lost),
             )
+        dropped |= self._index_columns(table, used)
         kept = [name for name in table.names if name not in dropped]
-        return concatenate_datasets([made, table.keep(kept)], axis=1) if kept else made
+        parts = [made, table.keep(kept)] if kept else [made]
+        if usable is not None:
+            parts = [part.select(usable) for part in parts]
+        return concatenate_datasets(parts, axis=1) if kept else parts[0]
+
+    @staticmethod
+    def _index_columns(table: Table, used: Collection[str | None]) -> set[str]:
+        """Row numbers that pandas wrote beside the rows."""
+        found = [name for name in table.names if is_index(name) and name not in used]
+        if found:
+            log.info("%s: column %s is an index of pandas; left out.", table.file, ", ".join(map(shown, found)))
+        return set(found)
 
     def _require(self, table: Table) -> None:
         """Name all columns that lack at once, with the options that name them; and those of conversations."""
@@ -143,11 +160,39 @@ class TextFields:
 
 
 class RowFields(Protocol):
-    """Makes a split of a file's rows."""
+    """Makes a split of a file's rows.
+
+    Attributes:
+        reading: how files are read; None: as by default.
+    """
+
+    reading: Reading | None
 
     def dataset(self, table: Table, label: str) -> Dataset:
         """The rows with the columns of `Corpus`; `label` is what `origin` calls the file."""
         ...
+
+
+def usable_rows(table: Table, reading: Reading | None) -> list[int] | None:
+    """Where the rows stand that can be used; None: all can.
+
+    Raises:
+        DataError: some cannot, and are not to be skipped.
+    """
+    if reading is None:
+        table.bad.check()
+    elif not reading.skip_unusable:
+        table.bad.check(reading.option("skip_unusable"))
+    return table.bad.usable(table.numbers)
+
+
+def is_index(name: str) -> bool:
+    """Whether a column has the name that pandas gives to row numbers without one.
+
+    >>> [is_index(name) for name in ("Unnamed: 0", "Unnamed: 0.1", "__index_level_0__", "Unnamed: 3", "id")]
+    [True, True, True, False, False]
+    """
+    return _INDEX.fullmatch(name) is not None
 
 
 class _Template:
@@ -155,7 +200,7 @@ class _Template:
 
     def __init__(self, option: str, text: str) -> None:
         try:
-            parsed = list(string.Formatter().parse(unescaped(option, text)))
+            parsed = list(string.Formatter().parse(template_of(option, text)))
         except ValueError as error:
             raise ConfigError(f"{option} is malformed ({error}); write a plain brace as '{{{{' or '}}}}'") from error
         for _, name, spec, conversion in parsed:

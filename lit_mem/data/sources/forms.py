@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 _CHATS: Final = (("role", "content"), ("from", "value"))
 LOOKED_AT: Final = 20
 """How many values of a column show what it holds."""
-
-_FILES_LOOKED_AT: Final = 100_000
 
 
 def chat_of(values: Sequence[Any]) -> str | None:
@@ -28,14 +24,3 @@ def chat_of(values: Sequence[Any]) -> str | None:
 
 def _is_chat(value: Any, role: str, content: str) -> bool:
     return isinstance(value, list) and all(isinstance(turn, dict) and {role, content} <= turn.keys() for turn in value)
-
-
-def files_in(folder: Path) -> str:
-    """How many files of which kinds lie below a folder: "240 .txt, 1 .csv"; "no files" where there are none."""
-    kinds: Counter[str] = Counter()
-    for number, path in enumerate(folder.rglob("*")):
-        if number >= _FILES_LOOKED_AT:
-            break
-        if path.is_file():
-            kinds[path.suffix.lower() or "without a suffix"] += 1
-    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(3)) or "no files"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.given_fields import Fields, UsualFields, fields_of
 from lit_mem.data.sources.json_rows import row_table
+from lit_mem.data.sources.places import Place, place_of
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.rows import read_table
 from lit_mem.data.sources.table import Table
+from lit_mem.data.sources.text import check_apart
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
 
@@ -59,13 +61,13 @@ class TwoSets(Source):
     """Members and held-out texts, each by itself: rows in memory as `Given` takes them, or a file.
 
     Args:
-        members: texts that the model was trained on: a list, a `datasets.Dataset`, or the path of a json, jsonl, csv,
-            parquet or txt file; rows may be conversations, a column `messages` or lists of {role, content}.
+        members: texts that the model was trained on: a list, a `datasets.Dataset`, or the path of a file, folder or
+            pattern as `TextFiles` takes it; rows may be conversations, a column `messages` or lists of {role, content}.
         heldout: texts of the same kind that it was not trained on, likewise.
         fields: which columns hold the texts; None: `text`, or `prompt` and `completion`; and `group`.
 
     Raises:
-        ConfigError: both are one file.
+        ConfigError: both are one file, or share one.
     """
 
     def __init__(self, members: Any, heldout: Any, fields: Fields = None) -> None:
@@ -82,9 +84,11 @@ class TwoSets(Source):
             DataError: a file is absent, or a row is not what was expected; the message names it.
             ConfigError: a set is neither a list, nor a dataset, nor a path; or it is empty.
         """
-        paths = [Path(one) for one in self._sets.values() if isinstance(one, str | os.PathLike)]
-        short = len({path.name for path in paths}) == len(paths)  # origins serve as groups too
-        made = [given_set(rows, name, self._fields, short) for name, rows in self._sets.items()]
+        sets = {name: _place(rows) for name, rows in self._sets.items()}
+        places = {name: rows for name, rows in sets.items() if isinstance(rows, Place)}
+        check_apart(places)
+        short = len({place.label for place in places.values()}) == len(places)  # origins serve as groups too
+        made = [given_set(rows, name, self._fields, short) for name, rows in sets.items()]
         return Corpus(made[0], made[1], None, "given", trains=False)
 
 
@@ -92,7 +96,8 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
     """One set of rows with the columns of `Corpus`.
 
     Args:
-        rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file.
+        rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file, folder or
+            pattern.
         name: what the set is called in messages, and what `origin` calls it where it is no file.
         fields: which columns hold the texts; None: as for `UsualFields`.
         short: whether `origin` has the file's name without its folder.
@@ -101,10 +106,10 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
         DataError: a row is not what was expected.
         ConfigError: it is neither a list, nor a dataset, nor a path; or it is empty.
     """
-    fields = fields_of(fields)
-    if isinstance(rows, str | os.PathLike):
-        label = printable(Path(rows).name if short else os.fspath(rows))
-        return fields.dataset(read_table(os.fspath(rows)), label)
+    fields, rows = fields_of(fields), _place(rows)
+    if isinstance(rows, Place):
+        table = read_table(rows, fields.reading or Reading(section="fields"))
+        return fields.dataset(table, rows.label if short else printable(rows.path))
     if not (isinstance(rows, list | tuple) or hasattr(rows, "column_names")):
         raise ConfigError(
             f"{name} is a {type(rows).__name__}; expected a list of texts or of rows, a datasets.Dataset, or the "
@@ -113,6 +118,11 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
     if not len(rows):
         raise ConfigError(f"{name} is empty; expected at least one text")
     return fields.dataset(table_of(rows, name), name)
+
+
+def _place(rows: Any) -> Any:
+    """Where a path leads; rows in memory as they are."""
+    return place_of(os.fspath(rows)) if isinstance(rows, str | os.PathLike) else rows
 
 
 def table_of(rows: Any, name: str) -> Table:

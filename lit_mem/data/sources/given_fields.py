@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lit_mem.data.sources.chat_fields import ChatFields
 from lit_mem.data.sources.chat_forms import recognized
 from lit_mem.data.sources.fields import TextFields
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.table import Table
 from lit_mem.errors import ConfigError
 
@@ -21,10 +22,13 @@ class UsualFields:
     Args:
         group_column: of persons or documents; None: `group`, if there is such a column.
         section: where options of columns stand, for messages.
+        reading: how the rows were read; None: as by default.
     """
 
-    def __init__(self, group_column: str | None = None, section: str = "data.source") -> None:
-        self.group_column, self.section = group_column, section
+    def __init__(
+        self, group_column: str | None = None, section: str = "data.source", reading: Reading | None = None
+    ) -> None:
+        self.group_column, self.section, self.reading = group_column, section, reading
 
     def dataset(self, table: Table, label: str) -> Dataset:
         """The rows with the columns of `Corpus`; `label` is what `origin` calls the file.
@@ -36,16 +40,18 @@ class UsualFields:
         found = None if "text" in table.names else recognized(table)
         pair = found is not None and found.columns == ("prompt", "completion") and not found.holds_messages(table)
         if found is not None and not pair:
-            return ChatFields(group_column=group, section=self.section).dataset(table, label)
+            return ChatFields(group_column=group, section=self.section, reading=self.reading).dataset(table, label)
         prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
-        return TextFields("text", prompt, completion, group, self.section).dataset(table, label)
+        return TextFields("text", prompt, completion, group, self.section, self.reading).dataset(table, label)
 
 
-Fields = TextFields | ChatFields | UsualFields | Mapping[str, str] | str | None
-"""Options of `TextFields` or `ChatFields`, some of them by name, or the name of the column of texts."""
+Fields = TextFields | ChatFields | UsualFields | Mapping[str, Any] | str | None
+"""Options of `TextFields` or `ChatFields`, some of them by name, or the name of the column of texts. By name also how
+files are read: `delimiter`, `encoding`, `skip_unusable`."""
 
 _TEXTS: Final = ("text_column", "prompt_template", "completion_template", "group_column")
 _CHATS: Final = ("form", "column", "group_column")
+_READING: Final = ("delimiter", "encoding", "skip_unusable")
 
 
 def fields_of(given: Fields) -> TextFields | ChatFields | UsualFields:
@@ -64,13 +70,15 @@ def fields_of(given: Fields) -> TextFields | ChatFields | UsualFields:
     if isinstance(given, TextFields | ChatFields | UsualFields):
         return given
     if given is None:
-        return UsualFields(section="fields")
+        return UsualFields(section="fields", reading=Reading(section="fields"))
     options: dict[str, Any] = {"text_column": given} if isinstance(given, str) else dict(given)
     chats = bool({"form", "column"} & options.keys())
     names = _CHATS if chats else _TEXTS
-    if unknown := [name for name in options if name not in names]:
-        known = dict.fromkeys((*names, *_TEXTS, *_CHATS) if not chats else names)
+    if unknown := [name for name in options if name not in (*names, *_READING)]:
+        known = dict.fromkeys((*names, *_READING) if chats else (*names, *_CHATS, *_READING))
         raise ConfigError(f"fields has no option {unknown[0]!r}; there are {', '.join(known)}")
-    if options.keys() == {"group_column"}:
-        return UsualFields(options["group_column"], section="fields")
-    return ChatFields(**options, section="fields") if chats else TextFields(**options, section="fields")
+    reading = Reading(**{name: options.pop(name) for name in _READING if name in options}, section="fields")
+    if options.keys() <= {"group_column"}:
+        return UsualFields(**options, section="fields", reading=reading)
+    kind = ChatFields if chats else TextFields
+    return kind(**options, section="fields", reading=reading)

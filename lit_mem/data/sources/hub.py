@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.chat_fields import ChatFields
 from lit_mem.data.sources.chat_forms import ChatForm
 from lit_mem.data.sources.fields import RowFields, TextFields
+from lit_mem.data.sources.local_sets import local_sets, local_split
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.table import Table
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.functional.plain_text import printable
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 class HubDataset(Source):
     r"""Texts from a dataset of the hub, or a local folder that `datasets.load_dataset` reads.
 
+    A local folder of several `.txt` or `.md` files is read as `TextFiles` does, each file as one text; so is a
+    folder that `save_to_disk` wrote.
+
     Args:
         path: the dataset's id, such as "user/reports", or a folder.
         name: its configuration, where it has several.
@@ -30,9 +35,12 @@ class HubDataset(Source):
         text_column: the column of texts; ignored when templates are given.
         prompt_template: given and not trained on, with column names in braces: "Question:
             {question}\nAnswer:". \n and \t are a line break and a tab, \\n is a backslash and an n.
+            "file:prompt.txt" takes the content of that file.
         completion_template: trained on and scored: " {answer}". Both templates, or neither.
         group_column: a patient, a document: rows with the same value stay on one side of every
             split.
+        skip_unusable: leave out rows that cannot be used (without a text or a group), with one warning that counts and
+            names them; otherwise they end the run.
         chat: read the rows as conversations of this form, as `ChatFiles` does; "auto": recognised by the columns;
             None: as texts.
         chat_column: of conversations; None: recognised.
@@ -53,13 +61,16 @@ class HubDataset(Source):
         prompt_template: str | None = None,
         completion_template: str | None = None,
         group_column: str | None = None,
+        skip_unusable: bool = False,
         chat: ChatForm | None = None,
         chat_column: str | None = None,
     ) -> None:
-        texts = TextFields(text_column, prompt_template, completion_template, group_column)
+        reading = Reading(skip_unusable=skip_unusable)
+        texts = TextFields(text_column, prompt_template, completion_template, group_column, reading=reading)
         self.fields: RowFields = texts
         if chat is not None:
-            self.fields = ChatFields(chat, chat_column, group_column, options=("chat", "chat_column"))
+            options = ("chat", "chat_column")
+            self.fields = ChatFields(chat, chat_column, group_column, options=options, reading=reading)
         for option, split in (("heldout_split", heldout_split), ("test_split", test_split)):
             if split == train_split:
                 raise ConfigError(
@@ -85,6 +96,8 @@ class HubDataset(Source):
         )
 
     def _split(self, split: str) -> Dataset:
+        if sets := {} if self.name else local_sets(self.path):
+            return local_split(self.path, sets, split, self.fields)
         dataset = self._opened(split)
         if not len(dataset):
             raise DataError(f"{self.path}, split {split!r}: is empty; expected at least one row")
@@ -97,8 +110,6 @@ class HubDataset(Source):
         from datasets import exceptions
 
         try:
-            if Path(self.path).is_dir():
-                self._refuse_notes(datasets.load_dataset_builder(self.path, name=self.name, revision=self.revision))
             return datasets.load_dataset(self.path, name=self.name, split=split, revision=self.revision)
         except exceptions.DatasetNotFoundError as error:
             why = "no such folder, nor a dataset on the hub that you may read; expected 'user/name'"
@@ -129,19 +140,6 @@ class HubDataset(Source):
             else:
                 why = "cannot be loaded"
             raise self._error(why, error) from error
-
-    def _refuse_notes(self, builder: Any) -> None:
-        """A folder of notes would be read a line at a time, and lines of one note would stand on both sides."""
-        from datasets.packaged_modules.text.text import TextConfig
-
-        files = getattr(builder.config, "data_files", None) or {}
-        most = max(map(len, files.values()), default=0)
-        if isinstance(builder.config, TextConfig) and most > 1:
-            raise DataError(
-                f"{self.path}: is a folder of {most} .txt files a split, of which each line would be a text, so that "
-                "lines of one file stand on both sides; folders of notes are not read yet; expected one file a split, "
-                "such as .jsonl with one note a line"
-            )
 
     def _error(self, why: str, error: BaseException) -> DataError:
         """One line: our reason, then what `datasets` says, without names of files, which may be those of persons."""

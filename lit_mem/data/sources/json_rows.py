@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
-from lit_mem.data.sources.table import BadRows, Table, name_problem, shown
+from lit_mem.data.sources.bad_rows import BadRows
+from lit_mem.data.sources.decoding import NoRowsError
+from lit_mem.data.sources.table import Table, name_problem, shown
 from lit_mem.errors import DataError
 
 _DEEPEST: Final = 100
@@ -158,5 +160,5 @@ def read_array(path: str, text: str) -> Table:
     if skip(at + 1) < end:
         raise fail(skip(at + 1), "extra data after the array")
     if not rows.bad.n_rows:
-        raise DataError(f"{path}: the array is empty; expected at least one row")
+        raise NoRowsError(f"{path}: the array is empty; expected at least one row")
     return rows.table()

@@ -8,12 +8,13 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lit_mem.data.sources.bad_rows import BadRows, RowNumber
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import CONTRACT, text_of
 from lit_mem.data.sources.phee_annotations import AnnotationError, events_of, sentence, spans_of, wordings
 from lit_mem.data.sources.phee_patients import age_of, sex_of
 from lit_mem.data.sources.rows import read_table
-from lit_mem.data.sources.table import BadRows, Table
+from lit_mem.data.sources.table import Table
 from lit_mem.errors import DataError
 from lit_mem.files.cache import fetch
 from lit_mem.files.places import cache_folder
@@ -96,7 +97,7 @@ def _split(file: Path, tally: Counter[str]) -> Dataset:
 
     table = read_table(str(file))
     ids, texts, notes = (table.column(name) for name in ("id", "context", "annotations"))
-    seen: dict[str, int] = {}
+    seen: dict[str, RowNumber] = {}
     derived = ("patient_sex", "patient_age", "spans")
     made: dict[str, list[Any]] = {name: [] for name in (*CONTRACT, "id", "event_types", "sex", "age", *derived)}
     for number, row_id, raw, note in zip(table.numbers, ids, texts, notes, strict=True):
@@ -124,7 +125,7 @@ def _split(file: Path, tally: Counter[str]) -> Dataset:
     return Dataset.from_dict({k: pa.array(v, types_of.get(k, pa.string())) for k, v in made.items()})
 
 
-def _group(row_id: Any, number: int, seen: dict[str, int], bad: BadRows) -> str:
+def _group(row_id: Any, number: RowNumber, seen: dict[str, RowNumber], bad: BadRows) -> str:
     if row_id is Table.ABSENT:
         bad.add(number, "field 'id': is absent")
         return ""

@@ -1,4 +1,4 @@
-"""Rows by column, and the list of those that cannot be used."""
+"""Rows by column."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from lit_mem.data.sources.bad_rows import BadRows, RowNumber
 from lit_mem.data.sources.forms import LOOKED_AT, chat_of
 from lit_mem.errors import DataError
 
@@ -13,47 +14,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset
 
-_LISTED: Final = 5
 _NAMES_LISTED: Final = 20
 _NAME_LENGTH: Final = 40
 _DECODED: Final = ("Image", "Audio", "Video", "Pdf", "Nifti")
 """Features of `datasets` whose values are files."""
-
-
-class BadRows:
-    """Gathers what is wrong with single rows, so that one message can list the first few.
-
-    Args:
-        file: the file as the user named it.
-        unit: what its rows are counted in, "line" or "row", from 1.
-
-    Attributes:
-        n_rows: how many rows the file has, the bad ones included.
-    """
-
-    def __init__(self, file: str, unit: str) -> None:
-        self.file, self.unit, self.n_rows = file, unit, 0
-        self._problems: dict[int, str] = {}
-
-    def add(self, number: int, problem: str) -> None:
-        """Note what is wrong with one row; only the first problem of a row is kept."""
-        self._problems.setdefault(number, problem)
-
-    def check(self) -> None:
-        """Raise if there was any bad row.
-
-        Raises:
-            DataError: names the file, the first five bad rows with their fields, and how many there
-                are.
-        """
-        if not self._problems:
-            return
-        listed = [f"{self.unit} {number}, {problem}" for number, problem in sorted(self._problems.items())[:_LISTED]]
-        if len(self._problems) > _LISTED:
-            listed.append(f"and {len(self._problems) - _LISTED} more")
-        raise DataError(
-            f"{self.file}: {len(self._problems)} of {self.n_rows} rows cannot be used: " + "; ".join(listed)
-        )
 
 
 class Table:
@@ -61,7 +25,7 @@ class Table:
 
     Args:
         file: the file as the user named it.
-        unit: what `numbers` count, "line" or "row", from 1.
+        unit: what `numbers` count, "line" or "row" or "file", from 1.
         numbers: (N,) where each row stands.
         bad: rows left out so far; shares its file and unit.
         columns: (N,) values by name, `Table.ABSENT` where a row has no such field.
@@ -76,7 +40,7 @@ class Table:
         self,
         file: str,
         unit: str,
-        numbers: Sequence[int],
+        numbers: Sequence[RowNumber],
         bad: BadRows,
         columns: dict[str, list[Any]] | None = None,
         dataset: Dataset | None = None,
@@ -90,6 +54,7 @@ class Table:
     @classmethod
     def of_dataset(cls, file: str, dataset: Dataset, unread: dict[str, str] | None = None) -> Table:
         """Rows that are typed already, from parquet or from the hub."""
+        dataset = dataset.with_format(None)  # of tensors or of pandas, in which texts are no texts
         numbers = range(1, len(dataset) + 1)
         return cls(file, "row", numbers, BadRows(file, "row"), dataset=dataset, unread=unread)
 
@@ -168,12 +133,7 @@ class Table:
 
     def _hint(self) -> str:
         """What may be the matter with a file that lacks a column."""
-        if not self.file.lower().endswith(".csv"):
-            return ""
-        other = next((sign for sign in ";\t|" if len(self.names) == 1 and sign in self.names[0]), None)
-        if other is not None:
-            return f"; the columns seem to be separated by {other!r}, expected ','"
-        return "; the first line must name the columns"
+        return "; the first line must name the columns" if self.file.lower().endswith((".csv", ".tsv")) else ""
 
     def keep(self, names: Iterable[str]) -> Dataset:
         """The named columns as a dataset; those of mixed types as JSON strings."""

@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from pathlib import Path
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import RowFields, TextFields
+from lit_mem.data.sources.places import Place, place_of, sets_of
+from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.rows import read_table
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, DataError
 from lit_mem.functional.plain_text import printable
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+log = logging.getLogger(__name__)
+
 
 class TextFiles(Source):
-    r"""Texts from json, jsonl, csv, parquet or txt files.
+    r"""Texts from files, or from folders of files.
 
     Relative paths are relative to the working directory. Every split may be of another kind of
     file.
 
     Args:
-        train: the file of the fine-tuning set; its rows are the members. A `.json` file is an array
-            of objects or one object a line; a `.txt` file is one example a line; a `.csv` file
-            starts with column names. All but parquet may be compressed (`.jsonl.gz`).
-        heldout: rows never trained on; None: split off from `train`.
-        test: a second held-out set; None: `heldout` serves.
-        text_column: the column of texts; ignored when templates are given. For txt files it is
+        train: the fine-tuning set; its rows are the members. A `.json` file is an array of objects or one
+            object a line, also `.jsonl`; a `.csv` or `.tsv` file starts with column names; a `.txt` file is one
+            example a line, an `.md` file is one; `.parquet`; `.arrow`. All but the last two may be compressed
+            (`.jsonl.gz`, `.jsonl.zst`). A folder, with its sub-folders, or a pattern ("notes/**/*.txt") is one
+            set of files of one kind: each `.txt` or `.md` file is one example (but a folder's only `.txt` file is
+            one a line). In a folder, as the hub has them, a sub-folder `train` is trained on, `heldout` or
+            `validation` is `heldout`, and `test` is `test`, where these options are not given; so are files of rows
+            with such names ("train-001.parquet").
+            A folder that `datasets` saved (`save_to_disk`) is read likewise. `origin` has the number of a file in
+            the order of paths ("notes:17" is the 17th), as files may be called after persons.
+        heldout: rows never trained on; None: those of the folder `train`, or else split off from `train`.
+        test: a second held-out set; None: that of the folder `train`, or else `heldout` serves.
+        text_column: the column of texts; ignored when templates are given. For txt and md files it is
             "text".
         prompt_template: given and not trained on, with column names in braces: "Question:
             {question}\nAnswer:". \n and \t are a line break and a tab, \\n is a backslash and an n.
+            "file:prompt.txt" takes the content of that file.
         completion_template: trained on and scored: " {answer}". Both templates, or neither.
         group_column: a patient, a document: rows with the same value stay on one side of every
-            split.
+            split. Of notes in several sub-folders, the column "folder" has the number of each.
+        delimiter: what parts the columns of csv and tsv files, such as ";" or "\t"; None: seen from the header.
+        encoding: of files of text, by Python's name for it, such as cp1252 or utf-16; it is never guessed.
+        skip_unusable: leave out rows that cannot be used (malformed, without a text or a group), with one warning
+            that counts and names them; otherwise they end the run.
 
     Raises:
-        ConfigError: the templates are malformed, or members and held-out rows are one file.
+        ConfigError: the templates or the options of reading are malformed, or members and held-out rows are one file.
     """
 
     def __init__(
@@ -49,8 +66,14 @@ class TextFiles(Source):
         prompt_template: str | None = None,
         completion_template: str | None = None,
         group_column: str | None = None,
+        delimiter: str | None = None,
+        encoding: str = "utf-8",
+        skip_unusable: bool = False,
     ) -> None:
-        self.fields: RowFields = TextFields(text_column, prompt_template, completion_template, group_column)
+        self.reading = Reading(delimiter, encoding, skip_unusable)
+        self.fields: RowFields = TextFields(
+            text_column, prompt_template, completion_template, group_column, reading=self.reading
+        )
         for name, other in (("heldout", heldout), ("test", test)):
             if other is not None and os.path.realpath(other) == os.path.realpath(train):
                 raise ConfigError(f"{name} is the same file as train ({train}); expected rows that are not trained on")
@@ -62,18 +85,59 @@ class TextFiles(Source):
         Raises:
             DataError: a file is absent or a row is not what was expected; the message names file,
                 row and field.
+            ConfigError: members and held-out rows share a file.
         """
-        paths = (self.train, self.heldout, self.test)
-        names = [printable(Path(path).name) for path in paths if path is not None]
+        places = set_places(self.train, self.heldout, self.test)
+        there = [place for place in places.values() if place is not None]
         # Origins serve as groups too, so two files of one name in two folders must not share them.
-        short = len(set(names)) == len(names)
+        short = len({place.label for place in there}) == len(there)
 
-        def split(path: str) -> Dataset:
-            return self.fields.dataset(read_table(path), printable(Path(path).name if short else path))
+        def split(place: Place) -> Dataset:
+            return self.fields.dataset(read_table(place, self.reading), place.label if short else printable(place.path))
 
-        return Corpus(
-            train=split(self.train),
-            heldout=None if self.heldout is None else split(self.heldout),
-            test=None if self.test is None else split(self.test),
-            name=self.train,
+        train, heldout, test = (None if place is None else split(place) for place in places.values())
+        assert train is not None
+        return Corpus(train, heldout, test, name=self.train)
+
+
+def set_places(train: str, heldout: str | None = None, test: str | None = None) -> dict[str, Place | None]:
+    """Where each set lies, by the name of its option; what is not given may be in the folder `train`.
+
+    Raises:
+        DataError: a path leads nowhere, to files of several kinds, or `train` to sets of which none is called so.
+        ConfigError: the first set and another share a file.
+    """
+    given = {name: None if path is None else place_of(path) for name, path in (("heldout", heldout), ("test", test))}
+    sets = sets_of(train)
+    if not sets:
+        places = {"train": place_of(train), **given}
+    elif "train" not in sets:
+        raise DataError(
+            f"{train}: is a folder of the sets {', '.join(sets)}; expected one called train, or the path of one of them"
         )
+    else:
+        found = {"heldout": sets.get("heldout", sets.get("validation")), "test": sets.get("test")}
+        places = {"train": sets["train"], **{name: given[name] or found[name] for name in given}}
+        taken = [name for name in given if given[name] is None and found[name] is not None]
+        log.info("%s: holds the sets %s; from there: %s.", train, ", ".join(sets), ", ".join(["train", *taken]))
+    check_apart(places)
+    return places
+
+
+def check_apart(places: Mapping[str, Place | None]) -> None:
+    """Raise where a file is in the first set and in another too.
+
+    Raises:
+        ConfigError: it is; the message has the number of such files.
+    """
+    if not places:
+        return
+    (name, first), *others = places.items()
+    members = set() if first is None else {os.path.realpath(file) for file in first.files}
+    for other, place in others:
+        shared = 0 if place is None else sum(os.path.realpath(file) in members for file in place.files)
+        if shared:
+            raise ConfigError(
+                f"{other} and {name} share {shared} of {len(members)} files ({'' if place is None else place.path}); "
+                "expected rows that are not trained on"
+            )

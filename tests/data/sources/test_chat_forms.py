@@ -107,10 +107,13 @@ def test_the_choice_can_be_set(tmp_path):
 def test_bad_rows_are_one_line_with_file_and_row(tmp_path, row, found):
     path = tmp_path / "f.jsonl"
     path.write_text("\n".join(map(json.dumps, [{"messages": [USER, ASSISTANT]}, row])))
-    with pytest.raises(DataError, match=r"f.jsonl: 1 of 2 rows cannot be used: line 2, field 'messages'") as caught:
+    with pytest.raises(DataError, match=r"f.jsonl: 1 of 2 rows cannot .*: line 2, field 'messages'") as caught:
         ChatFiles(str(path), form="messages").load()
     assert found in str(caught.value)
     assert "secret" not in str(caught.value)
+    kept = ChatFiles(str(path), form="messages", skip_unusable=True).load().train
+    assert messages(kept) == [[USER, ASSISTANT]]
+    assert kept["origin"][:] == ["f.jsonl:1"]
 
 
 def test_texts_that_are_conversations_name_the_source_that_reads_them(tmp_path):

@@ -187,23 +187,6 @@ def test_lists_that_are_no_chats_are_named_by_row(tmp_path):
     rejected(lambda: load(str(tmp_path / "a.jsonl")), "line 1, field 'text': found list")
 
 
-def test_a_folder_is_named_by_what_is_in_it(tmp_path):
-    (tmp_path / "notes" / "train").mkdir(parents=True)
-    for n in range(3):
-        (tmp_path / "notes" / "train" / f"{n}.txt").write_text("A note.\n")
-    (tmp_path / "notes" / "about.md").write_text("x")
-    rejected(lambda: load(str(tmp_path / "notes")), "folder (3 .txt, 1 .md)", "expected one file", ".jsonl")
-
-
-def test_notes_of_a_folder_are_not_cut_into_lines(hub):
-    for split in ("train", "test"):
-        (hub / split).mkdir()
-    for n in range(3):
-        (hub / "train" / f"{n}.txt").write_text("First line.\nSecond line.\n")
-    (hub / "test" / "0.txt").write_text("Third line.\n")
-    rejected(HubDataset(str(hub)).load, str(hub), "3 .txt files a split", "expected one file a split")
-
-
 def test_a_file_of_lines_a_split_is_read_as_such(hub):
     (hub / "train.txt").write_text("One.\nTwo.\n")
     (hub / "test.txt").write_text("Three.\n")
@@ -234,7 +217,7 @@ def test_compressed_files_are_read(name, content, tmp_path):
     rejected(lambda: load(str(path)), name, "not a gzip file", "BadGzipFile")
 
 
-@pytest.mark.parametrize("name", ["a.parquet.gz", "a.gz", "a.tar.gz"])
+@pytest.mark.parametrize("name", ["a.parquet.gz", "a.arrow.zst", "a.gz", "a.tar.gz"])
 def test_other_compressed_files_are_named(name, tmp_path):
     (tmp_path / name).write_bytes(gzip.compress(b"x"))
-    rejected(lambda: load(str(tmp_path / name)), "unknown kind", ".gz", ".jsonl")
+    rejected(lambda: load(str(tmp_path / name)), "unknown kind", ".gz", ".zst", ".jsonl")

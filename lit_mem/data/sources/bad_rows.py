@@ -1,0 +1,99 @@
+"""Rows that cannot be used, and what is said of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+from lit_mem.errors import DataError
+
+log = logging.getLogger(__name__)
+
+_LISTED: Final = 5
+
+
+class InFile(NamedTuple):
+    """Where a row stands in a set of several files.
+
+    Attributes:
+        file: number of the file in the order of their paths, from 1.
+        number: of the row in it, from 1.
+
+    >>> f"{InFile(3, 17)}"
+    '3:17'
+    """
+
+    file: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.number}"
+
+
+RowNumber = int | InFile
+"""Where a row stands."""
+
+
+class BadRows:
+    """Gathers what is wrong with single rows, so that one message can list the first few.
+
+    Args:
+        file: the file as the user named it.
+        unit: what its rows are counted in, "line" or "row" or "file", from 1.
+
+    Attributes:
+        n_rows: how many rows the file has, the bad ones included.
+    """
+
+    def __init__(self, file: str, unit: str) -> None:
+        self.file, self.unit, self.n_rows = file, unit, 0
+        self._problems: dict[Any, str] = {}
+
+    def add(self, number: RowNumber, problem: str) -> None:
+        """Note what is wrong with one row; only the first problem of a row is kept."""
+        self._problems.setdefault(number, problem)
+
+    def include(self, part: BadRows, file: int) -> None:
+        """Take over those of one of several files, which has this number among them."""
+        self.n_rows += part.n_rows
+        self._problems |= {InFile(file, number): problem for number, problem in part._problems.items()}
+
+    def check(self, option: str | None = None) -> None:
+        """Raise if there was any bad row.
+
+        Args:
+            option: leaves them out, if it is set; None: there is no such option.
+
+        Raises:
+            DataError: names the file, the first five bad rows with their fields, and how many there
+                are.
+        """
+        if self._problems:
+            hint = "" if option is None else f" ({option}: true leaves them out)"
+            raise DataError(self._line(f"cannot be used{hint}"))
+
+    def usable(self, numbers: Sequence[RowNumber]) -> list[int] | None:
+        """Where the rows that can be used stand in `numbers`, after a warning that names the others; None: all can.
+
+        Raises:
+            DataError: none can.
+        """
+        if not self._problems:
+            return None
+        found = [place for place, number in enumerate(numbers) if number not in self._problems]
+        if not found:
+            self.check()
+        log.warning("%s", self._line("cannot be used and are left out"))
+        return found
+
+    def _line(self, what: str) -> str:
+        listed = [f"{self._place(number)}, {problem}" for number, problem in sorted(self._problems.items())[:_LISTED]]
+        if len(self._problems) > _LISTED:
+            listed.append(f"and {len(self._problems) - _LISTED} more")
+        return f"{self.file}: {len(self._problems)} of {self.n_rows} rows {what}: " + "; ".join(listed)
+
+    def _place(self, number: RowNumber) -> str:
+        if isinstance(number, InFile):
+            return f"file {number.file}, {self.unit} {number.number}"
+        return f"{self.unit} {number}"

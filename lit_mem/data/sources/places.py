@@ -1,0 +1,252 @@
+"""What a path leads to: a file, or a folder or pattern of files that are read as one set."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from lit_mem.data.sources.absent import check_there
+from lit_mem.data.sources.decoding import PACKED
+from lit_mem.data.sources.saved import is_saved, saved_sets
+from lit_mem.errors import DataError
+from lit_mem.functional.plain_text import printable
+
+log = logging.getLogger(__name__)
+
+Kind = Literal["notes", "json", "csv", "parquet", "arrow"]
+
+_KINDS: Final[dict[str, Kind]] = {
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
+    ".arrow": "arrow", ".txt": "notes", ".md": "notes",
+}  # fmt: skip
+SUFFIXES: Final = tuple(_KINDS)
+_UNPACKED: Final = (".parquet", ".arrow")
+"""Files that are compressed inside."""
+_BESIDE: Final = {"readme.md", "license.md", "license.txt", "dataset_info.json", "dataset_infos.json", "config.json"}
+"""Files about a folder of data, in lower case."""
+_COMPANIONS: Final = (".ann", ".conf")
+"""BRAT's files, of which those of spans are read with their notes."""
+_SET_NAMES: Final = {
+    "train": "train", "training": "train",
+    "heldout": "heldout", "held_out": "heldout", "held-out": "heldout",
+    "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "test": "test", "testing": "test", "eval": "test", "evaluation": "test",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Place:
+    """Files that are one set of rows.
+
+    Attributes:
+        path: as the user named it, for messages.
+        label: what `origin` calls it; it names no file that the configuration does not name.
+        files: in the order of their paths; of a folder that `datasets` saved the folder itself.
+        kind: of the files; "saved" of such a folder.
+        each: whether each file is one text.
+        root: sub-folders count from here; None for a single file.
+    """
+
+    path: str
+    label: str
+    files: tuple[Path, ...]
+    kind: Kind | Literal["saved"]
+    each: bool = False
+    root: Path | None = None
+
+
+def label_of(path: str) -> str:
+    """What `origin` calls a file, a folder, or the folder of a pattern.
+
+    >>> label_of("a/notes.jsonl"), label_of("a/notes/"), label_of("a/notes/**/*.txt"), label_of("*.txt")
+    ('notes.jsonl', 'notes', 'notes', '*.txt')
+    """
+    fixed = _fixed(path) if is_pattern(path) else Path(path)
+    return printable((fixed.name if fixed != Path() else "") or path)
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path is a pattern of names and no name that exists."""
+    return glob.has_magic(path) and not os.path.lexists(os.path.expanduser(path))
+
+
+def place_of(path: str) -> Place:
+    """The files that a path names as one set.
+
+    Args:
+        path: of a file; of a folder, whose files and sub-folders are read; or a pattern, such as "notes/**/*.txt".
+
+    Raises:
+        DataError: it leads to no file that can be read, to files of several kinds, or to a folder of several sets.
+    """
+    check_there(path, is_pattern(path), SUFFIXES)
+    if is_pattern(path):
+        found = (Path(name) for name in glob.glob(os.path.expanduser(path), recursive=True))
+        return _noted(_set(path, label_of(path), [file for file in found if file.is_file()], _fixed(path)))
+    file = Path(path).expanduser()
+    if not file.is_dir():
+        return Place(path, label_of(path), (file,), _kind_of(path, file), file.name.lower().endswith(_MARKDOWN))
+    sets = sets_of(path)
+    if len(sets) == 1:
+        return next(iter(sets.values()))
+    if sets:
+        raise DataError(
+            f"{path}: is a folder of several sets ({', '.join(sets)}); expected the path of one, such as "
+            f"{os.path.join(path, next(iter(sets)))} or a pattern"
+        )
+    if is_saved(file):
+        return Place(path, label_of(path), (file,), "saved")
+    return _set(path, label_of(path), list(_below(file)), file)
+
+
+def sets_of(path: str) -> dict[str, Place]:
+    """The sets that a folder holds, by name, as the hub's folders do; none where it is one set, or no folder.
+
+    A set is a sub-folder called train, validation (or valid, val, dev), heldout or test (or eval); or those files of
+    rows whose name has such a word ("train-00000-of-00002.parquet"), of texts those that are called so ("train.txt").
+    In a folder that a `DatasetDict` was saved to, each set by its name.
+
+    Raises:
+        DataError: files of a set are of several kinds, or none of the sets is called train.
+    """
+    folder = Path(path).expanduser()
+    if is_pattern(path) or not folder.is_dir() or is_saved(folder):
+        return {}
+    name = label_of(path)
+    if (saved := saved_sets(path, folder)) is not None:
+        return {key: Place(f"{path}/{key}", f"{name}/{key}", (folder / key,), "saved") for key in saved}
+    parts: dict[str, list[Path]] = {}
+    for file in _below(folder):
+        parts.setdefault(_set_name(file.relative_to(folder)), []).append(file)
+    others = [file for file in parts.pop("", []) if _is_read(file)]
+    if not parts:
+        return {}
+    if "train" not in parts:
+        raise DataError(
+            f"{path}: is a folder with a set {' and a set '.join(map(repr, parts))} and none called 'train'; expected "
+            "one, or the path or pattern of the files to read"
+        )
+    if others:
+        log.warning("%s: %d files that belong to no set (%s) are left out.", path, len(others), ", ".join(parts))
+    order = [key for key in dict.fromkeys(_SET_NAMES.values()) if key in parts]
+    made = {key: _set(f"{path} ({key})", f"{name}/{key}", parts[key], folder) for key in order}
+    if not any(place.each for place in made.values()):
+        return made
+    # Where one set is a folder of notes, a single file of another is a note too.
+    return {key: _noted(place) for key, place in made.items()}
+
+
+def _noted(place: Place) -> Place:
+    return Place(place.path, place.label, place.files, place.kind, place.kind == "notes", place.root)
+
+
+def _is_read(file: Path) -> bool:
+    return _kind(file) is not None and file.name.lower() not in _BESIDE
+
+
+def holds_notes(path: str) -> bool:
+    """Whether a folder holds notes, and no other rows; or a set or sets that `datasets` saved."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        return False
+    if is_saved(folder) or saved_sets(path, folder) is not None:
+        return True
+    return {_kind(file) for file in _below(folder) if _is_read(file)} == {"notes"}
+
+
+def suffix_of(file: Path) -> tuple[str, str]:
+    """The suffix that says how a file is read, and the one that says how it is packed, in lower case.
+
+    >>> suffix_of(Path("a.JSONL.gz")), suffix_of(Path("a.csv"))
+    (('.jsonl', '.gz'), ('.csv', ''))
+    """
+    suffix = file.suffix.lower()
+    return (Path(file.stem).suffix.lower(), suffix) if suffix in PACKED else (suffix, "")
+
+
+_MARKDOWN: Final = (".md", *(f".md{packed}" for packed in PACKED))
+
+
+def _kind(file: Path) -> Kind | None:
+    suffix, packed = suffix_of(file)
+    return None if packed and suffix in _UNPACKED else _KINDS.get(suffix)
+
+
+def _kind_of(path: str, file: Path) -> Kind:
+    if (kind := _kind(file)) is None:
+        raise DataError(
+            f"{path}: unknown kind of file {''.join(suffix_of(file))!r}; expected one of {', '.join(SUFFIXES)} (all "
+            f"but {' and '.join(_UNPACKED)} also with {' or '.join(PACKED)})"
+        )
+    return kind
+
+
+def _set(path: str, label: str, files: Iterable[Path], root: Path) -> Place:
+    """Files as one set: those that can be read, of one kind; others are counted in the log."""
+    chosen, others = list[Path](), Counter[str]()
+    kinds: dict[Kind, Counter[str]] = {}
+    for file in sorted(files, key=lambda file: file.as_posix()):
+        kind, suffix = _kind(file), "".join(suffix_of(file))
+        if kind is not None and _is_read(file):
+            chosen.append(file)
+            kinds.setdefault(kind, Counter())[suffix] += 1
+        elif suffix not in _COMPANIONS and not (file.name.startswith("_") and not suffix):  # Spark's _SUCCESS
+            others[suffix or "without a suffix"] += 1
+    if not chosen:
+        what = f"no file that can be read (it has {_counted(others)})" if others else "no files"
+        raise DataError(f"{path}: holds {what}; expected files of one kind ({', '.join(SUFFIXES)})")
+    suffixes = sum(kinds.values(), Counter[str]())
+    if len(kinds) > 1:
+        example = os.path.join(path, f"*{suffixes.most_common(1)[0][0]}") if Path(path).is_dir() else "a/*.txt"
+        raise DataError(
+            f"{path}: holds {_counted(suffixes)}; expected files of one kind, or a pattern such as {example}"
+        )
+    if others:
+        log.warning("%s: %s are left out, as files of this kind are not read.", path, _counted(others))
+    (kind,) = kinds
+    each = kind == "notes" and (len(chosen) > 1 or chosen[0].name.lower().endswith(_MARKDOWN))
+    log.info("%s: %s%s.", path, _counted(suffixes), ", each of which is one text" if each else "")
+    return Place(path, label, tuple(chosen), kind, each, root)
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(5))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files below a folder but hidden ones, also where a sub-folder is a link; each folder once."""
+    seen: set[str] = set()
+    for at, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(at)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(at, name) for name in names if not name.startswith(".") and Path(at, name).is_file())
+
+
+def _set_name(file: Path) -> str:
+    """The set that a file belongs to; "" where its path names none."""
+    for part in file.parts[:-1]:
+        if part.lower() in _SET_NAMES:
+            return _SET_NAMES[part.lower()]
+    kind = _kind(file)
+    if kind is None:
+        return ""
+    stem = file.name.lower().removesuffix("".join(suffix_of(file)))
+    words = [stem] if kind == "notes" else re.split(r"[-._ 0-9]+", stem)
+    return next((_SET_NAMES[word] for word in words if word in _SET_NAMES), "")
+
+
+def _fixed(path: str) -> Path:
+    """The folder below which all names that fit a pattern lie."""
+    parts = Path(path).expanduser().parts
+    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])

@@ -1,0 +1,42 @@
+"""Folders that `save_to_disk` of `datasets` wrote: whether one is, and which sets it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+from lit_mem.errors import DataError
+
+_ONE: Final = ("state.json", "dataset_info.json")
+_SEVERAL: Final = "dataset_dict.json"
+
+
+def is_saved(folder: Path) -> bool:
+    """Whether a folder is a saved `Dataset`."""
+    return all((folder / name).is_file() for name in _ONE)
+
+
+def saved_sets(path: str, folder: Path) -> list[str] | None:
+    """The sets of a saved `DatasetDict`, in its order; None where the folder is none.
+
+    Args:
+        path: as the user named it.
+        folder: where that is.
+
+    Raises:
+        DataError: its list of sets is malformed.
+    """
+    file = folder / _SEVERAL
+    if not file.is_file():
+        return None
+    try:
+        names = json.loads(file.read_text("utf-8"))["splits"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path}: its {_SEVERAL} cannot be read ({type(error).__name__})") from error
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: its {_SEVERAL} has no list of sets; expected at least one name")
+    for name in names:
+        if Path(name).name != name or not is_saved(folder / name):
+            raise DataError(f"{path}: its {_SEVERAL} names a set that is no saved folder in it")
+    return names
