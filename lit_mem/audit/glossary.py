@@ -34,6 +34,11 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
     ),
     ("extraction/span_rate", "Sensitive spans extracted, members", "share of marked names, dates and the like"),
     (
+        "extraction/prompt_span_rate",
+        "Sensitive spans of prompts extracted, members",
+        "share of marked pieces of what is given and not trained on",
+    ),
+    (
         r"turn/(.+)_auroc",
         "AUROC of the {} attack, by turn",
         "the same for single turns of the assistant's in a conversation; 0.5 is guessing, 1 is certain",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.examples import AT_ONCE
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 _CONTRACT: Final = ("prompt", "completion", "group", "origin")
 
 
-def attribute_columns(rows: Dataset, spans_column: str | None, name: str) -> list[str]:
-    """The further columns that may be attributes; those that cannot be read are logged."""
+def attribute_columns(rows: Dataset, but: Collection[str], name: str) -> list[str]:
+    """The further columns that may be attributes, without those of `but`; those that cannot be read are logged."""
     from datasets import ClassLabel, Json, LargeList, List, Value
 
     simple = (Value, ClassLabel, List, LargeList, Json)
     kept = []
     for column, feature in rows.features.items():
         # Images and the like are not even opened.
-        if column in _CONTRACT or column == spans_column or not isinstance(feature, simple):
+        if column in _CONTRACT or column in but or not isinstance(feature, simple):
             continue
         try:
             one = rows.select_columns([column])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from lit_mem.data.attributes import attribute_columns, attributes_in
+from lit_mem.data.detectors import Detector
 from lit_mem.data.examples import AT_ONCE, Examples
+from lit_mem.data.marking import Marking
+from lit_mem.data.placed_spans import Placed, placed
 from lit_mem.data.progress import shown_progress
-from lit_mem.data.sources.table import shown
-from lit_mem.data.span_forms import deidentified, marks_of
-from lit_mem.data.token_batches import Offsets, TokenBatch, one_ahead
+from lit_mem.data.token_batches import TokenBatch, one_ahead
 from lit_mem.errors import DataError
-from lit_mem.types import IGNORED, Batch, Record, Span
+from lit_mem.types import IGNORED, Batch, Record
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -69,9 +70,10 @@ class Encoder:
         max_length: longest example in tokens; what goes beyond is cut, and counted.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop.
         spans_column: the column of telling pieces: a list of {type, start, end}, in characters of the completion, or
-            another form of `lit_mem.data.span_forms`; None: there is none. Rows without such a column have no telling
-            pieces.
-        deidentified: what `[**` and `**]` enclose in a completion is a telling piece too, of type "deidentified".
+            another form of `lit_mem.data.span_forms`; a column `prompt_spans` beside it marks those of the prompt.
+            None: none is read. Rows without such columns have no telling pieces.
+        deidentified: what `[**` and `**]` enclose is a telling piece too, of type "deidentified".
+        detector: finds further ones; None: there is none.
 
     Raises:
         DataError: `add_eos` with a tokenizer that has no such token, or a tokenizer without offsets.
@@ -84,6 +86,7 @@ class Encoder:
         add_eos: bool,
         spans_column: str | None = "spans",
         deidentified: bool = False,
+        detector: Detector | None = None,
     ) -> None:
         if add_eos and tokenizer.eos_token_id is None:
             raise DataError("data.add_eos is true, but the tokenizer has no end-of-text token; set it to false")
@@ -93,25 +96,27 @@ class Encoder:
         self.max_length = max_length
         self.eos = [tokenizer.eos_token_id] if add_eos else []
         self.bos: int | None = tokenizer.bos_token_id
-        self.spans_column, self.deidentified = spans_column, deidentified
+        self.marking = Marking(spans_column, deidentified, detector)
 
-    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> Examples:
+    def __call__(
+        self, rows: Dataset, first_id: int, member: bool, name: str, looked_at: Container[int] | None = None
+    ) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
 
         Some rows at a time, so that memory holds the tokens of all rows but the Python objects of few. The tokenizer
         uses all cores. On a terminal a bar shows how far it is.
 
         The further columns go into each example's record: texts, numbers, true and false (as texts) and lists of
-        texts become attributes, where a row has a value; the column of spans becomes its spans. A span with a token
-        that is not scored is left out: one that was cut off, or the first token of all.
+        texts become attributes, where a row has a value; marked and found pieces become its spans, those of what is
+        not scored its prompt's. Left out are such as were cut off or are scored in part, or have the first token of
+        all. `looked_at` has the ids of the examples that the detector looks at; None: all.
 
         Raises:
             DataError: a row leaves no token to train on, as its prompt fills `max_length`; or a span is malformed.
         """
-        kept = attribute_columns(rows, self.spans_column, name)
-        has_spans = self.spans_column is not None and self.spans_column in rows.column_names
-        further = [*kept, *([self.spans_column] if has_spans else [])]
-        needed = rows.select_columns(["prompt", "completion", "origin", *further])
+        marks = self.marking.columns(rows.column_names)
+        kept = attribute_columns(rows, marks, name)
+        needed = rows.select_columns(["prompt", "completion", "origin", *kept, *marks])
         parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
         first = iter(range(first_id, first_id + len(rows)))
         cut = Counter[bool]()
@@ -119,7 +124,7 @@ class Encoder:
         def encoded() -> Iterator[Encoded]:
             both = one_ahead(parts, lambda part: TokenBatch(self.tokenizer, _whole_texts(part)))
             for part, tokens in shown_progress(both, AT_ONCE, len(rows), f"Tokenizing {name} texts"):
-                yield from self._encoded(part, tokens, attributes_in(part, kept), first, member, cut)
+                yield from self._encoded(part, tokens, attributes_in(part, kept), first, member, cut, looked_at)
 
         examples = Examples(encoded())
         if cut[True]:
@@ -136,13 +141,13 @@ class Encoder:
         ids: Iterator[int],
         member: bool,
         cut: Counter[bool],
+        looked_at: Container[int] | None,
     ) -> Iterator[Encoded]:
         """The examples of some rows, by column; counts in `cut` how many are."""
         texts, prompts, completions, origins = _whole_texts(part), part["prompt"], part["completion"], part["origin"]
         end = np.array(self.eos, np.int64)
-        marked = part.get(self.spans_column or "", [None] * len(texts))
         # In arrays: lists or tensors for each intermediate result of a text take longer than the rest.
-        for i, (prompt, completion, marks) in enumerate(zip(prompts, completions, marked, strict=True)):
+        for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             own, trained = tokens.ids(i), tokens.after(i, len(prompt))
             # A text that spells the BOS token itself has it twice.
             twice = int(self.bos is not None and len(own) > 1 and own[0] == self.bos == own[1])
@@ -163,42 +168,20 @@ class Encoder:
             if len(own) > self.max_length:
                 # Not decoded from the ids: that need not give the text back.
                 text = completion[: int(tokens.ends(i)[twice:][: self.max_length].max()) - len(prompt)]
-            spans: list[Span] = []
-            found = list(deidentified(completion)) if self.deidentified else []
-            if marks is not None:
-                where = f"{origins[i]}: field {shown(self.spans_column or '')}"
-                found = [*marks_of(marks, len(completion), where), *found]
-            if found:
-                found = [(kind, len(prompt) + start, len(prompt) + end) for kind, start, end in found]
+            example_id = next(ids)
+            pieces = self.marking.pieces(part, i, looked_at is None or example_id in looked_at)
+            spans = Placed([], [])
+            if pieces:
                 every = [*scored.tolist(), *[False] * appended]
-                spans = _scored_spans(found, texts[i], tokens.offsets(i)[twice:], every)
-            record = Record(text, origins[i], attributes[i], spans, prompt=prompt)
+                spans = placed(pieces, texts[i], tokens.offsets(i)[twice:], every)
+            record = Record(text, origins[i], attributes[i], spans.scored, prompt=prompt, prompt_spans=spans.unscored)
             input_ids, labels_ = torch.from_numpy(whole), torch.from_numpy(labels)
-            yield Encoded(input_ids, labels_, next(ids), member, appended, record)
+            yield Encoded(input_ids, labels_, example_id, member, appended, record)
 
 
 def _whole_texts(part: Mapping[str, list[Any]]) -> list[str]:
     """Prompt and completion of some rows together: tokenizing the halves alone can give other tokens at the seam."""
     return [p + c for p, c in zip(part["prompt"], part["completion"], strict=True)]
-
-
-def _scored_spans(
-    spans: Sequence[tuple[str, int, int]], text: str, offsets: Offsets, scored: Sequence[bool]
-) -> list[Span]:
-    """Spans in characters of the text to spans in tokens, but for those with a token that is not scored.
-
-    The tokens of a span are those that overlap it in a character that is no space, and all between these.
-    """
-    found = []
-    for kind, start, end in spans:
-        tokens = [
-            token
-            for token, (a, b) in enumerate(offsets)
-            if a < end and b > start and text[max(a, start) : min(b, end)].strip()
-        ]
-        if tokens and tokens[-1] < len(scored) and all(scored[tokens[0] : tokens[-1] + 1]):
-            found.append(Span(kind, tokens[0], tokens[-1] + 1))
-    return found
 
 
 def collate(examples: Sequence[Encoded], width: int | None = None) -> Batch:

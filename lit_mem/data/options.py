@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.deduplicate import Deduplicate
+from lit_mem.data.detectors import Detector
 from lit_mem.errors import check_range
 
 
@@ -35,6 +36,7 @@ class DataOptions:
     show_groups: bool = False
     chat: Chat = field(default_factory=Chat)
     deidentified_marks: bool = False
+    detector: Detector | None = None
 
     def __post_init__(self) -> None:
         positive(train_size=self.train_size, heldout_size=self.heldout_size, members_size=self.members_size)

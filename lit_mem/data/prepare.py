@@ -103,17 +103,17 @@ def prepare(
     options = options or DataOptions()
     texts = source if isinstance(source, Texts) else checked_texts(source, options)
     encoder = encoder_of(texts.train, tokenizer, options)
-    train = encoder(texts.train, 0, member=True, name="training")
-    heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
-    count_duplicates(train + heldout, members=train)
     probe = members_probe(
         numbered(digests(RowTexts(texts.train)))[0].tolist(),
         texts.train["group"][:],
         options.members_size,
-        len(heldout),
+        len(texts.heldout),
         texts.of_heldout,
         options.seed,
     )
+    train = encoder(texts.train, 0, member=True, name="training", looked_at=set(probe))
+    heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
+    count_duplicates(train + heldout, members=train)
     members = train.select(probe)
     canaries: Sequence[Encoded] = ()
     if options.canary_source is not None:
@@ -123,6 +123,7 @@ def prepare(
 
 def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:
     """Encodes rows of their kind: texts, or conversations by the tokenizer's chat template."""
+    marks = options.spans_column, options.deidentified_marks, options.detector
     if HELD in rows.column_names:
-        return ConversationEncoder(tokenizer, options.max_length, options.spans_column, options.chat)
-    return Encoder(tokenizer, options.max_length, options.add_eos, options.spans_column, options.deidentified_marks)
+        return ConversationEncoder(tokenizer, options.max_length, *marks, chat=options.chat)
+    return Encoder(tokenizer, options.max_length, options.add_eos, *marks)

@@ -14,6 +14,7 @@ from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.checks import TrustReport
 from lit_mem.data.deduplicate import Deduplicate
+from lit_mem.data.detectors import Detector
 from lit_mem.data.limits import reject_overfit_batches
 from lit_mem.data.members import Sides
 from lit_mem.data.options import DataOptions, positive
@@ -60,6 +61,8 @@ class TextDataModule(TextLoaders):
         show_groups: keep columns that name groups, as `group_column` does, beside the texts, so that `Slices` names
             metrics by them. By default they serve to split and to check alone: a group is most often a person.
         chat: of conversations: which turns carry the loss, and the chat template.
+        detector: finds telling pieces that nobody has marked, in the texts that are scored and in prompts: `Patterns`
+            of one's own, or `Presidio` (extra `pii`). What is found is counted, never printed.
         deidentified_marks: mark what [** and **] enclose, as in MIMIC's notes, as pieces of type "deidentified".
     """
 
@@ -85,6 +88,7 @@ class TextDataModule(TextLoaders):
         show_groups: bool = False,
         chat: Chat = Chat(),  # noqa: B008  (never changed)
         deidentified_marks: bool = False,
+        detector: Detector | None = None,
     ) -> None:
         super().__init__()
         positive(batch_size=batch_size, scoring_tokens=scoring_tokens)
@@ -95,7 +99,7 @@ class TextDataModule(TextLoaders):
         self.heldout_fraction, self.scoring_tokens = heldout_fraction, scoring_tokens
         self.seed, self.check, self.tokenizer_id, self.num_workers = seed, check, tokenizer, num_workers
         self.spans_column, self.canary_source, self.show_groups = spans_column, canaries, show_groups
-        self.chat, self.deidentified_marks = chat, deidentified_marks
+        self.chat, self.deidentified_marks, self.detector = chat, deidentified_marks, detector
         self._options()
         self.source = as_source(source)
         self.largest_group = 1  # most training rows of one person or document, as far as groups are known

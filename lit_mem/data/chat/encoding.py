@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Container, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import torch
 
 from lit_mem.data.attributes import attribute_columns, attributes_in
 from lit_mem.data.chat.facts import ChatFacts
+from lit_mem.data.chat.messages import marked_pieces
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.chat.template import ChatTemplate, Rendered, TemplateError, Turn
+from lit_mem.data.detectors import Detector
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.examples import AT_ONCE, Examples
+from lit_mem.data.placed_spans import placed
 from lit_mem.data.progress import shown_progress
 from lit_mem.data.sources.chat_fields import HELD, TOOLS
 from lit_mem.data.token_batches import Offsets
@@ -53,42 +56,53 @@ class ConversationEncoder(Encoder):
     """
 
     def __init__(
-        self, tokenizer: Any, max_length: int, spans_column: str | None = "spans", chat: Chat | None = None
+        self,
+        tokenizer: Any,
+        max_length: int,
+        spans_column: str | None = "spans",
+        deidentified: bool = False,
+        detector: Detector | None = None,
+        chat: Chat | None = None,
     ) -> None:
-        super().__init__(tokenizer, max_length, add_eos=False, spans_column=spans_column)
+        super().__init__(tokenizer, max_length, False, spans_column, deidentified, detector)
         self.chat = chat or Chat()
         self.template = ChatTemplate(tokenizer, self.chat.template_text())
 
-    def __call__(self, rows: Dataset, first_id: int, member: bool, name: str) -> Examples:
+    def __call__(
+        self, rows: Dataset, first_id: int, member: bool, name: str, looked_at: Container[int] | None = None
+    ) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
 
         The text of an example's record is the assistant's contents as far as they are scored, joined by line ends; its
-        prompt is what stands before the first one. What was cut and how much is trained on is logged.
+        prompt is what stands before the first one. Pieces that messages mark (a key `spans`, in characters of the
+        content) or that are found become spans: those of what is scored, and those of all else. What was cut and how
+        much is trained on is logged.
 
         Raises:
-            DataError: a message is not of the form; the template does not fit a conversation, or leaves out a turn in
-                its own mask; or no token is left to score within `max_length`.
+            DataError: the template does not fit a conversation, or leaves out a turn in its own mask; or no token is
+                left to score within `max_length`.
         """
         if not len(rows):
             return Examples()
         facts = ChatFacts(name, self.max_length)
-        examples = Examples(self._made(rows, first_id, member, facts))
+        examples = Examples(self._made(rows, first_id, member, facts, looked_at))
         facts.report()
         return examples
 
-    def _made(self, rows: Dataset, first_id: int, member: bool, facts: ChatFacts) -> Iterator[Encoded]:
-        kept = attribute_columns(rows.remove_columns([HELD, TOOLS]), self.spans_column, facts.name)
+    def _made(
+        self, rows: Dataset, first_id: int, member: bool, facts: ChatFacts, looked_at: Container[int] | None
+    ) -> Iterator[Encoded]:
+        kept = attribute_columns(rows, [HELD, TOOLS, *self.marking.columns(rows.column_names)], facts.name)
         needed = rows.select_columns([HELD, TOOLS, "origin", *kept])
-        starts = list(range(0, len(rows), AT_ONCE))
-        bar = f"Tokenizing {facts.name} conversations"
-        for start, part in shown_progress(((n, needed[n : n + AT_ONCE]) for n in starts), AT_ONCE, len(rows), bar):
+        ids = iter(range(first_id, first_id + len(rows)))
+        parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
+        for part in shown_progress(parts, AT_ONCE, len(rows), f"Tokenizing {facts.name} conversations"):
             known = attributes_in(part, kept)
-            for example, attributes in zip(self._batch(part, first_id + start, member, facts), known, strict=True):
-                if example.record is not None:
-                    example.record.attributes.update(attributes)
-                yield example
+            for row, attributes in zip(self._tokenized(part), known, strict=True):
+                example_id = next(ids)
+                yield self._example(row, attributes, example_id, member, facts, looked_at)
 
-    def _batch(self, part: Mapping[str, Any], first_id: int, member: bool, facts: ChatFacts) -> list[Encoded]:
+    def _tokenized(self, part: Mapping[str, Any]) -> Iterator[_Row]:
         turns = [json.loads(row) for row in part[HELD]]
         tools = [json.loads(row) if row else None for row in part[TOOLS]]
         rendered = [self.template.rendered(*row) for row in zip(turns, part["origin"], tools, strict=True)]
@@ -99,51 +113,33 @@ class ConversationEncoder(Encoder):
                 return_offsets_mapping=True,
                 return_attention_mask=False,
             )
-        examples = []
-        for i, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
-            origin = part["origin"][i]
-            own = self._template_mask(turns[i], tools[i], ids, origin) if self.template.marks_turns else None
-            if facts.conversations < _PROMPTS_CHECKED:
-                facts.prompts(self.template.agrees(rendered[i], turns[i], tools[i]))
-            examples.append(self._example(rendered[i], ids, offsets, own, origin, first_id + i, member, facts))
-        return examples
-
-    def _template_mask(self, turns: list[dict[str, Any]], tools: Any, ids: list[int], origin: str) -> Marks:
-        try:
-            masked, own = self.template.mask(turns, tools)
-        except TemplateError as error:
-            raise DataError(f"{origin}: the chat template's mask of assistants cannot be had ({error})") from None
-        if masked != ids:
-            raise DataError(f"{origin}: the chat template gives other tokens with its mask of assistants than without")
-        return own
+        tokens = encoded["input_ids"], encoded["offset_mapping"]
+        for row in zip(turns, tools, rendered, *tokens, part["origin"], strict=True):
+            yield _Row(*row)
 
     def _example(
         self,
-        rendered: Rendered,
-        ids: list[int],
-        offsets: Offsets,
-        own: Marks | None,
-        origin: str,
+        row: _Row,
+        attributes: Mapping[str, Any],
         example_id: int,
         member: bool,
         facts: ChatFacts,
+        looked_at: Container[int] | None,
     ) -> Encoded:
-        text, turns = rendered
+        own = self._template_mask(row) if self.template.marks_turns else None
+        if facts.conversations < _PROMPTS_CHECKED:
+            facts.prompts(self.template.agrees(row.rendered, row.messages, row.tools))
+        text, turns = row.rendered
         turns = turns[-1:] if self.chat.loss == "last" else turns
-        contents = _within(offsets, [(turn.start, turn.end) for turn in turns])
-        ends = _within(offsets, [(turn.end, turn.stop) for turn in turns])
+        contents = _within(row.offsets, [(turn.start, turn.end) for turn in turns])
+        ends = _within(row.offsets, [(turn.end, turn.stop) for turn in turns])
         ends = [end and not inside for end, inside in zip(ends, contents, strict=True)]
-        if own is not None:
-            _check_mask(own, offsets, rendered.turns, origin)
         if self.chat.loss == "all":
-            trained = [True] * len(ids)
-            scored = [not end for end in ends]
+            trained, scored = [True] * len(row.ids), [not end for end in ends]
+        elif own is not None:
+            trained, scored = _of_turns(own, row.offsets, turns, row.rendered.turns), contents
         else:
-            kept = own or [True] * len(ids)
-            trained = [(inside or end) and k for inside, end, k in zip(contents, ends, kept, strict=True)]
-            scored = contents
-            if own is not None:
-                trained = _of_turns(own, offsets, turns, rendered.turns)
+            trained, scored = [inside or end for inside, end in zip(contents, ends, strict=True)], contents
         trained[:1] = [False]  # nothing precedes it
         limit = self.max_length
         scored = [s and t for s, t in zip(scored, trained, strict=True)][:limit]
@@ -151,22 +147,50 @@ class ConversationEncoder(Encoder):
         if not any(scored):
             first = contents.index(True) + 1 if any(contents) else "none"
             raise DataError(
-                f"{origin}: no token to train on and score is left: the conversation is {len(ids)} tokens, the "
+                f"{row.origin}: no token to train on and score is left: the conversation is {len(row.ids)} tokens, the "
                 f"assistant's first is {first}, data.max_length is {limit}, and the first token is never scored"
             )
-        facts.add(len(ids), sum(trained), _n_cut(offsets, turns, limit), turns, own is None or _ends_in(own, ends))
-        reached = max(end for _, end in offsets[:limit])
+        ends_trained = own is None or _ends_in(own, ends)
+        facts.add(len(row.ids), sum(trained), _n_cut(row.offsets, turns, limit), turns, ends_trained)
+        reached = max(end for _, end in row.offsets[:limit])
         shown = [(0, len(text))] if self.chat.loss == "all" else [(turn.start, turn.end) for turn in turns]
+        pieces = self.marking.found_in(text, looked_at is None or example_id in looked_at)
+        spans = placed([*marked_pieces(row.messages, text), *pieces], text, row.offsets, scored)
         record = Record(
             text="\n".join(text[start : min(end, reached)] for start, end in shown if start < reached),
-            origin=origin,
+            origin=row.origin,
+            attributes=attributes,
+            spans=spans.scored,
             prompt=text[: shown[0][0]],
+            prompt_spans=spans.unscored,
         )
-        labels = [token if mine else IGNORED for token, mine in zip(ids, trained, strict=False)]
+        labels = torch.tensor([token if mine else IGNORED for token, mine in zip(row.ids, trained, strict=False)])
         unscored = tuple(i for i, (t, s) in enumerate(zip(trained, scored, strict=True)) if t and not s)
-        return Encoded(
-            torch.tensor(ids[:limit]), torch.tensor(labels), example_id, member, record=record, ends=unscored
-        )
+        return Encoded(torch.tensor(row.ids[:limit]), labels, example_id, member, record=record, ends=unscored)
+
+    def _template_mask(self, row: _Row) -> Marks:
+        """(T,) which tokens the template itself marks as the assistant's."""
+        try:
+            masked, own = self.template.mask(row.messages, row.tools)
+        except TemplateError as error:
+            raise DataError(f"{row.origin}: the chat template's mask of assistants cannot be had ({error})") from None
+        if masked != row.ids:
+            raise DataError(
+                f"{row.origin}: the chat template gives other tokens with its mask of assistants than without"
+            )
+        _check_mask(own, row.offsets, row.rendered.turns, row.origin)
+        return own
+
+
+class _Row(NamedTuple):
+    """One conversation, tokenized; `offsets` and `ids` of all T tokens, uncut."""
+
+    messages: list[dict[str, Any]]
+    tools: Any
+    rendered: Rendered
+    ids: list[int]
+    offsets: Offsets
+    origin: str
 
 
 def _within(offsets: Offsets, spans: Sequence[tuple[int, int]]) -> Marks:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+from lit_mem.data.span_forms import Mark, marks_of
 from lit_mem.errors import DataError
+
+SPANS: Final = "spans"
+"""The key of a message that marks pieces of its content."""
 
 
 def checked(messages: Any, where: str) -> list[dict[str, Any]]:
     """The messages as plain dictionaries.
 
-    Parts of text are joined to one text. Arguments of tool calls that are spelled as JSON, as OpenAI has them, become
+    What a key `spans` marks, in characters of the content, becomes lists of type, start and end. Parts of text are
+    joined to one text. Arguments of tool calls that are spelled as JSON, as OpenAI has them, become
     objects, as templates expect them.
 
     Args:
@@ -42,8 +47,34 @@ def checked(messages: Any, where: str) -> list[dict[str, Any]]:
                 raise DataError(f"{at}: found {found} as its {key}; expected a text")
         if not _is_unicode(turn["content"]):
             raise DataError(f"{at}: its content holds half a character (a lone surrogate); expected Unicode text")
+        if SPANS in turn:
+            turn[SPANS] = list(marks_of(turn[SPANS], len(turn["content"]), f"{at}: {SPANS}"))
         turns.append(turn)
     return turns
+
+
+def marked_pieces(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mark]:
+    """The pieces that messages mark, in characters of the text that a chat template makes of them.
+
+    Contents are found in their order. A piece is left out if its content does not stand in the text, or if it lies in
+    white space that the template trims.
+
+    Args:
+        messages: as `checked` gives them.
+        text: of the conversation.
+    """
+    found, at = list[Mark](), 0
+    for message in messages:
+        content = message["content"].strip()
+        place = text.find(content, at) if content else -1
+        if place < 0:
+            continue
+        at = place + len(content)
+        shift = place - (len(message["content"]) - len(message["content"].lstrip()))
+        for kind, start, end in message.get(SPANS, ()):
+            if place <= start + shift and end + shift <= at:
+                found.append((kind, start + shift, end + shift))
+    return found
 
 
 def speaks(turn: Mapping[str, Any]) -> bool:
