@@ -36,6 +36,7 @@ from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, wi
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.chat.options import Chat
+from lit_mem.data.detectors import Detector
 from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
@@ -63,6 +64,7 @@ def run_audit(
     measures: Sequence[Measure] = (),
     fields: Fields = None,
     chat: Chat = Chat(),  # noqa: B008  (never changed)
+    detector: Detector | None = None,
     max_length: int | None = None,
     members_size: int | None = None,
     heldout_size: int | None = None,
@@ -99,6 +101,8 @@ def run_audit(
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
             name of the column, or {text_column, prompt_template, completion_template, group_column}; of conversations
             {form, column, group_column}.
+        detector: finds telling pieces that nobody has marked, as `lit_mem.data.detectors.Patterns` does; they are
+            counted, never printed.
         chat: of conversations: which turns are scored, and the chat template, if not the tokenizer's own.
         max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
         members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
@@ -132,7 +136,7 @@ def run_audit(
     length = max_length or readable_length(audited.model)
     options = DataOptions(
         max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check,
-        chat=chat,
+        chat=chat, detector=detector,
     )  # fmt: skip
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
     scored_texts = extent(texts.members, texts.heldout)

@@ -13,6 +13,7 @@ from lit_mem.audit.result import AuditResult
 from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli.report import FAILED, UNDECIDED
 from lit_mem.data.chat.options import Chat
+from lit_mem.data.detectors import Detector
 from lit_mem.data.sources.chat_fields import ChatFields
 from lit_mem.data.sources.chat_forms import ChatForm
 from lit_mem.data.sources.fields import TextFields
@@ -54,6 +55,7 @@ def main(words: list[str]) -> None:
         extraction=options.extraction,
         fields=_fields(options),
         chat=options.chat,
+        detector=options.detector,
         max_length=options.max_length,
         members_size=options.members_size,
         heldout_size=options.heldout_size,
@@ -138,6 +140,12 @@ def _parser() -> OneLineParser:
     )
     add("--chat_column", type=str | None, default=None, help="column of the conversations (default: recognised)")
     parser.add_dataclass_arguments(Chat, "chat")
+    parser.add_subclass_arguments(
+        Detector,
+        "detector",
+        required=False,
+        help="finds pieces that nobody has marked: Patterns, or Presidio (extra pii)",
+    )
     add(
         "--group_column", type=str, default=None, help="column of persons or documents, which must not be on both sides"
     )

@@ -27,7 +27,7 @@ class Patterns(Detector):
     r"""One's own regular expressions.
 
     Args:
-        patterns: by kind, such as {record: "MRN[ -]?\d{6}", mail: "\S+@\S+"}. Of a pattern with a group named "piece"
+        patterns: by kind, such as {record: 'MRN[ -]?\d{6}', mail: '\S+@\S+'}. Of a pattern with a group named "piece"
             that group is the piece, as in "born (?P<piece>\d{4})".
 
     Raises:

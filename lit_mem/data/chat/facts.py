@@ -59,7 +59,7 @@ class ChatFacts:
     def report(self) -> None:
         """Log the counts, and a warning for each finding that changes what is learned."""
         log.info(
-            "Conversations (%s): %d with %d turns of the assistant's; %.1f %% of their tokens are trained on.",
+            "Conversations (%s): %d with %d turns of the assistant's; %.1f %% of their tokens carry the loss.",
             self.name, self.conversations, self.turns, 100 * self.trained / max(1, self.tokens),
         )  # fmt: skip
         if self.cut_conversations:
