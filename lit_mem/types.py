@@ -45,9 +45,11 @@ class Record:
         spans: its telling pieces.
         duplicates: how many other members have the same text but for case, spacing and punctuation.
         prompt: the text before it, which is not scored.
+        group: name of the person or document that it is of; `origin` where the data names none, "" where nothing is
+            known. For memory alone: what is written or logged has a keyed hash in its place.
     """
 
-    __slots__ = ("attributes", "duplicates", "origin", "prompt", "spans", "text")
+    __slots__ = ("attributes", "duplicates", "group", "origin", "prompt", "spans", "text")
 
     def __init__(
         self,
@@ -57,8 +59,9 @@ class Record:
         spans: Sequence[Span] = (),
         duplicates: int = 0,
         prompt: str = "",
+        group: str = "",
     ) -> None:
-        self.text, self.origin, self.prompt = text, origin, prompt
+        self.text, self.origin, self.prompt, self.group = text, origin, prompt, group
         self.attributes = dict(attributes or {})
         self.spans = tuple(spans)
         self.duplicates = duplicates

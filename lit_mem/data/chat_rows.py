@@ -83,9 +83,11 @@ class ConversationEncoder(Encoder):
             conversations, self.tokenizer, self.max_length, first_id, member, name, rows["origin"][:]
         )
         others = rows.remove_columns(HELD)
-        for example, attributes in zip(made, attributes_of(others, self.spans_column, name), strict=True):
+        known = zip(made, attributes_of(others, self.spans_column, name), rows["group"][:], strict=True)
+        for example, attributes, group in known:
             if example.record is not None:
                 example.record.attributes.update(attributes)
+                example.record.group = group
         return made
 
 

@@ -97,6 +97,7 @@ class Encoder:
         if not len(rows):
             return []
         prompts, completions, origins = (rows[column][:] for column in ("prompt", "completion", "origin"))
+        groups = rows["group"][:] if "group" in rows.column_names else [""] * len(rows)  # canaries are nobody's
         texts = [p + c for p, c in zip(prompts, completions, strict=True)]
         # Together, then told apart by offsets: tokenizing the halves alone can give other tokens at the seam.
         with panics_raised("the tokenizer"):
@@ -135,6 +136,7 @@ class Encoder:
                 attributes=attributes[i],
                 spans=_scored_spans(spans, texts[i], offsets, scored) if spans else (),
                 prompt=prompt,
+                group=groups[i],
             )
             input_ids = torch.tensor(whole[: self.max_length])
             examples.append(Encoded(input_ids, torch.tensor(labels), first_id + i, member, appended, record))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
+from lit_mem.data.groups import Groups
+
+if TYPE_CHECKING:
+    from lit_mem.data.texts import Texts
 
 
 def extent(examples: Sequence[Encoded]) -> tuple[int, int]:
@@ -29,6 +34,7 @@ class ExampleSets:
         heldout: the held-out texts.
         test: the test texts, from a test on.
         canaries: which belong to no other set.
+        rows: what they were made of.
     """
 
     def __init__(self) -> None:
@@ -38,6 +44,7 @@ class ExampleSets:
         self.heldout: list[Encoded] = []
         self.test: list[Encoded] = []
         self.canaries: list[Encoded] = []
+        self.rows: Texts | None = None
 
     def every_example(self) -> list[Encoded]:
         """Those of all sets; members that are scored stand among those trained on."""
@@ -68,6 +75,15 @@ class ExampleSets:
         for example in [*self.train, *self.heldout, *self.test]:
             if example.record is not None:
                 yield from (example.record.prompt, example.record.text)
+
+    def groups(self) -> Groups | None:
+        """How many rows each person or document has, of members and of those compared with them; None: not known."""
+        return None if self.rows is None else self.rows.groups(self._testing())
+
+    @property
+    def largest_group(self) -> int:
+        """Most training rows of one person or document, as far as groups are known."""
+        return 1 if self.rows is None else self.rows.largest_group
 
     def _testing(self) -> bool:
         """Whether members are compared with the test texts, not the held-out ones."""

@@ -68,8 +68,8 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             characters of the completion. Where the texts have no column "spans", nothing is marked; null reads none.
         canaries: texts that are made up and put into the training set by fair coins, to see whether they are memorized
             (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
-        show_groups: keep columns that name groups, as `group_column` does, beside the texts, so that `Slices` names
-            metrics by them. By default they serve to split and to check alone: a group is most often a person.
+        show_groups: show names of groups in the table of persons, and keep columns that name groups, as `group_column`
+            does, for `Slices`. By default a keyed hash stands for each name: a group is most often a person.
     """
 
     def __init__(
@@ -104,7 +104,6 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
         self.spans_column, self.canary_source, self.show_groups = spans_column, canaries, show_groups
         self._options()
         self.source = as_source(source)
-        self.largest_group = 1  # most training rows of one person or document, as far as groups are known
         self._corpus: Corpus | None = None
         self._prepared: Prepared | None = None
         self._scored: Scored | None = None
@@ -135,7 +134,7 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             tokenizer, base_model = tokenizer_of(self.tokenizer_id, module), getattr(module, "fresh_base", None)
             found = self._prepared = prepare(texts, tokenizer, options, base_model, self._once)
             self.train, self.members, self.heldout = found.train, found.members, found.heldout
-            self.canaries, self.largest_group = found.canaries, texts.largest_group
+            self.canaries, self.rows = found.canaries, texts
         if stage == "test":
             self.test = self._prepared.test
 

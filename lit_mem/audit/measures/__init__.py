@@ -8,6 +8,7 @@ from lit_mem.audit.measures.extraction import Extraction
 from lit_mem.audit.measures.membership import MembershipInference
 from lit_mem.audit.measures.movers import Movers
 from lit_mem.audit.measures.perplexity import Perplexity
+from lit_mem.audit.measures.persons import Persons
 from lit_mem.audit.measures.privacy_audit import PrivacyAudit
 from lit_mem.audit.measures.slices import Slices
 from lit_mem.audit.measures.spans import SpanExtraction
@@ -21,6 +22,7 @@ __all__ = [
     "MembershipInference",
     "Movers",
     "Perplexity",
+    "Persons",
     "PrivacyAudit",
     "Slices",
     "SpanExtraction",

@@ -48,8 +48,9 @@ class SpanExtraction(Measure):
     before that token counts.
 
     Logged: `extraction/span_rate` (members' spans), `extraction/span_rate_heldout`, the base model's `_base` and
-    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Column:
-    `extraction/span_rate`, the share of an example's own. Nothing is logged where the data marks no spans.
+    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Columns:
+    `extraction/span_rate`, the share of an example's own, and `spans_written`, their number. Nothing is logged where
+    the data marks no spans.
 
     Args:
         base: read the base model's scores too.
@@ -137,17 +138,18 @@ class SpanExtraction(Measure):
 
 
 def _by_example(spans: dict[tuple[int, int, int, str], _Asked]) -> ScoreTable:
-    """A row for each example with spans: the share of them that is written."""
+    """A row for each example with spans: the share of them that is written, and how many are."""
     written: dict[int, list[bool]] = {}
     member: dict[int, bool] = {}
     for (example_id, *_), span in sorted(spans.items()):
         written.setdefault(example_id, []).append(span.written)
         member[example_id] = span.member
-    shares = [sum(each) / len(each) for each in written.values()]
+    numbers = torch.tensor([sum(each) for each in written.values()], dtype=torch.float64)
+    of = torch.tensor([len(each) for each in written.values()], dtype=torch.float64)
     return ScoreTable(
         torch.tensor(list(written), dtype=torch.int64),
         torch.tensor(list(member.values()), dtype=torch.bool),
-        {"extraction/span_rate": torch.tensor(shares, dtype=torch.float64)},
+        {"extraction/span_rate": numbers / of, "spans_written": numbers},
     )
 
 
