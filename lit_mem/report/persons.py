@@ -71,8 +71,8 @@ def _text(n_members: int, n_others: int, tried: list[int], metrics: Mapping[str,
     if "user/inference_auroc" in metrics:
         area = shown(metrics["user/inference_auroc"]) + _interval("user/inference_auroc", metrics)
         parts.append(
-            f"The user-inference AUROC is {area}: the chance that such a person's rows have a higher mean score than "
-            f"those of one of {n_others} held-out persons; 0.5 is guessing"
+            f"The user-inference AUROC is {area}: the chance that a person of the training set has a higher mean score "
+            f"than one of {n_others} held-out persons; 0.5 is guessing"
         )
     else:
         parts.append("How well persons are told apart: not measured")
