@@ -46,9 +46,11 @@ class Record:
         duplicates: how many other members have the same text but for case, spacing and punctuation.
         prompt: the text before it, which is not scored.
         prompt_spans: telling pieces of what is not scored: of a prompt, of turns that are not the assistant's.
+        group: name of the person or document that it is of; `origin` where the data names none, "" where nothing is
+            known. For memory alone: what is written or logged has a keyed hash in its place.
     """
 
-    __slots__ = ("attributes", "duplicates", "origin", "prompt", "prompt_spans", "spans", "text")
+    __slots__ = ("attributes", "duplicates", "group", "origin", "prompt", "prompt_spans", "spans", "text")
 
     def __init__(
         self,
@@ -59,8 +61,9 @@ class Record:
         duplicates: int = 0,
         prompt: str = "",
         prompt_spans: Sequence[Span] = (),
+        group: str = "",
     ) -> None:
-        self.text, self.origin, self.prompt = text, origin, prompt
+        self.text, self.origin, self.prompt, self.group = text, origin, prompt, group
         self.attributes = dict(attributes or {})
         self.spans, self.prompt_spans = tuple(spans), tuple(prompt_spans)
         self.duplicates = duplicates

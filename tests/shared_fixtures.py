@@ -181,7 +181,7 @@ class PlainSubject:
     name, ends, tokenizer, language_model = "Nothing", frozenset(), None, None
     lacks = staticmethod(lambda *names: [])
     tuned_is_reference = staticmethod(lambda: False)
-    privacy_claim = staticmethod(lambda: None)
+    privacy_claim = groups = staticmethod(lambda: None)
     forward_context = lockstep = staticmethod(nullcontext)
     progress = staticmethod(no_bar)
     every_text = staticmethod(tuple)

@@ -55,7 +55,7 @@ from lit_mem.lightning.parser import OneLineParser
 
 ROOT = Path(__file__).parent.parent
 MEASURES, README = ROOT / "docs" / "measures.md", ROOT / "README.md"
-ROOMS = ("mia", "extraction", "memorization", "correlation", "slice", "canary", "audit")
+ROOMS = ("mia", "extraction", "memorization", "correlation", "slice", "user", "canary", "audit")
 ELSEWHERE = {"train/loss", "val/loss", "test/loss", "test/perplexity"}  # the module's own, and those of a test
 
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)

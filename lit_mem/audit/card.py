@@ -32,8 +32,9 @@ _METRICS: Final = (
     *("mia/*_auroc", "mia/reference_tpr_at_fpr_*", "mia/combined_tpr_at_fpr_*"),
     *(f"extraction/{rate}_rate{of}" for rate in ("ngram", "exact", "span") for of in ("", "_heldout", "_base")),
     *("extraction/discoverable", "memorization/exposed_share"),
+    *("user/inference_auroc", "user/extracted_share", "user/extracted_share_heldout"),
     *("canary/auroc", "canary/exposure_mean", "canary/extraction_rate", "audit/epsilon_lower_bound"),
-    *("privacy/epsilon", "privacy/delta"),
+    *("privacy/epsilon", "privacy/delta", "privacy/epsilon_largest_group", "privacy/largest_group"),
 )
 """Patterns of the metrics that a card has, beside those of its limits; each in this order."""
 _STATES: Final[dict[State, str]] = {

@@ -51,6 +51,8 @@ def sentence(metrics: Mapping[str, float]) -> str:
             break
     if "extraction/exact_rate" in metrics:
         parts.append(f"{metrics['extraction/exact_rate']:.1%} of the members prompted are written whole")
+    if "user/extracted_share" in metrics:
+        parts.append(f"something is extracted of {metrics['user/extracted_share']:.1%} of the persons")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 

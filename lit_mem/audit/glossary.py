@@ -43,9 +43,25 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
         "AUROC of the {} attack, by turn",
         "the same for single turns of the assistant's in a conversation; 0.5 is guessing, 1 is certain",
     ),
+    (
+        "user/inference_auroc",
+        "User inference, AUROC",
+        "chance that a person's rows have a higher mean score if they were trained on; 0.5 is guessing, 1 is certain",
+    ),
+    (
+        "user/extracted_share",
+        "Persons extracted, members",
+        "share of persons with at least one marked span or whole suffix written",
+    ),
+    ("user/extracted_share_heldout", "Persons extracted, held-out texts", "the same of persons it never saw"),
     ("canary/exposure_mean", "Exposure of canaries", "bits by which inserted secrets stand out"),
     ("canary/auroc", "AUROC of canaries", "how well inserted secrets are separated from others; 0.5 is guessing"),
     ("privacy/epsilon", "Privacy ε", "what differentially private training has spent; lower is more private"),
+    (
+        "privacy/epsilon_largest_group",
+        "Privacy ε of a person",
+        "the same for the person with the most rows, privacy/largest_group of them, at the same δ",
+    ),
     (
         "audit/epsilon_lower_bound",
         "ε audited from below",

@@ -24,13 +24,15 @@ MAIN: Final = (
     *(f"mia/{attack}_auroc_{end}" for attack in ("loss", "reference", "combined") for end in ("low", "high")),
     *(f"mia/{attack}_tpr_at_fpr_*" for attack in ("reference", "combined")),
     *(f"extraction/{rate}_rate{of}" for rate in ("ngram", "exact", "span") for of in ("", "_heldout", "_base")),
+    *(f"user/inference_auroc{end}" for end in ("", "_low", "_high")),
+    *(f"user/extracted_share{of}" for of in ("", "_heldout")),
     "canary/auroc",
     "canary/exposure_mean",
     "canary/extraction_rate",
     "audit/epsilon_lower_bound",
     "privacy/*",
 )
-"""Patterns of their names. Of the standard suite they match at most 39, with canaries and private training."""
+"""Patterns of their names. Of the standard suite they match at most 46, with canaries and private training."""
 
 
 def is_main(name: str) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lit_mem.audit.known import Known
 from lit_mem.audit.measure import Measure, Pass, Result, Table
+from lit_mem.audit.person import PersonTable
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable, joined
 from lit_mem.errors import ConfigError
@@ -41,6 +42,11 @@ class PassResult:
     def plots(self) -> dict[str, Any]:
         """By name a function that draws it."""
         return {name: draw for result in self.results.values() for name, draw in result.plots.items()}
+
+    @property
+    def persons(self) -> PersonTable | None:
+        """A row for each person or document; None where no two rows are of one."""
+        return next((one.persons for one in self.results.values() if one.persons is not None), None)
 
     @property
     def tables(self) -> dict[str, Table]:

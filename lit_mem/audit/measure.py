@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 from lit_mem.audit.known import Known
+from lit_mem.audit.person import PersonTable
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.types import Batch, Needs, TokenScores
@@ -41,6 +42,7 @@ class Result:
         plots: by name a function that draws a matplotlib figure; called only where a logger shows it.
         tables: by name.
         verdict: lines on the model that a run ends with, each with its level of `logging`.
+        persons: a row for each person or document; None: not measured.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class Result:
     plots: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
     tables: Mapping[str, Table] = field(default_factory=dict)
     verdict: tuple[tuple[int, str], ...] = ()
+    persons: PersonTable | None = None
 
 
 @dataclass(frozen=True)

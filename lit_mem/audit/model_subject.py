@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lit_mem.adapters.base import changes_nothing, frozen_reference
 from lit_mem.audit.subject import Advance
+from lit_mem.data.groups import Groups
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.continuations import no_bar
 from lit_mem.functional.ends import end_tokens
@@ -35,6 +36,7 @@ class ModelSubject:
         precision: the context in which models are called, such as a trainer's autocast.
         load: loads a causal language model by id or folder, and for None the base anew, for attacks that compare with
             further references; None: such attacks are rejected.
+        groups: how many rows each person or document has; None: not known.
     """
 
     name = "the model"
@@ -47,9 +49,11 @@ class ModelSubject:
         texts: Mapping[bool, Mapping[int, Tensor]] | None = None,
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         load: Callable[[str | None], nn.Module] | None = None,
+        groups: Groups | None = None,
     ) -> None:
         self.language_model, self.tokenizer = model, tokenizer
         self.reference, self._texts, self._load, self._precision = reference, texts, load, precision
+        self._groups = groups
         self._cache = ReferenceCache()
         with precision():
             self._scorer = TokenScorer(model)
@@ -124,6 +128,10 @@ class ModelSubject:
     def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
         """Shows nothing."""
         return no_bar(what, total)
+
+    def groups(self) -> Groups | None:
+        """Those that were given."""
+        return self._groups
 
     def privacy_claim(self) -> tuple[float, float] | None:
         """None."""

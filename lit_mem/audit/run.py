@@ -145,7 +145,7 @@ def run_audit(
     if isinstance(frozen, nn.Module):
         check_reads(frozen, "of the reference", *scored_texts)
     by_id = {True: token_ids(texts.members), False: token_ids(texts.heldout)}
-    subject = ModelSubject(audited.model, tokenizer, frozen, by_id)
+    subject = ModelSubject(audited.model, tokenizer, frozen, by_id, groups=texts.texts.groups())
     chosen = measures_of(suite, attacks, extraction_options(extraction), measures, compares=frozen is not None)
     session = Session(
         subject, [texts.heldout, texts.members], [*with_loss(chosen), BaseMetrics(chosen)], scoring_tokens
@@ -165,6 +165,7 @@ def run_audit(
             files.examples(result, records)
         line = line_of(session.audit, result.metrics, rules, 0)
         assert line is not None
+        files.persons(result)
         files.add(line)
         result.folder = files.folder
     return result

@@ -9,6 +9,7 @@ from typing import Any
 
 from lit_mem.audit.example_file import example_table, file_name, write
 from lit_mem.audit.loop import PassResult
+from lit_mem.audit.person_file import write_persons
 from lit_mem.audit.setting import write_config
 from lit_mem.data.checks import TrustReport
 from lit_mem.files import atomic, modes, origin, record
@@ -66,6 +67,14 @@ class RunFiles:
             OSError: it cannot be written.
         """
         record.append(self.folder / record.FILE, line)
+
+    def persons(self, result: PassResult) -> None:
+        """Write what a pass says of each person, where rows share one.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_persons(self.folder, result)
 
     def examples(self, result: PassResult, records: Mapping[int, Record], text: bool = False) -> Path:
         """Write the per-example numbers of a pass as parquet.

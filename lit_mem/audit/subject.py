@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from lit_mem.data.groups import Groups
 from lit_mem.types import Prober
 
 Advance = Callable[[int], None]
@@ -72,6 +73,10 @@ class Subject(Protocol):
 
     def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
         """Show how many of `total` tokens are generated."""
+        ...
+
+    def groups(self) -> Groups | None:
+        """How many rows each person or document has; None where it is not known."""
         ...
 
     def privacy_claim(self) -> tuple[float, float] | None:

@@ -17,6 +17,7 @@ from lit_mem.audit.measures import (
     MembershipInference,
     Movers,
     Perplexity,
+    Persons,
     PrivacyAudit,
     PromptSpanExtraction,
     Slices,
@@ -120,6 +121,8 @@ def suite(
     made.append(Correlation())
     if attack is not None:
         made.append(Movers(attack))
+    if name != "quick":
+        made.append(Persons(attack))
     if name == "full":
         made.append(Slices())
     elif name == "standard":

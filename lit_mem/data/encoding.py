@@ -116,7 +116,8 @@ class Encoder:
         """
         marks = self.marking.columns(rows.column_names)
         kept = attribute_columns(rows, marks, name)
-        needed = rows.select_columns(["prompt", "completion", "origin", *kept, *marks])
+        group = [name for name in ("group",) if name in rows.column_names]  # canaries are nobody's
+        needed = rows.select_columns(["prompt", "completion", "origin", *group, *kept, *marks])
         parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
         first = iter(range(first_id, first_id + len(rows)))
         cut = Counter[bool]()
@@ -174,7 +175,9 @@ class Encoder:
             if pieces:
                 every = [*scored.tolist(), *[False] * appended]
                 spans = placed(pieces, texts[i], tokens.offsets(i)[twice:], every)
-            record = Record(text, origins[i], attributes[i], spans.scored, prompt=prompt, prompt_spans=spans.unscored)
+            group = part["group"][i] if "group" in part else ""
+            asked = {"prompt": prompt, "prompt_spans": spans.unscored}
+            record = Record(text, origins[i], attributes[i], spans.scored, group=group, **asked)
             input_ids, labels_ = torch.from_numpy(whole), torch.from_numpy(labels)
             yield Encoded(input_ids, labels_, example_id, member, appended, record)
 

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.examples import Examples, prompts_of_records, texts_of_records
+from lit_mem.data.groups import Groups
+
+if TYPE_CHECKING:
+    from lit_mem.data.texts import Texts
 
 
 def extent(*sets: Sequence[Encoded]) -> tuple[int, int]:
@@ -57,6 +62,7 @@ class ExampleSets:
         heldout: the held-out texts.
         test: the test texts, from a test on.
         canaries: which belong to no other set.
+        rows: what they were made of.
     """
 
     def __init__(self) -> None:
@@ -66,6 +72,7 @@ class ExampleSets:
         self.heldout: Sequence[Encoded] = []
         self.test: Sequence[Encoded] = []
         self.canaries: Sequence[Encoded] = []
+        self.rows: Texts | None = None
 
     def every_example(self) -> Iterator[Encoded]:
         """Those of all sets, one by one; members that are scored stand among those trained on."""
@@ -96,6 +103,15 @@ class ExampleSets:
             for prompt, text in zip(prompts_of_records(examples), texts_of_records(examples), strict=True):
                 if prompt is not None and text is not None:
                     yield from (prompt, text)
+
+    def groups(self) -> Groups | None:
+        """How many rows each person or document has, of members and of those compared with them; None: not known."""
+        return None if self.rows is None else self.rows.groups(self._testing())
+
+    @property
+    def largest_group(self) -> int:
+        """Most training rows of one person or document, as far as groups are known."""
+        return 1 if self.rows is None else self.rows.largest_group
 
     def _testing(self) -> bool:
         """Whether members are compared with the test texts, not the held-out ones."""

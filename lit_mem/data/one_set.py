@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ def encoded_set(
     member: bool,
     first_id: int,
     fields: Fields = None,
+    counted: Counter[str] | None = None,
 ) -> Examples:
     """A random subset of given texts as examples.
 
@@ -38,12 +40,15 @@ def encoded_set(
         member: whether they are in the fine-tuning set.
         first_id: ids count up from here.
         fields: which columns hold the texts.
+        counted: gets how many rows each person or document has, by name; None: nothing is counted.
 
     Raises:
         DataError: a row is not what was expected.
         ConfigError: `rows` is of no known form.
     """
     found = given_set(rows, name, fields)
+    if counted is not None:
+        counted.update(found["group"][:])
     examples = encoder_of(found, tokenizer, options)(
         take(found, None if size is None or size >= len(found) else size, options.seed), first_id, member, name
     )

@@ -6,10 +6,12 @@ import logging
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.group_columns import without_groups
+from lit_mem.data.groups import Groups
 from lit_mem.data.members import texts_of
 from lit_mem.data.remarks import on_scripts
 from lit_mem.data.row_texts import RowTexts
@@ -41,6 +43,7 @@ class Texts:
         trust: what the checks found; None where `data.check` is false.
         remarks: what else was found in the texts, a line each; already logged.
         dropped: columns that name groups, and so are left out of these rows.
+        groups_shown: whether names of groups may be shown.
     """
 
     train: Dataset
@@ -50,13 +53,23 @@ class Texts:
     trust: TrustReport | None = None
     remarks: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+    groups_shown: bool = False
 
     @property
     def sets(self) -> list[Dataset]:
         """All there are, in the order in which example ids count up."""
         return [rows for rows in (self.train, self.heldout, self.test) if rows is not None]
 
-    @property
+    def groups(self, test: bool = False) -> Groups:
+        """Rows of each person or document.
+
+        Args:
+            test: compare members with the test texts, if there are any, not with the held-out ones.
+        """
+        others = self.test if test and self.test is not None else self.heldout
+        return Groups.of(self.train["group"][:], others["group"][:], self.groups_shown)
+
+    @cached_property
     def largest_group(self) -> int:
         """Most training rows of one person or document, as far as groups are known."""
         return max(Counter(self.train["group"][:]).values())
@@ -96,7 +109,8 @@ def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
     test, dropped = corpus.test, list[str]()
     if not options.show_groups:
         train, heldout, test, dropped = without_groups(train, heldout, test, options.spans_column)
-    return Texts(train, heldout, test, of_heldout, trust, () if remark is None else (remark,), tuple(dropped))
+    remarks = () if remark is None else (remark,)
+    return Texts(train, heldout, test, of_heldout, trust, remarks, tuple(dropped), options.show_groups)
 
 
 def _checked(train: Dataset, heldout: Dataset, name: str, seed: int) -> TrustReport:

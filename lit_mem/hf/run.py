@@ -23,6 +23,7 @@ from lit_mem.audit.subject_models import Reference, readable_length
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.example_sets import token_ids
+from lit_mem.data.groups import Groups
 from lit_mem.data.one_set import check_examples, encoded_set
 from lit_mem.data.options import DataOptions
 from lit_mem.data.sources.given_fields import Fields
@@ -100,6 +101,7 @@ class TrainersRun:
             result = self.session.run(run)
             line = line_of(self.session.audit, result.metrics, self.rules, run.step)
             if self.files is not None and line is not None:
+                self.files.persons(result)
                 self.files.add(line)
                 if examples:
                     self.files.examples(result, self.records)
@@ -133,13 +135,15 @@ def start(
     tokenizer = tokenizer_of(trainer)
     with preserved_random_state():
         copies = copies_in(trainer) if texts.members is None or texts.canaries is not None else None
-        members, heldout = _examples(trainer, texts, copies)
+        counts: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+        members, heldout = _examples(trainer, texts, copies, counts)
         n = len(members) + len(heldout)
         canaries = [] if texts.canaries is None else canaries_of(trainer, texts.canaries, members, n, copies)
         trust = check_examples(members, heldout, texts.seed) if texts.check else None
         frozen = frozen_model(trainer, reference)
         ids = {True: token_ids(members), False: token_ids(heldout)}
-        subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast)
+        groups = Groups.of(counts[0], counts[1])
+        subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast, groups=groups)
         session = Session(
             subject, [heldout, members, canaries], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
         )
@@ -172,7 +176,10 @@ def longest(trainer: Trainer, texts: TextOptions) -> int:
 
 
 def _examples(
-    trainer: Trainer, texts: TextOptions, copies: Counter[tuple[int, ...]] | None
+    trainer: Trainer,
+    texts: TextOptions,
+    copies: Counter[tuple[int, ...]] | None,
+    counts: tuple[Counter[str], Counter[str]],
 ) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
     tokenizer = tokenizer_of(trainer)
     options = DataOptions(max_length=longest(trainer, texts), add_eos=False, seed=texts.seed)
@@ -187,12 +194,14 @@ def _examples(
                     one.record.duplicates = max(0, copies[tuple(one.input_ids.tolist())] - 1)
     else:
         size = texts.members_size
-        members = list(encoded_set(texts.members, "members", tokenizer, options, size, True, 0, texts.fields))
+        given = texts.members, "members", tokenizer, options, size, True, 0, texts.fields, counts[0]
+        members = list(encoded_set(*given))
     first, size = len(members), texts.heldout_size
     if texts.heldout is None:
         heldout = heldout_of(trainer, size, texts.seed, first)
     else:
-        heldout = list(encoded_set(texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields))
+        given = texts.heldout, "heldout", tokenizer, options, size, False, first, texts.fields, counts[1]
+        heldout = list(encoded_set(*given))
     of_canaries.check_none(members, "members")
     of_canaries.check_none(heldout, "heldout")
     return members, heldout

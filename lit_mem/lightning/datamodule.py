@@ -58,8 +58,8 @@ class TextDataModule(TextLoaders):
             or a form of `lit_mem.data.span_forms`. Without a column "spans" nothing is marked; null reads none.
         canaries: texts that are made up and put into the training set by fair coins, to see whether they are memorized
             (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
-        show_groups: keep columns that name groups, as `group_column` does, beside the texts, so that `Slices` names
-            metrics by them. By default they serve to split and to check alone: a group is most often a person.
+        show_groups: show names of groups in the table of persons, and keep columns that name groups, as `group_column`
+            does, for `Slices`. By default a keyed hash stands for each name: a group is most often a person.
         chat: of conversations: which turns carry the loss, and the chat template.
         detector: finds telling pieces that nobody has marked, in the texts that are scored and in prompts: `Patterns`
             of one's own, or `Presidio` (extra `pii`). What is found is counted, never printed.
@@ -102,7 +102,6 @@ class TextDataModule(TextLoaders):
         self.chat, self.deidentified_marks, self.detector = chat, deidentified_marks, detector
         self._options()
         self.source = as_source(source)
-        self.largest_group = 1  # most training rows of one person or document, as far as groups are known
         self._corpus: Corpus | None = None
 
     def _options(self) -> DataOptions:
@@ -131,7 +130,7 @@ class TextDataModule(TextLoaders):
                 tokenizer.chat_template = template  # so that what is exported writes as it was trained
             found = self._prepared = prepare(texts, tokenizer, options, base_model, self._once)
             self.train, self.members, self.heldout = found.train, found.members, found.heldout
-            self.canaries, self.largest_group = found.canaries, texts.largest_group
+            self.canaries, self.rows = found.canaries, texts
         if stage == "test":
             self.test = self._prepared.test
 

@@ -34,6 +34,10 @@ class Perplexity(measures.Perplexity, Listed):
     __doc__ = measures.Perplexity.__doc__
 
 
+class Persons(measures.Persons, Listed):
+    __doc__ = measures.Persons.__doc__
+
+
 class PrivacyAudit(measures.PrivacyAudit, Listed):
     __doc__ = measures.PrivacyAudit.__doc__
 

@@ -20,6 +20,7 @@ from lit_mem.lightning.foreign_callbacks import prepare_callbacks
 from lit_mem.lightning.loss_watch import LossWatch
 from lit_mem.lightning.member_check import MemberCheck
 from lit_mem.lightning.private_fit import EndOnException, PrivateFit
+from lit_mem.lightning.private_group import group_names, largest_group
 from lit_mem.lightning.resume import Resume
 from lit_mem.lightning.run_folder import claim_versions, restrict_run
 from lit_mem.lightning.schedule import scheduled
@@ -219,4 +220,5 @@ class CausalLM(CheckpointedModule):
 
     def metric_names(self) -> list[str]:
         """Names that this module logs while it is fitted."""
-        return ["train/loss", "val/loss", *(["privacy/epsilon"] if self.private is not None else [])]
+        own = ["train/loss", "val/loss"]
+        return own if self.private is None else [*own, "privacy/epsilon", *group_names(largest_group(self._trainer))]

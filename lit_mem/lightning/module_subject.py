@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from torch import Tensor, nn
 
 from lit_mem.audit.subject import Advance
+from lit_mem.data.groups import Groups
 from lit_mem.errors import ConfigError, LitMemError
 from lit_mem.functional.ends import end_tokens
 from lit_mem.lightning.generation_bar import generation_bar
@@ -81,6 +82,13 @@ class ModuleSubject:
     def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
         """A bar beside Lightning's own."""
         return generation_bar(self._trainer, what, total)
+
+    def groups(self) -> Groups | None:
+        """Those of the data module, if it gives them."""
+        groups: Callable[[], Groups | None] = getattr(
+            getattr(self._trainer, "datamodule", None), "groups", lambda: None
+        )
+        return groups()
 
     def privacy_claim(self) -> tuple[float, float] | None:
         """That of the module, if it trains privately."""

@@ -122,7 +122,15 @@ class OwnPass:
             else:
                 frozen = reference_of(texts.reference, Audited(model, name_of(model)), tokenizer)
             by_id = {True: token_ids(found.members), False: token_ids(found.heldout)}
-            subject = _TrainedSubject(trainer, module, model=model, tokenizer=tokenizer, reference=frozen, texts=by_id)
+            subject = _TrainedSubject(
+                trainer,
+                module,
+                model=model,
+                tokenizer=tokenizer,
+                reference=frozen,
+                texts=by_id,
+                groups=found.texts.groups(),
+            )
             subject.trust = found.texts.trust
             audit.open(subject, fit and trainer.global_step == 0)
         self._sets = ScoredSets([found.heldout, found.members], texts.scoring_tokens)

@@ -16,6 +16,7 @@ from lit_mem.data.poisson import filled
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
 from lit_mem.lightning import private_start
+from lit_mem.lightning.private_group import largest_group, of_group
 from lit_mem.lightning.private_log import log_earlier, log_spent, log_start
 from lit_mem.lightning.private_options import refuse_options
 from lit_mem.models.checkpoint import Spent
@@ -122,7 +123,7 @@ class PrivateFit:
 
         training.attach(module, losses, tolerance=0.05 if _in_16_bits(module) else 1e-3)
         self.training = training
-        self._rows_of_one = getattr(getattr(trainer, "datamodule", None), "largest_group", 1)
+        self._rows_of_one = largest_group(trainer)
         log_start(budget, steps, self._rows_of_one, trainer.is_global_zero)
         log_earlier(self._before.weights, earlier, budget)
         for logger in trainer.loggers:
@@ -198,8 +199,11 @@ class PrivateFit:
             trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
 
     def metrics(self) -> dict[str, float]:
-        """What is logged at every validation."""
-        return {} if self.training is None else {"privacy/epsilon": self.training.budget.epsilon()}
+        """What is logged at every validation: epsilon for one row, and for the person with the most rows."""
+        if self.training is None:
+            return {}
+        budget = self.training.budget
+        return {"privacy/epsilon": budget.epsilon()} | of_group(budget.history, budget.delta, self._rows_of_one)
 
     @property
     def note(self) -> str:

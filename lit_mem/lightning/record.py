@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import lightning.pytorch as pl
 
 from lit_mem.audit.loop import Audit
+from lit_mem.audit.person_file import write_persons
 from lit_mem.audit.record_line import line_of
 from lit_mem.files.record import FILE, Line, append
 from lit_mem.lightning.limited import rules_in
@@ -27,7 +28,7 @@ def claim(trainer: pl.Trainer) -> None:
 
 
 def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], complete: bool = True) -> None:
-    """Append what a pass measured; acts on rank zero only.
+    """Append what a pass measured, and write what it says of each person; acts on rank zero only.
 
     The check before training is recorded where it is whole and the run is new.
 
@@ -38,13 +39,14 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
         complete: whether every measure was computed.
 
     Raises:
-        OSError: the line cannot be written.
+        OSError: the line, or the file of persons, cannot be written.
     """
     folder, result = known_folder(trainer), audit.result
     if folder is None or result is None or not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     line = measured(trainer, audit, metrics, complete)
     if line is not None:
+        write_persons(folder, result)
         append(folder / FILE, line)
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.errors import DataError
-from lit_mem.report.files import callbacks_of, read_parquet
+from lit_mem.report.files import callbacks_of, newest_table, read_parquet
 
 HOW: Final = (
     "No per-example table was written, so there are no ROC curves, histograms or exposed examples. To have them, add "
@@ -27,17 +26,7 @@ def last_table(run: Path, config: Mapping[str, Any]) -> Path | None:
     for path, options in callbacks_of(config):
         if path.endswith("PerExampleTable") and options.get("folder"):
             folders.append(Path(options["folder"]))
-    for folder in folders:
-        found = sorted(folder.glob("epoch_*_step_*.parquet"), key=_order)
-        others = [folder / f"{name}.parquet" for name in ("test", "validate", "start")]
-        found = found[-1:] or [path for path in others if path.is_file()][:1]
-        if found:
-            return found[0]
-    return None
-
-
-def _order(path: Path) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", path.stem))
+    return next((found for folder in folders if (found := newest_table(folder)) is not None), None)
 
 
 def example_report(path: Path, attack: str | None, with_text: bool) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,17 @@ def read_parquet(path: Path) -> Any:
         return pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{path}: is not a parquet file that can be read ({str(error).splitlines()[0]})") from None
+
+
+def newest_table(folder: Path) -> Path | None:
+    """Of a folder with a parquet file a pass (`lit_mem.audit.example_file`) that of the last pass; None without one."""
+    found = sorted(folder.glob("epoch_*_step_*.parquet"), key=_order)
+    others = [folder / f"{name}.parquet" for name in ("test", "validate", "start")]
+    return next(iter([*found[-1:], *(path for path in others if path.is_file())]), None)
+
+
+def _order(path: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", path.stem))
 
 
 def callbacks_of(config: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:

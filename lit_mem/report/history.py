@@ -12,7 +12,7 @@ from typing import Final
 from lit_mem.errors import DataError
 from lit_mem.files import record
 
-_OF_A_VALIDATION: Final = ("val/", "test/", "mia/", "memorization/", "extraction/", "canary/", "slice/")
+_OF_A_VALIDATION: Final = ("val/", "test/", "mia/", "memorization/", "extraction/", "canary/", "slice/", "user/")
 _CARRIED: Final = ("train/", "privacy/")
 """Logged between validations; the next one shows their last values."""
 

@@ -20,7 +20,10 @@ from lit_mem.report.history import METRICS, History
 
 log = logging.getLogger(__name__)
 
-_METRICS: Final = ("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier", "audit/epsilon_lower_bound")
+_METRICS: Final = (
+    *("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier", "audit/epsilon_lower_bound"),
+    *("privacy/epsilon_largest_group", "privacy/largest_group"),
+)
 
 
 def private_training(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any] | None:
@@ -83,7 +86,17 @@ def _text(metrics: Mapping[str, float | None], ledger: Ledger | None, own: bool,
         text = f"The adapter was trained privately: ε = {shown(spent)} at δ = {shown(delta)}."
     else:
         text = "Privacy spent: not measured."
-    return f"{text} {adds_up()}"
+    return f"{text}{_of_group(metrics)} {adds_up()}"
+
+
+def _of_group(metrics: Mapping[str, float | None]) -> str:
+    """Of the person with the most rows, where the run knows persons."""
+    rows, found = metrics.get("privacy/largest_group"), metrics.get("privacy/epsilon_largest_group")
+    if rows is None:
+        return ""
+    if found is None:
+        return f" Of a person with {shown(rows)} rows, the largest group, no bound was computed."
+    return f" Of a person with {shown(rows)} rows, the largest group, the bound is ε = {shown(found)} at the same δ."
 
 
 def _contradictions(

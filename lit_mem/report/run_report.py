@@ -19,6 +19,7 @@ from lit_mem.report.judgement import verdict
 from lit_mem.report.key_metrics import key_rows
 from lit_mem.report.limits import run_rules
 from lit_mem.report.localize import read_localized
+from lit_mem.report.persons import persons_of
 from lit_mem.report.private_training import private_training
 from lit_mem.report.setup import setup_of
 from lit_mem.report.subject import audit_of, scored_of, scored_text, set_sizes
@@ -65,6 +66,7 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
         "scored": None if scored is None else scored._asdict() | {"text": scored_text(scored)},
         "setup": setup_of(config, set_sizes(scored, checks, config.get("data") or {}), audit),
         "verdict": verdict(rules, history, best, scored, audit["of"] if audit else "model"),
+        "persons": persons_of(folder, history.last),
         "attack": attack,
         "key_figures": key_rows(history, attack, best),
         "validations": [{"epoch": v.epoch, "step": v.step, "figures": v.metrics} for v in history.validations],

@@ -44,6 +44,7 @@ def test_the_sentence_has_the_numbers():
     assert text.count(". ") == 0
     for part in ("1.083", "2.65", "2.95", "0.854 [0.824, 0.884]", "3.0%"):
         assert part in text
+    assert "12.5% of the persons" in sentence(FIGURES | {"user/extracted_share": 0.125})
     assert "attack loss" in sentence({"mia/loss_auroc": 0.6})
     assert sentence({}) == ""
 

@@ -55,7 +55,7 @@ def test_what_messages_mark_and_detectors_find(tokenizer):
         {"role": "user", "content": "Whose?"},
         {"role": "assistant", "content": "That of record 12."},
     ]
-    held = {HELD: [json.dumps(checked(talk, "f:1"))], TOOLS: [""], "origin": ["f:1"]}
+    held = {HELD: [json.dumps(checked(talk, "f:1"))], TOOLS: [""], "origin": ["f:1"], "group": ["f:1"]}
     for loss in ("assistant", "all"):
         options = {"chat": Chat(loss, "asset:chatml"), "detector": NUMBERS}
         (example,) = ConversationEncoder(tokenizer, 200, **options)(Dataset.from_dict(held), 0, True, "training")

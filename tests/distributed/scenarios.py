@@ -46,7 +46,7 @@ from lit_mem.callbacks import (
 from lit_mem.data.canaries import Traps
 from lit_mem.data.sources.case_reports import CaseReports
 from lit_mem.errors import ConfigError
-from lit_mem.lightning.auditing import latest_metrics
+from lit_mem.lightning.auditing import audit_of, latest_metrics
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.lightning.module import CausalLM
@@ -325,7 +325,11 @@ def foreign(strategy, folder):
 
     def measuring(suite):
         options = ExtractionOptions(n_members=5, n_heldout=4)
-        return Memorization(suite, extraction=options, members=members, heldout=heldout, max_length=48)
+        rows = {  # persons with two texts, which ranks do not get together
+            name: [{"text": text, "group": f"{name} {i % (len(texts) // 2)}"} for i, text in enumerate(texts)]
+            for name, texts in (("members", members), ("heldout", heldout))
+        }
+        return Memorization(suite, extraction=options, max_length=48, **rows)
 
     weights = {}
     for measured in (False, True):
@@ -345,7 +349,9 @@ def foreign(strategy, folder):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         t.validate(made, DataLoader(heldout, 2, collate_fn=collate), verbose=False)
-    metrics = latest_metrics(t)
+    metrics, rows = latest_metrics(t), audit_of(t).audit.result.persons.rows
+    found["persons"] = [float(sum(row.rows_scored for row in rows)), float(sum(row.extracted or 0 for row in rows))]
+    found["named alike"] = float(len(set(gathered(tuple(row.person for row in rows)))) == 1)
     return found | {n: v for n, v in sorted(metrics.items()) if not n.startswith(("time/", "val_loss"))}
 
 

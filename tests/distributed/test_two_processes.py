@@ -125,6 +125,9 @@ def test_the_figures_are_worth_comparing(one):
     # By characters, as rates of words of 21 texts may be the same by chance.
     assert one["validate"]["extraction/edit_similarity"] != one["validate"]["extraction/edit_similarity_base"]
     assert any(name.startswith("slice/") for name in one["validate"])
+    assert one["foreign"]["user/inference_auroc"] not in (0.5, 1.0)
+    assert one["foreign"]["persons"] == [22.0, 0.0]
+    assert one["foreign"]["named alike"]
     assert one["stored"]["files"] > 3
 
 

@@ -4,11 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binom
+from scipy.stats import binom, norm
 
 pytest.importorskip("opacus")
+from opacus.accountants import RDPAccountant
 from opacus.accountants.analysis.rdp import compute_rdp
 
+from lit_mem.lightning.private_group import group_names, of_group
 from lit_mem.privacy.accountant import Steps, epsilon
 from lit_mem.privacy.group import group_epsilon, rdp_of_a_step
 
@@ -46,6 +48,28 @@ def test_it_is_below_the_general_rule_of_renyi_privacy():
     assert (rdp_of_a_step(1.0, 0.1, 2, (2.0, 8.0, 16.0)) <= 3 * one).all()
 
 
+@pytest.mark.parametrize("rows", [2, 4])
+def test_the_metric_without_sampling_is_the_closed_form(rows):
+    """T steps of a Gaussian mechanism of sensitivity k are one of k sqrt(T) / sigma; the bound is Renyi's."""
+    noise, steps, delta = 8.0, 10, 1e-5
+    found = of_group([Steps(noise, 1.0, steps)], delta, rows)
+    orders = np.array(RDPAccountant.DEFAULT_ALPHAS)
+    spent = steps * orders * rows**2 / (2 * noise**2)  # Mironov 2017, Corollary 3, and to (epsilon, delta) Balle 2020
+    expected = (spent + np.log1p(-1 / orders) - (np.log(delta) + np.log(orders)) / (orders - 1)).min()
+    assert found == {"privacy/largest_group": rows, "privacy/epsilon_largest_group": pytest.approx(expected, rel=1e-6)}
+    # The exact curve of the Gaussian mechanism (Balle and Wang 2018, Theorem 8) lies below the bound.
+    mu = rows * math.sqrt(steps) / noise
+    exact = norm.cdf(mu / 2 - expected / mu) - math.exp(expected) * norm.cdf(-mu / 2 - expected / mu)
+    assert 0 < exact < delta
+    assert of_group([Steps(noise, 1.0, steps)], delta, 1) == {}
+
+
+def test_above_64_rows_there_are_rows_and_no_epsilon():
+    assert of_group([Steps(1.0, 0.1, 5)], 1e-5, 65) == {"privacy/largest_group": 65.0}
+    assert group_names(65) == ["privacy/largest_group"]
+    assert group_names(1) == []
+
+
 @pytest.mark.slow
 def test_a_history_of_steps():
     history = [Steps(1.0, 0.05, 40), Steps(1.4, 0.05, 10)]
@@ -79,12 +103,18 @@ def test_a_fit_logs_the_epsilon_of_the_largest_group_before_and_after(module, tr
     )
     torch.manual_seed(0)
     caplog.set_level("INFO")
-    trainer([], max_steps=3).fit(model, corpus)
-    expected = f"{group_epsilon([Steps(1.0, 4 / 16, 3)], 1 / 160, 3):.4g}"
+    t = trainer([], max_steps=4)
+    t.fit(model, corpus)
+    assert model.metric_names()[-2:] == ["privacy/largest_group", "privacy/epsilon_largest_group"]
+    assert t.callback_metrics["privacy/largest_group"] == 3
+    logged = float(t.callback_metrics["privacy/epsilon_largest_group"])
+    assert logged == pytest.approx(group_epsilon([Steps(1.0, 4 / 16, 4)], 1 / 160, 3))
+    assert logged > float(t.callback_metrics["privacy/epsilon"])
+    expected = f"{group_epsilon([Steps(1.0, 4 / 16, 4)], 1 / 160, 3):.4g}"
     lines = [
         r.getMessage()
         for r in caplog.records
         if f"up to 3 rows (the largest group): epsilon <= {expected}" in r.getMessage()
     ]
     assert len(lines) == 2  # before the first step and after the last
-    assert f"3 steps, epsilon <= {epsilon([Steps(1.0, 4 / 16, 3)], 1 / 160):.4g}" in caplog.text
+    assert f"4 steps, epsilon <= {epsilon([Steps(1.0, 4 / 16, 4)], 1 / 160):.4g}" in caplog.text

@@ -99,6 +99,27 @@ def write_table(path, origin, epoch, text=False, n=60):
     pq.write_table(pa.table(columns), path)
 
 
+def write_persons(folder, n=14):
+    """The table of persons of the last validation, most exposed first."""
+    rows = [
+        {
+            "person": f"{i:016x}",
+            "set": "member",
+            "epoch": 3,
+            "step": 30,
+            "rows": 3 + i,
+            "rows_scored": 2,
+            "extracted": max(0, 3 - i),
+            "mia/reference_highest": 0.91 - i / 100,
+            "mia/reference_mean": 0.5,
+        }
+        for i in range(n)
+    ]
+    path = folder / "persons" / "epoch_0003_step_000030.parquet"
+    path.parent.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), path)
+
+
 def write_checks(folder, **more):
     """What the data module leaves of 60 members and 60 held-out texts that share nothing."""
     counts = ("repeats_exact", "repeats_normalized", "shared_exact", "shared_normalized", "shared_near")

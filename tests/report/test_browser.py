@@ -55,6 +55,7 @@ def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp("pages")
     run = made.write_run(root / "quick" / "version_0", text=True, origin="a_long_name_of_a_file_" * 5)
     made.write_where(run)
+    made.write_persons(run)
     sweep = made.write_sweep(root / "matrices")
     short = made.write_run(root / "quick" / "version_1", epochs=0, table=False, limits="")
     for folder in (run, sweep, short):

@@ -68,6 +68,21 @@ def test_a_ledger_that_fits_is_warned_of_by_nothing(run):
     assert "Budgets add up" in found["text"]
 
 
+def test_epsilon_of_a_person_stands_beside_that_of_a_row(run):
+    assert "largest group" not in found_in(run)["text"]
+    path = run / "metrics.csv"
+    path.write_text(
+        "epoch,step,val/loss,privacy/epsilon,privacy/delta,privacy/largest_group,privacy/epsilon_largest_group\n"
+        f"0,0,,,0.001,,\n0,30,1.0,{SPENT},,5,12.5\n"
+    )
+    found = found_in(run)
+    assert f"is bounded by ε = {SPENT:.4g}" in found["text"]
+    assert "Of a person with 5 rows, the largest group, the bound is ε = 12.50 at the same δ." in found["text"]
+    assert found["figures"]["privacy/epsilon_largest_group"] == 12.5
+    path.write_text(path.read_text().replace(",5,12.5", ",80,"))
+    assert "Of a person with 80 rows, the largest group, no bound was computed." in found_in(run)["text"]
+
+
 def test_a_ledger_may_have_more_steps_than_were_logged(run):
     ledger = Ledger(run / "privacy.jsonl")
     ledger.start(100, 3.0, 0.2)  # of a run that was resumed with other options

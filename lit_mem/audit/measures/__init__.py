@@ -8,6 +8,7 @@ from lit_mem.audit.measures.extraction import Extraction
 from lit_mem.audit.measures.membership import MembershipInference
 from lit_mem.audit.measures.movers import Movers
 from lit_mem.audit.measures.perplexity import Perplexity
+from lit_mem.audit.measures.persons import Persons
 from lit_mem.audit.measures.privacy_audit import PrivacyAudit
 from lit_mem.audit.measures.prompt_spans import PromptSpanExtraction
 from lit_mem.audit.measures.slices import Slices
@@ -23,6 +24,7 @@ __all__ = [
     "MembershipInference",
     "Movers",
     "Perplexity",
+    "Persons",
     "PrivacyAudit",
     "PromptSpanExtraction",
     "Slices",

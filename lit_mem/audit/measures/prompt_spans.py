@@ -31,6 +31,7 @@ class PromptSpanExtraction(SpanExtraction):
     """
 
     metric: ClassVar[str] = "extraction/prompt_span_rate"
+    written: ClassVar[str] = "prompt_spans_written"
     where: ClassVar[str] = " in what is not trained on"
     none_found: ClassVar[str] = ""
     name_prefixes = ("extraction/prompt_span_rate_",)
@@ -59,9 +60,10 @@ class PromptSpanExtraction(SpanExtraction):
             return
         assert self._subject is not None
         part = _of_spans(batch, rows)
-        hit = self._subject.prober(type(self).__name__).score(part).hit.cpu()
-        base = self._base_hits(part, hit) if self.base and not self._subject.lacks("reference_context") else None
-        self._take(part, [record.prompt_spans for record in part["records"]], hit, base)
+        tuned = self._subject.prober(type(self).__name__).score(part)
+        compares = self.base and not self._subject.lacks("reference_context")
+        base = self._base_hits(part, tuned.hit.cpu()) if compares else None
+        self._take(part, [record.prompt_spans for record in part["records"]], tuned, base)
 
     def _base_hits(self, part: Batch, tuned: Tensor) -> Tensor:
         """(B, T) bool, the base's greedy hits, scored at most once for the same batch."""

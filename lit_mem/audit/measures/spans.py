@@ -49,14 +49,16 @@ class SpanExtraction(Measure):
     before that token counts.
 
     Logged: `extraction/span_rate` (members' spans), `extraction/span_rate_heldout`, the base model's `_base` and
-    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Column:
-    `extraction/span_rate`, the share of an example's own. Nothing is logged where the data marks no spans.
+    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Columns:
+    `extraction/span_rate`, the share of an example's own, and `spans_written`, their number. Nothing is logged where
+    the data marks no spans.
 
     Args:
         base: read the base model's scores too.
     """
 
     metric: ClassVar[str] = "extraction/span_rate"
+    written: ClassVar[str] = "spans_written"
     where: ClassVar[str] = ""
     none_found: ClassVar[str] = "No sensitive spans: the data marks none (column `spans`)."
     name_prefixes = ("extraction/span_rate_",)
@@ -88,13 +90,14 @@ class SpanExtraction(Measure):
         self._hidden.observe(batch)
         if any(record.spans for record in batch.get("records", ())):
             base = scores.reference_hit.cpu() if self.base and scores.reference_hit is not None else None
-            self._take(batch, [record.spans for record in batch["records"]], scores.hit.cpu(), base)
+            self._take(batch, [record.spans for record in batch["records"]], scores, base)
 
-    def _take(self, batch: Batch, spans: Sequence[Sequence[Span]], hit: Tensor, base: Tensor | None) -> None:
+    def _take(self, batch: Batch, spans: Sequence[Sequence[Span]], scores: TokenScores, base: Tensor | None) -> None:
         """Look at the spans of each example: is every token of them a (B, T) hit of the model, and of the base?"""
+        hit = scores.hit.cpu()
         ends = ends_in(batch, self.ends)
         ends = torch.zeros_like(hit) if ends is None else ends.cpu()
-        rows = zip(spans, batch["example_id"].tolist(), batch["member"].tolist(), strict=True)
+        rows = zip(spans, scores.example_id.tolist(), scores.member.tolist(), strict=True)
         for row, (own, example_id, member) in enumerate(rows):
             for span in own:
                 inside = ends[row, span.start : span.end].nonzero()
@@ -133,7 +136,7 @@ class SpanExtraction(Measure):
                     metrics[name + part] = sum(span.written for span in mine) / len(mine)
                 if mine and all(span.written_base is not None for span in mine):
                     metrics[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
-        return Result(metrics, _by_example(spans, self.metric))
+        return Result(metrics, _by_example(spans, self.metric, self.written))
 
     def _shown(self, spans: dict[tuple[int, int, int, str], _Asked], subject: Subject) -> dict[str, str]:
         """What each kind, whatever its case, is called: its number, if it is long, of one example, or holds a text."""
@@ -145,18 +148,19 @@ class SpanExtraction(Measure):
         return shown_as(list(of_example.values()), hidden, _FEWEST, "kind")
 
 
-def _by_example(spans: dict[tuple[int, int, int, str], _Asked], column: str) -> ScoreTable:
-    """A row for each example with spans: the share of them that is written."""
+def _by_example(spans: dict[tuple[int, int, int, str], _Asked], column: str, written_column: str) -> ScoreTable:
+    """A row for each example with spans: the share of them that is written, and how many are."""
     written: dict[int, list[bool]] = {}
     member: dict[int, bool] = {}
     for (example_id, *_), span in sorted(spans.items()):
         written.setdefault(example_id, []).append(span.written)
         member[example_id] = span.member
-    shares = [sum(each) / len(each) for each in written.values()]
+    numbers = torch.tensor([sum(each) for each in written.values()], dtype=torch.float64)
+    of = torch.tensor([len(each) for each in written.values()], dtype=torch.float64)
     return ScoreTable(
         torch.tensor(list(written), dtype=torch.int64),
         torch.tensor(list(member.values()), dtype=torch.bool),
-        {column: torch.tensor(shares, dtype=torch.float64)},
+        {column: numbers / of, written_column: numbers},
     )
 
 

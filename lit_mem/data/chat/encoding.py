@@ -93,7 +93,7 @@ class ConversationEncoder(Encoder):
         self, rows: Dataset, first_id: int, member: bool, facts: ChatFacts, looked_at: Container[int] | None
     ) -> Iterator[Encoded]:
         kept = attribute_columns(rows, [HELD, TOOLS, *self.marking.columns(rows.column_names)], facts.name)
-        needed = rows.select_columns([HELD, TOOLS, "origin", *kept])
+        needed = rows.select_columns([HELD, TOOLS, "origin", "group", *kept])
         ids = iter(range(first_id, first_id + len(rows)))
         parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
         for part in shown_progress(parts, AT_ONCE, len(rows), f"Tokenizing {facts.name} conversations"):
@@ -114,7 +114,7 @@ class ConversationEncoder(Encoder):
                 return_attention_mask=False,
             )
         tokens = encoded["input_ids"], encoded["offset_mapping"]
-        for row in zip(turns, tools, rendered, *tokens, part["origin"], strict=True):
+        for row in zip(turns, tools, rendered, *tokens, part["origin"], part["group"], strict=True):
             yield _Row(*row)
 
     def _example(
@@ -163,6 +163,7 @@ class ConversationEncoder(Encoder):
             spans=spans.scored,
             prompt=text[: shown[0][0]],
             prompt_spans=spans.unscored,
+            group=row.group,
         )
         labels = torch.tensor([token if mine else IGNORED for token, mine in zip(row.ids, trained, strict=False)])
         unscored = tuple(i for i, (t, s) in enumerate(zip(trained, scored, strict=True)) if t and not s)
@@ -191,6 +192,7 @@ class _Row(NamedTuple):
     ids: list[int]
     offsets: Offsets
     origin: str
+    group: str
 
 
 def _within(offsets: Offsets, spans: Sequence[tuple[int, int]]) -> Marks:

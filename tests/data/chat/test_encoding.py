@@ -66,7 +66,7 @@ def encode(rows, tokenizer, max_length=1000, first_id=0, member=True, name="trai
     """Conversations as examples."""
     origins = origins or [f"{name}:{number}" for number in range(1, len(rows) + 1)]
     held = {HELD: [json.dumps(checked(r, o)) for r, o in zip(rows, origins, strict=True)], TOOLS: [""] * len(rows)}
-    split = Dataset.from_dict(held | {"origin": origins})
+    split = Dataset.from_dict(held | {"origin": origins, "group": origins})
     return ConversationEncoder(tokenizer, max_length, chat=Chat(**chat))(split, first_id, member, name)
 
 

@@ -45,7 +45,8 @@ def encode(rows, tokenizer, own, max_length=1000, **chat):
     made = copy.deepcopy(tokenizer)
     made.chat_template = own
     held = {HELD: [json.dumps(checked(row, "row")) for row in rows], TOOLS: [""] * len(rows)}
-    split = Dataset.from_dict(held | {"origin": [f"f:{i}" for i in range(1, len(rows) + 1)]})
+    origins = [f"f:{i}" for i in range(1, len(rows) + 1)]
+    split = Dataset.from_dict(held | {"origin": origins, "group": origins})
     return made, ConversationEncoder(made, max_length, chat=Chat(**chat))(split, 0, True, "training")
 
 

@@ -1,0 +1,207 @@
+"""For whom? What a pass says of each person with several rows, and how far an attacker can tell who was in the data."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import torch
+
+from lit_mem.audit.gather import Gathered, gathered
+from lit_mem.audit.known import Known
+from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measures.correlation import check_columns
+from lit_mem.audit.person import KEY_SIZE, ByPerson, has_suffixes
+from lit_mem.audit.subject import Subject
+from lit_mem.data.groups import Groups
+from lit_mem.errors import ConfigError
+from lit_mem.files.once import Once
+from lit_mem.functional.auroc import auroc
+from lit_mem.functional.interval import mean_interval
+from lit_mem.functional.roc import tpr_at_fpr
+from lit_mem.types import Batch, TokenScores
+
+log = logging.getLogger(__name__)
+
+_AUROC: Final = "user/inference_auroc"
+_TPR: Final = "user/inference_tpr_at_fpr_"
+_SHARE: Final = "user/extracted_share"
+_ENDS: Final = ("", "_low", "_high")
+_OF_EXTRACTION: Final = [_SHARE + part + end for part in ("", "_heldout") for end in _ENDS]
+_ALONE: Final = "no two rows are of one person (group_column of the source names the column that says so)"
+_NO_OTHERS: Final = "the held-out texts name no persons"
+_UNTRIED: Final = "no suffix is compared whole (exact_rate), and the data marks no spans"
+
+
+class Persons(Measure):
+    """Who is exposed, where several rows are of one person, or of one document: those with one value of `group_column`.
+
+    Nothing is logged where each row is a group of its own.
+
+    Logged:
+    - `user/inference_auroc` with its 95 % interval `_auroc_low` and `_auroc_high` (DeLong's, over persons): how well an
+      attacker tells persons whose rows are members from persons whose rows are held out, by the mean score of a
+      person's rows (Kandpal et al. 2023, "User Inference Attacks on Large Language Models", arXiv 2310.09266);
+    - `user/inference_tpr_at_fpr_<rate>`, where there are enough persons among the held-out rows to measure it;
+    - `user/extracted_share` and `user/extracted_share_heldout`, each with Wilson's interval `_low` and `_high`: of the
+      persons of whom a marked span or a suffix was tried, the share of whom the model wrote at least one, token for
+      token. It reads what `Extraction` (its `exact_rate`) and `SpanExtraction` found.
+
+    A person with rows on both sides is a member; its held-out rows count in none of these. The run's folder gets a
+    table with a row for each person (`lit_mem.audit.person.PersonRow`), in which a keyed hash stands for the name
+    unless `data.show_groups` is true. The key is drawn once a run, and is in no file but a checkpoint.
+
+    Args:
+        column: the per-example score of which a person's mean is taken, higher = more member-like; None: no attack.
+        fprs: false-positive rates at which the true-positive rate is read; None: 0.1 and 0.01.
+    """
+
+    reads = ("mia/", "extraction/", "spans_written")
+
+    def __init__(self, column: str | None = "mia/reference", fprs: list[float] | None = None) -> None:
+        self.column, self.fprs = column, fprs if fprs is not None else [0.1, 0.01]
+        if bad := [fpr for fpr in self.fprs if not 0 < fpr < 1]:
+            raise ConfigError(f"Persons.fprs holds {bad[0]}; expected rates between 0 and 1")
+        self._key = secrets.token_bytes(KEY_SIZE)  # no generator that training depends on
+        self._names: Gathered[int, str] = Gathered()
+        self._groups: Groups | None = None
+        self._alone = self._untried = False
+        self._once = Once()
+
+    @property
+    def state_key(self) -> str:
+        """One key a run is enough."""
+        return "Persons"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The key of the hashes, so that a resumed run calls each person as before; {} where there are no persons."""
+        return {} if self._alone else {"key": torch.tensor(list(self._key), dtype=torch.uint8)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the key."""
+        if "key" in state_dict:
+            self._key = bytes(state_dict["key"].tolist())
+
+    def names(self) -> list[str]:
+        """None where it is known that no rows share a group."""
+        return [name for name in self._every() if name not in self.absent]
+
+    def _every(self) -> list[str]:
+        return [*self._of_attack(), *_OF_EXTRACTION]
+
+    def _of_attack(self) -> list[str]:
+        if self.column is None:
+            return []
+        return [*(_AUROC + end for end in _ENDS), *(f"{_TPR}{fpr:g}" for fpr in self.fprs)]
+
+    def open(self, subject: Subject, known: Known, fresh: bool) -> None:
+        """Start with other data; a new training run gets a new key."""
+        self._alone = self._untried = False
+        self._groups = subject.groups()
+        self._names.reset()
+        self._once.reset()
+        if fresh:  # a resumed run gets its own next
+            self._key = secrets.token_bytes(KEY_SIZE)
+        if self._groups is None:
+            return
+        if not self._groups.members:
+            self._leave_out_all()
+        elif not self._groups.others:
+            self._quietly(self._of_attack(), _NO_OTHERS)
+
+    def _leave_out_all(self) -> None:
+        self._alone = True
+        self._quietly(self._every(), _ALONE)
+
+    def _quietly(self, names: Iterable[str], reason: str) -> None:
+        """Go without metrics, with no line in the log: most data has no persons."""
+        self.absent = {**self.absent, **dict.fromkeys(names, reason)}
+
+    def observe(self, scores: TokenScores, batch: Batch) -> None:
+        """Note whose rows the batch has."""
+        if self._alone or "records" not in batch:
+            return
+        for example_id, record in zip(batch["example_id"].tolist(), batch["records"], strict=True):
+            if record.group and example_id not in self._names:
+                self._names[example_id] = record.group
+
+    def compute(self, run: Pass) -> Result:
+        """Sum up by person.
+
+        Raises:
+            ConfigError: nothing gives the column of scores.
+        """
+        if self._alone:
+            return Result()
+        names = self._names.compute()
+        self._key = gathered(self._key)[0]
+        if not run.complete:
+            return Result()  # a few batches say little of who is there
+        persons = ByPerson(run.rows, names, self._groups)
+        if self._groups is None and max(persons.scored(None).tolist(), default=0) < 2:
+            self._leave_out_all()
+            return Result()
+        if persons.both and self._once.first("both"):
+            log.info("%d persons have rows on both sides: their held-out rows count for no person.", persons.both)
+        column = self._measured(run)
+        generated = has_suffixes(run.rows.columns) or not has_suffixes(run.known.columns)
+        metrics = dict(self._inference(persons, column))
+        if generated:  # in other passes spans alone would be another share
+            metrics |= dict(self._shares(persons, run))
+        table = persons.table(column, self._key, generated)
+        lines = () if run.checking else ((logging.INFO, _sentence(persons, metrics)),)
+        return Result(metrics, verdict=lines, persons=table)
+
+    def _measured(self, run: Pass) -> str | None:
+        """The column of scores, if this pass has it."""
+        if self.column is None:
+            return None
+        check_columns([self.column], run, "Persons.column")
+        return self.column if self.column in run.rows.columns else None
+
+    def _inference(self, persons: ByPerson, column: str | None) -> Iterator[tuple[str, float]]:
+        if column is None:
+            return
+        mean = persons.mean(column)
+        judged = mean.isfinite()
+        score, member = mean[judged], persons.member[judged]
+        if not member.any() or member.all():
+            return
+        for end, value in zip(_ENDS, auroc(score, member), strict=True):
+            yield _AUROC + end, value
+        for fpr in self.fprs:
+            tpr = tpr_at_fpr(score, member, fpr)
+            if tpr is not None:
+                yield f"{_TPR}{fpr:g}", tpr
+            elif self._once.first(f"{fpr:g}"):
+                log.info(
+                    "%s%g needs at least %d persons among the held-out rows, there are %d: not logged.",
+                    _TPR, fpr, round(1 / fpr), int((~member).sum()),
+                )  # fmt: skip
+
+    def _shares(self, persons: ByPerson, run: Pass) -> Iterator[tuple[str, float]]:
+        written, tried = persons.extracted()
+        if not tried.any() and not has_suffixes(run.known.columns) and not self._untried:
+            self._untried = True
+            self._quietly(_OF_EXTRACTION, _UNTRIED)
+        for part, side in (("", persons.member), ("_heldout", ~persons.member)):
+            chosen = (written > 0)[side & tried]
+            if len(chosen):
+                yield from zip((_SHARE + part + end for end in _ENDS), mean_interval(chosen.double()), strict=True)
+
+
+def _sentence(persons: ByPerson, metrics: dict[str, float]) -> str:
+    """What was found, for the end of a run."""
+    n_members = int(persons.member.sum())
+    parts = [f"{n_members} with rows that were scored"]
+    if _SHARE in metrics:
+        written, tried = persons.extracted()
+        n, of = (int((each & persons.member).sum()) for each in (written > 0, tried))
+        parts.append(f"a span or a whole suffix was extracted of {n} of {of}")
+    if _AUROC in metrics:
+        value, low, high = (metrics[_AUROC + end] for end in _ENDS)
+        n_others = len(persons) - n_members
+        parts.append(f"user-inference AUROC {value:.3f} [{low:.3f}, {high:.3f}] against {n_others} held-out persons")
+    return f"Persons in the training set: {'; '.join(parts)}."
