@@ -82,7 +82,7 @@ def run_audit(
             model or of an adapter.
         tokenizer: of the model, or where it lies; None: beside the model.
         members: texts of the training set: a list of texts, of `{prompt, completion}` or of `{text}` rows, of
-            conversations (`{messages}`), a `datasets.Dataset`, or the path of a json, jsonl, csv, parquet or txt file.
+            conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern (docs/data.md).
         heldout: texts of the same distribution that it was not trained on, likewise.
         adapter: folder of an adapter to put on the model.
         reference: the frozen model to compare with: "auto" (the base by turning the adapter off, or else a copy of
@@ -95,7 +95,8 @@ def run_audit(
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
         measures: further measures.
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
-            name of the column, or {text_column, prompt_template, completion_template, group_column}.
+            name of the column, or {text_column, prompt_template, completion_template, group_column}; of files also
+            {delimiter, encoding, skip_unusable}.
         max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
         members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
             out, at least 2000.

@@ -67,7 +67,7 @@ def main(words: list[str]) -> None:
 def _fields(options: Any) -> TextFields:
     """Which columns hold the texts, the usual ones if none is given; and how files are read."""
     given = (options.text_column, options.prompt_template, options.completion_template, options.group_column)
-    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="audit")
+    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="")
     made = TextFields(options.text_column or "text", *given[1:], section="audit", reading=reading)
     made.usual = not any(given)
     return made

@@ -119,7 +119,7 @@ class TextFields:
         if self.reading is None:
             table.bad.check()
         elif not self.reading.skip_unusable:
-            table.bad.check(self.reading.option("skip_unusable"))
+            table.bad.check(self.reading.skipping)
         return table.bad.usable(table.numbers)
 
     @staticmethod

@@ -33,6 +33,8 @@ _BESIDE: Final = {"readme.md", "license.md", "license.txt", "dataset_info.json",
 """Files about a folder of data, in lower case."""
 _COMPANIONS: Final = (".ann", ".conf")
 """BRAT's files, of which those of spans are read with their notes."""
+_MAGIC: Final = re.compile(r"[*?]|\[.+?\]")
+"""What makes a pattern of a path."""
 _SET_NAMES: Final = {
     "train": "train", "training": "train",
     "heldout": "heldout", "held_out": "heldout", "held-out": "heldout",
@@ -74,7 +76,7 @@ def label_of(path: str) -> str:
 
 def is_pattern(path: str) -> bool:
     """Whether a path is a pattern of names and no name that exists."""
-    return glob.has_magic(path) and not os.path.lexists(os.path.expanduser(path))
+    return _MAGIC.search(path) is not None and not os.path.lexists(os.path.expanduser(path))
 
 
 def place_of(path: str) -> Place:
@@ -116,6 +118,7 @@ def sets_of(path: str) -> dict[str, Place]:
     Raises:
         DataError: files of a set are of several kinds, or none of the sets is called train.
     """
+    check_there(path, is_pattern(path), SUFFIXES)
     folder = Path(path).expanduser()
     if is_pattern(path) or not folder.is_dir() or is_saved(folder):
         return {}
@@ -153,8 +156,11 @@ def _is_read(file: Path) -> bool:
 
 def holds_notes(path: str) -> bool:
     """Whether a folder holds notes, and no other rows; or a set or sets that `datasets` saved."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            return False
+    except (OSError, RuntimeError, ValueError):  # no such user, a name that is too long: said by whom it concerns
         return False
     if is_saved(folder) or saved_sets(path, folder) is not None:
         return True
@@ -249,4 +255,4 @@ def _set_name(file: Path) -> str:
 def _fixed(path: str) -> Path:
     """The folder below which all names that fit a pattern lie."""
     parts = Path(path).expanduser().parts
-    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    return Path(*parts[: next(i for i, part in enumerate(parts) if _MAGIC.search(part))])
