@@ -86,7 +86,7 @@ def run_audit(
             model or of an adapter.
         tokenizer: of the model, or where it lies; None: beside the model.
         members: texts of the training set: a list of texts, of `{prompt, completion}` or of `{text}` rows, of
-            conversations (`{messages}`), a `datasets.Dataset`, or the path of a json, jsonl, csv, parquet or txt file.
+            conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern (docs/data.md).
         heldout: texts of the same distribution that it was not trained on, likewise.
         adapter: folder of an adapter to put on the model.
         reference: the frozen model to compare with: "auto" (the base by turning the adapter off, or else a copy of
@@ -100,7 +100,7 @@ def run_audit(
         measures: further measures.
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
             name of the column, or {text_column, prompt_template, completion_template, group_column}; of conversations
-            {form, column, group_column}.
+            {form, column, group_column}; of files also {delimiter, encoding, skip_unusable}.
         detector: finds telling pieces that nobody has marked, as `lit_mem.data.detectors.Patterns` does; they are
             counted, never printed.
         chat: of conversations: which turns are scored, and the chat template, if not the tokenizer's own.

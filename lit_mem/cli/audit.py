@@ -78,7 +78,7 @@ def _fields(options: Any) -> Fields:
     Raises:
         ConfigError: columns of texts and of conversations are both named.
     """
-    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="audit")
+    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="")
     texts = [name for name in ("text_column", "prompt_template", "completion_template") if options[name]]
     if options.chat_form or options.chat_column:
         if texts:

@@ -53,13 +53,13 @@ def main(words: list[str]) -> None:
     _check_output(output, [options.file, *([options.heldout] if options.heldout else [])], options.force)
     model_id = options.model or _model()
     is_here(model_id)  # a folder that is not there is found before a file is read
-    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="init")
+    reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="")
     table, other = _tables(options.file, options.heldout, reading)
     columns = columns_of(table)
     roles = roles_of(table, columns)
     _print_columns(options.file, len(table.numbers), columns, roles)
     if not reading.skip_unusable:
-        table.bad.check("--skip_unusable")
+        table.bad.check(reading.skipping)
     _check_texts(options.file, columns, roles)
     if other is not None and roles.group not in (None, *other.names):
         _print(f"No group_column: {other.file} has no column {shown(str(roles.group))}.")

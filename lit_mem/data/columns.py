@@ -12,7 +12,7 @@ from typing import Any, Final
 from lit_mem.data.sources.fields import is_index
 from lit_mem.data.sources.forms import LOOKED_AT, chat_of
 from lit_mem.data.sources.table import Table
-from lit_mem.data.span_forms import is_form
+from lit_mem.data.span_forms import are_marks
 from lit_mem.functional.words import has_no_spaces, plain_words
 
 _NUMERAL: Final = re.compile(r"\s*[-+]?\d+(?:[.,]\d+)?\s*")
@@ -101,7 +101,7 @@ def _kind(values: Sequence[Any]) -> str:
         return "empty"
     if chat_of(values):
         return "conversations"
-    if all(is_form(value) for value in values[:LOOKED_AT]):
+    if are_marks(values, LOOKED_AT):
         return "spans"
     kinds = {_type(value) for value in values}
     if kinds == {"text"} and all(_NUMERAL.fullmatch(value) for value in values):

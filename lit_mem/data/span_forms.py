@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from lit_mem.errors import DataError
@@ -80,20 +80,33 @@ def marks_of(value: Any, length: int, where: str) -> Iterator[Mark]:
         yield from ((kind, start, end) for kind in kinds)
 
 
-def is_form(value: Any) -> bool:
-    """Whether a value that is not empty looks like marked pieces: a list of at least one, of a known form.
+def are_marks(values: Iterable[Any], most: int = 20) -> bool:
+    """Whether values look like marked pieces: lists of a known form, at least one of which is not empty.
 
-    >>> is_form([{"label": "name", "start_offset": 0, "end_offset": 5}]), is_form([1, 2]), is_form([])
+    Args:
+        values: of a column, without those that are missing.
+        most: so many that are not empty are looked at.
+
+    >>> are_marks([[], [{"label": "name", "start_offset": 0, "end_offset": 5}]]), are_marks([[1, 2]]), are_marks([[]])
     (True, False, False)
     """
-    spans = _listed(_decoded(value))
-    if not spans:
+    seen = 0
+    for value in values:
+        spans = _listed(_decoded(value))
+        if spans is None or not all(map(_is_form, spans)):
+            return False
+        seen += bool(spans)
+        if seen >= most:
+            break
+    return seen > 0
+
+
+def _is_form(span: Any) -> bool:
+    found = _parts(span)
+    if found is None:
         return False
-    found = [_parts(span) for span in spans]
-    return all(
-        one is not None and all(isinstance(kind, str) for kind in one[0]) and _is_whole(one[1]) and _is_whole(one[2])
-        for one in found
-    )
+    kinds, start, end = found
+    return all(isinstance(kind, str) for kind in kinds) and _is_whole(start) and _is_whole(end)
 
 
 def deidentified(text: str) -> Iterator[Mark]:

@@ -63,7 +63,8 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         heldout_size: how many held-out texts, likewise.
         max_length: longest given text in tokens.
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
-            name of the column, or {text_column, prompt_template, completion_template, group_column}.
+            name of the column, or {text_column, prompt_template, completion_template, group_column}; of files also
+            {delimiter, encoding, skip_unusable}.
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides before training, and whether text alone shows which set one is of.
         seed: of the samples.

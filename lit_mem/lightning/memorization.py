@@ -67,8 +67,8 @@ class Memorization(HasMeasures, RunsAudit):
             thresholds and monitors have all of them in both cases. With `main` and a logger, `Trainer.validate`
             returns the main ones; `trainer.callback_metrics` holds all.
         members: texts of the training set, for a module of your own: a list of texts, of `{prompt, completion}` rows or
-            of conversations (`{messages}`), a `datasets.Dataset`, or the path of a json, jsonl, csv, parquet or txt
-            file. None: what is scored is what `validation_step` returns, `lit_mem.types.TokenScores`.
+            of conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern
+            (docs/data.md). None: what is scored is what `validation_step` returns, `lit_mem.types.TokenScores`.
         heldout: texts of the same kind that are not trained on, likewise.
         model: the Hugging Face or peft model that the module trains, or the name of its attribute that holds it; None:
             the only one among its submodules. This option and those below go with `members`.
@@ -81,7 +81,8 @@ class Memorization(HasMeasures, RunsAudit):
             out, at least 2000.
         heldout_size: score a random subset of so many held-out texts; None: all.
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
-            name of the column, or {text_column, prompt_template, completion_template, group_column}.
+            name of the column, or {text_column, prompt_template, completion_template, group_column}; of files also
+            {delimiter, encoding, skip_unusable}.
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the subsets.

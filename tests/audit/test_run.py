@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from datasets import Dataset
@@ -107,6 +108,12 @@ def test_texts_rows_datasets_and_files_are_the_same_texts(fitted, tmp_path):
     assert of(*map(Dataset.from_list, rows)) == expected
     assert of(files[0], str(files[1])) == expected
     assert of(members, Dataset.from_list(rows[1])) == expected
+    folder, packed = tmp_path / "notes", tmp_path / "b.jsonl.zst"
+    folder.mkdir()
+    for number, text in enumerate(members):
+        (folder / f"{number:02}.txt").write_bytes(text.encode())
+    packed.write_bytes(pa.compress("\n".join(json.dumps(row) for row in rows[1]).encode(), "zstd", asbytes=True))
+    assert of(folder, packed) == of(f"{folder}/*.txt", packed) == expected
 
 
 def test_a_prompt_is_not_scored(fitted):
@@ -312,6 +319,15 @@ def test_the_command_prints_metrics_and_ends_by_its_conditions(fitted, adapter, 
         assert ended.value.code == code
     main([*words, "--fail-on", "memorization/perplexity_members > 900", "--folder", "none"])
     assert len(list(Path("logs/audit").iterdir())) == 1
+    Path("notes").mkdir()
+    for number, text in enumerate([*fitted[1][0], "naïve", ""]):
+        Path(f"notes/{number:02}.txt").write_bytes(text.encode("cp1252"))
+    words[4] = "notes"
+    main([*words, "--folder", "none", "--encoding", "cp1252", "--skip_unusable", "true"])
+    assert "mia/reference_auroc" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*words, "--folder", "none"])
+    assert "--encoding names another" in capsys.readouterr().err
 
 
 def test_columns_are_given_by_name(fitted):

@@ -274,7 +274,11 @@ def test_a_column_of_texts_goes_before_one_of_conversations(init, tmp_path):
         ("", ["notes.jsonl"], "is empty"),
         ('{"text": "secret one two"}\n' * 9, ["notes.jsonl"], "too small, with 9 rows; expected at least 10"),
         ('{"age": 5}\n' * 20, ["notes.jsonl"], "no column of texts"),
-        ('{"text": "secret one two"}\n' * 20 + '{"text": null}', ["notes.jsonl"], "line 21, field 'text': found null"),
+        (
+            '{"text": "secret one two"}\n' * 20 + '{"text": null}',
+            ["notes.jsonl"],
+            "(--skip_unusable leaves them out): line 21, field 'text': found null",
+        ),
         ('{"text": "secret one two"}\n' * 20 + "[3]", ["notes.jsonl"], "line 21, found list, expected an object"),
         ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no column of texts"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "./none"], "./none, which does not exist"),

@@ -168,8 +168,7 @@ def test_quantiles_of_lengths(length, expected):
 
 def test_spans_count_where_each_lies_in_its_text():
     def option(marks, column="phi"):
-        table = row_table("f", [{"text": "abcde", column: marks}])
-        return spans_option(column, None if column is None else table.column(column), ["abcde"], table.names)
+        return spans_option(column, [marks], ["abcde"], ["text", column])
 
     good = {"type": "name", "start": 0, "end": 5}
     for marks in ([], None, [good], '[{"type": "a", "start": 1, "end": 2}]', ""):

@@ -12,7 +12,7 @@ from lit_mem.data import TextDataModule
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
 from lit_mem.data.sources import TextFiles
-from lit_mem.data.span_forms import deidentified, is_form, marks_of
+from lit_mem.data.span_forms import are_marks, deidentified, marks_of
 from lit_mem.errors import DataError
 
 FORMS = {
@@ -45,7 +45,8 @@ def test_each_form_says_the_same_also_as_json_and_as_arrow_keeps_it(form, marks)
     value = FORMS[form](marks)
     assert list(marks_of(value, 40, "row")) == marks
     assert list(marks_of(json.dumps(value), 40, "row")) == marks
-    assert is_form(value) == is_form(json.dumps(value)) == bool(marks)
+    assert are_marks([value]) == are_marks([json.dumps(value)]) == bool(marks)
+    assert are_marks([FORMS[form]([])] * 30 + [value]) == bool(marks)
     stored = datasets.Dataset.from_list([{"spans": json.dumps(value) if form in UNLIKE else value}])
     assert list(marks_of(stored["spans"][0], 40, "row")) == marks
 
@@ -89,7 +90,8 @@ def test_what_is_of_no_form_is_one_line_without_text(value, part):
 
 @pytest.mark.parametrize("value", [[1, 2], [[1, 2, 3]], [], {}, "x", "[", 5, {"entities": []}, [{"role": "user"}]])
 def test_what_only_looks_like_marks_is_none(value):
-    assert not is_form(value)
+    assert not are_marks([value])
+    assert not are_marks([FORMS["own"]([("x", 0, 5)]), value]) or value in ([], {"entities": []})
 
 
 TEXTS = [f"Then Ann{n} Lee took lithium." for n in range(12)]

@@ -17,6 +17,7 @@ from lit_mem.data.sources.fields import CONTRACT
 from lit_mem.data.sources.phee import PHEE
 from lit_mem.data.sources.places import SUFFIXES
 from lit_mem.data.sources.text import TextFiles
+from lit_mem.data.span_forms import are_marks, marks_of
 from lit_mem.errors import LitMemError
 
 
@@ -212,6 +213,57 @@ def test_a_damaged_parquet_file(effort, tmp_path, encoder):
         content[at] ^= bits
         path.write_bytes(content[:end])
         outcome(TextFiles(str(path)), encoder)
+
+    check()
+
+
+@effort
+@pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
+def test_a_damaged_arrow_file(effort, form, tmp_path, encoder):
+    """What it says of itself may lead beyond its end."""
+    path, file = tmp_path / "a.arrow", io.BytesIO()
+    table = pa.table({"text": ["one text", "another"], "sort": pa.array(["x", None]).dictionary_encode()})
+    with form(file, table.schema) as writer:
+        writer.write_table(table)
+    whole = file.getvalue()
+
+    @effort
+    @given(at=st.integers(0, len(whole) - 1), bits=st.integers(1, 255), end=st.integers(0, len(whole)) | st.none())
+    def check(at, bits, end):
+        content = bytearray(whole)
+        content[at] ^= bits
+        path.write_bytes(content[:end])
+        outcome(TextFiles(str(path)), encoder)
+
+    check()
+
+
+@effort
+def test_any_values_as_marked_pieces(effort):
+    """Of whichever form: pieces come out that lie in the text, or one line."""
+    span = st.fixed_dictionaries(
+        {},
+        optional={name: VALUES for name in ("type", "label", "labels", "start", "start_offset", "end", "end_offset")},
+    ) | st.lists(VALUES, max_size=4)
+    values = (
+        st.lists(span, max_size=3) | st.fixed_dictionaries({"entities": st.lists(span, max_size=3)}) | span | VALUES
+    )
+
+    def pieces(value, length):
+        try:
+            return list(marks_of(value, length, "a.jsonl:1"))
+        except LitMemError as error:
+            return str(error)
+
+    @effort
+    @given(value=values, length=st.integers(0, 20))
+    def check(value, length):
+        are_marks([value])
+        found = pieces(value, length)
+        if isinstance(found, str):
+            assert "\n" not in found
+        else:
+            assert all(isinstance(kind, str) and kind.strip() and 0 <= a < b <= length for kind, a, b in found)
 
     check()
 

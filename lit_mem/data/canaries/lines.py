@@ -18,7 +18,7 @@ class Lines(CanarySource):
     inserted from those left out.
 
     Args:
-        path: a json, jsonl, csv, parquet or txt file, as for `lit_mem.data.sources.TextFiles`.
+        path: a file, folder or pattern, as for `lit_mem.data.sources.TextFiles`.
         n: take a random subset of this many rows; None: all.
         text_column: the column of texts; ignored when templates are given. For txt files it is "text".
         prompt_template: what is given when the secret is asked for, with column names in braces.

@@ -59,19 +59,18 @@ class BadRows:
         self.n_rows += part.n_rows
         self._problems |= {InFile(file, number): problem for number, problem in part._problems.items()}
 
-    def check(self, option: str | None = None) -> None:
+    def check(self, hint: str = "") -> None:
         """Raise if there was any bad row.
 
         Args:
-            option: leaves them out, if it is set; None: there is no such option.
+            hint: what leaves them out, if something does.
 
         Raises:
             DataError: names the file, the first five bad rows with their fields, and how many there
                 are.
         """
         if self._problems:
-            hint = "" if option is None else f" ({option}: true leaves them out)"
-            raise DataError(self._line(f"cannot be used{hint}"))
+            raise DataError(self._line(f"cannot be used{f' ({hint})' if hint else ''}"))
 
     def usable(self, numbers: Sequence[RowNumber]) -> list[int] | None:
         """Where the rows that can be used stand in `numbers`, after a warning that names the others; None: all can.

@@ -29,7 +29,7 @@ _INDEX: Final = "Unnamed: 0"
 """What pandas calls the nameless column of row numbers that it has written itself."""
 
 
-def read_csv(name: str, text: str, reading: Reading, usual: str = ",") -> Table:
+def read_csv(name: str, text: str, reading: Reading, usual: str = ",", logs: bool = True) -> Table:
     """Read a header of column names and the rows below it; blank lines are no rows.
 
     A first column without a name, as pandas writes its index, is called "Unnamed: 0".
@@ -39,6 +39,7 @@ def read_csv(name: str, text: str, reading: Reading, usual: str = ",") -> Table:
         text: of the file.
         reading: what parts the columns; else the line `sep=` names it, or header and first rows show it.
         usual: the sign that goes without saying: the comma, or the tab of a tsv file.
+        logs: what was seen, where it is not the usual.
 
     Raises:
         DataError: the file is malformed, or has no header of names, or no rows.
@@ -48,12 +49,14 @@ def read_csv(name: str, text: str, reading: Reading, usual: str = ",") -> Table:
         text, skipped = text[match.end() :], 1
     with _fields_of_any_size():
         sign = reading.delimiter or (match[1] if match else _seen(text, usual))
-        if sign != usual and reading.delimiter is None:
+        if logs and sign != usual and reading.delimiter is None:
             log.info("%s: its columns are parted by %r (%s sets another).", name, sign, reading.option("delimiter"))
         try:
             return _rows(name, text, sign, skipped)
         except csv.Error as error:
             if (table := _unquoted(name, text, sign, skipped)) is not None:
+                if logs:
+                    log.info("%s: its quotes do not pair, so they are read as plain characters.", name)
                 return table
             raise DataError(f"{name}, line {error.args[1]}: malformed CSV ({error.args[0]})") from error
 
@@ -103,7 +106,6 @@ def _unquoted(name: str, text: str, sign: str, skipped: int) -> Table | None:
     table = _rows(name, text, sign, skipped, csv.QUOTE_NONE)
     if table.bad.n_rows > len(table.numbers) or any('"' in column for column in table.names):
         return None
-    log.info("%s: its quotes do not pair, so they are read as plain characters.", name)
     return table
 
 

@@ -182,7 +182,7 @@ def usable_rows(table: Table, reading: Reading | None) -> list[int] | None:
     if reading is None:
         table.bad.check()
     elif not reading.skip_unusable:
-        table.bad.check(reading.option("skip_unusable"))
+        table.bad.check(reading.skipping)
     return table.bad.usable(table.numbers)
 
 

@@ -8,7 +8,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -31,8 +31,15 @@ _UNPACKED: Final = (".parquet", ".arrow")
 """Files that are compressed inside."""
 _BESIDE: Final = {"readme.md", "license.md", "license.txt", "dataset_info.json", "dataset_infos.json", "config.json"}
 """Files about a folder of data, in lower case."""
+_KNOWN: Final = {
+    ".pdf", ".doc", ".docx", ".rtf", ".odt", ".html", ".htm", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".zip", ".tar",
+    ".tar.gz", ".log", ".py", ".png", ".jpg",
+}  # fmt: skip
+"""Suffixes that are named in messages; of others, part of a name may look like one."""
 _COMPANIONS: Final = (".ann", ".conf")
 """BRAT's files, of which those of spans are read with their notes."""
+_MAGIC: Final = re.compile(r"[*?]|\[.+?\]")
+"""What makes a pattern of a path."""
 _SET_NAMES: Final = {
     "train": "train", "training": "train",
     "heldout": "heldout", "held_out": "heldout", "held-out": "heldout",
@@ -51,7 +58,6 @@ class Place:
         files: in the order of their paths; of a folder that `datasets` saved the folder itself.
         kind: of the files; "saved" of such a folder.
         each: whether each file is one text.
-        root: sub-folders count from here; None for a single file.
     """
 
     path: str
@@ -59,7 +65,6 @@ class Place:
     files: tuple[Path, ...]
     kind: Kind | Literal["saved"]
     each: bool = False
-    root: Path | None = None
 
 
 def label_of(path: str) -> str:
@@ -74,7 +79,7 @@ def label_of(path: str) -> str:
 
 def is_pattern(path: str) -> bool:
     """Whether a path is a pattern of names and no name that exists."""
-    return glob.has_magic(path) and not os.path.lexists(os.path.expanduser(path))
+    return _MAGIC.search(path) is not None and not os.path.lexists(os.path.expanduser(path))
 
 
 def place_of(path: str) -> Place:
@@ -89,7 +94,7 @@ def place_of(path: str) -> Place:
     check_there(path, is_pattern(path), SUFFIXES)
     if is_pattern(path):
         found = (Path(name) for name in glob.glob(os.path.expanduser(path), recursive=True))
-        return _noted(_set(path, label_of(path), [file for file in found if file.is_file()], _fixed(path)))
+        return _noted(_set(path, label_of(path), [file for file in found if file.is_file()]))
     file = Path(path).expanduser()
     if not file.is_dir():
         return Place(path, label_of(path), (file,), _kind_of(path, file), file.name.lower().endswith(_MARKDOWN))
@@ -103,7 +108,7 @@ def place_of(path: str) -> Place:
         )
     if is_saved(file):
         return Place(path, label_of(path), (file,), "saved")
-    return _set(path, label_of(path), list(_below(file)), file)
+    return _set(path, label_of(path), list(_below(file)))
 
 
 def sets_of(path: str) -> dict[str, Place]:
@@ -116,6 +121,7 @@ def sets_of(path: str) -> dict[str, Place]:
     Raises:
         DataError: files of a set are of several kinds, or none of the sets is called train.
     """
+    check_there(path, is_pattern(path), SUFFIXES)
     folder = Path(path).expanduser()
     if is_pattern(path) or not folder.is_dir() or is_saved(folder):
         return {}
@@ -125,7 +131,8 @@ def sets_of(path: str) -> dict[str, Place]:
     parts: dict[str, list[Path]] = {}
     for file in _below(folder):
         parts.setdefault(_set_name(file.relative_to(folder)), []).append(file)
-    others = [file for file in parts.pop("", []) if _is_read(file)]
+    parts = {name: files for name, files in parts.items() if any(_kind(file) for file in files)}
+    others = [file for file in parts.pop("", []) if _kind(file)]
     if not parts:
         return {}
     if "train" not in parts:
@@ -136,7 +143,7 @@ def sets_of(path: str) -> dict[str, Place]:
     if others:
         log.warning("%s: %d files that belong to no set (%s) are left out.", path, len(others), ", ".join(parts))
     order = [key for key in dict.fromkeys(_SET_NAMES.values()) if key in parts]
-    made = {key: _set(f"{path} ({key})", f"{name}/{key}", parts[key], folder) for key in order}
+    made = {key: _set(f"{path} ({key})", f"{name}/{key}", parts[key]) for key in order}
     if not any(place.each for place in made.values()):
         return made
     # Where one set is a folder of notes, a single file of another is a note too.
@@ -144,21 +151,20 @@ def sets_of(path: str) -> dict[str, Place]:
 
 
 def _noted(place: Place) -> Place:
-    return Place(place.path, place.label, place.files, place.kind, place.kind == "notes", place.root)
-
-
-def _is_read(file: Path) -> bool:
-    return _kind(file) is not None and file.name.lower() not in _BESIDE
+    return replace(place, each=place.kind == "notes")
 
 
 def holds_notes(path: str) -> bool:
     """Whether a folder holds notes, and no other rows; or a set or sets that `datasets` saved."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
+    try:
+        folder = Path(path).expanduser()
+        if not folder.is_dir():
+            return False
+    except (OSError, RuntimeError, ValueError):  # no such user, a name that is too long: said by whom it concerns
         return False
     if is_saved(folder) or saved_sets(path, folder) is not None:
         return True
-    return {_kind(file) for file in _below(folder) if _is_read(file)} == {"notes"}
+    return {_kind(file) for file in _below(folder)} - {None} == {"notes"}
 
 
 def suffix_of(file: Path) -> tuple[str, str]:
@@ -188,17 +194,17 @@ def _kind_of(path: str, file: Path) -> Kind:
     return kind
 
 
-def _set(path: str, label: str, files: Iterable[Path], root: Path) -> Place:
+def _set(path: str, label: str, files: Iterable[Path]) -> Place:
     """Files as one set: those that can be read, of one kind; others are counted in the log."""
     chosen, others = list[Path](), Counter[str]()
     kinds: dict[Kind, Counter[str]] = {}
     for file in sorted(files, key=lambda file: file.as_posix()):
         kind, suffix = _kind(file), "".join(suffix_of(file))
-        if kind is not None and _is_read(file):
+        if kind is not None:
             chosen.append(file)
             kinds.setdefault(kind, Counter())[suffix] += 1
         elif suffix not in _COMPANIONS and not (file.name.startswith("_") and not suffix):  # Spark's _SUCCESS
-            others[suffix or "without a suffix"] += 1
+            others[suffix if suffix in _KNOWN else "of another kind"] += 1
     if not chosen:
         what = f"no file that can be read (it has {_counted(others)})" if others else "no files"
         raise DataError(f"{path}: holds {what}; expected files of one kind ({', '.join(SUFFIXES)})")
@@ -209,11 +215,11 @@ def _set(path: str, label: str, files: Iterable[Path], root: Path) -> Place:
             f"{path}: holds {_counted(suffixes)}; expected files of one kind, or a pattern such as {example}"
         )
     if others:
-        log.warning("%s: %s are left out, as files of this kind are not read.", path, _counted(others))
+        log.warning("%s: left out, as files of this kind are not read: %s.", path, _counted(others))
     (kind,) = kinds
     each = kind == "notes" and (len(chosen) > 1 or chosen[0].name.lower().endswith(_MARKDOWN))
     log.info("%s: %s%s.", path, _counted(suffixes), ", each of which is one text" if each else "")
-    return Place(path, label, tuple(chosen), kind, each, root)
+    return Place(path, label, tuple(chosen), kind, each)
 
 
 def _counted(kinds: Counter[str]) -> str:
@@ -221,7 +227,7 @@ def _counted(kinds: Counter[str]) -> str:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """All files below a folder but hidden ones, also where a sub-folder is a link; each folder once."""
+    """All files below a folder but hidden ones and those about it, also below links; each folder once."""
     seen: set[str] = set()
     for at, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(at)
@@ -230,7 +236,8 @@ def _below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(at, name) for name in names if not name.startswith(".") and Path(at, name).is_file())
+        shown = (name for name in names if not name.startswith(".") and name.lower() not in _BESIDE)
+        yield from (file for name in shown if (file := Path(at, name)).is_file())
 
 
 def _set_name(file: Path) -> str:
@@ -249,4 +256,4 @@ def _set_name(file: Path) -> str:
 def _fixed(path: str) -> Path:
     """The folder below which all names that fit a pattern lie."""
     parts = Path(path).expanduser().parts
-    return Path(*parts[: next(i for i, part in enumerate(parts) if glob.has_magic(part))])
+    return Path(*parts[: next(i for i, part in enumerate(parts) if _MAGIC.search(part))])

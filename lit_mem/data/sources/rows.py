@@ -54,16 +54,16 @@ def read_table(path: str | Place, reading: Reading = _DEFAULTS) -> Table:
 def _part(place: Place, number: int, reading: Reading) -> Table | None:
     """One of several files; None for an empty one, as programs write that write in parts."""
     try:
-        return _read_one(f"{place.path}, file {number}", place.files[number - 1], reading)
+        return _read_one(f"{place.path}, file {number}", place.files[number - 1], reading, logs=number == 1)
     except NoRowsError:
         return None
 
 
-def _read_one(name: str, file: Path, reading: Reading) -> Table:
+def _read_one(name: str, file: Path, reading: Reading, logs: bool = True) -> Table:
     suffix, _ = suffix_of(file)
     text = decoded(name, file, reading)
     if suffix in (".csv", ".tsv"):
-        return read_csv(name, text, reading, "\t" if suffix == ".tsv" else ",")
+        return read_csv(name, text, reading, "\t" if suffix == ".tsv" else ",", logs)
     if suffix in (".txt", ".md"):
         return _read_txt(name, text)
     return read_array(name, text) if suffix == ".json" and text.lstrip().startswith("[") else read_lines(name, text)

@@ -110,13 +110,18 @@ def test_a_row_of_several_files_is_found_by_the_number_of_its_file():
 
 
 def test_files_of_several_kinds_and_of_unlike_types_are_rejected(caplog):
-    put({"a/Ann.txt": "x", "a/b.csv": "text\n", "b/Ann.pdf": "x", "b/c": ""})
+    put({"a/Ann.txt": "x", "a/b.csv": "text\n", "b/Ann.pdf": "x", "b/c": "", "b/Bob.Ann": "", "b/README.md": ""})
     rejected(lambda: read("a"), "a: holds 1 .txt, 1 .csv", "a/*")
     rejected(lambda: read("b"), "b: holds no file that can be read", ".pdf")
     put({"b/one.txt": "One.", "b/two.txt": "Two."})
     with caplog.at_level(logging.WARNING, "lit_mem"):
         assert read("b")[0] == ["One.", "Two."]
     assert any("1 .pdf" in line and "left out" in line for line in caplog.messages)
+    assert not any("ann" in line.lower() or ".md" in line for line in caplog.messages)
+    put({"b/README.md": "About."})
+    assert read("b/*.md")[0] == ["About."]  # a pattern takes what it names
+    put({"d/test/x.py": "", "d/a.txt": "a", "d/b.txt": "b"})
+    assert read("d")[0] == ["a", "b"]  # no set, as nothing in it can be read
     Path("c").mkdir()
     for name, value in (("Ann", "x"), ("b", [1])):
         datasets.Dataset.from_dict({"text": ["a"], "n": [value]}).to_parquet(f"c/{name}.parquet")
