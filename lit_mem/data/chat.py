@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from lit_mem.data.cut_texts import CutTexts
 from lit_mem.data.encoding import Encoded, Offsets
 from lit_mem.errors import DataError
 from lit_mem.files.untrusted import panics_raised
 from lit_mem.types import IGNORED, Record
-
-log = logging.getLogger(__name__)
 
 Spans = list[tuple[int, int]]
 """Start and end in characters, in order, apart from each other."""
@@ -103,10 +101,10 @@ def encode_conversations(
             return_offsets_mapping=True,
             return_attention_mask=False,
         )
-    examples, cut = [], 0
+    examples, cut = [], CutTexts(max_length)
     for i, (ids, offsets) in enumerate(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)):
         text, spans = rendered[i]
-        cut += len(ids) > max_length
+        cut.add(len(ids))
         own = list(_within(offsets, spans))
         labels = [token if mine else IGNORED for token, mine in zip(ids, own, strict=True)][:max_length]
         labels[:1] = [IGNORED]
@@ -124,10 +122,7 @@ def encode_conversations(
         )
         kept = torch.tensor(ids[:max_length])
         examples.append(Encoded(kept, torch.tensor(labels), first_id + i, member, record=record))
-    if cut:
-        log.warning(
-            "%d of %d %s conversations were cut to data.max_length=%d tokens.", cut, len(rows), name, max_length
-        )
+    cut.warn(f"{name} conversations")
     return examples
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
+from lit_mem.data.cut_texts import CutTexts
 from lit_mem.data.sources.table import shown
 from lit_mem.errors import DataError
 from lit_mem.files.untrusted import panics_raised
@@ -104,7 +105,7 @@ class Encoder:
         attributes = attributes_of(rows, self.spans_column, name)
         has_spans = self.spans_column is not None and self.spans_column in rows.column_names
         marked = rows[self.spans_column][:] if has_spans else [None] * len(texts)
-        examples, cut = [], 0
+        examples, cut = [], CutTexts(self.max_length)
         for i, (ids, offsets, prompt, completion, marks) in enumerate(
             zip(encoded["input_ids"], encoded["offset_mapping"], prompts, completions, marked, strict=True)
         ):
@@ -114,7 +115,7 @@ class Encoder:
             labels = [token if end > len(prompt) else IGNORED for token, (_, end) in zip(ids, offsets, strict=True)]
             labels = [IGNORED, *labels[1:], *self.eos][: self.max_length]
             whole = [*ids, *self.eos]
-            cut += len(whole) > self.max_length
+            cut.add(len(whole))
             appended = len(self.eos) if len(whole) <= self.max_length else 0
             scored = [label != IGNORED for label in labels[: len(labels) - appended]] + [False] * appended
             if not any(scored):
@@ -138,10 +139,7 @@ class Encoder:
             )
             input_ids = torch.tensor(whole[: self.max_length])
             examples.append(Encoded(input_ids, torch.tensor(labels), first_id + i, member, appended, record))
-        if cut:
-            log.warning(
-                "%d of %d %s texts were cut to data.max_length=%d tokens.", cut, len(texts), name, self.max_length
-            )
+        cut.warn(f"{name} texts")
         return examples
 
 
