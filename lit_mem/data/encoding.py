@@ -16,7 +16,7 @@ from lit_mem.data.cut_texts import CutTexts
 from lit_mem.data.sources.table import shown
 from lit_mem.errors import DataError
 from lit_mem.files.untrusted import panics_raised
-from lit_mem.types import IGNORED, Batch, Record, Span
+from lit_mem.types import IGNORED, Batch, Record, Span, Windows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,6 +41,7 @@ class Encoded:
         appended: number of tokens at the end that are not of the text: trained on, not scored.
         record: what else is known of it.
         repetitions: of a canary that is to be scored as such: how often it is in the training set if it is in; else 0.
+        windows: how it is read where it is longer than the model is given at once; None: it is read whole.
     """
 
     input_ids: Tensor
@@ -50,6 +51,7 @@ class Encoded:
     appended: int = 0
     record: Record | None = None
     repetitions: int = 0
+    windows: Windows | None = None
 
     @property
     def scored(self) -> Tensor:
@@ -270,4 +272,6 @@ def collate(examples: Sequence[Encoded], width: int | None = None) -> Batch:
         batch["records"] = records
     if all(e.repetitions for e in examples):
         batch["canary"] = torch.tensor([e.repetitions for e in examples])
+    if any(e.windows is not None for e in examples):
+        batch["windows"] = [e.windows for e in examples]
     return batch

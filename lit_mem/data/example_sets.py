@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from torch import Tensor
 
+from lit_mem.data.chunks import longest_read
 from lit_mem.data.encoding import Encoded
 
 
 def extent(examples: Sequence[Encoded]) -> tuple[int, int]:
-    """The longest of the texts in tokens, and their highest token id; 0 without any."""
-    longest = max((len(example.input_ids) for example in examples), default=0)
+    """The longest of the texts in tokens, one in windows by its window, and their highest token id; 0 without any."""
+    longest = max((longest_read(example) for example in examples), default=0)
     return longest, max((int(example.input_ids.max()) for example in examples), default=0)
 
 
@@ -29,6 +30,7 @@ class ExampleSets:
         heldout: the held-out texts.
         test: the test texts, from a test on.
         canaries: which belong to no other set.
+        documents: how many training texts are trained on in windows.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,7 @@ class ExampleSets:
         self.heldout: list[Encoded] = []
         self.test: list[Encoded] = []
         self.canaries: list[Encoded] = []
+        self.documents = 0
 
     def every_example(self) -> list[Encoded]:
         """Those of all sets; members that are scored stand among those trained on."""
@@ -65,7 +68,8 @@ class ExampleSets:
 
     def every_text(self) -> Iterator[str]:
         """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""
-        for example in [*self.train, *self.heldout, *self.test]:
+        texts = {example.example_id: example for example in [*self.train, *self.heldout, *self.test]}
+        for example in texts.values():  # a long one is trained on in windows, each with its record
             if example.record is not None:
                 yield from (example.record.prompt, example.record.text)
 

@@ -9,7 +9,7 @@ from lit_mem.data.checks import TrustReport, check_texts
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.options import DataOptions
-from lit_mem.data.prepare import encoder_of
+from lit_mem.data.prepare import encode_of, encoder_of
 from lit_mem.data.sources.fields import Fields
 from lit_mem.data.sources.given import given_set
 from lit_mem.data.split import take
@@ -43,7 +43,7 @@ def encoded_set(
         ConfigError: `rows` is of no known form.
     """
     found = given_set(rows, name, fields)
-    examples = encoder_of(found, tokenizer, options)(
+    examples = encode_of(encoder_of(found, tokenizer, options), options)(
         take(found, None if size is None or size >= len(found) else size, options.seed), first_id, member, name
     )
     if member:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lit_mem.data.canaries.base import here
 from lit_mem.data.canaries.inserting import inserted
 from lit_mem.data.chat_rows import HELD, ConversationEncoder
+from lit_mem.data.chunks import WholeTexts, in_windows
 from lit_mem.data.deduplicate import count_duplicates, without_repeats
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.members import texts_of
@@ -30,10 +31,13 @@ class Prepared:
     Attributes:
         texts: the rows that they come from, and what the checks found in them.
         encoder: encoded them.
-        train: (M,) members in the order of their rows, then inserted canaries, each as often as it is trained on.
-        members: the members that are scored, which are examples of `train`.
+        train: (M,) members in the order of their rows, then inserted canaries, each as often as it is trained on. With
+            `data.chunk` a long text's windows, one after the other, stand in its place.
+        members: the members that are scored, which are examples of `train`, but for long texts, which are whole here.
         heldout: (N,) all held-out texts.
         canaries: all canaries, in and out, to be scored; they belong to no other set.
+        encode: encodes the rows of a set: `encoder`, or with `data.chunk` what leaves long texts whole.
+        documents: how many training texts are trained on in windows.
     """
 
     texts: Texts
@@ -42,6 +46,8 @@ class Prepared:
     members: list[Encoded]
     heldout: list[Encoded]
     canaries: list[Encoded]
+    encode: Encoder | WholeTexts
+    documents: int = 0
 
     @cached_property
     def test_rows(self) -> Dataset | None:
@@ -55,7 +61,7 @@ class Prepared:
         if self.test_rows is None:
             return self.heldout
         first_id = len(self.texts.train) + len(self.texts.heldout)
-        test = self.encoder(self.test_rows, first_id, member=False, name="test")
+        test = self.encode(self.test_rows, first_id, member=False, name="test")
         count_duplicates(test, members=self.train)
         return test
 
@@ -101,8 +107,9 @@ def prepare(
     options = options or DataOptions()
     texts = source if isinstance(source, Texts) else checked_texts(source, options)
     encoder = encoder_of(texts.train, tokenizer, options)
-    train = encoder(texts.train, 0, member=True, name="training")
-    heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
+    encode = encode_of(encoder, options)
+    train = encode(texts.train, 0, member=True, name="training")
+    heldout = encode(texts.heldout, len(train), member=False, name="held-out")
     count_duplicates([*train, *heldout], members=train)
     probe = members_probe(
         list(texts_of(texts.train)),
@@ -113,10 +120,17 @@ def prepare(
         options.seed,
     )
     members = [train[i] for i in probe]
+    documents = sum(example.windows is not None for example in train)
+    train = in_windows(train) if documents else train
     canaries: list[Encoded] = []
     if options.canary_source is not None:
         train, canaries = inserted(options.canary_source, train, texts, encoder, base_model, once)
-    return Prepared(texts, encoder, train, members, heldout, canaries)
+    return Prepared(texts, encoder, train, members, heldout, canaries, encode, documents)
+
+
+def encode_of(encoder: Encoder, options: DataOptions) -> Encoder | WholeTexts:
+    """Encodes a set's rows: as the encoder does, or with `data.chunk` leaves long texts whole."""
+    return encoder if options.chunk is None else WholeTexts(encoder, options.chunk)
 
 
 def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:

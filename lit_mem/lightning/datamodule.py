@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from lit_mem.audit.gather import on_rank_zero
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.checks import TrustReport
+from lit_mem.data.chunks import Chunk, chunk_of
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.example_sets import ExampleSets
@@ -70,6 +71,7 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
         show_groups: keep columns that name groups, as `group_column` does, beside the texts, so that `Slices` names
             metrics by them. By default they serve to split and to check alone: a group is most often a person.
+        chunk: {tokens, stride}: read longer texts in windows, all of them (see `lit_mem.data.chunks`); None: cut them.
     """
 
     def __init__(
@@ -92,10 +94,11 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
         spans_column: str | None = "spans",
         canaries: CanarySource | None = None,
         show_groups: bool = False,
+        chunk: Chunk | None = None,
     ) -> None:
         super().__init__()
         positive(batch_size=batch_size, scoring_tokens=scoring_tokens)
-        self.group_by_length = group_by_length
+        self.group_by_length, self.chunk = group_by_length, chunk_of(chunk)
         self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
         self.deduplicate: Deduplicate = deduplicate
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
@@ -135,7 +138,7 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             tokenizer, base_model = tokenizer_of(self.tokenizer_id, module), getattr(module, "fresh_base", None)
             found = self._prepared = prepare(texts, tokenizer, options, base_model, self._once)
             self.train, self.members, self.heldout = found.train, found.members, found.heldout
-            self.canaries, self.largest_group = found.canaries, texts.largest_group
+            self.canaries, self.documents, self.largest_group = found.canaries, found.documents, texts.largest_group
         if stage == "test":
             self.test = self._prepared.test
 
@@ -178,8 +181,6 @@ class TextDataModule(ExampleSets, pl.LightningDataModule):
             line = on_end_tokens(self.every_example(), ends, self._prepared.encoder.tokenizer)
             if line is not None:
                 log.info("%s", line)
-
-    # -- loaders -------------------------------------------------------------------------------------------
 
     def _loaders(self) -> Loaders:
         ranks = Ranks(self.trainer.world_size, self.trainer.global_rank) if self.trainer else Ranks()
