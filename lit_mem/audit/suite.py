@@ -19,6 +19,7 @@ from lit_mem.audit.measures import (
     Perplexity,
     PrivacyAudit,
     Slices,
+    SlidingExtraction,
     SpanExtraction,
 )
 from lit_mem.audit.measures.heldout_loss import HeldOutLoss
@@ -101,7 +102,13 @@ def suite(
     if not compares:
         attacks = attacks or {name: one for name, one in default_attacks().items() if not one.needs.reference}
         extraction = extraction and replace(extraction, base=False)
-    made: list[Measure] = [Perplexity(), MembershipInference(attacks), Extractability(), SpanExtraction()]
+    made: list[Measure] = [
+        Perplexity(),
+        MembershipInference(attacks),
+        Extractability(),
+        SlidingExtraction(base=compares),
+        SpanExtraction(),
+    ]
     if name != "quick" and extraction is not None:
         made.append(Extraction(**vars(extraction)))
     made = _without_replaced(made, others)

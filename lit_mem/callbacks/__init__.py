@@ -14,6 +14,7 @@ from lit_mem.lightning.listed import (
     Perplexity,
     PrivacyAudit,
     Slices,
+    SlidingExtraction,
     SpanExtraction,
 )
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
@@ -36,6 +37,7 @@ __all__ = [
     "PerplexityDropWarning",
     "PrivacyAudit",
     "Slices",
+    "SlidingExtraction",
     "SpanExtraction",
     "Stopwatch",
 ]

@@ -10,6 +10,7 @@ from lit_mem.audit.measures.movers import Movers
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.measures.privacy_audit import PrivacyAudit
 from lit_mem.audit.measures.slices import Slices
+from lit_mem.audit.measures.sliding import SlidingExtraction
 from lit_mem.audit.measures.spans import SpanExtraction
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Perplexity",
     "PrivacyAudit",
     "Slices",
+    "SlidingExtraction",
     "SpanExtraction",
 ]
