@@ -32,6 +32,22 @@ class Span(NamedTuple):
     end: int
 
 
+class Windows(NamedTuple):
+    """How a text that is longer than the model is given at once is read: see `lit_mem.scoring.windows`.
+
+    Attributes:
+        tokens: most tokens of a window.
+        stride: how far a window's end lies behind that of the one before, at most.
+        head: how many of the text's first tokens stand in front of each window: 1 for a BOS token, or 0.
+        length: tokens of the text.
+    """
+
+    tokens: int
+    stride: int
+    head: int
+    length: int
+
+
 class Record:
     """What is known of an example beside its tokens.
 
@@ -129,6 +145,10 @@ class Batch(TypedDict):
         records: B of what else is known; absent where the data says nothing more.
         canary: (B,) int64, in batches of canaries and in no others: how often each stands in the training set where its
             coin (`member`) put it there. Only what measures canaries reads such a batch.
+        windows: B times how a text is read that is too long to be read at once; None for one that is read whole. Absent
+            where all are, as in training, whose rows are windows themselves.
+        at_once: how many tokens of windows, padding included, go through the model together; in each batch of a set
+            that has such texts, and in no other.
     """
 
     input_ids: Tensor
@@ -138,6 +158,8 @@ class Batch(TypedDict):
     member: Tensor
     records: NotRequired[list[Record]]
     canary: NotRequired[Tensor]
+    windows: NotRequired[list[Windows | None]]
+    at_once: NotRequired[int]
 
 
 def holds_canaries(batch: Any) -> bool:

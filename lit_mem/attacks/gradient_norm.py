@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -9,11 +10,12 @@ from torch import Tensor
 
 from lit_mem.attacks.base import ProbingAttack
 from lit_mem.attacks.likelihood import batch_of, examples_of
-from lit_mem.data.encoding import collate
+from lit_mem.data.chunks import split
+from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.sharding.parameters import is_sharded
-from lit_mem.types import Batch, Prober, TokenScores
+from lit_mem.types import IGNORED, Batch, Prober, TokenScores
 
 
 class GradientNorm(ProbingAttack):
@@ -59,9 +61,24 @@ class GradientNorm(ProbingAttack):
         with torch.inference_mode(False), torch.enable_grad():
             result = torch.zeros(len(scores.example_id), dtype=torch.float64)
             for row, example in examples_of(scores):
-                alone = {k: v.to(scores.mask.device) for k, v in collate([example]).items() if isinstance(v, Tensor)}
-                loss = self._scorer.loss(cast("Batch", alone))
-                gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+                gradients = self._gradients(split(example), trained, scores.mask.device)
                 norms = [gradient.float().norm() for gradient in gradients if gradient is not None]
                 result[row] = -torch.stack(norms).cpu().double().norm()
         return result
+
+    def _gradients(
+        self, rows: list[Encoded], trained: list[torch.nn.Parameter], device: torch.device
+    ) -> Sequence[Tensor | None]:
+        """Of the mean loss over the labelled tokens of all rows, those of one text."""
+        counts = [int((row.labels != IGNORED).sum()) for row in rows]
+        found: list[Tensor | None] = []
+        for row, count in zip(rows, counts, strict=True):
+            alone = {k: v.to(device) for k, v in collate([row]).items() if isinstance(v, Tensor)}
+            loss = self._scorer.loss(cast("Batch", alone)) * (count / sum(counts))
+            more = torch.autograd.grad(loss, trained, allow_unused=True)
+            found = [_sum(one, other) for one, other in zip(found, more, strict=True)] if found else list(more)
+        return found
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    return other if one is None else one if other is None else one + other

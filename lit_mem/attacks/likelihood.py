@@ -31,16 +31,18 @@ def batch_of(scores: TokenScores, who: str) -> Batch:
 def examples_of(scores: TokenScores) -> Iterator[tuple[int, Encoded]]:
     """Each example that has a scored token, with its row.
 
-    It is cut behind its last scored token, which changes no score, and labelled where it is scored. Its tensors are
-    new ones on the CPU.
+    It is cut behind its last scored token, which changes no score, unless it is read in windows, and labelled where it
+    is scored. Its tensors are new ones on the CPU.
     """
     batch = batch_of(scores, "a probing attack")
+    windows = batch.get("windows", [None] * len(scores.example_id))
     ids, masks = batch["input_ids"].cpu(), scores.mask.cpu()
-    for row, (example_id, member) in enumerate(zip(scores.example_id.tolist(), scores.member.tolist(), strict=True)):
+    rows = zip(scores.example_id.tolist(), scores.member.tolist(), windows, strict=True)
+    for row, (example_id, member, text) in enumerate(rows):
         if masks[row].any():
-            end = int(masks[row].nonzero().max()) + 1
+            end = int(masks[row].nonzero().max()) + 1 if text is None else text.length
             labels = torch.where(masks[row, :end], ids[row, :end], IGNORED)
-            yield row, Encoded(ids[row, :end].clone(), labels, example_id, member)
+            yield row, Encoded(ids[row, :end].clone(), labels, example_id, member, windows=text)
 
 
 def mean_logprob(scores: TokenScores) -> Tensor:
@@ -71,6 +73,8 @@ def asked_mean_logprob(prober: Prober, rows: Sequence[Encoded], scores: TokenSco
     result = torch.zeros(len(rows), dtype=torch.float64)
     for group in length_groups([len(row.input_ids) for row in rows], scores.mask.numel()):
         batch = collate([rows[i] for i in group])
+        if scores.batch is not None and "at_once" in scores.batch:
+            batch["at_once"] = scores.batch["at_once"]
         moved = {k: v.to(scores.mask.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
         result[group] = mean_logprob(prober.score(cast("Batch", moved)))
     return result

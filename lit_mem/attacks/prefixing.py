@@ -107,7 +107,7 @@ def conditional_mean_logprob(
         0 for one without a scored token.
 
     Raises:
-        ConfigError: prefix and example are longer than `limit`.
+        ConfigError: prefix and example are longer than `limit`, or an example is read in windows.
     """
     batch_of(scores, who)
     tokenizer = prober.tokenizer
@@ -122,6 +122,11 @@ def conditional_mean_logprob(
         if example.example_id in used or tuple(body(ids, tokenizer).tolist()) in contents:
             result[row] = torch.nan
             continue
+        if example.windows is not None:
+            raise ConfigError(
+                f"{who}: example {example.example_id} is read in windows (data.chunk), and a prefix would stand before "
+                f"the first alone; leave {who} or data.chunk out"
+            )
         start = 1 if ids[0] == tokenizer.bos_token_id else 0
         whole = torch.cat([ids[:start], prefix, ids[start:]])
         if limit is not None and len(whole) > limit:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lit_mem.data.chunks import cut_at
 from lit_mem.data.encoding import Encoded
 from lit_mem.errors import MetricError
 from lit_mem.types import IGNORED
@@ -24,7 +25,7 @@ def rewritten(example: Encoded, text: str, versions: Sequence[str], tokenizer: A
         text: what is scored of it, as a text.
         versions: what stands there instead.
         tokenizer: a fast Hugging Face tokenizer.
-        limit: tokens that the model can read; a version is cut there. None: any number.
+        limit: tokens that the model can read; a version is cut there, unless it is read in windows. None: any number.
 
     Returns:
         One example a version, with every token of the version labelled but for position 0; without a label where a
@@ -54,10 +55,14 @@ def rewritten(example: Encoded, text: str, versions: Sequence[str], tokenizer: A
     for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
         # A token may reach over the seam, or have done so in the example and not in this version.
         new = [(token, end > len(prompt)) for token, (_, end) in zip(ids, offsets, strict=True) if end > kept]
-        whole = torch.cat([head, torch.tensor([token for token, _ in new], dtype=torch.int64)])[:limit]
-        counts = torch.tensor([False] * len(head) + [own for _, own in new])[:limit]
+        whole = torch.cat([head, torch.tensor([token for token, _ in new], dtype=torch.int64)])
+        windows = cut_at(example, whole)
+        kept_tokens = limit if windows is None else None
+        whole = whole[:kept_tokens]
+        counts = torch.tensor([False] * len(head) + [own for _, own in new])[:kept_tokens]
         counts[:1] = False
-        rows.append(Encoded(whole, torch.where(counts, whole, IGNORED), example.example_id, example.member))
+        labels = torch.where(counts, whole, IGNORED)
+        rows.append(Encoded(whole, labels, example.example_id, example.member, windows=windows))
     return rows
 
 

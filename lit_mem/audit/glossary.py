@@ -32,6 +32,16 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
         "Whole suffix extracted, members",
         "share of members whose suffix is written exactly",
     ),
+    (
+        "extraction/largest_p_z",
+        "Easiest piece of a long text, members",
+        "probability of drawing the tokens that are easiest to extract, wherever they stand",
+    ),
+    (
+        "extraction/longest_run",
+        "Longest verbatim run of a long text, members",
+        "tokens in a row that greedy decoding gets right, given the true text before each",
+    ),
     ("extraction/span_rate", "Sensitive spans extracted, members", "share of marked names, dates and the like"),
     (
         "extraction/prompt_span_rate",

@@ -12,8 +12,8 @@ from lit_mem.audit.gather import gathered, ranks
 from lit_mem.audit.loop import Audit, PassResult
 from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.model_subject import ModelSubject
-from lit_mem.data.batching import ScoringBatches
-from lit_mem.data.encoding import Encoded, collate
+from lit_mem.data.batching import BatchList, ScoringBatches
+from lit_mem.data.encoding import Encoded
 from lit_mem.errors import MetricError
 from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch
@@ -28,13 +28,17 @@ class ScoredSets:
     """
 
     def __init__(self, sets: Iterable[Sequence[Encoded]], scoring_tokens: int) -> None:
-        self._sets = [(examples, ScoringBatches(examples, scoring_tokens, *ranks())) for examples in sets if examples]
+        self._sets = [
+            (BatchList(examples, scoring_tokens), ScoringBatches(examples, scoring_tokens, *ranks()))
+            for examples in sets
+            if examples
+        ]
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
         """Those of this process, on a device."""
         for examples, batches in self._sets:
             for indices in batches:
-                yield _on(device, collate([examples[i] for i in indices]))
+                yield _on(device, examples[indices])
 
 
 class Session:

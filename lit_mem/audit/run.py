@@ -36,6 +36,8 @@ from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, wi
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.chat.options import Chat
+from lit_mem.data.chunks import Chunk, chunk_of
+from lit_mem.data.chunks import setting_of as chunk_setting
 from lit_mem.data.detectors import Detector
 from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.options import DataOptions
@@ -75,6 +77,7 @@ def run_audit(
     device: str | torch.device | None = None,
     folder: str | os.PathLike[str] | None = "logs/audit",
     examples: bool = False,
+    chunk: Chunk | Mapping[str, Any] | None = None,
 ) -> AuditResult:
     """Measure what a model has memorized of its training texts, against texts like them that it was not trained on.
 
@@ -104,7 +107,8 @@ def run_audit(
         detector: finds telling pieces that nobody has marked, as `lit_mem.data.detectors.Patterns` does; they are
             counted, never printed.
         chat: of conversations: which turns are scored, and the chat template, if not the tokenizer's own.
-        max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
+        max_length: longest text in tokens, the rest is cut unless `chunk` is given; None: what the model reads, at most
+            4096.
         members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
             out, at least 2000.
         heldout_size: score a random subset of so many held-out texts; None: all.
@@ -115,6 +119,9 @@ def run_audit(
         device: where a loaded model goes; None: a GPU if there is one.
         folder: in which the run's folder `version_<n>` is made, for `lit-mem report`; None: nothing is written.
         examples: write the per-example numbers there too, without texts.
+        chunk: {tokens, stride}: texts longer than `max_length` are scored whole, in windows of so many tokens (None:
+            `max_length`), each `stride` further than the one before (None: half of that); None: they are cut. Give what
+            the model was trained with.
 
     Returns:
         Metrics, rows, plots and tables; `to_pandas`, `to_parquet`; `state` against the limits.
@@ -136,7 +143,7 @@ def run_audit(
     length = max_length or readable_length(audited.model)
     options = DataOptions(
         max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check,
-        chat=chat, detector=detector,
+        chat=chat, detector=detector, chunk=chunk_of(chunk),
     )  # fmt: skip
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
     scored_texts = extent(texts.members, texts.heldout)
@@ -160,6 +167,7 @@ def run_audit(
         files = RunFiles(claim_version(Path(folder)))
         setting = _setting(audited, frozen, reference, source_of(members, heldout), fields, length)
         setting["seed_everything"] = seed
+        setting["data"] |= chunk_setting(options.chunk)
         files.describe(setting, "audit", texts.texts.trust, scored)
         if examples:
             files.examples(result, records)

@@ -21,6 +21,7 @@ from lit_mem.audit.measures import (
     PrivacyAudit,
     PromptSpanExtraction,
     Slices,
+    SlidingExtraction,
     SpanExtraction,
     Turns,
 )
@@ -108,6 +109,7 @@ def suite(
         Perplexity(),
         MembershipInference(attacks),
         Extractability(),
+        SlidingExtraction(base=compares),
         SpanExtraction(),
         Turns(compares),
         PromptSpanExtraction(compares),

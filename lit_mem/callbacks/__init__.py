@@ -16,6 +16,7 @@ from lit_mem.lightning.listed import (
     PrivacyAudit,
     PromptSpanExtraction,
     Slices,
+    SlidingExtraction,
     SpanExtraction,
     Turns,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "PrivacyAudit",
     "PromptSpanExtraction",
     "Slices",
+    "SlidingExtraction",
     "SpanExtraction",
     "Stopwatch",
     "Turns",

@@ -13,6 +13,7 @@ from lit_mem.audit.result import AuditResult
 from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli.report import FAILED, UNDECIDED
 from lit_mem.data.chat.options import Chat
+from lit_mem.data.chunks import Chunk
 from lit_mem.data.detectors import Detector
 from lit_mem.data.sources.chat_fields import ChatFields
 from lit_mem.data.sources.chat_forms import ChatForm
@@ -66,6 +67,7 @@ def main(words: list[str]) -> None:
         device=options.device,
         folder=None if options.folder == "none" else options.folder,
         examples=options.examples,
+        chunk=options.chunk,
     )
     _print(result)
     if result.state is not None and _EXIT[result.state]:
@@ -166,6 +168,8 @@ def _parser() -> OneLineParser:
     )
     add("--lower_bound", type=bool, default=False, help="read AUROCs at the end of the interval on the safe side")
     add("--max_length", type=int | None, default=None, help="longest text in tokens (default: the model's, up to 4096)")
+    add("--chunk", type=Chunk | None, default=None, help="read longer texts in windows of so many tokens, each so many "
+        "further than the one before: --chunk.tokens 512 --chunk.stride 256 (default: they are cut)")  # fmt: skip
     add("--members_size", type=int | None, default=None, help="score a random subset of so many members")
     add("--heldout_size", type=int | None, default=None, help="score a random subset of so many held-out texts")
     add("--scoring_tokens", type=int, default=2048, help="most tokens in a scoring batch; lower it if memory runs out")

@@ -126,7 +126,7 @@ def _lines(found: Found, command: str) -> Iterator[str]:
     yield from _source(found)
     how, whole = "" if lengths.counted else "about ", lengths.whole
     yield f"  # Tokens: the texts have {how}{whole.median} (median), {whole.high} (95 %), {whole.longest} (longest)."
-    yield f"  max_length: {size}  # what is beyond is cut"
+    yield f"  max_length: {size}  # what is beyond is cut; chunk: {{}} reads it in windows"
     yield f"  batch_size: {batch_size(size)}"
     if found.heldout is None and not found.own_heldout:
         by = f"by {shown(found.roles.group)}" if found.roles.group else "at random"

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from torch.utils.data import Dataset, DistributedSampler
 
 from lit_mem.data.encoding import Encoded, collate
-from lit_mem.data.examples import lengths_of
+from lit_mem.data.examples import has_windows, lengths_of
 from lit_mem.functional.length_groups import length_groups
 from lit_mem.types import Batch
 
@@ -31,16 +31,25 @@ class ExampleList(Dataset[Encoded]):
 
 
 class BatchList(Dataset[Batch]):
-    """Whole batches by the positions of their examples."""
+    """Whole batches by the positions of their examples.
 
-    def __init__(self, examples: Sequence[Encoded]) -> None:
-        self.examples = examples
+    Args:
+        examples: what is scored.
+        token_budget: how many tokens of windows go through the model together.
+    """
+
+    def __init__(self, examples: Sequence[Encoded], token_budget: int) -> None:
+        self.examples, self.token_budget = examples, token_budget
+        self._has_windows = has_windows(examples)
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def __getitem__(self, indices: Sequence[int]) -> Batch:  # type: ignore[override]
-        return collate([self.examples[i] for i in indices])
+        batch = collate([self.examples[i] for i in indices])
+        if self._has_windows:
+            batch["at_once"] = self.token_budget
+        return batch
 
 
 class ScoringBatches(DistributedSampler[list[int]]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.data.attributes import attribute_columns, attributes_in
+from lit_mem.data.cut_texts import CutTexts
 from lit_mem.data.detectors import Detector
 from lit_mem.data.examples import AT_ONCE, Examples
 from lit_mem.data.marking import Marking
@@ -20,7 +20,7 @@ from lit_mem.data.placed_spans import Placed, placed
 from lit_mem.data.progress import shown_progress
 from lit_mem.data.token_batches import TokenBatch, one_ahead
 from lit_mem.errors import DataError
-from lit_mem.types import IGNORED, Batch, Record
+from lit_mem.types import IGNORED, Batch, Record, Windows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,6 +41,7 @@ class Encoded:
         record: what else is known of it.
         repetitions: of a canary that is to be scored as such: how often it is in the training set if it is in; else 0.
         ends: positions of further tokens that are trained on and not scored, as the ends of a conversation's turns.
+        windows: how it is read where it is longer than the model is given at once; None: it is read whole.
     """
 
     input_ids: Tensor
@@ -51,6 +52,7 @@ class Encoded:
     record: Record | None = None
     repetitions: int = 0
     ends: tuple[int, ...] = ()
+    windows: Windows | None = None
 
     @property
     def scored(self) -> Tensor:
@@ -120,7 +122,7 @@ class Encoder:
         needed = rows.select_columns(["prompt", "completion", "origin", *group, *kept, *marks])
         parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
         first = iter(range(first_id, first_id + len(rows)))
-        cut = Counter[bool]()
+        cut = CutTexts(self.max_length)
 
         def encoded() -> Iterator[Encoded]:
             both = one_ahead(parts, lambda part: TokenBatch(self.tokenizer, _whole_texts(part)))
@@ -128,10 +130,7 @@ class Encoder:
                 yield from self._encoded(part, tokens, attributes_in(part, kept), first, member, cut, looked_at)
 
         examples = Examples(encoded())
-        if cut[True]:
-            log.warning(
-                "%d of %d %s texts were cut to data.max_length=%d tokens.", cut[True], len(rows), name, self.max_length
-            )
+        cut.warn(f"{name} texts")
         return examples
 
     def _encoded(
@@ -141,7 +140,7 @@ class Encoder:
         attributes: list[dict[str, Any]],
         ids: Iterator[int],
         member: bool,
-        cut: Counter[bool],
+        cut: CutTexts,
         looked_at: Container[int] | None,
     ) -> Iterator[Encoded]:
         """The examples of some rows, by column; counts in `cut` how many are."""
@@ -157,7 +156,7 @@ class Encoder:
             whole = np.concatenate([own, end])[: self.max_length]
             labels = np.concatenate([np.where(trained, own, IGNORED), end])[: self.max_length]
             is_cut = len(own) + len(end) > self.max_length
-            cut[is_cut] += 1
+            cut.add(len(own) + len(end))
             appended = 0 if is_cut else len(end)
             scored = labels[: len(labels) - appended] != IGNORED
             if not scored.any():
@@ -213,4 +212,6 @@ def collate(examples: Sequence[Encoded], width: int | None = None) -> Batch:
         batch["records"] = records
     if all(e.repetitions for e in examples):
         batch["canary"] = torch.tensor([e.repetitions for e in examples])
+    if any(e.windows is not None for e in examples):
+        batch["windows"] = [e.windows for e in examples]
     return batch

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from lit_mem.data.chunks import longest_read
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.examples import Examples, prompts_of_records, texts_of_records
 from lit_mem.data.groups import Groups
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
 
 
 def extent(*sets: Sequence[Encoded]) -> tuple[int, int]:
-    """The longest of the texts in tokens, and their highest token id; 0 without any."""
+    """The longest of the texts in tokens, one in windows by its window, and their highest token id; 0 without any."""
     found = [_extent(examples) for examples in sets]
     return max(longest for longest, _ in found), max(highest for _, highest in found)
 
 
 def _extent(examples: Sequence[Encoded]) -> tuple[int, int]:
     if isinstance(examples, Examples):
-        return int(examples.lengths.max(initial=0)), int(examples.highest_ids.max(initial=0))
-    longest = max((len(example.input_ids) for example in examples), default=0)
+        lengths, windows = examples.lengths.tolist(), examples.values("windows")
+        read = (length if one is None else one.tokens for length, one in zip(lengths, windows, strict=True))
+        return max(read, default=0), int(examples.highest_ids.max(initial=0))
+    longest = max((longest_read(example) for example in examples), default=0)
     return longest, max((int(example.input_ids.max()) for example in examples), default=0)
 
 
@@ -63,6 +66,7 @@ class ExampleSets:
         test: the test texts, from a test on.
         canaries: which belong to no other set.
         rows: what they were made of.
+        documents: how many training texts are trained on in windows.
     """
 
     def __init__(self) -> None:
@@ -73,6 +77,7 @@ class ExampleSets:
         self.test: Sequence[Encoded] = []
         self.canaries: Sequence[Encoded] = []
         self.rows: Texts | None = None
+        self.documents = 0
 
     def every_example(self) -> Iterator[Encoded]:
         """Those of all sets, one by one; members that are scored stand among those trained on."""
@@ -100,9 +105,11 @@ class ExampleSets:
     def every_text(self) -> Iterator[str]:
         """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""
         for examples in (self.train, self.heldout, self.test):
+            before = None
             for prompt, text in zip(prompts_of_records(examples), texts_of_records(examples), strict=True):
-                if prompt is not None and text is not None:
-                    yield from (prompt, text)
+                if prompt is not None and text is not None and before != (prompt, text):
+                    yield from (prompt, text)  # a long one is trained on in windows, each with its record
+                before = prompt, text
 
     def groups(self) -> Groups | None:
         """How many rows each person or document has, of members and of those compared with them; None: not known."""

@@ -94,6 +94,12 @@ class Examples(Sequence["Encoded"]):
         """(N,) int64, the highest token id of each; 0 of one without tokens."""
         return self._of_chunks(chunk.highest_ids for chunk in self._chunks)
 
+    def values(self, name: str) -> Iterator[Any]:
+        """A field of each example, which is no tensor, with no example made."""
+        for position in range(len(self)) if self._order is None else self._order.tolist():
+            chunk = bisect_right(self._starts, position) - 1
+            yield self._chunks[chunk].value(name, position - self._starts[chunk])
+
     def numbers(self, name: str) -> Array:
         """(N,) int64, a field of each example that is a whole number, or true and false."""
         return self._of_chunks(chunk.numbers(name) for chunk in self._chunks)
@@ -146,6 +152,10 @@ class _Chunk:
 
     def __getitem__(self, i: int) -> Encoded:
         return self._kind(**{name: column[i] for name, column in self._columns.items()})
+
+    def value(self, name: str, i: int) -> Any:
+        """A field of one example."""
+        return self._columns[name][i]
 
     def numbers(self, name: str) -> Array:
         """(n,) int64 values of a field."""
@@ -210,3 +220,10 @@ def prompts_of_records(examples: Sequence[Encoded]) -> Iterator[str | None]:
     if isinstance(examples, Examples):
         return examples.prompts()
     return (None if one.record is None else one.record.prompt for one in examples)
+
+
+def has_windows(examples: Sequence[Encoded]) -> bool:
+    """Whether an example is read in windows. Where they are packed, none is made."""
+    if isinstance(examples, Examples):
+        return any(one is not None for one in examples.values("windows"))
+    return any(example.windows is not None for example in examples)

@@ -79,7 +79,7 @@ class Loaders:
     def scoring(self, examples: Sequence[Encoded], tokens: int) -> DataLoader[Batch]:
         """All examples in batches of so many tokens at most, padding included, the longest first."""
         batches = ScoringBatches(examples, tokens, *self.ranks)
-        return DataLoader(BatchList(examples), batch_size=None, sampler=batches, **self._common())
+        return DataLoader(BatchList(examples, tokens), batch_size=None, sampler=batches, **self._common())
 
     def _common(self) -> dict[str, Any]:
         return {

@@ -11,7 +11,7 @@ from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.examples import Examples
 from lit_mem.data.options import DataOptions
-from lit_mem.data.prepare import encoder_of
+from lit_mem.data.prepare import encode_of, encoder_of
 from lit_mem.data.sources.given import given_set
 from lit_mem.data.sources.given_fields import Fields
 from lit_mem.data.split import take
@@ -49,7 +49,7 @@ def encoded_set(
     found = given_set(rows, name, fields)
     if counted is not None:
         counted.update(found["group"][:])
-    examples = encoder_of(found, tokenizer, options)(
+    examples = encode_of(encoder_of(found, tokenizer, options), options)(
         take(found, None if size is None or size >= len(found) else size, options.seed), first_id, member, name
     )
     if member:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.chat.options import Chat
+from lit_mem.data.chunks import Chunk
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.data.detectors import Detector
 from lit_mem.errors import check_range
@@ -37,11 +38,14 @@ class DataOptions:
     chat: Chat = field(default_factory=Chat)
     deidentified_marks: bool = False
     detector: Detector | None = None
+    chunk: Chunk | None = None
 
     def __post_init__(self) -> None:
         positive(train_size=self.train_size, heldout_size=self.heldout_size, members_size=self.members_size)
         check_range("data.seed", self.seed, at_least=0)
         check_range("data.max_length", self.max_length, at_least=2, hint=": the first token is never scored")
+        if self.chunk is not None:
+            self.chunk.sizes(self.max_length)
         check_range("data.heldout_fraction", self.heldout_fraction, above=0, below=1)
 
 

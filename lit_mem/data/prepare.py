@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from lit_mem.data.canaries.base import here
 from lit_mem.data.canaries.inserting import inserted
 from lit_mem.data.chat.encoding import ConversationEncoder
+from lit_mem.data.chunks import WholeTexts, in_windows
 from lit_mem.data.deduplicate import count_duplicates, without_repeats
 from lit_mem.data.digests import digests, numbered
 from lit_mem.data.encoding import Encoded, Encoder
@@ -32,10 +35,13 @@ class Prepared:
     Attributes:
         texts: the rows that they come from, and what the checks found in them.
         encoder: encoded them.
-        train: (M,) members in the order of their rows, then inserted canaries, each as often as it is trained on.
-        members: the members that are scored, which are examples of `train`.
+        train: (M,) members in the order of their rows, then inserted canaries, each as often as it is trained on. With
+            `data.chunk` a long text's windows, one after the other, stand in its place.
+        members: the members that are scored, which are examples of `train`, but for long texts, which are whole here.
         heldout: (N,) all held-out texts.
         canaries: all canaries, in and out, to be scored; they belong to no other set.
+        encode: encodes the rows of a set: `encoder`, or with `data.chunk` what leaves long texts whole.
+        documents: how many training texts are trained on in windows.
     """
 
     texts: Texts
@@ -44,6 +50,8 @@ class Prepared:
     members: Sequence[Encoded]
     heldout: Sequence[Encoded]
     canaries: Sequence[Encoded]
+    encode: Encoder | WholeTexts
+    documents: int = 0
 
     @cached_property
     def test_rows(self) -> Dataset | None:
@@ -57,7 +65,7 @@ class Prepared:
         if self.test_rows is None:
             return self.heldout
         first_id = len(self.texts.train) + len(self.texts.heldout)
-        test = self.encoder(self.test_rows, first_id, member=False, name="test")
+        test = self.encode(self.test_rows, first_id, member=False, name="test")
         count_duplicates(test, members=self.train)
         return test
 
@@ -103,6 +111,7 @@ def prepare(
     options = options or DataOptions()
     texts = source if isinstance(source, Texts) else checked_texts(source, options)
     encoder = encoder_of(texts.train, tokenizer, options)
+    encode = encode_of(encoder, options)
     probe = members_probe(
         numbered(digests(RowTexts(texts.train)))[0].tolist(),
         texts.train["group"][:],
@@ -111,14 +120,21 @@ def prepare(
         texts.of_heldout,
         options.seed,
     )
-    train = encoder(texts.train, 0, member=True, name="training", looked_at=set(probe))
-    heldout = encoder(texts.heldout, len(train), member=False, name="held-out")
+    train = encode(texts.train, 0, member=True, name="training", looked_at=set(probe))
+    heldout = encode(texts.heldout, len(train), member=False, name="held-out")
     count_duplicates(train + heldout, members=train)
     members = train.select(probe)
+    longer = np.flatnonzero(train.lengths > options.max_length) if options.chunk is not None else ()
+    train = in_windows(train) if len(longer) else train
     canaries: Sequence[Encoded] = ()
     if options.canary_source is not None:
         train, canaries = inserted(options.canary_source, train, texts, encoder, base_model, once)
-    return Prepared(texts, encoder, train, members, heldout, canaries)
+    return Prepared(texts, encoder, train, members, heldout, canaries, encode, len(longer))
+
+
+def encode_of(encoder: Encoder, options: DataOptions) -> Encoder | WholeTexts:
+    """Encodes a set's rows: as the encoder does, or with `data.chunk` leaves long texts whole."""
+    return encoder if options.chunk is None else WholeTexts(encoder, options.chunk)
 
 
 def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:

@@ -38,10 +38,12 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
     """
     wanted = torch.tensor(sorted(ends))
     found, behind, scored, met = 0, 0, 0, set[int]()
-    texts = {example.example_id: example for example in examples}
-    for example in texts.values():
+    texts = dict[int, dict[bytes, Encoded]]()
+    for example in examples:  # a long text is trained on in several rows, and a canary in several that are alike
+        texts.setdefault(example.example_id, {})[example.input_ids.numpy().tobytes()] = example
+    for rows in texts.values():
         inside = 0
-        for own in _runs(example):
+        for own in (run for row in rows.values() for run in _runs(row)):
             scored += len(own)
             places = torch.isin(own, wanted).nonzero().flatten()
             if len(places) and int(places[0]) < len(own) - 1:

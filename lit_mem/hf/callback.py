@@ -22,6 +22,7 @@ from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, of_canaries, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
+from lit_mem.data.chunks import Chunk, chunk_of
 from lit_mem.data.sources.given_fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.files.record import IN_OUTPUT_DIR
@@ -70,6 +71,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         seed: of the samples.
         folder: of the record; None: `memorization` in `output_dir`.
         examples: write the per-example numbers of each pass there too, without texts.
+        chunk: {tokens, stride}: score given texts longer than `max_length` whole, in windows.
 
     Raises:
         ConfigError: an option is not one of those.
@@ -103,6 +105,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         seed: int = 0,
         folder: str | os.PathLike[str] | None = None,
         examples: bool = False,
+        chunk: Chunk | Mapping[str, Any] | None = None,
     ) -> None:
         name = type(self).__name__
         for option, value in (("every_n_steps", every_n_steps), ("every_n_epochs", every_n_epochs)):
@@ -119,9 +122,12 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         self.measures = with_loss(measures_of(suite, attacks, options, measures, compares=reference is not None))
         if canaries is not None:
             self.measures += _of_canaries(canaries, self.measures)
+        if chunk is not None and members is None and heldout is None:
+            raise ConfigError(f"{name}.chunk is given without members and heldout; expected texts that are read so")
         self.texts = TextOptions(
-            members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries
-        )
+            members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries,
+            chunk_of(chunk),
+        )  # fmt: skip
         self.live: LiveRun | None = None
 
     def on_train_begin(

@@ -20,6 +20,7 @@ from lit_mem.audit.passes import Session
 from lit_mem.audit.record_line import line_of
 from lit_mem.audit.run_files import RunFiles, put_aside
 from lit_mem.audit.subject_models import Reference, readable_length
+from lit_mem.data.chunks import Chunk
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.example_sets import token_ids
@@ -56,6 +57,7 @@ class TextOptions:
         check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the samples.
         canaries: those in the training set, which are no members of the sample; None: there are none.
+        chunk: how given texts longer than `max_length` are read in windows; None: they are cut.
     """
 
     members: Any = None
@@ -68,6 +70,7 @@ class TextOptions:
     check: bool = True
     seed: int = 0
     canaries: CanarySet | None = None
+    chunk: Chunk | None = None
 
 
 @dataclass
@@ -182,7 +185,7 @@ def _examples(
     counts: tuple[Counter[str], Counter[str]],
 ) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
     tokenizer = tokenizer_of(trainer)
-    options = DataOptions(max_length=longest(trainer, texts), add_eos=False, seed=texts.seed)
+    options = DataOptions(max_length=longest(trainer, texts), add_eos=False, seed=texts.seed, chunk=texts.chunk)
     of_canaries = Beginnings(texts.canaries, tokenizer)
     if texts.members is None:
         members = members_of(trainer, texts.members_size, texts.seed, 0, of_canaries)

@@ -13,6 +13,7 @@ from lit_mem.audit.gather import on_rank_zero
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.checks import TrustReport
+from lit_mem.data.chunks import Chunk, chunk_of
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.data.detectors import Detector
 from lit_mem.data.limits import reject_overfit_batches
@@ -64,6 +65,7 @@ class TextDataModule(TextLoaders):
         detector: finds telling pieces that nobody has marked, in the texts that are scored and in prompts: `Patterns`
             of one's own, or `Presidio` (extra `pii`). What is found is counted, never printed.
         deidentified_marks: mark what [** and **] enclose, as in MIMIC's notes, as pieces of type "deidentified".
+        chunk: {tokens, stride}: read longer texts in windows, all of them (see `lit_mem.data.chunks`); None: cut them.
     """
 
     def __init__(
@@ -89,10 +91,12 @@ class TextDataModule(TextLoaders):
         chat: Chat = Chat(),  # noqa: B008  (never changed)
         deidentified_marks: bool = False,
         detector: Detector | None = None,
+        chunk: Chunk | None = None,
     ) -> None:
         super().__init__()
         positive(batch_size=batch_size, scoring_tokens=scoring_tokens)
         self.group_by_length, self.deidentified_marks = group_by_length, deidentified_marks
+        self.chunk = chunk_of(chunk)
         self.batch_size, self.max_length, self.add_eos = batch_size, max_length, add_eos
         self.deduplicate: Deduplicate = deduplicate
         self.train_size, self.heldout_size, self.members_size = train_size, heldout_size, members_size
@@ -130,7 +134,7 @@ class TextDataModule(TextLoaders):
                 tokenizer.chat_template = template  # so that what is exported writes as it was trained
             found = self._prepared = prepare(texts, tokenizer, options, base_model, self._once)
             self.train, self.members, self.heldout = found.train, found.members, found.heldout
-            self.canaries, self.rows = found.canaries, texts
+            self.canaries, self.documents, self.rows = found.canaries, found.documents, texts
         if stage == "test":
             self.test = self._prepared.test
 

@@ -50,6 +50,10 @@ class Slices(measures.Slices, Listed):
     __doc__ = measures.Slices.__doc__
 
 
+class SlidingExtraction(measures.SlidingExtraction, Listed):
+    __doc__ = measures.SlidingExtraction.__doc__
+
+
 class SpanExtraction(measures.SpanExtraction, Listed):
     __doc__ = measures.SpanExtraction.__doc__
 

@@ -19,6 +19,7 @@ from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.subject_models import Reference
 from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
+from lit_mem.data.chunks import Chunk
 from lit_mem.data.sources.given_fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning import dashboard
@@ -86,6 +87,7 @@ class Memorization(HasMeasures, RunsAudit):
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the subsets.
+        chunk: {tokens, stride}: score texts longer than `max_length` whole, in windows (see `lit_mem.data.chunks`).
 
     Raises:
         ConfigError: an option is not one of those.
@@ -115,6 +117,7 @@ class Memorization(HasMeasures, RunsAudit):
         scoring_tokens: int = 2048,
         check: bool = True,
         seed: int = 0,
+        chunk: Chunk | None = None,
     ) -> None:
         if log not in get_args(Sent):
             raise ConfigError(f"Memorization.log is {log!r}; expected main or all")
@@ -124,10 +127,12 @@ class Memorization(HasMeasures, RunsAudit):
         if members is not None or heldout is not None:
             self._texts = OwnTexts(
                 members, heldout, model, tokenizer, reference, max_length, members_size, heldout_size, fields,
-                scoring_tokens, check, seed,
+                scoring_tokens, check, seed, chunk,
             )  # fmt: skip
         elif model is not None or tokenizer is not None:
             raise ConfigError("Memorization.members is None, and model or tokenizer is given; expected texts to score")
+        elif chunk is not None:
+            raise ConfigError("Memorization.members is None, and chunk is given; expected data.chunk")
         self.measures = self._suite(measures)
         self.sent = log  # Lightning gives each callback a method `log`
         self._brought: list[Callback] = []

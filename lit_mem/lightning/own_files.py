@@ -9,6 +9,7 @@ from torch import nn
 
 from lit_mem.audit.setting import model_section, source_of, write_config
 from lit_mem.data.checks import TrustReport
+from lit_mem.data.chunks import setting_of
 from lit_mem.files.origin import CONFIG, write_origin
 from lit_mem.functional.planning import Scored
 from lit_mem.lightning.checks_file import write_checks
@@ -55,6 +56,6 @@ def _setting(trainer: pl.Trainer, model: nn.Module, texts: OwnTexts, length: int
     return {
         "door": "lit_mem.Memorization with members",
         "model": section,
-        "data": {"source": source_of(texts.members, texts.heldout), "max_length": length},
+        "data": {"source": source_of(texts.members, texts.heldout), "max_length": length} | setting_of(texts.chunk),
         "trainer": {"max_epochs": trainer.max_epochs},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from lit_mem.audit.passes import ScoredSets, observe
 from lit_mem.audit.subject import Advance
 from lit_mem.audit.subject_models import Audited, Reference, name_of, readable_length, reference_of
 from lit_mem.data.checks import TrustReport
+from lit_mem.data.chunks import Chunk, chunk_of
 from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
@@ -55,6 +57,7 @@ class OwnTexts:
     scoring_tokens: int = 2048
     check: bool = True
     seed: int = 0
+    chunk: Chunk | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.members is None or self.heldout is None:
@@ -112,6 +115,7 @@ class OwnPass:
             heldout_size=texts.heldout_size,
             seed=texts.seed,
             check=texts.check,
+            chunk=chunk_of(texts.chunk),
         )
         with preserved_random_state():
             found = prepare(TwoSets(texts.members, texts.heldout, texts.fields), tokenizer, options)

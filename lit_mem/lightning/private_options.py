@@ -67,6 +67,13 @@ def _found(trainer: Any, data: Any) -> Iterator[tuple[str, str]]:
             "which texts are in a step would depend on other texts' lengths; leave it out: a step's texts are sorted "
             "by length for the model in any case",
         )
+    if getattr(data, "chunk", None) is not None:
+        yield (
+            "data.chunk is set",
+            "each window of a long text is drawn by itself, and epsilon would be for one window, not for a text; leave "
+            "it out, or give the windows as rows with data.source's group_column: epsilon is then logged for a row and "
+            "for a person with several",
+        )
     if getattr(data, "deduplicate", "none") == "near":
         yield (
             "data.deduplicate is near",

@@ -50,6 +50,11 @@ class OneExample(Examination):
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, TextDataModule)
         assert isinstance(pl_module, CausalLM)
+        if data.documents:
+            raise ConfigError(
+                f"{self.option}: {data.documents} texts of this run are trained on in windows (data.chunk), and a text "
+                "is looked at in one piece here; expected a run without data.chunk"
+            )
         self.train = list({example.example_id: example for example in data.train}.values())
         known = {example.example_id: example for example in [*self.train, *data.heldout]}
         if self.example_id not in known:

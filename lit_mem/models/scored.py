@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from torch import nn
 
 from lit_mem.adapters.base import changes_nothing
@@ -48,7 +50,9 @@ class ScoredModel:
             setting: where and how the models are called.
             step: how many training steps were taken.
         """
-        scores = self.scorer(batch, needs)
+        # Texts in windows: each rank may have another number of them.
+        with self._lockstep() if "at_once" in batch else nullcontext():
+            scores = self.scorer(batch, needs)
         if not needs.reference:
             return scores
         now = (setting.precision, setting.device.type)

@@ -30,7 +30,7 @@ def setup_of(
         "Data": _component(data.get("source")),
         "Members": sizes[0],
         "Held-out texts": sizes[1],
-        "Length": _words(data.get("max_length") and f"at most {data['max_length']} tokens"),
+        "Length": _length(data),
         "Batch size": _words(data.get("batch_size")),
         "Optimizer": _component(model.get("optimizer"), ("lr", "weight_decay")),
         "Epochs": _words(trainer.get("max_epochs") and f"at most {trainer['max_epochs']}"),
@@ -43,6 +43,16 @@ def setup_of(
         rows |= {"Checkpoint": audit["name"]} if audit["of"] == "checkpoint" else {}
         rows |= {"Adapter": ""} if audit["of"] == "model" else {}
     return [{"what": what, "value": value} for what, value in rows.items() if value]
+
+
+def _length(data: Mapping[str, Any]) -> str:
+    """How long a text may be, and what becomes of a longer one."""
+    longest, chunk = data.get("max_length"), data.get("chunk")
+    if not longest or chunk is None:
+        return _words(longest and f"at most {longest} tokens")
+    tokens = chunk.get("tokens") or longest
+    stride = chunk.get("stride") or max(1, tokens // 2)
+    return f"above {longest} tokens in windows of {tokens} with a stride of {stride}"
 
 
 def _words(*parts: Any) -> str:

@@ -77,7 +77,7 @@ class ReferenceCache:
 
     def _whole(self, batch: Batch, compute: Callable[[Batch], TokenScores]) -> tuple[Tensor, Tensor]:
         """(B, T) log-probabilities and hits of a batch on the CPU, from disk where they are."""
-        key = batch_key(batch["input_ids"].cpu(), scored_positions(batch).cpu()) if self.store else b""
+        key = _of_batch(batch) if self.store else b""
         stored = self.store.load(key, tuple(batch["input_ids"].shape)) if self.store else None
         if stored is not None:
             return stored
@@ -92,12 +92,19 @@ class ReferenceCache:
     def _keys(batch: Batch) -> list[tuple[int, bytes]]:
         ids, scored = batch["input_ids"].cpu(), scored_positions(batch).cpu()
         keys = []
-        for example_id, row, mask in zip(batch["example_id"].tolist(), ids, scored, strict=True):
+        windows = batch.get("windows", [None] * len(ids))
+        for example_id, row, mask, read in zip(batch["example_id"].tolist(), ids, scored, windows, strict=True):
             # What follows the last scored token changes no score, and padding depends on the batch.
             length = int(mask.nonzero().max()) + 1 if mask.any() else 0
             content = torch.stack([row[:length], mask[:length].long()]).numpy().tobytes()
+            content += b"" if read is None else repr(read).encode()
             keys.append((example_id, hashlib.blake2b(content, digest_size=16).digest()))
         return keys
+
+
+def _of_batch(batch: Batch) -> bytes:
+    windows = repr(batch["windows"]).encode() if "windows" in batch else b""
+    return batch_key(batch["input_ids"].cpu(), scored_positions(batch).cpu(), windows)
 
 
 def _fitted(row: Tensor, width: int) -> Tensor:

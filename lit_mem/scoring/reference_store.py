@@ -115,7 +115,7 @@ class ReferenceStore:
         return self.folder / f"{key[:_NAME_BYTES].hex()}.safetensors"
 
 
-def batch_key(input_ids: Tensor, scored: Tensor) -> bytes:
+def batch_key(input_ids: Tensor, scored: Tensor, windows: bytes = b"") -> bytes:
     """48 bytes that differ between batches: tokens, scored positions and shape, all on the CPU.
 
     What follows a row's last scored token changes no score, but its place is part of the shape. The first 16 bytes name
@@ -124,10 +124,12 @@ def batch_key(input_ids: Tensor, scored: Tensor) -> bytes:
     Args:
         input_ids: (B, T) int64.
         scored: (B, T) bool.
+        windows: how the rows are read, where not all are read whole.
     """
     digest = hashlib.blake2b(str(tuple(input_ids.shape)).encode(), digest_size=48)
     digest.update(input_ids.numpy().tobytes())
     digest.update(scored.to(torch.uint8).numpy().tobytes())
+    digest.update(windows)
     return digest.digest()
 
 

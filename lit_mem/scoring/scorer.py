@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from lit_mem.guards import evaluation_mode
 from lit_mem.scoring.next_token import Maxima, greedy_choice, read, sampled_logprob
+from lit_mem.scoring.windowed import scored_in_windows
 from lit_mem.training.head_loss import head_loss, token_losses
 from lit_mem.training.packing import Packer, keeps_texts_apart, laid_out
 from lit_mem.types import IGNORED, Batch, Needs, TokenScores
@@ -181,6 +182,8 @@ class TokenScorer:
             needs: what is computed beside log-probabilities and hits; the reference is somebody else's.
         """
         mask = scored_positions(batch)
+        if "windows" in batch:
+            return scored_in_windows(lambda part: self(part, needs), batch, mask, needs)
         found: list[dict[Any, Tensor]] = []
         scratch: Tensor | None = None
         for logits, target in self._chunks(batch, mask, self.chunk_tokens):

@@ -56,7 +56,11 @@ def test_a_long_text_is_cut_and_counted(tokenizer, caplog):
     examples = encode(tokenizer, ("", "word " * 50), ("", "A rash."), max_length=10)
     assert [len(e.input_ids) for e in examples] == [10, len(tokenizer("A rash.")["input_ids"]) + 1]
     assert examples[0].scored.sum() == 9  # its end was cut off, so its last token is one of the text
-    assert "1 of 2 training texts were cut to data.max_length=10" in caplog.text
+    total = sum(len(e.input_ids) for e in encode(tokenizer, ("", "word " * 50), ("", "A rash."), max_length=1000))
+    lost = total - sum(len(e.input_ids) for e in examples)
+    (line,) = [line for line in caplog.messages if "data.max_length=10" in line]
+    assert f"1 of 2 training texts: {lost} of {total} tokens ({lost / total:.0%}".replace("%", "") in line
+    assert "data.chunk" in line
 
 
 def test_nothing_left_to_score_is_refused_with_the_row(tokenizer):

@@ -185,6 +185,6 @@ def test_no_text_is_logged_or_shown(caplog):
     logging.getLogger("lit_mem").propagate = True
     with caplog.at_level(logging.DEBUG):
         data = over(Given(["A secret rash. " * 20], ["Secret fever."]), max_length=8, check=True)
-    assert "cut to data.max_length" in caplog.text
+    assert "neither trained on nor measured" in caplog.text
     assert "ecret" not in caplog.text
     assert "ecret" not in repr(collate(data.train))

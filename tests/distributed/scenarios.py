@@ -41,6 +41,7 @@ from lit_mem.callbacks import (
     Perplexity,
     PrivacyAudit,
     Slices,
+    SlidingExtraction,
     SpanExtraction,
 )
 from lit_mem.data.canaries import Traps
@@ -123,8 +124,8 @@ def module(adapter_path=None, dropout=0.1, **more):
 
 def data(**sizes):
     # 21 and 17 examples do not divide evenly: a batch comes twice, and must count once.
-    sizes = {"train_size": 21, "heldout_size": 17, "scoring_tokens": 300, "batch_size": 3} | sizes
-    return TextDataModule(CaseReports(), max_length=64, check=False, **sizes)
+    sizes = {"train_size": 21, "heldout_size": 17, "scoring_tokens": 300, "batch_size": 3, "max_length": 64} | sizes
+    return TextDataModule(CaseReports(), check=False, **sizes)
 
 
 def trained(model):
@@ -168,6 +169,14 @@ def probing(strategy, folder):
     """Attacks that ask the model more; how often depends on the batch."""
     attacks = {"loss": Loss(), "recall": ReCaLL(shots=1), "con": ConReCaLL(shots=1), "lower": Lowercase()}
     return validate(strategy, folder, [MembershipInference(attacks, combined=False)])
+
+
+def documents(strategy, folder):
+    """Texts in windows: how many passes a batch takes depends on the batch."""
+    sizes = {"max_length": 52, "chunk": {"tokens": 24, "stride": 9}, "scoring_tokens": 120}
+    attacks = {"loss": Loss(), "reference": ReferenceRatio(), "lower": Lowercase()}
+    callbacks = [Perplexity(), MembershipInference(attacks, combined=False), SlidingExtraction(6, 4), SpanExtraction()]
+    return validate(strategy, folder, [*callbacks, Extraction(n_members=4, n_heldout=3)], sizes)
 
 
 def copied(strategy, folder):
@@ -360,6 +369,7 @@ SCENARIOS = {
     "validate": (validate, ["ddp", "sharded", "copies"]),
     "few": (few, ["ddp", "sharded"]),
     "probing": (probing, ["ddp", "sharded"]),
+    "documents": (documents, ["ddp", "sharded"]),
     "copied": (copied, ["sharded"]),
     "stored": (stored, ["sharded"]),
     "canaries": (canaries, ["ddp", "sharded"]),

@@ -17,6 +17,8 @@ spec = importlib.util.spec_from_file_location("scenarios", SCRIPT)
 scenarios = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(scenarios)
 
+COMPARED = ("validate", "few", "probing", "documents", "copied", "stored", "canaries", "foreign")
+
 pytestmark = [pytest.mark.ddp, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
@@ -55,10 +57,7 @@ def one(two):
     os.environ["LIT_MEM_CACHE"] = str(folder / "cache_of_one")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {
-            name: scenarios.SCENARIOS[name][0]("one", folder)
-            for name in ("validate", "few", "probing", "copied", "stored", "private", "canaries", "foreign")
-        }
+        return {name: scenarios.SCENARIOS[name][0]("one", folder) for name in (*COMPARED, "private")}
 
 
 def test_both_ranks_know_the_same(two):
@@ -73,9 +72,8 @@ def test_both_ranks_know_the_same(two):
 
 @pytest.mark.parametrize(
     ("name", "strategy"),
-    [(name, strategy) for name in ("validate", "few", "probing", "copied", "stored", "canaries", "foreign")
-     for strategy in scenarios.SCENARIOS[name][1]],
-)  # fmt: skip
+    [(name, strategy) for name in COMPARED for strategy in scenarios.SCENARIOS[name][1]],
+)
 def test_figures_are_those_of_one_process(two, one, name, strategy):
     _, (ranks, _) = two
     found, expected = ranks[f"{name} {strategy}"], one[name]

@@ -12,6 +12,7 @@ from lit_mem.audit.measures.persons import Persons
 from lit_mem.audit.measures.privacy_audit import PrivacyAudit
 from lit_mem.audit.measures.prompt_spans import PromptSpanExtraction
 from lit_mem.audit.measures.slices import Slices
+from lit_mem.audit.measures.sliding import SlidingExtraction
 from lit_mem.audit.measures.spans import SpanExtraction
 from lit_mem.audit.measures.turns import Turns
 
@@ -28,6 +29,7 @@ __all__ = [
     "PrivacyAudit",
     "PromptSpanExtraction",
     "Slices",
+    "SlidingExtraction",
     "SpanExtraction",
     "Turns",
 ]

@@ -23,6 +23,7 @@ from lit_mem.extraction.ngram import NgramRate
 from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
 from lit_mem.extraction.rouge import RougeL
 from lit_mem.files.once import Once
+from lit_mem.scoring.windows import first_read
 from lit_mem.types import IGNORED, Batch, Sampling, TokenScores
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,9 @@ class Extraction(Measure):
     before training its answers are those of the tuned model, and later decoding starts at its own first miss, where
     another measure has reference scores computed.
 
-    A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`).
+    A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`). Of a text that
+    is read in windows (`data.chunk`) the first one with a scored token is prompted for; `SlidingExtraction` looks at
+    all of it.
 
     Args:
         n_members: how many members are prompted; None: all that are validated.
@@ -169,14 +172,15 @@ class Extraction(Measure):
             scored += [scores.reference_hit.cpu(), scores.reference.cpu()]
         kept = torch.zeros(len(ids), dtype=torch.bool)
         for row, example_id in enumerate(batch["example_id"].tolist()):
-            prompts = [cut_prompt(ids[row], labels[row], p, self.ends) for p in self.prefixes]
+            at = first_read(batch, row, mask[row])
+            prompts = [cut_prompt(ids[row, at], labels[row, at], p, self.ends) for p in self.prefixes]
             usable = [prompt for prompt in prompts if prompt is not None and self._text(prompt.suffix).split()]
             if len(usable) < len(prompts):
                 self._skipped.add(example_id)
                 continue
             member, candidates = bool(batch["member"][row]), []
             for prompt in usable:
-                span = slice(prompt.cut, len(prompt.input_ids))
+                span = at[prompt.cut : len(prompt.input_ids)]
                 candidates.append(Candidate(prompt, member, *(each[row, span] for each in scored)))
             self._seen[example_id] = candidates
             kept[row] = True

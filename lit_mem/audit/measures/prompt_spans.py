@@ -94,6 +94,11 @@ def _of_spans(batch: Batch, rows: list[int]) -> Batch:
         "member": batch["member"][rows],
         "records": records,
     }
+    if "windows" in batch:
+        read = [batch["windows"][i] for i in rows]
+        part["windows"] = [None if one is None or width <= one.tokens else one._replace(length=width) for one in read]
+    if "at_once" in batch:
+        part["at_once"] = batch["at_once"]
     return part  # type: ignore[return-value]
 
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from lit_mem.data.chat.template import Turn
+from lit_mem.data.cut_texts import CutTexts
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +21,7 @@ class ChatFacts:
     Attributes:
         conversations: how many there are.
         turns: of the assistant's that carry the loss.
-        tokens: of all conversations, uncut.
+        texts: how long they are, uncut.
         trained: tokens of these that are trained on.
         cut: turns that `max_length` cuts, in part or whole.
         endless: turns after which the template writes no end, or whose end its own mask leaves out.
@@ -29,9 +30,9 @@ class ChatFacts:
     """
 
     def __init__(self, name: str, max_length: int) -> None:
-        self.name, self.max_length = name, max_length
-        self.conversations = self.turns = self.tokens = self.trained = self.cut = self.endless = 0
-        self.cut_conversations = self.checked = self.other_prompts = 0
+        self.name, self.texts = name, CutTexts(max_length)
+        self.conversations = self.turns = self.trained = self.cut = self.endless = 0
+        self.checked = self.other_prompts = 0
 
     def add(self, tokens: int, trained: int, cut: int, turns: Sequence[Turn], ends_trained: bool) -> None:
         """Count one conversation.
@@ -45,10 +46,9 @@ class ChatFacts:
         """
         self.conversations += 1
         self.turns += len(turns)
-        self.tokens += tokens
+        self.texts.add(tokens)
         self.trained += trained
         self.cut += cut
-        self.cut_conversations += tokens > self.max_length
         self.endless += sum(turn.stop == turn.end for turn in turns) if ends_trained else len(turns)
 
     def prompts(self, agree: bool) -> None:
@@ -60,14 +60,9 @@ class ChatFacts:
         """Log the counts, and a warning for each finding that changes what is learned."""
         log.info(
             "Conversations (%s): %d with %d turns of the assistant's; %.1f %% of their tokens carry the loss.",
-            self.name, self.conversations, self.turns, 100 * self.trained / max(1, self.tokens),
+            self.name, self.conversations, self.turns, 100 * self.trained / max(1, self.texts.tokens),
         )  # fmt: skip
-        if self.cut_conversations:
-            log.warning(
-                "%d of %d %s conversations were cut to data.max_length=%d tokens; %d of %d turns of the assistant's "
-                "are cut, in part or whole.",
-                self.cut_conversations, self.conversations, self.name, self.max_length, self.cut, self.turns,
-            )  # fmt: skip
+        self.texts.warn(f"{self.name} conversations", f"; {self.cut} of {self.turns} turns are cut, in part or whole")
         if self.endless:
             log.warning(
                 "%d of %d turns of the assistant's in the %s conversations have no end that is trained on: the model "

@@ -251,7 +251,8 @@ def test_long_conversations_are_cut_and_counted(chat, caplog):
     with caplog.at_level(logging.WARNING, "lit_mem"):
         cut = encode(ROWS, tokenizer, limit)
     (line,) = caplog.messages
-    assert f"2 of 2 training conversations were cut to data.max_length={limit} tokens" in line
+    total = sum(len(example.input_ids) for example in whole)
+    assert f"data.max_length={limit} cuts 2 of 2 training conversations: {total - 2 * limit} of {total} tokens" in line
     for all_of_it, part in zip(whole, cut, strict=True):
         n = len(part.input_ids)
         assert n <= limit

@@ -93,7 +93,8 @@ def test_a_cut_conversation_counts_its_turns(real, caplog):
     found, warned = caplog.messages
     n = len(whole.input_ids)
     assert f"1 with 2 turns of the assistant's; {100 * sum(trained(cut)) / n:.1f} %" in found
-    assert f"data.max_length={second} tokens; 1 of 2 turns" in warned
+    assert f"data.max_length={second} cuts 1 of 1 training conversations: {n - second} of {n} tokens" in warned
+    assert "; 1 of 2 turns are cut" in warned
 
 
 def test_tool_calls_are_what_the_template_writes_of_them(real):

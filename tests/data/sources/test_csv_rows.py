@@ -46,8 +46,8 @@ def column(table, name="text"):
     named=st.booleans(),
 )
 def test_what_python_writes_in_any_dialect_is_read_back(rows, sign, quoting, end, named):
-    if quoting == csv.QUOTE_MINIMAL and "\r" not in end:
-        rows = [(a.replace("\r", ""), b.replace("\r", "")) for a, b in rows]  # written unquoted, and so as a line's end
+    if quoting == csv.QUOTE_MINIMAL:  # what is no part of `end` is written unquoted, and so as a line's end
+        rows = [tuple(cell.translate({ord(c): None for c in {*"\r\n"} - {*end}}) for cell in row) for row in rows]
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=sign, quoting=quoting, lineterminator=end).writerows([("text", "other"), *rows])
     table = read_csv("a.csv", buffer.getvalue(), Reading(delimiter=sign if named or sign in ":~ " else None))
