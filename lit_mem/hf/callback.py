@@ -67,6 +67,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides before training, and whether text alone shows which set one is of.
         seed: of the samples.
+        show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
         folder: of the record; None: `memorization` in `output_dir`.
         examples: write the per-example numbers of each pass there too, without texts.
 
@@ -100,6 +101,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         scoring_tokens: int = 2048,
         check: bool = True,
         seed: int = 0,
+        show_groups: bool = False,
         folder: str | os.PathLike[str] | None = None,
         examples: bool = False,
     ) -> None:
@@ -119,8 +121,9 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         if canaries is not None:
             self.measures += _of_canaries(canaries, self.measures)
         self.texts = TextOptions(
-            members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries
-        )
+            members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries,
+            show_groups,
+        )  # fmt: skip
         self.live: LiveRun | None = None
 
     def on_train_begin(

@@ -56,6 +56,7 @@ class TextOptions:
         check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the samples.
         canaries: those in the training set, which are no members of the sample; None: there are none.
+        show_groups: show names of persons, of given texts.
     """
 
     members: Any = None
@@ -68,6 +69,7 @@ class TextOptions:
     check: bool = True
     seed: int = 0
     canaries: CanarySet | None = None
+    show_groups: bool = False
 
 
 @dataclass
@@ -142,7 +144,7 @@ def start(
         trust = check_examples(members, heldout, texts.seed) if texts.check else None
         frozen = frozen_model(trainer, reference)
         ids = {True: token_ids(members), False: token_ids(heldout)}
-        groups = Groups.of(counts[0], counts[1])
+        groups = Groups.of(counts[0], counts[1], texts.show_groups)
         subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast, groups=groups)
         session = Session(
             subject, [heldout, members, canaries], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
@@ -182,7 +184,9 @@ def _examples(
     counts: tuple[Counter[str], Counter[str]],
 ) -> tuple[list[Encoded], list[Encoded]]:
     tokenizer = tokenizer_of(trainer)
-    options = DataOptions(max_length=longest(trainer, texts), add_eos=False, seed=texts.seed)
+    options = DataOptions(
+        max_length=longest(trainer, texts), add_eos=False, seed=texts.seed, show_groups=texts.show_groups
+    )
     of_canaries = Beginnings(texts.canaries, tokenizer)
     if texts.members is None:
         members = members_of(trainer, texts.members_size, texts.seed, 0, of_canaries)

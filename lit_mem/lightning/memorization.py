@@ -85,6 +85,7 @@ class Memorization(HasMeasures, RunsAudit):
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the subsets.
+        show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
 
     Raises:
         ConfigError: an option is not one of those.
@@ -114,6 +115,7 @@ class Memorization(HasMeasures, RunsAudit):
         scoring_tokens: int = 2048,
         check: bool = True,
         seed: int = 0,
+        show_groups: bool = False,
     ) -> None:
         if log not in get_args(Sent):
             raise ConfigError(f"Memorization.log is {log!r}; expected main or all")
@@ -123,7 +125,7 @@ class Memorization(HasMeasures, RunsAudit):
         if members is not None or heldout is not None:
             self._texts = OwnTexts(
                 members, heldout, model, tokenizer, reference, max_length, members_size, heldout_size, fields,
-                scoring_tokens, check, seed,
+                scoring_tokens, check, seed, show_groups,
             )  # fmt: skip
         elif model is not None or tokenizer is not None:
             raise ConfigError("Memorization.members is None, and model or tokenizer is given; expected texts to score")

@@ -55,6 +55,7 @@ class OwnTexts:
     scoring_tokens: int = 2048
     check: bool = True
     seed: int = 0
+    show_groups: bool = False
 
     def __post_init__(self) -> None:
         if self.members is None or self.heldout is None:
@@ -112,6 +113,7 @@ class OwnPass:
             heldout_size=texts.heldout_size,
             seed=texts.seed,
             check=texts.check,
+            show_groups=texts.show_groups,
         )
         with preserved_random_state():
             found = prepare(TwoSets(texts.members, texts.heldout, texts.fields), tokenizer, options)
