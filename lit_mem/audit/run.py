@@ -73,6 +73,7 @@ def run_audit(
     scoring_tokens: int = 2048,
     check: bool = True,
     seed: int = 0,
+    show_groups: bool = False,
     dtype: str = "auto",
     device: str | torch.device | None = None,
     folder: str | os.PathLike[str] | None = "logs/audit",
@@ -115,6 +116,7 @@ def run_audit(
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the subsets.
+        show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
         dtype: precision that models are loaded in; "auto": that of their files.
         device: where a loaded model goes; None: a GPU if there is one.
         folder: in which the run's folder `version_<n>` is made, for `lit-mem report`; None: nothing is written.
@@ -143,7 +145,7 @@ def run_audit(
     length = max_length or readable_length(audited.model)
     options = DataOptions(
         max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check,
-        chat=chat, detector=detector, chunk=chunk_of(chunk),
+        chat=chat, detector=detector, chunk=chunk_of(chunk), show_groups=show_groups,
     )  # fmt: skip
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
     scored_texts = extent(texts.members, texts.heldout)

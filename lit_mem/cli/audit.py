@@ -63,6 +63,7 @@ def main(words: list[str]) -> None:
         scoring_tokens=options.scoring_tokens,
         check=options.check,
         seed=options.seed,
+        show_groups=options.show_groups,
         dtype=options.dtype,
         device=options.device,
         folder=None if options.folder == "none" else options.folder,
@@ -175,6 +176,7 @@ def _parser() -> OneLineParser:
     add("--scoring_tokens", type=int, default=2048, help="most tokens in a scoring batch; lower it if memory runs out")
     add("--check", type=bool, default=True, help="look for texts on both sides, and for a shift between the sets")
     add("--seed", type=int, default=0, help="of the subsets")
+    add("--show_groups", type=bool, default=False, help="name persons (--group_column) in files and slices")
     add("--dtype", type=str, default="auto", help="auto (that of the files), float32, bfloat16 or float16")
     add("--device", type=str | None, default=None, help="such as cuda:1 or cpu (default: a GPU if there is one)")
     add("--folder", type=str, default="logs/audit", metavar="DIR", help="where the run's folder is made, or none")

@@ -10,6 +10,7 @@ from lit_mem.data.checks import TrustReport, check_texts
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.examples import Examples
+from lit_mem.data.group_columns import group_columns
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import encode_of, encoder_of
 from lit_mem.data.sources.given import given_set
@@ -35,7 +36,7 @@ def encoded_set(
         rows: as for `given_set`.
         name: what the set is called in messages.
         tokenizer: of the model.
-        options: how texts are encoded, and the seed of the subset.
+        options: how texts are encoded, the seed of the subset, and whether columns that name persons are kept.
         size: how many texts; None or more than there are: all.
         member: whether they are in the fine-tuning set.
         first_id: ids count up from here.
@@ -49,6 +50,8 @@ def encoded_set(
     found = given_set(rows, name, fields)
     if counted is not None:
         counted.update(found["group"][:])
+    if not options.show_groups:
+        found = found.remove_columns(group_columns([found], options.spans_column))
     examples = encode_of(encoder_of(found, tokenizer, options), options)(
         take(found, None if size is None or size >= len(found) else size, options.seed), first_id, member, name
     )

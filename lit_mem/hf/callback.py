@@ -69,6 +69,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides before training, and whether text alone shows which set one is of.
         seed: of the samples.
+        show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
         folder: of the record; None: `memorization` in `output_dir`.
         examples: write the per-example numbers of each pass there too, without texts.
         chunk: {tokens, stride}: score given texts longer than `max_length` whole, in windows.
@@ -103,6 +104,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         scoring_tokens: int = 2048,
         check: bool = True,
         seed: int = 0,
+        show_groups: bool = False,
         folder: str | os.PathLike[str] | None = None,
         examples: bool = False,
         chunk: Chunk | Mapping[str, Any] | None = None,
@@ -126,7 +128,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
             raise ConfigError(f"{name}.chunk is given without members and heldout; expected texts that are read so")
         self.texts = TextOptions(
             members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries,
-            chunk_of(chunk),
+            chunk_of(chunk), show_groups,
         )  # fmt: skip
         self.live: LiveRun | None = None
 

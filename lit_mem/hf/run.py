@@ -58,6 +58,7 @@ class TextOptions:
         seed: of the samples.
         canaries: those in the training set, which are no members of the sample; None: there are none.
         chunk: how given texts longer than `max_length` are read in windows; None: they are cut.
+        show_groups: show names of persons, of given texts.
     """
 
     members: Any = None
@@ -71,6 +72,7 @@ class TextOptions:
     seed: int = 0
     canaries: CanarySet | None = None
     chunk: Chunk | None = None
+    show_groups: bool = False
 
 
 @dataclass
@@ -145,7 +147,7 @@ def start(
         trust = check_examples(members, heldout, texts.seed) if texts.check else None
         frozen = frozen_model(trainer, reference)
         ids = {True: token_ids(members), False: token_ids(heldout)}
-        groups = Groups.of(counts[0], counts[1])
+        groups = Groups.of(counts[0], counts[1], texts.show_groups)
         subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast, groups=groups)
         session = Session(
             subject, [heldout, members, canaries], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
@@ -185,7 +187,10 @@ def _examples(
     counts: tuple[Counter[str], Counter[str]],
 ) -> tuple[Sequence[Encoded], Sequence[Encoded]]:
     tokenizer = tokenizer_of(trainer)
-    options = DataOptions(max_length=longest(trainer, texts), add_eos=False, seed=texts.seed, chunk=texts.chunk)
+    options = DataOptions(
+        max_length=longest(trainer, texts), add_eos=False, seed=texts.seed, chunk=texts.chunk,
+        show_groups=texts.show_groups,
+    )  # fmt: skip
     of_canaries = Beginnings(texts.canaries, tokenizer)
     if texts.members is None:
         members = members_of(trainer, texts.members_size, texts.seed, 0, of_canaries)

@@ -88,6 +88,7 @@ class Memorization(HasMeasures, RunsAudit):
         check: look for texts on both sides, and whether text alone shows which set one is of.
         seed: of the subsets.
         chunk: {tokens, stride}: score texts longer than `max_length` whole, in windows (see `lit_mem.data.chunks`).
+        show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
 
     Raises:
         ConfigError: an option is not one of those.
@@ -118,6 +119,7 @@ class Memorization(HasMeasures, RunsAudit):
         check: bool = True,
         seed: int = 0,
         chunk: Chunk | None = None,
+        show_groups: bool = False,
     ) -> None:
         if log not in get_args(Sent):
             raise ConfigError(f"Memorization.log is {log!r}; expected main or all")
@@ -127,7 +129,7 @@ class Memorization(HasMeasures, RunsAudit):
         if members is not None or heldout is not None:
             self._texts = OwnTexts(
                 members, heldout, model, tokenizer, reference, max_length, members_size, heldout_size, fields,
-                scoring_tokens, check, seed, chunk,
+                scoring_tokens, check, seed, chunk, show_groups,
             )  # fmt: skip
         elif model is not None or tokenizer is not None:
             raise ConfigError("Memorization.members is None, and model or tokenizer is given; expected texts to score")

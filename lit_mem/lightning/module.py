@@ -220,5 +220,7 @@ class CausalLM(CheckpointedModule):
 
     def metric_names(self) -> list[str]:
         """Names that this module logs while it is fitted."""
-        own = ["train/loss", "val/loss"]
-        return own if self.private is None else [*own, "privacy/epsilon", *group_names(largest_group(self._trainer))]
+        if self.private is None:
+            return ["train/loss", "val/loss"]
+        spent = ["privacy/epsilon", "privacy/delta", *group_names(largest_group(self._trainer))]
+        return ["train/loss", "val/loss", *spent]

@@ -58,6 +58,7 @@ class OwnTexts:
     check: bool = True
     seed: int = 0
     chunk: Chunk | Mapping[str, Any] | None = None
+    show_groups: bool = False
 
     def __post_init__(self) -> None:
         if self.members is None or self.heldout is None:
@@ -116,6 +117,7 @@ class OwnPass:
             seed=texts.seed,
             check=texts.check,
             chunk=chunk_of(texts.chunk),
+            show_groups=texts.show_groups,
         )
         with preserved_random_state():
             found = prepare(TwoSets(texts.members, texts.heldout, texts.fields), tokenizer, options)

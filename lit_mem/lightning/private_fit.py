@@ -199,11 +199,12 @@ class PrivateFit:
             trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
 
     def metrics(self) -> dict[str, float]:
-        """What is logged at every validation: epsilon for one row, and for the person with the most rows."""
+        """What is logged at every validation: epsilon and delta, for one row and for the person with the most rows."""
         if self.training is None:
             return {}
         budget = self.training.budget
-        return {"privacy/epsilon": budget.epsilon()} | of_group(budget.history, budget.delta, self._rows_of_one)
+        spent = {"privacy/epsilon": budget.epsilon(), "privacy/delta": budget.delta}
+        return spent | of_group(budget.history, budget.delta, self._rows_of_one)
 
     @property
     def note(self) -> str:

@@ -10,7 +10,7 @@ NAME: Final = "memorization"
 
 OF_TEXTS: Final = (
     "members", "heldout", "model", "tokenizer", "reference", "max_length", "members_size", "heldout_size", "fields",
-    "scoring_tokens", "check", "seed", "chunk",
+    "scoring_tokens", "check", "seed", "chunk", "show_groups",
 )  # fmt: skip
 """Options of `Memorization` for a module of a user's own; here the sections `model` and `data` say all that."""
 

@@ -69,6 +69,13 @@ def test_no_name_of_a_person_is_in_a_file_or_a_log(audit, caplog, capsys):
     assert "Zebulon" not in json.dumps(pq.read_table(found.folder / "persons" / "validate.parquet").to_pydict())
 
 
+def test_names_are_shown_where_that_is_asked_for(audit):
+    found = audit(rows("train", 4), rows("heldout", 4), extraction=None, show_groups=True)
+    assert {row.person for row in found.persons.rows} == {
+        f"Zebulon {of} {i}" for of in ("train", "heldout") for i in (0, 1)
+    }
+
+
 def test_each_audit_has_a_key_of_its_own(audit):
     members, heldout = rows("train", 4), rows("heldout", 4)
     one, other = (audit(members, heldout, extraction=None, folder=None).persons.rows for _ in range(2))

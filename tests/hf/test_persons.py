@@ -5,6 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from lit_mem.audit.measures import Slices
 from lit_mem.errors import ConfigError
 from lit_mem.hf import MemorizationCallback
 
@@ -32,6 +33,18 @@ def test_given_rows_name_persons(trainer, member_texts, heldout_texts):
     assert set(last["person"]) == set(tables["start"]["person"])
     assert set(last["rows"]) == {2}  # though 11 of 16 members are scored
     assert last["rows_scored"][last["set"] == "member"].sum() == 11
+
+
+@pytest.mark.parametrize("shown", [False, True])
+def test_names_are_shown_only_where_that_is_asked_for(trainer, member_texts, heldout_texts, shown):
+    members = [{"text": text, "who": ("Ann", "Bob")[i % 2]} for i, text in enumerate(member_texts)]
+    heldout = [{"text": text, "who": ("Eve", "Bob")[i == 0]} for i, text in enumerate(heldout_texts)]
+    options = {"fields": {"group_column": "who"}, "extraction": None, "check": False, "show_groups": shown}
+    callback = MemorizationCallback(members, heldout, measures=[Slices(min_size=2)], **options)
+    trainer(callback).evaluate()
+    persons = callback.live._run.session.audit.result.persons.rows
+    assert ({row.person for row in persons} == {"Ann", "Bob", "Eve"}) == shown
+    assert any("/Ann/" in name for name in callback.live.metrics) == shown
 
 
 def test_of_the_trainers_own_rows_no_person_is_known(trainer):
