@@ -18,6 +18,7 @@ from typing import Final
 from lit_mem.data.sources.arrow_columns import readable_columns
 from lit_mem.data.sources.forms import files_in
 from lit_mem.data.sources.json_rows import lines_of, read_array, read_lines
+from lit_mem.data.sources.stored import StoredColumn
 from lit_mem.data.sources.table import BadRows, Table, name_problem, shown
 from lit_mem.errors import DataError
 
@@ -121,10 +122,10 @@ def _decode(path: str) -> str:
 
 
 def _read_txt(path: str, text: str) -> Table:
-    lines = lines_of(text)
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return Table(path, "line", list(range(1, len(lines) + 1)), BadRows(path, "line"), {"text": lines})
+    # Without the blank lines at the end, but with the spaces of the last line that is none.
+    end = text.find("\n", len(text.rstrip()))
+    lines = StoredColumn(lines_of(text if end < 0 else text[:end]))
+    return Table(path, "line", range(1, len(lines) + 1), BadRows(path, "line"), {"text": lines})
 
 
 @contextmanager
@@ -140,7 +141,7 @@ def _fields_of_any_size() -> Iterator[None]:
 def _read_csv(path: str, text: str) -> Table:
     # Strict, for otherwise a quote that is never closed swallows the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    bad, numbers, rows, start = BadRows(path, "line"), list[int](), list[list[str]](), 1
+    bad, numbers, columns, start = BadRows(path, "line"), list[int](), list[StoredColumn](), 1
     header: list[str] | None = None
     with _fields_of_any_size():
         try:
@@ -150,19 +151,20 @@ def _read_csv(path: str, text: str) -> Table:
                     continue
                 if header is None:
                     header = _checked_header(path, number, row)
+                    columns = [StoredColumn() for _ in header]
                     continue
                 bad.n_rows += 1
                 if len(row) != len(header):
                     bad.add(number, f"found {len(row)} fields, expected {len(header)}")
                     continue
                 numbers.append(number)
-                rows.append(row)
+                for column, value in zip(columns, row, strict=True):
+                    column.append(value)
         except csv.Error as error:
             raise DataError(f"{path}, line {start}: malformed CSV ({error})") from error
     if header is None or not bad.n_rows:
         raise DataError(f"{path}: holds a header and no rows; expected at least one row")
-    columns = {name: [row[i] for row in rows] for i, name in enumerate(header)}
-    return Table(path, "line", numbers, bad, columns)
+    return Table(path, "line", numbers, bad, dict(zip(header, columns, strict=True)))
 
 
 def _checked_header(path: str, number: int, header: list[str]) -> list[str]:
