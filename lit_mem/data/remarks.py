@@ -32,14 +32,16 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
     """A line on texts with an end token inside, behind which measures of extraction do not read; None without such.
 
     Args:
-        examples: the texts; each id counts once.
+        examples: the texts; of each id the first one counts.
         ends: ids of the tokens at which decoding stops.
         tokenizer: spells them.
     """
     wanted = torch.tensor(sorted(ends))
-    found, behind, scored, met = 0, 0, 0, set[int]()
-    texts = {example.example_id: example for example in examples}
-    for example in texts.values():
+    found, behind, scored, met, known = 0, 0, 0, set[int](), set[int]()
+    for example in examples:
+        if example.example_id in known:
+            continue
+        known.add(example.example_id)
         inside = 0
         for own in _runs(example):
             scored += len(own)
@@ -52,7 +54,7 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
         return None
     names = ", ".join(str(name) for name in tokenizer.convert_ids_to_tokens(sorted(met)))
     return (
-        f"{found} of {len(texts)} texts have an end token ({names}) before their end, where decoding stops: measures "
+        f"{found} of {len(known)} texts have an end token ({names}) before their end, where decoding stops: measures "
         f"of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand behind the "
         "first one of their text."
     )
