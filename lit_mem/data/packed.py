@@ -41,6 +41,13 @@ class Same(Column):
         return self.value
 
 
+class Empty(Column):
+    """A dictionary without an entry, for each example its own."""
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {}
+
+
 class Numbers(Column):
     """Whole numbers, or true and false: `kind` is the type of Python's that they are."""
 
@@ -150,6 +157,8 @@ def packed(values: Sequence[Any]) -> Column:
         return Texts(values)
     if kind is torch.Tensor:
         return _tensors(values)
+    if kind is dict and not any(values):
+        return Empty()
     if kind is dict and all(map(_are_attributes, values)):
         return Written(values, _attributes)
     if kind is tuple and all(type(part) is int for value in values for part in value):
