@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.group_columns import without_groups
-from lit_mem.data.members import texts_of
 from lit_mem.data.remarks import on_scripts
-from lit_mem.data.row_texts import RowTexts
+from lit_mem.data.row_texts import EveryText, RowTexts
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.given import as_source
 from lit_mem.data.sources.table import listed
@@ -61,10 +59,9 @@ class Texts:
         """Most training rows of one person or document, as far as groups are known."""
         return max(Counter(self.train["group"][:]).values())
 
-    def every(self) -> Iterator[str]:
+    def every(self) -> EveryText:
         """Each row's prompt and completion as one, of all sets."""
-        for rows in self.sets:
-            yield from texts_of(rows)
+        return EveryText(self.sets)
 
 
 def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
