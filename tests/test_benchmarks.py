@@ -20,6 +20,7 @@ from benchmarks import (
     growth,
     memory,
     mitigation,
+    preparing,
     run,
     scaling,
     scaling_check,
@@ -223,6 +224,35 @@ def test_memory_refuses_sides_that_found_something_else(side, name):
     found[side][name] = [2.0, 1.5] if name == "losses" else figures | {"mia/loss_auroc": 0.6}
     with pytest.raises(RuntimeError, match=r"val/loss \(tracked" if name == "losses" else "mia/loss_auroc"):
         memory.check(found, 1e-3)
+
+
+# -- preparing ---------------------------------------------------------------------------------------------
+
+
+def test_preparing_compares_sides_on_the_same_texts(monkeypatch, tmp_path):
+    def here(args, side, path):
+        found = preparing.one_side(preparing.made_options().parse_args(["--side", side, "--file", str(path)]))
+        size = sum(1 for _ in preparing.texts_in(path))
+        return found | {"peak": 2.0 * size, "libraries": 1.0 * size, "seconds": 3.0 if side == "prepare" else 1.0}
+
+    monkeypatch.setattr(preparing, "in_fresh_process", here)
+    monkeypatch.setattr(preparing.logging, "disable", lambda: None)
+    (table,) = preparing.run(preparing.made_options().parse_args(["--sizes", "50", "60"]))
+    assert [row[0] for row in table.rows] == ["50 texts", "60 texts", "exponent"]
+    assert [row[4] for row in table.rows] == [1.5, 1.5, None]
+    assert table.row("exponent")["prepare, s"] == pytest.approx(0)
+    assert table.row("exponent")["above libraries MiB"] == pytest.approx(1)
+    texts = tmp_path / "texts.jsonl"
+    preparing.write(texts, 30)
+    assert {len(text.split()) for text in preparing.texts_in(texts)} == {preparing.WORDS}
+    assert len(set(preparing.texts_in(texts))) == 30
+
+
+def test_preparing_refuses_sides_that_count_other_tokens(monkeypatch):
+    sides = {side: {"tokens": len(side), "seconds": 1, "cpu": 1, "peak": 2, "libraries": 1} for side in preparing.SIDES}
+    monkeypatch.setattr(preparing, "in_fresh_process", lambda args, side, path: sides[side])
+    with pytest.raises(RuntimeError, match="the number of tokens of 5 texts"):
+        preparing.measured(preparing.made_options().parse_args([]), 5)
 
 
 # -- growth ------------------------------------------------------------------------------------------------

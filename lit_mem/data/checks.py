@@ -230,7 +230,8 @@ def check_texts(
         heldout: (N,) texts never trained on.
         groups: the (M,) and the (N,) names of their groups; None: every row is one.
         origins: the (M,) and the (N,) places that rows came from, for messages; None: numbers.
-        near_jaccard: in (0, 1], similarity of three-word runs from which texts are nearly equal.
+        near_jaccard: in (0, 1], similarity of three-word runs from which texts are nearly equal. More than 50 000 texts
+            are compared by MinHash (`lit_mem.data.minhash`).
         classifier_rows: the classifier reads at most so many random rows a side.
         seed: of that sample and its halves.
 

@@ -36,7 +36,7 @@ def deduplicated(rows: Dataset, how: Deduplicate) -> Dataset:
         rows: with columns `prompt` and `completion`.
         how: "exact": the same text, prompt and completion together; "near": also texts that are the same but for case,
             space and punctuation, and those that share most of their runs of three words (Jaccard similarity of 0.7
-            or more); "none": all rows are kept.
+            or more; of more than 50 000 rows found by MinHash, see `lit_mem.data.minhash`); "none": all rows are kept.
     """
     if how == "none":
         return rows

@@ -154,7 +154,8 @@ class Encoder:
             own, trained = own[twice:], trained[twice:]
             trained[:1] = False
             whole = np.concatenate([own, end])[: self.max_length]
-            labels = np.concatenate([np.where(trained, own, IGNORED), end])[: self.max_length]
+            labels = whole.copy()
+            labels[: len(own)][~trained[: self.max_length]] = IGNORED
             is_cut = len(own) + len(end) > self.max_length
             cut.add(len(own) + len(end))
             appended = 0 if is_cut else len(end)

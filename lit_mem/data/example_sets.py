@@ -80,8 +80,11 @@ class ExampleSets:
         self.documents = 0
 
     def every_example(self) -> Iterator[Encoded]:
-        """Those of all sets, one by one; members that are scored stand among those trained on."""
-        return chain(self.train, self.heldout, self.test, self.canaries)
+        """Those of all sets, one by one; members that are scored stand among those trained on.
+
+        Canaries come first as they are scored; those in the training set are trained on as a whole.
+        """
+        return chain(self.canaries, self.train, self.heldout, self.test)
 
     def extent(self) -> tuple[int, int]:
         """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""

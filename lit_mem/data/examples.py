@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, overload
 
 import numpy as np
 
-from lit_mem.data.packed import Array, Column, Numbers, Objects, labels, packed, smallest
+from lit_mem.data.packed import Array, Column, Numbers, Objects, Runs, labels, packed, smallest
 from lit_mem.types import Record
 
 if TYPE_CHECKING:
@@ -146,9 +146,10 @@ class _Chunk:
             else:
                 self._columns[name] = packed(values)
         self.size = len(examples)
-        ids = [example.input_ids.numpy(force=True) for example in examples]
-        self.lengths = smallest(np.array([len(one) for one in ids]))
-        self.highest_ids = smallest(np.array([one.max(initial=0) for one in ids]))
+        ids = self._columns["input_ids"]
+        if not isinstance(ids, Runs):
+            ids = Runs.of([example.input_ids.numpy(force=True) for example in examples])
+        self.lengths, self.highest_ids = smallest(ids.lengths), smallest(ids.highest)
 
     def __getitem__(self, i: int) -> Encoded:
         return self._kind(**{name: column[i] for name, column in self._columns.items()})

@@ -26,6 +26,7 @@ _SHINGLE_WORDS: Final = 3
 _CHUNK_ENTRIES: Final = 4_000_000
 _CHUNK_PAIRS: Final = 50_000
 _WORD: Final = re.compile(r"\w+")
+_ASCII: Final = {code: " " for code in range(128) if not _WORD.match(chr(code))}
 
 
 def words(text: str) -> list[str]:
@@ -36,6 +37,8 @@ def words(text: str) -> list[str]:
     >>> words("Cimetidine-induced  FEVER."), words("皮疹")
     (['cimetidine', 'induced', 'fever'], ['皮', '疹'])
     """
+    if text.isascii():  # the same, in a third of the time
+        return text.lower().translate(_ASCII).split()
     return plain_words(unicodedata.normalize("NFKC", text).casefold())
 
 

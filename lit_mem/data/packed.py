@@ -41,6 +41,13 @@ class Same(Column):
         return self.value
 
 
+class Empty(Column):
+    """A dictionary without an entry, for each example its own."""
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {}
+
+
 class Numbers(Column):
     """Whole numbers, or true and false: `kind` is the type of Python's that they are."""
 
@@ -62,10 +69,22 @@ class Runs(Column):
     def __init__(self, flat: Array, lengths: Array, as_tensors: bool) -> None:
         self.flat, self.ends, self.as_tensors = smallest(flat), np.cumsum(lengths), as_tensors
 
+    @classmethod
+    def of(cls, arrays: Sequence[Array]) -> Runs:
+        """Those of some arrays, as tensors."""
+        return cls(np.concatenate(arrays), np.array([len(array) for array in arrays]), True)
+
     @property
     def lengths(self) -> Array:
         """(N,) int64, how many each example has."""
         return np.diff(self.ends, prepend=0)
+
+    @property
+    def highest(self) -> Array:
+        """(N,) int64, the highest number of each; 0 of one without any."""
+        # Of an empty one the element behind it stands there.
+        found = np.maximum.reduceat(np.append(self.flat, 0), self.ends - self.lengths)
+        return np.where(self.lengths > 0, found, 0)
 
     def bounds(self, i: int) -> tuple[int, int]:
         """Where in `flat` those of one example stand."""
@@ -138,6 +157,8 @@ def packed(values: Sequence[Any]) -> Column:
         return Texts(values)
     if kind is torch.Tensor:
         return _tensors(values)
+    if kind is dict and not any(values):
+        return Empty()
     if kind is dict and all(map(_are_attributes, values)):
         return Written(values, _attributes)
     if kind is tuple and all(type(part) is int for value in values for part in value):
@@ -176,9 +197,13 @@ def _tuples(values: Sequence[tuple[int, ...]]) -> Column:
 
 
 def _tensors(values: Sequence[torch.Tensor]) -> Column:
-    if any(value.dtype != torch.int64 or value.dim() != 1 or value.device.type != "cpu" for value in values):
+    try:
+        arrays = [value.numpy() for value in values]
+    except (TypeError, RuntimeError):  # on another device, or part of a graph
         return Objects(values)
-    return Runs(np.concatenate([value.numpy() for value in values]), np.array([len(value) for value in values]), True)
+    if any(array.dtype != np.int64 or array.ndim != 1 for array in arrays):
+        return Objects(values)
+    return Runs.of(arrays)
 
 
 def labels(ids: Column, values: Sequence[torch.Tensor]) -> Column:

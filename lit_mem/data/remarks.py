@@ -32,30 +32,32 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
     """A line on texts with an end token inside, behind which measures of extraction do not read; None without such.
 
     Args:
-        examples: the texts; each id counts once.
+        examples: the texts; rows of one id that are alike count once.
         ends: ids of the tokens at which decoding stops.
         tokenizer: spells them.
     """
     wanted = torch.tensor(sorted(ends))
-    found, behind, scored, met = 0, 0, 0, set[int]()
-    texts = dict[int, dict[bytes, Encoded]]()
+    behind = scored = 0
+    known, ended, met, rows = set[int](), set[int](), set[int](), set[int]()
     for example in examples:  # a long text is trained on in several rows, and a canary in several that are alike
-        texts.setdefault(example.example_id, {})[example.input_ids.numpy().tobytes()] = example
-    for rows in texts.values():
-        inside = 0
-        for own in (run for row in rows.values() for run in _runs(row)):
+        key = hash((example.example_id, example.input_ids.numpy().tobytes()))
+        if key in rows:
+            continue
+        rows.add(key)
+        known.add(example.example_id)
+        for own in _runs(example):
             scored += len(own)
             places = torch.isin(own, wanted).nonzero().flatten()
             if len(places) and int(places[0]) < len(own) - 1:
-                inside += len(own) - 1 - int(places[0])
+                behind += len(own) - 1 - int(places[0])
                 met.update(own[places].tolist())
-        found, behind = found + (inside > 0), behind + inside
-    if not found:
+                ended.add(example.example_id)
+    if not ended:
         return None
     names = ", ".join(str(name) for name in tokenizer.convert_ids_to_tokens(sorted(met)))
     return (
-        f"{found} of {len(texts)} texts have an end token ({names}) before their end, where decoding stops: measures "
-        f"of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand behind the "
+        f"{len(ended)} of {len(known)} texts have an end token ({names}) before their end, where decoding stops: "
+        f"measures of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand behind the "
         "first one of their text."
     )
 

@@ -49,6 +49,20 @@ class RowTexts(Sequence[str]):
         return columns[0] if len(columns) == 1 else ["".join(row) for row in zip(*columns, strict=True)]
 
 
+class EveryText(Iterable[str]):
+    """The texts of several sets of rows, one after the other, as often as they are asked for."""
+
+    def __init__(self, sets: Sequence[Dataset]) -> None:
+        self._sets = [RowTexts(rows) for rows in sets]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._sets))
+
+    def __iter__(self) -> Iterator[str]:
+        for texts in self._sets:
+            yield from texts
+
+
 def texts_at(texts: Sequence[str], places: Iterable[int]) -> list[str]:
     """The texts at some places, in that order; of rows these are read together."""
     if isinstance(texts, RowTexts):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -12,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.group_columns import without_groups
 from lit_mem.data.groups import Groups
-from lit_mem.data.members import texts_of
 from lit_mem.data.remarks import on_scripts
-from lit_mem.data.row_texts import RowTexts
+from lit_mem.data.row_texts import EveryText, RowTexts
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.given import as_source
 from lit_mem.data.sources.table import listed
@@ -74,10 +72,9 @@ class Texts:
         """Most training rows of one person or document, as far as groups are known."""
         return max(Counter(self.train["group"][:]).values())
 
-    def every(self) -> Iterator[str]:
+    def every(self) -> EveryText:
         """Each row's prompt and completion as one, of all sets."""
-        for rows in self.sets:
-            yield from texts_of(rows)
+        return EveryText(self.sets)
 
 
 def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:

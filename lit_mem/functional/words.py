@@ -109,7 +109,7 @@ def word_places(text: str) -> list[re.Match[str]]:
 
 def has_no_spaces(text: str) -> bool:
     """Whether any of it is in a script without spaces between words."""
-    return _OTHER.search(text) is not None and _LETTER.search(text) is not None
+    return _is_other(text) and _LETTER.search(text) is not None
 
 
 def scripts_without_spaces(text: str) -> set[str]:
@@ -118,19 +118,26 @@ def scripts_without_spaces(text: str) -> set[str]:
     >>> sorted(scripts_without_spaces("皮疹 and ไข้"))
     ['Han', 'Thai']
     """
-    points = [] if _OTHER.search(text) is None else [ord(found) for found in set(_LETTER.findall(text))]
+    if not _is_other(text):
+        return set()
+    points = [ord(found) for found in set(_LETTER.findall(text))]
     tables = _IDEOGRAPHS | _SYLLABLES
     return {name for name, ranges in tables.items() if any(a <= point <= b for a, b in ranges for point in points)}
 
 
 def _single(found: list[str], text: str) -> list[str]:
-    if _OTHER.search(text) is None or _SINGLE.search(text) is None:
+    if not _is_other(text) or _SINGLE.search(text) is None:
         return found
     return [unit for word in found for unit in _UNIT.findall(word)]
 
 
 def _has_marks(text: str) -> bool:
-    return _OTHER.search(text) is not None and _marked()[0].search(text) is not None
+    return _is_other(text) and _marked()[0].search(text) is not None
+
+
+def _is_other(text: str) -> bool:
+    # Python knows of a text whether it is ASCII.
+    return not text.isascii() and _OTHER.search(text) is not None
 
 
 @cache

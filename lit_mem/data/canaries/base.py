@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -75,7 +75,7 @@ class Setting:
     """
 
     tokenizer: Any
-    texts: Sequence[str] = ()
+    texts: Iterable[str] = ()
     base_model: Callable[[], nn.Module] | None = None
     once: Callable[[Callable[[], Any]], Any] = here
     taken: set[str] = field(init=False)

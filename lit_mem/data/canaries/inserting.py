@@ -44,7 +44,7 @@ def inserted(
         DataError: likewise.
     """
     with preserved_random_state():
-        made = source.make(Setting(encoder.tokenizer, list(texts.every()), base_model, once))
+        made = source.make(Setting(encoder.tokenizer, texts.every(), base_model, once))
     first_id = sum(map(len, texts.sets))
     canaries = encoded(made, encoder.tokenizer, encoder.max_length, bool(encoder.eos), first_id)
     more = copies(canaries)

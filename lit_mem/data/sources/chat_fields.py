@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.chat.messages import checked, speaks
 from lit_mem.data.sources.chat_forms import ChatForm, Layout, Messages, layout_of
 from lit_mem.data.sources.fields import group_of, is_index, usable_rows
 from lit_mem.data.sources.reading import Reading
+from lit_mem.data.sources.stored import StoredColumn, dataset_of
 from lit_mem.data.sources.table import Table, shown
 from lit_mem.errors import DataError
 
@@ -71,30 +73,34 @@ class ChatFields:
         return self._read(table, label, found)
 
     def _read(self, table: Table, label: str, found: Layout) -> Dataset:
-        from datasets import Dataset, concatenate_datasets
+        import pyarrow as pa
+        from datasets import concatenate_datasets
 
         wanted = [*found.columns, *(name for name in (found.system, found.history) if name is not None)]
-        values = {name: table.column(name) for name in wanted}
-        take, conversations = found.messages(), list[Messages]()
-        for i, number in enumerate(table.numbers):
+        take = found.messages()
+        held, prompts, completions = StoredColumn(), StoredColumn(), StoredColumn()
+        for number, *values in zip(table.numbers, *(table.column(name) for name in wanted), strict=True):
             try:
-                conversations.append(_usable(take({name: values[name][i] for name in wanted})))
+                messages = _usable(take(dict(zip(wanted, values, strict=True))))
             except (ValueError, DataError) as error:
                 table.bad.add(number, f"field {shown(found.columns[0])}: {error}")
-                conversations.append([])
+                messages = []
+            held.append(json.dumps(messages))
+            prompts.append(_joined(one for one in messages if one["role"] != "assistant"))
+            completions.append(_joined(one for one in messages if one["role"] == "assistant"))
         groups = self._groups(table)
         usable = usable_rows(table, self.reading)
-        origins = [f"{label}:{number}" for number in table.numbers]
-        tools = table.column(_TOOLS_COLUMN) if _TOOLS_COLUMN in table.names else [None] * len(origins)
+        origins = StoredColumn(f"{label}:{number}" for number in table.numbers)
+        tools = table.column(_TOOLS_COLUMN) if _TOOLS_COLUMN in table.names else repeat(None, len(origins))
         columns = {
-            "prompt": [_joined(one for one in row if one["role"] != "assistant") for row in conversations],
-            "completion": [_joined(one for one in row if one["role"] == "assistant") for row in conversations],
+            "prompt": prompts,
+            "completion": completions,
             "group": origins if groups is None else groups,
             "origin": origins,
-            HELD: [json.dumps(row) for row in conversations],
-            TOOLS: [_tools(value) for value in tools],
+            HELD: held,
+            TOOLS: StoredColumn(_tools(value) for value in tools),
         }
-        made = Dataset.from_dict(columns)
+        made = dataset_of({name: values.arrow().cast(pa.string()) for name, values in columns.items()})
         used = {*columns, *wanted, _TOOLS_COLUMN}
         kept = [name for name in table.names if name not in used and not is_index(name)]
         parts = [made, table.keep(kept)] if kept else [made]
@@ -102,12 +108,12 @@ class ChatFields:
             parts = [part.select(usable) for part in parts]
         return concatenate_datasets(parts, axis=1) if kept else parts[0]
 
-    def _groups(self, table: Table) -> list[str] | None:
+    def _groups(self, table: Table) -> StoredColumn | None:
         """(N,) names of groups; None where there are none."""
         if self.group_column is None:
             return None
         table.require({self.group_column: f"{self.section}.group_column"})
-        names = []
+        names = StoredColumn()
         for number, value in zip(table.numbers, table.column(self.group_column), strict=True):
             name, problem = group_of(value)
             if problem is not None:

@@ -15,6 +15,7 @@ from typing import Final, Literal
 from lit_mem.data.sources.bad_rows import BadRows
 from lit_mem.data.sources.decoding import NoRowsError
 from lit_mem.data.sources.reading import Reading
+from lit_mem.data.sources.stored import StoredColumn
 from lit_mem.data.sources.table import Table, name_problem, shown
 from lit_mem.errors import DataError
 
@@ -112,7 +113,7 @@ def _unquoted(name: str, text: str, sign: str, skipped: int) -> Table | None:
 def _rows(name: str, text: str, sign: str, skipped: int, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> Table:
     # Strict, for otherwise a quote that is never closed swallows the rest of the file.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True, quoting=quoting)
-    bad, numbers, rows, start = BadRows(name, "line"), list[int](), list[list[str]](), 1 + skipped
+    bad, numbers, columns, start = BadRows(name, "line"), list[int](), list[StoredColumn](), 1 + skipped
     header: list[str] | None = None
     try:
         for row in reader:
@@ -121,19 +122,20 @@ def _rows(name: str, text: str, sign: str, skipped: int, quoting: Literal[0, 3] 
                 continue
             if header is None:
                 header = _checked_header(name, number, row)
+                columns = [StoredColumn() for _ in header]
                 continue
             bad.n_rows += 1
             if len(row) != len(header):
                 bad.add(number, f"found {len(row)} fields, expected {len(header)}")
                 continue
             numbers.append(number)
-            rows.append(row)
+            for column, value in zip(columns, row, strict=True):
+                column.append(value)
     except csv.Error as error:
         raise csv.Error(str(error), start) from error
     if header is None or not bad.n_rows:
         raise NoRowsError(f"{name}: holds a header and no rows; expected at least one row")
-    columns = {column: [row[i] for row in rows] for i, column in enumerate(header)}
-    return Table(name, "line", numbers, bad, columns)
+    return Table(name, "line", numbers, bad, dict(zip(header, columns, strict=True)))
 
 
 def _checked_header(name: str, number: int, header: list[str]) -> list[str]:

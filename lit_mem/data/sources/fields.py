@@ -6,11 +6,13 @@ import logging
 import math
 import re
 import string
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from lit_mem.data.sources.reading import Reading
+from lit_mem.data.sources.stored import StoredColumn, dataset_of
 from lit_mem.data.sources.table import Table, shown
 from lit_mem.data.templates import template_of
 from lit_mem.errors import ConfigError, DataError
@@ -88,15 +90,15 @@ class TextFields:
             DataError: a column or text is missing, or is not a text; names file, rows and fields.
         """
         import pyarrow as pa
-        from datasets import Dataset, concatenate_datasets
+        from datasets import concatenate_datasets
 
         self._require(table)
-        origins = [f"{label}:{number}" for number in table.numbers]
+        origins = StoredColumn(f"{label}:{number}" for number in table.numbers)
         prompts, completions = self._filled(table, self.templates) if self.templates else self._plain(table)
         groups = origins if self.group_column is None else _checked(table, self.group_column, group_of)
         usable = usable_rows(table, self.reading)
         columns = zip(CONTRACT, (prompts, completions, groups, origins), strict=True)
-        made = Dataset.from_dict({name: pa.array(values, pa.string()) for name, values in columns})
+        made = dataset_of({name: values.arrow().cast(pa.string()) for name, values in columns})
         used = {*self._text_columns(), self.group_column}
         dropped = {*CONTRACT} if self.templates else {*CONTRACT, self.text_column}
         lost = [name for name in table.names if name in CONTRACT and name not in used]
@@ -143,20 +145,20 @@ class TextFields:
             return [self.text_column]
         return [name for template in self.templates for name in template.fields]
 
-    def _plain(self, table: Table) -> tuple[list[str], list[str]]:
+    def _plain(self, table: Table) -> tuple[StoredColumn, StoredColumn]:
         texts = _checked(table, self.text_column, text_of)
-        return [""] * len(texts), texts
+        return StoredColumn(repeat("", len(texts))), texts
 
-    def _filled(self, table: Table, templates: tuple[_Template, _Template]) -> tuple[list[str], list[str]]:
+    def _filled(self, table: Table, templates: tuple[_Template, _Template]) -> tuple[StoredColumn, StoredColumn]:
         prompt, completion = templates
         values = {name: _checked(table, name, piece_of) for name in dict.fromkeys(self._text_columns())}
-        for i, number in enumerate(table.numbers):
+        for number, *given in zip(table.numbers, *(values[name] for name in completion.fields), strict=True):
             # A template's own words must not make an empty answer look like a text.
-            if not any(values[name][i].strip() for name in completion.fields):
+            if not any(value.strip() for value in given):
                 fields = ", ".join(map(shown, completion.fields))
                 table.bad.add(number, f"field {fields}: found only whitespace, expected a text")
         n_rows = len(table.numbers)
-        return list(prompt.fill(values, n_rows)), list(completion.fill(values, n_rows))
+        return StoredColumn(prompt.fill(values, n_rows)), StoredColumn(completion.fill(values, n_rows))
 
 
 class RowFields(Protocol):
@@ -212,15 +214,17 @@ class _Template:
         self._parts = [(literal, name) for literal, name, _, _ in parsed]
         self.fields = list(dict.fromkeys(name for _, name in self._parts if name is not None))
 
-    def fill(self, values: dict[str, list[str]], n_rows: int) -> Iterator[str]:
+    def fill(self, values: Mapping[str, Iterable[str]], n_rows: int) -> Iterator[str]:
         """The (n_rows,) texts, each with its row's values in place of the names."""
-        for i in range(n_rows):
-            yield "".join(literal + (values[name][i] if name is not None else "") for literal, name in self._parts)
+        given = zip(*(values[name] for name in self.fields), strict=True) if self.fields else repeat((), n_rows)
+        places = [(literal, None if name is None else self.fields.index(name)) for literal, name in self._parts]
+        for row in given:
+            yield "".join(literal + (row[place] if place is not None else "") for literal, place in places)
 
 
-def _checked(table: Table, name: str, reader: Callable[[Any], Finding]) -> list[str]:
+def _checked(table: Table, name: str, reader: Callable[[Any], Finding]) -> StoredColumn:
     """The (N,) values of a column as texts; "" where one is not, which is noted in `table.bad`."""
-    texts: list[str] = []
+    texts = StoredColumn()
     for number, value in zip(table.numbers, table.column(name), strict=True):
         text, problem = reader(value)
         if problem is not None:

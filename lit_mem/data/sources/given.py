@@ -129,7 +129,7 @@ def table_of(rows: Any, name: str) -> Table:
     """Rows in memory as a table, called `name` in messages: texts, dictionaries, or a `datasets.Dataset`."""
     if hasattr(rows, "column_names"):
         return Table.of_dataset(name, rows)
-    return row_table(name, [_row(row) for row in rows])
+    return row_table(name, (_row(row) for row in rows))
 
 
 def _row(row: Any) -> Any:

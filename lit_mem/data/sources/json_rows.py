@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 from typing import Any, Final
 
 from lit_mem.data.sources.bad_rows import BadRows
 from lit_mem.data.sources.decoding import NoRowsError
+from lit_mem.data.sources.stored import ABSENT, AT_ONCE, StoredColumn
 from lit_mem.data.sources.table import Table, name_problem, shown
 from lit_mem.errors import DataError
 
@@ -15,19 +17,24 @@ _DEEPEST: Final = 100
 """Levels of lists and objects in a row; libraries that take such values apart call themselves for each."""
 
 
-def lines_of(text: str) -> list[str]:
+def lines_of(text: str) -> Iterator[str]:
     """Lines as editors count them; `splitlines` would also split at U+2028 inside a text."""
-    return [line.removesuffix("\r") for line in text.split("\n")]
+    start = 0
+    while (end := text.find("\n", start)) >= 0:
+        yield text[start:end].removesuffix("\r")
+        start = end + 1
+    yield text[start:].removesuffix("\r")
 
 
 class _Rows:
     """Gathers rows into columns; a key that a row lacks is noted as absent."""
 
-    def __init__(self, path: str, unit: str) -> None:
+    def __init__(self, path: str, unit: str, decoded: bool = True) -> None:
         self.bad = BadRows(path, unit)
         self.path, self.unit = path, unit
         self.numbers: list[int] = []
-        self.rows: list[dict[str, Any]] = []
+        self.columns: dict[str, StoredColumn] = {}
+        self._decoded, self._open = decoded, list[dict[str, Any]]()
         self.repeated: list[str] = []
         self.decoder = json.JSONDecoder(object_pairs_hook=self._object)
 
@@ -52,18 +59,29 @@ class _Rows:
             self.bad.add(number, f"found a value nested more than {_DEEPEST} levels deep")
         else:
             self.numbers.append(number)
-            self.rows.append(row)
+            self._open.append(row)
+            if len(self._open) >= AT_ONCE:
+                self._pack()
+
+    def _pack(self) -> None:
+        """Move rows into columns, so that few are objects at one time."""
+        before = len(self.numbers) - len(self._open)
+        for name in dict.fromkeys(name for row in self._open for name in row):
+            if name not in self.columns:
+                self.columns[name] = StoredColumn(repeat(ABSENT, before), self._decoded)
+        for name, column in self.columns.items():
+            column.extend([row.get(name, ABSENT) for row in self._open])
+        self._open = []
 
     def table(self) -> Table:
         """The rows as columns: every name that any row has, in order of appearance."""
-        names = dict.fromkeys(name for row in self.rows for name in row)
-        columns = {name: [row.get(name, Table.ABSENT) for row in self.rows] for name in names}
-        return Table(self.path, self.unit, self.numbers, self.bad, columns)
+        self._pack()
+        return Table(self.path, self.unit, self.numbers, self.bad, self.columns)
 
 
 def row_table(name: str, rows: Iterable[object]) -> Table:
     """Rows in memory, such as decoded JSON; those that are no dictionaries of columns are noted in the table."""
-    made = _Rows(name, "row")
+    made = _Rows(name, "row", decoded=False)
     for number, row in enumerate(rows, start=1):
         made.add(number, row)
     return made.table()

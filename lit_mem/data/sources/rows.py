@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from lit_mem.data.sources.bad_rows import BadRows, InFile
 from lit_mem.data.sources.columnar import read_columnar, read_saved
@@ -14,6 +15,7 @@ from lit_mem.data.sources.json_rows import lines_of, read_array, read_lines
 from lit_mem.data.sources.notes import read_notes
 from lit_mem.data.sources.places import Place, place_of, suffix_of
 from lit_mem.data.sources.reading import Reading
+from lit_mem.data.sources.stored import ABSENT, StoredColumn
 from lit_mem.data.sources.table import Table
 
 _DEFAULTS: Final = Reading()
@@ -70,10 +72,10 @@ def _read_one(name: str, file: Path, reading: Reading, logs: bool = True) -> Tab
 
 
 def _read_txt(name: str, text: str) -> Table:
-    lines = lines_of(text)
-    while lines and not lines[-1].strip():
-        lines.pop()
-    return Table(name, "line", list(range(1, len(lines) + 1)), BadRows(name, "line"), {"text": lines})
+    # Without the blank lines at the end, but with the spaces of the last line that is none.
+    end = text.find("\n", len(text.rstrip()))
+    lines = StoredColumn(lines_of(text if end < 0 else text[:end]))
+    return Table(name, "line", range(1, len(lines) + 1), BadRows(name, "line"), {"text": lines})
 
 
 def _joined(name: str, parts: Sequence[Table | None]) -> Table:
@@ -83,11 +85,12 @@ def _joined(name: str, parts: Sequence[Table | None]) -> Table:
         raise NoRowsError(f"{name}: all of its {len(parts)} files are empty; expected at least one row")
     bad = BadRows(name, next(iter(tables.values())).unit)
     numbers: list[InFile] = []
-    columns: dict[str, list[Any]] = {column: [] for table in tables.values() for column in table.names}
+    columns = {column: StoredColumn(decoded=True) for table in tables.values() for column in table.names}
     for file, table in tables.items():
         bad.include(table.bad, file)
         numbers += [InFile(file, number) for number in cast("Sequence[int]", table.numbers)]
         for column, values in columns.items():
             there = column in table.names
-            values += table.column(column) if there else [Table.ABSENT] * len(table.numbers)
+            for value in table.column(column) if there else repeat(ABSENT, len(table.numbers)):
+                values.append(value)
     return Table(name, bad.unit, numbers, bad, columns)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from lit_mem.data.sources.bad_rows import BadRows, RowNumber
 from lit_mem.data.sources.forms import LOOKED_AT, chat_of
+from lit_mem.data.sources.stored import ABSENT, RowColumn, StoredColumn, dataset_of, typed
 from lit_mem.errors import DataError
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from datasets import Dataset
 
 _NAMES_LISTED: Final = 20
@@ -33,7 +32,7 @@ class Table:
         unread: columns that were left out, as their type cannot be read: the type by name.
     """
 
-    ABSENT: ClassVar[Any] = type("_Absent", (), {"__repr__": lambda _: "ABSENT"})()
+    ABSENT: ClassVar[Any] = ABSENT
     UNREADABLE: ClassVar[Any] = type("_Unreadable", (), {"__repr__": lambda _: "UNREADABLE"})()
 
     def __init__(
@@ -42,7 +41,7 @@ class Table:
         unit: str,
         numbers: Sequence[RowNumber],
         bad: BadRows,
-        columns: dict[str, list[Any]] | None = None,
+        columns: Mapping[str, Sequence[Any]] | None = None,
         dataset: Dataset | None = None,
         unread: dict[str, str] | None = None,
     ) -> None:
@@ -67,8 +66,8 @@ class Table:
         """Whether the values of a column are plain ones: a picture or a sound would be decoded to be looked at."""
         return self._dataset is None or type(self._dataset.features[name]).__name__ not in _DECODED
 
-    def column(self, name: str) -> list[Any]:
-        """The (N,) values of one column.
+    def column(self, name: str) -> Sequence[Any]:
+        """The (N,) values of one column, which are made as they are read.
 
         Raises:
             DataError: no row has such a field; the message lists the columns that there are.
@@ -76,12 +75,7 @@ class Table:
         self.require({name: ""})
         if self._dataset is None:
             return self._columns[name]
-        one = self._dataset.select_columns([name])
-        try:
-            # Not from Arrow, where `datasets` keeps values of mixed types as JSON strings.
-            return list(one[name][:])
-        except (ValueError, OverflowError):
-            return [_value(scalar) for scalar in one.with_format("arrow")[:][name]]
+        return RowColumn(self._dataset.select_columns([name]), name, _value)
 
     def require(self, wanted: Mapping[str, str]) -> None:
         """Raise if there is not each of these columns; one message names all that lack.
@@ -114,7 +108,7 @@ class Table:
     def first(self, name: str) -> list[Any]:
         """Some values of a column; of a typed one only where it holds texts or lists, so that no picture is opened."""
         if self._dataset is None:
-            return self._columns[name][:LOOKED_AT]
+            return list(self._columns[name][:LOOKED_AT])
         from datasets import Json, LargeList, List, Value
 
         if not isinstance(self._dataset.features[name], List | LargeList | Json | Value):
@@ -137,11 +131,13 @@ class Table:
 
     def keep(self, names: Iterable[str]) -> Dataset:
         """The named columns as a dataset; those of mixed types as JSON strings."""
-        from datasets import Dataset
-
         if self._dataset is not None:
             return self._dataset.select_columns(list(names))
-        return Dataset.from_dict({name: typed(self._columns[name]) for name in names})
+        return dataset_of({name: _array(self._columns[name]) for name in names})
+
+
+def _array(values: Sequence[Any]) -> Any:
+    return values.arrow() if isinstance(values, StoredColumn) else typed(values)
 
 
 def _value(scalar: Any) -> Any:
@@ -149,29 +145,6 @@ def _value(scalar: Any) -> Any:
         return scalar.as_py()
     except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's
         return Table.UNREADABLE
-
-
-def typed(values: Sequence[Any]) -> pa.Array:
-    """One Arrow array of the values, or of their JSON where they have no type in common.
-
-    Args:
-        values: (N,) decoded JSON; `Table.ABSENT` becomes null.
-
-    >>> typed([1, 2, None]).to_pylist(), typed([1, "a", None]).to_pylist()
-    ([1, 2, None], ['1', '"a"', None])
-    """
-    import pyarrow as pa
-
-    values = [None if value is Table.ABSENT else value for value in values]
-    try:
-        array = pa.array(values)
-        # Arrow cuts a name at its NUL on the way to `datasets`, which then finds other columns.
-        if "\0" not in str(array.type):
-            return array
-    except (pa.ArrowException, OverflowError, UnicodeError):
-        pass
-    # ASCII, for an unpaired surrogate cannot be stored but its escape can.
-    return pa.array([None if value is None else json.dumps(value) for value in values], pa.string())
 
 
 def name_problem(name: str) -> str | None:
