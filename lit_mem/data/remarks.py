@@ -57,8 +57,8 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
     names = ", ".join(str(name) for name in tokenizer.convert_ids_to_tokens(sorted(met)))
     return (
         f"{len(ended)} of {len(known)} texts have an end token ({names}) before their end, where decoding stops: "
-        f"measures of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand behind the "
-        "first one of their text."
+        f"measures of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand "
+        "behind the first one of their text."
     )
 
 
