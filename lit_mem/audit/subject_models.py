@@ -16,6 +16,7 @@ from lit_mem.adapters.origin import own_base
 from lit_mem.adapters.positions import readable
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.guards import preserved_random_state
+from lit_mem.models.added_tokens import has_tokenizer
 from lit_mem.models.base_models import load_base
 from lit_mem.models.hub import load_tokenizer
 from lit_mem.models.saved_adapter import load_adapter
@@ -122,6 +123,8 @@ def tokenizer_of(tokenizer: Any, audited: Audited) -> Any:
     """
     if tokenizer is not None and not isinstance(tokenizer, str | os.PathLike):
         return tokenizer
+    if tokenizer is None and audited.adapter is not None and has_tokenizer(audited.adapter):
+        tokenizer = audited.adapter
     name = os.fspath(tokenizer) if tokenizer is not None else audited.base
     if not name:
         raise ConfigError("tokenizer is None, and the model in memory names no folder that has one; give the tokenizer")

@@ -16,6 +16,7 @@ from lit_mem.lightning.heldout import HeldOutLoss
 from lit_mem.lightning.learning import Learning
 from lit_mem.lightning.strategies import place_of, refuse_strategies
 from lit_mem.lightning.surroundings import check_texts, needs_of, remark_on_ends, setting_of
+from lit_mem.models.added_tokens import has_tokenizer
 from lit_mem.models.base_loader import BaseLoader, base_of, check_reference
 from lit_mem.models.base_models import Quantization
 from lit_mem.models.building import Built, build, log_sizes
@@ -80,7 +81,9 @@ class ScoringModule(pl.LightningModule):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """The tokenizer that belongs to the base model."""
+        """That which lies beside the adapter, or else that of the base model."""
+        if self.adapter_path is not None and has_tokenizer(self.adapter_path):
+            return load_tokenizer(self.adapter_path, option="model.adapter_path")
         return load_tokenizer(self.model_id, self.revision)
 
     @property

@@ -14,6 +14,7 @@ from lit_mem.adapters.base import Adapter
 from lit_mem.adapters.experts import has_experts
 from lit_mem.adapters.targets import adapted_matrices
 from lit_mem.errors import ConfigError
+from lit_mem.models.added_tokens import fit_vocabulary
 from lit_mem.models.base_loader import BaseLoader, Place
 from lit_mem.models.fingerprint import fingerprint
 from lit_mem.models.reference_model import ReferenceModel, choose_reference, probe
@@ -65,6 +66,8 @@ def build(
     """
     base = bases.load(place)
     check(base, bases.model_id)
+    if isinstance(adapter, str):
+        fit_vocabulary(base, adapter)
     before = fingerprint(base), probe(base)
     if isinstance(adapter, str):
         model = load_adapter(base, adapter)

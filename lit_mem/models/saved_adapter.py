@@ -13,6 +13,7 @@ from lit_mem.adapters.options import checked_config, made_without_memory
 from lit_mem.adapters.origin import adapter_config, check_origin
 from lit_mem.adapters.targets import known_warnings_off
 from lit_mem.errors import ModelError
+from lit_mem.models.added_tokens import fit_vocabulary
 from lit_mem.models.fingerprint import fingerprint
 from lit_mem.sharding.parameters import is_sharded, put_adapter
 
@@ -36,6 +37,7 @@ def load_adapter(base: PreTrainedModel, folder: str, option: str = "model.adapte
             saved = sum("lora_" in name for name in weights.keys())
     except SafetensorError as error:
         raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
+    fit_vocabulary(base, folder, option)
     check_origin(folder, base.config._name_or_path, lambda: fingerprint(base), option)
     config = checked_config(options, base, str(path / "adapter_config.json"))
     try:
@@ -67,6 +69,8 @@ def _put(base: PreTrainedModel, folder: str, config: Any) -> tuple[nn.Module, li
     with warnings.catch_warnings(), known_warnings_off():
         # Weights that the model needs and the file lacks would stay at their untrained start.
         warnings.filterwarnings("error", message="Found missing adapter keys")
+        # Both layers were saved whole, and are read as they were.
+        warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True` and a tied layer is part of")
         wrapped: Any = PeftModel.from_pretrained(
             base, folder, config=config, is_trainable=not virtual, low_cpu_mem_usage=made_without_memory(config)
         )
@@ -77,4 +81,10 @@ def _put(base: PreTrainedModel, folder: str, config: Any) -> tuple[nn.Module, li
         wrapped.prompt_encoder.requires_grad_(True)
         return wrapped, []
     # The call above does not return what peft found.
-    return wrapped, sorted(wrapped.load_adapter(folder, "default", is_trainable=True).unexpected_keys)
+    unexpected = wrapped.load_adapter(folder, "default", is_trainable=True).unexpected_keys
+    # peft reads whole layers and added tokens under names of its own, and then finds theirs unexpected.
+    places = wrapped.state_dict().keys()
+    named = {
+        key: (key.replace(".modules_to_save.", ".modules_to_save.default."), f"{key}.default") for key in unexpected
+    }
+    return wrapped, sorted(key for key, names in named.items() if not any(name in places for name in names))
