@@ -58,8 +58,8 @@ def _text_numbers(mask: Any, rows: Tensor) -> Tensor | None:
 def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, member: bool, origin: str) -> Encoded:
     """One text as an example, with its text decoded.
 
-    An end-of-text token at its end is trained on and not scored, like one that `data.add_eos` appends; nor is the line
-    break that some chat templates put after it.
+    An end-of-text token at its end, or at the end of a turn within it, is trained on and not scored, like one that
+    `data.add_eos` appends; nor is the line break that some chat templates put after it.
 
     Args:
         input_ids: (T,) int64, T at least 1.
@@ -74,12 +74,24 @@ def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, 
     appended = _appended(input_ids, tokenizer)
     if not bool((labels[: len(labels) - appended] != IGNORED).any()):
         appended = 0
-    made = Encoded(input_ids, labels, example_id, member, appended)
+    ends = _ends(input_ids, labels, tokenizer, appended)
+    made = Encoded(input_ids, labels, example_id, member, appended, ends=ends)
     scored = made.scored.nonzero().flatten().tolist()
     first = scored[0] if scored else len(labels)
     prompt = tokenizer.decode(input_ids[:first].tolist(), skip_special_tokens=True)
     text = tokenizer.decode(input_ids[scored].tolist(), skip_special_tokens=True)
-    return Encoded(input_ids, labels, example_id, member, appended, Record(text, origin, prompt=prompt))
+    return Encoded(input_ids, labels, example_id, member, appended, Record(text, origin, prompt=prompt), ends=ends)
+
+
+def _ends(input_ids: Tensor, labels: Tensor, tokenizer: Any, appended: int) -> tuple[int, ...]:
+    """Positions of the end of each turn within a text: an end-of-text token, and white space after it, as above."""
+    trained = (labels[: len(labels) - appended] != IGNORED).nonzero().flatten()
+    found: list[int] = []
+    for run in torch.tensor_split(trained, ((trained.diff() > 1).nonzero().flatten() + 1).tolist()):
+        n = _appended(input_ids[run], tokenizer) if len(run) else 0
+        if 0 < n < len(run):
+            found += run[-n:].tolist()
+    return tuple(found)
 
 
 def _appended(input_ids: Tensor, tokenizer: Any) -> int:

@@ -5,6 +5,7 @@ import json
 import logging
 
 import pytest
+import torch
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from lit_mem.data.chat.encoding import ConversationEncoder
 from lit_mem.data.chat.messages import checked
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.sources.chat_fields import HELD, TOOLS
+from lit_mem.data.tokenized import encoded
 from lit_mem.errors import ConfigError, DataError
 
 HEADER = "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' }}"
@@ -95,6 +97,17 @@ def test_a_cut_conversation_counts_its_turns(real, caplog):
     assert f"1 with 2 turns of the assistant's; {100 * sum(trained(cut)) / n:.1f} %" in found
     assert f"data.max_length={second} cuts 1 of 1 training conversations: {n - second} of {n} tokens" in warned
     assert "; 1 of 2 turns are cut" in warned
+
+
+def test_a_trainers_own_mask_is_scored_as_the_same_conversation_is(real):
+    """What TRL trains on with `assistant_only_loss` is what `transformers` marks."""
+    tokenizer, (mine,) = encode([SAID], real, chat_template("chatml"))
+    tokenizer.eos_token = "<|im_end|>"
+    whole = tokenizer.apply_chat_template(SAID, return_assistant_tokens_mask=True, return_dict=True)
+    ids, mask = torch.tensor(whole["input_ids"]), torch.tensor(whole["assistant_masks"]).bool()
+    theirs = encoded(ids, torch.where(mask, ids, -100), tokenizer, 0, True, "f:1")
+    assert trained(theirs) == trained(mine)
+    assert theirs.scored.tolist() == mine.scored.tolist()
 
 
 def test_tool_calls_are_what_the_template_writes_of_them(real):
