@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lit_mem.data.attributes import attribute_columns, attributes_in
 from lit_mem.data.examples import AT_ONCE, Examples
-from lit_mem.data.progress import shown_progress
+from lit_mem.data.progress import shown_progress, uncollected
 from lit_mem.data.sources.table import shown
 from lit_mem.data.token_batches import Offsets, TokenBatch, one_ahead
 from lit_mem.errors import DataError
@@ -109,7 +109,8 @@ class Encoder:
             for part, tokens in shown_progress(both, AT_ONCE, len(rows), f"Tokenizing {name} texts"):
                 yield from self._encoded(part, tokens, attributes_in(part, kept), first, member, cut)
 
-        examples = Examples(encoded())
+        with uncollected():
+            examples = Examples(encoded())
         if cut[True]:
             log.warning(
                 "%d of %d %s texts were cut to data.max_length=%d tokens.", cut[True], len(rows), name, self.max_length
