@@ -17,7 +17,7 @@ from lit_mem.data.detectors import Detector
 from lit_mem.data.examples import AT_ONCE, Examples
 from lit_mem.data.marking import Marking
 from lit_mem.data.placed_spans import Placed, placed
-from lit_mem.data.progress import shown_progress
+from lit_mem.data.progress import shown_progress, uncollected
 from lit_mem.data.token_batches import TokenBatch, one_ahead
 from lit_mem.errors import DataError
 from lit_mem.types import IGNORED, Batch, Record, Windows
@@ -129,7 +129,8 @@ class Encoder:
             for part, tokens in shown_progress(both, AT_ONCE, len(rows), f"Tokenizing {name} texts"):
                 yield from self._encoded(part, tokens, attributes_in(part, kept), first, member, cut, looked_at)
 
-        examples = Examples(encoded())
+        with uncollected():
+            examples = Examples(encoded())
         cut.warn(f"{name} texts")
         return examples
 

@@ -1,9 +1,11 @@
-"""A progress bar over rows, for what takes more than a few seconds."""
+"""Work on many rows: a progress bar for what takes more than a few seconds, and no search for garbage meanwhile."""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 T = TypeVar("T")
@@ -28,3 +30,18 @@ def shown_progress(batches: Iterable[T], size: int, total: int, what: str) -> It
         for number, batch in enumerate(batches, start=1):
             yield batch
             bar.update(min(size, total - (number - 1) * size))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keep Python from looking for cycles of garbage, where rows make many objects that hold no cycle.
+
+    Each search goes through all objects of all libraries: a tenth of the time of encoding texts.
+    """
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()

@@ -18,7 +18,7 @@ from lit_mem.data.detectors import Detector
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.examples import AT_ONCE, Examples
 from lit_mem.data.placed_spans import placed
-from lit_mem.data.progress import shown_progress
+from lit_mem.data.progress import shown_progress, uncollected
 from lit_mem.data.sources.chat_fields import HELD, TOOLS
 from lit_mem.data.token_batches import Offsets
 from lit_mem.errors import DataError
@@ -85,7 +85,8 @@ class ConversationEncoder(Encoder):
         if not len(rows):
             return Examples()
         facts = ChatFacts(name, self.max_length)
-        examples = Examples(self._made(rows, first_id, member, facts, looked_at))
+        with uncollected():
+            examples = Examples(self._made(rows, first_id, member, facts, looked_at))
         facts.report()
         return examples
 
