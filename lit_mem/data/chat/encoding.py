@@ -7,6 +7,7 @@ import logging
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import numpy as np
 import torch
 
 from lit_mem.data.attributes import attribute_columns, attributes_in
@@ -33,7 +34,10 @@ log = logging.getLogger(__name__)
 _PROMPTS_CHECKED: Final = 100
 """Conversations of a set whose turns are rendered once more as prompts, which takes a while."""
 
-Marks = list[bool]
+Marks = np.ndarray[Any, np.dtype[np.bool_]]
+"""(T,) bool, a mark for each token."""
+Places = np.ndarray[Any, np.dtype[np.int64]]
+"""(T, 2) where each token starts and ends in the text, in characters."""
 
 
 class ConversationEncoder(Encoder):
@@ -115,7 +119,8 @@ class ConversationEncoder(Encoder):
                 return_attention_mask=False,
             )
         tokens = encoded["input_ids"], encoded["offset_mapping"]
-        for row in zip(turns, tools, rendered, *tokens, part["origin"], part["group"], strict=True):
+        places = (np.array(offsets, np.int64).reshape(-1, 2) for offsets in encoded["offset_mapping"])
+        for row in zip(turns, tools, rendered, *tokens, places, part["origin"], part["group"], strict=True):
             yield _Row(*row)
 
     def _example(
@@ -132,31 +137,30 @@ class ConversationEncoder(Encoder):
             facts.prompts(self.template.agrees(row.rendered, row.messages, row.tools))
         text, turns = row.rendered
         turns = turns[-1:] if self.chat.loss == "last" else turns
-        contents = _within(row.offsets, [(turn.start, turn.end) for turn in turns])
-        ends = _within(row.offsets, [(turn.end, turn.stop) for turn in turns])
-        ends = [end and not inside for end, inside in zip(ends, contents, strict=True)]
+        contents = _within(row.places, [(turn.start, turn.end) for turn in turns])
+        ends = _within(row.places, [(turn.end, turn.stop) for turn in turns]) & ~contents
         if self.chat.loss == "all":
-            trained, scored = [True] * len(row.ids), [not end for end in ends]
+            trained, scored = np.ones_like(ends), ~ends
         elif own is not None:
-            trained, scored = _of_turns(own, row.offsets, turns, row.rendered.turns), contents
+            trained, scored = _of_turns(own, row.places, turns, row.rendered.turns), contents
         else:
-            trained, scored = [inside or end for inside, end in zip(contents, ends, strict=True)], contents
-        trained[:1] = [False]  # nothing precedes it
+            trained, scored = contents | ends, contents
+        trained[:1] = False  # nothing precedes it
         limit = self.max_length
-        scored = [s and t for s, t in zip(scored, trained, strict=True)][:limit]
-        trained = trained[:limit]
-        if not any(scored):
-            first = contents.index(True) + 1 if any(contents) else "none"
+        scored, trained = (scored & trained)[:limit], trained[:limit]
+        if not scored.any():
+            first = int(contents.argmax()) + 1 if contents.any() else "none"
             raise DataError(
                 f"{row.origin}: no token to train on and score is left: the conversation is {len(row.ids)} tokens, the "
                 f"assistant's first is {first}, data.max_length is {limit}, and the first token is never scored"
             )
-        ends_trained = own is None or _ends_in(own, ends)
-        facts.add(len(row.ids), sum(trained), _n_cut(row.offsets, turns, limit), turns, ends_trained)
-        reached = max(end for _, end in row.offsets[:limit])
+        ends_trained = own is None or bool(own[ends].all())
+        facts.add(len(row.ids), int(trained.sum()), _n_cut(row.places, turns, limit), turns, ends_trained)
+        reached = int(row.places[:limit, 1].max())
         shown = [(0, len(text))] if self.chat.loss == "all" else [(turn.start, turn.end) for turn in turns]
-        pieces = self.marking.found_in(text, looked_at is None or example_id in looked_at)
-        spans = placed([*marked_pieces(row.messages, text), *pieces], text, row.offsets, scored)
+        pieces = [*marked_pieces(row.messages, text)]
+        pieces += self.marking.found_in(text, looked_at is None or example_id in looked_at)
+        spans = placed(pieces, text, row.offsets, scored.tolist())
         record = Record(
             text="\n".join(text[start : min(end, reached)] for start, end in shown if start < reached),
             origin=row.origin,
@@ -166,9 +170,10 @@ class ConversationEncoder(Encoder):
             prompt_spans=spans.unscored,
             group=row.group,
         )
-        labels = torch.tensor([token if mine else IGNORED for token, mine in zip(row.ids, trained, strict=False)])
-        unscored = tuple(i for i, (t, s) in enumerate(zip(trained, scored, strict=True)) if t and not s)
-        return Encoded(torch.tensor(row.ids[:limit]), labels, example_id, member, record=record, ends=unscored)
+        ids = np.array(row.ids[:limit], np.int64)
+        labels = torch.from_numpy(np.where(trained, ids, IGNORED))
+        unscored = tuple(np.flatnonzero(trained & ~scored).tolist())
+        return Encoded(torch.from_numpy(ids), labels, example_id, member, record=record, ends=unscored)
 
     def _template_mask(self, row: _Row) -> Marks:
         """(T,) which tokens the template itself marks as the assistant's."""
@@ -180,45 +185,40 @@ class ConversationEncoder(Encoder):
             raise DataError(
                 f"{row.origin}: the chat template gives other tokens with its mask of assistants than without"
             )
-        _check_mask(own, row.offsets, row.rendered.turns, row.origin)
-        return own
+        marks = np.array(own, bool)
+        _check_mask(marks, row.places, row.rendered.turns, row.origin)
+        return marks
 
 
 class _Row(NamedTuple):
-    """One conversation, tokenized; `offsets` and `ids` of all T tokens, uncut."""
+    """One conversation, tokenized; `ids`, `offsets` and, as an array, `places` of all T tokens, uncut."""
 
     messages: list[dict[str, Any]]
     tools: Any
     rendered: Rendered
     ids: list[int]
     offsets: Offsets
+    places: Places
     origin: str
     group: str
 
 
-def _within(offsets: Offsets, spans: Sequence[tuple[int, int]]) -> Marks:
-    """For each token whether it overlaps a span; spans are in order and apart."""
-    return list(_overlaps(offsets, [(start, end) for start, end in spans if start < end]))
+def _within(places: Places, spans: Sequence[tuple[int, int]]) -> Marks:
+    """For each token whether it overlaps a span."""
+    found = np.zeros(len(places), bool)
+    for start, end in spans:
+        if start < end:
+            found |= (places[:, 0] < end) & (places[:, 1] > start)
+    return found
 
 
-def _overlaps(offsets: Offsets, spans: Sequence[tuple[int, int]]) -> Iterator[bool]:
-    current = 0
-    for start, end in offsets:
-        while current < len(spans) and spans[current][1] <= start:
-            current += 1
-        yield current < len(spans) and end > spans[current][0]
-
-
-def _check_mask(own: Marks, offsets: Offsets, turns: Sequence[Turn], origin: str) -> None:
+def _check_mask(own: Marks, places: Places, turns: Sequence[Turn], origin: str) -> None:
     """Raise where the template's own mask leaves out a turn, or a part of it.
 
     Raises:
         DataError: it does.
     """
-    left_out = sum(
-        any(inside and not mine for inside, mine in zip(_within(offsets, [(turn.start, turn.end)]), own, strict=True))
-        for turn in turns
-    )
+    left_out = sum(bool((_within(places, [(turn.start, turn.end)]) & ~own).any()) for turn in turns)
     if left_out:
         raise DataError(
             f"{origin}: the chat template's own mask ({{% generation %}}) leaves out {left_out} of the {len(turns)} "
@@ -227,22 +227,16 @@ def _check_mask(own: Marks, offsets: Offsets, turns: Sequence[Turn], origin: str
         )
 
 
-def _of_turns(own: Marks, offsets: Offsets, turns: Sequence[Turn], every: Sequence[Turn]) -> Marks:
+def _of_turns(own: Marks, places: Places, turns: Sequence[Turn], every: Sequence[Turn]) -> Marks:
     """What the template marks, of these turns alone: from where the turn before them stops on."""
     if len(turns) == len(every):
-        return list(own)
+        return own.copy()
     before = max((turn.stop for turn in every if turn.stop <= turns[0].start), default=0)
-    return [mine and start >= before for mine, (start, _) in zip(own, offsets, strict=True)]
+    return own & (places[:, 0] >= before)
 
 
-def _n_cut(offsets: Offsets, turns: Sequence[Turn], limit: int) -> int:
+def _n_cut(places: Places, turns: Sequence[Turn], limit: int) -> int:
     """How many turns have a token beyond the limit."""
-    if len(offsets) <= limit:
+    if len(places) <= limit:
         return 0
-    first_lost = offsets[limit][0]
-    return sum(turn.stop > first_lost for turn in turns)
-
-
-def _ends_in(own: Marks, ends: Marks) -> bool:
-    """Whether the template's mask holds the ends of turns."""
-    return all(mine for mine, end in zip(own, ends, strict=True) if end)
+    return sum(turn.stop > places[limit, 0] for turn in turns)
