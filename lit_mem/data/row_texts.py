@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -68,3 +69,23 @@ def texts_at(texts: Sequence[str], places: Iterable[int]) -> list[str]:
     if isinstance(texts, RowTexts):
         return texts.at(list(places))
     return [texts[place] for place in places]
+
+
+def contiguous(rows: Dataset) -> Dataset:
+    """The same rows, lying one after the other.
+
+    A part of a dataset is read row by row, through a table of their places. Texts of more than 2 GiB, which Arrow does
+    not copy, stay as they are.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+
+    places = getattr(rows, "_indices", None)
+    if places is None:
+        return rows
+    try:
+        table = rows.data.table.take(places.column(0)).combine_chunks()
+    except pa.ArrowException:
+        return rows
+    return Dataset(InMemoryTable(table), info=rows.info.copy(), split=rows.split, fingerprint=secrets.token_hex(8))

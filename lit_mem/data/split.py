@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lit_mem.data.deduplicate import deduplicated, without_repeats
+from lit_mem.data.row_texts import contiguous
 from lit_mem.errors import ConfigError, DataError, check_range
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def split(corpus: Corpus, options: DataOptions) -> tuple[Dataset, Dataset, int]:
     heldout = without_repeats(take(heldout, options.heldout_size, options.seed), "held-out")
     if not len(train) or not len(heldout):
         raise DataError(f"{corpus.name}: {len(train)} members and {len(heldout)} held-out texts; both are needed")
-    return train, heldout, of_heldout
+    return contiguous(train), contiguous(heldout), of_heldout
 
 
 def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
