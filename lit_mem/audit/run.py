@@ -35,7 +35,7 @@ from lit_mem.audit.subject_models import (
 from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
-from lit_mem.data.chat.options import Chat
+from lit_mem.data.chat.options import Chat, chat_options
 from lit_mem.data.chunks import Chunk, chunk_of
 from lit_mem.data.chunks import setting_of as chunk_setting
 from lit_mem.data.detectors import Detector
@@ -65,7 +65,7 @@ def run_audit(
     extraction: ExtractionOptions | Mapping[str, Any] | None = ExtractionOptions(),  # noqa: B008  (never changed)
     measures: Sequence[Measure] = (),
     fields: Fields = None,
-    chat: Chat = Chat(),  # noqa: B008  (never changed)
+    chat: Chat | Mapping[str, Any] | None = None,
     detector: Detector | None = None,
     max_length: int | None = None,
     members_size: int | None = None,
@@ -107,7 +107,7 @@ def run_audit(
             {form, column, group_column}; of files also {delimiter, encoding, skip_unusable}.
         detector: finds telling pieces that nobody has marked, as `lit_mem.data.detectors.Patterns` does; they are
             counted, never printed.
-        chat: of conversations: which turns are scored, and the chat template, if not the tokenizer's own.
+        chat: of conversations {loss, template}: which turns are scored, and the chat template, if not the tokenizer's.
         max_length: longest text in tokens, the rest is cut unless `chunk` is given; None: what the model reads, at most
             4096.
         members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
@@ -145,7 +145,7 @@ def run_audit(
     length = max_length or readable_length(audited.model)
     options = DataOptions(
         max_length=length, add_eos=False, members_size=members_size, heldout_size=heldout_size, seed=seed, check=check,
-        chat=chat, detector=detector, chunk=chunk_of(chunk), show_groups=show_groups,
+        chat=chat_options(chat), detector=detector, chunk=chunk_of(chunk), show_groups=show_groups,
     )  # fmt: skip
     texts = prepare(TwoSets(members, heldout, fields), tokenizer, options)
     scored_texts = extent(texts.members, texts.heldout)

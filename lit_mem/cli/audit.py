@@ -83,14 +83,14 @@ def _fields(options: Any) -> Fields:
     """
     reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="")
     texts = [name for name in ("text_column", "prompt_template", "completion_template") if options[name]]
+    names = ("chat_form", "chat_column")
     if options.chat_form or options.chat_column:
         if texts:
             raise ConfigError(f"--{texts[0]} names texts and --chat_form or --chat_column conversations; expected one")
         form: ChatForm = options.chat_form or "auto"
-        names = ("chat_form", "chat_column")
-        return ChatFields(form, options.chat_column, options.group_column, "audit", names, reading)
+        return ChatFields(form, options.chat_column, options.group_column, "", names, reading)
     if not texts:
-        return UsualFields(options.group_column, "audit", reading)
+        return UsualFields(options.group_column, "audit", reading, names)
     given = (options.prompt_template, options.completion_template, options.group_column)
     return TextFields(options.text_column or "text", *given, section="audit", reading=reading)
 

@@ -35,6 +35,7 @@ _OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 _FEWEST_ROWS: Final = 10
 _FEW_HELDOUT: Final = 100
 _MOST_SHOWN: Final = 40
+_LONGEST_NAME: Final = 60
 _CONTRACT: Final = ("prompt", "completion", "group")
 
 
@@ -117,6 +118,11 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str, readi
         lines += [*more, *_on_size(n_rows, n_heldout)]
     marks = None if roles.spans is None else rows[roles.spans][:]
     spans = spans_option(roles.spans, marks, completions, table.names)
+    if roles.spans is not None and spans != roles.spans:
+        lines.append(
+            f"Spans: {shown(roles.spans)} is not read, as some rows mark nothing of their text; fit names the first "
+            f"with --data.spans_column {roles.spans}."
+        )
     n_groups = len(sizes) if roles.group is not None else 0
     has_template = has_chat_template(model_id)
     return Found(
@@ -126,7 +132,7 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str, readi
 
 def _fields(roles: Roles, reading: Reading) -> RowFields:
     if roles.chat is not None:
-        return ChatFields(column=roles.chat.name, group_column=roles.group, reading=reading)
+        return ChatFields(group_column=roles.group, reading=reading)
     if roles.pair is not None:
         templates = roles.pair.prompt_template, roles.pair.completion_template
         return TextFields("text", *templates, roles.group, reading=reading)
@@ -175,6 +181,8 @@ def _on_size(members: int, heldout: int) -> list[str]:
 
 
 def _check_texts(file: str, columns: Sequence[Column], roles: Roles) -> None:
+    if any(len(column.name) > _LONGEST_NAME for column in columns):
+        raise DataError(f"{file}: its first line seems to be a text, not names of columns; expected a header")
     if roles.chat is not None:
         return
     if roles.text is None and roles.pair is None:

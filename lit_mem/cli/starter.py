@@ -171,7 +171,7 @@ def _source(found: Found) -> Iterator[str]:
     if reading.skip_unusable:
         yield "      skip_unusable: true  # rows that cannot be used are left out, with a warning"
     if roles.chat is not None:
-        yield f"      column: {quoted(roles.chat.name)}  # {roles.chat.form}"
+        yield f"      form: auto  # recognised by the columns: {shown(roles.chat.name)} holds {roles.chat.form}"
     elif roles.pair:
         yield "      # The prompt is given; the loss is on the completion alone."
         yield f"      prompt_template: {quoted(roles.pair.prompt_template)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from lit_mem.data.sources.table import Table
 from lit_mem.data.span_forms import are_marks
 from lit_mem.functional.words import has_no_spaces, plain_words
 
+_MOSTLY: Final = 0.9
 _NUMERAL: Final = re.compile(r"\s*[-+]?\d+(?:[.,]\d+)?\s*")
 
 
@@ -73,7 +75,7 @@ def _column(table: Table, name: str) -> Column:
     there = [value for value in values if not _is_empty(value)]
     kind, empty = _kind(there), len(values) - len(there)
     if kind == "conversations":
-        return Column(name, kind, empty, form=chat_of(there) or "")
+        return Column(name, kind, empty, form=chat_of([_decoded(value) for value in there[:LOOKED_AT]]) or "")
     if kind not in ("text", "number"):
         return Column(name, kind, empty)
     words = Lengths.of([n_words(value) for value in there]) if kind == "text" else None
@@ -99,13 +101,15 @@ def _kind(values: Sequence[Any]) -> str:
     """Of values that are not empty."""
     if not values:
         return "empty"
-    if chat_of(values):
+    if chat_of([_decoded(value) for value in values[:LOOKED_AT]]):
         return "conversations"
     if are_marks(values, LOOKED_AT):
         return "spans"
     kinds = {_type(value) for value in values}
     if kinds == {"text"} and all(_NUMERAL.fullmatch(value) for value in values):
         return "number"
+    if len(kinds) > 1 and sum(isinstance(value, str) for value in values) >= _MOSTLY * len(values):
+        return "text"  # a few broken rows are named where they are read
     return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
@@ -114,3 +118,13 @@ def _type(value: Any) -> str:
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         return "number"
     return names.get(type(value), "unreadable" if value is Table.UNREADABLE else type(value).__name__)
+
+
+def _decoded(value: Any) -> Any:
+    """JSON of a list, as csv files have it, and other values as they are."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            pass
+    return value

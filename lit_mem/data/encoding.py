@@ -94,6 +94,8 @@ class Encoder:
             raise DataError("data.add_eos is true, but the tokenizer has no end-of-text token; set it to false")
         if not getattr(tokenizer, "is_fast", False):
             raise DataError("this tokenizer does not tell where its tokens stand in the text; a fast one is needed")
+        # What is longer than the model reads is cut or read in windows, and said so; transformers warns of errors.
+        getattr(tokenizer, "deprecation_warnings", {})["sequence-length-is-longer-than-the-specified-maximum"] = True
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.eos = [tokenizer.eos_token_id] if add_eos else []

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FEW_ROWS: Final = 10_000
+_SPELLINGS: Final = 0.05
+"""Share of the rows in which a column that names groups may say something else."""
 
 
 def without_groups(
@@ -50,12 +52,16 @@ def group_columns(sets: Sequence[Dataset], but: str | None = None) -> list[str]:
 
 
 def _names_groups(sets: Sequence[Dataset], column: str) -> bool:
-    """Whether it is the group column, or its values and the groups go together one to one."""
+    """Whether it is the group column, or its values and the groups go together one to one in nearly all rows.
+
+    A name that is spelled in two ways in some rows is a name still.
+    """
     from datasets import ClassLabel, Json, LargeList, List, Value
 
     of_value: dict[Hashable, str] = {}
     of_group: dict[str, Hashable] = {}
-    same = one_to_one = True
+    other_name = other_pair = 0
+    allowed = _SPELLINGS * sum(map(len, sets))
     for rows in sets:
         kind = rows.features.get(column)
         if kind is None:
@@ -67,11 +73,10 @@ def _names_groups(sets: Sequence[Dataset], column: str) -> bool:
             for value, group in zip(part[column], part["group"], strict=True):
                 if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
                     continue
-                same = same and group_of(value)[0] == group
+                other_name += group_of(value)[0] != group
                 key = _key(value)
-                one_to_one = one_to_one and of_value.setdefault(key, group) == group
-                one_to_one = one_to_one and of_group.setdefault(group, key) == key
-                if not same and not one_to_one:
+                other_pair += of_value.setdefault(key, group) != group or of_group.setdefault(group, key) != key
+                if min(other_name, other_pair) > allowed:
                     return False
     return bool(of_value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy as np
 from lit_mem.data.canaries.base import here
 from lit_mem.data.canaries.inserting import inserted
 from lit_mem.data.chat.encoding import ConversationEncoder
+from lit_mem.data.chat.options import Chat
 from lit_mem.data.chunks import WholeTexts, in_windows
 from lit_mem.data.deduplicate import count_duplicates, without_repeats
 from lit_mem.data.digests import digests, numbered
@@ -26,6 +28,8 @@ from lit_mem.data.texts import Texts, checked_texts
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import nn
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -142,4 +146,9 @@ def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:
     marks = options.spans_column, options.deidentified_marks, options.detector
     if HELD in rows.column_names:
         return ConversationEncoder(tokenizer, options.max_length, *marks, chat=options.chat)
+    if options.chat != Chat():
+        log.warning(
+            "data.chat (loss, template) changes nothing, as the rows are texts: data.source ChatFiles, or `form` among "
+            "the fields of an audit (--chat_form), reads them as conversations."
+        )
     return Encoder(tokenizer, options.max_length, options.add_eos, *marks)

@@ -123,7 +123,7 @@ def roles_of(table: Table, columns: Sequence[Column]) -> Roles:
         group, groups, unusable = _groups(table, [column for column in columns if column is not chat])
         return Roles(group=group, groups=groups, unusable_groups=unusable, chat=chat)
     if pair is None and not names:  # short ones then, such as the lines of a list of names
-        names = [column.name for column in columns if column.kind == "text"]
+        names = [column.name for column in columns if column.kind == "text" and not _words(column.name) & _PERSONS]
     text = names[0] if names and pair is None else None
     used = {text, spans, *((*pair.given, pair.completion) if pair else ())}
     group, groups, unusable = _groups(table, [column for column in columns if column.name not in used])
@@ -181,6 +181,15 @@ def _parted(table: Table, given: str, last: str) -> bool:
     return 2 * sum(a[-1].isspace() or b[0].isspace() for a, b in known) > len(known)
 
 
+def _words(name: str) -> set[str]:
+    """Of a column's name.
+
+    >>> sorted(_words("patientId"))
+    ['id', 'patient']
+    """
+    return set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()))
+
+
 def _groups(table: Table, columns: Sequence[Column]) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
     """The column of groups, others that may be, and those that would be if no row lacked a group."""
     n_rows = len(table.numbers)
@@ -189,7 +198,7 @@ def _groups(table: Table, columns: Sequence[Column]) -> tuple[str | None, tuple[
         shared = 2 <= column.distinct < n_rows - column.empty
         if not shared or (column.words is not None and column.words.longest > _LONGEST_NAME):
             continue
-        words = set(re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", column.name).lower()))
+        words = _words(column.name)
         few_rows = "id" in words and not words & _SORTS and column.distinct * _MOST_ROWS >= n_rows
         if not (words & (_PERSONS | _DOCUMENTS) or few_rows):
             if column.kind == "text" and not words & _SORTS and 1.5 * column.distinct <= n_rows <= 50 * column.distinct:

@@ -38,7 +38,8 @@ def split(corpus: Corpus, options: DataOptions) -> tuple[Dataset, Dataset, int]:
             train, heldout = split_by_group(train, options.heldout_fraction, options.seed)
         except DataError as error:
             raise DataError(f"{corpus.name} has no held-out set: {error}") from error
-        log.info("%s has no held-out set: %d of its texts are held out, by group.", corpus.name, len(heldout))
+        how = "by group" if len(set(corpus.train["group"][:])) < len(corpus.train) else "at random"
+        log.info("%s has no held-out set: %d of its texts are held out, %s.", corpus.name, len(heldout), how)
     train = deduplicated(train, options.deduplicate)
     sizes = ("train_size", options.train_size, train), ("heldout_size", options.heldout_size, heldout)
     for name, size, rows in sizes:

@@ -14,6 +14,8 @@ from lit_mem.data.groups import Groups
 from lit_mem.data.remarks import on_scripts
 from lit_mem.data.row_texts import EveryText, RowTexts
 from lit_mem.data.sources.base import Corpus, Source
+from lit_mem.data.sources.chat_fields import HELD
+from lit_mem.data.sources.fields import CONTRACT
 from lit_mem.data.sources.given import as_source
 from lit_mem.data.sources.table import listed
 from lit_mem.errors import ConfigError, DataError
@@ -91,6 +93,8 @@ def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
     from lit_mem.data.split import split
 
     corpus = source if isinstance(source, Corpus) else as_source(source).load()
+    if len({HELD in rows.column_names for rows in (corpus.train, corpus.heldout, corpus.test) if rows is not None}) > 1:
+        raise DataError(f"{corpus.name}: one set holds conversations and another texts; expected one kind of rows")
     train, heldout, of_heldout = split(corpus, options)
     to_train = " to train on" if corpus.trains else ""
     log.info("Data %s: %d members%s, %d held-out texts.", corpus.name, len(train), to_train, len(heldout))
@@ -101,7 +105,7 @@ def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
     if options.spans_column not in (None, _SPANS, *train.column_names):
         raise ConfigError(
             f"data.spans_column is {options.spans_column!r}, but {corpus.name} has no such column; "
-            f"there are: {listed(train.column_names)}"
+            f"there are: {listed([name for name in train.column_names if name not in CONTRACT])}"
         )
     test, dropped = corpus.test, list[str]()
     if not options.show_groups:

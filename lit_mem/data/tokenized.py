@@ -95,9 +95,10 @@ def _ends(input_ids: Tensor, labels: Tensor, tokenizer: Any, appended: int) -> t
 
 
 def _appended(input_ids: Tensor, tokenizer: Any) -> int:
-    """How many tokens at the end are an end-of-text token, and white space after it."""
+    """How many tokens at the end are a special token, as ends a text or a turn, and white space after it."""
     ids = input_ids.tolist()
+    ends = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
     for n in range(1, min(3, len(ids)) + 1):
-        if ids[-n] == tokenizer.eos_token_id:
+        if ids[-n] in ends:
             return 0 if n > 1 and tokenizer.decode(ids[len(ids) - n + 1 :]).strip() else n
     return 0

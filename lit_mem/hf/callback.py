@@ -124,8 +124,11 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         self.measures = with_loss(measures_of(suite, attacks, options, measures, compares=reference is not None))
         if canaries is not None:
             self.measures += _of_canaries(canaries, self.measures)
-        if chunk is not None and members is None and heldout is None:
-            raise ConfigError(f"{name}.chunk is given without members and heldout; expected texts that are read so")
+        of_texts = "chunk" if chunk is not None else "fields" if fields is not None else None
+        if of_texts is not None and members is None and heldout is None:
+            raise ConfigError(
+                f"{name}.{of_texts} is given without members and heldout; expected texts that are read so"
+            )
         self.texts = TextOptions(
             members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries,
             chunk_of(chunk), show_groups,

@@ -47,7 +47,9 @@ def expected(model, tokenizer, form, loss, row):
         overlaps = lambda a, b, spans: any(a < end and b > start for start, end in spans)  # noqa: E731
         inside = [overlaps(a, b, contents) for a, b in encoded["offset_mapping"]]
         stop = [overlaps(a, b, ends) and not own for (a, b), own in zip(encoded["offset_mapping"], inside, strict=True)]
-        scored = [not one for one in stop] if loss == "all" else inside
+        last = contents[-1][1]
+        final = [one and a >= last for one, (a, _) in zip(stop, encoded["offset_mapping"], strict=True)]
+        scored = [not one for one in final] if loss == "all" else inside
     else:
         prompt, completion = row.get("prompt", ""), row.get("completion", row.get("text"))
         encoded = tokenizer(prompt + completion, return_offsets_mapping=True)

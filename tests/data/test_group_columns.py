@@ -90,3 +90,10 @@ def test_a_group_in_a_message_is_not_quoted(tmp_path):
     with pytest.raises(DataError, match="line 1, field 'who': found a number with a fraction") as error:
         TextFiles(str(tmp_path / "a.jsonl"), group_column="who").load()
     assert "190370" not in str(error.value)
+
+
+def test_a_name_that_is_spelled_in_two_ways_is_a_name():
+    rows = {"group": [f"p{i // 4}" for i in range(80)], "name": [f"Name {i // 4}" for i in range(80)]}
+    rows["name"][3] = "NAME 0"
+    rows["sex"] = ["f", "m"] * 40
+    assert group_columns([Dataset.from_dict(rows)]) == ["name"]

@@ -67,6 +67,24 @@ def test_what_messages_mark_and_detectors_find(tokenizer):
         checked([talk[0], talk[1] | {"spans": [[0, 99, "x"]]}], "f:1")
 
 
+def test_pieces_are_those_of_messages_and_not_of_the_template(tokenizer):
+    """A mark on a text that the template spells too, and a pattern that would run into its markers."""
+    talk = [
+        {"role": "user", "content": "user", "spans": [[0, 4, "name"]]},
+        {"role": "assistant", "content": "a", "spans": [[0, 1, "choice"]]},
+        {"role": "user", "content": "Where?"},
+        {"role": "assistant", "content": "Write to u@v.org"},
+    ]
+    held = {HELD: [json.dumps(checked(talk, "f:1"))], TOOLS: [""], "origin": ["f:1"], "group": ["f:1"]}
+    mail = Patterns({"mail": r"\S+@\S+", "word": r"\b(im_start|assistant)\b"})
+    encoder = ConversationEncoder(tokenizer, 200, chat=Chat(template="asset:chatml"), detector=mail)
+    (example,) = encoder(Dataset.from_dict(held), 0, True, "training")
+    assert spelled(tokenizer, example, example.record.spans) == [("choice", "a"), ("mail", "u@v.org")]
+    (name,) = example.record.prompt_spans
+    text = tokenizer.decode(example.input_ids[: name.start])
+    assert (name.kind, text.endswith("<|im_start|>user\n")) == ("name", True)
+
+
 def test_the_detector_looks_at_texts_that_are_scored(tokenizer):
     looked = []
 

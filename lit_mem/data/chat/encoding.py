@@ -14,7 +14,8 @@ from lit_mem.data.attributes import attribute_columns, attributes_in
 from lit_mem.data.chat.facts import ChatFacts
 from lit_mem.data.chat.messages import marked_pieces
 from lit_mem.data.chat.options import Chat
-from lit_mem.data.chat.template import ChatTemplate, Rendered, TemplateError, Turn
+from lit_mem.data.chat.template import ChatTemplate, TemplateError
+from lit_mem.data.chat.turns import Rendered, Turn, TurnFinder
 from lit_mem.data.detectors import Detector
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.examples import AT_ONCE, Examples
@@ -47,7 +48,7 @@ class ConversationEncoder(Encoder):
     each such turn is trained on and not scored: a model that never learns it does not stop. A token that reaches over
     the start or the end of a content counts to it. Where the template marks the assistant's turns itself
     (`{% generation %}`), what it marks is trained on. With "all" every token but the first is trained on, and all but
-    the ends of the assistant's turns are scored.
+    the end of the last turn of the assistant's are scored.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
@@ -71,6 +72,7 @@ class ConversationEncoder(Encoder):
         super().__init__(tokenizer, max_length, False, spans_column, deidentified, detector)
         self.chat = chat or Chat()
         self.template = ChatTemplate(tokenizer, self.chat.template_text())
+        self.finder = TurnFinder(self.template)
 
     def __call__(
         self, rows: Dataset, first_id: int, member: bool, name: str, looked_at: Container[int] | None = None
@@ -110,7 +112,7 @@ class ConversationEncoder(Encoder):
     def _tokenized(self, part: Mapping[str, Any]) -> Iterator[_Row]:
         turns = [json.loads(row) for row in part[HELD]]
         tools = [json.loads(row) if row else None for row in part[TOOLS]]
-        rendered = [self.template.rendered(*row) for row in zip(turns, part["origin"], tools, strict=True)]
+        rendered = [self.finder.rendered(*row) for row in zip(turns, part["origin"], tools, strict=True)]
         with panics_raised("the tokenizer"):
             encoded = self.tokenizer(
                 [one.text for one in rendered],
@@ -134,13 +136,13 @@ class ConversationEncoder(Encoder):
     ) -> Encoded:
         own = self._template_mask(row) if self.template.marks_turns else None
         if facts.conversations < _PROMPTS_CHECKED:
-            facts.prompts(self.template.agrees(row.rendered, row.messages, row.tools))
-        text, turns = row.rendered
+            facts.prompts(self.finder.agrees(row.rendered, row.messages, row.tools))
+        text, turns = row.rendered.text, row.rendered.turns
         turns = turns[-1:] if self.chat.loss == "last" else turns
         contents = _within(row.places, [(turn.start, turn.end) for turn in turns])
         ends = _within(row.places, [(turn.end, turn.stop) for turn in turns]) & ~contents
         if self.chat.loss == "all":
-            trained, scored = np.ones_like(ends), ~ends
+            trained, scored = np.ones_like(ends), ~ends | (row.places[:, 1] <= turns[-1].start)
         elif own is not None:
             trained, scored = _of_turns(own, row.places, turns, row.rendered.turns), contents
         else:
@@ -158,8 +160,8 @@ class ConversationEncoder(Encoder):
         facts.add(len(row.ids), int(trained.sum()), _n_cut(row.places, turns, limit), turns, ends_trained)
         reached = int(row.places[:limit, 1].max())
         shown = [(0, len(text))] if self.chat.loss == "all" else [(turn.start, turn.end) for turn in turns]
-        pieces = [*marked_pieces(row.messages, text)]
-        pieces += self.marking.found_in(text, looked_at is None or example_id in looked_at)
+        looks = looked_at is None or example_id in looked_at
+        pieces = marked_pieces(row.messages, row.rendered.contents, lambda said: self.marking.found_in(said, looks))
         spans = placed(pieces, text, row.offsets, scored.tolist())
         record = Record(
             text="\n".join(text[start : min(end, reached)] for start, end in shown if start < reached),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from lit_mem.data.chat.template import Turn
+from lit_mem.data.chat.turns import Turn
 from lit_mem.data.cut_texts import CutTexts
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from lit_mem.data.span_forms import Mark, marks_of
@@ -53,26 +53,29 @@ def checked(messages: Any, where: str) -> list[dict[str, Any]]:
     return turns
 
 
-def marked_pieces(messages: Sequence[Mapping[str, Any]], text: str) -> list[Mark]:
-    """The pieces that messages mark, in characters of the text that a chat template makes of them.
+def marked_pieces(
+    messages: Sequence[Mapping[str, Any]],
+    contents: Sequence[tuple[int, int] | None],
+    found_in: Callable[[str], Sequence[Mark]],
+) -> list[Mark]:
+    """The pieces that messages mark or that are found in them, in characters of the text of the conversation.
 
-    Contents are found in their order. A piece is left out if its content does not stand in the text, or if it lies in
-    white space that the template trims.
+    Left out are those of a message whose place in the text is not known, and those in white space that the template
+    trims.
 
     Args:
         messages: as `checked` gives them.
-        text: of the conversation.
+        contents: of each where its content stands in the text; None: not known.
+        found_in: the pieces that a content shows by itself.
     """
-    found, at = list[Mark](), 0
-    for message in messages:
-        content = message["content"].strip()
-        place = text.find(content, at) if content else -1
-        if place < 0:
+    found = list[Mark]()
+    for message, place in zip(messages, contents, strict=True):
+        content = message["content"]
+        if place is None:
             continue
-        at = place + len(content)
-        shift = place - (len(message["content"]) - len(message["content"].lstrip()))
-        for kind, start, end in message.get(SPANS, ()):
-            if place <= start + shift and end + shift <= at:
+        shift = place[0] - (len(content) - len(content.lstrip()) if place[1] - place[0] < len(content) else 0)
+        for kind, start, end in [*message.get(SPANS, ()), *found_in(content)]:
+            if place[0] <= start + shift and end + shift <= place[1]:
                 found.append((kind, start + shift, end + shift))
     return found
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from lit_mem.errors import ConfigError
 
@@ -46,10 +47,26 @@ class Chat:
 
             return assets.chat_template(self.template.removeprefix("asset:"))
         try:
-            text = Path(self.template).expanduser().read_text("utf-8")
+            text = Path(self.template).expanduser().read_text("utf-8-sig")
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or type(error).__name__
             raise ConfigError(f"data.chat.template is {self.template}, which cannot be read ({why})") from error
         if not text.strip():
             raise ConfigError(f"data.chat.template is {self.template}, which is empty; expected a Jinja template")
         return text
+
+
+def chat_options(given: Chat | Mapping[str, Any] | None) -> Chat:
+    """The options as given, or from some of them by name; None: the defaults.
+
+    Raises:
+        ConfigError: there is no option of a name, or it is of another kind.
+    """
+    if given is None or isinstance(given, Chat):
+        return given or Chat()
+    names = [one.name for one in fields(Chat)]
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"chat is {given!r}; expected {{{', '.join(names)}}}")
+    if unknown := [name for name in given if name not in names]:
+        raise ConfigError(f"chat has no option {unknown[0]!r}; there are {', '.join(names)}")
+    return Chat(**given)

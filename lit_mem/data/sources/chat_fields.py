@@ -9,6 +9,7 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.chat.messages import checked, speaks
+from lit_mem.data.row_texts import contiguous
 from lit_mem.data.sources.chat_forms import ChatForm, Layout, Messages, layout_of
 from lit_mem.data.sources.fields import group_of, is_index, usable_rows
 from lit_mem.data.sources.reading import Reading
@@ -36,7 +37,7 @@ class ChatFields:
         form: "auto", by the columns that there are, or one of `ChatForm`.
         column: of conversations, where the form has one; None: by its name and what it holds.
         group_column: rows with the same value (a patient, a customer) stay on one side of every split.
-        section: where these options stand, for messages.
+        section: where these options stand, for messages; "" for a command whose own they are.
         options: what `form` and `column` are called there.
         reading: how the rows were read: whether those that cannot be used are left out; None: there is no such option.
     """
@@ -51,7 +52,8 @@ class ChatFields:
         reading: Reading | None = None,
     ) -> None:
         self.reading = reading
-        self.options = f"{section}.{options[0]}", f"{section}.{options[1]}"
+        first, second = (f"{section}.{name}" if section else f"--{name}" for name in options)
+        self.options = first, second
         self.form, self.column, self.group_column, self.section = form, column, group_column, section
 
     def dataset(self, table: Table, label: str) -> Dataset:
@@ -76,7 +78,7 @@ class ChatFields:
         import pyarrow as pa
         from datasets import concatenate_datasets
 
-        wanted = [*found.columns, *(name for name in (found.system, found.history) if name is not None)]
+        wanted = found.read
         take = found.messages()
         held, prompts, completions = StoredColumn(), StoredColumn(), StoredColumn()
         for number, *values in zip(table.numbers, *(table.column(name) for name in wanted), strict=True):
@@ -88,31 +90,30 @@ class ChatFields:
             held.append(json.dumps(messages))
             prompts.append(_joined(one for one in messages if one["role"] != "assistant"))
             completions.append(_joined(one for one in messages if one["role"] == "assistant"))
-        groups = self._groups(table)
+        groups, tools = self._groups(table), self._tools(table)
         usable = usable_rows(table, self.reading)
         origins = StoredColumn(f"{label}:{number}" for number in table.numbers)
-        tools = table.column(_TOOLS_COLUMN) if _TOOLS_COLUMN in table.names else repeat(None, len(origins))
         columns = {
             "prompt": prompts,
             "completion": completions,
             "group": origins if groups is None else groups,
             "origin": origins,
             HELD: held,
-            TOOLS: StoredColumn(_tools(value) for value in tools),
+            TOOLS: tools,
         }
         made = dataset_of({name: values.arrow().cast(pa.string()) for name, values in columns.items()})
         used = {*columns, *wanted, _TOOLS_COLUMN}
         kept = [name for name in table.names if name not in used and not is_index(name)]
         parts = [made, table.keep(kept)] if kept else [made]
         if usable is not None:
-            parts = [part.select(usable) for part in parts]
+            parts = [contiguous(part.select(usable)) for part in parts]
         return concatenate_datasets(parts, axis=1) if kept else parts[0]
 
     def _groups(self, table: Table) -> StoredColumn | None:
         """(N,) names of groups; None where there are none."""
         if self.group_column is None:
             return None
-        table.require({self.group_column: f"{self.section}.group_column"})
+        table.require({self.group_column: f"{self.section}.group_column" if self.section else "--group_column"})
         names = StoredColumn()
         for number, value in zip(table.numbers, table.column(self.group_column), strict=True):
             name, problem = group_of(value)
@@ -120,6 +121,24 @@ class ChatFields:
                 table.bad.add(number, f"field {shown(self.group_column)}: {problem}")
             names.append(name or "")
         return names
+
+    @staticmethod
+    def _tools(table: Table) -> StoredColumn:
+        """(N,) what functions each conversation may call, as JSON; "" where there are none."""
+        found = StoredColumn()
+        given = table.column(_TOOLS_COLUMN) if _TOOLS_COLUMN in table.names else repeat(None, len(table.numbers))
+        for number, value in zip(table.numbers, given, strict=True):
+            try:
+                tools = json.loads(value) if isinstance(value, str) and value.strip() else value
+            except (ValueError, RecursionError):
+                tools = 0
+            if tools is None or tools is Table.ABSENT or tools == "" or tools == []:
+                found.append("")
+                continue
+            if not isinstance(tools, list) or not all(isinstance(one, Mapping) for one in tools):
+                table.bad.add(number, f"field {shown(_TOOLS_COLUMN)}: found no list of objects, expected one")
+            found.append(json.dumps(tools))
+        return found
 
 
 def in_chatml(rows: Dataset) -> list[str]:
@@ -148,10 +167,3 @@ def _joined(messages: Any) -> str:
 def _said(message: Mapping[str, Any]) -> str:
     calls: Sequence[Any] = message.get("tool_calls") or ()
     return str(message["content"]) + (json.dumps(calls) if calls else "")
-
-
-def _tools(value: Any) -> str:
-    """As JSON; a text is JSON already."""
-    if value is None or value is Table.ABSENT or value == "" or value == []:
-        return ""
-    return value if isinstance(value, str) else json.dumps(value)

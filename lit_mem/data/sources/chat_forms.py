@@ -56,12 +56,19 @@ class Layout:
         columns: that are read, in the order of their use; the last of a pair is the assistant's.
         system: a column of system prompts; None: there is none.
         history: a column of lists of [question, answer] that come before; None: there is none.
+        spans: columns that mark pieces of a pair: `spans` of the answer, `prompt_spans` of the question.
     """
 
     form: str
     columns: tuple[str, ...]
     system: str | None = None
     history: str | None = None
+    spans: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """All columns that are read."""
+        return (*self.columns, *(name for name in (self.system, self.history, *self.spans) if name is not None))
 
     def __str__(self) -> str:
         """For a log."""
@@ -106,6 +113,10 @@ class Layout:
                 raise ValueError("found no text that is asked, expected one")
             content = "\n\n".join(part for part in asked if part.strip())
             made = [{"role": "user", "content": content}, {"role": "assistant", "content": _text(last)}]
+            for message, column in zip(made, ("prompt_spans", "spans"), strict=True):
+                marks = row.get(column, Table.ABSENT)
+                if marks is not Table.ABSENT and (column == "spans" or len(given) == 1):
+                    message["spans"] = marks
             made = [*_before(row.get(self.history) if self.history else None), *made]
         return _with_system(made, row.get(self.system) if self.system else None)
 
@@ -168,7 +179,9 @@ def _pair_of(table: Table, form: str, system: str | None) -> Layout | None:
         return None
     given = tuple(name for name in pair.given if name in names)
     history = _HISTORY if form == "alpaca" and _HISTORY in names else None
-    return Layout(form, (*given, answer), system, history)
+    return Layout(
+        form, (*given, answer), system, history, tuple(one for one in ("spans", "prompt_spans") if one in names)
+    )
 
 
 def _held_by(table: Table, name: str) -> str | None:
@@ -183,7 +196,9 @@ def _held_by(table: Table, name: str) -> str | None:
 def _message(given: Mapping[str, Any]) -> dict[str, Any]:
     """A message of either form as {role, content}."""
     if "role" in given or "from" not in given:
-        return dict(given)
+        role = given.get("role")
+        same = _ROLES.get(role.strip().lower(), role) if isinstance(role, str) else role
+        return dict(given) | ({} if role is None else {"role": same})
     role, value = given["from"], given.get("value")
     known = _ROLES.get(role.strip().lower()) if isinstance(role, str) else None
     if known is None:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from lit_mem.data.row_texts import contiguous
 from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.stored import StoredColumn, dataset_of
 from lit_mem.data.sources.table import Table, shown
@@ -112,7 +113,7 @@ class TextFields:
         kept = [name for name in table.names if name not in dropped]
         parts = [made, table.keep(kept)] if kept else [made]
         if usable is not None:
-            parts = [part.select(usable) for part in parts]
+            parts = [contiguous(part.select(usable)) for part in parts]
         return concatenate_datasets(parts, axis=1) if kept else parts[0]
 
     @staticmethod

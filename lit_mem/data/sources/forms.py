@@ -23,4 +23,6 @@ def chat_of(values: Sequence[Any]) -> str | None:
 
 
 def _is_chat(value: Any, role: str, content: str) -> bool:
-    return isinstance(value, list) and all(isinstance(turn, dict) and {role, content} <= turn.keys() for turn in value)
+    return isinstance(value, list) and all(
+        isinstance(turn, dict) and role in turn and (content in turn or "tool_calls" in turn) for turn in value
+    )

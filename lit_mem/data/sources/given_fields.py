@@ -23,12 +23,17 @@ class UsualFields:
         group_column: of persons or documents; None: `group`, if there is such a column.
         section: where options of columns stand, for messages.
         reading: how the rows were read; None: as by default.
+        options: what `form` and `column` of conversations are called there.
     """
 
     def __init__(
-        self, group_column: str | None = None, section: str = "data.source", reading: Reading | None = None
+        self,
+        group_column: str | None = None,
+        section: str = "data.source",
+        reading: Reading | None = None,
+        options: tuple[str, str] = ("form", "column"),
     ) -> None:
-        self.group_column, self.section, self.reading = group_column, section, reading
+        self.group_column, self.section, self.reading, self.options = group_column, section, reading, options
 
     def dataset(self, table: Table, label: str) -> Dataset:
         """The rows with the columns of `Corpus`; `label` is what `origin` calls the file.
@@ -40,7 +45,8 @@ class UsualFields:
         found = None if "text" in table.names else recognized(table)
         pair = found is not None and found.columns == ("prompt", "completion") and not found.holds_messages(table)
         if found is not None and not pair:
-            return ChatFields(group_column=group, section=self.section, reading=self.reading).dataset(table, label)
+            section = self.section if self.options == ("form", "column") else ""
+            return ChatFields("auto", None, group, section, self.options, self.reading).dataset(table, label)
         prompt, completion = ("{prompt}", "{completion}") if pair else (None, None)
         return TextFields("text", prompt, completion, group, self.section, self.reading).dataset(table, label)
 

@@ -13,6 +13,7 @@ from lit_mem.data.chat.encoding import ConversationEncoder
 from lit_mem.data.chat.messages import checked
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.chat.template import ChatTemplate
+from lit_mem.data.chat.turns import TurnFinder
 from lit_mem.data.encoding import Encoder, collate
 from lit_mem.data.sources.chat_fields import HELD, TOOLS
 from lit_mem.errors import DataError
@@ -58,8 +59,8 @@ GENERATED = (
 
 def conversation(messages, tokenizer, where="conversation"):
     """The text of a conversation, and the assistant's contents in it."""
-    text, turns = ChatTemplate(tokenizer).rendered(checked(messages, where), where)
-    return text, [(turn.start, turn.end) for turn in turns]
+    found = TurnFinder(ChatTemplate(tokenizer)).rendered(checked(messages, where), where)
+    return found.text, [(turn.start, turn.end) for turn in found.turns]
 
 
 def encode(rows, tokenizer, max_length=1000, first_id=0, member=True, name="training", origins=None, **chat):

@@ -82,8 +82,8 @@ def test_the_last_turn_alone_and_all_of_it(real):
         assert tokenizer.decode(last.input_ids[last.scored]) == last.record.text == "Fever, and more."
         tokenizer, (whole,) = encode([SAID], real, template, loss="all")
         assert trained(whole) == [False] + [True] * (len(whole.input_ids) - 1)
-        assert len(whole.ends) == 2
-        assert int(whole.scored.sum()) == len(whole.input_ids) - 3
+        assert [tokenizer.decode([t]) for t in whole.input_ids[list(whole.ends)]] == ["<|im_end|>"]
+        assert int(whole.scored.sum()) == len(whole.input_ids) - 2
 
 
 def test_a_cut_conversation_counts_its_turns(real, caplog):
@@ -155,6 +155,21 @@ def test_ends_that_are_not_learned_and_other_prompts_are_warned_of(real, caplog)
         encode([SAID], real, PLAIN)  # nothing for the turn that is to be written
         encode([SAID], real, PLAIN + PROMPT.replace("assistant", "bot"))
     assert ["In 1 of the first 1" in line for line in caplog.messages] == [True, True]
+
+
+def test_calls_that_a_template_does_not_show_are_rejected_and_the_bundled_one_shows_them(real):
+    call = {"function": {"name": "dose", "arguments": '{"drug": "aspirin"}'}}
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    with pytest.raises(DataError, match="does not show its tool calls"):
+        encode([talk], real, PLAIN + PROMPT)
+    tokenizer, (example,) = encode([talk], real, chat_template("chatml"))
+    assert '"drug": "aspirin"' in tokenizer.decode(example.input_ids[example.scored])
+
+
+def test_a_malformed_template_is_named_with_its_line(tmp_path, real):
+    (tmp_path / "t.jinja").write_bytes("\ufeffa\n{% for m in messages %}".encode())
+    with pytest.raises(ConfigError, match=r"the chat template is malformed, line 2: "):
+        encode([SAID], real, None, template=str(tmp_path / "t.jinja"))
 
 
 def test_options_are_checked(tmp_path, real):

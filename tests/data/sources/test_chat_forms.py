@@ -7,9 +7,11 @@ import logging
 import pytest
 from datasets import Dataset
 
+from lit_mem.data.options import DataOptions
 from lit_mem.data.sources import ChatFiles, HubDataset
 from lit_mem.data.sources.chat_fields import HELD, TOOLS
 from lit_mem.data.sources.given import Given, TwoSets
+from lit_mem.data.texts import checked_texts
 from lit_mem.errors import ConfigError, DataError
 
 ASKED, SAID = "What came?", "A rash."
@@ -148,3 +150,26 @@ def test_tools_reach_the_template(tmp_path):
     rows = [{"messages": [USER, ASSISTANT], "tools": tools}, {"messages": [USER, ASSISTANT], "tools": None}]
     train = Given(rows).load().train
     assert [json.loads(one) if one else None for one in train[TOOLS]] == [tools, None]
+
+
+@pytest.mark.parametrize("tools", ["{", "1", [1], {"a": 1}])
+def test_malformed_tools_are_one_line(tools):
+    with pytest.raises(DataError, match=r"row 1, field 'tools': found no list of objects"):
+        Given([{"messages": [USER, ASSISTANT], "tools": tools}]).load()
+
+
+def test_marks_of_pairs_go_to_their_messages():
+    row = {"prompt": "Ada?", "completion": "A rash.", "spans": [[2, 6, "effect"]], "prompt_spans": [[0, 3, "name"]]}
+    train = TwoSets([row], [row], {"form": "prompt_completion"}).load().train
+    assert [one["spans"] for one in messages(train)[0]] == [[["name", 0, 3]], [["effect", 2, 6]]]
+
+
+def test_sides_of_two_kinds_are_rejected():
+    with pytest.raises(DataError, match="one set holds conversations and another texts"):
+        checked_texts(TwoSets([{"messages": [USER, ASSISTANT]}], ["A note."]), DataOptions(check=False))
+
+
+def test_calls_without_a_content_and_roles_of_other_names():
+    call = {"role": "Assistant", "tool_calls": [{"function": {"name": "dose", "arguments": "{}"}}]}
+    (row,) = messages(Given([{"messages": [USER, call, {"role": "tool", "content": "1"}, ASSISTANT]}]).load().train)
+    assert [one["role"] for one in row] == ["user", "assistant", "tool", "assistant"]
