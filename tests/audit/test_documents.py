@@ -84,6 +84,7 @@ def test_each_document_scores_as_in_a_plain_loop(tuned):
     assert rows["extraction/exact_memorization"].tolist() == pytest.approx(memorized)
 
 
+@pytest.mark.slow
 def test_numbers_do_not_depend_on_how_windows_meet_in_a_batch(tuned):
     first, second = (quick(tuned, scoring_tokens=n) for n in (TOKENS, 5000))
     for name, values in first.rows.columns.items():
@@ -107,6 +108,7 @@ def test_a_document_is_prompted_for_by_its_first_window(tuned):
     assert "extraction/longest_run" in whole.metrics.keys() - cut.metrics.keys()
 
 
+@pytest.mark.slow
 def test_probing_attacks_read_documents_whole(tuned):
     made, (members, heldout) = tuned
     texts = [text.lower() for text in [*members, *heldout]]

@@ -26,6 +26,7 @@ def fit(*words):
     return ["fit", "--config", "quickstart", *SIZES.split(), "quick", *words]
 
 
+@pytest.mark.slow
 def test_a_run_in_windows_is_recorded_reported_and_measured_again(run, tmp_path, capsys):
     said = run(*fit("--data.chunk.tokens", "32", "--data.chunk.stride", "16"))
     assert "data.chunk: 12 of 12 training texts" in said

@@ -81,6 +81,7 @@ def learned(module, tokenizer):
     return model.eval(), examples
 
 
+@pytest.mark.slow
 def test_measure_is_brute_force_over_all_places(learned, audited, tokenizer):
     model, examples = learned
     with model.disable_adapter(), torch.no_grad():

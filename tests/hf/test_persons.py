@@ -47,6 +47,7 @@ def test_names_are_shown_only_where_that_is_asked_for(trainer, member_texts, hel
     assert any("/Ann/" in name for name in callback.live.metrics) == shown
 
 
+@pytest.mark.slow
 def test_of_the_trainers_own_rows_no_person_is_known(trainer):
     callback = MemorizationCallback(suite="standard", extraction=None, check=False)
     made = trainer(callback)

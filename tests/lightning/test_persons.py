@@ -54,6 +54,7 @@ def persons(folder):
     return {path.stem: pq.read_table(path).to_pandas() for path in (folder / "persons").glob("*.parquet")}
 
 
+@pytest.mark.slow
 def test_a_fit_measures_persons_in_each_pass_and_a_resumed_one_calls_them_the_same(fit):
     data = corpus()
     t, folder = fit("whole", data, 1)
