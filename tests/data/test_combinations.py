@@ -36,20 +36,17 @@ def expected(model, tokenizer, form, loss, row):
     if form == "chat":
         text = tokenizer.apply_chat_template(row["messages"], tokenize=False, chat_template=chat_template("chatml"))
         encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        contents, ends, at = [], [], 0
+        contents, at = [], 0
         for message in row["messages"]:
             start = text.index(message["content"], at)
             at = start + len(message["content"])
             if message["role"] == "assistant":
                 contents.append((start, at))
-                ends.append((at, at + len("<|im_end|>")))
-        contents, ends = (contents[-1:], ends[-1:]) if loss == "last" else (contents, ends)
+        contents = contents[-1:] if loss == "last" else contents
         overlaps = lambda a, b, spans: any(a < end and b > start for start, end in spans)  # noqa: E731
         inside = [overlaps(a, b, contents) for a, b in encoded["offset_mapping"]]
-        stop = [overlaps(a, b, ends) and not own for (a, b), own in zip(encoded["offset_mapping"], inside, strict=True)]
         last = contents[-1][1]
-        final = [one and a >= last for one, (a, _) in zip(stop, encoded["offset_mapping"], strict=True)]
-        scored = [not one for one in final] if loss == "all" else inside
+        scored = [a < last for a, _ in encoded["offset_mapping"]] if loss == "all" else inside
     else:
         prompt, completion = row.get("prompt", ""), row.get("completion", row.get("text"))
         encoded = tokenizer(prompt + completion, return_offsets_mapping=True)

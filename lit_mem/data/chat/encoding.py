@@ -47,8 +47,8 @@ class ConversationEncoder(Encoder):
     With `loss` "assistant" or "last" the tokens of the assistant's contents are trained on and scored, and the end of
     each such turn is trained on and not scored: a model that never learns it does not stop. A token that reaches over
     the start or the end of a content counts to it. Where the template marks the assistant's turns itself
-    (`{% generation %}`), what it marks is trained on. With "all" every token but the first is trained on, and all but
-    the end of the last turn of the assistant's are scored.
+    (`{% generation %}`), what it marks is trained on. With "all" every token but the first is trained on, and what
+    closes the last turn of the assistant's is not scored.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
@@ -142,7 +142,9 @@ class ConversationEncoder(Encoder):
         contents = _within(row.places, [(turn.start, turn.end) for turn in turns])
         ends = _within(row.places, [(turn.end, turn.stop) for turn in turns]) & ~contents
         if self.chat.loss == "all":
-            trained, scored = np.ones_like(ends), ~ends | (row.places[:, 1] <= turns[-1].start)
+            # As of a text whose end-of-text token is appended, the end of all is trained on and not scored.
+            closes = not text[turns[-1].stop :].strip()
+            trained, scored = np.ones_like(ends), (not closes) | (row.places[:, 0] < turns[-1].end)
         elif own is not None:
             trained, scored = _of_turns(own, row.places, turns, row.rendered.turns), contents
         else:

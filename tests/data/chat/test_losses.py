@@ -82,8 +82,8 @@ def test_the_last_turn_alone_and_all_of_it(real):
         assert tokenizer.decode(last.input_ids[last.scored]) == last.record.text == "Fever, and more."
         tokenizer, (whole,) = encode([SAID], real, template, loss="all")
         assert trained(whole) == [False] + [True] * (len(whole.input_ids) - 1)
-        assert [tokenizer.decode([t]) for t in whole.input_ids[list(whole.ends)]] == ["<|im_end|>"]
-        assert int(whole.scored.sum()) == len(whole.input_ids) - 2
+        assert tokenizer.decode(whole.input_ids[list(whole.ends)]) == "<|im_end|>\n"
+        assert int(whole.scored.sum()) == len(whole.input_ids) - 1 - len(whole.ends)
 
 
 def test_a_cut_conversation_counts_its_turns(real, caplog):
