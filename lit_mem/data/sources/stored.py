@@ -92,7 +92,8 @@ class StoredColumn(Sequence[Any]):
         if len(kinds) > 1 or any("\0" in str(kind) for kind in kinds):
             return typed(list(self))
         kind = kinds.pop() if kinds else pa.null()
-        return pa.chunked_array([array.cast(kind) for array in arrays], kind)
+        # A cast to the type that it has breaks a list of nulls.
+        return pa.chunked_array([array if array.type == kind else array.cast(kind) for array in arrays], kind)
 
 
 class RowColumn(Sequence[Any]):
