@@ -375,6 +375,13 @@ def test_none_of_a_hundred_is_told_as_it_is():
 # -- links and pictures --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("page", [README, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name)
+def test_a_page_says_nothing_twice(page):
+    """No paragraph, table or block of a line's length or more stands in a page twice."""
+    blocks = [block for block in page.read_text().split("\n\n") if len(block) > 100]
+    assert [block for block in blocks if blocks.count(block) > 1] == []
+
+
 def test_links_lead_somewhere():
     text = MEASURES.read_text()
     headings = [line.lstrip("# ").lower() for line in BLOCK.sub("", text).splitlines() if line.startswith("#")]
