@@ -9,7 +9,7 @@ Made-up texts of 40 words of the bundled case reports, all different, in a .json
 
 `ratio` is prepare ÷ (tokenizing + check). Both sides must count the same tokens. Memory is the most that was ever
 resident; `above libraries` leaves out what the process had before it read a text. Seconds are of the clock, and beside
-them those of the processor, whose ratio tells more where others use the machine too.
+them those of the processor, the better ratio where others use the machine too.
 
     python -m benchmarks.preparing
     python -m benchmarks.preparing --sizes 1000 3000 --repeats 1

@@ -1,13 +1,17 @@
-"""One exception tree for everything that a user can put right, and the check of a number's range.
+"""One exception tree for everything that a user can put right, and the checks of options that give them.
 
 The command line turns each of these into one line on standard error and exit code 2; anything else is a bug
 of ours and keeps its traceback.
 """
 
 import math
+from collections.abc import Mapping
+from dataclasses import fields
 from numbers import Real
 from operator import ge, gt, le, lt
-from typing import Any
+from typing import Any, TypeVar
+
+_Options = TypeVar("_Options")
 
 
 class LitMemError(Exception):
@@ -85,3 +89,24 @@ def check_range(
         return
     expected = [*([] if finite else ["a finite number"]), *(f"{word} {limit:g}" for word, limit, _ in given)]
     raise kind(f"{option} is {value}; expected {' and '.join(expected)}{', or null' * or_null}{hint}")
+
+
+def options_of(kind: type[_Options], given: _Options | Mapping[str, Any] | None, option: str) -> _Options | None:
+    """Options as given, or from some of them by name; None where none are given.
+
+    Args:
+        kind: a dataclass, whose fields are the options.
+        given: the options.
+        option: that holds them, for the message.
+
+    Raises:
+        ConfigError: there is no option of a name, or `given` is of another kind.
+    """
+    if given is None or isinstance(given, kind):
+        return given
+    names = [one.name for one in fields(kind)]  # type: ignore[arg-type]  # mypy has no word for any dataclass
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{option} is {given!r}; expected {{{', '.join(names)}}}")
+    if unknown := [name for name in given if name not in names]:
+        raise ConfigError(f"{option} has no option {unknown[0]!r}; there are {', '.join(names)}")
+    return kind(**given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, get_args
 
 from lit_mem.attacks.base import Attack
@@ -27,7 +27,7 @@ from lit_mem.audit.measures import (
 )
 from lit_mem.audit.measures.heldout_loss import HeldOutLoss
 from lit_mem.audit.measures.membership import default_attacks
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, options_of
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.types import Sampling
 
@@ -69,14 +69,9 @@ def extraction_options(given: ExtractionOptions | Mapping[str, Any] | None) -> E
     """The options as given, or from some of them by name.
 
     Raises:
-        ConfigError: there is no option of a name.
+        ConfigError: there is no option of a name, or it is of another kind.
     """
-    if given is None or isinstance(given, ExtractionOptions):
-        return given
-    names = [one.name for one in fields(ExtractionOptions)]
-    if unknown := [name for name in given if name not in names]:
-        raise ConfigError(f"extraction has no option {unknown[0]!r}; there are {', '.join(names)}")
-    return ExtractionOptions(**given)
+    return options_of(ExtractionOptions, given, "extraction")
 
 
 def suite(

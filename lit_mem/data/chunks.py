@@ -19,14 +19,14 @@ import sys
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.examples import Examples
-from lit_mem.errors import ConfigError, check_range
+from lit_mem.errors import ConfigError, check_range, options_of
 from lit_mem.scoring.windows import positions_of, windows_of
 from lit_mem.types import IGNORED, Span, Windows
 
@@ -77,14 +77,7 @@ def chunk_of(given: Chunk | Mapping[str, Any] | None) -> Chunk | None:
     Raises:
         ConfigError: it has no part of a name, or is of another kind.
     """
-    if given is None or isinstance(given, Chunk):
-        return given
-    names = [one.name for one in fields(Chunk)]
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"data.chunk is {given!r}; expected {{{', '.join(names)}}}")
-    if unknown := [name for name in given if name not in names]:
-        raise ConfigError(f"data.chunk has no option {unknown[0]!r}; there are {', '.join(names)}")
-    return Chunk(**given)
+    return options_of(Chunk, given, "data.chunk")
 
 
 def setting_of(chunk: Chunk | Mapping[str, Any] | None) -> dict[str, Any]:

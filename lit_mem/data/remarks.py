@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
+from lit_mem.functional.runs import runs
 from lit_mem.functional.words import scripts_without_spaces
 
 
@@ -45,7 +45,8 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
             continue
         rows.add(key)
         known.add(example.example_id)
-        for own in _runs(example):
+        for run in runs(example.scored):  # one of a plain text, one a turn of a conversation
+            own = example.input_ids[run]
             scored += len(own)
             places = torch.isin(own, wanted).nonzero().flatten()
             if len(places) and int(places[0]) < len(own) - 1:
@@ -60,10 +61,3 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
         f"measures of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand "
         "behind the first one of their text."
     )
-
-
-def _runs(example: Encoded) -> list[Tensor]:
-    """Each run of scored tokens, (n,) int64: one of a plain text, one a turn of a conversation."""
-    places = example.scored.nonzero().flatten()
-    gaps = (places.diff() > 1).nonzero().flatten() + 1
-    return list(torch.tensor_split(example.input_ids[places], gaps.tolist()))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.data.encoding import Encoded
+from lit_mem.functional.runs import runs
 from lit_mem.types import IGNORED, Record
 
 
@@ -58,7 +59,7 @@ def _text_numbers(mask: Any, rows: Tensor) -> Tensor | None:
 def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, member: bool, origin: str) -> Encoded:
     """One text as an example, with its text decoded.
 
-    An end-of-text token at its end, or at the end of a turn within it, is trained on and not scored, like one that
+    A special token at its end, or at the end of a turn within it, is trained on and not scored, like one that
     `data.add_eos` appends; nor is the line break that some chat templates put after it.
 
     Args:
@@ -84,11 +85,10 @@ def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, 
 
 
 def _ends(input_ids: Tensor, labels: Tensor, tokenizer: Any, appended: int) -> tuple[int, ...]:
-    """Positions of the end of each turn within a text: an end-of-text token, and white space after it, as above."""
-    trained = (labels[: len(labels) - appended] != IGNORED).nonzero().flatten()
+    """Positions of the end of each turn within a text: a special token, and white space after it, as below."""
     found: list[int] = []
-    for run in torch.tensor_split(trained, ((trained.diff() > 1).nonzero().flatten() + 1).tolist()):
-        n = _appended(input_ids[run], tokenizer) if len(run) else 0
+    for run in runs(labels[: len(labels) - appended] != IGNORED):
+        n = _appended(input_ids[run], tokenizer)
         if 0 < n < len(run):
             found += run[-n:].tolist()
     return tuple(found)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_mem.errors import ConfigError
 from lit_mem.functional.ends import End, as_ends, is_end
+from lit_mem.functional.runs import consecutive
 from lit_mem.types import IGNORED
 
 
@@ -66,9 +67,8 @@ def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: End)
     given = int(prefix * len(trained) + 1e-9) if isinstance(prefix, float) else prefix
     if given >= len(trained):
         return None
-    run = trained[given:]
-    gaps = (run.diff() > 1).nonzero()
-    cut, stop = int(run[0]), int(run[int(gaps[0])] if len(gaps) else run[-1]) + 1
+    run = consecutive(trained[given:])[0]
+    cut, stop = int(run[0]), int(run[-1]) + 1
     inside = ended[cut:stop].nonzero()
     if len(inside):
         stop = cut + int(inside[0])

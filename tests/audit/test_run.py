@@ -262,6 +262,7 @@ def test_it_is_judged_by_its_limits(fitted, limit, state):
         ({"limits": "mia/los_auroc > 0.5"}, ConfigError, "mia/loss_auroc"),
         ({"limits": "mia/loss_auroc"}, ConfigError, "mia/loss_auroc"),
         ({"extraction": {"members": 3}}, ConfigError, "extraction has no option 'members'"),
+        ({"extraction": 3}, ConfigError, "extraction is 3; expected"),
         ({"dtype": "int8"}, ConfigError, "dtype is 'int8'"),
         ({"device": "gpu"}, ConfigError, "device is 'gpu'"),
         ({"model": "nowhere/at/all"}, ModelError, "nowhere/at/all"),

@@ -9,9 +9,10 @@ from sklearn.metrics import roc_auc_score
 
 import lit_mem
 from lit_mem.assets import chat_template
-from lit_mem.audit.measures.turns import Turns, runs
+from lit_mem.audit.measures.turns import Turns
 from lit_mem.data import TextDataModule
 from lit_mem.data.chat.options import Chat
+from lit_mem.functional.runs import runs
 from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.memorization import Memorization
 

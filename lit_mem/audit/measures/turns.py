@@ -13,6 +13,7 @@ from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.functional.auroc import auroc
+from lit_mem.functional.runs import runs
 from lit_mem.types import Batch, Needs, TokenScores
 
 _PARTS: Final = ("", "_low", "_high")
@@ -27,7 +28,7 @@ class _Turn(NamedTuple):
 
 
 class Turns(Measure):
-    """How well an attacker tells single turns of members from those of held-out conversations.
+    """How well an attack separates single turns of members from those of held-out conversations.
 
     A turn is a run of scored tokens: one of a text, one for each turn of the assistant's of a conversation. Its scores
     are those of the attacks `loss`, (1/n) Σ ℓ_t, and `reference`, (1/n) Σ (ℓ_t − ℓ_t^ref), over the run's tokens, given
@@ -93,22 +94,3 @@ class Turns(Measure):
                 area = auroc(score, member, cluster=at)
                 metrics |= {f"turn/{name}_auroc{part}": value for part, value in zip(_PARTS, area, strict=True)}
         return Result(metrics, ScoreTable(ids, of_member, columns))
-
-
-def runs(mask: Tensor) -> list[Tensor]:
-    """Positions of each run of scored tokens.
-
-    Args:
-        mask: (T,) bool.
-
-    Returns:
-        (n,) int64 each, n at least 1; none where nothing is scored.
-
-    >>> [run.tolist() for run in runs(torch.tensor([False, True, True, False, True]))]
-    [[1, 2], [4]]
-    """
-    places = mask.nonzero().flatten()
-    if not len(places):
-        return []
-    gaps = (places.diff() > 1).nonzero().flatten() + 1
-    return list(torch.tensor_split(places, gaps.tolist()))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lit_mem.errors import ConfigError
+from lit_mem.errors import ConfigError, options_of
 
 ChatLoss = Literal["assistant", "last", "all"]
 """`assistant`: every turn of the assistant's; `last`: the last of them; `all`: the whole text of the conversation."""
@@ -62,11 +62,4 @@ def chat_options(given: Chat | Mapping[str, Any] | None) -> Chat:
     Raises:
         ConfigError: there is no option of a name, or it is of another kind.
     """
-    if given is None or isinstance(given, Chat):
-        return given or Chat()
-    names = [one.name for one in fields(Chat)]
-    if not isinstance(given, Mapping):
-        raise ConfigError(f"chat is {given!r}; expected {{{', '.join(names)}}}")
-    if unknown := [name for name in given if name not in names]:
-        raise ConfigError(f"chat has no option {unknown[0]!r}; there are {', '.join(names)}")
-    return Chat(**given)
+    return options_of(Chat, given, "chat") or Chat()
