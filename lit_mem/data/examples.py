@@ -48,10 +48,8 @@ class Examples(Sequence["Encoded"]):
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         position = range(len(self))[index]
-        if self._order is not None:
-            position = int(self._order[position])
-        chunk = bisect_right(self._starts, position) - 1
-        return self._chunks[chunk][position - self._starts[chunk]]
+        chunk, place = self._at(position if self._order is None else int(self._order[position]))
+        return chunk[place]
 
     def __iter__(self) -> Iterator[Encoded]:
         return (self[i] for i in range(len(self)))
@@ -76,6 +74,14 @@ class Examples(Sequence["Encoded"]):
         made._order = smallest(self._positions()[np.asarray(indices, np.int64)])
         return made
 
+    def _at(self, position: int) -> tuple[_Chunk, int]:
+        """The chunk that a position in the buffers is in, and where."""
+        chunk = bisect_right(self._starts, position) - 1
+        return self._chunks[chunk], position - self._starts[chunk]
+
+    def _places(self) -> Iterator[tuple[_Chunk, int]]:
+        return map(self._at, range(len(self)) if self._order is None else self._order.tolist())
+
     def _positions(self) -> Array:
         return np.arange(self._starts[-1]) if self._order is None else self._order.astype(np.int64)
 
@@ -96,9 +102,7 @@ class Examples(Sequence["Encoded"]):
 
     def values(self, name: str) -> Iterator[Any]:
         """A field of each example, which is no tensor, with no example made."""
-        for position in range(len(self)) if self._order is None else self._order.tolist():
-            chunk = bisect_right(self._starts, position) - 1
-            yield self._chunks[chunk].value(name, position - self._starts[chunk])
+        return (chunk.value(name, place) for chunk, place in self._places())
 
     def numbers(self, name: str) -> Array:
         """(N,) int64, a field of each example that is a whole number, or true and false."""
@@ -113,9 +117,7 @@ class Examples(Sequence["Encoded"]):
         return self._said("prompt")
 
     def _said(self, name: str) -> Iterator[Any]:
-        for position in range(len(self)) if self._order is None else self._order.tolist():
-            chunk = bisect_right(self._starts, position) - 1
-            yield self._chunks[chunk].said(name, position - self._starts[chunk])
+        return (chunk.said(name, place) for chunk, place in self._places())
 
     def set_duplicates(self, counts: Array) -> None:
         """Note in each record how many others have its text; all parts that share the buffers have it too.

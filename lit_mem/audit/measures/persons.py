@@ -1,4 +1,4 @@
-"""For whom? What a pass says of each person with several rows, and how far an attacker can tell who was in the data."""
+"""For whom? What a pass says of each person with several rows, and membership inference by person."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Persons(Measure):
 
     Logged:
     - `user/inference_auroc` with its 95 % interval `_auroc_low` and `_auroc_high` (DeLong's, over persons): how well an
-      attacker tells persons whose rows are members from persons whose rows are held out, by the mean score of a
+      attack separates persons whose rows are members from persons whose rows are held out, by the mean score of a
       person's rows (Kandpal et al. 2023, "User Inference Attacks on Large Language Models", arXiv 2310.09266);
     - `user/inference_tpr_at_fpr_<rate>`, where there are enough persons among the held-out rows to measure it;
     - `user/extracted_share` and `user/extracted_share_heldout`, each with Wilson's interval `_low` and `_high`: of the

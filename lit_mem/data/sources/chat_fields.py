@@ -9,11 +9,10 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.data.chat.messages import checked, speaks
-from lit_mem.data.row_texts import contiguous
 from lit_mem.data.sources.chat_forms import ChatForm, Layout, Messages, layout_of
-from lit_mem.data.sources.fields import group_of, is_index, usable_rows
+from lit_mem.data.sources.fields import checked_column, group_of, is_index, split_of, usable_rows
 from lit_mem.data.sources.reading import Reading
-from lit_mem.data.sources.stored import StoredColumn, dataset_of
+from lit_mem.data.sources.stored import StoredColumn
 from lit_mem.data.sources.table import Table, shown
 from lit_mem.errors import DataError
 
@@ -75,9 +74,6 @@ class ChatFields:
         return self._read(table, label, found)
 
     def _read(self, table: Table, label: str, found: Layout) -> Dataset:
-        import pyarrow as pa
-        from datasets import concatenate_datasets
-
         wanted = found.read
         take = found.messages()
         held, prompts, completions = StoredColumn(), StoredColumn(), StoredColumn()
@@ -101,26 +97,16 @@ class ChatFields:
             HELD: held,
             TOOLS: tools,
         }
-        made = dataset_of({name: values.arrow().cast(pa.string()) for name, values in columns.items()})
         used = {*columns, *wanted, _TOOLS_COLUMN}
         kept = [name for name in table.names if name not in used and not is_index(name)]
-        parts = [made, table.keep(kept)] if kept else [made]
-        if usable is not None:
-            parts = [contiguous(part.select(usable)) for part in parts]
-        return concatenate_datasets(parts, axis=1) if kept else parts[0]
+        return split_of(columns, table, kept, usable)
 
     def _groups(self, table: Table) -> StoredColumn | None:
         """(N,) names of groups; None where there are none."""
         if self.group_column is None:
             return None
         table.require({self.group_column: f"{self.section}.group_column" if self.section else "--group_column"})
-        names = StoredColumn()
-        for number, value in zip(table.numbers, table.column(self.group_column), strict=True):
-            name, problem = group_of(value)
-            if problem is not None:
-                table.bad.add(number, f"field {shown(self.group_column)}: {problem}")
-            names.append(name or "")
-        return names
+        return checked_column(table, self.group_column, group_of)
 
     @staticmethod
     def _tools(table: Table) -> StoredColumn:

@@ -90,16 +90,11 @@ class TextFields:
         Raises:
             DataError: a column or text is missing, or is not a text; names file, rows and fields.
         """
-        import pyarrow as pa
-        from datasets import concatenate_datasets
-
         self._require(table)
         origins = StoredColumn(f"{label}:{number}" for number in table.numbers)
         prompts, completions = self._filled(table, self.templates) if self.templates else self._plain(table)
-        groups = origins if self.group_column is None else _checked(table, self.group_column, group_of)
+        groups = origins if self.group_column is None else checked_column(table, self.group_column, group_of)
         usable = usable_rows(table, self.reading)
-        columns = zip(CONTRACT, (prompts, completions, groups, origins), strict=True)
-        made = dataset_of({name: values.arrow().cast(pa.string()) for name, values in columns})
         used = {*self._text_columns(), self.group_column}
         dropped = {*CONTRACT} if self.templates else {*CONTRACT, self.text_column}
         lost = [name for name in table.names if name in CONTRACT and name not in used]
@@ -111,10 +106,8 @@ class TextFields:
             )
         dropped |= self._index_columns(table, used)
         kept = [name for name in table.names if name not in dropped]
-        parts = [made, table.keep(kept)] if kept else [made]
-        if usable is not None:
-            parts = [contiguous(part.select(usable)) for part in parts]
-        return concatenate_datasets(parts, axis=1) if kept else parts[0]
+        columns = dict(zip(CONTRACT, (prompts, completions, groups, origins), strict=True))
+        return split_of(columns, table, kept, usable)
 
     @staticmethod
     def _index_columns(table: Table, used: Collection[str | None]) -> set[str]:
@@ -147,12 +140,12 @@ class TextFields:
         return [name for template in self.templates for name in template.fields]
 
     def _plain(self, table: Table) -> tuple[StoredColumn, StoredColumn]:
-        texts = _checked(table, self.text_column, text_of)
+        texts = checked_column(table, self.text_column, text_of)
         return StoredColumn(repeat("", len(texts))), texts
 
     def _filled(self, table: Table, templates: tuple[_Template, _Template]) -> tuple[StoredColumn, StoredColumn]:
         prompt, completion = templates
-        values = {name: _checked(table, name, piece_of) for name in dict.fromkeys(self._text_columns())}
+        values = {name: checked_column(table, name, piece_of) for name in dict.fromkeys(self._text_columns())}
         for number, *given in zip(table.numbers, *(values[name] for name in completion.fields), strict=True):
             # A template's own words must not make an empty answer look like a text.
             if not any(value.strip() for value in given):
@@ -223,7 +216,28 @@ class _Template:
             yield "".join(literal + (row[place] if place is not None else "") for literal, place in places)
 
 
-def _checked(table: Table, name: str, reader: Callable[[Any], Finding]) -> StoredColumn:
+def split_of(
+    columns: Mapping[str, StoredColumn], table: Table, kept: Sequence[str], usable: Sequence[int] | None
+) -> Dataset:
+    """The rows of a split.
+
+    Args:
+        columns: texts by name, N each.
+        table: the N rows of the file.
+        kept: columns of the file to keep beside them.
+        usable: where the rows to keep stand; None: all.
+    """
+    import pyarrow as pa
+    from datasets import concatenate_datasets
+
+    made = dataset_of({name: values.arrow().cast(pa.string()) for name, values in columns.items()})
+    parts = [made, table.keep(kept)] if kept else [made]
+    if usable is not None:
+        parts = [contiguous(part.select(usable)) for part in parts]
+    return concatenate_datasets(parts, axis=1) if kept else parts[0]
+
+
+def checked_column(table: Table, name: str, reader: Callable[[Any], Finding]) -> StoredColumn:
     """The (N,) values of a column as texts; "" where one is not, which is noted in `table.bad`."""
     texts = StoredColumn()
     for number, value in zip(table.numbers, table.column(name), strict=True):
