@@ -13,6 +13,7 @@ from lightning.pytorch.cli import LightningCLI
 from scipy.stats import binomtest
 
 from lit_mem import assets
+from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.cli.main import main
 from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.errors import CheckpointError
@@ -60,7 +61,7 @@ def test_the_record_has_every_metric_from_before_training_on(run):
     start, *later = (line.metrics.keys() for line in read(run[0] / FILE)[0])
     expected = {"train/loss", "val/loss", "val/perplexity", "memorization/perplexity_members"}
     expected |= {"memorization/perplexity_gap", "extraction/generated_perplexity", "time/train", "time/scoring"}
-    attacks = ("loss", "reference", "zlib", "min_k", "min_k_plus_plus", "ez_mia", "wbc", "combined")
+    attacks = (*default_attacks(), "combined")
     figures = ("_auroc", "_auroc_low", "_auroc_high", "_balanced_accuracy")
     expected |= {f"mia/{attack}{figure}" for attack in attacks for figure in figures}
     expected |= {f"extraction/{m}{part}" for m in ("extraction_strength", "discoverable") for part in ("", "_heldout")}

@@ -314,7 +314,7 @@ def test_the_table_says_rightly_what_is_on():
     assert {name for name, said in table.items() if any(row["default"] == "off" for row in said)}.isdisjoint(on)
     assert {row["default"] for said in table.values() for row in said} == {"on", "off"}
     for name, attack in default_attacks().items():
-        assert [row["logged name"] for row in table[type(attack).__name__]] == [f"`mia/{name}_…`"]
+        assert f"`mia/{name}_…`" in [row["logged name"] for row in table[type(attack).__name__]]
     for name, measure in {**default_measures(), **Extractability().measures}.items():
         assert [row["logged name"] for row in table[type(measure).__name__]] == [f"`extraction/{name}`"]
 

@@ -2,6 +2,8 @@
 
 from lit_mem.attacks.base import Attack
 from lit_mem.attacks.con_recall import ConReCaLL
+from lit_mem.attacks.delta_low import DeltaLow
+from lit_mem.attacks.delta_t import DeltaT
 from lit_mem.attacks.ez_mia import EzMia
 from lit_mem.attacks.gradient_norm import GradientNorm
 from lit_mem.attacks.lira import OfflineLiRA
@@ -19,6 +21,8 @@ from lit_mem.attacks.zlib import Zlib
 __all__ = [
     "Attack",
     "ConReCaLL",
+    "DeltaLow",
+    "DeltaT",
     "EzMia",
     "GradientNorm",
     "Loss",

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.errors import MetricError, check_range
+from lit_mem.attacks.delta import deltas, ties_broken
+from lit_mem.errors import check_range
 from lit_mem.types import Needs, TokenScores
 
 
@@ -25,6 +26,9 @@ class EzMia(Attack):
     a text with fewer than two errors, or without a fall, has the ratio 0, the lowest. `first=2, least=2` ranks texts as
     that code does.
 
+    Of a short text nothing need have fallen, so that many are tied at 1, where no false-positive rate of 1 % can tell
+    them apart. Texts with the same balance are ranked by their mean δ_t, which adds less than 1e-9 to the score.
+
     Args:
         first: the first scored token that is read, counted from 1; those before it count nowhere.
         least: fewest errors of a text. One with fewer, or in whose error zone no δ_t is below 0, has the score −1, that
@@ -39,10 +43,10 @@ class EzMia(Attack):
 
     needs = Needs(reference=True)
 
-    def __init__(self, first: int = 1, least: int | None = None) -> None:
+    def __init__(self, first: int = 1, least: int | None = None, break_ties: bool = True) -> None:
         check_range("EzMia.first", first, at_least=1)
         check_range("EzMia.least", least, at_least=1, or_null=True)
-        self.first, self.least = first, least
+        self.first, self.least, self.break_ties = first, least, break_ties
 
     def __call__(self, scores: TokenScores) -> Tensor:
         """(B,) float64 in [−1, 1], higher = more member-like; one value for all while the model still is its reference.
@@ -50,11 +54,9 @@ class EzMia(Attack):
         Raises:
             MetricError: the scores carry no reference.
         """
-        if scores.reference is None:
-            raise MetricError("the EZ-MIA attack needs reference scores; the module gave none")
         mask = scores.mask.cpu()
         mask = mask & (mask.cumsum(dim=1) >= self.first)
-        delta = (scores.logprob.cpu().double() - scores.reference.cpu().double()).masked_fill(~mask, 0.0)
+        every = delta = deltas(scores, "the EZ-MIA attack").masked_fill(~mask, 0.0)
         errors = mask & ~scores.hit.cpu()
         in_zone = delta.masked_fill(~errors, 0.0)
         if self.least is None:
@@ -65,5 +67,5 @@ class EzMia(Attack):
         total = rise + fall
         balance = torch.where(total == 0, 0.0, (rise - fall) / total)
         if self.least is None:
-            return balance
+            return ties_broken(balance, every, mask.sum(dim=1)) if self.break_ties else balance
         return balance.masked_fill((errors.sum(dim=1) < self.least) | (fall == 0), -1.0)

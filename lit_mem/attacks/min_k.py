@@ -6,8 +6,8 @@ from torch import Tensor
 
 from lit_mem.attacks.base import Attack
 from lit_mem.attacks.lowest import lowest_mean
-from lit_mem.errors import check_range
-from lit_mem.types import TokenScores
+from lit_mem.errors import MetricError, check_range
+from lit_mem.types import Needs, TokenScores
 
 
 class MinK(Attack):
@@ -15,14 +15,25 @@ class MinK(Attack):
 
     Args:
         share: how many of the example's tokens are averaged, as a share of them, rounded down but at least one.
+        calibrated: less the same mean under the frozen reference, of its own least likely tokens.
 
     Source: Shi et al. 2024, "Detecting Pretraining Data from Large Language Models", section 4.
     """
 
-    def __init__(self, share: float = 0.2) -> None:
+    def __init__(self, share: float = 0.2, calibrated: bool = False) -> None:
         check_range("MinK.share", share, above=0, at_most=1)
-        self.share = share
+        self.share, self.calibrated = share, calibrated
+        self.needs = Needs(reference=calibrated)
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, at most 0, higher = more member-like."""
-        return lowest_mean(scores.logprob, scores.mask, self.share)
+        """(B,) float64, higher = more member-like; at most 0 unless `calibrated`.
+
+        Raises:
+            MetricError: `calibrated`, and the scores carry no reference.
+        """
+        lowest = lowest_mean(scores.logprob, scores.mask, self.share)
+        if not self.calibrated:
+            return lowest
+        if scores.reference is None:
+            raise MetricError("the calibrated Min-K% attack needs reference scores; the module gave none")
+        return lowest - lowest_mean(scores.reference, scores.mask, self.share)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.errors import MetricError
+from lit_mem.attacks.delta import deltas
 from lit_mem.types import Needs, TokenScores
 
 
@@ -31,7 +31,5 @@ class ReferenceRatio(Attack):
         Raises:
             MetricError: the scores carry no reference.
         """
-        if scores.reference is None:
-            raise MetricError("the reference attack needs reference scores; the module gave none")
-        difference = (scores.logprob.cpu().double() - scores.reference.cpu().double()).sum(dim=1)
+        difference = deltas(scores, "the reference attack").sum(dim=1)
         return difference / scores.n_tokens.clamp(min=1) if self.normalize else difference

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.errors import ConfigError, MetricError, check_range
+from lit_mem.attacks.delta import deltas, ties_broken
+from lit_mem.errors import ConfigError, check_range
 from lit_mem.types import Needs, TokenScores
 
 
@@ -24,12 +25,17 @@ class WindowComparison(Attack):
     The authors' code (Stry233/WBC) has other sizes and makes windows longer than the text as long as the text:
     `sizes=[2, 3, 4, 6, 9, 13, 18, 25, 32, 40], long="clamp"`.
 
+    A text of few tokens has few windows, so many texts have the same share, and on short ones most members are tied at
+    the highest, where no false-positive rate of 1 % can tell them apart. Texts with the same share are ranked by their
+    mean δ_t, which adds less than 1e-9 to the score.
+
     Args:
         smallest: size of the smallest windows in tokens.
         largest: size of the largest.
         sizes: how many sizes from `smallest` to `largest`; or a list of the sizes themselves, which are then not read.
         long: what becomes of a size beyond the text's length: "skip" leaves it out, "clamp" takes one window, the whole
             text, in its place.
+        break_ties: rank texts with the same share by their mean δ_t; False: the share alone, as published.
 
     Source: Chen et al. 2026, "Window-based Membership Inference Attacks Against Fine-tuned Large Language Models"
     (arXiv 2601.02751).
@@ -38,11 +44,16 @@ class WindowComparison(Attack):
     needs = Needs(reference=True)
 
     def __init__(
-        self, smallest: int = 2, largest: int = 40, sizes: int | list[int] = 10, long: Literal["skip", "clamp"] = "skip"
+        self,
+        smallest: int = 2,
+        largest: int = 40,
+        sizes: int | list[int] = 10,
+        long: Literal["skip", "clamp"] = "skip",
+        break_ties: bool = True,
     ) -> None:
         if long not in ("skip", "clamp"):
             raise ConfigError(f"WindowComparison.long is {long!r}; expected skip or clamp")
-        self.long = long
+        self.long, self.break_ties = long, break_ties
         if isinstance(sizes, list):
             if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
                 raise ConfigError(f"WindowComparison.sizes is {sizes}; expected whole numbers above 0, each once")
@@ -55,15 +66,13 @@ class WindowComparison(Attack):
         self.sizes = sorted({round(smallest * (largest / smallest) ** step) for step in steps})
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64 in [0, 1], higher = more member-like; 0 while the tuned model still is its reference.
+        """(B,) float64 in [−1e-9, 1], higher = more member-like; 0 while the tuned model still is its reference.
 
         Raises:
             MetricError: the scores carry no reference.
         """
-        if scores.reference is None:
-            raise MetricError("the window comparison needs reference scores; the module gave none")
         mask, n_tokens = scores.mask.cpu(), scores.n_tokens
-        delta = (scores.logprob.cpu().double() - scores.reference.cpu().double()).masked_fill(~mask, 0.0)
+        delta = deltas(scores, "the window comparison")
         in_order = delta.gather(1, mask.long().argsort(dim=1, descending=True, stable=True))
         # Sums up to each token. Zeros add nothing, so a window in which nothing changed has a sum of exactly 0; where
         # changes cancel, the rounding of float64 decides, some 1e-14 nats against float32's 1e-7 in every δ_t.
@@ -80,5 +89,7 @@ class WindowComparison(Attack):
             shares += whole * (len(self.sizes) - n_sizes)
             n_sizes = torch.full_like(n_sizes, len(self.sizes))
         result = torch.where(n_sizes > 0, shares / n_sizes.clamp(min=1), whole)
+        if self.break_ties:
+            result = ties_broken(result, delta, n_tokens)
         # NaN is above nothing, and would pass for a vote against.
         return result.masked_fill(~delta.isfinite().all(dim=1), torch.nan)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
-from lit_mem.types import TokenScores
+from lit_mem.attacks.delta import deltas
+from lit_mem.types import Needs, TokenScores
 
 
 class Zlib(Attack):
@@ -22,19 +23,23 @@ class Zlib(Attack):
 
     Args:
         normalize: divide the mean log-probability of a token, as Carlini et al. do, and not the sum.
+        calibrated: less the same score under the frozen reference: (Σ ℓ_t − Σ ℓ_t^ref) / len(zlib(x)).
     """
 
-    def __init__(self, normalize: bool = False) -> None:
-        self.normalize = normalize
+    def __init__(self, normalize: bool = False, calibrated: bool = False) -> None:
+        self.normalize, self.calibrated = normalize, calibrated
+        self.needs = Needs(reference=calibrated)
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, at most 0, higher = more member-like.
+        """(B,) float64, higher = more member-like; at most 0 unless `calibrated`.
 
         Raises:
-            MetricError: the batch does not carry the texts.
+            MetricError: the batch does not carry the texts, or `calibrated` and the scores carry no reference.
         """
         texts = [record.text.encode() for record in scores.records("the zlib attack")]
         logprob = scores.total_logprob
+        if self.calibrated:
+            logprob = deltas(scores, "the calibrated zlib attack").sum(dim=1)
         if self.normalize:
             logprob = logprob / scores.n_tokens.clamp(min=1)
         # An empty text compresses to 8 bytes, so nothing is divided by 0.

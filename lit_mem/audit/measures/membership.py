@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack, ProbingAttack
+from lit_mem.attacks.delta_low import DeltaLow
+from lit_mem.attacks.delta_t import DeltaT
 from lit_mem.attacks.ez_mia import EzMia
 from lit_mem.attacks.loss import Loss
 from lit_mem.attacks.min_k import MinK
@@ -48,6 +50,10 @@ def default_attacks() -> dict[str, Attack]:
         "min_k_plus_plus": MinKPlusPlus(),
         "ez_mia": EzMia(),
         "wbc": WindowComparison(),
+        "delta_t": DeltaT(),
+        "delta_low": DeltaLow(),
+        "zlib_calibrated": Zlib(calibrated=True),
+        "min_k_calibrated": MinK(calibrated=True),
     }
 
 
@@ -60,8 +66,8 @@ class MembershipInference(Measure):
     Plots: the ROC on log axes and histograms of both sets' scores. Columns: `mia/<name>`.
 
     Args:
-        attacks: by the name under which they are logged. None: `loss`, `reference`, `zlib`, `min_k`,
-            `min_k_plus_plus`, `ez_mia` and `wbc`, of which those that the module's scores do not serve are left out.
+        attacks: by the name under which they are logged. None: those of `default_attacks`, of which those that the
+            module's scores do not serve are left out.
         fprs: false-positive rates at which the true-positive rate is read; None: 0.01 and 0.001.
         combined: add the attack `combined`, a logistic regression over all others, fitted on half of the examples and
             judged on the other half: an upper view, as it learns from known members, which an attacker seldom has.

@@ -1,0 +1,41 @@
+"""What tuning changed of each token, which the attacks with a reference read; and how they break ties by it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor
+
+from lit_mem.errors import MetricError
+from lit_mem.types import TokenScores
+
+_TIE: Final = 1e-9
+"""How much a tie-breaker counts beside a score of about 1: less than one window's vote in a text of 10,000 tokens."""
+
+
+def deltas(scores: TokenScores, who: str) -> Tensor:
+    """(B, T) float64 on the CPU: δ_t = ℓ_t − ℓ_t^ref in nats; 0 where no token is scored.
+
+    Raises:
+        MetricError: the scores carry no reference; `who` needs it, for the message.
+    """
+    if scores.reference is None:
+        raise MetricError(f"{who} needs reference scores; the module gave none")
+    difference = scores.logprob.cpu().double() - scores.reference.cpu().double()
+    return difference.masked_fill(~scores.mask.cpu(), 0.0)
+
+
+def ties_broken(score: Tensor, delta: Tensor, n_tokens: Tensor) -> Tensor:
+    """Scores that rank as before, with those that were tied in the order of the reference attack.
+
+    Args:
+        score: (B,) float64 in [−1, 1].
+        delta: (B, T) float64, as `deltas` gives them.
+        n_tokens: (B,) int64, how many tokens are scored.
+
+    Returns:
+        (B,) float64 in [−1, 1], within 2e-9 of `score`; 0 where the score and all δ_t are.
+    """
+    mean = delta.sum(dim=1) / n_tokens.clamp(min=1)
+    # Strictly growing and bounded, so that it never outweighs the score.
+    return (score + _TIE * mean / (1 + mean.abs())) / (1 + _TIE)
