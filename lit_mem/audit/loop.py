@@ -12,6 +12,7 @@ from lit_mem.audit.person import PersonTable
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable, joined
 from lit_mem.errors import ConfigError
+from lit_mem.functional.interval import Interval
 from lit_mem.guards import preserved_random_state
 from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
 
@@ -32,6 +33,11 @@ class PassResult:
     def metrics(self) -> dict[str, float]:
         """All metrics by logged name."""
         return {name: value for result in self.results.values() for name, value in result.metrics.items()}
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Confidence intervals by the metric's logged name, each at any level; only those at 95 % are logged."""
+        return {name: interval for result in self.results.values() for name, interval in result.intervals.items()}
 
     @property
     def rows(self) -> ScoreTable:
@@ -133,7 +139,7 @@ class Audit:
     def _compute(self, measure: Measure, run: Pass) -> None:
         assert self.result is not None
         self.computing = measure
-        self.result.results[measure] = measure.compute(run)
+        self.result.results[measure] = measure.compute(run).with_ends()
 
     def in_order(self) -> tuple[list[Measure], list[Measure]]:
         """Measures that read no others, those that generate last; and those that read the rows of the former."""

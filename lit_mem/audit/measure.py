@@ -5,18 +5,21 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, runtime_checkable
 
 from lit_mem.audit.known import Known
 from lit_mem.audit.person import PersonTable
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
+from lit_mem.functional.interval import Interval
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
 
+LEVEL: Final = 0.95
+"""Confidence of the intervals whose ends are metrics."""
 NO_BASE = "the scores hold no greedy hits of a reference, so nothing is measured of the base model"
 
 
@@ -43,6 +46,8 @@ class Result:
         tables: by name.
         verdict: lines on the model that a run ends with, each with its level of `logging`.
         persons: a row for each person or document; None: not measured.
+        intervals: confidence intervals of metrics by their names, each at any level. The Audit adds both ends at 95 %
+            to the metrics, as `<name>_low` and `<name>_high` (`with_ends`); what needs another level asks here.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -51,6 +56,16 @@ class Result:
     tables: Mapping[str, Table] = field(default_factory=dict)
     verdict: tuple[tuple[int, str], ...] = ()
     persons: PersonTable | None = None
+    intervals: Mapping[str, Interval] = field(default_factory=dict)
+
+    def with_ends(self) -> Result:
+        """The same with both ends of each interval at 95 % behind their metric."""
+        metrics: dict[str, float] = {}
+        for name, value in self.metrics.items():
+            metrics[name] = value
+            if name in self.intervals:
+                metrics[f"{name}_low"], metrics[f"{name}_high"] = self.intervals[name](LEVEL)
+        return replace(self, metrics=metrics)
 
 
 @dataclass(frozen=True)
@@ -167,6 +182,15 @@ class Stateful(Protocol):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there."""
         ...
+
+
+def with_ends(names: Iterable[str]) -> list[str]:
+    """Names of metrics that have an interval, each followed by those of its ends.
+
+    >>> with_ends(["mia/loss_auroc"])
+    ['mia/loss_auroc', 'mia/loss_auroc_low', 'mia/loss_auroc_high']
+    """
+    return [name + end for name in names for end in ("", "_low", "_high")]
 
 
 def means_by_set(table: ScoreTable, columns: Iterable[str], namespace: str) -> dict[str, float]:

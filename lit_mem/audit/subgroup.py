@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from lit_mem.audit.table import ScoreTable
-from lit_mem.functional.auroc import GroupAuroc, auroc
-from lit_mem.functional.interval import Mean, mean_interval
+from lit_mem.functional.auroc import GroupAuroc, auroc, auroc_interval
+from lit_mem.functional.interval import Interval, rate_interval
 from lit_mem.functional.plain_text import printable
 
 
@@ -40,14 +41,20 @@ class Slice(NamedTuple):
 
     def exposure(self, column: str, level: float = 0.95) -> GroupAuroc:
         """The attack whose scores are in `column`, on those it judged; there must be members and non-members."""
-        judged = ~torch.isnan(self.table[column])
-        area = auroc(self.table[column][judged], self.table.member[judged], level)
-        return GroupAuroc(self.value, *self.measured(column), area)
+        return GroupAuroc(self.value, *self.measured(column), auroc(*self._judged(column), level))
 
-    def mean(self, column: str) -> Mean:
-        """Mean over the members measured, at least one; the column must be within [0, 1]."""
+    def area(self, column: str) -> tuple[float, Interval]:
+        """The AUROC of `exposure`, and its interval at any level."""
+        return auroc_interval(*self._judged(column))
+
+    def _judged(self, column: str) -> tuple[Tensor, Tensor]:
+        judged = ~torch.isnan(self.table[column])
+        return self.table[column][judged], self.table.member[judged]
+
+    def mean(self, column: str) -> tuple[float, Interval]:
+        """Mean over the members measured, at least one, and its interval; the column must be within [0, 1]."""
         values = self.table.members()[column]
-        return mean_interval(values[~torch.isnan(values)])
+        return rate_interval(values[~torch.isnan(values)])
 
     def perplexity(self) -> float:
         """Of the members, token-weighted; the columns are `perplexity` and `n_tokens`. Infinite where it overflows."""

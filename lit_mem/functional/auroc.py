@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lit_mem.errors import MetricError
-from lit_mem.functional.interval import wilson_interval
+from lit_mem.functional.interval import Interval, wilson_interval
 
 _NO_VARIANCE: Final = 1e-28  # below what half a pair makes in a million scores a set, above rounding
 
@@ -98,6 +99,24 @@ def auroc(score: Tensor, member: Tensor, level: float = 0.95, cluster: Tensor | 
     >>> auroc(torch.tensor([-310.0, -305.0, -320.0]), torch.tensor([True, True, False])).value
     1.0
     """
+    value, interval = auroc_interval(score, member, cluster)
+    return Auroc(value, *interval(level))
+
+
+def auroc_interval(score: Tensor, member: Tensor, cluster: Tensor | None = None) -> tuple[float, Interval]:
+    """The area of `auroc` and its interval at any level, for which nothing of the scores is kept.
+
+    Args:
+        score: (N,) float, as in `auroc`.
+        member: (N,) bool.
+        cluster: (N,) int, or None.
+
+    Returns:
+        The area in [0, 1], and what gives both ends by the level.
+
+    Raises:
+        MetricError: a set is empty, a score is not finite, or the shapes differ.
+    """
     from scipy.stats import rankdata
 
     members, others = checked_classes(score, member)
@@ -109,8 +128,8 @@ def auroc(score: Tensor, member: Tensor, level: float = 0.95, cluster: Tensor | 
     value = placed_members.mean().item()
     first, second, shared = _variances(placed_members, placed_others, member, cluster)
     if min(first.units, second.units) < 2:
-        return Auroc(value, 0.0, 1.0)
-    return Auroc(value, *_interval(value, first, second, shared, level))
+        return value, lambda level: (0.0, 1.0)
+    return value, partial(_interval, value, first, second, shared)
 
 
 class _Side(NamedTuple):

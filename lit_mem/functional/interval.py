@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from lit_mem.errors import MetricError
+
+Interval: TypeAlias = Callable[[float], tuple[float, float]]
+"""Both ends of a metric's confidence interval, by its two-sided level in (0, 1)."""
 
 
 class Mean(NamedTuple):
@@ -60,6 +64,22 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float,
     low = middle - half if share > 0 else 0.0
     high = middle + half if share < 1 else 1.0
     return max(0.0, min(low, share)), min(1.0, max(high, share))
+
+
+def rate_interval(values: Tensor) -> tuple[float, Interval]:
+    """The mean of `mean_interval` and its interval at any level, for which none of the values are kept.
+
+    Args:
+        values: (N,) float in [0, 1], at least one.
+
+    Returns:
+        The mean, and what gives both ends by the level.
+
+    Raises:
+        MetricError: there are no values, or one is not in [0, 1].
+    """
+    mean = mean_interval(values).value
+    return mean, partial(wilson_interval, mean, len(values))
 
 
 def mean_interval(values: Tensor, level: float = 0.95) -> Mean:

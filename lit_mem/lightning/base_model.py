@@ -49,6 +49,6 @@ class BaseModel(TestsAlike):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the base's metrics; none where the reference was not scored."""
         run = Pass(ModuleSubject(trainer, pl_module), "test" if trainer.testing else "validate")
-        metrics = self._base.compute(run).metrics
+        metrics = self._base.compute(run).with_ends().metrics
         if metrics:
             log_metrics(pl_module, metrics)

@@ -10,13 +10,14 @@ from lit_mem.attacks.base import Attack
 from lit_mem.attacks.loss import Loss
 from lit_mem.attacks.min_k import MinK
 from lit_mem.attacks.zlib import Zlib
-from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measure import Measure, Pass, Result, with_ends
 from lit_mem.audit.measures.membership import MembershipInference
 from lit_mem.audit.measures.perplexity import Perplexity, perplexities
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import MetricError
-from lit_mem.functional.auroc import auroc
+from lit_mem.functional.auroc import auroc_interval
+from lit_mem.functional.interval import Interval
 from lit_mem.types import Batch, TokenScores
 
 _LIKELIHOODS: Final = (Loss, Zlib, MinK)
@@ -52,7 +53,7 @@ class BaseMetrics(Measure):
         stages = ("val", "test")
         own = [f"{stage}/perplexity_base" for stage in stages] if self.perplexity else []
         own += [f"memorization/perplexity_{of}_base" for of in ("members", "gap")] if self.perplexity else []
-        return [*own, *(f"mia/{name}_auroc_base{end}" for name in self.attacks for end in ("", "_low", "_high"))]
+        return [*own, *with_ends(f"mia/{name}_auroc_base" for name in self.attacks)]
 
     def begin(self, subject: Subject) -> None:
         """Start over."""
@@ -85,15 +86,14 @@ class BaseMetrics(Measure):
         """The base's metrics; none where the reference was not scored."""
         if not (self.perplexity or self.attacks):
             return Result()
-        return Result(self._metrics(self._table.compute(), "test" if run.stage == "test" else "val"))
+        return self._of(self._table.compute(), "test" if run.stage == "test" else "val")
 
-    def _metrics(self, table: ScoreTable, stage: str) -> dict[str, float]:
-        metrics: dict[str, float] = {}
+    def _of(self, table: ScoreTable, stage: str) -> Result:
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         if self.perplexity:
             metrics = {f"{name}_base": value for name, value in perplexities(table, stage).items()}
         if table.member.any() and not table.member.all():
             for name in self.attacks:
-                area = auroc(table[name], table.member)
-                ends = zip(("", "_low", "_high"), area, strict=True)
-                metrics |= {f"mia/{name}_auroc_base{end}": value for end, value in ends}
-        return metrics
+                area = f"mia/{name}_auroc_base"
+                metrics[area], intervals[area] = auroc_interval(table[name], table.member)
+        return Result(metrics, intervals=intervals)

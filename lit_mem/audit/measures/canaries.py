@@ -11,16 +11,17 @@ from torch import Tensor
 
 from lit_mem.attacks.base import Attack
 from lit_mem.audit.gather import Gathered
-from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measure import Measure, Pass, Result, with_ends
 from lit_mem.audit.measures.canary_scores import CanaryScores
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.data.canaries.encoding import SECRET
 from lit_mem.errors import ConfigError
 from lit_mem.files.once import Once
-from lit_mem.functional.auroc import auroc
+from lit_mem.functional.auroc import auroc_interval
 from lit_mem.functional.ends import before_end, is_end
 from lit_mem.functional.exposure import chance_exposure, exposure
+from lit_mem.functional.interval import Interval
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
@@ -58,8 +59,8 @@ class Canaries(Measure):
 
     def names(self) -> list[str]:
         """Of all canaries."""
-        names = ("exposure_mean", "exposure_max", "auroc", "auroc_low", "auroc_high", "extraction_rate")
-        return [f"canary/{name}" for name in (*names, "extraction_rate_heldout")]
+        names = ("exposure_mean", "exposure_max", *with_ends(["auroc"]), "extraction_rate", "extraction_rate_heldout")
+        return [f"canary/{name}" for name in names]
 
     def begin(self, subject: Subject) -> None:
         """Drop the last pass."""
@@ -84,9 +85,11 @@ class Canaries(Measure):
             raise ConfigError("Canaries: no canary was validated; set data.canaries, or leave the measure out")
         groups = [known.get(example_id, "") for example_id in table.example_id.tolist()]
         table.columns["exposure"] = _exposures(table, groups)
-        metrics: dict[str, float] = {}
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         for part, rows in _parts(table, groups):
-            metrics |= _metrics(rows, part)
+            found = _metrics(rows, part)
+            metrics |= found.metrics
+            intervals |= found.intervals
         if n := len(heldout := table.nonmembers()):
             metrics["canary/extraction_rate_heldout"] = heldout["extracted"].mean().item()
             if run.complete and self._once.first():
@@ -94,7 +97,7 @@ class Canaries(Measure):
                     "Canaries: exposure is at most %.2f bits, by %d held-out ones, and %.2f on average if nothing is "
                     "memorized.", math.log2(n + 1), n, chance_exposure(n),
                 )  # fmt: skip
-        return Result(metrics)
+        return Result(metrics, intervals=intervals)
 
 
 def _extracted(scores: TokenScores, batch: Batch, ends: frozenset[int]) -> Tensor:
@@ -130,15 +133,15 @@ def _parts(table: ScoreTable, groups: list[str]) -> Iterator[tuple[str, ScoreTab
         yield f"_{name}", table.where(torch.tensor([each == name for each in groups]))
 
 
-def _metrics(rows: ScoreTable, part: str) -> dict[str, float]:
-    inserted, metrics = rows.members(), dict[str, float]()
+def _metrics(rows: ScoreTable, part: str) -> Result:
+    inserted, metrics, intervals = rows.members(), dict[str, float](), dict[str, Interval]()
     exposed = inserted["exposure"][~inserted["exposure"].isnan()]
     if len(exposed):
         metrics[f"canary/exposure_mean{part}"] = exposed.mean().item()
         metrics[f"canary/exposure_max{part}"] = exposed.max().item()
     if 0 < len(inserted) < len(rows):
-        ends = zip(("", "_low", "_high"), auroc(rows["score"], rows.member), strict=True)
-        metrics |= {f"canary/auroc{part}{end}": value for end, value in ends}
+        area = f"canary/auroc{part}"
+        metrics[area], intervals[area] = auroc_interval(rows["score"], rows.member)
     if len(inserted):
         metrics[f"canary/extraction_rate{part}"] = inserted["extracted"].mean().item()
-    return metrics
+    return Result(metrics, intervals=intervals)

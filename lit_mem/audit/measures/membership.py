@@ -22,14 +22,15 @@ from lit_mem.attacks.reference import ReferenceRatio
 from lit_mem.attacks.wbc import WindowComparison
 from lit_mem.attacks.zlib import Zlib
 from lit_mem.audit.known import Known
-from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measure import Measure, Pass, Result, with_ends
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.files.once import Once
-from lit_mem.functional.auroc import auroc
+from lit_mem.functional.auroc import auroc_interval
 from lit_mem.functional.combine import FEWEST, half_split_scores
 from lit_mem.functional.histogram import histogram
+from lit_mem.functional.interval import Interval
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
 from lit_mem.plots.histogram import histograms_plot
 from lit_mem.plots.roc import roc_plot
@@ -118,8 +119,7 @@ class MembershipInference(Measure):
     def _metrics_of(self, attacks: Iterable[str]) -> list[str]:
         names = []
         for attack in attacks:
-            names += [f"mia/{attack}_auroc", f"mia/{attack}_auroc_low", f"mia/{attack}_auroc_high"]
-            names += [f"mia/{attack}_balanced_accuracy"]
+            names += [*with_ends([f"mia/{attack}_auroc"]), f"mia/{attack}_balanced_accuracy"]
             names += [f"mia/{attack}_tpr_at_fpr_{fpr:g}" for fpr in self.fprs]
         return names
 
@@ -176,11 +176,13 @@ class MembershipInference(Measure):
             names.append(COMBINED)
         judged = {name: table.where(~torch.isnan(table[name])) for name in names}
         judged = {name: rows for name, rows in judged.items() if rows.member.any() and not rows.member.all()}
-        metrics: dict[str, float] = {}
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         for name, rows in judged.items():
-            metrics |= self._metrics_of_scores(name, rows[name], rows.member)
+            found = self._of_scores(name, rows[name], rows.member)
+            metrics |= found.metrics
+            intervals |= found.intervals
         plots = _plots(judged, int((~table.member).sum())) if self.draw else {}
-        return Result(metrics, table.renamed({f"mia/{name}": name for name in names}), plots)
+        return Result(metrics, table.renamed({f"mia/{name}": name for name in names}), plots, intervals=intervals)
 
     @staticmethod
     def _checked(name: str, attack: Attack, table: ScoreTable) -> Tensor:
@@ -210,9 +212,10 @@ class MembershipInference(Measure):
         scores[judged] = half_split_scores(columns, member, table.example_id[judged])
         return scores
 
-    def _metrics_of_scores(self, name: str, score: Tensor, member: Tensor) -> dict[str, float]:
-        area = auroc(score, member)
-        metrics = {f"mia/{name}_auroc{part}": v for part, v in zip(("", "_low", "_high"), area, strict=True)}
+    def _of_scores(self, name: str, score: Tensor, member: Tensor) -> Result:
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
+        area = f"mia/{name}_auroc"
+        metrics[area], intervals[area] = auroc_interval(score, member)
         metrics[f"mia/{name}_balanced_accuracy"] = best_balanced_accuracy(score, member)
         for fpr in self.fprs:
             tpr = tpr_at_fpr(score, member, fpr)
@@ -225,7 +228,7 @@ class MembershipInference(Measure):
                     f"{whose}{fpr:g}",
                     f"{whose}TPR at FPR {fpr:g} needs at least {needed} non-members, there are {there}: not logged.",
                 )
-        return metrics
+        return Result(metrics, intervals=intervals)
 
     def _log_once(self, key: str, message: str) -> None:
         if not self._quiet and self._once.first(key):

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
 
 import torch
 
 from lit_mem.audit.gather import Gathered, gathered
 from lit_mem.audit.known import Known
-from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measure import LEVEL, Measure, Pass, Result, with_ends
 from lit_mem.audit.measures.correlation import check_columns
 from lit_mem.audit.person import KEY_SIZE, ByPerson, has_suffixes
 from lit_mem.audit.subject import Subject
 from lit_mem.data.groups import Groups
 from lit_mem.errors import ConfigError
 from lit_mem.files.once import Once
-from lit_mem.functional.auroc import auroc
-from lit_mem.functional.interval import mean_interval
+from lit_mem.functional.auroc import auroc_interval
+from lit_mem.functional.interval import Interval, rate_interval
 from lit_mem.functional.roc import tpr_at_fpr
 from lit_mem.types import Batch, TokenScores
 
@@ -28,8 +28,8 @@ log = logging.getLogger(__name__)
 _AUROC: Final = "user/inference_auroc"
 _TPR: Final = "user/inference_tpr_at_fpr_"
 _SHARE: Final = "user/extracted_share"
-_ENDS: Final = ("", "_low", "_high")
-_OF_EXTRACTION: Final = [_SHARE + part + end for part in ("", "_heldout") for end in _ENDS]
+_OF_EXTRACTION: Final = with_ends([_SHARE, f"{_SHARE}_heldout"])
+_Metric: TypeAlias = tuple[str, float, Interval | None]
 _ALONE: Final = "no two rows are of one person (group_column of the source names the column that says so)"
 _NO_OTHERS: Final = "the held-out texts name no persons"
 _UNTRIED: Final = "no suffix is compared whole (exact_rate), and the data marks no spans"
@@ -94,7 +94,7 @@ class Persons(Measure):
     def _of_attack(self) -> list[str]:
         if self.column is None:
             return []
-        return [*(_AUROC + end for end in _ENDS), *(f"{_TPR}{fpr:g}" for fpr in self.fprs)]
+        return [*with_ends([_AUROC]), *(f"{_TPR}{fpr:g}" for fpr in self.fprs)]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
         """Start with other data; a new training run gets a new key."""
@@ -147,12 +147,14 @@ class Persons(Measure):
             log.info("%d persons have rows on both sides: their held-out rows count for no person.", persons.both)
         column = self._measured(run)
         generated = has_suffixes(run.rows.columns) or not has_suffixes(run.known.columns)
-        metrics = dict(self._inference(persons, column))
+        found = list(self._inference(persons, column))
         if generated:  # in other passes spans alone would be another share
-            metrics |= dict(self._shares(persons, run))
+            found += self._shares(persons, run)
+        metrics = {name: value for name, value, _ in found}
+        intervals = {name: interval for name, _, interval in found if interval is not None}
         table = persons.table(column, self._key, generated)
-        lines = () if run.checking else ((logging.INFO, _sentence(persons, metrics)),)
-        return Result(metrics, verdict=lines, persons=table)
+        lines = () if run.checking else ((logging.INFO, _sentence(persons, metrics, intervals)),)
+        return Result(metrics, verdict=lines, persons=table, intervals=intervals)
 
     def _measured(self, run: Pass) -> str | None:
         """The column of scores, if this pass has it."""
@@ -161,7 +163,7 @@ class Persons(Measure):
         check_columns([self.column], run, "Persons.column")
         return self.column if self.column in run.rows.columns else None
 
-    def _inference(self, persons: ByPerson, column: str | None) -> Iterator[tuple[str, float]]:
+    def _inference(self, persons: ByPerson, column: str | None) -> Iterator[_Metric]:
         if column is None:
             return
         mean = persons.mean(column)
@@ -169,19 +171,18 @@ class Persons(Measure):
         score, member = mean[judged], persons.member[judged]
         if not member.any() or member.all():
             return
-        for end, value in zip(_ENDS, auroc(score, member), strict=True):
-            yield _AUROC + end, value
+        yield _AUROC, *auroc_interval(score, member)
         for fpr in self.fprs:
             tpr = tpr_at_fpr(score, member, fpr)
             if tpr is not None:
-                yield f"{_TPR}{fpr:g}", tpr
+                yield f"{_TPR}{fpr:g}", tpr, None
             elif self._once.first(f"{fpr:g}"):
                 log.info(
                     "%s%g needs at least %d persons among the held-out rows, there are %d: not logged.",
                     _TPR, fpr, round(1 / fpr), int((~member).sum()),
                 )  # fmt: skip
 
-    def _shares(self, persons: ByPerson, run: Pass) -> Iterator[tuple[str, float]]:
+    def _shares(self, persons: ByPerson, run: Pass) -> Iterator[_Metric]:
         written, tried = persons.extracted()
         if not tried.any() and not has_suffixes(run.known.columns) and not self._untried:
             self._untried = True
@@ -189,10 +190,10 @@ class Persons(Measure):
         for part, side in (("", persons.member), ("_heldout", ~persons.member)):
             chosen = (written > 0)[side & tried]
             if len(chosen):
-                yield from zip((_SHARE + part + end for end in _ENDS), mean_interval(chosen.double()), strict=True)
+                yield _SHARE + part, *rate_interval(chosen.double())
 
 
-def _sentence(persons: ByPerson, metrics: dict[str, float]) -> str:
+def _sentence(persons: ByPerson, metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
     """What was found, for the end of a run."""
     n_members = int(persons.member.sum())
     parts = [f"{n_members} with rows that were scored"]
@@ -201,7 +202,7 @@ def _sentence(persons: ByPerson, metrics: dict[str, float]) -> str:
         n, of = (int((each & persons.member).sum()) for each in (written > 0, tried))
         parts.append(f"a span or a whole suffix was extracted of {n} of {of}")
     if _AUROC in metrics:
-        value, low, high = (metrics[_AUROC + end] for end in _ENDS)
+        value, (low, high) = metrics[_AUROC], intervals[_AUROC](LEVEL)
         n_others = len(persons) - n_members
         parts.append(f"user-inference AUROC {value:.3f} [{low:.3f}, {high:.3f}] against {n_others} held-out persons")
     return f"Persons in the training set: {'; '.join(parts)}."

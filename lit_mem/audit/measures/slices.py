@@ -17,6 +17,7 @@ from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.files.once import Once
 from lit_mem.functional.auroc import GroupAuroc
+from lit_mem.functional.interval import Interval
 from lit_mem.plots.subgroups import subgroups_plot
 from lit_mem.types import Batch, TokenScores
 
@@ -127,15 +128,14 @@ class Slices(Measure):
         slices = self._subgroups.of(table, run.subject)
         too_small = TooSmall(self.min_size)
         attacks, means = self._attacks(table), self._measures(table)
-        metrics: dict[str, float] = {}
-        for part in slices:
-            metrics |= self._of_attacks(part, attacks, too_small)
-        for part in slices:
-            metrics |= self._of_measures(part, means, too_small)
+        found = [self._of_attacks(part, attacks, too_small) for part in slices]
+        found += [self._of_measures(part, means, too_small) for part in slices]
+        metrics = {name: value for one in found for name, value in one.metrics.items()}
+        intervals = {name: interval for one in found for name, interval in one.intervals.items()}
         if line := too_small.line():
             self._log_once("small", line)
         verdict, plots = self._compare(run, slices, attacks)
-        return Result(metrics, plots=plots, verdict=verdict)
+        return Result(metrics, plots=plots, verdict=verdict, intervals=intervals)
 
     def _attacks(self, table: ScoreTable) -> list[str]:
         there = [name.removeprefix(_ATTACK) for name in table.columns if name.startswith(_ATTACK)]
@@ -157,30 +157,32 @@ class Slices(Measure):
                 chosen[measure] = column
         return chosen
 
-    def _of_attacks(self, part: Slice, attacks: Sequence[str], too_small: TooSmall) -> dict[str, float]:
-        metrics: dict[str, float] = {}
+    def _of_attacks(self, part: Slice, attacks: Sequence[str], too_small: TooSmall) -> Result:
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         for attack in attacks:
             n_members, n_nonmembers = part.measured(_ATTACK + attack)
             if min(n_members, n_nonmembers) < self.min_size:
                 too_small.add(attack, part, f"{n_members} / {n_nonmembers}")
                 continue
-            ends = zip(("", "_low", "_high"), part.exposure(_ATTACK + attack).area, strict=True)
-            metrics |= {f"{part.name}/{attack}_auroc{end}": value for end, value in ends}
-        return metrics
+            area = f"{part.name}/{attack}_auroc"
+            metrics[area], intervals[area] = part.area(_ATTACK + attack)
+        return Result(metrics, intervals=intervals)
 
-    def _of_measures(self, part: Slice, measures: Mapping[str, str], too_small: TooSmall) -> dict[str, float]:
-        metrics: dict[str, float] = {}
+    def _of_measures(self, part: Slice, measures: Mapping[str, str], too_small: TooSmall) -> Result:
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         for measure, column in measures.items():
             base = measure.endswith("_base")  # stands beside the tuned model's, which has the interval
             n_members, _ = part.measured(column)
             if n_members >= self.min_size:
-                ends = ("",) if base else ("", "_low", "_high")
-                metrics |= {f"{part.name}/{measure}{end}": v for end, v in zip(ends, part.mean(column), strict=False)}
+                name = f"{part.name}/{measure}"
+                metrics[name], interval = part.mean(column)
+                if not base:
+                    intervals[name] = interval
             elif not base:
                 too_small.add(measure, part, f"{n_members}")
         if "perplexity" in part.table.columns and part.measured("perplexity")[0] >= self.min_size:
             metrics[f"{part.name}/perplexity_members"] = part.perplexity()
-        return metrics
+        return Result(metrics, intervals=intervals)
 
     def _log_once(self, key: str, message: str) -> None:
         if self._once.first(key):

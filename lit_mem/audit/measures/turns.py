@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,11 +12,10 @@ from lit_mem.audit.known import Known
 from lit_mem.audit.measure import Measure, Pass, Result
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
-from lit_mem.functional.auroc import auroc
+from lit_mem.functional.auroc import auroc_interval
+from lit_mem.functional.interval import Interval
 from lit_mem.functional.runs import runs
 from lit_mem.types import Batch, Needs, TokenScores
-
-_PARTS: Final = ("", "_low", "_high")
 
 
 class _Turn(NamedTuple):
@@ -80,7 +79,7 @@ class Turns(Measure):
         if len(ids) == len(turns):
             return Result()
         member = torch.tensor([turn.member for turn in turns.values()])
-        metrics: dict[str, float] = {}
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         columns: dict[str, Tensor] = {}
         of_member = torch.zeros(len(ids), dtype=torch.bool)
         of_member[at] = member
@@ -91,6 +90,6 @@ class Turns(Measure):
             low = torch.full((len(ids),), -torch.inf, dtype=torch.float64)
             columns[f"turn/{name}"] = low.scatter_reduce(0, at, score, "amax")
             if member.any() and not member.all():
-                area = auroc(score, member, cluster=at)
-                metrics |= {f"turn/{name}_auroc{part}": value for part, value in zip(_PARTS, area, strict=True)}
-        return Result(metrics, ScoreTable(ids, of_member, columns))
+                area = f"turn/{name}_auroc"
+                metrics[area], intervals[area] = auroc_interval(score, member, at)
+        return Result(metrics, ScoreTable(ids, of_member, columns), intervals=intervals)
