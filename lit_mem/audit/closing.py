@@ -42,12 +42,12 @@ def sentence(metrics: Mapping[str, float]) -> str:
         heldout = _value("val/perplexity", metrics)
         beside = "" if heldout is None else f", that of held-out texts {heldout:.2f}"
         parts.append(f"perplexity of members is {perplexity:.2f}{beside}")
-    for attack in ("reference", "loss"):
+    for attack in ("strongest", "reference", "loss"):
         name = f"mia/{attack}_auroc"
         if name in metrics:
             ends = [f"{metrics[f'{name}_{end}']:.3f}" for end in ("low", "high") if f"{name}_{end}" in metrics]
             interval = f" [{', '.join(ends)}]" if ends else ""
-            parts.append(f"AUROC of the attack {attack} is {metrics[name]:.3f}{interval}, where 0.5 is guessing")
+            parts.append(f"AUROC of the {attack} attack is {metrics[name]:.3f}{interval}, where 0.5 is guessing")
             break
     if "extraction/exact_rate" in metrics:
         parts.append(f"{metrics['extraction/exact_rate']:.1%} of the members prompted are written whole")

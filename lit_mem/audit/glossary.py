@@ -11,6 +11,11 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
     ("memorization/perplexity_members", "Perplexity, members", "the same on the texts it was trained on"),
     ("memorization/perplexity_gap", "Gap, nats a token", "by how much members are easier than unseen texts"),
     (
+        "mia/strongest_auroc",
+        "AUROC of the strongest attack",
+        "that of the attack that is surest to be strong; its interval is corrected for choosing among all attacks",
+    ),
+    (
         r"mia/(.+)_auroc",
         "AUROC of the {} attack",
         "chance that the attack ranks a member above an unseen text; 0.5 is guessing, 1 is certain",
@@ -97,7 +102,7 @@ def explained(name: str) -> tuple[str, str]:
 def key_metrics(names: set[str], attack: str | None, strongest: str | None) -> list[str]:
     """The few metrics that sum up a run, in the order shown, of those that it logged."""
     wanted = ["val/perplexity", "test/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
-    for one in dict.fromkeys([attack, "reference", "loss", strongest]):
+    for one in dict.fromkeys([attack, "strongest", "reference", "loss", strongest]):
         if one is not None:
             wanted += [f"mia/{one}_auroc"]
     if attack is not None:

@@ -21,7 +21,7 @@ MAIN: Final = (
     "memorization/perplexity_gap",
     "mia/*_auroc",
     "mia/loss_auroc_base",
-    *(f"mia/{attack}_auroc_{end}" for attack in ("loss", "reference", "combined") for end in ("low", "high")),
+    *(f"mia/{attack}_auroc_{end}" for attack in ("strongest", "reference", "combined") for end in ("low", "high")),
     *(f"mia/{attack}_tpr_at_fpr_*" for attack in ("reference", "combined")),
     *(f"extraction/{rate}_rate{of}" for rate in ("ngram", "exact", "span") for of in ("", "_heldout", "_base")),
     *(f"user/inference_auroc{end}" for end in ("", "_low", "_high")),
@@ -32,7 +32,7 @@ MAIN: Final = (
     "audit/epsilon_lower_bound",
     "privacy/*",
 )
-"""Patterns of their names. Of the standard suite they match at most 46, with canaries and private training."""
+"""Patterns of their names. Of the standard suite they match at most 51, with canaries and private training."""
 
 
 def is_main(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,6 +49,8 @@ from lit_mem.errors import ConfigError
 from lit_mem.files.versions import claim_version
 from lit_mem.functional.planning import Scored
 from lit_mem.models.limits import check_reads
+
+log = logging.getLogger(__name__)
 
 
 def run_audit(
@@ -97,8 +100,9 @@ def run_audit(
             it), "adapter_off", a model, the hub id or folder of one (of a merged or fully tuned model: its base), or
             None.
         suite: `quick` (no generation), `standard` or `full`.
-        limits: such as "mia/reference_auroc > 0.7"; the result says whether the model is within them.
-        lower_bound: for AUROCs, judge by the end of the 95 % interval nearer to the safe side.
+        limits: such as "mia/strongest_auroc > 0.7", or the preset `strict` or `standard`; the result says whether the
+            model is within them.
+        lower_bound: kept for older calls; an audit is judged by the whole 95 % interval.
         attacks: of membership inference, by name; None: those of no extra cost.
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
         measures: further measures.
@@ -140,6 +144,9 @@ def run_audit(
         raise ConfigError(f"{lacking} is None; expected texts, without which there is nothing to compare")
     texts_of_limits = [limits] if isinstance(limits, str) else list(limits)
     rules = [Rule("limits", Limits(texts_of_limits, lower_bound), "any")] if texts_of_limits else []
+    for rule in rules:
+        if rule.limits.meaning:
+            log.info("limits: %s.", rule.limits.meaning)
     audited = audited_model(model, adapter, dtype, device)
     tokenizer = tokenizer_of(tokenizer, audited)
     length = max_length or readable_length(audited.model)

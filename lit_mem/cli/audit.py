@@ -163,11 +163,11 @@ def _parser() -> OneLineParser:
         type=str,
         default=None,
         metavar="CONDITION",
-        help="such as 'mia/reference_auroc > 0.7', judged by the 95 % interval: exit code 0 if all of it is within "
-        "the limit, 3 if all of it is over or nothing was measured, 4 if the limit lies within it; may be given "
-        "several times",
+        help="such as 'mia/strongest_auroc > 0.7', or the preset strict or standard, judged by the 95 % interval: exit "
+        "code 0 if all of it is within the limit, 3 if all of it is over or nothing was measured, 4 if the limit lies "
+        "within it; may be given several times",
     )
-    add("--lower_bound", type=bool, default=False, help="read AUROCs at the end of the interval on the safe side")
+    add("--lower_bound", type=bool, default=False, help="of older calls; an audit is judged by the interval")
     add("--max_length", type=int | None, default=None, help="longest text in tokens (default: the model's, up to 4096)")
     add("--chunk", type=Chunk | None, default=None, help="read longer texts in windows of so many tokens, each so many "
         "further than the one before: --chunk.tokens 512 --chunk.stride 256 (default: they are cut)")  # fmt: skip

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem import program
+from lit_mem.audit.thresholds import meaning
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic, modes
 from lit_mem.files.record import FILE, IN_OUTPUT_DIR
@@ -46,6 +47,8 @@ def main(words: list[str]) -> None:
         modes.make_folder(out)
     atomic.write_text(out / "report.html", html)
     atomic.write_text(out / "report.json", data + "\n")
+    if said := meaning(options.fail_on or []):
+        print(f"--fail-on: {said}.")  # noqa: T201
     print(printable(report["verdict"]["text"]))  # noqa: T201  (the output of the command)
     for name in ("report.html", "report.json"):
         print(out / name)  # noqa: T201
@@ -114,9 +117,10 @@ def _parser() -> OneLineParser:
         type=str,
         default=None,
         metavar="CONDITION",
-        help="such as 'mia/reference_auroc > 0.6', judged at the last epoch by the metric's 95 % interval, if it has "
-        "one: exit code 0 if the whole interval is within the limit, 3 if all of it is over or the metric was not "
-        "measured, 4 (undecided) if the limit lies within the interval; may be given several times, or "
+        help="such as 'mia/strongest_auroc > 0.7', or the preset strict or standard, which is printed with what it "
+        "stands for; judged at the last epoch by the metric's 95 % interval, if it has one: exit code 0 if the whole "
+        "interval is within the limit, 3 if all of it is over or the metric was not measured, 4 (undecided) if the "
+        "limit lies within the interval; may be given several times, or "
         "as a list",
     )
     parser.add_argument(

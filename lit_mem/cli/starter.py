@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
+from lit_mem.audit.thresholds import PRESETS
 from lit_mem.data.roles import Roles
 from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.table import listed, shown
@@ -111,8 +112,9 @@ def _lines(found: Found, command: str) -> Iterator[str]:
     yield f"  log_every_n_steps: {_steps_a_line(found, batch_size(size))}"
     yield "memorization:"
     yield "  suite: standard  # or quick (generates no text), full (all subgroups)"
-    yield '  stop: ["mia/reference_auroc > 0.7"]  # 0.5 is guessing, 1 is certainty; [] trains to the end'
-    yield "  lower_bound: true  # stop where the whole 95 % interval is beyond; false: where the metric is"
+    stands_for = "; ".join(PRESETS["standard"])
+    yield f"  stop: [standard]  # stands for {stands_for}; or strict, or thresholds of yours; [] trains to the end"
+    yield "  lower_bound: true  # noise alone stops at most 5 % of runs; false: stop as soon as a value is beyond"
     yield "model:"
     yield f"  model_id: {quoted(found.model_id)}  # a hub id, a folder, a .gguf file, or asset:tiny_llama (bundled)"
     yield "  adapter:  # or IA3, PromptTuning, HeadOnly, FullFineTuning"

@@ -30,6 +30,7 @@ from lit_mem.hf.calling import calling_trainer, read_before
 from lit_mem.hf.canaries import CanarySet
 from lit_mem.hf.live import LiveRun
 from lit_mem.hf.names import evaluation_of, monitored, prefixed
+from lit_mem.hf.planned import planned_looks
 from lit_mem.hf.run import TextOptions, start
 
 
@@ -47,9 +48,11 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         heldout: texts that are not trained on, likewise.
         canaries: those that `insert_canaries` put into the training set; they are in no other metric.
         suite: `quick` (no generation), `standard`, `full` or `none`.
-        stop: one or more limits, such as "mia/reference_auroc > 0.7".
+        stop: one or more limits, such as "mia/strongest_auroc > 0.7", or the preset `strict` or `standard`
+            (`lit_mem.audit.thresholds.PRESETS`, docs/thresholds.md).
         stop_when: training ends where "any" limit is passed, or "all" of them at once.
-        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side.
+        lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
+            over all thresholds and passes: noise alone stops at most 5 % of runs.
         patience: how many passes in a row it must be so.
         attacks: of membership inference, by name; None: those of no extra cost.
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
@@ -208,7 +211,8 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
             folder = Path(self.folder or Path(str(trainer.args.output_dir), IN_OUTPUT_DIR))
             run = start(trainer, self.texts, self.measures, self.reference, rules, folder)
             stopping = None if self.limits is None else Stopping(self.limits, self.stop_when, self.patience)
-            self.live = LiveRun(trainer, run, stopping, self.sent, self.examples)
+            planned = planned_looks(trainer, self.every_n_steps, self.every_n_epochs)
+            self.live = LiveRun(trainer, run, stopping, self.sent, self.examples, planned)
         return self.live
 
 

@@ -36,6 +36,7 @@ class LiveRun:
         stopping: ends training; None: there are no limits.
         sent: which metrics the trainer's log gets.
         examples: write the per-example numbers of each pass.
+        planned: how many passes there will be; None: not known.
 
     Attributes:
         trainer: that trains, or evaluates.
@@ -44,7 +45,13 @@ class LiveRun:
     """
 
     def __init__(
-        self, trainer: Trainer, run: TrainersRun, stopping: Stopping | None, sent: Sent, examples: bool
+        self,
+        trainer: Trainer,
+        run: TrainersRun,
+        stopping: Stopping | None,
+        sent: Sent,
+        examples: bool,
+        planned: int | None = None,
     ) -> None:
         self.trainer, self._run, self._stopping = trainer, run, stopping
         self._sent, self._examples = sent, examples
@@ -53,10 +60,13 @@ class LiveRun:
         self._at: tuple[int, bool] | None = None
         self._evaluated: set[str] = set()
         self._shown: list[str] = []
+        if stopping is not None and stopping.limits.meaning:
+            log.info("stop: %s.", stopping.limits.meaning)
         if stopping is not None and stopping.limits.lower_bound:
+            stopping.planned = planned
             for threshold in stopping.limits:
                 if threshold.is_auroc and threshold.name.startswith("mia/") and 0 < threshold.limit < 1:
-                    log.info("%s", planned_stop(threshold, run.scored))
+                    log.info("%s", planned_stop(threshold, run.scored, stopping.level))
 
     def gives(self, name: str | None) -> bool:
         """Whether a metric is one of those that are measured."""
@@ -104,7 +114,9 @@ class LiveRun:
         stopping = self._stopping
         if not self.measure(evaluation) or stopping is None or not self.trainer.is_in_train or not self.step:
             return
-        beyond = stopping.limits.passed(self.metrics, known_of(self._run.session.audit.measures), "stop")
+        audit = self._run.session.audit
+        intervals = {} if audit.result is None else audit.result.intervals
+        beyond = stopping.beyond(self.metrics, intervals, known_of(audit.measures), "stop")
         if stopping.count(stopping.is_over(beyond), beyond):
             control.should_training_stop = True
 
@@ -117,7 +129,7 @@ class LiveRun:
         before = gathered(None if files is None else record.read(files.folder / record.FILE)[0])[0]
         for line in before or ():
             if line.stage == "fit" and 0 < line.step <= step:
-                beyond = stopping.limits.passed(line.metrics, known, "stop")
+                beyond = stopping.beyond(line.metrics, {}, known, "stop")
                 control.should_training_stop = stopping.count(stopping.is_over(beyond), beyond)
         if not control.should_training_stop:  # more patience now than then
             stopping.reason = None
@@ -126,9 +138,8 @@ class LiveRun:
         """Log why training ended, where the model stands, and where the record lies."""
         run, stopping = self._run, self._stopping
         if stopping is not None and stopping.reason is not None:
-            caveat = stopping.limits.caveat(stopping.looks)
             at = self.trainer.state.global_step
-            log.info("Training was stopped at step %d: %s.%s", at, stopping.reason, caveat)
+            log.info("Training was stopped at step %d: %s.%s", at, stopping.reason, stopping.certainty())
         result = run.session.audit.result
         for found in () if result is None else result.results.values():
             for level, line in found.verdict:

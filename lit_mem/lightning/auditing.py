@@ -157,6 +157,11 @@ class TrainerAudit:
                 for level, line in result.verdict:
                     log.log(level, "%s", line)
 
+    @property
+    def latest(self) -> PassResult | None:
+        """What the last pass computed; None before the first."""
+        return None if self.audit is None else self.audit.result
+
     def result_of(self, measure: Measure) -> Result:
         """What a measure computed in the last pass; empty if it did not."""
         found = None if self.audit is None or self.audit.result is None else self.audit.result.results.get(measure)

@@ -11,9 +11,10 @@ from lightning.pytorch.callbacks import Callback
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.stopping import Stopping
 from lit_mem.errors import check_range
+from lit_mem.lightning.auditing import audit_of, latest_metrics
 from lit_mem.lightning.last_line import LastLine
-from lit_mem.lightning.planned_stop import planned_stops
-from lit_mem.lightning.rules import Limits, check_limits, passed
+from lit_mem.lightning.planned_stop import planned_looks, planned_stops
+from lit_mem.lightning.rules import Limits, check_limits, known_in
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +28,16 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
     Args:
         thresholds: such as "mia/reference_auroc > 0.6" or "memorization/perplexity_members < 3".
         stop_when: "any" threshold is passed, or "all" of them at once.
-        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side. At one validation
-            noise alone passes one threshold in about 2.5 % of cases; over many validations and thresholds it passes one
-            of them in more (docs/measures.md, "Many looks"). The line on why training was ended has both numbers. A
-            report judges by the whole interval all the same.
-        patience: how many validations in a row it must be so before training ends.
+        lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
+            over all thresholds and all validations: at most 5 % of runs whose metrics truly are within the limits are
+            ever stopped by noise (docs/measures.md, "Many looks"). A report judges by the 95 % interval all the same.
+        patience: how many validations in a row it must be so before training ends. They are of the same texts, so noise
+            that is over in one is likely to be over in the next: it is no correction for noise.
 
     Attributes:
         option: by which a user set the thresholds, for messages and the record.
         reason: why training was ended, None while it was not.
         stopped_after: the epoch in which that was, from 1.
-        looks: how many validations were judged.
     """
 
     def __init__(
@@ -67,9 +67,8 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
-        self.over_in_a_row = state_dict["over_in_a_row"]
-        self.reason, self.stopped_after = state_dict.get("reason"), state_dict.get("stopped_after", 0)
-        self.looks = state_dict.get("looks", 0)
+        self.go_on_from(state_dict)
+        self.stopped_after = state_dict.get("stopped_after", 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End at once a resumed run that had been ended; log at which values thresholds with `lower_bound` act."""
@@ -77,8 +76,11 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
             self.reason = None  # more patience now than then
         elif self.reason is not None:
             trainer.should_stop = True
+        self.planned = planned_looks(trainer)
         if trainer.is_global_zero:
-            for line in planned_stops(self.limits, trainer):
+            if self.limits.meaning:
+                log.info("%s: %s.", self.option, self.limits.meaning)
+            for line in planned_stops(self.limits, trainer, self.level):
                 log.info("%s", line)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -90,7 +92,7 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
         if stage == "fit":
             check_limits(self.limits, trainer, self.option)
             if trainer.global_step == 0:  # a resumed run gets its own state next
-                self.over_in_a_row, self.reason, self.looks = 0, None, 0
+                self.start_over()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Check the metrics, which are all logged by now, whatever the order of callbacks.
@@ -103,7 +105,9 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
         if trainer.sanity_checking:
             return check_limits(self.limits, trainer, self.option)
         self.note(trainer)
-        beyond = passed(self.limits, trainer, self.option)
+        result = audit_of(trainer).latest
+        intervals = {} if result is None else result.intervals
+        beyond = self.beyond(latest_metrics(trainer), intervals, known_in(trainer), self.option)
         # Every rank has the same metrics; deciding together keeps them together should that ever fail.
         over = trainer.strategy.reduce_boolean_decision(self.is_over(beyond), all=False)
         if self.count(over, beyond):
@@ -114,7 +118,7 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
         """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""
         if self.reason is not None:
             line = f"Training was stopped after epoch {self.stopped_after}: {self.reason}."
-            pl_module.print(f"{line}{self.limits.caveat(self.looks)}")
+            pl_module.print(f"{line}{self.certainty()}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Log whether the model is within its limits, after all that other callbacks print."""

@@ -49,9 +49,7 @@ def _named(trainer: pl.Trainer) -> Iterator[str]:
     for rule in rules_in(trainer):
         yield from rule.limits.names()
         for threshold in rule.limits:
-            yield threshold.name
-            if threshold.is_auroc:
-                yield from (f"{threshold.name}_low", f"{threshold.name}_high")
+            yield from (threshold.name, f"{threshold.name}_low", f"{threshold.name}_high")
     for one in (*callbacks_of(trainer), *trainer.lr_scheduler_configs):
         if isinstance(monitor := getattr(one, "monitor", None), str):
             yield monitor

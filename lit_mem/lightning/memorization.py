@@ -56,9 +56,10 @@ class Memorization(HasMeasures, RunsAudit):
 
     Args:
         suite: `quick` (no generation), `standard`, `full` (slices of all attacks and measures) or `none`.
-        stop: one or more thresholds that end training, such as "mia/reference_auroc > 0.85".
+        stop: thresholds that end training, such as "mia/strongest_auroc > 0.7"; or the preset `strict` or `standard`.
         stop_when: "any" threshold is passed, or "all" of them at once.
-        lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side.
+        lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
+            over all thresholds and passes: noise alone stops at most 5 % of runs.
         patience: how many validations in a row it must be so before training ends.
         attacks: of membership inference, by the name under which they are logged; None: those of no extra cost.
         extraction: how texts are prompted; null: nothing is generated.

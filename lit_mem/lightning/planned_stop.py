@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
@@ -13,15 +15,43 @@ from lit_mem.functional.planning import Scored
 from lit_mem.lightning.auditing import audit_of, measures, whole_check
 
 
-def planned_stops(limits: Limits, trainer: pl.Trainer) -> list[str]:
-    """A line for each threshold on an AUROC that is read at the safe end of its interval; empty without such."""
+def planned_looks(trainer: pl.Trainer) -> int | None:
+    """How many validations a whole fit has, from its first step on; None where that is not known.
+
+    Args:
+        trainer: of the fit, once its data is loaded.
+    """
+    batches, every = float(trainer.num_training_batches), trainer.check_val_every_n_epoch
+    epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
+    if trainer.max_steps > 0 and batches:
+        epochs = min(epochs, trainer.max_steps * trainer.accumulate_grad_batches / batches)
+    if not math.isfinite(epochs) or not math.isfinite(batches):
+        return None
+    between = float(trainer.val_check_batch or math.inf)  # type: ignore[attr-defined]
+    if every is None:  # counted over epochs
+        looks = epochs * batches / between
+    elif math.isfinite(between):
+        looks = epochs // every * max(1, batches // between)
+    else:
+        looks = epochs // every
+    return max(1, math.ceil(looks))
+
+
+def planned_stops(limits: Limits, trainer: pl.Trainer, level: float) -> list[str]:
+    """A line for each threshold on an AUROC that is read at the safe end of its interval; empty without such.
+
+    Args:
+        limits: the thresholds.
+        trainer: of the fit.
+        level: confidence of the two-sided interval that the first validation is judged by.
+    """
     if not limits.lower_bound:
         return []
     lines = []
     for threshold in limits:
         scored = scored_for(threshold.name, trainer) if threshold.is_auroc and 0 < threshold.limit < 1 else None
         if scored is not None and scored.members and scored.heldout:
-            lines.append(planned_stop(threshold, scored))
+            lines.append(planned_stop(threshold, scored, level))
     return lines
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lit_mem.audit.judging import judge, settled_by
-from lit_mem.audit.thresholds import Threshold
+from lit_mem.audit.thresholds import Threshold, parsed
 from lit_mem.errors import ConfigError
 from lit_mem.functional.numbers import shown
 from lit_mem.functional.planning import Scored
@@ -31,7 +31,7 @@ def conditions(words: Iterable[str]) -> list[Threshold]:
             except yaml.YAMLError:
                 raise ConfigError(f"--fail-on {word!r} is not a list") from None
         try:
-            found += [Threshold.parse(str(text)) for text in (inner if isinstance(inner, list) else [inner])]
+            found += parsed(str(text) for text in (inner if isinstance(inner, list) else [inner]))
         except ConfigError as error:
             raise ConfigError(f"--fail-on: {error}") from None
     return found

@@ -1,10 +1,12 @@
 """MemorizationEarlyStopping, the thresholds and the checkpoints under them, on scripted figures."""
 
 import math
+from typing import ClassVar
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from scipy.stats import norm
 from torch.utils.data import DataLoader
 
 from lit_mem.attacks.loss import Loss
@@ -185,25 +187,16 @@ def test_a_name_that_is_known_but_not_measured_this_time_passes_nothing(tmp_path
 @pytest.mark.parametrize(
     ("options", "looks", "said"),
     [
-        ({"lower_bound": True}, 3, "with 1 threshold on AUROCs at 3 validations, noise"),
-        ({"thresholds": [f"{AUROC} > 0.6", "val/loss < 0"], "lower_bound": True}, 3, "with 1 threshold on AUROCs at 3"),
-        (
-            {"thresholds": [f"{AUROC} > 0.6", f"{AUROC} > 0.9"], "lower_bound": True},
-            3,
-            "with 2 thresholds on AUROCs at 3",
-        ),
-        (
-            {"thresholds": [f"{AUROC} > 0.6", f"{AUROC} > 0.9"], "lower_bound": True},
-            1,
-            "with 2 thresholds on AUROCs at 1",
-        ),
-        ({"lower_bound": True}, 1, None),  # one look at one threshold has the level it says
+        ({"lower_bound": True}, 3, "5 % of runs, over 4 validations"),
+        ({"thresholds": [f"{AUROC} > 0.6", f"{AUROC} > 0.9"], "lower_bound": True}, 3, "2 thresholds at 4 validations"),
+        ({"thresholds": [f"{AUROC} > 0.6", f"{AUROC} > 0.9"], "lower_bound": True}, 1, "2 thresholds at 2 validations"),
+        ({"lower_bound": True}, 1, "5 % of runs, over 2 validations"),
         ({}, 3, None),
     ],
 )
-def test_the_end_by_a_lower_bound_counts_looks_and_thresholds(tmp_path, capsys, options, looks, said):
+def test_the_end_by_a_lower_bound_says_how_certain_it_is(tmp_path, capsys, options, looks, said):
     stop = MemorizationEarlyStopping(**{"thresholds": [f"{AUROC} > 0.6"], **options})
-    figures = auroc(*[0.5] * (looks - 1), 0.8, 0.8)
+    figures = auroc(*[0.5] * (looks - 1), 0.85, 0.85)
     run(tmp_path, [Figures(figures), stop], looks + 1)
     line = next(line for line in capsys.readouterr().out.splitlines() if "Training was stopped" in line)
     assert f"after epoch {looks}: " in line
@@ -211,12 +204,65 @@ def test_the_end_by_a_lower_bound_counts_looks_and_thresholds(tmp_path, capsys, 
     assert said in line if said else line.endswith("> 0.6.")
 
 
+class WithIntervals(Figures):
+    """Logs an AUROC of 0.7 with an interval of ± z / 50 at any level, and notes the levels."""
+
+    levels: ClassVar[list[float]] = []
+
+    def compute(self, run):
+        def interval(level):
+            if level != 0.95:
+                self.levels.append(level)
+            half = norm.ppf(0.5 + level / 2) / 50
+            return 0.7 - half, 0.7 + half
+
+        return Result({} if run.checking else {AUROC: 0.7}, intervals={} if run.checking else {AUROC: interval})
+
+
+@pytest.mark.parametrize(("epochs", "n"), [(1, 1), (3, 1), (4, 3)])
+def test_a_safe_end_is_read_at_the_level_that_all_looks_and_thresholds_leave(tmp_path, epochs, n):
+    WithIntervals.levels.clear()
+    limits = [*[0.9, 0.95, 0.99][: n - 1], 0.7 - norm.ppf(1 - 0.05 / (n * epochs)) / 50]
+    stop = MemorizationEarlyStopping([f"{AUROC} > {limit + 1e-6}" for limit in limits], lower_bound=True)
+    measure = WithIntervals([{}] * epochs, [AUROC, f"{AUROC}_low", f"{AUROC}_high"])
+    run(tmp_path, [measure, stop], epochs)
+    assert stop.reason is None
+    assert WithIntervals.levels == pytest.approx([1 - 2 * 0.05 / (n * epochs)] * n * epochs)
+    stop = MemorizationEarlyStopping([f"{AUROC} > {limit - 1e-6}" for limit in limits], lower_bound=True)
+    run(tmp_path, [measure, stop], epochs)
+    assert stop.stopped_after == 1
+    assert f"{AUROC}_low is " in stop.reason
+
+
+@pytest.mark.parametrize(
+    ("options", "looks"),
+    [
+        ({"max_epochs": 3}, 3),
+        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, 2),
+        ({"max_epochs": 3, "val_check_interval": 0.5}, 6),
+        ({"max_epochs": 3, "val_check_interval": 1, "check_val_every_n_epoch": None}, 6),
+        ({"max_epochs": -1, "max_steps": 4}, 2),
+        ({"max_epochs": 9, "max_steps": 6}, 3),
+        ({"max_epochs": 3, "limit_train_batches": 1}, 3),
+    ],
+)
+def test_the_looks_of_a_fit_are_known_before_it(tmp_path, options, looks):
+    stop = MemorizationEarlyStopping(["val/loss < -1"], lower_bound=True)
+    epochs = options.pop("max_epochs")
+    run(tmp_path, [Figures([{AUROC: 0.5}] * 9), stop], epochs, [1.0] * 9, **options)
+    assert (stop.planned, stop.looks) == (looks, looks)
+
+
 def test_counting_goes_on_after_a_resume():
-    stop = MemorizationEarlyStopping(["a > 1"], patience=3)
-    stop.over_in_a_row, stop.looks = 2, 5
-    again = MemorizationEarlyStopping(["a > 1"], patience=3)
+    stop = MemorizationEarlyStopping(["a > 1"], lower_bound=True, patience=3)
+    stop.planned = 5
+    for over in (False, True, True):
+        stop.count(over, [])
+    again = MemorizationEarlyStopping(["a > 1"], lower_bound=True, patience=3)
     again.load_state_dict(stop.state_dict())
-    assert (again.over_in_a_row, again.looks) == (2, 5)
+    again.planned = 5
+    assert (again.over_in_a_row, again.looks, again.level) == (2, 3, stop.level)
+    assert stop.level == pytest.approx(1 - 2 * 0.05 / 5)
     assert stop.state_key != MemorizationEarlyStopping(["a > 2"]).state_key
 
 

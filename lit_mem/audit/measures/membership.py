@@ -29,6 +29,7 @@ from lit_mem.errors import ConfigError, MetricError
 from lit_mem.files.once import Once
 from lit_mem.functional.auroc import auroc_interval
 from lit_mem.functional.combine import FEWEST, half_split_scores
+from lit_mem.functional.family import strongest
 from lit_mem.functional.histogram import histogram
 from lit_mem.functional.interval import Interval
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
@@ -38,7 +39,7 @@ from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
 
-COMBINED = "combined"
+COMBINED, STRONGEST = "combined", "strongest"
 
 
 def default_attacks() -> dict[str, Attack]:
@@ -64,6 +65,8 @@ class MembershipInference(Measure):
     Logged for each attack: `mia/<name>_auroc` with its 95 % interval (`functional.auroc`) `mia/<name>_auroc_low` and
     `_auroc_high`; `mia/<name>_balanced_accuracy` at the threshold that is best on these texts (the attack's advantage
     is twice that less one); and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it.
+    `mia/strongest_auroc` is that of the attack that is surest to be strong (`functional.family`), with an interval that
+    is corrected for choosing among all but `combined`.
     Plots: the ROC on log axes and histograms of both sets' scores. Columns: `mia/<name>`.
 
     Args:
@@ -92,6 +95,8 @@ class MembershipInference(Measure):
             raise ConfigError(
                 f"MembershipInference.attacks names one {COMBINED!r}; set combined to false, or rename it"
             )
+        if STRONGEST in self.attacks:
+            raise ConfigError(f"MembershipInference.attacks names one {STRONGEST!r}; expected another name")
         self._given, self._combine = dict(self.attacks), combined
         self.combined = combined and len(self.attacks) > 1
         self.draw = figures
@@ -113,8 +118,9 @@ class MembershipInference(Measure):
         self._table = ExampleTable(list(attacks))
 
     def names(self) -> list[str]:
-        """Of all attacks."""
-        return self._metrics_of([*self.attacks, *([COMBINED] if self.combined else [])])
+        """Of all attacks, and of the strongest."""
+        names = self._metrics_of([*self.attacks, *([COMBINED] if self.combined else [])])
+        return [*names, *with_ends([f"mia/{STRONGEST}_auroc"])] if self.attacks else names
 
     def _metrics_of(self, attacks: Iterable[str]) -> list[str]:
         names = []
@@ -181,8 +187,23 @@ class MembershipInference(Measure):
             found = self._of_scores(name, rows[name], rows.member)
             metrics |= found.metrics
             intervals |= found.intervals
+        best = self._strongest(metrics, intervals) if self.attacks.keys() & judged.keys() else Result()
+        metrics |= best.metrics
+        intervals |= best.intervals
         plots = _plots(judged, int((~table.member).sum())) if self.draw else {}
-        return Result(metrics, table.renamed({f"mia/{name}": name for name in names}), plots, intervals=intervals)
+        rows = table.renamed({f"mia/{name}": name for name in names})
+        return Result(metrics, rows, plots, verdict=best.verdict, intervals=intervals)
+
+    def _strongest(self, metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> Result:
+        """Of the attacks that learn from no known member."""
+        named = {name: f"mia/{name}_auroc" for name in self.attacks if f"mia/{name}_auroc" in metrics}
+        values = {name: metrics[area] for name, area in named.items()}
+        name, value, interval = strongest(values, {name: intervals[area] for name, area in named.items()})
+        low, high = interval(0.95)
+        chosen = "" if len(values) == 1 else f", corrected for choosing among {len(values)}"
+        line = f"Strongest attack: {name}, AUROC {value:.3f} [{low:.3f}, {high:.3f}]{chosen}."
+        area = f"mia/{STRONGEST}_auroc"
+        return Result({area: value}, verdict=((logging.INFO, line),), intervals={area: interval})
 
     @staticmethod
     def _checked(name: str, attack: Attack, table: ScoreTable) -> Tensor:
