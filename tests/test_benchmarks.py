@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import binomtest
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -27,11 +28,13 @@ from benchmarks import (
     setting,
     sizes,
     tensors,
+    thresholds,
     tracking,
 )
 from benchmarks.table import Table, tell
 from lit_mem.adapters import LoRA
 from lit_mem.data.encoding import Encoded, collate
+from lit_mem.functional.planning import planned_interval
 from lit_mem.generation.decoding import Decoded
 from lit_mem.scoring.reference_scores import ReferenceCache
 from lit_mem.scoring.reference_store import ReferenceStore
@@ -509,6 +512,19 @@ def test_large_models_are_computed_without_measuring():
     shape = sizes.LLAMA_2["7B"]
     for table, most in zip(gpus, (989e12, 312e12), strict=True):
         assert table.row("training")["7B"] == pytest.approx(4 * shape.multiplied * 1000 * 100 / most)
+
+
+# -- thresholds --------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_thresholds_is_clopper_pearsons_and_the_planned_interval():
+    found = thresholds.table("standard", [100, 300], 5)
+    first = dict(zip(found.columns[:5], found.rows[1][:5], strict=True))
+    assert first["none extracted: below"] == f"{100 * (1 - 0.025 ** (1 / 300)):.2g} %"  # its closed form
+    assert planned_interval(first["within up to"], 300, 300)[1] <= 0.7 < first["stops from"]
+    assert [row[-1] for row in found.rows] == [0, 7]
+    within = [binomtest(k, 300).proportion_ci(0.95).high <= 0.05 for k in (7, 8)]
+    assert within == [True, False]
 
 
 # -- all of them -------------------------------------------------------------------------------------------
