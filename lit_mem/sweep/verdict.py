@@ -113,7 +113,7 @@ def verdict_on(claim: Claim, n_findings: int = 1) -> Finding:
     >>> found.verdict, found.seeds_to_decide
     ('undecided', 4)
     """
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     rows = [[value for value in values if math.isfinite(value)] for values in claim.differences]
     level, many = 1 - WRONG / n_findings, len(rows)
@@ -136,7 +136,7 @@ def verdict_on(claim: Claim, n_findings: int = 1) -> Finding:
     low = min(student_interval(values, level)[1] for values in rows)
     high = min(student_interval(values, of_all)[2] for values in rows)
     freedom, statistics = _statistics(rows)
-    above, below = float(t.sf(statistics, freedom).max()), float(t.cdf(statistics, freedom).min()) * many
+    above, below = float(stdtr(freedom, -statistics).max()), float(stdtr(freedom, statistics).min()) * many
     ends = {"low": low, "high": high, "p_value": min(1.0, 2 * min(above, below) * n_findings)}
     if low > 0 or high < 0:
         return found("holds" if low > 0 else "does not hold", **ends)

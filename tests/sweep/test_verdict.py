@@ -141,6 +141,8 @@ def test_with_that_many_new_seeds_of_the_same_mean_about_half_are_decided(n_find
     for seeds_each, least, most in ((wanted, 0.4, 0.6), (2 * wanted, 0.8, 1.0), (3, 0.0, 0.3)):
         new = rng.normal(np.mean(values), stats.tstd(values), (draws, seeds_each))
         low, high = stats.ttest_1samp(new, 0.0, axis=1).confidence_interval(1 - 0.05 / n_findings)
-        assert least <= np.mean((low > 0) | (high < 0)) <= most
+        share = np.mean((low > 0) | (high < 0))
+        print(f"{n_findings} findings, {seeds_each} seeds: {share:.1%} decided")  # noqa: T201  (shown by -rP)
+        assert least <= share <= most
         some = [verdict(list(one), n_findings).verdict != "undecided" for one in new[:50]]
         assert some == list((low > 0)[:50] | (high < 0)[:50])
