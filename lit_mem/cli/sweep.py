@@ -21,6 +21,7 @@ from lit_mem.lightning.config_option import SweepOption
 from lit_mem.lightning.parser import OneLineParser
 from lit_mem.lightning.signals import STOPPED_BY, stop_code
 from lit_mem.privacy.carried import of_several
+from lit_mem.report.certainty import line, together
 from lit_mem.sweep import results
 from lit_mem.sweep.findings import findings
 from lit_mem.sweep.guidance import UTILITY, guidance
@@ -178,12 +179,13 @@ class _Sweep:
             advice = guidance(frame, axes, self.given.limit, scales(self.wanted))
         except LitMemError as error:
             advice = {"figure": "", "limit": None, "best": None, "front": [], "note": str(error)}
-        content = {"schema": 1, "findings": [each.as_json() for each in found], "guidance": advice}
+        content: dict[str, Any] = {"schema": 1, "findings": [each.as_json() for each in found], "guidance": advice}
         atomic.write_text(self.folder / "findings.json", json.dumps(content, indent=1) + "\n")
-        for each in found:
-            span = f" [{each.low:.3g}, {each.high:.3g}]" if each.low is not None else ""
-            value = "" if each.estimate is None else f"{each.estimate:.3g}{span}, "
-            _say(f"{each.verdict}: {each.statement} ({value}{each.note}; {each.n_seeds} seeds)")
+        told = content["findings"]
+        if told:
+            _say(together(told))
+        for each in told:
+            _say(line(each))
         if added := of_several(self.folder):
             _say(added)
         if advice["best"] is not None:

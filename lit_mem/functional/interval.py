@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple, TypeAlias
 
 from torch import Tensor
@@ -33,13 +33,18 @@ def student_interval(values: Sequence[float], level: float = 0.95) -> tuple[floa
     Returns:
         The mean and the ends of its interval, in the unit of the values.
     """
-    from scipy.stats import t
-
     n = len(values)
     mean = math.fsum(values) / n
     error = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1) / n)
-    half = float(t.ppf(0.5 + level / 2, n - 1)) * error
+    half = _student_quantile(0.5 + level / 2, n - 1) * error
     return mean, mean - half, mean + half
+
+
+@lru_cache(maxsize=64)  # a sweep has hundreds of intervals of the same few sizes
+def _student_quantile(share: float, freedom: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf(share, freedom))
 
 
 def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from lit_mem.audit.glossary import explained
 from lit_mem.functional.numbers import NOT_MEASURED, shown
 from lit_mem.functional.plain_text import printable
+from lit_mem.report.certainty import level_shown, seeds_wanted, together
 from lit_mem.report.plots import Plot, interval
 from lit_mem.report.run_plots import run_plots
 
@@ -27,6 +28,7 @@ def page(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": cell, "interval": lambda ends: interval(*ends)}
+    environment.filters |= {"together": together, "level_shown": level_shown, "seeds_wanted": seeds_wanted}
     kind = report["kind"]
     if kind == "sweep":
         from lit_mem.report.sweep_plots import sweep_plots

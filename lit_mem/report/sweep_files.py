@@ -71,12 +71,23 @@ def read_findings(path: Path) -> dict[str, Any]:
         return {}
     advice = found.get("guidance") if isinstance(found, dict) else 0
     whole = advice is None or (isinstance(advice, dict) and isinstance(advice.get("limit", ""), int | float | None))
-    if not whole or not isinstance(found.get("findings"), list):
+    if not whole or not _with_levels(found.get("findings")):
         raise DataError(
             f"{path}: is not as this version writes it; run the sweep's command again, which writes it again"
         )
     findings: dict[str, Any] = found
     return findings
+
+
+def _with_levels(findings: Any) -> bool:
+    """Whether each says at which level it was tested: without that a verdict would seem surer than it is."""
+    return isinstance(findings, list) and all(
+        isinstance(one, dict)
+        and isinstance(one.get("level"), float)
+        and isinstance(one.get("n_findings"), int)
+        and {"seeds_to_decide", "more_than_seeds"} <= set(one)
+        for one in findings
+    )
 
 
 def trial_scored(folder: Path, trial: Mapping[str, Any]) -> Scored | None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 from lit_mem.audit.thresholds import Threshold
 from lit_mem.functional.interval import student_interval
 from lit_mem.privacy.carried import of_several
+from lit_mem.report.certainty import together
 from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.history import Validation
 from lit_mem.report.run_report import SCHEMA
@@ -224,6 +225,6 @@ def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any], folder: Path) -
     verdicts = [one["verdict"] for one in findings.get("findings", [])]
     if verdicts:
         kinds = [f"{verdicts.count(kind)} {kind}" for kind in dict.fromkeys(verdicts)]
-        text += f" Findings on this model and data: {'; '.join(kinds)}."
+        text += f" Findings on this model and data: {'; '.join(kinds)} ({together(findings['findings']).rstrip('.')})."
     added = of_several(folder)
     return f"{text} {added}." if added else text

@@ -219,6 +219,10 @@ def write_sweep(folder, failed="out of memory <b>here</b>"):
         "high": 0.05,
         "p_value": 0.004,
         "n_seeds": 3,
+        "n_findings": 1,
+        "level": 0.95,
+        "seeds_to_decide": None,
+        "more_than_seeds": None,
         "note": "",
     }
     guidance = {

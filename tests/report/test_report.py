@@ -555,13 +555,38 @@ def test_the_front_has_what_nothing_beats_in_both(sweep_done):
 def test_a_sweep_tells_findings_guidance_and_failures(sweep_done):
     html, data = sweep_done
     page = Page(html)
-    assert data["verdict"]["text"] == "26 of 27 trials are done, 1 failed. Findings on this model and data: 1 holds."
+    assert data["verdict"]["text"].startswith(
+        "26 of 27 trials are done, 1 failed. Findings on this model and data: 1 holds (1 finding, by its 95 % interval"
+    )
     for text in ("Value and output matrices", "matrices v, rank 4", "out of memory <b>here</b>", "t0027"):
         assert text in page.text
     assert "b" not in page.tags
 
 
-@pytest.mark.parametrize("told", [[], {"findings": {}}, {"findings": [], "guidance": {"limit": "a > 1"}}])
+def test_an_undecided_finding_has_the_seeds_that_would_decide_it(tmp_path):
+    folder = made.write_sweep(tmp_path / "sweep")
+    told = json.loads((folder / "findings.json").read_text())
+    ends = {"verdict": "undecided", "low": -0.01, "n_findings": 8, "level": 1 - 0.05 / 8}
+    one = told["findings"][0] | ends
+    told["findings"] = [one | {"seeds_to_decide": 17}, one | {"more_than_seeds": 1000}]
+    (folder / "findings.json").write_text(json.dumps(told))
+    html, data = report(folder)
+    assert [each["seeds_to_decide"] for each in data["findings"]] == [17, None]
+    assert {(each["n_findings"], each["level"]) for each in data["findings"]} == {(8, 0.99375)}
+    for text in ("99.375 % interval", "8 findings", "17 seeds", "more than 1,000 seeds"):
+        assert text in Page(html).text
+    assert "2 undecided (8 findings" in data["verdict"]["text"]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [],
+        {"findings": {}},
+        {"findings": [], "guidance": {"limit": "a > 1"}},
+        {"findings": [{"verdict": "holds", "low": 0.1, "high": 0.2}]},  # at 95 % each, as earlier versions wrote
+    ],
+)
 def test_findings_of_another_form_are_told_in_one_line(told, tmp_path):
     folder = made.write_sweep(tmp_path / "sweep")
     (folder / "findings.json").write_text(json.dumps(told))
