@@ -6,6 +6,8 @@ import math
 
 from transformers import Trainer
 
+from lit_mem.hf.names import monitored
+
 
 def planned_looks(trainer: Trainer, every_n_steps: int | None, every_n_epochs: int | None) -> int | None:
     """How many passes a whole training has, from its first step on.
@@ -20,13 +22,13 @@ def planned_looks(trainer: Trainer, every_n_steps: int | None, every_n_epochs: i
         known.
     """
     args, state = trainer.args, trainer.state
-    steps, epochs = int(state.max_steps), math.ceil(state.num_train_epochs or 0)
+    steps, epochs = int(state.max_steps), max(1, math.ceil(state.num_train_epochs or 0))
     if steps <= 0:
         return None
     strategy = str(getattr(args.eval_strategy, "value", args.eval_strategy))
-    if every_n_steps:
-        return steps // every_n_steps + 1
-    if every_n_epochs or strategy in ("no", "epoch"):
-        return max(1, epochs) // (every_n_epochs or 1) + 1
     every = args.eval_steps if args.eval_steps and args.eval_steps >= 1 else (args.eval_steps or 1) * steps
-    return math.ceil(steps / max(1, every)) + 1
+    evaluations = {"no": 0, "epoch": epochs}.get(strategy, math.ceil(steps / max(1, every)))
+    if every_n_steps is None and every_n_epochs is None:
+        return (evaluations or epochs) + 1
+    own = steps // every_n_steps if every_n_steps else epochs // (every_n_epochs or 1)
+    return own + (0 if monitored(trainer) is None else evaluations) + 1

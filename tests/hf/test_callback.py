@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback
 from lit_mem.errors import ConfigError
 from lit_mem.files import record
 from lit_mem.hf import MemorizationCallback
+from lit_mem.hf.planned import planned_looks
 from lit_mem.models.base_models import load_base
 from lit_mem.models.hub import load_tokenizer
 from tests.hf.conftest import TINY, tokenized
@@ -68,6 +69,35 @@ def test_when_it_measures(trainer, callback, options, settings, steps):
     made.train()
     assert [line.step for line in lines(made)] == steps
     assert [line.epoch == 0 for line in lines(made)] == [step == 0 for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "passes"),
+    [
+        ({"every_n_steps": 3}, {}, 2),
+        ({"every_n_steps": 3}, {"metric_for_best_model": f"eval_{AUROC}"}, 4),  # at evaluations too
+        ({"every_n_epochs": 2}, {"eval_strategy": "no"}, 1),
+        ({}, {"eval_strategy": "no"}, 2),
+        ({}, {"eval_strategy": "steps", "eval_steps": 3}, 3),
+        ({}, {"eval_strategy": "steps", "eval_steps": 0.25}, 4),
+        ({}, {}, 2),
+    ],
+)
+def test_passes_are_planned_before_training(trainer, callback, options, settings, passes):
+    """An error probability is shared among them; one more may come when training ends."""
+    made = trainer(callback(**options), **settings)
+    made.state.max_steps, made.state.num_train_epochs = 8, 2
+    assert planned_looks(made, options.get("every_n_steps"), options.get("every_n_epochs")) == passes + 1
+    made.state.max_steps = 0
+    assert planned_looks(made, None, None) is None
+
+
+def test_how_sure_a_stop_is_is_logged(trainer, callback, caplog):
+    made = trainer(callback(stop=[f"{AUROC} > 0.01"], lower_bound=True), num_train_epochs=3)
+    with caplog.at_level(logging.INFO, "lit_mem"):
+        made.train()
+    assert made.state.global_step == 4
+    assert "5 % of runs, over 4 validations together" in next(m for m in caplog.messages if "was stopped" in m)
 
 
 @pytest.mark.slow
