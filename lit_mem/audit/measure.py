@@ -169,6 +169,15 @@ class Stateful(Protocol):
         ...
 
 
+@runtime_checkable
+class Recalling(Protocol):
+    """A measure that can go on from the metrics of a run's passes so far, for trainers that keep no state of it."""
+
+    def recall(self, validations: Sequence[Mapping[str, float]]) -> None:
+        """Go on from there; the validations of the fit up to the checkpoint, in order."""
+        ...
+
+
 def means_by_set(table: ScoreTable, columns: Iterable[str], namespace: str) -> dict[str, float]:
     """Each column's mean over members, `<namespace>/<column>`, and over held-out texts, `…_heldout`."""
     sets = (("", table.members()), ("_heldout", table.nonmembers()))

@@ -116,7 +116,7 @@ def test_with_canaries_and_private_training_the_standard_suite_sends_47_with_a_l
     names = known_of([*suite("standard", extraction=ExtractionOptions()), *of_canaries([])]).metrics
     names |= {"train/loss", "val/loss", "privacy/epsilon", "privacy/delta", "privacy/noise_multiplier"}
     names |= {"privacy/largest_group", "privacy/epsilon_largest_group"}
-    assert len([name for name in names if is_main(name)]) == 46
+    assert len([name for name in names if is_main(name)]) == 47
 
 
 @pytest.mark.slow
