@@ -64,7 +64,7 @@ def train(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
         reference=Reference(cache=False),
     )
     source = KINDS[name.removesuffix(FULL)](args.canaries, seed)
-    data = make_data(args, args.rows, 8, seed=seed, members_size=8, canaries=source)
+    data = make_data(args, args.rows, 8, seed=seed, members_size=min(8, args.rows), canaries=source)
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(
             args,

@@ -9,6 +9,7 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from transformers import DataCollatorForLanguageModeling
 
 from lit_mem.assets import chat_template
+from lit_mem.audit.measure import Recalling
 from lit_mem.callbacks import Canaries, PrivacyAudit
 from lit_mem.data.canaries import Lines, NewTokens, RandomTokens, Secrets, Traps, Unigram
 from lit_mem.data.canaries.conversations import SAID
@@ -168,11 +169,12 @@ def test_a_resumed_training_has_the_highest_bound_of_all(trainer, callback, memb
     settings = {"save_strategy": "epoch", "learning_rate": 1e-2, "train": tokenized(tokenizer, rows)}
     found = []
     for epochs, resumed in ((2, None), (4, True)):
-        made = trainer(callback(canaries=canaries), **settings, num_train_epochs=epochs)
+        measured = callback(canaries=canaries)
+        made = trainer(measured, **settings, num_train_epochs=epochs)
         made.train(resume_from_checkpoint=resumed)
         found.append(lines_of(made))
     before, after = found
-    (audit,) = [one for one in made.callback_handler.callbacks[-1].measures if isinstance(one, PrivacyAudit)]
+    (audit,) = [one for one in measured.measures if isinstance(one, Recalling)]
     assert [line.step for line in after][: len(before)] == [line.step for line in before]
     bounds = [line.metrics.get("audit/epsilon_lower_bound_highest") for line in after]
     assert bounds[0] is None  # before training
