@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks import (
+    canaries,
     fits,
     growth,
     memory,
@@ -606,6 +607,30 @@ def test_mitigation_keeps_what_it_computed_and_draws_it(tmp_path, monkeypatch, c
     monkeypatch.setattr(mitigation, "train", None)  # a second time nothing is trained
     mitigation.main()
     assert capsys.readouterr().out == first
+
+
+@pytest.mark.slow
+def test_canaries_of_each_kind_are_measured_by_seed(monkeypatch, tmp_path):
+    options = ["--rows", "4", "--canaries", "8", "--epochs", "1", "--repeats", "1", "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["x", *options, "--only", "Bigram", "NewTokens", "--out", str(tmp_path)])
+    canaries.main()
+    (made,) = json.loads((tmp_path / "canaries.json").read_text())
+    rows = {row[0]: row[1:] for row in made["rows"]}
+    names = ["Bigram", "NewTokens (all weights)"]
+    assert list(rows) == [f"{name}, {of}" for name in names for of in ("seed 0", "mean")]
+    for name in names:
+        assert rows[f"{name}, seed 0"] == rows[f"{name}, mean"]
+        bound, right, area, exposure, extracted = rows[f"{name}, mean"]
+        assert bound >= 0
+        assert exposure >= 0
+        assert all(0 <= share <= 1 for share in (right, area, extracted))
+
+
+def test_new_tokens_are_compared_where_their_embeddings_are_trained():
+    names = canaries.cases(None)
+    assert "NewTokens (all weights)" in names
+    assert "NewTokens" not in names
+    assert {name.removesuffix(canaries.FULL) for name in names} == set(canaries.KINDS)
 
 
 def test_mitigations_are_what_their_names_say():

@@ -80,7 +80,12 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
     (
         "audit/epsilon_lower_bound",
         "ε audited from below",
-        "lower bound on ε from an audit with canaries",
+        "lower bound on ε from an audit with canaries, of this validation by itself",
+    ),
+    (
+        "audit/epsilon_lower_bound_highest",
+        "ε audited from below, highest",
+        "the highest of all validations so far, at the stated confidence for all of them together",
     ),
 )
 

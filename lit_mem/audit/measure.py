@@ -184,6 +184,15 @@ class Stateful(Protocol):
         ...
 
 
+@runtime_checkable
+class Recalling(Protocol):
+    """A measure that can go on from the metrics of a run's passes so far, for trainers that keep no state of it."""
+
+    def recall(self, validations: Sequence[Mapping[str, float]]) -> None:
+        """Go on from there; the validations of the fit up to the checkpoint, in order."""
+        ...
+
+
 def with_ends(names: Iterable[str]) -> list[str]:
     """Names of metrics that have an interval, each followed by those of its ends.
 

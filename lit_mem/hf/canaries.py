@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from datasets import Dataset, concatenate_datasets
+from torch import nn
 
-from lit_mem.data.canaries.base import Canary, CanarySource, Setting
+from lit_mem.data.canaries.base import Canary, CanarySource, Content, Setting
+from lit_mem.data.canaries.conversations import conversation
 from lit_mem.data.canaries.traps import Traps
+from lit_mem.data.chat.messages import checked
+from lit_mem.data.chat.options import Chat
 from lit_mem.errors import ConfigError, DataError
-from lit_mem.guards import preserved_random_state
+from lit_mem.guards import evaluation_mode, preserved_random_state
 
 Rows = TypeVar("Rows", list[str], list[dict[str, Any]], Dataset)
 
-_TOKENIZED, _CHAT = ("input_ids",), ("messages", "conversations")
+_TOKENIZED, _CHAT, _MESSAGES = "input_ids", "conversations", "messages"
 
 
 @dataclass(frozen=True)
@@ -25,10 +30,14 @@ class CanarySet:
     Attributes:
         canaries: with their coins.
         source: the kind that they are of.
+        chat: how those of conversations are read; None: they are texts.
+        kind: makes them; None: it is not known.
     """
 
     canaries: tuple[Canary, ...] = field(repr=False)
     source: str
+    chat: Chat | None = None
+    kind: CanarySource | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.canaries)
@@ -36,23 +45,33 @@ class CanarySet:
     @property
     def texts(self) -> list[str]:
         """The rows of the training set that are canaries: each that is in, as often as its repetitions."""
-        return [one.content.text for one in self.canaries if one.inserted for _ in range(one.repetitions)]
+        return [one.text for one in self._trained()]
+
+    def rows(self) -> list[Any]:
+        """The same as the training set has them: texts, or lists of messages."""
+        return [one.text if self.chat is None else conversation(one) for one in self._trained()]
+
+    def _trained(self) -> list[Content]:
+        return [one.content for one in self.canaries if one.inserted for _ in range(one.repetitions)]
 
 
 def insert_canaries(
-    train: Rows, canaries: CanarySource, tokenizer: Any, text_column: str = "text"
+    train: Rows, canaries: CanarySource, tokenizer: Any, text_column: str = "text", model: nn.Module | None = None
 ) -> tuple[Rows, CanarySet]:
     """Put canaries into a training set; call it before the set is tokenized and the trainer built.
 
     The canaries that their coins put in are appended, each as often as its repetitions; the trainer shuffles. None is
-    a text of `train`. With the columns `prompt` and `completion` a canary is a completion of an empty prompt; further
-    columns are null in its rows.
+    a text of `train`. With the columns `prompt` and `completion` a canary is a completion of an empty prompt; with the
+    column `messages` it is what the assistant says when the user has said "Please go on."; further columns are null in
+    its rows.
 
     Args:
         train: a list of texts, a list of rows, or a `datasets.Dataset`.
         canaries: such as `lit_mem.data.canaries.Secrets(n=200, repetitions=[1, 4, 16])`; the same for the same seed.
         tokenizer: of the model.
         text_column: of rows, the one with the texts that are trained on.
+        model: the base model, before it is trained, for kinds that sample from it (`Unigram`, `Bigram`, `NewTokens` and
+            `UnlikelySuffix`); it is left as it is.
 
     Returns:
         Rows of the same kind to train on, and the set to give to the callback.
@@ -72,11 +91,15 @@ def insert_canaries(
             "source of texts, such as Secrets or Lines"
         )
     columns = _text_columns(train, text_column)
-    with preserved_random_state():
-        made = canaries.make(Setting(getattr(tokenizer, "tokenizer", tokenizer), _texts(train, columns)))
-    found = CanarySet(tuple(_of_text(one) for one in made), type(canaries).__name__)
-    _check_tokens(made, getattr(tokenizer, "tokenizer", tokenizer), found.source)
-    return _with_rows(train, columns, found.texts), found
+    text_tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    with preserved_random_state(), nullcontext() if model is None else evaluation_mode(model):
+        base = None if model is None else lambda: model
+        made = canaries.make(Setting(text_tokenizer, _texts(train, columns), base))
+    chat = Chat() if columns == [_MESSAGES] else None
+    found = CanarySet(tuple(_of_text(one) for one in made), type(canaries).__name__, chat, canaries)
+    if chat is None:
+        _check_tokens(made, text_tokenizer, found.source)
+    return _with_rows(train, columns, found.rows()), found
 
 
 def _names(train: Any) -> list[str] | None:
@@ -108,10 +131,12 @@ def _text_columns(train: Any, text_column: str) -> list[str]:
     if names is None:
         return []
     halves: list[str] = [name for name in ("prompt", "completion") if name in names]
-    for name in (*_TOKENIZED, *_CHAT):
+    for name in (_TOKENIZED, _CHAT):
         if name in names and name != text_column:
-            wanted = "rows before they are tokenized" if name in _TOKENIZED else "rows of text without conversations"
+            wanted = "rows before they are tokenized" if name == _TOKENIZED else f"conversations as {_MESSAGES!r}"
             raise ConfigError(f"insert_canaries: train has the column {name!r}; expected {wanted}")
+    if _MESSAGES in names and not {text_column, *halves} & {*names} - {_MESSAGES}:
+        return [_MESSAGES]
     if text_column in names and len(halves) < 2:
         return [text_column]
     if text_column not in names and len(halves) == 2:
@@ -119,20 +144,23 @@ def _text_columns(train: Any, text_column: str) -> list[str]:
     there = ", ".join(map(repr, names)) or "no columns"
     raise ConfigError(
         f"insert_canaries: train has {there}; expected either the column {text_column!r} (text_column) or 'prompt' and "
-        "'completion'"
+        "'completion' or 'messages' alone"
     )
 
 
 def _texts(train: Any, columns: Sequence[str]) -> list[str]:
-    """The texts of all rows.
+    """The texts of all rows; of conversations, what each message says.
 
     Raises:
-        DataError: one is no text.
+        DataError: one is no text, or a conversation is none.
     """
     if not columns:
         return list(train)
     plain = train.with_format(None) if isinstance(train, Dataset) else None
     read = [plain[name][:] if plain is not None else [row.get(name) for row in train] for name in columns]
+    if columns == [_MESSAGES]:
+        rows = [checked(messages, f"train, row {i}") for i, messages in enumerate(read[0], start=1)]
+        return [message["content"] for row in rows for message in row]
     for name, values in zip(columns, read, strict=True):
         for i, value in enumerate(values, start=1):
             if not isinstance(value, str):
@@ -161,10 +189,10 @@ def _check_tokens(made: Sequence[Canary], tokenizer: Any, source: str) -> None:
         )
 
 
-def _with_rows(train: Any, columns: Sequence[str], texts: list[str]) -> Any:
+def _with_rows(train: Any, columns: Sequence[str], texts: list[Any]) -> Any:
     if not columns:
         return [*train, *texts]
-    filled = {columns[-1]: texts} | dict.fromkeys(columns[:-1], [""] * len(texts))
+    filled: dict[str, list[Any]] = {columns[-1]: texts} | dict.fromkeys(columns[:-1], [""] * len(texts))
     names = _names(train) or []
     if not isinstance(train, Dataset):
         rest: dict[str, Any] = dict.fromkeys(names)

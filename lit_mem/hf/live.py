@@ -16,7 +16,7 @@ from lit_mem.audit.gather import gathered, is_first_process
 from lit_mem.audit.headline import Sent, is_main
 from lit_mem.audit.judging import judged_by, judged_texts, verdict_line
 from lit_mem.audit.loop import known_of
-from lit_mem.audit.measure import Pass
+from lit_mem.audit.measure import Pass, Recalling
 from lit_mem.audit.row import COLUMNS, heading, row
 from lit_mem.audit.stopping import Stopping, planned_stop
 from lit_mem.errors import MetricError
@@ -123,14 +123,20 @@ class LiveRun:
     def go_on(self, control: TrainerControl) -> None:
         """Count the passes before a checkpoint again, from the record; every process must call it."""
         stopping, files, step = self._stopping, self._run.files, self.trainer.state.global_step
+        measures = self._run.session.audit.measures
+        recalling = [one for one in measures if isinstance(one, Recalling)]
+        if stopping is None and not recalling:
+            return
+        read = gathered(None if files is None else record.read(files.folder / record.FILE)[0])[0]
+        before = [line.metrics for line in read or () if line.stage == "fit" and 0 < line.step <= step]
+        for one in recalling:
+            one.recall(before)
         if stopping is None:
             return
-        known = known_of(self._run.session.audit.measures)
-        before = gathered(None if files is None else record.read(files.folder / record.FILE)[0])[0]
-        for line in before or ():
-            if line.stage == "fit" and 0 < line.step <= step:
-                beyond = stopping.beyond(line.metrics, {}, known, "stop")
-                control.should_training_stop = stopping.count(stopping.is_over(beyond), beyond)
+        known = known_of(measures)
+        for metrics in before:
+            beyond = stopping.beyond(metrics, {}, known, "stop")
+            control.should_training_stop = stopping.count(stopping.is_over(beyond), beyond)
         if not control.should_training_stop:  # more patience now than then
             stopping.reason = None
 

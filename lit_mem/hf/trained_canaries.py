@@ -7,14 +7,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 
-from lit_mem.data.canaries.encoding import encoded
+from lit_mem.data.canaries.encoding import Trained, encoded
 from lit_mem.data.encoding import Encoded
 from lit_mem.errors import ConfigError
 from lit_mem.hf.calling import tokenizer_of
 from lit_mem.hf.canaries import CanarySet
+from lit_mem.hf.trained_rows import trained_counts
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,9 @@ class Beginnings:
     """
 
     def __init__(self, canaries: CanarySet | None, tokenizer: Any) -> None:
-        made = [] if canaries is None else encoded(canaries.canaries, tokenizer, _NO_LIMIT, False, 0)
+        made = (
+            [] if canaries is None else encoded(canaries.canaries, tokenizer, _NO_LIMIT, False, 0, canaries.chat).scored
+        )
         self._ids = {tuple(one.input_ids.tolist()) for one in made}
         self._lengths = sorted({len(ids) for ids in self._ids})
 
@@ -69,13 +72,16 @@ def canaries_of(
         counts: how often each text stands in the training set; None: that is not known, and not checked.
 
     Raises:
-        ConfigError: the training set does not have them as often as their coins say, or one is too long.
+        ConfigError: the training set does not have them as often as their coins say, one is too long, or the rows that
+            are trained on do not have their secrets whole.
     """
     tokenizer = tokenizer_of(trainer)
     end = tokenizer.eos_token_id
     ends = end is not None and any(int(one.input_ids[-1]) == end for one in members)
     forms = [ends] if end is None else [ends, not ends]
-    made = {form: encoded(canaries.canaries, tokenizer, _NO_LIMIT, form, first_id) for form in forms}
+    made = {
+        form: encoded(canaries.canaries, tokenizer, _NO_LIMIT, form, first_id, canaries.chat).scored for form in forms
+    }
     if counts is not None:
         wrong = {form: _wrong(made[form], counts) for form in forms}
         ends = min(forms, key=lambda form: wrong[form])  # the first of equals
@@ -85,11 +91,19 @@ def canaries_of(
             f"MemorizationCallback: {wrong[ends]} of {len(canaries)} canaries do not stand in train_dataset as often "
             "as their coins say; expected the rows that insert_canaries returned with them, each text as it is"
         )
+    if trainer.is_in_train:
+        if canaries.kind is not None and isinstance(trainer.model, nn.Module):
+            canaries.kind.check_model(trainer.model)
+        _check_trained(trainer, made[ends])
     log.info(
         "Canaries: %d of %d are in the training set, by fair coins, as %d of its rows; no other metric has them.",
         sum(one.member for one in made[ends]), len(canaries), len(canaries.texts),
     )  # fmt: skip
     return made[ends]
+
+
+def _encoded(canaries: CanarySet, tokenizer: Any, add_eos: bool, first_id: int) -> Trained:
+    return encoded(canaries.canaries, tokenizer, _NO_LIMIT, add_eos, first_id, canaries.chat)
 
 
 def _wrong(canaries: Sequence[Encoded], counts: Counter[tuple[int, ...]]) -> int:
@@ -99,6 +113,34 @@ def _wrong(canaries: Sequence[Encoded], counts: Counter[tuple[int, ...]]) -> int
     for one, key in zip(canaries, ids, strict=True):
         expected[key] += one.repetitions if one.member else 0
     return sum(counts[key] != expected[key] for key in ids)
+
+
+def _check_trained(trainer: Trainer, canaries: Sequence[Encoded]) -> None:
+    """Reject canaries whose secret is cut or carries no loss in the rows as the trainer collates them.
+
+    Raises:
+        ConfigError: there are some.
+    """
+    inserted = [one for one in canaries if one.member]
+    counts = trained_counts(trainer, [_secret(one) for one in inserted])
+    if counts is None:
+        return
+    lost = sum(counts[_secret(one)] < one.repetitions for one in inserted)
+    if lost:
+        limit = getattr(trainer.args, "max_length", None)
+        raise ConfigError(
+            f"MemorizationCallback: {lost} of {len(inserted)} inserted canaries are not trained on whole in the rows "
+            f"that the trainer collates: their secret is cut, altered or without loss; expected all: check max_length "
+            f"({limit}), packing_strategy ('bfd' cuts no text), and which tokens carry the loss (completion_only_loss, "
+            "assistant_only_loss)"
+        )
+
+
+def _secret(one: Encoded) -> tuple[int, ...]:
+    """The tokens of its secret, and the one before, which nothing but the canary has together."""
+    assert one.record is not None
+    span = one.record.spans[0]
+    return tuple(one.input_ids[span.start - 1 : span.end].tolist())
 
 
 def _check_length(trainer: Trainer, canaries: Sequence[Encoded]) -> None:

@@ -37,7 +37,7 @@ def members_of(
     Raises:
         ConfigError: the set is a stream, or its texts cannot be told apart.
     """
-    with _unregistered(trainer):
+    with unregistered(trainer):
         loader = trainer.get_train_dataloader()
     return _examples(trainer, loader, size, seed, first_id, True, "train_dataset", others)
 
@@ -55,14 +55,14 @@ def heldout_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> 
             "not trained on, to compare members with"
         )
     name = next(iter(given)) if isinstance(given, dict) else None
-    with _unregistered(trainer):
+    with unregistered(trainer):
         loader = trainer.get_eval_dataloader(name)
     return _examples(
         trainer, loader, size, seed, first_id, False, f"eval_dataset[{name!r}]" if name else "eval_dataset"
     )
 
 
-class _unregistered:
+class unregistered:
     """Loaders made in it are not among those that accelerate saves and restores."""
 
     def __init__(self, trainer: Trainer) -> None:

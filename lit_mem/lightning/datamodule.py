@@ -138,6 +138,17 @@ class TextDataModule(TextLoaders):
         if stage == "test":
             self.test = self._prepared.test
 
+    def train_dataloader(self) -> Any:
+        """The members and the inserted canaries; the model is built by now, and has to be one that can learn these.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        model = getattr(getattr(self.trainer, "lightning_module", None), "language_model", None)
+        if self.canary_source is not None and model is not None:
+            self.canary_source.check_model(model)
+        return super().train_dataloader()
+
     def _once(self, compute: Callable[[], Any]) -> Any:
         """What one process computes, on all; a mistake of the user's is raised on all, so that none waits for it."""
         if self.trainer is None:

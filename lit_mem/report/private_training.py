@@ -20,8 +20,10 @@ from lit_mem.report.history import METRICS, History
 
 log = logging.getLogger(__name__)
 
+HIGHEST: Final = "audit/epsilon_lower_bound_highest"
 _METRICS: Final = (
     *("privacy/epsilon", "privacy/delta", "privacy/noise_multiplier", "audit/epsilon_lower_bound"),
+    HIGHEST,
     *("privacy/epsilon_largest_group", "privacy/largest_group"),
 )
 
@@ -35,8 +37,8 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
         history: what it has logged.
 
     Returns:
-        text, `figures` (the last of each metric), steps (of the ledger; None without one), warnings: what of the ledger
-        does not fit, or is not covered.
+        text, `figures` (the last of each metric), `audited` (how many validations the highest bound of the audit is
+        of), steps (of the ledger; None without one), warnings: what of the ledger does not fit, or is not covered.
     """
     metrics: dict[str, float | None] = {}
     for validation in history.validations:
@@ -69,6 +71,7 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
     return {
         "text": _text(metrics, ledger, own, bool(warnings)),
         "figures": metrics,
+        "audited": sum(validation.get(HIGHEST) is not None for validation in history.validations),
         "steps": steps,
         "warnings": warnings,
     }

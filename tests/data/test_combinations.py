@@ -98,7 +98,7 @@ def test_scores_are_those_of_a_plain_loop(made, trainer, form, loss, chunked, wi
         max_length=TOKENS if chunked else 512,
         chunk=Chunk(TOKENS, STRIDE) if chunked else None,
         chat=Chat(loss, "asset:chatml" if form == "chat" else None),
-        canaries=Secrets(n=4, repetitions=[1]) if with_canaries else None,
+        canaries=Secrets(n=4, templates=["PIN ####"], repetitions=[1]) if with_canaries else None,
         check=False,
         add_eos=False,
     )

@@ -6,9 +6,13 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
+from transformers import DataCollatorForLanguageModeling
 
+from lit_mem.assets import chat_template
+from lit_mem.audit.measure import Recalling
 from lit_mem.callbacks import Canaries, PrivacyAudit
-from lit_mem.data.canaries import Lines, RandomTokens, Secrets, Traps
+from lit_mem.data.canaries import Lines, NewTokens, RandomTokens, Secrets, Traps, Unigram
+from lit_mem.data.canaries.conversations import SAID
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import record
 from lit_mem.hf import CanarySet, insert_canaries
@@ -88,7 +92,9 @@ def test_rows_of_other_forms(tokenizer):
         ([{"body": "x"}], Secrets(4), ConfigError, "train has 'body'; expected either the column 'text'"),
         ([{"text": "x", "prompt": "", "completion": ""}], Secrets(4), ConfigError, "expected either"),
         ([{"text": "x", "input_ids": [1]}], Secrets(4), ConfigError, "'input_ids'; expected rows before"),
-        ([{"messages": []}], Secrets(4), ConfigError, "'messages'; expected rows of text"),
+        ([{"conversations": []}], Secrets(4), ConfigError, "'conversations'; expected conversations as 'messages'"),
+        ([{"messages": "x"}], Secrets(4), DataError, "train, row 1: found str; expected a list of messages"),
+        (["x"], Unigram(4), ConfigError, r"Unigram: prefixes are sampled from the base model.*insert_canaries\(model="),
         ([{"text": "x"}, {"text": None}], Secrets(4), DataError, "train, row 2: text is NoneType"),
         (["x"], Traps(4), ConfigError, "Traps are sampled as tokens from the base model"),
         (["x"], RandomTokens(8), ConfigError, "RandomTokens draws tokens, .* of the text of . of 8 canaries"),
@@ -155,6 +161,24 @@ def test_repeated_canaries_are_found_and_no_secret_is_written(
     assert len(written) > 2
     for text in [caplog.text, *capsys.readouterr(), *(path.read_bytes().decode("latin-1") for path in written)]:
         assert not [one for one in canaries.canaries if one.content.secret in text]
+
+
+@pytest.mark.slow
+def test_a_resumed_training_has_the_highest_bound_of_all(trainer, callback, member_texts, tokenizer):
+    rows, canaries = insert_canaries(member_texts[:4], Secrets(24, SHORT, repetitions=[1]), tokenizer)
+    settings = {"save_strategy": "epoch", "learning_rate": 1e-2, "train": tokenized(tokenizer, rows)}
+    found = []
+    for epochs, resumed in ((2, None), (4, True)):
+        measured = callback(canaries=canaries)
+        made = trainer(measured, **settings, num_train_epochs=epochs)
+        made.train(resume_from_checkpoint=resumed)
+        found.append(lines_of(made))
+    before, after = found
+    (audit,) = [one for one in measured.measures if isinstance(one, Recalling)]
+    assert [line.step for line in after][: len(before)] == [line.step for line in before]
+    bounds = [line.metrics.get("audit/epsilon_lower_bound_highest") for line in after]
+    assert bounds[0] is None  # before training
+    assert audit.state_dict() == {"validations": 4, "highest": max(bounds[1:])}
 
 
 @pytest.mark.parametrize("form", ["text", "prompt", "packed"])
@@ -244,3 +268,70 @@ def test_a_whole_model_without_adapter(trainer, callback, tokenizer, member_text
     measured = callback(canaries=canaries, reference=None)
     made = trainer(measured, model=model, train=tokenized(tokenizer, rows))
     assert 0 <= made.evaluate()["eval_canary/auroc"] <= 1
+
+
+# -- kinds of the base model, conversations, and whether canaries are trained on whole ---------------------------
+
+
+def test_kinds_that_the_base_model_samples(trainer, callback, tokenizer, member_texts):
+    model = load_base(TINY).train()
+    rows, canaries = insert_canaries(member_texts, Unigram(8, length=3, prefix_length=5), tokenizer, model=model)
+    assert model.training
+    assert rows[len(member_texts) :] == inserted(canaries)
+    made = trainer(callback(canaries=canaries), train=tokenized(tokenizer, rows))
+    made.train()
+    assert lines_of(made)[0].metrics["canary/auroc"] == 0.5
+
+
+def test_new_tokens_need_trained_embeddings(trainer, callback, tokenizer, member_texts):
+    source = NewTokens(8, prefix_length=5)
+    rows, canaries = insert_canaries(member_texts, source, tokenizer, model=load_base(TINY))
+    with pytest.raises(ConfigError, match="NewTokens: the embeddings are frozen"):
+        trainer(callback(canaries=canaries), train=tokenized(tokenizer, rows)).train()
+
+
+def test_conversations(sft, callback, tokenizer, member_texts, heldout_texts):
+    tokenizer.chat_template = chat_template("chatml")
+    both = [[{"messages": said(text[:60])} for text in texts] for texts in (member_texts, heldout_texts)]
+    rows, canaries = insert_canaries(Dataset.from_list(both[0]), Secrets(8, SHORT, repetitions=[1, 2]), tokenizer)
+    assert [row[-1]["content"] for row in rows["messages"][len(member_texts) :]] == inserted(canaries)
+    assert {row[0]["content"] for row in rows["messages"][len(member_texts) :]} == {SAID}
+    made = sft(rows, both[1], callback(canaries=canaries), tokenizer=tokenizer, max_length=128)
+    made.train()
+    assert lines_of(made)[0].metrics["canary/auroc"] == 0.5
+    assert (lines_of(made)[0].members, lines_of(made)[0].heldout) == (16, 12)
+
+
+def said(text):
+    return [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": text}]
+
+
+def test_canaries_without_loss_are_counted(trainer, callback, tokenizer, member_texts):
+    """A collator that takes the loss off the last tokens of each row, as a wrong template for responses does."""
+    rows, canaries = insert_canaries(member_texts, Secrets(12, SHORT, repetitions=[1]), tokenizer)
+    plain = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+
+    def masking(features):
+        batch = plain(features)
+        batch["labels"][:, -2:] = -100
+        return batch
+
+    n_in = sum(one.inserted for one in canaries.canaries)
+    lost = rf"{n_in} of {n_in} inserted canaries are not trained on whole in the rows that the trainer collates"
+    with pytest.raises(ConfigError, match=lost) as found:
+        trainer(callback(canaries=canaries), train=tokenized(tokenizer, rows), collator=masking).train()
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("strategy", ["bfd", "wrapped"])
+def test_packing_that_cuts_canaries_is_named(sft, callback, tokenizer, member_texts, heldout_texts, strategy):
+    rows, canaries = insert_canaries([{"text": t[:50]} for t in member_texts], Secrets(20, SHORT, [1]), tokenizer)
+    held = [{"text": text} for text in heldout_texts]
+    options = {"packing": True, "packing_strategy": strategy, "eval_packing": False, "max_length": 40}
+    made = sft(rows, held, callback(canaries=canaries, members=member_texts), **options)
+    if strategy == "bfd":
+        made.train()
+        assert lines_of(made)[0].metrics["canary/auroc"] == 0.5
+        return
+    with pytest.raises(ConfigError, match=r"\d+ of \d+ inserted canaries .* packing_strategy \('bfd' cuts no text\)"):
+        made.train()

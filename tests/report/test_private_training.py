@@ -161,3 +161,13 @@ def test_private_trials_of_a_sweep_add_up(tmp_path):
     assert "add up" not in make(folder)["verdict"]["text"]
     ledger_with(folder / "trials" / "a" / "attempt_0" / "privacy.jsonl")
     assert f"they add up: lit-mem privacy {folder}." in make(folder)["verdict"]["text"]
+
+
+def test_the_highest_bound_of_an_audit_is_of_so_many_validations(run):
+    highest = "audit/epsilon_lower_bound_highest"
+    (run / "metrics.csv").write_text(
+        f"epoch,step,val/loss,audit/epsilon_lower_bound,{highest}\n0,0,2.0,0.0,\n0,10,1.5,0.7,0.5\n1,20,1.2,0.4,0.5\n"
+    )
+    found = found_in(run)
+    assert found["audited"] == 2
+    assert (found["figures"]["audit/epsilon_lower_bound"], found["figures"][highest]) == (0.4, 0.5)

@@ -1,9 +1,26 @@
 """Canaries: one small file for each kind of text that is inserted to see whether it is memorized."""
 
 from lit_mem.data.canaries.base import Canary, CanarySource, Content, Setting
+from lit_mem.data.canaries.bigram import Bigram
 from lit_mem.data.canaries.lines import Lines
+from lit_mem.data.canaries.new_tokens import NewTokens
 from lit_mem.data.canaries.random_tokens import RandomTokens
 from lit_mem.data.canaries.secrets import Secrets
 from lit_mem.data.canaries.traps import Traps
+from lit_mem.data.canaries.unigram import Unigram
+from lit_mem.data.canaries.unlikely_suffix import UnlikelySuffix
 
-__all__ = ["Canary", "CanarySource", "Content", "Lines", "RandomTokens", "Secrets", "Setting", "Traps"]
+__all__ = [
+    "Bigram",
+    "Canary",
+    "CanarySource",
+    "Content",
+    "Lines",
+    "NewTokens",
+    "RandomTokens",
+    "Secrets",
+    "Setting",
+    "Traps",
+    "Unigram",
+    "UnlikelySuffix",
+]

@@ -123,6 +123,13 @@ class CanarySource(ABC):
             for i, content in enumerate(self.contents(setting))
         ]
 
+    def check_model(self, model: Any) -> None:  # noqa: B027  (most kinds ask nothing of it)
+        """Reject a model that cannot learn such canaries, before it is trained.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+
     @abstractmethod
     def contents(self, setting: Setting) -> list[Content]:
         """What the canaries say: all different, none a text of the data, and none chosen by a coin."""

@@ -4,22 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
+from torch import Tensor
 
 from lit_mem.data.canaries.base import Canary, Content
+from lit_mem.data.canaries.conversations import SECRET, of_conversations
+from lit_mem.data.canaries.survival import check_survival
+from lit_mem.data.chat.options import Chat
 from lit_mem.data.encoding import Encoded, Encoder
-from lit_mem.errors import ConfigError
 from lit_mem.types import IGNORED, Record, Span
 
-SECRET: Final = "secret"
-"""The kind of the span that marks what is to be extracted from a canary."""
+__all__ = ["SECRET", "Trained", "copies", "encoded"]
 
 _NO_LIMIT: Final = 2**31
 
 
-def encoded(canaries: Sequence[Canary], tokenizer: Any, max_length: int, add_eos: bool, first_id: int) -> list[Encoded]:
+class Trained(NamedTuple):
+    """Canaries, in and out.
+
+    Attributes:
+        scored: each as it is scored.
+        labels: (T,) int64 of each as it is trained on, if it is.
+        ends: of each the tokens that are trained on then and are no text, as `Encoded` has them.
+    """
+
+    scored: list[Encoded]
+    labels: list[Tensor]
+    ends: list[tuple[int, ...]]
+
+
+def encoded(
+    canaries: Sequence[Canary],
+    tokenizer: Any,
+    max_length: int,
+    add_eos: bool,
+    first_id: int,
+    chat: Chat | None = None,
+) -> Trained:
     """All canaries, in and out, to be scored: of a text with a prefix only what comes after it.
 
     Their records tell the secret as a span (of a canary without a prefix its second half), and the attributes
@@ -31,21 +54,22 @@ def encoded(canaries: Sequence[Canary], tokenizer: Any, max_length: int, add_eos
         max_length: most tokens in an example.
         add_eos: end each with the tokenizer's end-of-text token, as the texts are.
         first_id: ids count up from here.
+        chat: they are what the assistant says in conversations, with these options; None: they are texts.
 
     Raises:
-        ConfigError: one is longer than `max_length`.
+        ConfigError: some are longer than `max_length`, or not trained on as they were made.
     """
-    contents = [canary.content for canary in canaries]
-    texts = [content for content in contents if content.ids is None]
-    examples = iter(_of_texts(texts, tokenizer, add_eos) if texts else ())
+    if chat is None:
+        examples, labels = _of_contents([canary.content for canary in canaries], tokenizer, add_eos)
+        ends = [one.ends for one in examples]
+    else:
+        canaries = [one._replace(content=one.content._replace(ids=None)) for one in canaries]
+        examples, whole = of_conversations(canaries, tokenizer, chat)
+        labels, ends = [one.labels for one in whole], [one.ends for one in whole]
+    check_survival(canaries, examples, labels, tokenizer, max_length)
     found = []
-    for i, (canary, content) in enumerate(zip(canaries, contents, strict=True)):
-        example = next(examples) if content.ids is None else _of_tokens(content, tokenizer, add_eos)
-        if len(example.input_ids) > max_length:
-            raise ConfigError(
-                f"data.canaries: {content.origin} has {len(example.input_ids)} tokens; expected data.max_length, "
-                f"{max_length}, or fewer, as a canary that is cut is another"
-            )
+    for i, (canary, example) in enumerate(zip(canaries, examples, strict=True)):
+        content = canary.content
         attributes = {"repetitions": float(canary.repetitions)} | ({"group": content.group} if content.group else {})
         scored = example.scored.nonzero().flatten().tolist()
         secret = scored if content.prefix else scored[len(scored) // 2 :]
@@ -59,18 +83,37 @@ def encoded(canaries: Sequence[Canary], tokenizer: Any, max_length: int, add_eos
                 record=record,
             )
         )
-    return found
+    return Trained(found, labels, ends)
 
 
-def copies(canaries: Sequence[Encoded]) -> list[Encoded]:
-    """What joins the training set: each inserted canary as often as it is to stand there, trained on as a whole."""
+def copies(canaries: Trained) -> list[Encoded]:
+    """What joins the training set: each inserted canary as often as it is to stand there.
+
+    A text is trained on as a whole, a conversation as others are.
+    """
     found = []
-    for canary in canaries:
+    for canary, labels, ends in zip(*canaries, strict=True):
         if canary.member:
-            labels = canary.input_ids.clone()
-            labels[0] = IGNORED
-            found += [replace(canary, labels=labels, repetitions=0)] * canary.repetitions
+            found += [replace(canary, labels=labels, repetitions=0, ends=ends)] * canary.repetitions
     return found
+
+
+def _of_contents(contents: Sequence[Content], tokenizer: Any, add_eos: bool) -> tuple[list[Encoded], list[Tensor]]:
+    """As texts, uncut: as they are scored, and with labels on all of them."""
+    texts = [content for content in contents if content.ids is None]
+    of_texts = iter(_of_texts(texts, tokenizer, add_eos) if texts else ())
+    examples = [
+        next(of_texts) if content.ids is None else _of_tokens(content, tokenizer, add_eos) for content in contents
+    ]
+    labels = [one.input_ids.clone() for one in examples]
+    for one in labels:
+        one[0] = IGNORED
+    found = []
+    for content, example in zip(contents, examples, strict=True):
+        secret = example.scored.nonzero().flatten().tolist()
+        spans = [Span(SECRET, secret[0], secret[-1] + 1)]
+        found.append(replace(example, record=Record(content.text, content.origin, spans=spans)))
+    return found, labels
 
 
 def _of_texts(contents: Sequence[Content], tokenizer: Any, add_eos: bool) -> list[Encoded]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lit_mem.data.canaries.base import CanarySource, Setting
 from lit_mem.data.canaries.encoding import copies, encoded
+from lit_mem.data.chat.encoding import ConversationEncoder
 from lit_mem.data.encoding import Encoded, Encoder
 from lit_mem.data.examples import Examples
 from lit_mem.guards import preserved_random_state
@@ -46,8 +47,9 @@ def inserted(
     with preserved_random_state():
         made = source.make(Setting(encoder.tokenizer, texts.every(), base_model, once))
     first_id = sum(map(len, texts.sets))
-    canaries = encoded(made, encoder.tokenizer, encoder.max_length, bool(encoder.eos), first_id)
-    more = copies(canaries)
+    chat = encoder.chat if isinstance(encoder, ConversationEncoder) else None
+    both = encoded(made, encoder.tokenizer, encoder.max_length, bool(encoder.eos), first_id, chat)
+    more, canaries = copies(both), both.scored
     turns = sorted(Counter(example.repetitions for example in canaries if example.member).items())
     log.info(
         "Canaries: %d of %d are inserted, by fair coins (%s): %d of %d training rows. No other figure has them.",

@@ -16,7 +16,7 @@ from lit_mem.types import IGNORED, holds_canaries
 
 def secrets(tokenizer, n=12, **options):
     made = Secrets(n).make(Setting(tokenizer))
-    return made, encoded(made, tokenizer, **({"max_length": 128, "add_eos": True, "first_id": 70} | options))
+    return made, encoded(made, tokenizer, **({"max_length": 128, "add_eos": True, "first_id": 70} | options)).scored
 
 
 # -- as the model sees them --------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ def test_of_a_text_with_a_prefix_the_rest_is_scored(tokenizer):
 
 
 def test_of_one_without_a_prefix_all_is_scored_and_the_second_half_is_the_secret(tokenizer):
-    (example,) = encoded([Canary(Content("", "One line of mine."), 2, True)], tokenizer, 64, True, 0)
+    (example,) = encoded([Canary(Content("", "One line of mine."), 2, True)], tokenizer, 64, True, 0).scored
     scored = example.scored.nonzero().flatten().tolist()
     assert scored == list(range(1, len(example.input_ids) - 1))
     (span,) = example.record.spans
@@ -48,7 +48,7 @@ def test_of_one_without_a_prefix_all_is_scored_and_the_second_half_is_the_secret
 def test_tokens_are_taken_as_they_are(tokenizer, add_eos):
     """Their text need not be tokenized to them again; BOS and end-of-text tokens are as those of texts."""
     made = RandomTokens(6, length=9).make(Setting(tokenizer))
-    for canary, example in zip(made, encoded(made, tokenizer, 64, add_eos, 0), strict=True):
+    for canary, example in zip(made, encoded(made, tokenizer, 64, add_eos, 0).scored, strict=True):
         of_a_text = tokenizer("Fever.")["input_ids"]
         start = of_a_text[:1] if of_a_text[0] == tokenizer.bos_token_id else []
         end = [tokenizer.eos_token_id] if add_eos else []
@@ -67,29 +67,27 @@ class Bare:
 
 
 def test_a_tokenizer_that_puts_nothing_in_front():
-    (example,) = encoded([Canary(Content("", "x", (5, 6, 7, 8)), 1, False)], Bare(), 64, True, 0)
+    (example,) = encoded([Canary(Content("", "x", (5, 6, 7, 8)), 1, False)], Bare(), 64, True, 0).scored
     assert example.input_ids.tolist() == [5, 6, 7, 8, 2]
     assert example.scored.tolist() == [False, True, True, True, False]
 
 
 def test_groups_are_told(tokenizer):
-    (example,) = encoded(
-        [Canary(Content("", "x", (5, 6, 7, 8), group="perplexity_1-10"), 1, False)], tokenizer, 64, True, 0
-    )
+    canary = Canary(Content("", "x", (5, 6, 7, 8), group="perplexity_1-10"), 1, False)
+    (example,) = encoded([canary], tokenizer, 64, True, 0).scored
     assert example.record.attributes == {"repetitions": 1.0, "group": "perplexity_1-10"}
 
 
 def test_one_that_would_be_cut_is_refused(tokenizer):
-    with pytest.raises(
-        ConfigError, match=r"data\.canaries: canary:1 has \d\d tokens; expected data\.max_length, 12"
-    ) as error:
+    cut = r"data\.canaries: 12 of 12 canaries would be cut: the longest has \d\d tokens, and data\.max_length is 12"
+    with pytest.raises(ConfigError, match=cut) as error:
         secrets(tokenizer, max_length=12)
     assert "number" not in str(error.value)
 
 
 def test_what_is_trained_on_is_the_whole_text_as_often_as_asked(tokenizer):
-    _, examples = secrets(tokenizer)
-    inserted = copies(examples)
+    made, examples = secrets(tokenizer)
+    inserted = copies(encoded(made, tokenizer, 128, True, 70))
     assert Counter(e.example_id for e in inserted) == {e.example_id: e.repetitions for e in examples if e.member}
     for copy in inserted:
         assert copy.labels.tolist() == [IGNORED, *copy.input_ids[1:].tolist()]
