@@ -23,7 +23,7 @@ from lit_mem.audit.card_facts import (
 from lit_mem.audit.glossary import explained
 from lit_mem.audit.judging import Judged, Rule, State, judge_all
 from lit_mem.files.record import Line
-from lit_mem.functional.numbers import shown
+from lit_mem.functional.numbers import ends_shown, shown
 
 FILE: Final = "README.md"
 
@@ -114,7 +114,8 @@ def _names(line: Line) -> list[str]:
     """Metrics that a card has, in order."""
     limits = [threshold.name for one in line.stop for threshold in Rule.of_record(one).limits]
     own = sorted(line.metrics)
-    shown = [name for pattern in _METRICS for name in own if fnmatchcase(name, pattern)]
+    ends = {f"{name}_{end}" for name in own for end in ("low", "high")}
+    shown = [name for pattern in _METRICS for name in own if fnmatchcase(name, pattern) and name not in ends]
     return [name for name in dict.fromkeys([*shown, *limits]) if name in line.metrics]
 
 
@@ -193,7 +194,8 @@ def _interval(low: float | None, high: float | None) -> str:
 
 
 def _row(name: str, metrics: Mapping[str, float]) -> str:
-    interval = _interval(metrics.get(f"{name}_low"), metrics.get(f"{name}_high")).strip()
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    interval = ends_shown(name, metrics[name], low, high) or _interval(low, high).strip()
     title, meaning = _explained(name)
     words = ": ".join(part for part in (title, meaning) if part and part != name)
     return f"| `{name}` | {shown(metrics[name])} | {interval} | {words} |"

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from lit_mem import program
 from lit_mem.audit.row import COLUMNS, heading, row
+from lit_mem.functional.numbers import rate_shown
+
+_RATES: Final = {
+    "extraction/exact_rate": "members written whole, of those prompted,",
+    "extraction/span_rate": "marked spans of members written",
+    "user/extracted_share": "persons of whom something is extracted",
+}
 
 
 def table(metrics: Mapping[str, float], label: str, columns: Sequence[str] | None = None) -> list[str]:
@@ -49,10 +57,10 @@ def sentence(metrics: Mapping[str, float]) -> str:
             interval = f" [{', '.join(ends)}]" if ends else ""
             parts.append(f"AUROC of the {attack} attack is {metrics[name]:.3f}{interval}, where 0.5 is guessing")
             break
-    if "extraction/exact_rate" in metrics:
-        parts.append(f"{metrics['extraction/exact_rate']:.1%} of the members prompted are written whole")
-    if "user/extracted_share" in metrics:
-        parts.append(f"something is extracted of {metrics['user/extracted_share']:.1%} of the persons")
+    for name, what in _RATES.items():
+        if name in metrics:
+            rate = rate_shown(metrics[name], metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
+            parts.append(f"the rate of {what} is {rate}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 

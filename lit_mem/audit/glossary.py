@@ -21,7 +21,7 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
         "chance that the attack ranks a member above an unseen text; 0.5 is guessing, 1 is certain",
     ),
     (
-        r"mia/(.+)_tpr_at_fpr_(.+)",
+        r"mia/(.+)_tpr_at_fpr_([^_]+)",
         "Members found by {} at false-positive rate {}",
         "share of members that an attacker is sure of",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fnmatch import fnmatchcase
 from typing import Final, Literal
 
@@ -21,10 +22,9 @@ MAIN: Final = (
     "memorization/perplexity_gap",
     "mia/*_auroc",
     "mia/loss_auroc_base",
-    *(f"mia/{attack}_auroc_{end}" for attack in ("strongest", "reference", "combined") for end in ("low", "high")),
     *(f"mia/{attack}_tpr_at_fpr_*" for attack in ("reference", "combined")),
     *(f"extraction/{rate}_rate{of}" for rate in ("ngram", "exact", "span") for of in ("", "_heldout", "_base")),
-    *(f"user/inference_auroc{end}" for end in ("", "_low", "_high")),
+    "user/inference_auroc",
     *(f"user/extracted_share{of}" for of in ("", "_heldout")),
     "canary/auroc",
     "canary/exposure_mean",
@@ -33,9 +33,24 @@ MAIN: Final = (
     "audit/epsilon_lower_bound_highest",
     "privacy/*",
 )
-"""Patterns of their names. Of the standard suite they match at most 52, with canaries and private training."""
+"""Patterns of their names, ends of intervals aside. Of the standard suite they match at most 44, with canaries and
+private training; with `WITH_ENDS` they make 60."""
+WITH_ENDS: Final = (
+    *(f"mia/{attack}_auroc" for attack in ("strongest", "reference", "combined")),
+    "mia/reference_tpr_at_fpr_0.01",
+    *(f"extraction/{rate}_rate" for rate in ("ngram", "exact", "span")),
+    "user/inference_auroc",
+)
+"""Those of which loggers get both ends of the interval too."""
+_END: Final = re.compile(r"_(low|high)$")
 
 
 def is_main(name: str) -> bool:
-    """Whether a metric is one of `MAIN`."""
+    """Whether a metric is one of `MAIN`, or an end of the interval of one of `WITH_ENDS`.
+
+    >>> is_main("extraction/span_rate_high"), is_main("extraction/span_rate_heldout_high")
+    (True, False)
+    """
+    if _END.search(name):
+        return _END.sub("", name) in WITH_ENDS
     return any(fnmatchcase(name, pattern) for pattern in MAIN)

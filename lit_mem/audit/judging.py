@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple
 from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.files.record import Stop
 from lit_mem.functional.numbers import shown
-from lit_mem.functional.planning import Scored, needed_to_settle, times_as_many
+from lit_mem.functional.planning import Scored, needed_to_settle, times_as_many, times_as_many_of_rate
 
 State = Literal["within", "undecided", "not measured", "over"]
 """From best to worst."""
@@ -23,6 +23,7 @@ _HEADS: Final[dict[State, str]] = {
     "over": "Over the limits",
 }
 _MANY_TIMES = 1000
+_UNITS: Final = {"user/": "persons", "canary/": "canaries"}
 _HALVED = "mia/combined_auroc"
 
 
@@ -155,10 +156,13 @@ def settled_by(judged: Judged, scored: Scored | None) -> str:
         if needed != (part.members, part.heldout):
             more = f" and {members:,} members" if needed.members > part.members else ""
             return f"about {heldout:,} held-out texts{more} would settle it if the value stays; {now}"
-    factor = times_as_many(value, low if limit < value else high, limit)
+    factor = None if of_all else times_as_many_of_rate(value, (low, high), limit)
+    if factor is None:
+        factor = times_as_many(value, low if limit < value else high, limit)
+    units = next((units for start, units in _UNITS.items() if judged.threshold.name.startswith(start)), "texts")
     if factor > _MANY_TIMES:
-        return "the value is too near to the limit to be settled by more texts"
-    return f"about {factor:.2g} times as many texts would settle it if the value stays"
+        return f"the value is too near to the limit to be settled by more {units}"
+    return f"about {factor:.2g} times as many {units} would settle it if the value stays"
 
 
 def explained(judged: Sequence[Judged], scored: Scored | None) -> str:

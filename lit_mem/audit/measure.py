@@ -14,6 +14,7 @@ from lit_mem.audit.person import PersonTable
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.functional.interval import Interval
+from lit_mem.functional.rate import rate_interval
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
@@ -202,7 +203,18 @@ def with_ends(names: Iterable[str]) -> list[str]:
     return [name + end for name in names for end in ("", "_low", "_high")]
 
 
-def means_by_set(table: ScoreTable, columns: Iterable[str], namespace: str) -> dict[str, float]:
-    """Each column's mean over members, `<namespace>/<column>`, and over held-out texts, `…_heldout`."""
+def means_by_set(table: ScoreTable, columns: Iterable[str], namespace: str) -> Result:
+    """Each column's mean over members, `<namespace>/<column>`, and over held-out texts, `…_heldout`.
+
+    A mean of numbers in [0, 1] has an interval.
+    """
     sets = (("", table.members()), ("_heldout", table.nonmembers()))
-    return {f"{namespace}/{c}{part}": rows[c].mean().item() for c in columns for part, rows in sets if len(rows)}
+    metrics, intervals = dict[str, float](), dict[str, Interval]()
+    for column in columns:
+        for part, rows in sets:
+            if len(rows):
+                name, values = f"{namespace}/{column}{part}", rows[column]
+                metrics[name] = values.mean().item()
+                if ((values >= 0) & (values <= 1)).all():
+                    intervals[name] = rate_interval(values)[1]
+    return Result(metrics, intervals=intervals)

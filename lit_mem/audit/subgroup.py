@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lit_mem.audit.table import ScoreTable
 from lit_mem.functional.auroc import GroupAuroc, auroc, auroc_interval
-from lit_mem.functional.interval import Interval, rate_interval
+from lit_mem.functional.interval import Interval
 from lit_mem.functional.plain_text import printable
+from lit_mem.functional.rate import rate_interval
 
 
 class Slice(NamedTuple):

@@ -1,26 +1,15 @@
-"""Means, with intervals that do not trust a small sample."""
+"""Intervals of means and shares, as functions of a few numbers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
-from typing import NamedTuple, TypeAlias
-
-from torch import Tensor
-
-from lit_mem.errors import MetricError
+from functools import lru_cache
+from typing import Final, TypeAlias
 
 Interval: TypeAlias = Callable[[float], tuple[float, float]]
 """Both ends of a metric's confidence interval, by its two-sided level in (0, 1)."""
-
-
-class Mean(NamedTuple):
-    """A mean and its confidence interval, all in [0, 1]."""
-
-    value: float
-    low: float
-    high: float
+_WHOLE: Final = 1e-6  # how near to a whole number a number of units must be; rounding makes errors of 1e-10
 
 
 def student_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -71,53 +60,45 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float,
     return max(0.0, min(low, share)), min(1.0, max(high, share))
 
 
-def rate_interval(values: Tensor) -> tuple[float, Interval]:
-    """The mean of `mean_interval` and its interval at any level, for which none of the values are kept.
+def clopper_pearson(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share seen in n independent trials; of 0 of n it is [0, 1 − ((1 − level) / 2)^(1/n)].
 
     Args:
-        values: (N,) float in [0, 1], at least one.
-
-    Returns:
-        The mean, and what gives both ends by the level.
-
-    Raises:
-        MetricError: there are no values, or one is not in [0, 1].
-    """
-    mean = mean_interval(values).value
-    return mean, partial(wilson_interval, mean, len(values))
-
-
-def mean_interval(values: Tensor, level: float = 0.95) -> Mean:
-    """Mean of numbers in [0, 1], with Wilson's interval as if it were the share of as many trials.
-
-    No variable in [0, 1] of mean p varies more than one that is 0 or 1, whose variance is p (1 − p); so the interval
-    is wider than need be, the more so the less the values are 0 or 1. Unlike mean ± deviation it is never of width 0:
-    0 of 12 extracted leaves up to 24 % possible.
-
-    Args:
-        values: (N,) float in [0, 1], at least one.
+        share: in [0, 1].
+        n: above 0; an effective number need not be whole.
         level: confidence of the two-sided interval, in (0, 1).
 
     Returns:
-        The mean and the ends of its interval.
+        Its two ends in [0, 1], with `share` between them; never the same number twice.
 
-    Raises:
-        MetricError: there are no values, or one is not in [0, 1].
+    Source: Clopper & Pearson 1934, "The Use of Confidence or Fiducial Limits".
 
-    Sources: Wilson 1927 (interval); Bhatia & Davis 2000, "A Better Bound on the Variance" (the bound p (1 − p)).
-
-    >>> import torch
-    >>> round(mean_interval(torch.zeros(12)).high, 3)
-    0.242
+    >>> round(clopper_pearson(0, 300)[1], 4)
+    0.0122
     """
-    values = values.detach().cpu().double()
-    if values.ndim != 1 or not len(values):
-        raise MetricError(f"a mean needs an (N,) tensor with at least one value, got {tuple(values.shape)}")
-    outside = ~((values >= 0) & (values <= 1))  # NaN is outside too
-    if outside.any():
-        raise MetricError(
-            f"{int(outside.sum())} of {len(values)} values are not in [0, 1]: {values[outside][0].item()}"
-        )
-    # All equal values can have a mean that is a rounding error away from them, and above 1.
-    mean = min(max(values.mean().item(), values.min().item()), values.max().item())
-    return Mean(mean, *wilson_interval(mean, len(values), level))
+    from scipy.special import betaincinv
+
+    tail, seen = (1 - level) / 2, share * n
+    low = float(betaincinv(seen, n - seen + 1, tail)) if seen > 0 else 0.0
+    high = float(betaincinv(seen + 1, n - seen, 1 - tail)) if seen < n else 1.0
+    low, high = (0.0 if math.isnan(low) else low), (1.0 if math.isnan(high) else high)  # below what floats resolve
+    return max(0.0, min(low, share)), min(1.0, max(high, share))
+
+
+def trials_of_none(high: float, level: float = 0.95) -> int | None:
+    """Of how many units none was counted, by the upper end of Clopper and Pearson's interval of the share 0.
+
+    Args:
+        high: the upper end, in [0, 1].
+        level: of the interval.
+
+    Returns:
+        n; None where the end is that of no whole number, as where texts count unequally.
+
+    >>> trials_of_none(clopper_pearson(0, 300)[1])
+    300
+    """
+    if not 0 < high < 1:
+        return None
+    n = math.log((1 - level) / 2) / math.log1p(-high)
+    return round(n) if round(n) > 0 and abs(n - round(n)) < _WHOLE * max(1.0, n) else None

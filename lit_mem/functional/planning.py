@@ -7,11 +7,12 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from lit_mem.errors import MetricError, check_range
-from lit_mem.functional.interval import wilson_interval
+from lit_mem.functional.interval import clopper_pearson, wilson_interval
 
 MOST: Final = 1_000_000
 """Numbers of texts above this are not worth naming."""
 _STEPS: Final = 2000
+_MANY_TIMES: Final = 1000
 _MOST_HELDOUT: Final = 10
 """Held-out texts for each member that can be scored, beyond which more members are the cheaper way."""
 
@@ -200,6 +201,45 @@ def times_as_many(value: float, end: float, limit: float) -> float:
         limit: between the two, not at the value.
     """
     return ((value - end) / (value - limit)) ** 2
+
+
+def times_as_many_of_rate(value: float, seen: tuple[float, float], limit: float, level: float = 0.95) -> float | None:
+    """How many times the units would make Clopper and Pearson's interval of a rate exclude a limit.
+
+    Args:
+        value: the rate, in [0, 1].
+        seen: its interval, in which the limit lies.
+        limit: not the value.
+        level: of the interval.
+
+    Returns:
+        The factor, at least 1; None where the interval is none of Clopper and Pearson's of any number of units, or a
+        thousand times as many do not settle it.
+    """
+    if not (0 <= value <= 1 and 0 < limit < 1):
+        return None
+    side = 0 if limit < value else 1
+
+    def end(n: float) -> float:
+        return clopper_pearson(value, n, level)[side]
+
+    def reached(target: float, start: float) -> float | None:
+        """The n, in steps of 1e-9 of it, at which the end is as near to the value as the target."""
+        few, many = start, start
+        while abs(end(many) - value) > abs(target - value):
+            few, many = many, 2 * many
+            if many > MOST * _MANY_TIMES:
+                return None
+        while many - few > 1e-9 * many:
+            middle = (few + many) / 2
+            few, many = (middle, many) if abs(end(middle) - value) > abs(target - value) else (few, middle)
+        return many
+
+    now = reached(seen[side], 1e-3)
+    if now is None or any(abs(a - b) > 1e-6 for a, b in zip(clopper_pearson(value, now, level), seen, strict=True)):
+        return None
+    needed = reached(limit, now)
+    return None if needed is None or needed > _MANY_TIMES * now else max(1.0, needed / now)
 
 
 def _widened(area: float, limit: float, members: int, heldout: int, seen: tuple[float, float], level: float) -> float:

@@ -31,7 +31,7 @@ def to_loggers(trainer: pl.Trainer, metrics: Mapping[str, float]) -> dict[str, f
     """Those of some metrics that the trainer's loggers get.
 
     All, unless a callback with measures has `log: main`. Then those of `MAIN`, those that a threshold, a checkpoint or
-    an early stop reads, with the intervals of AUROCs, and those of measures that are not this package's. Without a
+    an early stop reads, with their intervals, and those of measures that are not this package's. Without a
     logger all, as `Trainer.validate` returns what loggers get.
     """
     if not trainer.loggers or not any(_sends_main(one) for one in callbacks_of(trainer)):

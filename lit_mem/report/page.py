@@ -7,13 +7,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.audit.glossary import explained
-from lit_mem.functional.numbers import NOT_MEASURED, shown
+from lit_mem.functional.numbers import NOT_MEASURED, ends_shown, shown
 from lit_mem.functional.plain_text import printable
 from lit_mem.report.certainty import level_shown, seeds_wanted, together
 from lit_mem.report.plots import Plot, interval
 from lit_mem.report.run_plots import run_plots
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def _interval_of(row: Mapping[str, Any]) -> str:
+    """The interval cell of a row of metrics; of a rate of 0 how high it may be."""
+    ends = row["last_low"], row["last_high"]
+    return ends_shown(row["figure"], row["last"], *ends) or interval(*ends)
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -27,7 +33,7 @@ def page(report: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": cell, "interval": lambda ends: interval(*ends)}
+    environment.filters |= {"shown": cell, "interval": lambda ends: interval(*ends), "interval_of": _interval_of}
     environment.filters |= {"together": together, "level_shown": level_shown, "seeds_wanted": seeds_wanted}
     kind = report["kind"]
     if kind == "sweep":

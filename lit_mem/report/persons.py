@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from lit_mem.audit.person_file import FOLDER
 from lit_mem.errors import DataError
-from lit_mem.functional.numbers import shown
+from lit_mem.functional.numbers import percent, rate_shown, shown
 from lit_mem.report.files import newest_table, read_parquet
 from lit_mem.report.history import Validation
 
@@ -80,18 +80,22 @@ def _text(n_members: int, n_others: int, tried: list[int], metrics: Mapping[str,
 
 
 def _share(name: str, metrics: Mapping[str, float]) -> str:
-    return f", {_percent(metrics[name])}{_interval(name, metrics, percent=True)}" if name in metrics else ""
+    if name not in metrics:
+        return ""
+    high = metrics.get(f"{name}_high")
+    if not metrics[name] and high is not None:
+        return f", below {percent(high)}"
+    return f", {rate_shown(metrics[name], metrics.get(f'{name}_low'), high)}"
 
 
 def _beside(name: str, metrics: Mapping[str, float]) -> str:
-    return "" if name not in metrics else f"; of held-out persons {_percent(metrics[name])}"
+    return "" if name not in metrics else f"; of held-out persons {_rate(name, metrics)}"
 
 
-def _interval(name: str, metrics: Mapping[str, float], percent: bool = False) -> str:
+def _rate(name: str, metrics: Mapping[str, float]) -> str:
+    return rate_shown(metrics[name], metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
+
+
+def _interval(name: str, metrics: Mapping[str, float]) -> str:
     ends = [metrics[f"{name}{end}"] for end in ("_low", "_high") if f"{name}{end}" in metrics]
-    form = _percent if percent else shown
-    return f" [{', '.join(map(form, ends))}]" if len(ends) == 2 else ""
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f" [{', '.join(map(shown, ends))}]" if len(ends) == 2 else ""

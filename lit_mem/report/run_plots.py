@@ -129,16 +129,18 @@ def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
 
 def _extraction_curve(series: Series, measure: str) -> Plot | None:
     title = _MEASURES.get(measure, measure)
-    lines = [
-        Line(label, series.x, series[name], dashed=dashed, colour=HELDOUT if "heldout" in suffix else MEMBERS)
-        for suffix, label, dashed in _SETS
-        if (name := f"extraction/{measure}{suffix}") in series.names
-    ]
+    lines = []
+    for suffix, label, dashed in _SETS:
+        if (name := f"extraction/{measure}{suffix}") in series.names:
+            banded = not dashed and f"{name}_low" in series.names
+            low, high = (series[f"{name}_{end}"] if banded else None for end in ("low", "high"))
+            colour = HELDOUT if "heldout" in suffix else MEMBERS
+            lines.append(Line(label, series.x, series[name], low, high, dashed, colour))
     return curves(
         f"extraction-{re.sub(r'[^a-zA-Z0-9]+', '-', measure)}",
         f"Extraction: {title}",
         "What members give beyond held-out texts and beyond the base model is memorized; what all share is the "
-        "domain's own phrases.",
+        "domain's own phrases. The bands are 95 % intervals.",
         lines,
         series.x_label,
         title,

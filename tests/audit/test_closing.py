@@ -8,6 +8,7 @@ import pytest
 from lit_mem.audit.closing import next_steps, sentence, table
 from lit_mem.callbacks import EpochTable, Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
 from lit_mem.cli.main import main
+from lit_mem.functional.interval import clopper_pearson
 from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.last_line import audited
 
@@ -42,11 +43,21 @@ def test_with_the_columns_of_the_configured_table():
 def test_the_sentence_has_the_numbers():
     text = sentence(FIGURES)
     assert text.count(". ") == 0
-    for part in ("1.083", "2.65", "2.95", "0.854 [0.824, 0.884]", "3.0%"):
+    for part in ("1.083", "2.65", "2.95", "0.854 [0.824, 0.884]", " 3 %"):
         assert part in text
-    assert "12.5% of the persons" in sentence(FIGURES | {"user/extracted_share": 0.125})
+    assert "persons of whom something is extracted is 12.5 %" in sentence(FIGURES | {"user/extracted_share": 0.125})
     assert "attack loss" in sentence({"mia/loss_auroc": 0.6})
     assert sentence({}) == ""
+
+
+@pytest.mark.parametrize("name", ["extraction/exact_rate", "extraction/span_rate", "user/extracted_share"])
+@pytest.mark.parametrize(
+    ("value", "n", "said"),
+    [(0.0, 300, "is 0 of 300: below 1.2 %"), (0.0, 87.4, "is 0: below 4.1 %"), (0.03, 100, "is 3 % [0.62 %, 8.5 %]")],
+)
+def test_rates_have_their_intervals_and_zero_is_of_so_many(name, value, n, said):
+    low, high = clopper_pearson(value, n)
+    assert said in sentence({name: value, f"{name}_low": low, f"{name}_high": high})
 
 
 def test_the_next_command_can_be_pasted():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lit_mem.attacks import Loss
+from lit_mem.audit.measure import with_ends
 from lit_mem.callbacks import Extractability, Extraction, MembershipInference, Perplexity, SpanExtraction
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import ConfigError
@@ -89,7 +90,9 @@ def test_a_module_without_reference_gives_no_base_figures(batch, module, audited
     model = module()
     model.configure_model()
     scores = TokenScorer(model.language_model.eval())(batch)
-    assert set(audited(callback, (scores, batch)).metrics) == {"extraction/share", "extraction/share_heldout"}
+    assert set(audited(callback, (scores, batch)).metrics) == set(
+        with_ends(["extraction/share", "extraction/share_heldout"])
+    )
 
 
 def test_a_measure_asks_for_what_it_needs():
@@ -159,11 +162,14 @@ def test_spans_by_hand(caplog, audited):
     with caplog.at_level(logging.INFO):
         result = audited(callback, (scores, batch))
     # The first text has the name and half the date; the second has nothing. There is no reference.
-    assert result.metrics == {
+    expected = {
         "extraction/span_rate": 0.25,
         "extraction/span_rate_date": 0.0,
         "extraction/span_rate_full_name": 0.5,
     }
+    assert {name: value for name, value in result.metrics.items() if name in result.intervals} == expected
+    assert set(result.metrics) == set(with_ends(expected))
+    assert result.metrics["extraction/span_rate_date_high"] == pytest.approx(1 - 0.025 ** (1 / 2))  # 0 of two texts
     assert result.rows["extraction/span_rate"].tolist() == [0.5, 0.0]
     assert "Sensitive spans of the members: 2 Full name, 2 date." in caplog.text
 

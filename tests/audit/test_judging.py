@@ -10,7 +10,14 @@ from lit_mem.audit.judging import judge, judged_texts, settled_by, together
 from lit_mem.audit.stopping import planned_stop
 from lit_mem.audit.thresholds import Threshold
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, MemorizationEarlyStopping, Perplexity
-from lit_mem.functional.planning import Scored, needed_to_settle, planned_interval, stops_at
+from lit_mem.functional.interval import clopper_pearson
+from lit_mem.functional.planning import (
+    Scored,
+    needed_to_settle,
+    planned_interval,
+    stops_at,
+    times_as_many_of_rate,
+)
 from lit_mem.lightning.planned_stop import scored_for
 
 LEFT, RIGHT = "mia/a_auroc > 0.7", "mia/a_auroc < 0.7"
@@ -111,6 +118,48 @@ def test_the_combined_attack_is_judged_on_half_of_the_texts():
     text = planned_stop(Threshold.parse(f"{name} > 0.7"), Scored(51, 50))
     for number in (*planned_interval(0.7, 26, 25), stops_at(0.7, 26, 25)):
         assert f"{number:.3f}" in text
+
+
+def rate(value, units, name="extraction/exact_rate", limit=0.01, above=True):
+    low, high = clopper_pearson(value, units)
+    return judge(Threshold(name, above, limit), metrics(value, low, high, name))
+
+
+@pytest.mark.parametrize(
+    ("value", "units", "limit", "state"),
+    [
+        (0.0, 100, 0.01, "undecided"),
+        (0.0, 369, 0.01, "within"),
+        (0.0, 367, 0.01, "undecided"),
+        (0.1, 100, 0.01, "over"),
+    ],
+)
+def test_a_rate_is_judged_by_its_interval_of_zero_too(value, units, limit, state):
+    assert rate(value, units, limit=limit).state == state
+
+
+@pytest.mark.parametrize(("value", "units", "limit"), [(0.0, 100, 0.01), (0.02, 100, 0.05), (0.3, 87.4, 0.25)])
+def test_what_would_settle_a_rate_is_enough_units_and_no_more(value, units, limit):
+    judged = rate(value, units, limit=limit)
+    assert judged.state == "undecided"
+    factor = times_as_many_of_rate(value, (judged.low, judged.high), limit)
+    assert rate(value, factor * units * 1.001, limit=limit).state != "undecided"
+    assert rate(value, factor * units * 0.999, limit=limit).state == "undecided"
+    assert f"{factor:.2g} times as many texts" in settled_by(judged, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "units"), [("user/extracted_share", "persons"), ("canary/extraction_rate", "canaries")]
+)
+def test_what_is_counted_is_named(name, units):
+    assert f"times as many {units} " in settled_by(rate(0.0, 100, name), None)
+
+
+@pytest.mark.parametrize(
+    ("value", "seen", "limit"), [(0.75, (0.6, 0.9), 0.7), (3.0, (1.0, 5.0), 4.0), (0.2, (0, 1), 0)]
+)
+def test_an_interval_of_another_kind_is_none_of_a_rate(value, seen, limit):
+    assert times_as_many_of_rate(value, seen, limit) is None
 
 
 @pytest.mark.slow

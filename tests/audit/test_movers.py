@@ -160,8 +160,9 @@ def validate(audited):
         told.member, told.scores = member, scores
         batch = {"example_id": torch.arange(len(member)), "member": torch.tensor(member)}
         batch |= {"records": records} if records is not None else {}
-        metrics = audited([movers, told], (None, batch), stage="fit").results[movers].metrics
-        return {name.removeprefix("memorization/"): value for name, value in metrics.items()}
+        result = audited([movers, told], (None, batch), stage="fit").results[movers]
+        ends = {name + end for name in result.intervals for end in ("_low", "_high")}
+        return {name.removeprefix("memorization/"): v for name, v in result.metrics.items() if name not in ends}
 
     return run
 

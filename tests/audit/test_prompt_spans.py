@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import lit_mem
+from lit_mem.audit.measure import with_ends
 from lit_mem.audit.measures.prompt_spans import PromptSpanExtraction
 from lit_mem.data.sources import CaseReports
 
@@ -56,6 +57,5 @@ def test_rates_are_those_of_greedy_generation(module, data, trainer, sets):
 
 
 def test_its_names():
-    assert PromptSpanExtraction().names() == [
-        f"extraction/prompt_span_rate{part}" for part in ("", "_heldout", "_base", "_base_heldout")
-    ]
+    rates = [f"extraction/prompt_span_rate{part}" for part in ("", "_heldout", "_base", "_base_heldout")]
+    assert PromptSpanExtraction().names() == with_ends(rates)

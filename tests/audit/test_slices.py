@@ -216,7 +216,7 @@ def test_only_those_measured_count_and_the_interval_is_scipys_for_zeros_and_ones
         judged = mine & ~score.isnan()
         assert figures[f"slice/sex/{sex}/probe_auroc"] == pytest.approx(roc_auc_score(MEMBER[judged], score[judged]))
         hits = hit[mine & asked & MEMBER]
-        expected = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="wilson")
+        expected = binomtest(int(hits.sum()), len(hits)).proportion_ci(method="exact")
         assert figures[f"slice/sex/{sex}/exact"] == pytest.approx(hits.mean().item())
         assert figures[f"slice/sex/{sex}/exact_low"] == pytest.approx(expected.low)
         assert figures[f"slice/sex/{sex}/exact_high"] == pytest.approx(expected.high)

@@ -1,33 +1,22 @@
-"""The interval of a mean against SciPy's Wilson interval and simulated coverage."""
-
-import math
+"""Intervals of shares against SciPy's and against the equations that their ends solve."""
 
 import pytest
-import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from lit_mem.errors import MetricError
-from lit_mem.functional.interval import mean_interval, wilson_interval
+from lit_mem.functional.interval import clopper_pearson, trials_of_none, wilson_interval
+
+LEVELS = st.sampled_from([0.5, 0.9, 0.95, 0.999])
 
 
 @settings(deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=60), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
-def test_interval_of_zeros_and_ones_is_that_of_scipy(values, level):
-    expected = binomtest(sum(values), len(values)).proportion_ci(level, method="wilson")
-    mean = mean_interval(torch.tensor(values, dtype=torch.float32), level)
-    assert mean.value == pytest.approx(sum(values) / len(values), abs=1e-12)
-    assert (mean.low, mean.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-@settings(deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
-def test_it_holds_the_mean_within_0_and_1_and_has_a_width(values):
-    mean = mean_interval(torch.tensor(values, dtype=torch.float64))
-    assert 0 <= mean.low <= mean.value <= mean.high <= 1
-    assert mean.low < mean.high
-    assert mean.value == pytest.approx(math.fsum(values) / len(values), abs=1e-12)
+@given(st.integers(1, 400), st.data(), LEVELS)
+def test_intervals_of_counts_are_those_of_scipy(n, data, level):
+    seen = data.draw(st.integers(0, n))
+    for interval, method in ((wilson_interval, "wilson"), (clopper_pearson, "exact")):
+        expected = binomtest(seen, n).proportion_ci(level, method=method)
+        assert interval(seen / n, n, level) == pytest.approx((expected.low, expected.high), abs=1e-9)
 
 
 @settings(deadline=None)
@@ -42,47 +31,32 @@ def test_ends_solve_wilsons_equation(share, n, level):
 
 
 @settings(deadline=None)
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
-def test_complements_mirror(values):
-    mean, mirrored = (mean_interval(torch.tensor(v, dtype=torch.float64)) for v in (values, [1 - v for v in values]))
-    assert (1 - mean.value, 1 - mean.high, 1 - mean.low) == pytest.approx(tuple(mirrored), abs=1e-9)
+@given(st.floats(0, 1), st.floats(0.1, 10**6), st.floats(1e-9, 1 - 1e-9))
+def test_the_exact_interval_holds_the_share_has_a_width_and_mirrors(share, n, level):
+    low, high = clopper_pearson(share, n, level)
+    assert 0 <= low <= share <= high <= 1
+    assert low < high
+    assume(1e-6 < share < 1 - 1e-6)
+    assert clopper_pearson(1 - share, n, level) == pytest.approx((1 - high, 1 - low), abs=1e-7)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("n", [12, 30, 100])
-@pytest.mark.parametrize(("a", "b"), [(0.2, 0.3), (0.5, 2.0), (2.0, 1.0), (5.0, 5.0)])
-def test_interval_of_shares_between_covers_the_true_mean(n, a, b):
-    torch.manual_seed(0)
-    draws = torch.distributions.Beta(torch.tensor(a).double(), torch.tensor(b).double()).sample((600, n))
-    covered = sum(mean.low <= a / (a + b) <= mean.high for mean in map(mean_interval, draws)) / len(draws)
-    assert covered >= 0.94
+@settings(deadline=None)
+@given(st.floats(0, 1), st.floats(1, 10**5), st.floats(1, 5))
+def test_more_trials_make_the_exact_interval_narrower(share, n, times):
+    low, high = clopper_pearson(share, n)
+    lower, higher = clopper_pearson(share, n * times)
+    assert lower >= low - 1e-9
+    assert higher <= high + 1e-9
 
 
-def test_nothing_of_twelve_is_not_certain():
-    mean = mean_interval(torch.zeros(12))
-    assert (mean.value, mean.low) == (0.0, 0.0)
-    assert mean.high == pytest.approx(binomtest(0, 12).proportion_ci(method="wilson").high)
-    assert mean_interval(torch.ones(12)).low == pytest.approx(1 - mean.high)
+@pytest.mark.parametrize("n", [1, 2, 12, 99, 300, 12_345, 1_000_000])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_upper_end_at_zero_says_of_how_many(n, level):
+    high = clopper_pearson(0, n, level)[1]
+    assert high == pytest.approx(binomtest(0, n).proportion_ci(level).high)
+    assert trials_of_none(high, level) == n
 
 
-def test_a_tighter_level_is_narrower_and_more_values_are_too():
-    few, many = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([0.0, 0.5, 1.0] * 10)
-    width = {k: mean_interval(v, level).high - mean_interval(v, level).low
-             for k, v, level in (("few", few, 0.95), ("many", many, 0.95), ("bold", few, 0.5))}  # fmt: skip
-    assert width["many"] < width["few"]
-    assert width["bold"] < width["few"]
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ([], r"at least one value, got \(0,\)"),
-        ([[0.5]], r"got \(1, 1\)"),
-        ([0.5, math.nan], r"1 of 2 values are not in \[0, 1\]: nan"),
-        ([1.5, -1.0, 0.0], r"2 of 3 values are not in \[0, 1\]: 1.5"),
-        ([math.inf], "1 of 1 values"),
-    ],
-)
-def test_what_cannot_be_computed_is_an_error(values, message):
-    with pytest.raises(MetricError, match=message):
-        mean_interval(torch.tensor(values))
+@pytest.mark.parametrize("high", [0.0, 1.0, 0.03, clopper_pearson(0, 87.4)[1], wilson_interval(0, 50)[1]])
+def test_another_upper_end_says_nothing_of_how_many(high):
+    assert trials_of_none(high) is None

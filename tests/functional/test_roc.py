@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom, binomtest
 from sklearn import metrics
 
 from lit_mem.errors import MetricError
-from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
+from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr, tpr_interval
 
 RATES = [Fraction(1, 1000), Fraction(1, 100), Fraction(1, 20), Fraction(1, 10), Fraction(1, 3), Fraction(7, 10)]
 
@@ -137,3 +138,44 @@ def test_best_balanced_accuracy_is_optimistic_where_there_is_nothing_to_find():
     """As the docstring warns: of equal distributions it is above one half by chance."""
     found = [best_balanced_accuracy(torch.randn(40), torch.arange(40) % 2 == 0) for _ in range(50)]
     assert sum(found) / 50 > 0.55
+
+
+def naive_interval(members, others, rate, level):
+    """The ends by trying every j, counting in loops, with SciPy's binomial distribution and exact intervals."""
+    n, tail = len(others), (1 - level) / 2
+    counts = [sum(other >= score for other in others) for score in members]
+
+    def end(j, spent, which):
+        if spent >= tail:
+            return 0.0
+        inner = 1 - 2 * (tail - spent) / (1 - spent)
+        interval = binomtest(sum(count < j for count in counts), len(members)).proportion_ci(inner, method="exact")
+        return getattr(interval, which)
+
+    lower = [j for j in range(1, n + 1) if binom.cdf(j - 1, n, rate) <= 0.7 * tail]
+    first = max(lower, default=1)
+    last = next(j for j in range(1, n + 2) if binom.sf(j - 1, n, rate) <= 0.7 * tail)
+    return end(first, binom.cdf(first - 1, n, rate), "low"), end(last, binom.sf(last - 1, n, rate), "high")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=30),
+    st.lists(st.integers(0, 12), min_size=1, max_size=80),
+    st.sampled_from([0.05, 0.1, 0.3]),
+    st.sampled_from([0.5, 0.9, 0.95, 0.999]),
+)
+def test_the_interval_of_a_tpr_is_that_of_a_naive_loop_around_it(members, others, rate, level):
+    low, high = tpr_interval(*tensors(members, others), rate)(level)
+    assert (low, high) == pytest.approx(naive_interval(members, others, rate, level), abs=1e-9)
+    assert 0 <= low < high <= 1
+    found = tpr_at_fpr(*tensors(members, others), rate)
+    assert found is None or low <= found <= high
+
+
+@pytest.mark.parametrize(("n", "known"), [(300, False), (367, False), (368, True), (2000, True)])
+def test_with_few_non_members_no_threshold_is_known_to_keep_to_the_rate(n, known):
+    score, member = tensors([2.0] * 50, [i / n for i in range(n)])
+    low, high = tpr_interval(score, member, 0.01)(0.95)
+    assert (low > 0, high) == (known, 1.0)
+    assert tpr_interval(score, member, 0.01)(0.5)[0] > 0.9

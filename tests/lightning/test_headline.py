@@ -112,11 +112,11 @@ def test_callbacks_can_read_every_metric_whatever_is_sent(fits):
     assert fits("main").metrics.keys() == set(fits("main").trainer.callback_metrics)
 
 
-def test_with_canaries_and_private_training_the_standard_suite_sends_53_with_a_limits_line():
+def test_with_canaries_and_private_training_the_standard_suite_sends_61_with_a_limits_line():
     names = known_of([*suite("standard", extraction=ExtractionOptions()), *of_canaries([])]).metrics
     names |= {"train/loss", "val/loss", "privacy/epsilon", "privacy/delta", "privacy/noise_multiplier"}
     names |= {"privacy/largest_group", "privacy/epsilon_largest_group"}
-    assert len([name for name in names if is_main(name)]) == 52
+    assert len([name for name in names if is_main(name)]) == 60
 
 
 @pytest.mark.slow

@@ -104,6 +104,6 @@ def test_as_an_entry_of_callbacks(module, trainer):
     t = trainer(listed)
     t.validate(module(), corpus(), verbose=False)
     assert set(listed[-1].metrics) == {
-        *(f"user/inference_auroc{end}" for end in ("", "_low", "_high")), "user/inference_tpr_at_fpr_0.2",
-    }  # fmt: skip
+        f"user/{name}{end}" for name in ("inference_auroc", "inference_tpr_at_fpr_0.2") for end in ("", "_low", "_high")
+    }
     assert len(listed[-1].result.persons.rows) == 12

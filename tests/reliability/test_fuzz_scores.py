@@ -25,9 +25,10 @@ from lit_mem.functional.bert_score import greedy_match_f1
 from lit_mem.functional.combine import half_split_scores
 from lit_mem.functional.groups import groups_of, number_labels, tells_groups
 from lit_mem.functional.histogram import histogram
-from lit_mem.functional.interval import mean_interval, wilson_interval
+from lit_mem.functional.interval import wilson_interval
 from lit_mem.functional.ngram import longest_common_run, ngram_match_rate
 from lit_mem.functional.rank_correlation import spearman
+from lit_mem.functional.rate import mean_interval
 from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
 from lit_mem.functional.substring import longest_common_substring
 from lit_mem.functional.tries import log_tries, probability_within

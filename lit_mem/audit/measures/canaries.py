@@ -22,6 +22,7 @@ from lit_mem.functional.auroc import auroc_interval
 from lit_mem.functional.ends import before_end, is_end
 from lit_mem.functional.exposure import chance_exposure, exposure
 from lit_mem.functional.interval import Interval
+from lit_mem.functional.rate import rate_interval
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
@@ -33,9 +34,9 @@ class Canaries(Measure):
     Logged: `canary/exposure_mean` and `canary/exposure_max`, of the inserted ones, in bits; `canary/auroc` with its
     95 % interval `canary/auroc_low` and `_high`; `canary/extraction_rate`, the share of the inserted ones whose
     secret greedy decoding writes whole, given what stands before it (of a canary without a prefix the second half,
-    given the first), and `canary/extraction_rate_heldout`. All but the last also by repetitions, as in
-    `canary/exposure_mean_x16`, against all held-out canaries; and by group where canaries were made in groups, as in
-    `canary/auroc_perplexity_1-10`, against the group's own.
+    given the first), and `canary/extraction_rate_heldout`, both with Clopper and Pearson's interval `_low` and
+    `_high`. All but the last also by repetitions, as in `canary/exposure_mean_x16`, against all held-out canaries; and
+    by group where canaries were made in groups, as in `canary/auroc_perplexity_1-10`, against the group's own.
 
     Exposure ranks by log-probability, as it is defined, among the held-out canaries of the group: in what order would
     the secrets be found? The AUROC may compare with the reference: could somebody find out what was in?
@@ -59,8 +60,8 @@ class Canaries(Measure):
 
     def names(self) -> list[str]:
         """Of all canaries."""
-        names = ("exposure_mean", "exposure_max", *with_ends(["auroc"]), "extraction_rate", "extraction_rate_heldout")
-        return [f"canary/{name}" for name in names]
+        names = with_ends(["auroc", "extraction_rate", "extraction_rate_heldout"])
+        return [f"canary/{name}" for name in ("exposure_mean", "exposure_max", *names)]
 
     def begin(self, subject: Subject) -> None:
         """Drop the last pass."""
@@ -91,7 +92,8 @@ class Canaries(Measure):
             metrics |= found.metrics
             intervals |= found.intervals
         if n := len(heldout := table.nonmembers()):
-            metrics["canary/extraction_rate_heldout"] = heldout["extracted"].mean().item()
+            name = "canary/extraction_rate_heldout"
+            metrics[name], intervals[name] = rate_interval(heldout["extracted"])
             if run.complete and self._once.first():
                 log.info(
                     "Canaries: exposure is at most %.2f bits, by %d held-out ones, and %.2f on average if nothing is "
@@ -143,5 +145,6 @@ def _metrics(rows: ScoreTable, part: str) -> Result:
         area = f"canary/auroc{part}"
         metrics[area], intervals[area] = auroc_interval(rows["score"], rows.member)
     if len(inserted):
-        metrics[f"canary/extraction_rate{part}"] = inserted["extracted"].mean().item()
+        rate = f"canary/extraction_rate{part}"
+        metrics[rate], intervals[rate] = rate_interval(inserted["extracted"])
     return Result(metrics, intervals=intervals)

@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 
 from lit_mem.audit.known import Known
-from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result, means_by_set
+from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result, means_by_set, with_ends
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable
 from lit_mem.errors import ConfigError
@@ -24,7 +24,8 @@ class Extractability(Measure):
 
     Logged for each measure, as means: `extraction/<name>` (members) and `extraction/<name>_heldout`; and the base
     model's `extraction/<name>_base` and `_base_heldout`, except for measures that sample, as the base is not scored
-    under sampling. Columns: `extraction/<name>` and `extraction/<name>_base`.
+    under sampling; each with its 95 % interval `_low` and `_high` (`functional.rate`). Columns: `extraction/<name>` and
+    `extraction/<name>_base`.
 
     Args:
         measures: by the name under which they are logged. None: `exact_memorization`, `extraction_strength` and
@@ -55,7 +56,7 @@ class Extractability(Measure):
 
     def names(self) -> list[str]:
         """Of all measures."""
-        return [f"extraction/{column}{part}" for column in self._columns() for part in ("", "_heldout")]
+        return with_ends(f"extraction/{column}{part}" for column in self._columns() for part in ("", "_heldout"))
 
     def begin(self, subject: Subject) -> None:
         """Drop the last pass."""
@@ -80,4 +81,4 @@ class Extractability(Measure):
         """Means over members and over held-out texts."""
         table = self._table.compute()
         rows = table.renamed({f"extraction/{column}": column for column in self._columns()})
-        return Result(means_by_set(table, self._columns(), "extraction"), rows)
+        return replace(means_by_set(table, self._columns(), "extraction"), rows=rows)

@@ -45,12 +45,11 @@ class Extraction(Measure):
     A random, seeded set of members and one of held-out texts are prompted, and the base model is prompted with the
     same: the members' rate means little without that of texts never trained on, and of a model never tuned.
 
-    Logged for each measure, as means over the texts prompted: `extraction/<name>` (members),
-    `extraction/<name>_heldout`, and the base model's `extraction/<name>_base` and `_base_heldout`; further
-    `extraction/generated_perplexity`, the tuned model's perplexity of what it wrote for members; and
-    `time/generation`, in seconds. With several prefix lengths each name has the length in it, as in
-    `extraction/<name>_prefix_8_heldout`, and a plot shows the measures against the length. Its rows have the columns
-    `extraction/<name>` and `extraction/<name>_base`.
+    Logged for each measure, as means over the texts prompted: `extraction/<name>` (members), `_heldout`, and the base
+    model's `_base` and `_base_heldout`, each with its 95 % interval `_low` and `_high` (`functional.rate`) if all
+    values are in [0, 1]; further `extraction/generated_perplexity`, the tuned model's perplexity of what it wrote for
+    members; and `time/generation`, in seconds. With several prefix lengths each name has the length in it, as in
+    `extraction/<name>_prefix_8_heldout`, and a plot shows them. Columns: `extraction/<name>`, `extraction/<name>_base`.
 
     Greedy decoding costs less than it seems. The scoring pass knows at which suffix token greedy decoding first
     leaves the true text: up to there the true tokens are what it writes, so decoding starts at that miss, and a
@@ -209,9 +208,10 @@ class Extraction(Measure):
             self._prompt_all(mine, run.subject)
         self._asker.bar = no_bar  # a measure may outlive the model
         table = self._answers.compute()
-        metrics = self._metrics.means(table)
-        rows, plots = self._metrics.rows(table), self._metrics.plots(metrics)
-        return Result(metrics | {self._metrics.time: time.perf_counter() - start}, rows, plots)
+        found = self._metrics.means(table)
+        rows, plots = self._metrics.rows(table), self._metrics.plots(found.metrics)
+        metrics = {**found.metrics, self._metrics.time: time.perf_counter() - start}
+        return Result(metrics, rows, plots, intervals=found.intervals)
 
     def _prompt_all(self, prompted: dict[int, list[Candidate]], subject: Subject) -> None:
         """Prompt for every text at every prefix length."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from lit_mem.audit.measure import means_by_set
+from lit_mem.audit.measure import Result, means_by_set, with_ends
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import MetricError
+from lit_mem.functional.interval import Interval
 from lit_mem.plots.prefixes import prefixes_plot
 
 
@@ -42,7 +43,7 @@ class ExtractionMetrics:
         """Of all metrics at all prefix lengths."""
         names = [self.time]
         for tag in self.tags:
-            names += [f"{self.group}/{c}{part}" for c in self.columns(tag) for part in ("", "_heldout")]
+            names += with_ends(f"{self.group}/{c}{part}" for c in self.columns(tag) for part in ("", "_heldout"))
             names.append(f"{self.group}/generated_perplexity{tag}")
         return names
 
@@ -50,8 +51,10 @@ class ExtractionMetrics:
         """The columns of the measures under the names that other measures read."""
         return table.renamed({f"{self.group}/{c}": c for c in self.columns(*self.tags)})
 
-    def means(self, table: ScoreTable) -> dict[str, float]:
+    def means(self, table: ScoreTable) -> Result:
         """The mean of each column over members and over held-out texts, and the members' generated perplexity.
+
+        Means of numbers in [0, 1] have intervals, in which each text counts as one.
 
         Args:
             table: the columns of `table_columns`, a row for each example prompted.
@@ -59,17 +62,19 @@ class ExtractionMetrics:
         Raises:
             MetricError: something generated has no finite log-probability.
         """
-        metrics: dict[str, float] = {}
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         for tag in self.tags:
             _reject_not_finite(table, f"logprob{tag}")
-            metrics |= means_by_set(table, self.columns(tag), self.group)
+            found = means_by_set(table, self.columns(tag), self.group)
+            metrics |= found.metrics
+            intervals |= found.intervals
             members = table.members()
             if tokens := members[f"n_tokens{tag}"].sum().item():
                 loss = -members[f"logprob{tag}"].sum().item() / tokens
                 metrics[f"{self.group}/generated_perplexity{tag}"] = math.exp(min(loss, 700))
-        return metrics
+        return Result(metrics, intervals=intervals)
 
-    def plots(self, metrics: dict[str, float]) -> dict[str, Callable[[], Any]]:
+    def plots(self, metrics: Mapping[str, float]) -> dict[str, Callable[[], Any]]:
         """Each measure against the prefix length; {} with one length."""
         if len(self.prefixes) < 2:
             return {}

@@ -32,7 +32,7 @@ from lit_mem.functional.combine import FEWEST, half_split_scores
 from lit_mem.functional.family import strongest
 from lit_mem.functional.histogram import histogram
 from lit_mem.functional.interval import Interval
-from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr
+from lit_mem.functional.roc import best_balanced_accuracy, roc_curve, tpr_at_fpr, tpr_interval
 from lit_mem.plots.histogram import histograms_plot
 from lit_mem.plots.roc import roc_plot
 from lit_mem.types import Batch, Needs, TokenScores
@@ -64,7 +64,8 @@ class MembershipInference(Measure):
 
     Logged for each attack: `mia/<name>_auroc` with its 95 % interval (`functional.auroc`) `mia/<name>_auroc_low` and
     `_auroc_high`; `mia/<name>_balanced_accuracy` at the threshold that is best on these texts (the attack's advantage
-    is twice that less one); and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it.
+    is twice that less one); and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it, with
+    its interval `_low` and `_high` (`functional.roc.tpr_interval`), which counts in that the threshold is estimated.
     `mia/strongest_auroc` is that of the attack that is surest to be strong (`functional.family`), with an interval that
     is corrected for choosing among all but `combined`.
     Plots: the ROC on log axes and histograms of both sets' scores. Columns: `mia/<name>`.
@@ -126,7 +127,7 @@ class MembershipInference(Measure):
         names = []
         for attack in attacks:
             names += [*with_ends([f"mia/{attack}_auroc"]), f"mia/{attack}_balanced_accuracy"]
-            names += [f"mia/{attack}_tpr_at_fpr_{fpr:g}" for fpr in self.fprs]
+            names += with_ends(f"mia/{attack}_tpr_at_fpr_{fpr:g}" for fpr in self.fprs)
         return names
 
     def begin(self, subject: Subject) -> None:
@@ -241,7 +242,8 @@ class MembershipInference(Measure):
         for fpr in self.fprs:
             tpr = tpr_at_fpr(score, member, fpr)
             if tpr is not None:
-                metrics[f"mia/{name}_tpr_at_fpr_{fpr:g}"] = tpr
+                rate = f"mia/{name}_tpr_at_fpr_{fpr:g}"
+                metrics[rate], intervals[rate] = tpr, tpr_interval(score, member, fpr)
             elif f"{fpr:g}" not in self._once:
                 needed, there = round(1 / fpr), int((~member).sum())
                 whose = f"{name}: " if name == COMBINED else ""

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 
 from lit_mem.audit.gather import Gathered
 from lit_mem.audit.known import Known
-from lit_mem.audit.measure import Measure, Pass, Result, Table
+from lit_mem.audit.measure import Measure, Pass, Result, Table, with_ends
 from lit_mem.audit.measures.correlation import check_columns
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import check_range
 from lit_mem.functional.plain_text import printable
+from lit_mem.functional.roc import tpr_interval
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
+
+_SHARE: Final = "memorization/exposed_share"
 
 
 class Movers(Measure):
@@ -33,8 +36,8 @@ class Movers(Measure):
 
     Logged:
     - `memorization/largest_move`: the size of the largest move, in the score's unit (nats a token for `mia/reference`);
-    - `memorization/exposed_share`: the share of members that are exposed, which is the attack's TPR at `fpr`; left out
-      with fewer than 1 / `fpr` non-members, as for the TPR;
+    - `memorization/exposed_share`: the share of members that are exposed, which is the attack's TPR at `fpr`, with
+      its interval `_low` and `_high` (`functional.roc.tpr_interval`); left out with fewer than 1 / `fpr` non-members;
     - `memorization/exposed_duplicates`: the share of the exposed members that stand in the fine-tuning set more than
       once, up to case, spacing and punctuation; left out where none is exposed;
     - `memorization/members_duplicates`: the same share of all validated members, to compare with.
@@ -74,7 +77,7 @@ class Movers(Measure):
 
     def names(self) -> list[str]:
         """Exposure, and the largest move."""
-        names = ("exposed_share", "exposed_duplicates", "members_duplicates", "largest_move")
+        names = (*with_ends(["exposed_share"]), "exposed_duplicates", "members_duplicates", "largest_move")
         return [f"memorization/{name}" for name in names]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
@@ -108,7 +111,9 @@ class Movers(Measure):
         rows = run.rows.where(run.rows[self.column].isfinite())
         duplicates = {i: copies > 0 for i, (_, copies) in known.items()}
         metrics = _exposure(rows, self.column, self.fpr, duplicates)
-        tables = {}
+        intervals, tables = {}, {}
+        if _SHARE in metrics:
+            intervals[_SHARE] = tpr_interval(rows[self.column], rows.member, self.fpr)
         if run.stage == "fit" and run.complete and rows.member.any():
             moves = self._moves(rows.members())
             if moves and not run.checking:  # that of a resumed run repeats the last validation
@@ -119,7 +124,7 @@ class Movers(Measure):
                 if first and self.console:
                     line = ", ".join(f"{name} {move}" for name, move in first)
                     log.info("Moved most since the last validation (%s): %s", self.column, line)
-        return Result(metrics, tables=tables)
+        return Result(metrics, tables=tables, intervals=intervals)
 
     def _moves(self, members: ScoreTable) -> dict[int, float]:
         """By example id how far each member's score moved since the last validation, the largest move first."""
@@ -156,7 +161,7 @@ def _exposure(rows: ScoreTable, column: str, fpr: float, duplicates: dict[int, b
         metrics["memorization/members_duplicates"] = sum(duplicates.values()) / len(duplicates)
     named = exposed(rows[column], rows.member, fpr)
     if named is not None:
-        metrics["memorization/exposed_share"] = (named.sum() / rows.member.sum()).item()
+        metrics[_SHARE] = (named.sum() / rows.member.sum()).item()
         known = [duplicates[i] for i in rows.example_id[named].tolist() if i in duplicates]
         if known:
             metrics["memorization/exposed_duplicates"] = sum(known) / len(known)

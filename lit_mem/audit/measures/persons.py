@@ -19,8 +19,9 @@ from lit_mem.data.groups import Groups
 from lit_mem.errors import ConfigError
 from lit_mem.files.once import Once
 from lit_mem.functional.auroc import auroc_interval
-from lit_mem.functional.interval import Interval, rate_interval
-from lit_mem.functional.roc import tpr_at_fpr
+from lit_mem.functional.interval import Interval
+from lit_mem.functional.rate import rate_interval
+from lit_mem.functional.roc import tpr_at_fpr, tpr_interval
 from lit_mem.types import Batch, TokenScores
 
 log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ _AUROC: Final = "user/inference_auroc"
 _TPR: Final = "user/inference_tpr_at_fpr_"
 _SHARE: Final = "user/extracted_share"
 _OF_EXTRACTION: Final = with_ends([_SHARE, f"{_SHARE}_heldout"])
-_Metric: TypeAlias = tuple[str, float, Interval | None]
+_Metric: TypeAlias = tuple[str, float, Interval]
 _ALONE: Final = "no two rows are of one person (group_column of the source names the column that says so)"
 _NO_OTHERS: Final = "the held-out texts name no persons"
 _UNTRIED: Final = "no suffix is compared whole (exact_rate), and the data marks no spans"
@@ -44,10 +45,12 @@ class Persons(Measure):
     - `user/inference_auroc` with its 95 % interval `_auroc_low` and `_auroc_high` (DeLong's, over persons): how well an
       attack separates persons whose rows are members from persons whose rows are held out, by the mean score of a
       person's rows (Kandpal et al. 2023, "User Inference Attacks on Large Language Models", arXiv 2310.09266);
-    - `user/inference_tpr_at_fpr_<rate>`, where there are enough persons among the held-out rows to measure it;
-    - `user/extracted_share` and `user/extracted_share_heldout`, each with Wilson's interval `_low` and `_high`: of the
-      persons of whom a marked span or a suffix was tried, the share of whom the model wrote at least one, token for
-      token. It reads what `Extraction` (its `exact_rate`) and `SpanExtraction` found.
+    - `user/inference_tpr_at_fpr_<rate>`, where there are enough persons among the held-out rows to measure it, with its
+      interval `_low` and `_high`;
+    - `user/extracted_share` and `user/extracted_share_heldout`, each with its interval `_low` and `_high` (Clopper
+      and Pearson's, over persons): of the persons of whom a marked span or a suffix was tried, the share of whom the
+      model wrote at least one, token for token. It reads what `Extraction` (its `exact_rate`) and
+      `SpanExtraction` found.
 
     A person with rows on both sides is a member; its held-out rows count in none of these. The run's folder gets a
     table with a row for each person (`lit_mem.audit.person.PersonRow`), in which a keyed hash stands for the name
@@ -94,7 +97,7 @@ class Persons(Measure):
     def _of_attack(self) -> list[str]:
         if self.column is None:
             return []
-        return [*with_ends([_AUROC]), *(f"{_TPR}{fpr:g}" for fpr in self.fprs)]
+        return [*with_ends([_AUROC]), *with_ends(f"{_TPR}{fpr:g}" for fpr in self.fprs)]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
         """Start with other data; a new training run gets a new key."""
@@ -151,7 +154,7 @@ class Persons(Measure):
         if generated:  # in other passes spans alone would be another share
             found += self._shares(persons, run)
         metrics = {name: value for name, value, _ in found}
-        intervals = {name: interval for name, _, interval in found if interval is not None}
+        intervals = {name: interval for name, _, interval in found}
         table = persons.table(column, self._key, generated)
         lines = () if run.checking else ((logging.INFO, _sentence(persons, metrics, intervals)),)
         return Result(metrics, verdict=lines, persons=table, intervals=intervals)
@@ -175,7 +178,7 @@ class Persons(Measure):
         for fpr in self.fprs:
             tpr = tpr_at_fpr(score, member, fpr)
             if tpr is not None:
-                yield f"{_TPR}{fpr:g}", tpr, None
+                yield f"{_TPR}{fpr:g}", tpr, tpr_interval(score, member, fpr)
             elif self._once.first(f"{fpr:g}"):
                 log.info(
                     "%s%g needs at least %d persons among the held-out rows, there are %d: not logged.",

@@ -36,7 +36,8 @@ class Slices(Measure):
 
     Logged for each subgroup, as in `slice/sex/F/reference_auroc`: for each attack `<attack>_auroc` (its members against
     its non-members) with its 95 % interval `_auroc_low` and `_auroc_high`; for each extraction measure with
-    values in [0, 1] the members' mean `<measure>` with Wilson's interval `<measure>_low` and `<measure>_high`, and
+    values in [0, 1] the members' mean `<measure>` with its interval `<measure>_low` and `<measure>_high`
+    (`functional.rate`), and
     the base model's mean `<measure>_base`; and `perplexity_members`. What takes fewer than `min_size` examples of a
     kind is not logged; the log says once which. Values and columns keep in names what every logger takes:
     "not known" is `not_known`. Plot: the subgroups by their AUROC under one attack (`reference`, or the first).

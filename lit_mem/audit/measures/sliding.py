@@ -9,19 +9,21 @@ from typing import Final
 import torch
 
 from lit_mem.audit.known import Known
-from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result, means_by_set
+from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result, means_by_set, with_ends
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable
 from lit_mem.errors import check_range
 from lit_mem.extraction.sliding import longest_run, suffix_logprobs
 from lit_mem.files.once import Once
 from lit_mem.functional.ends import ends_in
+from lit_mem.functional.interval import Interval
 from lit_mem.scoring.windows import context_begins
 from lit_mem.types import Batch, Needs, TokenScores
 
 log = logging.getLogger(__name__)
 
 _OWN: Final = ("largest_p_z", "longest_run")
+_RATES: Final = ("largest_p_z", "largest_p_z_base")
 
 
 class SlidingExtraction(Measure):
@@ -37,7 +39,8 @@ class SlidingExtraction(Measure):
 
     Both read each token once, as scored: a suffix is whole in one window. What stands behind an end token inside is not
     written, so neither reaches over one. Logged as means over these texts: `extraction/<name>`, `_heldout`, `_base` and
-    `_base_heldout`; nothing where there are none. Columns: `extraction/<name>` and `extraction/<name>_base`.
+    `_base_heldout`, of `largest_p_z` with a 95 % interval `_low` and `_high`; nothing where there are none. Columns:
+    `extraction/<name>` and `extraction/<name>_base`.
 
     Source: Cooper et al. 2025, "Extracting memorized pieces of (copyrighted) books from open-weight language models"
     (arXiv 2505.12546), with p_z of Hayes et al. 2024 (arXiv 2410.19482). There the model sees the prefix alone; here
@@ -69,7 +72,8 @@ class SlidingExtraction(Measure):
 
     def names(self) -> list[str]:
         """Of both numbers."""
-        return [f"extraction/{column}{part}" for column in self._columns() for part in ("", "_heldout")]
+        every = [(column, f"extraction/{column}{part}") for column in self._columns() for part in ("", "_heldout")]
+        return [one for column, name in every for one in (with_ends([name]) if column in _RATES else [name])]
 
     def begin(self, subject: Subject) -> None:
         """Drop the last pass."""
@@ -119,8 +123,12 @@ class SlidingExtraction(Measure):
                 "No extraction/largest_p_z: no window holds %d tokens of a text and %d more to be extracted; set "
                 "SlidingExtraction.prefix and suffix to fewer, or data.chunk.tokens to more.", self.prefix, self.suffix,
             )  # fmt: skip
-        metrics: dict[str, float] = {}
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         for column in self._columns():
             there = table.where(~table[column].isnan())
-            metrics |= means_by_set(there, [column], "extraction")
-        return Result(metrics, table.renamed({f"extraction/{column}": column for column in self._columns()}))
+            found = means_by_set(there, [column], "extraction")
+            metrics |= found.metrics
+            if column in _RATES:
+                intervals |= found.intervals
+        rows = table.renamed({f"extraction/{column}": column for column in self._columns()})
+        return Result(metrics, rows, intervals=intervals)

@@ -14,20 +14,22 @@ from torch import Tensor
 from lit_mem.audit.gather import Gathered
 from lit_mem.audit.hidden_values import HiddenValues
 from lit_mem.audit.known import Known
-from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result
+from lit_mem.audit.measure import NO_BASE, Measure, Pass, Result, with_ends
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.files.once import Once
 from lit_mem.functional.ends import ends_in
 from lit_mem.functional.groups import safe_names
+from lit_mem.functional.interval import Interval
 from lit_mem.functional.plain_text import printable
+from lit_mem.functional.rate import ratio_interval
 from lit_mem.functional.shown_values import shown_as
 from lit_mem.types import Batch, Needs, Span, TokenScores
 
 log = logging.getLogger(__name__)
 
 
-_OTHERS: Final = re.compile(r"(^|_)(heldout|base)$")
+_OTHERS: Final = re.compile(r"(^|_)(heldout|base|low|high)$")
 _KINDS_LOGGED: Final = 20
 _FEWEST: Final = 2  # a kind of a single example is more likely a piece of its text
 
@@ -49,7 +51,8 @@ class SpanExtraction(Measure):
     before that token counts.
 
     Logged: `extraction/span_rate` (members' spans), `extraction/span_rate_heldout`, the base model's `_base` and
-    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`. Columns:
+    `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`; each with its 95 %
+    interval `_low` and `_high`, in which a text counts as one (`functional.rate.ratio_interval`). Columns:
     `extraction/span_rate`, the share of an example's own, and `spans_written`, their number. Nothing is logged where
     the data marks no spans.
 
@@ -73,7 +76,7 @@ class SpanExtraction(Measure):
     def names(self) -> list[str]:
         """Over spans of all kinds."""
         parts = ("", "_heldout", "_base", "_base_heldout") if self.base else ("", "_heldout")
-        return [self.metric + part for part in parts]
+        return with_ends(self.metric + part for part in parts)
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
         """Start with other data."""
@@ -124,19 +127,21 @@ class SpanExtraction(Measure):
                 )
             elif self.none_found:
                 log.info("%s", self.none_found)
-        metrics: dict[str, float] = {}
+        metrics, intervals = dict[str, float](), dict[str, Interval]()
         names = _tags(shown.values())
         tags = {kind: names[called] for kind, called in shown.items()}
         for kind in [None, *sorted(tags)]:
             name = self.metric + ("" if kind is None else f"_{tags[kind]}")
-            chosen = [span for span in spans.values() if kind in (None, _folded(span.kind))]
+            chosen = {key: span for key, span in spans.items() if kind in (None, _folded(span.kind))}
             for part, member in (("", True), ("_heldout", False)):
-                mine = [span for span in chosen if span.member == member]
+                mine = {key: span for key, span in chosen.items() if span.member == member}
+                rate, of_base = name + part, f"{name}_base{part}"
                 if mine:
-                    metrics[name + part] = sum(span.written for span in mine) / len(mine)
-                if mine and all(span.written_base is not None for span in mine):
-                    metrics[f"{name}_base{part}"] = sum(bool(span.written_base) for span in mine) / len(mine)
-        return Result(metrics, _by_example(spans, self.metric, self.written))
+                    metrics[rate], intervals[rate] = _rate((key[0], span.written) for key, span in mine.items())
+                if mine and all(span.written_base is not None for span in mine.values()):
+                    found = ((key[0], bool(span.written_base)) for key, span in mine.items())
+                    metrics[of_base], intervals[of_base] = _rate(found)
+        return Result(metrics, _by_example(spans, self.metric, self.written), intervals=intervals)
 
     def _shown(self, spans: dict[tuple[int, int, int, str], _Asked], subject: Subject) -> dict[str, str]:
         """What each kind, whatever its case, is called: its number, if it is long, of one example, or holds a text."""
@@ -146,6 +151,17 @@ class SpanExtraction(Measure):
         kinds = set().union(*of_example.values())
         hidden = self._hidden.among(kinds, len(of_example), subject, whole=True)
         return shown_as(list(of_example.values()), hidden, _FEWEST, "kind")
+
+
+def _rate(spans: Iterable[tuple[int, bool]]) -> tuple[float, Interval]:
+    """The share of spans that are written, and its interval: the example of each, and whether it is written."""
+    counts: dict[int, list[int]] = {}
+    for example_id, written in spans:
+        of = counts.setdefault(example_id, [0, 0])
+        of[0] += written
+        of[1] += 1
+    written_of, all_of = torch.tensor(list(counts.values()), dtype=torch.float64).unbind(dim=1)
+    return ratio_interval(written_of, all_of)
 
 
 def _by_example(spans: dict[tuple[int, int, int, str], _Asked], column: str, written_column: str) -> ScoreTable:
