@@ -55,7 +55,7 @@ class Memorization(HasMeasures, RunsAudit):
     own is kept alone.
 
     Args:
-        suite: `quick` (no generation), `standard`, `full` (slices of all attacks and measures) or `none`.
+        suite: `quick` (no generation), `standard`, `full` (slices of all; generation unprompted, too) or `none`.
         stop: one or more thresholds that end training, such as "mia/reference_auroc > 0.85".
         stop_when: "any" threshold is passed, or "all" of them at once.
         lower_bound: for AUROCs read the end of the 95 % interval that is nearer to the safe side.
