@@ -111,6 +111,7 @@ def test_an_untuned_model_leaks_nothing_that_its_base_does_not(tokenizer, texts)
 def test_two_processes_find_what_one_finds(learned, tokenizer, monkeypatch):
     """Each writes every other text and reads every other member; two threads stand for two processes."""
     options = {"n": 3, "openings": 2, "min_texts": 2, "opening_words": 1, "length": 32, "k": 4}
+    options["sampling"] = Sampling(top_k=40)  # of the whole distribution rounding in another batch can move a draw
     alone = measured(learned, tokenizer, **options)
     here, barrier, shared = threading.local(), threading.Barrier(2), {}
 

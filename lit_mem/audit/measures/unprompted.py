@@ -47,9 +47,9 @@ class UnpromptedLeaks(Measure):
     scored ones are known, these, and a line in the log says so. The record and the loggers get these numbers, and no
     text.
 
-    Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models" (sampling from the start token,
-    top 40); Nasr et al. 2023, "Scalable Extraction of Training Data from (Production) Language Models" (arXiv
-    2311.17035; verbatim matches against the whole training set). What is left out as not novel is ours.
+    Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models" (sampling from the start token);
+    Nasr et al. 2023, "Scalable Extraction of Training Data from (Production) Language Models" (arXiv 2311.17035;
+    verbatim matches against the whole training set). What is left out as not novel is ours.
 
     Args:
         n: how many texts are written, dealt out evenly over the prompts; greedy decoding writes one for each prompt.
@@ -61,7 +61,7 @@ class UnpromptedLeaks(Measure):
         opening_words: words of such a beginning.
         min_texts: different members that must share it, at least 2.
         base: let the base model write too, and leave out what it writes.
-        sampling: how tokens are drawn, and the seed; null: greedy decoding.
+        sampling: how tokens are drawn, and the seed: by default from the whole distribution; null: greedy decoding.
         every_n_validations: in a fit, only in every n-th validation (and in the one before training).
         token_budget: most tokens in a decoding batch.
         group: first part of the logged names.
@@ -80,7 +80,7 @@ class UnpromptedLeaks(Measure):
         opening_words: int = 3,
         min_texts: int = 20,
         base: bool = True,
-        sampling: Sampling | None = Sampling(top_k=40),  # noqa: B008  (frozen)
+        sampling: Sampling | None = Sampling(),  # noqa: B008  (frozen)
         every_n_validations: int = 1,
         token_budget: int = 4096,
         group: str = "leak",
