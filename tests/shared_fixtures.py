@@ -185,6 +185,7 @@ class PlainSubject:
     forward_context = lockstep = staticmethod(nullcontext)
     progress = staticmethod(no_bar)
     every_text = staticmethod(tuple)
+    all_texts = staticmethod(lambda member: None)
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,12 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
         "share of members whose suffix is written exactly",
     ),
     (
+        "extraction/ngram_hits",
+        "N-gram hits, members",
+        "share of runs of 4 to 6 tokens that greedy decoding writes, given the text before: an early warning",
+    ),
+    ("extraction/ngram_hits_heldout", "N-gram hits, held-out texts", "the same on texts it never saw"),
+    (
         "extraction/largest_p_z",
         "Easiest piece of a long text, members",
         "probability of drawing the tokens that are easiest to extract, wherever they stand",
@@ -69,6 +75,14 @@ _TITLES: Final[tuple[tuple[str, str, str], ...]] = (
         "share of persons with at least one marked span or whole suffix written",
     ),
     ("user/extracted_share_heldout", "Persons extracted, held-out texts", "the same of persons it never saw"),
+    (
+        "leak/verbatim_share",
+        "Written unprompted, word for word as in members",
+        "share of the words written with no true prefix that lie in runs of 8 or more words of members alone",
+    ),
+    ("leak/verbatim_share_heldout", "The same as in held-out texts", "such runs of texts it never saw: chance"),
+    ("leak/longest_run", "Longest run written unprompted", "words in a row, as in a member alone"),
+    ("leak/texts_hit", "Members hit unprompted", "how many different members have such a run"),
     ("canary/exposure_mean", "Exposure of canaries", "bits by which inserted secrets stand out"),
     ("canary/auroc", "AUROC of canaries", "how well inserted secrets are separated from others; 0.5 is guessing"),
     ("privacy/epsilon", "Privacy ε", "what differentially private training has spent; lower is more private"),

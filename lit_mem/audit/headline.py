@@ -26,6 +26,7 @@ MAIN: Final = (
     *(f"extraction/{rate}_rate{of}" for rate in ("ngram", "exact", "span") for of in ("", "_heldout", "_base")),
     "user/inference_auroc",
     *(f"user/extracted_share{of}" for of in ("", "_heldout")),
+    *(f"leak/verbatim_share{of}" for of in ("", "_heldout", "_base")),
     "canary/auroc",
     "canary/exposure_mean",
     "canary/extraction_rate",

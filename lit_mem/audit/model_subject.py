@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ class ModelSubject:
         load: loads a causal language model by id or folder, and for None the base anew, for attacks that compare with
             further references; None: such attacks are rejected.
         groups: how many rows each person or document has; None: not known.
+        everything: all members (True) and held-out texts (False), scored or not; None: not known.
     """
 
     name = "the model"
@@ -50,10 +51,11 @@ class ModelSubject:
         precision: Callable[[], AbstractContextManager[Any]] = nullcontext,
         load: Callable[[str | None], nn.Module] | None = None,
         groups: Groups | None = None,
+        everything: Mapping[bool, Collection[str] | None] | None = None,
     ) -> None:
         self.language_model, self.tokenizer = model, tokenizer
         self.reference, self._texts, self._load, self._precision = reference, texts, load, precision
-        self._groups = groups
+        self._groups, self._everything = groups, everything or {}
         self._cache = ReferenceCache()
         with precision():
             self._scorer = TokenScorer(model)
@@ -107,6 +109,10 @@ class ModelSubject:
     def every_text(self) -> Iterable[str]:
         """Not known."""
         return ()
+
+    def all_texts(self, member: bool) -> Collection[str] | None:
+        """Those that were given."""
+        return self._everything.get(member)
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:
         """The frozen reference, in eval mode and without gradients."""

@@ -40,7 +40,7 @@ from lit_mem.data.chat.options import Chat, chat_options
 from lit_mem.data.chunks import Chunk, chunk_of
 from lit_mem.data.chunks import setting_of as chunk_setting
 from lit_mem.data.detectors import Detector
-from lit_mem.data.example_sets import extent, token_ids
+from lit_mem.data.example_sets import WholeTextsOf, extent, token_ids
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
 from lit_mem.data.sources.given import TwoSets
@@ -161,7 +161,9 @@ def run_audit(
     if isinstance(frozen, nn.Module):
         check_reads(frozen, "of the reference", *scored_texts)
     by_id = {True: token_ids(texts.members), False: token_ids(texts.heldout)}
-    subject = ModelSubject(audited.model, tokenizer, frozen, by_id, groups=texts.texts.groups())
+    everything = {True: WholeTextsOf(texts.train), False: WholeTextsOf(texts.heldout)}
+    groups = texts.texts.groups()
+    subject = ModelSubject(audited.model, tokenizer, frozen, by_id, groups=groups, everything=everything)
     chosen = measures_of(suite, attacks, extraction_options(extraction), measures, compares=frozen is not None)
     session = Session(
         subject, [texts.heldout, texts.members], [*with_loss(chosen), BaseMetrics(chosen)], scoring_tokens

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -53,6 +53,14 @@ class Subject(Protocol):
 
     def every_text(self) -> Iterable[str]:
         """All texts of the run, prompts too, scored or not; () where they are not known. No name may give one away."""
+        ...
+
+    def all_texts(self, member: bool) -> Collection[str] | None:
+        """Members, or held-out texts (while testing, test texts), prompts too, whether scored or not.
+
+        The same on every process, in one order, read as often as wanted; None: not known. What is trained on of a text
+        that is cut.
+        """
         ...
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:

@@ -24,6 +24,7 @@ from lit_mem.audit.measures import (
     SlidingExtraction,
     SpanExtraction,
     Turns,
+    UnpromptedLeaks,
 )
 from lit_mem.audit.measures.heldout_loss import HeldOutLoss
 from lit_mem.audit.measures.membership import default_attacks
@@ -32,7 +33,7 @@ from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.types import Sampling
 
 Suite = Literal["none", "quick", "standard", "full"]
-"""`quick` generates no text; `standard` does; `full` slices all attacks and measures; `none` is nothing."""
+"""`quick` generates no text; `standard` does; `full` slices all, and writes unprompted too; `none` is nothing."""
 
 _SLICED: Final = ["ngram_rate", "exact_memorization", "span_rate"]
 
@@ -111,6 +112,8 @@ def suite(
     ]
     if name != "quick" and extraction is not None:
         made.append(Extraction(**vars(extraction)))
+    if name == "full" and extraction is not None:
+        made.append(UnpromptedLeaks(base=compares))
     made = _without_replaced(made, others)
     known = known_of([*made, *others])
     followed = sorted(known.columns, key=lambda column: (column != "mia/reference", column == "mia/combined", column))

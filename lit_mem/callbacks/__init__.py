@@ -19,6 +19,7 @@ from lit_mem.lightning.listed import (
     SlidingExtraction,
     SpanExtraction,
     Turns,
+    UnpromptedLeaks,
 )
 from lit_mem.lightning.perplexity_drop import PerplexityDropWarning
 from lit_mem.lightning.stopwatch import Stopwatch
@@ -46,4 +47,5 @@ __all__ = [
     "SpanExtraction",
     "Stopwatch",
     "Turns",
+    "UnpromptedLeaks",
 ]

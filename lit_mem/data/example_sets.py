@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,34 @@ class _TokenIds(Mapping[int, Tensor]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+class WholeTextsOf(Collection[str]):
+    """Prompt and text of each example as one text, made anew whenever they are read; without a record, none.
+
+    Args:
+        examples: of one text in windows, one after the other, the text is there once.
+    """
+
+    def __init__(self, examples: Sequence[Encoded]) -> None:
+        self._examples = examples
+
+    def __iter__(self) -> Iterator[str]:
+        return (prompt + text for prompt, text in _said(self._examples))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in _said(self._examples))
+
+    def __contains__(self, text: object) -> bool:
+        return any(one == text for one in self)
+
+
+def _said(examples: Sequence[Encoded]) -> Iterator[tuple[str, str]]:
+    before = None
+    for prompt, text in zip(prompts_of_records(examples), texts_of_records(examples), strict=True):
+        if prompt is not None and text is not None and before != (prompt, text):
+            yield prompt, text  # a long one is trained on in windows, each with its record
+        before = prompt, text
 
 
 class ExampleSets:
@@ -108,11 +136,22 @@ class ExampleSets:
     def every_text(self) -> Iterator[str]:
         """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""
         for examples in (self.train, self.heldout, self.test):
-            before = None
-            for prompt, text in zip(prompts_of_records(examples), texts_of_records(examples), strict=True):
-                if prompt is not None and text is not None and before != (prompt, text):
-                    yield from (prompt, text)  # a long one is trained on in windows, each with its record
-                before = prompt, text
+            for both in _said(examples):
+                yield from both
+
+    def all_texts(self, member: bool) -> Collection[str]:
+        """All texts of a side as far as they are read, each with its prompt in front; of members all trained on.
+
+        Args:
+            member: those trained on, inserted canaries left out; or the held-out texts, while testing the test texts.
+        """
+        if not member:
+            return WholeTextsOf(self.test if self._testing() else self.heldout)
+        canaries = {canary.example_id for canary in self.canaries}
+        if isinstance(self.train, Examples) and canaries:
+            ids = self.train.numbers("example_id").tolist()
+            return WholeTextsOf(self.train.select([i for i, one in enumerate(ids) if one not in canaries]))
+        return WholeTextsOf(self.train)
 
     def groups(self) -> Groups | None:
         """How many rows each person or document has, of members and of those compared with them; None: not known."""

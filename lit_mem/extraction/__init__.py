@@ -8,6 +8,8 @@ from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.exact_memorization import ExactMemorization
 from lit_mem.extraction.ngram import NgramRate
+from lit_mem.extraction.ngram_hits import NgramHits
+from lit_mem.extraction.ngram_memorization import NgramMemorization
 from lit_mem.extraction.rouge import RougeL
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.extraction.semantic import SemanticSimilarity
@@ -25,6 +27,8 @@ __all__ = [
     "ExtractionMeasure",
     "ExtractionStrength",
     "LongestCommonSubstring",
+    "NgramHits",
+    "NgramMemorization",
     "NgramRate",
     "RougeL",
     "ScoredMeasure",

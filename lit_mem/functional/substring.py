@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
+
 
 def longest_common_substring(left: str, right: str) -> int:
     """Length in characters of the longest contiguous piece of text common to both; 0 where either is empty.
@@ -21,43 +23,58 @@ def longest_common_substring(left: str, right: str) -> int:
     >>> longest_common_substring("mild rash after two doses", "severe rash after two weeks")
     16
     """
-    length, link, step = _suffix_automaton(right)
-    state = run = best = 0
-    for character in left:
-        while state and character not in step[state]:
-            state = link[state]
-            run = length[state]
-        if character in step[state]:
-            state = step[state][character]
-            run += 1
-            best = max(best, run)
-    return best
+    return Substrings(right).longest_in(left)
 
 
-def _suffix_automaton(text: str) -> tuple[list[int], list[int], list[dict[str, int]]]:
-    """Of each state: its longest substring's length, the state of its longest suffix that is elsewhere, its steps."""
-    length, link, step = [0], [-1], [dict[str, int]()]
+class Substrings:
+    """All contiguous pieces of a sequence, in memory linear in its length.
+
+    Args:
+        sequence: a text, or other items.
+    """
+
+    def __init__(self, sequence: Sequence[Hashable]) -> None:
+        self._length, self._link, self._step = _suffix_automaton(sequence)
+
+    def longest_in(self, other: Sequence[Hashable]) -> int:
+        """Length of the longest piece that stands in another sequence too; 0 where none does."""
+        length, link, step = self._length, self._link, self._step
+        state = run = best = 0
+        for item in other:
+            while state and item not in step[state]:
+                state = link[state]
+                run = length[state]
+            if item in step[state]:
+                state = step[state][item]
+                run += 1
+                best = max(best, run)
+        return best
+
+
+def _suffix_automaton(text: Sequence[Hashable]) -> tuple[list[int], list[int], list[dict[Hashable, int]]]:
+    """Of each state: its longest piece's length, the state of its longest suffix that is elsewhere, its steps."""
+    length, link, step = [0], [-1], [dict[Hashable, int]()]
     last = 0
-    for character in text:
+    for item in text:
         new = len(length)
         length.append(length[last] + 1)
         link.append(0)
         step.append({})
         state = last
-        while state != -1 and character not in step[state]:
-            step[state][character] = new
+        while state != -1 and item not in step[state]:
+            step[state][item] = new
             state = link[state]
         if state != -1:
-            reached = step[state][character]
+            reached = step[state][item]
             if length[reached] > length[state] + 1:
-                # Its shorter substrings end here too, its longest does not: the state is split.
+                # Its shorter pieces end here too, its longest does not: the state is split.
                 copy = len(length)
                 length.append(length[state] + 1)
                 link.append(link[reached])
                 step.append(dict(step[reached]))
                 link[reached] = copy
-                while state != -1 and step[state].get(character) == reached:
-                    step[state][character] = copy
+                while state != -1 and step[state].get(item) == reached:
+                    step[state][item] = copy
                     state = link[state]
                 reached = copy
             link[new] = reached

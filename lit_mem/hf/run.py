@@ -30,6 +30,7 @@ from lit_mem.data.options import DataOptions
 from lit_mem.data.sources.given_fields import Fields
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
+from lit_mem.hf.all_texts import all_texts
 from lit_mem.hf.calling import check_whole, tokenizer_of
 from lit_mem.hf.canaries import CanarySet
 from lit_mem.hf.names import check_monitored
@@ -148,7 +149,12 @@ def start(
         frozen = frozen_model(trainer, reference)
         ids = {True: token_ids(members), False: token_ids(heldout)}
         groups = Groups.of(counts[0], counts[1], texts.show_groups)
-        subject = ModelSubject(trainer.model, tokenizer, frozen, ids, trainer.accelerator.autocast, groups=groups)
+        everything = {
+            True: all_texts(trainer, True, Beginnings(texts.canaries, tokenizer)) if texts.members is None else None,
+            False: all_texts(trainer, False) if texts.heldout is None else None,
+        }
+        autocast = trainer.accelerator.autocast
+        subject = ModelSubject(trainer.model, tokenizer, frozen, ids, autocast, groups=groups, everything=everything)
         session = Session(
             subject, [heldout, members, canaries], measures, texts.scoring_tokens, fresh=not trainer.state.global_step
         )

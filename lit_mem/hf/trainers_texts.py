@@ -96,7 +96,7 @@ def _examples(
             f"MemorizationCallback: {name} is a stream, of which no sample can be drawn; give {option}, a list of "
             "texts, a dataset or a file"
         )
-    if _cuts_texts(trainer, member):
+    if cuts_texts(trainer, member):
         raise ConfigError(
             f"MemorizationCallback: packing_strategy is 'wrapped', which cuts {name} into pieces that are no texts; "
             f"expected 'bfd', or {option} given"
@@ -137,7 +137,7 @@ def _texts_of_row(loader: Any, i: int, name: str, option: str) -> Iterator[tuple
 def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
     """How often each text stands in the training set, packed or not; None where that is not known at little cost."""
     rows: Any = trainer.train_dataset
-    if _cuts_texts(trainer, True) or not hasattr(rows, "__len__") or len(rows) > COUNTED:
+    if cuts_texts(trainer, True) or not hasattr(rows, "__len__") or len(rows) > COUNTED:
         return None
     if isinstance(rows, list) and all("input_ids" in row for row in rows):
         return Counter(tuple(torch.as_tensor(row["input_ids"]).tolist()) for row in rows)
@@ -155,7 +155,7 @@ def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
     return found
 
 
-def _cuts_texts(trainer: Trainer, training: bool) -> bool:
+def cuts_texts(trainer: Trainer, training: bool) -> bool:
     """Whether the trainer packs texts so that they are cut into pieces."""
     args: Any = trainer.args
     packing = getattr(args, "packing", False)

@@ -60,3 +60,7 @@ class SpanExtraction(measures.SpanExtraction, Listed):
 
 class Turns(measures.Turns, Listed):
     __doc__ = measures.Turns.__doc__
+
+
+class UnpromptedLeaks(measures.UnpromptedLeaks, Listed):
+    __doc__ = measures.UnpromptedLeaks.__doc__

@@ -55,7 +55,7 @@ class Memorization(HasMeasures, RunsAudit):
     own is kept alone.
 
     Args:
-        suite: `quick` (no generation), `standard`, `full` (slices of all attacks and measures) or `none`.
+        suite: `quick` (no generation), `standard`, `full` (slices of all; generation unprompted, too) or `none`.
         stop: thresholds that end training, such as "mia/strongest_auroc > 0.7"; or the preset `strict` or `standard`.
         stop_when: "any" threshold is passed, or "all" of them at once.
         lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,6 +59,12 @@ class ModuleSubject:
         """Those of the data module, if it gives them."""
         texts: Callable[[], Iterable[str]] = getattr(getattr(self._trainer, "datamodule", None), "every_text", tuple)
         return texts()
+
+    def all_texts(self, member: bool) -> Collection[str] | None:
+        """Those of the data module, if it gives them."""
+        data = getattr(self._trainer, "datamodule", None)
+        given: Callable[[bool], Collection[str] | None] = getattr(data, "all_texts", lambda member: None)
+        return given(member)
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:
         """That of the module."""

@@ -20,7 +20,7 @@ from lit_mem.audit.subject import Advance
 from lit_mem.audit.subject_models import Audited, Reference, name_of, readable_length, reference_of
 from lit_mem.data.checks import TrustReport
 from lit_mem.data.chunks import Chunk, chunk_of
-from lit_mem.data.example_sets import extent, token_ids
+from lit_mem.data.example_sets import WholeTextsOf, extent, token_ids
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
 from lit_mem.data.sources.given import TwoSets
@@ -136,6 +136,7 @@ class OwnPass:
                 reference=frozen,
                 texts=by_id,
                 groups=found.texts.groups(),
+                everything={True: WholeTextsOf(found.train), False: WholeTextsOf(found.heldout)},
             )
             subject.trust = found.texts.trust
             audit.open(subject, fit and trainer.global_step == 0)

@@ -21,6 +21,8 @@ _MEASURES: Final = {
     "exact_rate": "Whole suffix extracted",
     "exact_memorization": "Exact memorization",
     "extraction_strength": "Extraction strength",
+    "ngram_hits": "N-gram hits",
+    "ngram_memorization": "N-gram memorization",
     "discoverable": "Discoverable extraction",
     "edit_similarity": "Edit similarity",
     "rouge_l": "ROUGE-L",
@@ -127,21 +129,39 @@ def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
     )
 
 
-def _extraction_curve(series: Series, measure: str) -> Plot | None:
-    title = _MEASURES.get(measure, measure)
+def _of_sets(series: Series, metric: str) -> list[Line]:
+    """A line for each set of texts and model that a metric is logged of; solid ones with their interval as a band."""
     lines = []
     for suffix, label, dashed in _SETS:
-        if (name := f"extraction/{measure}{suffix}") in series.names:
+        if (name := f"{metric}{suffix}") in series.names:
             banded = not dashed and f"{name}_low" in series.names
             low, high = (series[f"{name}_{end}"] if banded else None for end in ("low", "high"))
             colour = HELDOUT if "heldout" in suffix else MEMBERS
             lines.append(Line(label, series.x, series[name], low, high, dashed, colour))
+    return lines
+
+
+def _leak_curve(series: Series) -> Plot | None:
+    return curves(
+        "leak-verbatim-share",
+        "Written unprompted",
+        "Share of the words written with no true prefix that lie in runs of words that stand in members alone; of "
+        "held-out texts, in held-out texts alone.",
+        _of_sets(series, "leak/verbatim_share"),
+        series.x_label,
+        "share of words",
+        from_zero=True,
+    )
+
+
+def _extraction_curve(series: Series, measure: str) -> Plot | None:
+    title = _MEASURES.get(measure, measure)
     return curves(
         f"extraction-{re.sub(r'[^a-zA-Z0-9]+', '-', measure)}",
         f"Extraction: {title}",
         "What members give beyond held-out texts and beyond the base model is memorized; what all share is the "
         "domain's own phrases. The bands are 95 % intervals.",
-        lines,
+        _of_sets(series, f"extraction/{measure}"),
         series.x_label,
         title,
         from_zero=True,
@@ -154,6 +174,8 @@ def _more_curves(series: Series) -> Iterator[Plot]:
             plot = _extraction_curve(series, measure)
             if plot is not None:
                 yield plot
+    if "leak/verbatim_share" in series.names and (plot := _leak_curve(series)) is not None:
+        yield plot
 
 
 def _example_plots(examples: Mapping[str, Any]) -> Iterator[Plot]:

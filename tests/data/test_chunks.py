@@ -183,6 +183,7 @@ def test_all_texts_of_the_run_are_known_once(tokenizer):
     assert len(made.train) > len(made.members) == 8
     assert made.extent()[0] == 16  # of what goes through the model at once
     assert len(list(made.every_text())) == 2 * 12
+    assert len(made.all_texts(True)) + len(made.all_texts(False)) == 12
     batches = [batch for loader in made.val_dataloader() for batch in loader]
     assert all(batch["at_once"] == made.scoring_tokens for batch in batches)
     assert sum(len(batch["example_id"]) for batch in batches) == 12

@@ -135,6 +135,17 @@ def test_every_rank_has_all_texts(data, rank):
     assert len(every) == 40
 
 
+def test_all_texts_are_those_that_are_not_scored_too(data):
+    module = data(tokenizer=TINY, members_size=5)
+    module.setup("fit")
+    members, heldout = module.all_texts(member=True), module.all_texts(member=False)
+    assert list(members) == [one.record.prompt + one.record.text for one in module.train]
+    assert (len(members), len(module.members), len(heldout)) == (24, 5, 20)
+    assert module.train[7].record.text in members
+    assert module.train[7].record.text not in heldout
+    assert len(TextDataModule(Given(["a"], ["b"])).all_texts(member=True)) == 0
+
+
 def test_while_testing_the_test_texts_are_the_held_out_ones(data):
     module = data(tokenizer=TINY)
     module.trainer = SimpleNamespace(world_size=1, global_rank=0, testing=True)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import lit_mem.extraction
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ConfigError, MetricError
-from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStrength
+from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStrength, NgramHits, NgramMemorization
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.generation.decoding import decode
 from lit_mem.scoring.scorer import TokenScorer
@@ -184,3 +184,46 @@ def test_options_out_of_range(option, value):
         Discoverable(**{option: value})
     with pytest.raises(ConfigError, match=r"Discoverable\.sampling\.temperature"):
         Discoverable(sampling=Sampling(temperature=0))
+
+
+# n-gram hits ------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text("01-", min_size=1, max_size=15), min_size=1, max_size=4), st.integers(1, 5))
+def test_ngram_hits_count_the_runs_of_n_tokens_that_are_all_hits(patterns, size):
+    """`-` is a token that is not scored, such as a user's turn: no run goes over it."""
+    scores = made_up(patterns)
+    unscored = torch.tensor([[False] + [c == "-" for c in p.ljust(scores.mask.shape[1] - 1)] for p in patterns])
+    found = NgramHits([size])(replace(scores, mask=scores.mask & ~unscored))
+    for value, pattern in zip(found.tolist(), patterns, strict=True):
+        n = min(size, max(map(len, pattern.split("-"))))
+        runs = [pattern[i : i + n] for i in range(len(pattern) - n + 1) if "-" not in pattern[i : i + n]]
+        assert value == pytest.approx(runs.count("1" * n) / len(runs) if n else 0)
+
+
+def test_ngram_hits_are_the_mean_over_the_sizes():
+    scores = made_up(PATTERNS)
+    one_by_one = torch.stack([NgramHits([n])(scores) for n in (4, 5, 6)])
+    assert torch.equal(NgramHits()(scores), one_by_one.mean(dim=0))
+    assert torch.equal(NgramHits([1])(scores), ExactMemorization()(scores))
+
+
+def test_ngram_hits_are_what_greedy_generation_writes(base, examples):
+    """`model.generate` of n tokens from every place of a text."""
+    base.generation_config.pad_token_id = 3
+    example, n = examples[1], 2
+    ids = example.input_ids
+    places = range(1, len(ids) - n + 1)
+    written = 0
+    for k in places:
+        out = base.generate(ids[None, :k], attention_mask=torch.ones(1, k), do_sample=False, max_new_tokens=n)
+        written += out[0, k:].tolist() == ids[k : k + n].tolist()
+    assert 0 < written < len(places)
+    assert NgramHits([n])(TokenScorer(base)(collate([example]))).item() == pytest.approx(written / len(places))
+
+
+@pytest.mark.parametrize("measure", [NgramHits, NgramMemorization])
+@pytest.mark.parametrize("sizes", [[], [4, 0], [-1]])
+def test_sizes_below_one_are_rejected(measure, sizes):
+    with pytest.raises(ConfigError, match=rf"{measure.__name__}\.sizes is \["):
+        measure(sizes)

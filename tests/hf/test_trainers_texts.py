@@ -15,6 +15,7 @@ from lit_mem.data.encoding import Encoder
 from lit_mem.data.sources.given import given_set
 from lit_mem.data.tokenized import encoded, texts_of_batch
 from lit_mem.errors import ConfigError
+from lit_mem.hf.all_texts import all_texts
 from lit_mem.hf.trainers_texts import copies_in, heldout_of, members_of
 from lit_mem.models.hub import load_tokenizer
 from tests.hf.conftest import TINY, tokenized
@@ -295,3 +296,35 @@ def test_what_a_template_puts_at_the_end_is_not_scored(tokenizer, end, appended)
 def test_a_text_that_is_nothing_but_its_end_is_scored(tokenizer):
     ids = torch.tensor([1, 2])
     assert encoded(ids, ids, tokenizer, 0, True, "row").scored.tolist() == [False, True]
+
+
+# -- all texts, scored or not --------------------------------------------------------------------------------
+
+
+def all_of(rows, tokenizer, member=True, **args):
+    options = SimpleNamespace(**({"packing": False} | args))
+    sets = {"train_dataset": rows, "eval_dataset": {"first": rows}}
+    return all_texts(SimpleNamespace(args=options, processing_class=tokenizer, **sets), member, args.get("others", ()))
+
+
+@pytest.mark.parametrize("member", [True, False])
+def test_all_tokenized_texts_are_read_packed_or_not(member_texts, tokenizer, member):
+    ids = tokenizer(member_texts[:5])["input_ids"]
+    plain = all_of(Dataset.from_dict({"input_ids": ids}), tokenizer, member)
+    rows = {
+        "input_ids": [ids[0] + ids[1] + ids[2], ids[3] + ids[4]],
+        "seq_lengths": [[len(i) for i in ids[:3]], [len(i) for i in ids[3:]]],
+    }
+    packed = all_of(Dataset.from_dict(rows), tokenizer, member, packing=True, packing_strategy="bfd")
+    for found in (plain, packed):
+        assert list(found) == list(found) == member_texts[:5]
+        assert len(found) == 5
+        assert member_texts[0] in found
+
+
+def test_texts_that_cannot_be_told_apart_are_not_known(member_texts, tokenizer):
+    rows = Dataset.from_dict({"input_ids": tokenizer(member_texts)["input_ids"]})
+    assert all_of(rows, tokenizer, packing=True, packing_strategy="wrapped") is None
+    assert all_of(Dataset.from_dict({"text": member_texts}), tokenizer) is None
+    assert all_of(rows.to_iterable_dataset(), tokenizer) is None
+    assert all_of(None, tokenizer) is None

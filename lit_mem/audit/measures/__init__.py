@@ -15,6 +15,7 @@ from lit_mem.audit.measures.slices import Slices
 from lit_mem.audit.measures.sliding import SlidingExtraction
 from lit_mem.audit.measures.spans import SpanExtraction
 from lit_mem.audit.measures.turns import Turns
+from lit_mem.audit.measures.unprompted import UnpromptedLeaks
 
 __all__ = [
     "BaseMetrics",
@@ -32,4 +33,5 @@ __all__ = [
     "SlidingExtraction",
     "SpanExtraction",
     "Turns",
+    "UnpromptedLeaks",
 ]

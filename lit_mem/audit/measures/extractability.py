@@ -13,6 +13,7 @@ from lit_mem.audit.table import ExampleTable
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.discoverable import Discoverable
 from lit_mem.extraction.exact_memorization import ExactMemorization
+from lit_mem.extraction.ngram_hits import NgramHits
 from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.extraction.strength import ExtractionStrength
 from lit_mem.functional.ends import ends_in
@@ -28,8 +29,9 @@ class Extractability(Measure):
     `extraction/<name>_base`.
 
     Args:
-        measures: by the name under which they are logged. None: `exact_memorization`, `extraction_strength` and
-            `discoverable` (a suffix drawn within 1000 tries with probability one half, top 40).
+        measures: by the name under which they are logged. None: `exact_memorization`, `extraction_strength`,
+            `ngram_hits` (runs of 4 to 6 tokens) and `discoverable` (a suffix drawn within 1000 tries with probability
+            one half, top 40).
         base: read the base model's scores too.
     """
 
@@ -39,6 +41,7 @@ class Extractability(Measure):
         self.measures: dict[str, ScoredMeasure] = measures or {
             "exact_memorization": ExactMemorization(),
             "extraction_strength": ExtractionStrength(),
+            "ngram_hits": NgramHits(),
             "discoverable": Discoverable(),
         }
         self.base = self._of_base = base

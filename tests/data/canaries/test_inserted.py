@@ -138,6 +138,8 @@ def test_no_other_set_changes(pair):
     for member in (True, False):
         left, right = (corpus.texts(member) for corpus in pair)
         assert left.keys() == right.keys()
+        left, right = (corpus.all_texts(member) for corpus in pair)
+        assert list(left) == list(right)
 
 
 def test_the_training_set_has_the_inserted_ones_and_no_other(pair):
