@@ -10,6 +10,7 @@ from typing import Any, Final
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.errors import DataError
+from lit_mem.files.software import versions
 from lit_mem.report.chain import read_run
 from lit_mem.report.checkpoints import kept_checkpoints
 from lit_mem.report.example_rows import HOW, example_report, last_table
@@ -24,7 +25,6 @@ from lit_mem.report.private_training import private_training
 from lit_mem.report.setup import setup_of
 from lit_mem.report.subject import audit_of, scored_of, scored_text, set_sizes
 from lit_mem.report.trust import trust
-from lit_mem.report.versions import versions
 
 SCHEMA: Final = 1
 
