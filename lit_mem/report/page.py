@@ -9,6 +9,8 @@ from typing import Any, Final
 from lit_mem.audit.glossary import explained
 from lit_mem.functional.numbers import NOT_MEASURED, shown
 from lit_mem.functional.plain_text import printable
+from lit_mem.report.answer import headline
+from lit_mem.report.markdown import answers
 from lit_mem.report.plots import Plot, interval
 from lit_mem.report.run_plots import run_plots
 
@@ -27,6 +29,7 @@ def page(report: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"shown": cell, "interval": lambda ends: interval(*ends)}
+    environment.filters |= {"headline": headline, "answers": answers}
     kind = report["kind"]
     if kind == "sweep":
         from lit_mem.report.sweep_plots import sweep_plots
