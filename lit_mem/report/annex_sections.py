@@ -11,6 +11,7 @@ from lit_mem.report.history import History
 from lit_mem.report.plots import interval
 
 NOT_RECORDED: Final = "not recorded"
+_NO_PERSONS: Final = "no two texts are known to be of one person (group_column)"
 _MOST: Final = 40
 _LIMITS: Final = (
     "These numbers are evidence of how the model stands up to the attacks that were tried, on the texts that were "
@@ -147,23 +148,22 @@ def _not_tried(annex: Mapping[str, Any]) -> dict[str, Any]:
 
 def _scope(annex: Mapping[str, Any]) -> dict[str, Any]:
     counts = annex["counts"]
-    none = "no two texts are known to be of one person (group_column)"
     known = annex["software"] is not None  # else nobody has looked
     rows = {
         "texts trained on": _n(counts["members"]),
         "of these scored": _n(counts["members_scored"]),
         "held-out texts": _n(counts["heldout"]),
         "of these scored ": _n(counts["heldout_scored"]),
-        "persons or documents trained on": _persons(counts["persons"], none if known else None),
-        "of these with a text that was scored": _persons(counts["persons_scored"], none if known else None),
-        "persons or documents held out": _persons(counts["heldout_persons"], none if known else None),
+        "persons or documents trained on": _persons(counts["persons"], _NO_PERSONS if known else None),
+        "of these with a text that was scored": _persons(counts["persons_scored"], _NO_PERSONS if known else None),
+        "persons or documents held out": _persons(counts["heldout_persons"], _NO_PERSONS if known else None),
         "tokens trained on, prompts included": _n(counts["tokens"]),
     }
     text = ["Held-out texts are of the same kind and were not trained on; the attacks are judged against them."]
     return _section("scope", "How much was tested", (55, 58), text, ("", "number"), _facts(rows))
 
 
-def _persons(n: int | None, otherwise: str | None) -> str | None:
+def _persons(n: float | None, otherwise: str | None) -> str | None:
     return otherwise if n is None else _n(n)
 
 
@@ -173,7 +173,7 @@ def _frequency(annex: Mapping[str, Any], history: History) -> dict[str, Any]:
         text = [f"The finished model was measured {_times(n)}; nothing was trained."]
     else:
         text = [
-            f"The model was measured {_times(n)} in {_n(epochs)} epochs of training"
+            f"The model was measured {_times(n)} in {_n(epochs)} epoch{'s' * (epochs != 1)} of training"
             f"{', and once before' if history.start is not None else '; it was not measured before training'}."
         ]
     rows = [] if history.audit else [[str(v.epoch), shown(v.step)] for v in history.validations[-_MOST:]]
@@ -229,11 +229,11 @@ def _results(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _size(annex: Mapping[str, Any]) -> dict[str, Any]:
-    counts = annex["counts"]
+    counts, known = annex["counts"], annex["software"] is not None
     rows = {
         "parameters trained per training token": _n(counts["trained_per_token"]),
         "parameters trained per training text": _n(counts["trained_per_text"]),
-        "parameters trained per person": _n(counts["trained_per_person"]),
+        "parameters trained per person": _persons(counts["trained_per_person"], _NO_PERSONS if known else None),
     }
     text = ["The more parameters are trained for each token, the more of a text they can hold."]
     return _section("size", "The size of what was trained, beside the data", (58,), text, ("", "ratio"), _facts(rows))

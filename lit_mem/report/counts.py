@@ -31,12 +31,13 @@ def counts_of(
     members = SetFacts() if facts is None else facts.members
     heldout = SetFacts() if facts is None else facts.heldout
     trained = None if facts is None else facts.trained
-    rows = members.rows if members.rows is not None else None if scored is None else scored.of_members
+    rows, others = (None, None) if scored is None else (scored.of_members, scored.of_heldout)
+    rows, others = members.rows if rows is None else rows, heldout.rows if others is None else others
     last = history.last
     return {
         "members": rows,
         "members_scored": None if scored is None else scored.members,
-        "heldout": heldout.rows if heldout.rows is not None else None if scored is None else scored.of_heldout,
+        "heldout": others,
         "heldout_scored": None if scored is None else scored.heldout,
         "persons": members.persons,
         "persons_scored": None if persons is None else persons["n_members"],

@@ -12,8 +12,8 @@ from lit_mem.report.attacks import NEVER, not_tried
 from lit_mem.report.history import History, Validation
 
 NOT_RECORDED = (
-    "Not recorded: this run measured neither persons (group_column) nor subgroups (suite standard or full), so that an "
-    "average may hide somebody."
+    "Not recorded: no two texts are known to be of one person (group_column), and no subgroup was measured (suite "
+    "standard or full, with enough texts), so that an average may hide somebody."
 )
 
 
