@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,14 @@ import torch
 from torch import nn
 
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.facts import (
+    adapter_files,
+    adapter_parameters,
+    all_parameters,
+    base_fingerprint,
+    started_facts,
+    with_texts,
+)
 from lit_mem.audit.gather import is_first_process
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.loop import known_of
@@ -42,10 +51,11 @@ from lit_mem.data.chunks import setting_of as chunk_setting
 from lit_mem.data.detectors import Detector
 from lit_mem.data.example_sets import WholeTextsOf, extent, token_ids
 from lit_mem.data.options import DataOptions
-from lit_mem.data.prepare import prepare
+from lit_mem.data.prepare import Prepared, prepare
 from lit_mem.data.sources.given import TwoSets
 from lit_mem.data.sources.given_fields import Fields, fields_of
 from lit_mem.errors import ConfigError
+from lit_mem.files.facts import Facts, now
 from lit_mem.files.versions import claim_version
 from lit_mem.functional.planning import Scored
 from lit_mem.models.limits import check_reads
@@ -139,6 +149,7 @@ def run_audit(
         MetricError: the loss of a text is not finite.
     """
     show_messages()
+    started = now()
     if members is None or heldout is None:
         lacking = "members" if members is None else "heldout"
         raise ConfigError(f"{lacking} is None; expected texts, without which there is nothing to compare")
@@ -179,7 +190,7 @@ def run_audit(
         setting = _setting(audited, frozen, reference, source_of(members, heldout), fields, length)
         setting["seed_everything"] = seed
         setting["data"] |= chunk_setting(options.chunk)
-        files.describe(setting, "audit", texts.texts.trust, scored)
+        files.describe(setting, "audit", texts.texts.trust, scored, lambda: _facts(started, audited, texts))
         if examples:
             files.examples(result, records)
         line = line_of(session.audit, result.metrics, rules, 0)
@@ -188,6 +199,20 @@ def run_audit(
         files.add(line)
         result.folder = files.folder
     return result
+
+
+def _facts(started: str, audited: Audited, texts: Prepared) -> Facts:
+    """What was audited, for `facts.json`."""
+    facts = replace(
+        started_facts(started),
+        base=audited.base,
+        revision=audited.revision,
+        fingerprint=audited.fingerprint or base_fingerprint(audited.model),
+        trained=adapter_parameters(audited.model),
+        parameters=all_parameters(audited.model),
+        adapter=adapter_files(audited.adapter),
+    )
+    return with_texts(facts, texts)
 
 
 def _setting(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from lit_mem.audit.person_file import write_persons
 from lit_mem.audit.setting import write_config
 from lit_mem.data.checks import TrustReport
 from lit_mem.files import atomic, modes, origin, record
+from lit_mem.files.facts import Facts, write_facts
 from lit_mem.functional.planning import Scored
 from lit_mem.types import Record
 
@@ -45,7 +46,12 @@ class RunFiles:
         self.folder = folder
 
     def describe(
-        self, config: Mapping[str, Any], command: str, trust: TrustReport | None, scored: Scored | None
+        self,
+        config: Mapping[str, Any],
+        command: str,
+        trust: TrustReport | None,
+        scored: Scored | None,
+        facts: Callable[[], Facts],
     ) -> None:
         """Write what is measured.
 
@@ -54,9 +60,11 @@ class RunFiles:
             command: "fit" or "audit".
             trust: what the checks of the texts found; None: none were made.
             scored: how many texts are scored.
+            facts: finds what the run is of.
         """
         write_config(self.folder, config)
         origin.write_origin(self.folder, command, None, 0)
+        write_facts(self.folder, facts)
         if trust is not None:
             atomic.write_text(self.folder / origin.CHECKS, trust.to_json(None if scored is None else scored._asdict()))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +19,7 @@ from lit_mem.errors import ConfigError, ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.models.added_tokens import has_tokenizer
 from lit_mem.models.base_models import load_base
+from lit_mem.models.fingerprint import fingerprint
 from lit_mem.models.hub import load_tokenizer
 from lit_mem.models.saved_adapter import load_adapter
 
@@ -42,12 +44,14 @@ class Audited:
         base: id or folder of the base that its adapter is on, or of itself; "" where not known.
         adapter: folder of its adapter; None: it has none, or one that is in memory.
         revision: of the base, on the hub.
+        fingerprint: of the base that it was loaded on, or of itself; {}: it was not loaded here.
     """
 
     model: nn.Module
     base: str
     adapter: str | None = None
     revision: str | None = None
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -87,9 +91,10 @@ def audited_model(
         name, revision = own_base(name)
     with preserved_random_state():  # an adapter is drawn at random before its weights are read
         made: nn.Module = load_base(name, revision, dtype, option="model")
+        prints = fingerprint(made)  # type: ignore[arg-type]
         if adapter is not None:
             made = load_adapter(made, os.fspath(adapter), "adapter")  # type: ignore[arg-type]
-    return Audited(made.to(place).eval(), name, None if adapter is None else str(adapter), revision)
+    return Audited(made.to(place).eval(), name, None if adapter is None else str(adapter), revision, prints)
 
 
 def name_of(model: Any) -> str:

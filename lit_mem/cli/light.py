@@ -17,6 +17,7 @@ from lit_mem.functional.plain_text import printable
 COMMANDS: Final[dict[str, str]] = {
     "doctor": "lit_mem.cli.doctor",  # works where a library that the other commands load is broken
     "init": "lit_mem.cli.init",
+    "verify": "lit_mem.cli.verify",
 }
 """Each with the module whose `main` takes the words after it."""
 

@@ -23,6 +23,7 @@ COMMANDS: Final[dict[str, str]] = {
     "privacy": "lit_mem.cli.privacy",
     "report": "lit_mem.cli.report",
     "sweep": "lit_mem.cli.sweep",
+    "verify": "lit_mem.cli.verify",
     "where": "lit_mem.cli.localize",  # its name in earlier versions
 }
 """Commands other than fit, validate and test, each with the module whose `main` takes the words after it.

@@ -1,9 +1,10 @@
-"""`lit-mem report DIR`: a run or a sweep as one page, and as JSON."""
+"""`lit-mem report DIR`: a run or a sweep as one page and as JSON; of a run also an annex to file."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,12 +12,17 @@ from lit_mem import program
 from lit_mem.audit.thresholds import meaning
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic, modes
+from lit_mem.files.facts import now, read_facts
 from lit_mem.files.record import FILE, IN_OUTPUT_DIR
 from lit_mem.functional.numbers import as_json
 from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.parser import OneLineParser
+from lit_mem.report.annex import Filing
+from lit_mem.report.answer import headline
 from lit_mem.report.gate import conditions
 from lit_mem.report.history import METRICS, is_run
+from lit_mem.report.markdown import annex_markdown
+from lit_mem.report.sealed import files_of, files_of_adapter, recorded_adapter, seal, with_documents
 
 FAILED: Final = 3
 """Exit code of a report where a condition of `--fail-on` holds, or its metric was not measured."""
@@ -25,7 +31,7 @@ UNDECIDED: Final = 4
 
 
 def main(words: list[str]) -> None:
-    """Write `report.html` and `report.json`, and say what they say in a line.
+    """Write `report.html` and `report.json`, of a run also `annex.md`, and say what they say in a line.
 
     Args:
         words: of the command line after `report`.
@@ -39,19 +45,19 @@ def main(words: list[str]) -> None:
     options = _parser().parse_args(words)
     folder = _measured(Path(options.folder))
     out = folder if options.out is None else Path(options.out)
-    report = make(folder, options.text, options.fail_on or [])
-    from lit_mem.report.page import page
-
-    html, data = page(report), json.dumps(as_json(report), allow_nan=False, ensure_ascii=False, indent=1)
-    with atomic.naming(out):
-        modes.make_folder(out)
-    atomic.write_text(out / "report.html", html)
-    atomic.write_text(out / "report.json", data + "\n")
     if said := meaning(options.fail_on or []):
-        print(f"--fail-on: {said}.")  # noqa: T201
-    print(printable(report["verdict"]["text"]))  # noqa: T201  (the output of the command)
-    for name in ("report.html", "report.json"):
-        print(out / name)  # noqa: T201
+        print(f"--fail-on: {said}.")  # noqa: T201  (the output of the command)
+    report = make(folder, options.text, options.fail_on or [], Filing(options.release, options.author))
+    if report["kind"] == "run":
+        report = seal(report, _files(folder, report, options.adapter), now())
+        print(printable(headline(report["answer"])))  # noqa: T201  (the output of the command)
+    else:
+        given = [name for name in ("release", "author", "adapter") if options[name] is not None]
+        if given:
+            raise ConfigError(f"--{given[0]} is for the annex of a run, and {folder} is a sweep, whose report has none")
+        print(printable(report["verdict"]["text"]))  # noqa: T201
+    for path in _write(out, report):
+        print(path)  # noqa: T201
     for failed in report["gate"]["failed"]:
         print(f"failed: {printable(failed['line'])}", file=sys.stderr)  # noqa: T201
     for undecided in report["gate"]["undecided"]:
@@ -62,8 +68,55 @@ def main(words: list[str]) -> None:
         sys.exit(UNDECIDED)
 
 
-def make(folder: Path, with_text: bool = False, fail_on: list[str] | None = None) -> dict[str, Any]:
+def _write(out: Path, report: Mapping[str, Any]) -> list[Path]:
+    """Write a report in its forms.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    from lit_mem.report.page import page
+
+    documents = {"report.html": page(report)}
+    if report["kind"] == "run":
+        documents["annex.md"] = annex_markdown(report)
+    with atomic.naming(out):
+        modes.make_folder(out)
+    for name, text in documents.items():
+        atomic.write_text(out / name, text)
+    if report["kind"] == "run":
+        report = with_documents(report, out, list(documents))
+    data = json.dumps(as_json(report), allow_nan=False, ensure_ascii=False, indent=1)
+    atomic.write_text(out / "report.json", data + "\n")
+    return [out / name for name in (*documents, "report.json")]
+
+
+def _files(folder: Path, report: Mapping[str, Any], adapter: str | None) -> list[dict[str, Any]]:
+    """Files of the run, and of the adapter: that which is named, else that which was audited.
+
+    Raises:
+        ConfigError: `--adapter` is no folder.
+        OSError: a file cannot be read.
+    """
+    if adapter is not None and not Path(adapter).is_dir():
+        raise ConfigError(f"--adapter: there is no folder {adapter}")
+    recorded = read_facts(folder)
+    of_adapter = recorded_adapter(recorded.adapter if recorded is not None else ())
+    return files_of(folder, report) + (of_adapter if adapter is None else files_of_adapter(Path(adapter)))
+
+
+def make(
+    folder: Path,
+    with_text: bool = False,
+    fail_on: list[str] | None = None,
+    filing: Filing = Filing(),  # noqa: B008  (never changed)
+) -> dict[str, Any]:
     """What the report of a folder says.
+
+    Args:
+        folder: of a run or a sweep.
+        with_text: give texts of the most exposed members.
+        fail_on: conditions that the last validation is not to meet.
+        filing: what the person who files the report of a run states.
 
     Raises:
         ConfigError: it holds neither run nor sweep, or a condition is wrong.
@@ -71,7 +124,7 @@ def make(folder: Path, with_text: bool = False, fail_on: list[str] | None = None
     """
     wanted = conditions(fail_on or [])
     try:
-        return _made(folder, with_text, wanted)
+        return _made(folder, with_text, wanted, filing)
     except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
         # Values of the right form are expected in what others may have written; those of another end here.
         raise DataError(
@@ -85,7 +138,7 @@ def _measured(folder: Path) -> Path:
     return folder / IN_OUTPUT_DIR if is_run(folder / IN_OUTPUT_DIR) and not is_run(folder) else folder
 
 
-def _made(folder: Path, with_text: bool, wanted: list[Any]) -> dict[str, Any]:
+def _made(folder: Path, with_text: bool, wanted: list[Any], filing: Filing) -> dict[str, Any]:
     if (folder / "sweep.json").is_file():
         from lit_mem.report.sweep_report import sweep_report
 
@@ -93,7 +146,7 @@ def _made(folder: Path, with_text: bool, wanted: list[Any]) -> dict[str, Any]:
     if is_run(folder):
         from lit_mem.report.run_report import run_report
 
-        return run_report(folder, with_text, wanted)
+        return run_report(folder, with_text, wanted, filing)
     if not folder.is_dir():
         raise ConfigError(f"report: there is no folder {folder}")
     if (folder / "config.yaml").is_file():
@@ -128,5 +181,28 @@ def _parser() -> OneLineParser:
         type=bool,
         default=False,
         help="show the texts of the most exposed members, if PerExampleTable wrote them (default: false)",
+    )
+    parser.add_argument(
+        "--release",
+        type=str | None,
+        default=None,
+        metavar="WHERE",
+        help="where the model goes, for the annex: weights (they are given away), api (others may query it) or "
+        "internal (people of one organisation may) (default: not stated)",
+    )
+    parser.add_argument(
+        "--author",
+        type=str | None,
+        default=None,
+        metavar="NAME",
+        help="who ran it, for the annex (default: not stated)",
+    )
+    parser.add_argument(
+        "--adapter",
+        type=str | None,
+        default=None,
+        metavar="FOLDER",
+        help="the weights that are to be released, whose hashes go into the annex (default: those that the run "
+        "exported or the audit named)",
     )
     return parser

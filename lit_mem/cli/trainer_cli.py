@@ -55,8 +55,9 @@ LOGGERS: Final = [
 DESCRIPTION: Final = (
     "Fine-tune a causal language model and watch what it memorizes. Beside the commands below: init (a first "
     "configuration for a file of yours), audit (a finished model or adapter), sweep (many runs, one table), report (a "
-    "run or sweep as a page), localize or where (which weights hold it), privacy (what private runs spent together), "
-    "doctor (versions, devices and what is missing, for a bug report); each has a --help of its own."
+    "run or sweep as a page), verify (whether the files of a report are what they were), localize or where (which "
+    "weights hold it), privacy (what private runs spent together), doctor (versions, devices and "
+    "what is missing, for a bug report); each has a --help of its own."
 )
 """Names every command; those of `lit_mem.cli.main.COMMANDS` have parsers of their own."""
 

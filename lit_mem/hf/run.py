@@ -28,11 +28,13 @@ from lit_mem.data.groups import Groups
 from lit_mem.data.one_set import check_examples, encoded_set
 from lit_mem.data.options import DataOptions
 from lit_mem.data.sources.given_fields import Fields
+from lit_mem.files.facts import now
 from lit_mem.functional.planning import Scored
 from lit_mem.guards import preserved_random_state
 from lit_mem.hf.all_texts import all_texts
 from lit_mem.hf.calling import check_whole, tokenizer_of
 from lit_mem.hf.canaries import CanarySet
+from lit_mem.hf.facts import TrainersTexts, facts_of
 from lit_mem.hf.names import check_monitored
 from lit_mem.hf.reference import frozen_model
 from lit_mem.hf.setting import setting_of
@@ -138,6 +140,7 @@ def start(
         ModelError: a reference cannot be loaded.
     """
     check_whole(trainer)
+    started = now()
     tokenizer = tokenizer_of(trainer)
     with preserved_random_state():
         copies = copies_in(trainer) if texts.members is None or texts.canaries is not None else None
@@ -175,7 +178,9 @@ def start(
         for line in trust.warnings:
             log.warning("%s", line)
     if files is not None:
-        files.describe(setting_of(trainer, texts.members is not None, frozen, texts.canaries), "fit", trust, scored)
+        setting = setting_of(trainer, texts.members is not None, frozen, texts.canaries)
+        found = TrainersTexts(copies, of_members, heldout, groups)
+        files.describe(setting, "fit", trust, scored, lambda: facts_of(trainer, started, found))
     records = {one.example_id: one.record for one in [*members, *heldout] if one.record is not None}
     return TrainersRun(session, files, records, scored, rules)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jsonargparse import lazy_instance
 
@@ -19,7 +19,7 @@ from lit_mem.data.detectors import Detector
 from lit_mem.data.limits import reject_overfit_batches
 from lit_mem.data.members import Sides
 from lit_mem.data.options import DataOptions, positive
-from lit_mem.data.prepare import prepare
+from lit_mem.data.prepare import Prepared, prepare
 from lit_mem.data.remarks import on_end_tokens
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports
@@ -28,6 +28,9 @@ from lit_mem.data.texts import checked_texts
 from lit_mem.data.tokenizer import tokenizer_of
 from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.text_loaders import TextLoaders
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
@@ -178,6 +181,11 @@ class TextDataModule(TextLoaders):
         if test is not None:
             return Sides(texts.train, test, "test", self.canaries)
         return Sides(texts.train, texts.heldout, canaries=self.canaries)
+
+    def prepared_texts(self) -> tuple[Prepared | None, Dataset | None]:
+        """What `prepare` made, None before `setup`; and in a test the rows that members are compared with."""
+        found = self._prepared
+        return found, found.test_rows if found is not None and self._testing() else None
 
     def _testing(self) -> bool:
         return self.trainer is not None and self.trainer.testing

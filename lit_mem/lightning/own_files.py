@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from torch import nn
 
+from lit_mem.audit.facts import (
+    adapter_parameters,
+    all_parameters,
+    base_fingerprint,
+    started_facts,
+    trained_parameters,
+    with_texts,
+)
 from lit_mem.audit.setting import model_section, source_of, write_config
-from lit_mem.data.checks import TrustReport
+from lit_mem.audit.subject_models import name_of
 from lit_mem.data.chunks import setting_of
+from lit_mem.data.prepare import Prepared
+from lit_mem.files.facts import Facts, now, write_facts
 from lit_mem.files.origin import CONFIG, write_origin
 from lit_mem.functional.planning import Scored
 from lit_mem.lightning.checks_file import write_checks
@@ -20,16 +31,18 @@ if TYPE_CHECKING:
 
 
 def describe(
-    trainer: pl.Trainer, model: nn.Module, texts: OwnTexts, length: int, trust: TrustReport | None, scored: Scored
+    trainer: pl.Trainer, model: nn.Module, texts: OwnTexts, length: int, found: Prepared, scored: Scored
 ) -> None:
-    """Write `checks.json`, and where the run has no configuration `config.yaml` and `run.json`; all processes call it.
+    """Write `checks.json` and `facts.json`, and where the run has no configuration `config.yaml` and `run.json`.
+
+    All processes call it.
 
     Args:
         trainer: of the run; without loggers, or in a dry run, nothing is written.
         model: that is measured.
         texts: the options.
         length: longest text in tokens.
-        trust: what the checks of the texts found; None: none were made.
+        found: the texts as they were read.
         scored: how many texts are scored.
 
     Raises:
@@ -38,13 +51,28 @@ def describe(
     if not trainer.loggers or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return
     folder = run_folder(trainer)
-    if trust is not None:
-        write_checks(trainer, trust, scored)
+    if found.texts.trust is not None:
+        write_checks(trainer, found.texts.trust, scored)
+    if trainer.is_global_zero:
+        write_facts(folder, lambda: _facts(trainer, model, found))
     if not trainer.is_global_zero or (folder / CONFIG).exists():
         return
     write_config(folder, _setting(trainer, model, texts, length))
     command = trainer.state.fn.value if trainer.state.fn is not None else "fit"
     write_origin(folder, command, trainer.ckpt_path, trainer.global_step)
+
+
+def _facts(trainer: pl.Trainer, model: nn.Module, found: Prepared) -> Facts:
+    fit = trainer.state.fn == "fit"
+    facts = replace(
+        started_facts(now()),
+        base=name_of(model),
+        # Once all weights have been trained they are not those of a base any more.
+        fingerprint={} if fit and trainer.global_step else base_fingerprint(model),
+        trained=trained_parameters(model) if fit else adapter_parameters(model),
+        parameters=all_parameters(model),
+    )
+    return with_texts(facts, found)
 
 
 def _setting(trainer: pl.Trainer, model: nn.Module, texts: OwnTexts, length: int) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class OwnPass:
         self._sets = ScoredSets([found.heldout, found.members], texts.scoring_tokens)
         self.scored = Scored(len(found.members), len(found.heldout), len(found.texts.train), found.of_heldout)
         log.info("Scored: %d members and %d held-out texts.", self.scored.members, self.scored.heldout)
-        describe(trainer, model, texts, length, found.texts.trust, self.scored)
+        describe(trainer, model, texts, length, found, self.scored)
         self.subject = subject
         return subject
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from weakref import WeakKeyDictionary
 
 import lightning.pytorch as pl
 
 from lit_mem.audit.loop import Audit
 from lit_mem.audit.person_file import write_persons
 from lit_mem.audit.record_line import line_of
+from lit_mem.files.facts import now, write_facts
 from lit_mem.files.record import FILE, Line, append
+from lit_mem.lightning.facts import facts_of
 from lit_mem.lightning.limited import rules_in
 from lit_mem.lightning.of_trainer import step_of
 from lit_mem.lightning.run_folder import known_folder, run_folder
+
+_STARTED: WeakKeyDictionary[pl.Trainer, str] = WeakKeyDictionary()
 
 
 def claim(trainer: pl.Trainer) -> None:
@@ -25,10 +30,13 @@ def claim(trainer: pl.Trainer) -> None:
     """
     if trainer.loggers and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         run_folder(trainer)
+        _STARTED.setdefault(trainer, now())
 
 
 def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], complete: bool = True) -> None:
     """Append what a pass measured, and write what it says of each person; acts on rank zero only.
+
+    The first pass of a run also writes what the run is of (`lit_mem.files.facts`).
 
     The check before training is recorded where it is whole and the run is new.
 
@@ -46,6 +54,7 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
         return
     line = measured(trainer, audit, metrics, complete)
     if line is not None:
+        write_facts(folder, lambda: facts_of(trainer, _STARTED.get(trainer) or now()))
         write_persons(folder, result)
         append(folder / FILE, line)
 

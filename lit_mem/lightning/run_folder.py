@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
-from lit_mem.files import modes, record
+from lit_mem.files import facts, modes, record
 from lit_mem.files.origin import CHECKS, CONFIG
 from lit_mem.files.versions import free_versions
 
@@ -26,7 +26,7 @@ FileLogger = TensorBoardLogger | CSVLogger
 NAME: Final = "lit_mem"
 """Name of the folder of runs where no logger has a name for it."""
 
-_WRITTEN: Final = (CONFIG, CHECKS, "checkpoints", "examples", "privacy.jsonl", record.FILE)
+_WRITTEN: Final = (CONFIG, CHECKS, "checkpoints", "examples", "privacy.jsonl", record.FILE, facts.FILE)
 """What this package writes into a run's folder."""
 
 _FOLDERS: WeakKeyDictionary[pl.Trainer, Path] = WeakKeyDictionary()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,8 +14,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def fingerprint(model: PreTrainedModel) -> dict[str, str]:
+def fingerprint(
+    model: PreTrainedModel, named: Iterable[tuple[str, torch.nn.Parameter]] | None = None
+) -> dict[str, str]:
     """A digest that differs between base models, without reading all of their weights.
+
+    Args:
+        model: without an adapter.
+        named: its parameters, by the names that they have without one; None: as the model names them.
 
     Returns:
         "light": a digest over embeddings and one-dimensional weights, which quantization leaves alone.
@@ -25,7 +32,7 @@ def fingerprint(model: PreTrainedModel) -> dict[str, str]:
     light, full = hashlib.sha256(), hashlib.sha256()
     embedding = model.get_input_embeddings().weight
     quantized = getattr(model, "hf_quantizer", None) is not None
-    for name, parameter in model.named_parameters():
+    for name, parameter in model.named_parameters() if named is None else named:
         if not parameter.is_floating_point():
             continue
         flat = whole(parameter.detach()).reshape(-1)

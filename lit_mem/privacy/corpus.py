@@ -14,13 +14,14 @@ import secrets
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from lit_mem.files import modes
 from lit_mem.files.places import cache_folder
 
 KEY: Final = "privacy.key"
 _KEY_BYTES: Final = 32
+_SALT_BYTES: Final = 16
 
 
 def corpus_digest(texts: Iterable[str]) -> str:
@@ -33,7 +34,47 @@ def corpus_digest(texts: Iterable[str]) -> str:
     found = hmac.new(key, digestmod=hashlib.sha256)
     for each in sorted(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts):
         found.update(each)
-    return f"{hashlib.sha256(b'name of the key' + key).hexdigest()[:8]}:{found.hexdigest()[:32]}"
+    return f"{_name(key)}:{found.hexdigest()[:32]}"
+
+
+class Salted(NamedTuple):
+    """How several sets of texts are digested in one run.
+
+    Attributes:
+        salt: 32 hexadecimal digits, drawn anew for each run.
+        key: which key it is, by 8 hexadecimal digits of a digest of it.
+    """
+
+    salt: str
+    key: str
+
+
+def new_salt() -> Salted:
+    """A salt for the digests of a run.
+
+    Raises:
+        OSError: the key can be neither read nor made.
+    """
+    return Salted(secrets.token_hex(_SALT_BYTES), _name(_key(cache_folder(KEY))))
+
+
+def salted_digest(texts: Iterable[str], salt: str) -> str:
+    """HMAC-SHA256 of a salt and all texts, whatever their order, by the user's key; for a document that is given away.
+
+    Without the key neither a text can be confirmed nor two runs be compared: not even whether a text was taken out in
+    between. Whoever has the key, the texts and the salt can compute it anew.
+
+    Args:
+        texts: of a set.
+        salt: of the run.
+
+    Raises:
+        OSError: the key can be neither read nor made.
+    """
+    found = hmac.new(_key(cache_folder(KEY)), f"set of texts {salt}".encode(), hashlib.sha256)
+    for each in sorted(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts):
+        found.update(each)
+    return found.hexdigest()
 
 
 def same_corpus(one: str, other: str) -> bool | None:
@@ -41,6 +82,10 @@ def same_corpus(one: str, other: str) -> bool | None:
     if not one or not other or one.partition(":")[0] != other.partition(":")[0]:
         return None
     return one == other
+
+
+def _name(key: bytes) -> str:
+    return hashlib.sha256(b"name of the key" + key).hexdigest()[:8]
 
 
 def _key(path: Path) -> bytes:

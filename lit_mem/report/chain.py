@@ -148,7 +148,7 @@ def chained_history(chain: Chain) -> History:
         name = f"{folder.name}: " if len(chain.folders) > 1 else ""
         whole.notes += [f"{name}{note}" for note in history.notes]
         whole.has_losses |= history.has_losses
-        whole.stops = history.stops
+        whole.stops, whole.absent = history.stops, history.absent
     whole.validations = [by_step[key] for key in sorted(by_step)]
     if len(chain.folders) > 1:
         names = ", ".join(str(folder.name) for folder, _ in reversed(chain.folders))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -55,6 +55,7 @@ class History:
         audit: whether nothing was trained: a validation or a test alone.
         stages: of the lines of the record, in their order; empty without one.
         stops: the thresholds that were in force in the last line of the record; empty without one.
+        absent: metrics that could not be measured in this run, with what they lack, by that line.
     """
 
     validations: list[Validation] = field(default_factory=list)
@@ -65,6 +66,7 @@ class History:
     audit: bool = False
     stages: list[str] = field(default_factory=list)
     stops: Sequence[record.Stop] = field(default_factory=list)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def trained(self) -> list[Validation]:
@@ -128,6 +130,7 @@ def history_of(folder: Path) -> History:
     history.validations = [found[at] for at in order]
     history.stages = [line.stage for line in lines]
     history.stops = lines[-1].stop if lines else []
+    history.absent = lines[-1].absent if lines else {}
     history.has_losses |= any(name.startswith("train/") for name in history.names)
     history.notes += notes
     if later:

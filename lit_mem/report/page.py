@@ -9,7 +9,9 @@ from typing import Any, Final
 from lit_mem.audit.glossary import explained
 from lit_mem.functional.numbers import NOT_MEASURED, ends_shown, shown
 from lit_mem.functional.plain_text import printable
+from lit_mem.report.answer import headline
 from lit_mem.report.certainty import level_shown, seeds_wanted, together
+from lit_mem.report.markdown import answers
 from lit_mem.report.plots import Plot, interval
 from lit_mem.report.run_plots import run_plots
 
@@ -35,6 +37,7 @@ def page(report: Mapping[str, Any]) -> str:
     )
     environment.filters |= {"shown": cell, "interval": lambda ends: interval(*ends), "interval_of": _interval_of}
     environment.filters |= {"together": together, "level_shown": level_shown, "seeds_wanted": seeds_wanted}
+    environment.filters |= {"headline": headline, "answers": answers}
     kind = report["kind"]
     if kind == "sweep":
         from lit_mem.report.sweep_plots import sweep_plots

@@ -10,9 +10,14 @@ from typing import Any, Final
 from lit_mem.audit.judging import Rule
 from lit_mem.audit.thresholds import Limits, Threshold
 from lit_mem.errors import DataError
+from lit_mem.files.facts import read_facts
+from lit_mem.files.software import versions
+from lit_mem.report.annex import Filing, annex_of
+from lit_mem.report.answer import answer
 from lit_mem.report.chain import read_run
 from lit_mem.report.checkpoints import kept_checkpoints
 from lit_mem.report.example_rows import HOW, example_report, last_table
+from lit_mem.report.exposed import not_covered, worst_for
 from lit_mem.report.files import read_config, read_json
 from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.judgement import verdict
@@ -24,18 +29,23 @@ from lit_mem.report.private_training import private_training
 from lit_mem.report.setup import setup_of
 from lit_mem.report.subject import audit_of, scored_of, scored_text, set_sizes
 from lit_mem.report.trust import trust
-from lit_mem.report.versions import versions
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 
 
-def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshold] = ()) -> dict[str, Any]:
+def run_report(
+    folder: Path,
+    with_text: bool = False,
+    fail_on: Iterable[Threshold] = (),
+    filing: Filing = Filing(),  # noqa: B008  (never changed)
+) -> dict[str, Any]:
     """Read a run's log folder.
 
     Args:
         folder: holds `memorization.jsonl` or `metrics.csv`, and most often `config.yaml`.
         with_text: give texts of the most exposed members.
         fail_on: conditions that the last validation is not to meet.
+        filing: what the person who files the report states.
 
     Raises:
         DataError: a file of the folder is damaged.
@@ -51,14 +61,14 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
     rules = run_rules(folder, config, history)
     if audit:
         given = [rule for rule in rules if audit["command"] == "audit"]
-        rules = [Rule("--fail-on", Limits([str(t) for t in wanted]), "any")] if wanted else given
+        rules = [_of_fail_on(wanted)] if wanted else given
     attack = _attack([t.name for rule in rules for t in rule.limits], history.names)
     kept = [] if audit else kept_checkpoints(folder, history, rules)
     table = last_table(folder, config)
     examples = None if table is None else example_report(table, attack, with_text)
     scored = scored_of(checks, folder / "checks.json", examples)
     best = next((row for row in kept if row["name"] == "best"), None)
-    return {
+    report: dict[str, Any] = {
         "schema": SCHEMA,
         "kind": "run",
         "name": f"{folder.resolve().parent.name}/{folder.resolve().name}",
@@ -81,6 +91,16 @@ def run_report(folder: Path, with_text: bool = False, fail_on: Iterable[Threshol
         "config_text": text,
         "versions": versions(),
     }
+    judged_by = rules if audit or not wanted else [*rules, _of_fail_on(wanted)]
+    found = answer(judged_by, history, scored, best)
+    found |= {"worst": worst_for(history.last, report["persons"], attack)}
+    report["answer"] = found | {"not_covered": not_covered(history, scored, checks)}
+    report["annex"] = annex_of(report, history, read_facts(folder), scored, filing)
+    return report
+
+
+def _of_fail_on(wanted: Iterable[Threshold]) -> Rule:
+    return Rule("--fail-on", Limits([str(threshold) for threshold in wanted]), "any")
 
 
 def _attack(limits: list[str], names: set[str]) -> str | None:

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from lit_mem.audit.thresholds import Threshold
+from lit_mem.files.software import versions
 from lit_mem.functional.interval import student_interval
 from lit_mem.privacy.carried import of_several
 from lit_mem.report.certainty import together
 from lit_mem.report.gate import check_known, gate, not_passed
 from lit_mem.report.history import Validation
-from lit_mem.report.run_report import SCHEMA
 from lit_mem.report.sweep_files import read_findings, read_histories, read_sweep, trial_scored
-from lit_mem.report.versions import versions
 
+SCHEMA: Final = 1
 _METRICS: Final[tuple[str, ...]] = (
     "trainable_parameters",
     "val/perplexity",

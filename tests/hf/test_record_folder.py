@@ -30,8 +30,8 @@ def test_the_record_of_a_run(sft, callback, member_texts, heldout_texts, capfd, 
     report([str(folder.parent)])
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     assert names == [
-        "checks.json", "config.yaml", "examples/epoch_0001_step_000004.parquet", "examples/start.parquet",
-        "memorization.jsonl", "report.html", "report.json", "run.json",
+        "annex.md", "checks.json", "config.yaml", "examples/epoch_0001_step_000004.parquet", "examples/start.parquet",
+        "facts.json", "memorization.jsonl", "report.html", "report.json", "run.json",
     ]  # fmt: skip
     assert {oct(path.stat().st_mode & 0o777) for path in folder.rglob("*") if path.is_file()} == {"0o600"}
     assert {oct(path.stat().st_mode & 0o777) for path in [folder, folder / "examples"]} == {"0o700"}

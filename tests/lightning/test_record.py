@@ -76,9 +76,10 @@ def test_there_is_one_line_a_validation_with_what_loggers_have(fitted):
 
 
 def strip(value):
-    """Without what a report says of the folder, and of times."""
+    """Without what a report says of the folder, of times, and of why something is absent, which a record alone has."""
+    of_folder = ("name", "notes", "why", "sections")
     if isinstance(value, dict):
-        return {k: strip(v) for k, v in value.items() if k not in ("name", "notes") and "time/" not in k}
+        return {k: strip(v) for k, v in value.items() if k not in of_folder and "time/" not in k}
     if isinstance(value, list):
         return [strip(one) for one in value if not (isinstance(one, dict) and "time/" in str(one.get("figure")))]
     return value

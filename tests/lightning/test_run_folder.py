@@ -215,7 +215,7 @@ def test_what_a_failed_run_left_empty_is_removed(tmp_path):
 
 WRITTEN = [
     "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/safe.ckpt", "config.yaml",
-    "examples/epoch_0001_step_000001.parquet", "memorization.jsonl", "run.json",
+    "examples/epoch_0001_step_000001.parquet", "facts.json", "memorization.jsonl", "run.json",
 ]  # fmt: skip
 
 

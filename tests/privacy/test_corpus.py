@@ -1,12 +1,14 @@
 """The digest of a training set: the same for the same texts and key, and of no use to anyone without the key."""
 
+import hashlib
+import hmac
 import os
 import stat
 
 import pytest
 
 from lit_mem.files.places import cache_folder
-from lit_mem.privacy.corpus import KEY, corpus_digest, same_corpus
+from lit_mem.privacy.corpus import KEY, corpus_digest, new_salt, salted_digest, same_corpus
 
 TEXTS = ["one", "two", "three"]
 
@@ -63,3 +65,31 @@ def test_a_damaged_key_is_named():
     with pytest.raises(OSError, match="found 5 bytes, expected 32") as error:
         corpus_digest(TEXTS)
     assert error.value.filename == str(cache_folder(KEY))
+
+
+def test_a_salted_digest_is_hmac_of_salt_and_texts_in_any_order():
+    salted = new_salt()
+    found = salted_digest(TEXTS, salted.salt)
+    hashes = sorted(hashlib.sha256(text.encode()).digest() for text in TEXTS)
+    key = cache_folder(KEY).read_bytes()
+    message = f"set of texts {salted.salt}".encode() + b"".join(hashes)
+    assert found == hmac.new(key, message, hashlib.sha256).hexdigest()
+    assert salted_digest(reversed(TEXTS), salted.salt) == found
+    assert salted_digest(TEXTS[:2], salted.salt) != found
+
+
+def test_two_runs_on_the_same_texts_cannot_be_compared_by_their_salted_digests():
+    """Not even whether a text was taken out in between, which an unsalted digest would show."""
+    one, other = new_salt(), new_salt()
+    assert one.key == other.key
+    assert one.salt != other.salt
+    assert salted_digest(TEXTS, one.salt) != salted_digest(TEXTS, other.salt)
+
+
+def test_a_salted_digest_under_another_key_is_another(monkeypatch, tmp_path):
+    """So that who knows all texts and the salt, but not the key, cannot confirm one."""
+    salted = new_salt()
+    first = salted_digest(TEXTS, salted.salt)
+    monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path / "of_another_user"))
+    assert salted_digest(TEXTS, salted.salt) != first
+    assert new_salt().key != salted.key

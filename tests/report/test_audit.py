@@ -73,7 +73,7 @@ def test_it_has_no_limits_of_training_and_no_epochs(audit):
     assert (data["verdict"]["state"], data["verdict"]["limits"]) == ("no limits", [])
     assert data["checkpoints"] == data["trust"]["before_training"] == []
     assert [row["epoch"] for row in data["validations"]] == [0]
-    assert "<h1>Audit of the adapter some/adapter</h1>" in html
+    assert '<h2 class="name">Audit of the adapter some/adapter</h2>' in html
     for text in ("efore training", "after every epoch", "epoch", "MemorizationEarlyStopping</td>"):
         assert text not in html.partition('<section id="configuration">')[0], text
     assert {row["what"]: row["value"] for row in data["setup"]}["Adapter"] == "some/adapter"

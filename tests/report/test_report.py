@@ -473,11 +473,11 @@ def test_a_condition_that_fails_counts_more_than_one_that_cannot_be_told(tmp_pat
 def test_it_can_be_written_elsewhere_and_says_where(tmp_path, capsys):
     folder = made.write_run(tmp_path / "run", table=False)
     cli.main(["report", str(folder), "--out", str(tmp_path / "there" / "now")])
-    verdict, page, data = capsys.readouterr().out.splitlines()
-    assert verdict.startswith("After epoch 3 the model is within its limit, but it was over after epoch 2")
-    assert (Path(page), Path(data)) == (tmp_path / "there/now/report.html", tmp_path / "there/now/report.json")
-    assert Path(page).is_file()
-    assert Path(data).is_file()
+    line, *paths = capsys.readouterr().out.splitlines()
+    assert line.startswith("Can I release it? Within its limits")
+    there = tmp_path / "there" / "now"
+    assert list(map(Path, paths)) == [there / "report.html", there / "annex.md", there / "report.json"]
+    assert all(Path(path).is_file() for path in paths)
     assert not (folder / "report.html").exists()
 
 

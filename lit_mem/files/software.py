@@ -1,4 +1,4 @@
-"""Versions of the packages that a report names."""
+"""Versions of the packages that a run and a report name."""
 
 from __future__ import annotations
 

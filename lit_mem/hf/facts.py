@@ -1,0 +1,79 @@
+"""What a trainer's run is of, for `facts.json`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from transformers import Trainer
+
+from lit_mem.audit.facts import (
+    adapter_parameters,
+    all_parameters,
+    base_fingerprint,
+    persons_in,
+    started_facts,
+    trained_parameters,
+    with_digests,
+)
+from lit_mem.audit.subject_models import name_of
+from lit_mem.data.encoding import Encoded
+from lit_mem.data.groups import Groups
+from lit_mem.files.facts import Facts, SetFacts
+from lit_mem.hf.trainers_texts import copies_in
+
+
+@dataclass(frozen=True)
+class TrainersTexts:
+    """The texts of a trainer's run.
+
+    Attributes:
+        copies: how often each text stands in the training set, by its tokens; None: not counted yet, or not known.
+        rows: texts of the training set.
+        heldout: that are scored.
+        groups: rows of each person, of given texts.
+    """
+
+    copies: Counter[tuple[int, ...]] | None
+    rows: int
+    heldout: Sequence[Encoded]
+    groups: Groups
+
+
+def facts_of(trainer: Trainer, started: str, texts: TrainersTexts) -> Facts:
+    """What is known of a trainer's model and texts.
+
+    Args:
+        trainer: about to train, or to evaluate.
+        started: the time.
+        texts: of the run.
+    """
+    model, copies = trainer.model, texts.copies
+    if copies is None and trainer.train_dataset is not None:
+        copies = copies_in(trainer)
+    training = trainer.is_in_train
+    tokens = None if copies is None else sum(len(ids) * n for ids, n in copies.items())
+    facts = replace(
+        started_facts(started),
+        base=name_of(model),
+        # Once all weights have been trained they are not those of a base any more.
+        fingerprint={} if training and trainer.state.global_step else base_fingerprint(model),
+        trained=trained_parameters(model) if training else adapter_parameters(model),
+        parameters=all_parameters(model),
+        members=SetFacts(texts.rows, tokens, persons_in(texts.groups.members)),
+        heldout=SetFacts(len(texts.heldout), None, persons_in(texts.groups.others)),
+        digest_of="tokens",
+    )
+    if copies is None:
+        return facts
+    return with_digests(facts, map(_spelled, copies.elements()), (_ids(one) for one in texts.heldout))
+
+
+def _ids(example: Encoded) -> str:
+    return _spelled(example.input_ids.tolist())
+
+
+def _spelled(ids: Iterable[int]) -> str:
+    """Token ids as a text that can be digested."""
+    return " ".join(map(str, ids))

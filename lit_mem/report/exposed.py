@@ -1,0 +1,123 @@
+"""For whom a model is worst: persons, subgroups and repeated texts, from what a run has recorded of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lit_mem.functional.numbers import shown
+from lit_mem.functional.planning import Scored
+from lit_mem.report.attacks import NEVER, not_tried
+from lit_mem.report.history import History, Validation
+
+NOT_RECORDED = (
+    "Not recorded: no two texts are known to be of one person (group_column), and no subgroup was measured (suite "
+    "standard or full, with enough texts), so that an average may hide somebody."
+)
+
+
+def worst_for(last: Validation | None, persons: Mapping[str, Any] | None, attack: str | None) -> list[str]:
+    """A sentence each, without names of persons; one that says so where nothing was recorded.
+
+    Args:
+        last: the last validation; None: there is none.
+        persons: what the report has of persons; None: nothing.
+        attack: that the run is judged by; None: there is none.
+    """
+    found = [*_of_persons(persons), *(() if last is None else _of_rows(last, attack))]
+    return found or [NOT_RECORDED]
+
+
+def not_covered(history: History, scored: Scored | None, checks: Mapping[str, Any] | None) -> list[str]:
+    """What an answer leaves out, a sentence each; the annex has it in full.
+
+    Args:
+        history: of the run.
+        scored: how many texts were scored, if that is known.
+        checks: what the checks of the data found; None: there are none.
+    """
+    off = [one.name for one in not_tried(history.names, history.absent) if one not in NEVER]
+    own = f", and {len(off)} attacks of lit_mem's own that were not on" if off else ""
+    found = [f"Not tried: {', '.join(one.name for one in NEVER)}{own} (see the annex)."]
+    if scored is None:
+        found.append("How many of the training texts were scored is not recorded.")
+    elif scored.of_members is not None and scored.of_members > scored.members:
+        n = scored.of_members - scored.members
+        found.append(f"{n:,} of {scored.of_members:,} training texts, which were not scored.")
+    if checks is None:
+        found.append("Whether members and held-out texts can be compared: the data was not checked, or left no record.")
+    elif checks["warnings"]:
+        n = len(checks["warnings"])
+        found.append(
+            f"The checks of the data gave {n} warning{'s' * (n > 1)}, by which the numbers may be too low or too high."
+        )
+    if not history.whole:
+        found.append("The first part of the run, whose record is missing.")
+    return found
+
+
+def _of_persons(persons: Mapping[str, Any] | None) -> Iterator[str]:
+    if persons is None:
+        return
+    yield str(persons["text"])
+    columns = list(persons["columns"])
+    pieces = [row[columns.index("pieces extracted")] for row in persons["rows"] if "pieces extracted" in columns]
+    most = max((n for n in pieces if n is not None), default=0)
+    if most:
+        what = "marked piece or suffix" if most == 1 else "marked pieces or suffixes"
+        yield f"Of the most exposed person, {most:,} {what} came out."
+
+
+def _of_rows(last: Validation, attack: str | None) -> Iterator[str]:
+    if (subgroup := worst_subgroup(last.metrics, attack)) is not None:
+        name, value, n = subgroup
+        ends = [last.get(f"{name}{end}") for end in ("_low", "_high")]
+        interval = "" if None in ends else f" [{', '.join(map(shown, ends))}]"
+        of_all = last.get(f"mia/{attack}_auroc")
+        beside = "" if of_all is None else f"; of all texts it is {shown(of_all)}"
+        yield (
+            f"The most exposed of {n} subgroups is {_subgroup(name)}: its AUROC is {shown(value)}{interval}{beside}. "
+            "The highest of several is too high by chance."
+        )
+    share = last.get("memorization/exposed_share")
+    if share is not None:
+        yield f"{_percent(share)} of the scored members stand out so far that hardly any held-out text does."
+    exposed, all_of = (last.get(f"memorization/{who}_duplicates") for who in ("exposed", "members"))
+    if exposed is not None and all_of is not None:
+        yield (
+            f"Of the members that stand out, {_percent(exposed)} have their text more than once in the training set; "
+            f"of all scored members, {_percent(all_of)}."
+        )
+
+
+def worst_subgroup(metrics: Mapping[str, float], attack: str | None) -> tuple[str, float, int] | None:
+    """The metric of the subgroup with the highest AUROC, that AUROC, and how many subgroups there are.
+
+    Args:
+        metrics: of a validation.
+        attack: whose AUROC; None: any.
+
+    >>> worst_subgroup({"slice/sex/F/loss_auroc": 0.6, "slice/sex/M/loss_auroc": 0.7}, "loss")
+    ('slice/sex/M/loss_auroc', 0.7, 2)
+    """
+    of = r".+" if attack is None else re.escape(attack)
+    found = {n: v for n, v in metrics.items() if re.fullmatch(rf"slice/.+/.+/{of}_auroc", n) and v == v}
+    if not found:
+        return None
+    name = max(sorted(found), key=lambda one: found[one])
+    return name, found[name], len(found)
+
+
+def _subgroup(name: str) -> str:
+    """Column and value of a metric of a subgroup.
+
+    >>> _subgroup("slice/age/18-33/reference_auroc")
+    'age = 18-33'
+    """
+    column, _, value = name.removeprefix("slice/").rpartition("/")[0].partition("/")
+    return f"{column} = {value}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
