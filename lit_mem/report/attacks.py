@@ -31,6 +31,10 @@ MEMBERSHIP: Final = {
     "min_k_plus_plus": "the same, against each token's alternatives",
     "ez_mia": "looks where the model still errs, and whether the truth became likelier there",
     "wbc": "counts the stretches of a text in which the model beats its base",
+    "delta_t": "takes for members what training has made likelier evenly, token by token",
+    "delta_low": "looks at the tokens of a text that training helped least",
+    "zlib_calibrated": "as zlib, less what it is for the base model",
+    "min_k_calibrated": "as min_k, less what it is for the base model",
     "combined": "all of these together, weighed on known members, which an attacker seldom has",
     "lowercase": "compares a text with itself in lower case",
     "recall": "puts unseen texts in front",
@@ -47,12 +51,15 @@ _EXTRACTION: Final = (
      "prompts with the beginning of a training text, and compares what the model writes with the rest"),
     ("extraction by sampling", r"extraction/(discoverable|probability).*",
      "how likely drawing from the model gives the rest of a training text within some tries"),
-    ("extraction token by token", r"extraction/(exact_memorization|extraction_strength|largest_p_z|longest_run)",
+    ("extraction token by token",
+     r"extraction/(exact_memorization|extraction_strength|largest_p_z|longest_run|ngram_(hits|memorization))",
      "given the true text so far, which next tokens the model has by heart; of long texts at every place"),
     ("extraction of marked pieces", r"extraction/span_rate",
      "whether marked names, dates and the like come out, given the text before them"),
     ("extraction of marked pieces of prompts", r"extraction/prompt_span_rate",
      "the same of what stands in prompts and is not trained on"),
+    ("writing unprompted", r"leak/verbatim_share",
+     "lets the model write without the beginning of a text, and looks for training texts in what it writes"),
 )  # fmt: skip
 _OTHERS: Final = (
     ("membership inference", "user inference", r"user/inference_auroc",
@@ -93,7 +100,7 @@ def tried(names: Collection[str]) -> list[Attack]:
     ['loss', 'mine', 'extraction']
     """
     logged = {match[1] for name in names if (match := re.fullmatch(r"mia/(.+)_auroc", name))}
-    logged = {name.removesuffix("_base") for name in logged}
+    logged = {name.removesuffix("_base") for name in logged} - {"strongest"}  # which is one of the others
     order = [name for name in MEMBERSHIP if name in logged] + sorted(logged - MEMBERSHIP.keys())
     found = [
         Attack("membership inference", name, MEMBERSHIP.get(name, "an attack of the user's own")) for name in order

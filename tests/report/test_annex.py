@@ -15,6 +15,7 @@ from markdown_it import MarkdownIt
 import lit_mem.attacks
 import lit_mem.report
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.cli import main as cli
 from lit_mem.files.facts import Facts, SetFacts, write_facts
 from lit_mem.files.hashes import Hashed
@@ -243,7 +244,8 @@ def test_every_attack_of_the_library_has_its_line():
     named = {"ReferenceRatio": "reference", "WindowComparison": "wbc", "OfflineLiRA": "lira", "OfflineRMIA": "rmia"}
     named |= {"ReCaLL": "recall", "ConReCaLL": "con_recall"}
     classes = [name for name in lit_mem.attacks.__all__ if getattr(lit_mem.attacks, name) is not Attack]
-    assert {named.get(name, snake(name)) for name in classes} | {"combined"} == set(MEMBERSHIP)
+    assert {named.get(name, snake(name)) for name in classes} | {"combined", *default_attacks()} == set(MEMBERSHIP)
+    assert [one.name for one in tried({"mia/strongest_auroc", "mia/loss_auroc"})] == ["loss"]
 
 
 names = st.sets(
