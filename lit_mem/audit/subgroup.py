@@ -44,10 +44,10 @@ class Slice(NamedTuple):
         area = auroc(self.table[column][judged], self.table.member[judged], level)
         return GroupAuroc(self.value, *self.measured(column), area)
 
-    def mean(self, column: str) -> Mean:
+    def mean(self, column: str, level: float = 0.95) -> Mean:
         """Mean over the members measured, at least one; the column must be within [0, 1]."""
         values = self.table.members()[column]
-        return mean_interval(values[~torch.isnan(values)])
+        return mean_interval(values[~torch.isnan(values)], level)
 
     def perplexity(self) -> float:
         """Of the members, token-weighted; the columns are `perplexity` and `n_tokens`. Infinite where it overflows."""
@@ -109,6 +109,27 @@ def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) ->
         f"{opening}{part}, AUROC of {attack} {most.area.value:.3f} [{most.area.low:.3f}, {most.area.high:.3f}] "
         f"({most.n_members} members, {most.n_nonmembers} non-members) against {overall:.3f} on all texts; "
         f"{_compared(len(parts))}."
+    )
+
+
+def extraction_verdict(parts: Sequence[Slice], column: str, overall: float) -> str | None:
+    """Whose suffixes are written whole more often than those of all members; None where nobody stands out.
+
+    The level is that of `verdict`.
+
+    Args:
+        parts: the subgroups compared, each with members that were prompted; at least one.
+        column: 1 where a suffix was written whole, else 0.
+        overall: its mean over all members.
+    """
+    level = 1 - 0.05 / len(parts)
+    rates = [(part, part.mean(column, level)) for part in parts]
+    part, most = max(rates, key=lambda pair: (pair[1].low > overall, pair[1].value))
+    if most.low <= overall:
+        return None
+    return (
+        f"Most extracted: {part}, whole suffix of {most.value:.1%} [{most.low:.1%}, {most.high:.1%}] of "
+        f"{part.measured(column)[0]} members against {overall:.1%} of all; {_compared(len(parts))}."
     )
 
 
