@@ -50,12 +50,18 @@ def panels_of(history: History) -> dict[str, list[Curve]]:
         title = "Suffixes written out whole, by copies in the training set"
         written = [Curve("extraction/exact_rate", "all members", MEMBERS, wide=True), *written]
         written.append(Curve("canary/extraction_rate", "canaries", SERIES[5], dashed=True))
-    else:
+    elif "canary/exposure_mean" in history.names:
         title = "Exposure of canaries, bits, by copies in the training set"
         found = (re.fullmatch(r"canary/exposure_mean_x(\d+)", name) for name in history.names)
         written = [Curve("canary/exposure_mean", "all canaries", MEMBERS, wide=True)]
         for n, colour in zip(sorted(int(one[1]) for one in found if one), cycle(SERIES[1:]), strict=False):
             written.append(Curve(f"canary/exposure_mean_x{n}", f"{n}-fold", colour))
+    else:
+        title = "Suffixes written out whole, share"
+        written = [
+            Curve("extraction/exact_rate", "members", MEMBERS, wide=True),
+            Curve("extraction/exact_rate_heldout", "held-out texts", HELDOUT),
+        ]
     return {
         "Perplexity": [
             Curve("memorization/perplexity_members", "members", MEMBERS, wide=True),

@@ -64,6 +64,11 @@ def test_without_copies_the_last_panel_is_of_canaries_in_the_order_of_their_copi
     assert list(lines_of(drawn.axes[3])) == ["all canaries", "1-fold", "4-fold", "16-fold"]
 
 
+def test_without_canaries_either_the_last_panel_is_of_members_and_held_out_texts(script):
+    drawn = script.picture(history(*EVERY, "extraction/exact_rate_heldout"), {})
+    assert list(lines_of(drawn.axes[3])) == ["members", "held-out texts"]
+
+
 def test_a_run_becomes_a_light_picture(script, quickstart_run, tmp_path):
     assert script.main([str(quickstart_run.version), str(tmp_path / "run.png")]) == 0
     with Image.open(tmp_path / "run.png") as picture:
