@@ -35,7 +35,7 @@ from lit_mem.models.base_models import load_base
 from lit_mem.models.hub import load_tokenizer
 
 TINY = "asset:tiny_llama"
-QUICKSTART = Path(__file__).parents[1] / "configs" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parents[1] / "tests" / "quickstart_plain.yaml"
 
 
 @pytest.fixture(autouse=True)

@@ -36,7 +36,7 @@ from lit_mem.models.base_models import load_base
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
-QUICKSTART = str(Path(__file__).parent.parent / "configs" / "quickstart.yaml")
+QUICKSTART = str(Path(__file__).parent.parent / "tests" / "quickstart_plain.yaml")
 SMALL = (
     "--data.train_size 8 --data.heldout_size 8 --data.max_length 48 --trainer.max_epochs 1 --trainer.logger false"
 ).split()

@@ -20,7 +20,7 @@ from lit_mem.errors import CheckpointError
 from lit_mem.files.record import FILE, read
 
 ROOT = Path(__file__).parent.parent
-QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+QUICKSTART = ROOT / "tests" / "quickstart_plain.yaml"
 SMALL = ["--data.train_size", "40", "--data.heldout_size", "40", "--trainer.max_epochs", "12", "--data.batch_size", "8"]
 
 

@@ -124,8 +124,8 @@ def run_audit(
         chat: of conversations {loss, template}: which turns are scored, and the chat template, if not the tokenizer's.
         max_length: longest text in tokens, the rest is cut unless `chunk` is given; None: what the model reads, at most
             4096.
-        members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
-            out, at least 2000.
+        members_size: score a random subset of so many members; None: each text once of up to 2000, of more as many as
+            are held out, at least 2000.
         heldout_size: score a random subset of so many held-out texts; None: all.
         scoring_tokens: most tokens in a scoring batch.
         check: look for texts on both sides, and whether text alone shows which set one is of.

@@ -120,6 +120,30 @@ def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) ->
     )
 
 
+def extraction_verdict(parts: Sequence[Slice], column: str, overall: float) -> str | None:
+    """Whose suffixes are written whole more often than those of all members; None where nobody stands out.
+
+    The level is that of `verdict`.
+
+    Args:
+        parts: the subgroups compared, each with members that were prompted; at least one.
+        column: 1 where a suffix was written whole, else 0.
+        overall: its mean over all members.
+    """
+    level = 1 - 0.05 / len(parts)
+    rates = []
+    for part in parts:
+        value, interval = part.mean(column)
+        rates.append((part, value, *interval(level)))
+    part, value, low, high = max(rates, key=lambda rate: (rate[2] > overall, rate[1]))
+    if low <= overall:
+        return None
+    return (
+        f"Most extracted: {part}, whole suffix of {value:.1%} [{low:.1%}, {high:.1%}] of {part.measured(column)[0]} "
+        f"members against {overall:.1%} of all; {_compared(len(parts))}."
+    )
+
+
 def _listing(names: Sequence[str], most: int) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -109,6 +109,8 @@ class Subgroups:
     def of(self, table: ScoreTable, subject: HasTexts | None = None) -> list[Slice]:
         """The subgroups of the table's examples, column by column; every rank must call it, once they are gathered.
 
+        By duplicates members alone are sorted: each of these subgroups has all non-members.
+
         Args:
             table: a row for each example.
             subject: has the texts that no value is to give away.
@@ -126,8 +128,9 @@ class Subgroups:
         if self.length:
             lengths = [None if row is None else float(row.n_tokens) for row in rows]
             groups[_free(_LENGTH, groups)] = groups_of(lengths, self.bins, self.bins)
+        copies = _free(_DUPLICATES, groups)
         if self.duplicates:
-            groups[_free(_DUPLICATES, groups)] = [_copies(row) for row in rows]
+            groups[copies] = [_copies(row) for row in rows]
         slices = []
         in_names = safe_names([columns.get(column, column) for column in groups])
         for column, labels in groups.items():
@@ -138,6 +141,8 @@ class Subgroups:
             title, names = columns.get(column, column), safe_names(shown.values())
             for value in there:
                 keep = torch.tensor([value in each for each in labels], dtype=torch.bool)
+                if self.duplicates and column == copies:  # held-out texts have no copies to be like those of members
+                    keep |= ~table.member
                 name = f"slice/{in_names[title]}/{names[shown[value]]}"
                 slices.append(Slice(title, shown[value], name, table.where(keep)))
         return slices

@@ -35,7 +35,7 @@ from lit_mem.types import Sampling
 Suite = Literal["none", "quick", "standard", "full"]
 """`quick` generates no text; `standard` does; `full` slices all, and writes unprompted too; `none` is nothing."""
 
-_SLICED: Final = ["ngram_rate", "exact_memorization", "span_rate"]
+_SLICED: Final = ["ngram_rate", "exact_rate", "exact_memorization", "span_rate"]
 
 
 @dataclass

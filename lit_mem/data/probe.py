@@ -1,4 +1,4 @@
-"""Which members are scored: all of a small set, and of a large one a sample."""
+"""Which members are scored: each text of a small set, and of a large one a sample."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lit_mem.errors import ConfigError
 log = logging.getLogger(__name__)
 
 ALL_UP_TO: Final = 2000
-"""Up to this many members all are scored, where no number is set."""
+"""Up to this many different members all are scored, where no number is set."""
 
 
 def default_size(n_members: int, n_heldout: int) -> int:
-    """How many members are scored where no number is set.
+    """How many of some different members are scored where no number is set.
 
     >>> default_size(95, 25), default_size(2898, 300), default_size(50_000, 5000)
     (95, 2000, 5000)
@@ -30,7 +30,8 @@ def scored_members(texts: Sequence[Hashable], groups: Sequence[str], size: int, 
     """A random sample of the members, each at most once.
 
     One row of each text that stands several times comes first, then one of each group (a patient, a document) where
-    rows share groups, then others, as far as `size` reaches. So texts of these kinds are over-represented.
+    rows share groups, then others, and texts a second time last, as far as `size` reaches. So texts of these kinds are
+    over-represented, and with as many as there are different texts each is scored once.
 
     Args:
         texts: (N,) of the members, or numbers of these that are equal where texts are.
@@ -56,6 +57,11 @@ def scored_members(texts: Sequence[Hashable], groups: Sequence[str], size: int, 
         if groups[i] not in met:
             met.add(groups[i])
             first[i] = None
+    seen = {texts[i] for i in first}
+    for i in order:
+        if texts[i] not in seen:
+            seen.add(texts[i])
+            first[i] = None
     chosen = [*first, *(i for i in order if i not in first)]
     return sorted(chosen[:size])
 
@@ -68,7 +74,7 @@ def members_probe(
     Args:
         texts: (N,) of the members, or numbers of these that are equal where texts are.
         groups: (N,) names of their groups.
-        asked: how many; None: `default_size`.
+        asked: how many; None: `default_size` of the different texts, as a copy would count as further evidence.
         heldout: how many held-out texts are scored.
         of_heldout: of how many.
         seed: of the sample.
@@ -79,14 +85,19 @@ def members_probe(
     Raises:
         ConfigError: more are asked for than there are.
     """
-    n = len(texts)
-    size = asked or default_size(n, heldout)
+    n, different = len(texts), len(set(texts))
+    size = asked or default_size(different, heldout)
     if size > n:
         raise ConfigError(
             f"data.members_size is {size}, but only {n} members are trained on; set it to null to choose by itself"
         )
     chosen = scored_members(texts, groups, size, seed)
-    if size < n:
+    if size == different < n:
+        log.info(
+            "Scored: each of the %d different texts among %d members, once; %d of %d held-out texts.",
+            size, n, heldout, of_heldout,
+        )  # fmt: skip
+    elif size < n:
         log.info(
             "Scored: %d of %d members, at random, but first one row of each text that stands several times and of "
             "each group; %d of %d held-out texts.",

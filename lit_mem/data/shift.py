@@ -40,7 +40,8 @@ def text_shift(
     of the other, and by itself: scores of two classifiers are not compared, which would bias the
     AUROC below 0.5, as each knows what the other does not hold. What is returned is the mean of the
     two AUROCs, and of the ends of their intervals (Obuchowski 1997): those are as wide as if both
-    halves agreed by chance altogether, which is what they nearly do where there is no difference.
+    halves agreed by chance altogether, which is what they nearly do where there is no difference. A
+    text that stands on one side several times counts once.
 
     Args:
         members: (M,) texts.
@@ -61,6 +62,9 @@ def text_shift(
     sides = ((members, member_groups, True), (heldout, heldout_groups, False))
     for side, names, member in sides:
         chosen = np.sort(random.permutation(len(side))[:max_rows])
+        there = texts_at(side, chosen.tolist())
+        first = np.unique(np.array(there, dtype=object), return_index=True)[1]  # repeats would vote several times
+        chosen = chosen[np.sort(first)]
         texts += texts_at(side, chosen.tolist())
         # A name that no data can have, as the two sides have no row in common.
         groups += [f"\0{member}{i}" for i in chosen] if names is None else texts_at(names, chosen.tolist())

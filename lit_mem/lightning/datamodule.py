@@ -51,7 +51,7 @@ class TextDataModule(TextLoaders):
         train_size: train on a random subset of this many rows; None: all.
         heldout_size: hold out a random subset of this many rows; None: all.
         members_size: score a random subset of this many members, in which repeated texts and one row of each group come
-            first; None: all of up to 2000, of more as many as are held out, but at least 2000.
+            first; None: each text once of up to 2000, of more as many as are held out, but at least 2000.
         heldout_fraction: share of `train` to hold out, by group, where the source has no held-out set.
         scoring_tokens: most tokens in a scoring batch, padding included; lower it if scoring runs out of memory.
         seed: of subsets, splits and the order of training.

@@ -79,8 +79,8 @@ class Memorization(HasMeasures, RunsAudit):
         reference: the frozen model to compare with: "auto" (the model without its adapter, or a copy of it as training
             starts), "adapter_off", a model, the hub id or folder of one, or None.
         max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
-        members_size: score a random subset of so many members; None: all of up to 2000, of more as many as are held
-            out, at least 2000.
+        members_size: score a random subset of so many members; None: each text once of up to 2000, of more as many as
+            are held out, at least 2000.
         heldout_size: score a random subset of so many held-out texts; None: all.
         fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
             name of the column, or {text_column, prompt_template, completion_template, group_column}; of files also

@@ -27,6 +27,7 @@ from lit_mem.report.localize import read_localized
 from lit_mem.report.persons import persons_of
 from lit_mem.report.private_training import private_training
 from lit_mem.report.setup import setup_of
+from lit_mem.report.subgroups import subgroups_of
 from lit_mem.report.subject import audit_of, scored_of, scored_text, set_sizes
 from lit_mem.report.trust import trust
 
@@ -77,6 +78,7 @@ def run_report(
         "setup": setup_of(config, set_sizes(scored, checks, config.get("data") or {}), audit),
         "verdict": verdict(rules, history, best, scored, audit["of"] if audit else "model"),
         "persons": persons_of(folder, history.last),
+        "subgroups": subgroups_of(history.last, attack),
         "attack": attack,
         "key_figures": key_rows(history, attack, best),
         "validations": [{"epoch": v.epoch, "step": v.step, "figures": v.metrics} for v in history.validations],

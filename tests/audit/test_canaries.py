@@ -365,7 +365,7 @@ def test_no_canary_reaches_disk_or_console(tmp_path, monkeypatch, capsys, tokeni
     more = [f"--trainer.callbacks+=lit_mem.callbacks.{name}" for name in ("Canaries", "PrivacyAudit")]
     sizes = "--data.train_size 8 --data.heldout_size 8 --trainer.max_epochs 1 --data.canaries Lines".split()
     options = ["--data.canaries.path", str(tmp_path / "mine.txt"), "--data.canaries.repetitions", "[1]"]
-    main(["fit", "--config", str(ROOT / "configs" / "quickstart.yaml"), *sizes, *options, *more])
+    main(["fit", "--config", str(ROOT / "tests" / "quickstart_plain.yaml"), *sizes, *options, *more])
     said = capsys.readouterr()
     files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
     assert any(path.suffix == ".ckpt" for path in files)

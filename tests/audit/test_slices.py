@@ -289,6 +289,15 @@ def test_duplicates_are_none_one_or_more_and_give_way_to_a_column_of_that_name(v
     }  # fmt: skip
 
 
+def test_members_with_so_many_copies_are_judged_against_all_non_members(validated):
+    records = [Record("t", duplicates=i // 2 % 4 if i % 2 == 0 else 0) for i in range(N)]
+    figures = validated(Slices([], length=False, min_size=2), {"mia/loss": SCORE}, MEMBER, records)
+    for value, wanted in (("0", [0]), ("1", [1]), ("2_or_more", [2, 3])):
+        keep = torch.tensor([r.duplicates in wanted for r in records]) | ~MEMBER
+        expected = roc_auc_score(MEMBER[keep], SCORE[keep])
+        assert figures[f"slice/duplicates/{value}/loss_auroc"] == pytest.approx(expected)
+
+
 def test_attacks_and_measures_can_be_chosen_and_must_exist(validated):
     columns = {"mia/loss": SCORE, "mia/zlib": SCORE, "extraction/a": SCORE, "extraction/a_base": SCORE,
                "extraction/b": SCORE, "verbatim/a": SCORE}  # fmt: skip
@@ -411,6 +420,24 @@ def test_who_stands_out_is_told_with_the_number_compared(validated, caplog):
         f"Most exposed: sex=F, AUROC of loss 1.000 [{low:.3f}, 1.000] (20 members, 20 non-members) against "
         f"{overall:.3f} on all texts; 2 slices were compared" in caplog.text
     )
+
+
+def test_whose_suffixes_are_written_whole_is_told_if_anyone_stands_out(validated, caplog):
+    copied = torch.tensor([i % 4 == 0 for i in range(N)])
+    hit = (copied & (torch.arange(N) % 8 == 0)).double()  # 15 of the 30 members with copies, and no others
+    records = [Record("t", duplicates=3 * int(copied[i])) for i in range(N)]
+    columns = {"mia/loss": SCORE, "extraction/exact_rate": hit}
+    slices = Slices([], length=False, min_size=10)
+    validated(slices, columns, MEMBER, records, stage="test")
+    ends = binomtest(15, 30).proportion_ci(0.975, method="wilson")
+    assert (
+        f"Most extracted: duplicates=2 or more, whole suffix of 50.0% [{ends.low:.1%}, {ends.high:.1%}] of 30 members "
+        "against 25.0% of all; 2 slices were compared" in caplog.text
+    )
+    caplog.clear()
+    columns["extraction/exact_rate"] = (torch.arange(N) % 8 < 4).double()  # half of either
+    validated(slices, columns, MEMBER, records, stage="test")
+    assert "Most extracted" not in caplog.text
 
 
 def test_a_perfect_score_on_few_texts_does_not_stand_out_from_a_nearly_perfect_one():

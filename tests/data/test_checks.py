@@ -205,6 +205,12 @@ def test_each_half_is_judged_by_the_other_and_by_itself():
     assert text_shift(members, heldout) == pytest.approx(tuple(np.mean(areas, axis=0)), abs=1e-9)
 
 
+def test_a_text_that_stands_there_several_times_counts_once_for_the_classifier():
+    members, heldout = sentences(60, 0), sentences(60, 1)
+    assert text_shift([*members, *members[:10] * 9], heldout) == text_shift(members, heldout)
+    assert text_shift(members[:19] * 3, heldout) is None
+
+
 def test_the_classifier_is_repeatable_and_leaves_random_state_alone():
     members, heldout = sentences(100, 0), sentences(120, 1)
     before = np.random.get_state()[1].copy()

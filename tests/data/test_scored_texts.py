@@ -6,6 +6,8 @@ from collections import Counter
 
 import pytest
 from datasets import Dataset, DatasetDict, IterableDatasetDict
+from hypothesis import given
+from hypothesis import strategies as st
 from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem.callbacks import MembershipInference, Perplexity
@@ -53,6 +55,33 @@ def test_repeated_texts_and_each_group_are_in_the_sample(seed):
     few = scored_members(texts, groups, 3, seed)  # as far as the number reaches
     assert len(few) == 3
     assert {texts[i] for i in few} <= twice
+
+
+@given(
+    texts=st.lists(st.integers(0, 6), min_size=1, max_size=30),
+    groups=st.integers(1, 30),
+    seed=st.integers(0, 9),
+)
+def test_as_many_as_there_are_different_texts_are_each_text_once(texts, groups, seed):
+    names = [f"group {text % groups}" for text in texts]  # equal texts are of one group
+    chosen = scored_members(texts, names, len(set(texts)), seed)
+    assert sorted(texts[i] for i in chosen) == sorted(set(texts))
+
+
+def test_copies_of_a_member_are_trained_on_and_not_scored(caplog):
+    source = DatasetDict(
+        train=Dataset.from_dict({"text": [*notes(20), *notes(3), *notes(1)]}),
+        heldout=Dataset.from_dict({"text": notes(5, 50)}),
+    )
+    with caplog.at_level(logging.INFO, "lit_mem"):
+        data = over(source)
+    assert len(data.train) == 24
+    assert sorted(texts_of(data.members)) == sorted(notes(20))
+    copies = {example.record.text: example.record.duplicates for example in data.members}
+    assert [copies[text] for text in notes(4)] == [2, 1, 1, 0]
+    assert data.scored_texts()._asdict() == {"members": 20, "of_members": 24, "heldout": 5, "of_heldout": 5}
+    (line,) = [line for line in caplog.messages if line.startswith("Scored")]
+    assert "20 different texts among 24 members" in line
 
 
 def test_without_repeats_and_groups_the_sample_is_that_of_the_seed_alone():

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.ddp
 @pytest.mark.slow
 def test_two_processes_train_with_the_base_in_parts_and_speak_with_one_voice(tmp_path):
-    command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", str(ROOT / "configs" / "quickstart.yaml")]
+    command = [sys.executable, str(ROOT / "train.py"), "fit", "--config", str(ROOT / "tests" / "quickstart_plain.yaml")]
     command += ["--trainer.devices", "2", "--trainer.strategy", "sharded", "--trainer.max_epochs", "1"]
     command += ["--data.train_size", "41", "--data.heldout_size", "33", "--data.scoring_tokens", "400"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)

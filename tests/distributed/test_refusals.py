@@ -9,7 +9,7 @@ from lit_mem.cli.main import main
 from lit_mem.errors import ModelError
 from lit_mem.models.base_models import load_base_in_parts
 
-QUICKSTART = str(Path(__file__).parent.parent.parent / "configs" / "quickstart.yaml")
+QUICKSTART = str(Path(__file__).parent.parent.parent / "tests" / "quickstart_plain.yaml")
 SMALL = ["--data.train_size", "8", "--data.heldout_size", "8", "--data.check", "false", "--trainer.logger", "false"]
 SHARDED = ["--trainer.strategy", "sharded", "--trainer.devices", "1"]
 

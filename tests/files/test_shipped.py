@@ -60,7 +60,7 @@ def test_fit_takes_names_in_order(capsys):
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["model"]["model_id"] == "asset:tiny_llama"
     assert config["model"]["loss"]["goldfish_k"] == 4
-    assert (config["trainer"]["strategy"], config["trainer"]["max_epochs"]) == ("ddp", 20)
+    assert (config["trainer"]["strategy"], config["trainer"]["max_epochs"]) == ("ddp", 10)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,9 @@ def runs(module, data, trainer, trained, tmp_path_factory):
         "listed": [
             listed.Perplexity(), listed.MembershipInference(), listed.Extraction(**options), listed.Extractability(),
             listed.SpanExtraction(), listed.Correlation(), listed.Movers(),
-            listed.Slices(attacks=["reference"], measures=["ngram_rate", "exact_memorization", "span_rate"]),
+            listed.Slices(
+                attacks=["reference"], measures=["ngram_rate", "exact_rate", "exact_memorization", "span_rate"]
+            ),
             listed.Baseline(),
         ],
         "none": [],

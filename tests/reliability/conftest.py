@@ -26,7 +26,7 @@ from lit_mem.files import record
 from lit_mem.models.base_models import load_base
 from lit_mem.models.checkpoint import own_content
 
-QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+QUICKSTART = Path(__file__).parents[2] / "tests" / "quickstart_plain.yaml"
 KEPT = ("best", "safe", "last")
 SMALL = (
     "--data.train_size 12 --data.heldout_size 8 --data.batch_size 3 --data.max_length 32 --data.check false "

@@ -37,7 +37,7 @@ pytestmark = [
     pytest.mark.filterwarnings("error:Glyph"),  # one for each character that the font lacks would be a flood
 ]
 
-QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
+QUICKSTART = str(Path(__file__).parents[2] / "tests" / "quickstart_plain.yaml")
 FAST = settings(max_examples=100, deadline=None, derandomize=True)
 JOINERS = "\u200c\u200d"
 MARKUP = "<script>alert(1)</script>"

@@ -40,7 +40,7 @@ from lit_mem.lightning.loss_watch import LossWatch
 from lit_mem.scoring.reference_scores import Reference
 from lit_mem.types import TokenScores
 
-QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
+QUICKSTART = str(Path(__file__).parents[2] / "tests" / "quickstart_plain.yaml")
 TEXTS = {"train_size": 12, "heldout_size": 8, "batch_size": 4, "max_length": 24}  # three steps an epoch
 LR = "model.optimizer.init_args.lr"
 

@@ -24,7 +24,7 @@ from lit_mem.scoring.reference_store import batch_key
 from lit_mem.scoring.scorer import scored_positions
 
 ROOT = Path(lit_mem.__file__).parents[1]
-QUICKSTART = ROOT / "configs" / "quickstart.yaml"
+QUICKSTART = ROOT / "tests" / "quickstart_plain.yaml"
 FILES = sorted((ROOT / "lit_mem").rglob("*.py"))
 
 

@@ -31,7 +31,7 @@ from lit_mem.generation.decoding import Sampling, decode
 from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.scoring.reference_scores import Reference
 
-QUICKSTART = str(Path(__file__).parents[2] / "configs" / "quickstart.yaml")
+QUICKSTART = str(Path(__file__).parents[2] / "tests" / "quickstart_plain.yaml")
 BATCHES, BATCH_SIZE = 4, 4
 TEXTS = {"train_size": BATCHES * BATCH_SIZE, "heldout_size": 12, "batch_size": BATCH_SIZE, "max_length": 24}
 

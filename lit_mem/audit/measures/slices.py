@@ -10,7 +10,7 @@ import torch
 
 from lit_mem.audit.known import Known
 from lit_mem.audit.measure import Measure, Pass, Result
-from lit_mem.audit.subgroup import Slice, TooSmall, verdict
+from lit_mem.audit.subgroup import Slice, TooSmall, extraction_verdict, verdict
 from lit_mem.audit.subgroups import Subgroups
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 _ATTACK: Final = "mia/"
 _EXTRACTION: Final = "extraction/"
+_EXACT: Final = "extraction/exact_rate"
 
 
 class Slices(Measure):
@@ -44,7 +45,8 @@ class Slices(Measure):
 
     At the end of fit, validate or test a line says who is exposed most under that attack, if anyone stands out from all
     texts: the subgroup's interval must lie above their AUROC, at a level raised for the number of subgroups compared
-    (Bonferroni). Without that, among 20 subgroups that are all alike one may well stand out by chance.
+    (Bonferroni). Without that, among 20 subgroups that are all alike one may well stand out by chance. A second line
+    says likewise whose suffixes are written whole more often than those of all members, if anyone's are.
 
     What is sliced is what the other callbacks measured: `MembershipInference`, `Extraction`, `Extractability`,
     `SpanExtraction` and `Perplexity`.
@@ -57,6 +59,7 @@ class Slices(Measure):
             characters, are numbered.
         length: slice by the number of scored tokens too, as column `length`.
         duplicates: slice by how many other members have the same text too (0, 1, 2 or more), as column `duplicates`.
+            Attacks judge the members of each of these against all non-members, which have no copies.
         min_size: fewest members, and for attacks fewest non-members too, from which a figure is computed.
         bins: how many groups numbers are cut into.
         max_groups: most distinct texts in a column that `columns` does not name; and numbers of no more distinct
@@ -136,6 +139,7 @@ class Slices(Measure):
         if line := too_small.line():
             self._log_once("small", line)
         verdict, plots = self._compare(run, slices, attacks)
+        verdict = (*verdict, *self._extracted(run, slices, means))
         return Result(metrics, plots=plots, verdict=verdict, intervals=intervals)
 
     def _attacks(self, table: ScoreTable) -> list[str]:
@@ -208,6 +212,14 @@ class Slices(Measure):
             return subgroups_plot(columns, overall, attack)
 
         return lines, {"slice/exposure": plot} if self.draw else {}
+
+    def _extracted(self, run: Pass, slices: Sequence[Slice], means: Mapping[str, str]) -> tuple[tuple[int, str], ...]:
+        """Whose suffixes are written whole, as a verdict, if anyone stands out."""
+        if run.checking or _EXACT not in means.values():
+            return ()
+        parts = [part for part in slices if part.measured(_EXACT)[0] >= self.min_size]
+        line = extraction_verdict(parts, _EXACT, Slice("", "", "", run.rows).mean(_EXACT)[0]) if parts else None
+        return ((logging.INFO, line),) if line else ()
 
 
 def _full(measure: str) -> str:

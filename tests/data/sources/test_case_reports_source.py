@@ -1,9 +1,12 @@
 import json
+from collections import Counter
 
 import pytest
 
+from lit_mem.data.options import DataOptions
 from lit_mem.data.sources.case_reports import CaseReports
-from lit_mem.errors import DataError
+from lit_mem.data.split import split
+from lit_mem.errors import ConfigError, DataError
 
 
 def write(folder, **changes):
@@ -15,10 +18,10 @@ def write(folder, **changes):
         "sex": "female",
         "age": 41,
     }
-    for split in ("train", "heldout", "test"):
-        changed = {**row, **changes} if split == "heldout" else row
+    for name_of_set in ("train", "heldout", "test"):
+        changed = {**row, **changes} if name_of_set == "heldout" else row
         kept = {name: value for name, value in changed.items() if value is not ...}
-        (folder / f"{split}.jsonl").write_text(json.dumps(kept) + "\n")
+        (folder / f"{name_of_set}.jsonl").write_text(json.dumps(kept) + "\n")
 
 
 def test_reads_the_form(tmp_path):
@@ -55,3 +58,49 @@ def test_the_bundled_corpus():
     assert len(set.union(*sides)) == sum(map(len, sides))
     for rows in (corpus.train, corpus.heldout, corpus.test):
         assert all(0 <= span["start"] < span["end"] <= len(row["completion"]) for row in rows for span in row["spans"])
+
+
+# -- reports that stand in the training set several times ----------------------------------------------------------
+
+
+def test_so_many_reports_stand_there_so_often_and_nothing_else_changes():
+    times = {1: 20, 2: 5, 7: 3}
+    plain, made = CaseReports().load(), CaseReports(repeated=times).load()
+    assert Counter(Counter(made.train["completion"]).values()) == times
+    assert (made.heldout[:], made.test[:]) == (plain.heldout[:], plain.test[:])
+    by_origin = {row["origin"]: row for row in plain.train}
+    for row in made.train:
+        origin, _, copy = row["origin"].partition(" copy ")
+        assert row == by_origin[origin] | {"origin": row["origin"]}
+        assert copy == "" or 2 <= int(copy) <= 7
+    assert len(set(made.train["origin"])) == len(made.train) == 51
+    lines = [int(origin.split(":")[1].split()[0]) for origin in made.train["origin"]]
+    assert lines == sorted(lines)
+
+
+def test_the_seed_draws_which_and_members_and_held_out_rows_share_nothing():
+    drawn = [CaseReports(repeated={1: 30, 4: 10}, seed=seed).load() for seed in (0, 0, 1)]
+    assert drawn[0].train[:] == drawn[1].train[:] != drawn[2].train[:]
+    train, heldout, of_heldout = split(drawn[0], DataOptions())
+    assert (len(train), of_heldout) == (70, len(drawn[0].heldout))
+    for column in ("completion", "group"):
+        assert not set(train[column]) & set(heldout[column])
+
+
+@pytest.mark.parametrize(
+    ("repeated", "message"),
+    [
+        ({}, "repeated is empty"),
+        ({0: 5}, "a number of times is 0; expected at least 1"),
+        ({3: 0}, "reports that stand 3 times is 0; expected at least 1"),
+    ],
+)
+def test_numbers_that_cannot_be_are_rejected(repeated, message):
+    with pytest.raises(ConfigError, match=message):
+        CaseReports(repeated=repeated)
+
+
+def test_more_reports_than_there_are_are_rejected(tmp_path):
+    write(tmp_path)
+    with pytest.raises(ConfigError, match=r"repeated asks for 3 different reports; there are 1$"):
+        CaseReports(str(tmp_path), repeated={1: 2, 5: 1}).load()
