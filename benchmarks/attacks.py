@@ -2,9 +2,9 @@ r"""All attacks on the same fine-tuned models: which finds members best, and by 
 
 A model is fine-tuned as a configuration says (its model, adapter, optimizer, learning rate, batch size and length of
 texts), for a number of epochs set beforehand, and every attack scores the same members and held-out texts of it: the
-defaults, `combined` (the learned one, judged on the half of the texts that it did not learn from), the population
-attacks, and with `--probing` some that ask the model more. Seeds differ in the draw of members and held-out texts, the
-adapter's initial weights and the order of training.
+defaults, EZ-MIA and WBC as their authors' code has them, `combined` (the learned one, over the defaults, judged on the
+half of the texts that it did not learn from), the population attacks, and with `--probing` some that ask the model
+more. Seeds differ in the draw of members and held-out texts, the adapter's initial weights and the order of training.
 
 All texts of the corpus are one pool, so that members and held-out ones differ by chance alone. A share of its patients
 (or articles) is reserved for the population attacks' reference models, which are trained in the same way; members and
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -35,18 +34,27 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 import yaml
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 
+from benchmarks.draws import Drawn, Pool
 from benchmarks.paired_areas import Estimate, Scored, areas, differences
 from benchmarks.setting import device_of, machine, make_trainer, now, options, quieten
 from benchmarks.table import Cell, Table, tell
 from lit_mem.adapters import LoRA
-from lit_mem.attacks import Attack, GradientNorm, Lowercase, OfflineLiRA, OfflineRMIA, ReCaLL
+from lit_mem.attacks import (
+    Attack,
+    EzMia,
+    GradientNorm,
+    Lowercase,
+    OfflineLiRA,
+    OfflineRMIA,
+    ReCaLL,
+    WindowComparison,
+)
 from lit_mem.audit.measures.membership import COMBINED, default_attacks
 from lit_mem.callbacks import MembershipInference, PerExampleTable
 from lit_mem.data import TextDataModule
 from lit_mem.data.sources import PHEE, CaseReports
-from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.functional.combine import half_split_scores
 from lit_mem.functional.roc import tpr_at_fpr
 from lit_mem.lightning.module import CausalLM
@@ -56,52 +64,6 @@ CONFIGS: Final = Path(__file__).parent.parent / "configs"
 BESIDE: Final = "reference"
 FPR: Final = 0.01
 PROBING: Final = {"lowercase": Lowercase, "recall": ReCaLL, "gradient_norm": GradientNorm}
-
-
-class Drawn(Source):
-    """Rows that were drawn elsewhere."""
-
-    def __init__(self, train: Dataset, heldout: Dataset) -> None:
-        self._corpus = Corpus(train, heldout, None, "drawn")
-
-    def load(self) -> Corpus:
-        """The rows."""
-        return self._corpus
-
-
-class Pool:
-    """All texts of a corpus, each once, of which some groups are reserved for reference models."""
-
-    def __init__(self, source: Source, reserved: float) -> None:
-        corpus = source.load()
-        rows = concatenate_datasets([part for part in (corpus.train, corpus.heldout, corpus.test) if part is not None])
-        first = {text: i for i, text in reversed(list(enumerate(rows["completion"][:])))}
-        self.rows = rows.select(sorted(first.values()))
-        self.group_of = dict(zip(self.rows["origin"][:], self.rows["group"][:], strict=True))
-        self._rows_of: dict[str, list[int]] = {}
-        for i, group in enumerate(self.rows["group"][:]):
-            self._rows_of.setdefault(group, []).append(i)
-        groups = sorted(self._rows_of)
-        random.Random(0).shuffle(groups)  # the same for all seeds
-        cut = round(reserved * len(groups))
-        self.reserved, self.free = groups[:cut], groups[cut:]
-
-    def draw(self, groups: Sequence[str], sizes: Sequence[int], seed: str) -> list[Dataset]:
-        """Sets of so many rows that share no group.
-
-        Raises:
-            SystemExit: there are too few.
-        """
-        order = random.Random(seed).sample(list(groups), len(groups))
-        made = []
-        for size in sizes:
-            found: list[int] = []
-            while len(found) < size:
-                if not order:
-                    raise SystemExit(f"{sum(sizes)} texts of separate groups are to be drawn, and there are fewer")
-                found += self._rows_of[order.pop()]
-            made.append(self.rows.select(sorted(found[:size])))
-        return made
 
 
 class Recipe:
@@ -149,10 +111,14 @@ def references(recipe: Recipe, pool: Pool, folder: Path) -> list[str]:
 
 def attacks(args: argparse.Namespace, models: list[str]) -> dict[str, Attack]:
     """All that are compared, but the learned one."""
-    made = default_attacks()
+    made = default_attacks() | {"ez_mia_authors": EzMia(first=2, least=2), "wbc_authors": _wbc_of_its_authors()}
     if len(models) >= OfflineLiRA.fewest:
         made |= {"lira": OfflineLiRA(models), "rmia": OfflineRMIA(models), "rmia_a1": OfflineRMIA(models, a=1.0)}
     return made | {name: PROBING[name]() for name in args.probing}
+
+
+def _wbc_of_its_authors() -> Attack:
+    return WindowComparison(sizes=[2, 3, 4, 6, 9, 13, 18, 25, 32, 40], long="clamp", break_ties=False)
 
 
 def score(recipe: Recipe, pool: Pool, models: list[str], seed: int) -> pa.Table:

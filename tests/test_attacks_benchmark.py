@@ -13,6 +13,7 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import attacks, paired_areas
+from benchmarks.draws import Pool
 from benchmarks.paired_areas import Scored, areas, contributions, differences, largest_deviate
 from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.data.sources.base import Corpus, Source
@@ -153,7 +154,7 @@ class Few(Source):
 
 
 def test_draws_share_no_patient_and_differ_by_seed():
-    pool = attacks.Pool(Few(), reserved=0.25)
+    pool = Pool(Few(), reserved=0.25)
     assert len(pool.rows) == 40
     assert len(pool.reserved) == 5
     assert not set(pool.reserved) & set(pool.free)
@@ -166,7 +167,7 @@ def test_draws_share_no_patient_and_differ_by_seed():
 
 
 def test_more_texts_than_there_are_end_in_one_line():
-    pool = attacks.Pool(Few(), reserved=0.25)
+    pool = Pool(Few(), reserved=0.25)
     with pytest.raises(SystemExit, match="40 texts of separate groups"):
         pool.draw(pool.free, [20, 20], "seed 0")
 
@@ -186,7 +187,16 @@ def test_every_attack_is_judged_and_what_was_computed_is_kept(tmp_path, monkeypa
     words = "--rows 12 --epochs 1 --repeats 2 --references 2 --probing lowercase --device cpu".split()
     made = attacks.main([*words, "--out", str(tmp_path)])
     names = {str(row[0]).strip("`") for row in made.rows}
-    assert names == {*default_attacks(), "lira", "rmia", "rmia_a1", "lowercase", "combined"}
+    assert names == {
+        *default_attacks(),
+        "ez_mia_authors",
+        "wbc_authors",
+        "lira",
+        "rmia",
+        "rmia_a1",
+        "lowercase",
+        "combined",
+    }
     assert "| attack | AUROC |" in capsys.readouterr().out
     rows = [pq.read_table(tmp_path / f"seed_{seed}.parquet") for seed in (0, 1)]
     assert rows[0]["origin"].to_pylist() != rows[1]["origin"].to_pylist()
