@@ -13,9 +13,9 @@ account (`benchmarks.paired_areas`).
 
 With `--out` each seed's scores are kept there as parquet, and with the same options not computed again.
 
-    python -m benchmarks.attacks --out logs/attacks
-    python -m benchmarks.attacks --config smollm2_phee --model path/to/smollm2 --folder path/to/phee --rows 200 \
-        --epochs 4 --out logs/attacks_phee
+    python -m benchmarks.attacks --references 2 --probing lowercase --out logs/attacks
+    python -m benchmarks.attacks --config smollm2_phee --model path/to/smollm2 --folder path/to/phee --rows 100 \
+        --epochs 3 --references 0 --probing --out logs/attacks_smollm2
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ from lit_mem.lightning.module import CausalLM
 from lit_mem.scoring.reference_scores import Reference
 
 CONFIGS: Final = Path(__file__).parent.parent / "configs"
-BESIDE: Final = "reference"
 FPR: Final = 0.01
+SOURCES: Final = {"CaseReports": CaseReports, "PHEE": PHEE}
 PROBING: Final = {"lowercase": Lowercase, "recall": ReCaLL, "gradient_norm": GradientNorm}
 
 
@@ -73,7 +73,7 @@ class Recipe:
         config = yaml.safe_load((CONFIGS / f"{args.config}.yaml").read_text())
         self.args, self.model, self.data = args, config["model"], config["data"]
         self.model_id = args.model or self.model["model_id"]
-        self.source = {"CaseReports": CaseReports, "PHEE": PHEE}[self.data["source"]["class_path"].split(".")[-1]]
+        self.source = SOURCES[args.source or self.data["source"]["class_path"].split(".")[-1]]
 
     def fit(self, train: Dataset, heldout: Dataset, seed: int, folder: str) -> tuple[CausalLM, TextDataModule]:
         """A model after the last epoch, and its texts."""
@@ -156,25 +156,26 @@ def scored(rows: pa.Table) -> Scored:
 
 def table(args: argparse.Namespace, runs: Sequence[Scored]) -> Table:
     """A row an attack, the strongest first."""
-    area, gain = areas(runs), differences(runs, BESIDE)
+    area, gain = areas(runs), differences(runs, args.beside)
     rows: list[list[Cell]] = []
     for name in sorted(area, key=lambda name: -area[name].value):
         rates = [_rate(run, name) for run in runs]
         known = [rate for rate in rates if rate is not None]
         cells: list[Cell] = [f"`{name}`", _interval(area[name]), _each(area[name].runs)]
         cells += [f"{np.mean(known):.3f}" if known else "", _each(known)]
-        above = "" if name == BESIDE else f"{sum(d > 0 for d in gain[name].runs)}/{len(runs)}"
-        rows.append([*cells, "" if name == BESIDE else _interval(gain[name], sign="+"), above])
+        above = "" if name == args.beside else f"{sum(d > 0 for d in gain[name].runs)}/{len(runs)}"
+        rows.append([*cells, "" if name == args.beside else _interval(gain[name], sign="+"), above])
     halves = [int(np.isfinite(run.columns[COMBINED]).sum()) for run in runs]
+    corpus = f"{args.config}, {args.source}" if args.source else args.config
     made = Table(
-        f"{args.config}: {args.rows} members and as many held-out texts, {args.epochs} epochs, {len(runs)} seeds, "
+        f"{corpus}: {args.rows} members and as many held-out texts, {args.epochs} epochs, {len(runs)} seeds, "
         f"{args.references} reference models; {machine(device_of(args))}",
-        ["attack", "AUROC", "each seed", f"TPR at {FPR:g} FPR", "each seed ", f"AUROC − {BESIDE}", "seeds above"],
+        ["attack", "AUROC", "each seed", f"TPR at {FPR:g} FPR", "each seed ", f"AUROC − {args.beside}", "seeds above"],
         rows,
     )
     made.notes.append(
         f"AUROC: mean over seeds [95 %, each for itself]; difference: [95 %, all {len(gain)} at once]. `{COMBINED}` is "
-        f"judged on {halves[0]} texts a seed, and compared with `{BESIDE}` on the same."
+        f"judged on {halves[0]} texts a seed, and compared with `{args.beside}` on the same."
     )
     return made
 
@@ -209,11 +210,13 @@ def made_options() -> argparse.ArgumentParser:
     made = options(__doc__, repeats=3)
     made.add_argument("--config", choices=["quickstart", "smollm2_phee"], default="quickstart")
     made.add_argument("--model", help="folder or hub id; none: the configuration's")
+    made.add_argument("--source", choices=SOURCES, help="the corpus; none: the configuration's")
     made.add_argument("--folder", help="of the corpus")
     made.add_argument("--rows", type=int, default=300, help="members, and as many held-out texts")
     made.add_argument("--epochs", type=int, default=7)
     made.add_argument("--references", type=int, default=4, help="models of the population attacks; 0: without these")
     made.add_argument("--reserved", type=float, default=0.4, help="share of the groups that reference models get")
+    made.add_argument("--beside", default="reference", help="the attack that the others are compared with")
     made.add_argument("--probing", nargs="*", choices=PROBING, default=["lowercase", "recall", "gradient_norm"])
     return made
 
@@ -225,7 +228,9 @@ def measure(args: argparse.Namespace, folder: Path) -> list[Scored]:
         SystemExit: it holds scores of other options.
     """
     quieten()
-    kept = {name: str(value) for name, value in vars(args).items() if name not in ("out", "repeats", "device")}
+    kept = {
+        name: str(value) for name, value in vars(args).items() if name not in ("out", "repeats", "device", "beside")
+    }
     file = folder / "options.json"
     if file.exists() and json.loads(file.read_text()) != kept:
         raise SystemExit(f"{folder} holds scores of other options; expected {file.name} as {kept}")

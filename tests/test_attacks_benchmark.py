@@ -16,6 +16,7 @@ from benchmarks import attacks, paired_areas
 from benchmarks.draws import Pool
 from benchmarks.paired_areas import Scored, areas, contributions, differences, largest_deviate
 from lit_mem.audit.measures.membership import default_attacks
+from lit_mem.data.sources import PHEE
 from lit_mem.data.sources.base import Corpus, Source
 
 MEMBER = np.array([True] * 9 + [False] * 7)
@@ -175,10 +176,10 @@ def test_more_texts_than_there_are_end_in_one_line():
 def test_a_recipe_is_its_configurations():
     args = attacks.made_options().parse_args(["--config", "smollm2_phee", "--model", "folder"])
     recipe = attacks.Recipe(args)
-    assert (recipe.model_id, recipe.source.__name__) == ("folder", "PHEE")
+    assert (recipe.model_id, recipe.source) == ("folder", PHEE)
     assert recipe.model["adapter"]["init_args"]["targets"] == ["v", "o"]
     assert recipe.model["optimizer"]["init_args"] == {"lr": 0.001}
-    assert attacks.Recipe(SimpleNamespace(config="quickstart", model=None)).model_id == "asset:tiny_llama"
+    assert attacks.Recipe(SimpleNamespace(config="quickstart", model=None, source="PHEE")).source is PHEE
 
 
 @pytest.mark.slow
