@@ -523,7 +523,7 @@ MISTAKES = [
         "canaries of no digit",
         "Secrets --data.canaries.templates [hello]", "data.canaries.templates has 'hello'", "random digits (#)",
     ),
-    canaries("canaries too long", "RandomTokens --data.canaries.n 4", "has 34 tokens", "data.max_length, 24"),
+    canaries("canaries too long", "RandomTokens --data.canaries.n 4", "has 34 tokens", "data.max_length is 24"),
     canaries("no such file of canaries", "Lines --data.canaries.path nope.txt", "nope.txt: no such file"),
     canaries(
         "a canary twice",

@@ -196,7 +196,7 @@ def test_cases_score_as_many_or_a_sixth_and_500_at_most(words, expected):
 def test_the_tracked_side_has_what_the_configuration_measures():
     made = fits.memorization()
     assert {"Perplexity", "MembershipInference", "Extraction"} <= {type(measure).__name__ for measure in made.measures}
-    assert made.stop == ["mia/reference_auroc > 0.9"]
+    assert made.stop == ["standard"]
 
 
 # -- memory ------------------------------------------------------------------------------------------------

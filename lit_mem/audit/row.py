@@ -9,7 +9,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "val/perplexity": ("ppl held-out", "{:.2f}"),
     "memorization/perplexity_members": ("ppl members", "{:.2f}"),
     "mia/reference_auroc": ("AUROC reference", "{:.3f}"),
-    "mia/strongest_auroc": ("strongest [95 %]", "{:.3f}"),
+    "mia/strongest_auroc": ("AUROC strongest [95 %]", "{:.3f}"),
     "mia/reference_tpr_at_fpr_0.01": ("TPR@1%", "{:.3f}"),
     "extraction/ngram_rate": ("n-gram members", "{:.3f}"),
     "extraction/ngram_rate_heldout": ("n-gram held-out", "{:.3f}"),

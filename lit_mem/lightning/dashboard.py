@@ -36,7 +36,7 @@ _LINES: Final[dict[str, dict[str, list[str]]]] = {
     },
 }  # fmt: skip
 
-_AREAS: Final = ("mia/loss_auroc", "mia/combined_auroc", "mia/reference_auroc")
+_AREAS: Final = ("mia/combined_auroc", "mia/reference_auroc", "mia/strongest_auroc")
 """TensorBoard 2.21 shows charts with margins in the reverse order."""
 
 

@@ -14,16 +14,17 @@ from lit_mem.lightning.last_line import audited
 
 FIGURES = {
     "val/loss": 1.0832, "val/perplexity": 2.954, "memorization/perplexity_members": 2.651,
-    "mia/reference_auroc": 0.8541, "mia/reference_auroc_low": 0.8239, "mia/reference_auroc_high": 0.8842,
+    "mia/reference_auroc": 0.8541,
+    "mia/strongest_auroc": 0.8612, "mia/strongest_auroc_low": 0.8239, "mia/strongest_auroc_high": 0.8842,
     "extraction/exact_rate": 0.03, "time/scoring": 1.0,
 }  # fmt: skip
 
 
 def test_the_row_is_that_of_the_epoch_table():
     header, row = table(FIGURES, "valid")
-    titles = ["epoch", "val/loss", "ppl held-out", "ppl members", "AUROC reference [95 %]", "exact"]
+    titles = ["epoch", "val/loss", "ppl held-out", "ppl members", "AUROC reference", "AUROC strongest [95 %]", "exact"]
     assert re.split(r" {2,}", header) == titles
-    assert row.split() == ["valid", "1.083", "2.95", "2.65", "0.854", "[0.824,", "0.884]", "0.030"]
+    assert row.split() == ["valid", "1.083", "2.95", "2.65", "0.854", "0.861", "[0.824,", "0.884]", "0.030"]
     assert len(header) == len(row)
 
 
@@ -43,10 +44,10 @@ def test_with_the_columns_of_the_configured_table():
 def test_the_sentence_has_the_numbers():
     text = sentence(FIGURES)
     assert text.count(". ") == 0
-    for part in ("1.083", "2.65", "2.95", "0.854 [0.824, 0.884]", " 3 %"):
+    for part in ("1.083", "2.65", "2.95", "strongest attack is 0.861 [0.824, 0.884]", " 3 %"):
         assert part in text
     assert "persons of whom something is extracted is 12.5 %" in sentence(FIGURES | {"user/extracted_share": 0.125})
-    assert "attack loss" in sentence({"mia/loss_auroc": 0.6})
+    assert "loss attack" in sentence({"mia/loss_auroc": 0.6})
     assert sentence({}) == ""
 
 

@@ -102,7 +102,7 @@ def test_a_document_is_prompted_for_by_its_first_window(tuned):
         for name in names
         if name.split("/")[1].startswith(("ngram_rate", "exact_rate", "rouge_l", "edit_similarity", "generated"))
     ]
-    assert len(generated) == 17
+    assert len([name for name in generated if not name.endswith(("_low", "_high"))]) == 17
     for name in generated:
         assert whole.metrics[name] == pytest.approx(cut.metrics[name], rel=1e-4), name
     assert "extraction/longest_run" in whole.metrics.keys() - cut.metrics.keys()

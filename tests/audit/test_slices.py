@@ -429,7 +429,7 @@ def test_whose_suffixes_are_written_whole_is_told_if_anyone_stands_out(validated
     columns = {"mia/loss": SCORE, "extraction/exact_rate": hit}
     slices = Slices([], length=False, min_size=10)
     validated(slices, columns, MEMBER, records, stage="test")
-    ends = binomtest(15, 30).proportion_ci(0.975, method="wilson")
+    ends = binomtest(15, 30).proportion_ci(0.975, method="exact")
     assert (
         f"Most extracted: duplicates=2 or more, whole suffix of 50.0% [{ends.low:.1%}, {ends.high:.1%}] of 30 members "
         "against 25.0% of all; 2 slices were compared" in caplog.text

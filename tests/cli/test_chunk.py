@@ -7,7 +7,10 @@ import yaml
 
 from lit_mem.cli.main import main
 
-SIZES = "--data.train_size 12 --data.heldout_size 12 --trainer.max_epochs 1 --data.max_length 32 --memorization.suite"
+SIZES = (
+    "--data.train_size 12 --data.heldout_size 12 --trainer.max_epochs 1 --data.max_length 32 --memorization.stop [] "
+    "--memorization.suite"
+)
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_canaries_stay_whole(tokenizer):
     assert all(one.windows is None for one in plain.canaries)
     copies = [one for one in plain.train if one.example_id >= 12]
     assert len(copies) == sum(one.repetitions for one in plain.canaries if one.member)
-    with pytest.raises(ConfigError, match=r"data\.canaries: .* data\.max_length, 5"):
+    with pytest.raises(ConfigError, match=r"data\.canaries: .* data\.max_length is 5"):
         prepared(tokenizer, canary_source=source, max_length=5, chunk=Chunk(5))
 
 

@@ -13,7 +13,6 @@ from datasets import Dataset, DatasetDict
 
 from lit_mem.data import TextDataModule
 from lit_mem.data.canaries import Secrets
-from lit_mem.data.canaries.encoding import copies
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
 from lit_mem.data.texts import checked_texts
@@ -106,7 +105,7 @@ def test_the_public_size_depends_on_no_coin(tokenizer):
     sizes = set()
     for seed in range(5):
         found = prepare(splits(), tokenizer, DataOptions(canary_source=Secrets(9, seed=seed)))
-        assert len(found.train) == 20 + len(copies(found.canaries))
+        assert len(found.train) == 20 + sum(one.repetitions for one in found.canaries if one.member)
         sizes.add(found.public_size)
     assert sizes == {20 + 3 * (1 + 4 + 16)}
 

@@ -155,7 +155,7 @@ def test_nothing_is_logged_of_short_texts(audited):
     measure = SlidingExtraction(3, 3, base=False)
     assert audited(measure, made_up([True] * 5)).metrics == {}
     found = audited(measure, made_up([True] * 6), made_up([True, False, True, True, False, True], None, 1, False))
-    assert found.metrics == {
+    assert {name: value for name, value in found.metrics.items() if not name.endswith(("_low", "_high"))} == {
         "extraction/largest_p_z": pytest.approx(math.exp(-1.5)),
         "extraction/largest_p_z_heldout": pytest.approx(math.exp(-1.5)),
         "extraction/longest_run": 6.0,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lit_mem.audit.measure import with_ends
 from lit_mem.callbacks import (
     Extractability,
     MembershipInference,
@@ -74,7 +75,7 @@ def test_one_warning_names_the_attacks_and_what_they_lack(tmp_path, caplog):
     assert "`mean` and `std`" in line.getMessage()
     assert "validation_step" in line.getMessage()
     measured = {name for name in trainer.callback_metrics if name.endswith("_auroc")}
-    assert measured == {"mia/loss_auroc", "mia/min_k_auroc", "mia/combined_auroc"}
+    assert measured == {"mia/loss_auroc", "mia/min_k_auroc", "mia/combined_auroc", "mia/strongest_auroc"}
 
 
 @pytest.mark.parametrize("name", ["reference", "min_k_plus_plus", "ez_mia", "wbc"])
@@ -121,9 +122,8 @@ def test_ranks_without_spans_leave_out_the_same(caplog):
     scores = Bare().validation_step(None, 0)
     with_span.observe(scores, {"records": [Record("a b c", spans=[Span("name", 1, 3)])] * 20})
     without.observe(scores, {"records": [Record("a b c")] * 20})
-    assert set(with_span.absent) == set(without.absent) == {
-        "extraction/span_rate_base", "extraction/span_rate_base_heldout",
-    }  # fmt: skip
+    names = ("extraction/span_rate_base", "extraction/span_rate_base_heldout")
+    assert set(with_span.absent) == set(without.absent) == set(with_ends(names))
 
 
 def test_of_the_base_model_attacks_are_left_out_too(tmp_path):

@@ -79,7 +79,7 @@ RANGES = {
     "EzMia": (-1, 1),
     "Loss": (-math.inf, 0),
     "MinK": (-math.inf, 0),
-    "WindowComparison": (0, 1),
+    "WindowComparison": (-1e-9, 1),
     "Zlib": (-math.inf, 0),
 }
 

@@ -65,7 +65,7 @@ def fitted(module, trainer, tmp_path_factory):
         lines = [json.dumps(row) for row in rows(n, first)]
         (folder / f"{name}.jsonl").write_text("\n".join(lines))
     source = TextFiles(str(folder / "train.jsonl"), str(folder / "heldout.jsonl"), group_column="patient")
-    data = TextDataModule(source, max_length=64, check=True)
+    data = TextDataModule(source, max_length=64, members_size=SIZES[0], check=True)
     lines = []
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: lines.append(record.getMessage())
