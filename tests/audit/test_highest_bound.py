@@ -100,8 +100,8 @@ def test_other_options_are_another_state():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("epochs", [12, 50])
-@pytest.mark.parametrize("alike", [0.5, 0.9])
+@pytest.mark.parametrize("epochs", [12, pytest.param(50, marks=pytest.mark.exhaustive)])
+@pytest.mark.parametrize("alike", [0.5, pytest.param(0.9, marks=pytest.mark.exhaustive)])
 def test_without_memorization_the_highest_bound_is_rarely_above_zero(epochs, alike, monkeypatch):
     """Coins say nothing of scores, and the scores of an epoch are correlated with those of the one before."""
     monkeypatch.setattr(of_one_run, "epsilon_lower_bound", lru_cache(None)(of_one_run.epsilon_lower_bound))

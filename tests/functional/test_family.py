@@ -28,13 +28,13 @@ def test_the_surest_is_named_and_not_the_highest():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("alike", [0.0, 0.7])
+@pytest.mark.parametrize("alike", [0.7, pytest.param(0.0, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("shift", [0.0, 1.0])
 def test_the_interval_covers_the_highest_true_value(alike, shift):
     """Eleven attacks of one true AUROC, on 60 and 60 texts: at most 2.5 % miss at either side."""
     generator = torch.Generator().manual_seed(1)
     truth = torch.special.ndtr(torch.tensor(shift / 2**0.5)).item()
-    member, runs, low_missed, high_missed = torch.arange(120) < 60, 1000, 0, 0
+    member, runs, low_missed, high_missed = torch.arange(120) < 60, 600, 0, 0
     for _ in range(runs):
         common = torch.randn(120, generator=generator)
         found = {}
