@@ -80,6 +80,14 @@ def _of_rows(last: Validation, attack: str | None) -> Iterator[str]:
             f"The most exposed of {n} subgroups is {_subgroup(name)}: its AUROC is {shown(value)}{interval}{beside}. "
             "The highest of several is too high by chance."
         )
+    if (most := most_extracted(last.metrics)) is not None:
+        name, value = most
+        ends = [last.get(f"{name}{end}") for end in ("_low", "_high")]
+        interval = "" if None in ends else f" [{', '.join(_percent(end) for end in ends if end is not None)}]"
+        yield (
+            f"Of the members of {_subgroup(name)}, {_percent(value)}{interval} have their suffix written out whole; of "
+            f"all members prompted, {_percent(last.metrics['extraction/exact_rate'])}."
+        )
     share = last.get("memorization/exposed_share")
     if share is not None:
         yield f"{_percent(share)} of the scored members stand out so far that hardly any held-out text does."
@@ -107,6 +115,26 @@ def worst_subgroup(metrics: Mapping[str, float], attack: str | None) -> tuple[st
         return None
     name = max(sorted(found), key=lambda one: found[one])
     return name, found[name], len(found)
+
+
+def most_extracted(metrics: Mapping[str, float]) -> tuple[str, float] | None:
+    """The metric of the subgroup whose suffixes are written whole most often, and its rate.
+
+    Args:
+        metrics: of a validation.
+
+    Returns:
+        None where no subgroup's rate is above that of all members.
+
+    >>> most_extracted({"slice/duplicates/1/exact_rate": 0.5, "extraction/exact_rate": 0.1})
+    ('slice/duplicates/1/exact_rate', 0.5)
+    """
+    overall = metrics.get("extraction/exact_rate")
+    found = {n: v for n, v in metrics.items() if re.fullmatch(r"slice/.+/.+/exact_rate", n) and v == v}
+    if overall is None or not found:
+        return None
+    name = max(sorted(found), key=lambda one: found[one])
+    return (name, found[name]) if found[name] > overall else None
 
 
 def _subgroup(name: str) -> str:
