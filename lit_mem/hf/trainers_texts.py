@@ -104,10 +104,15 @@ def _examples(
     wanted = size or ALL_UP_TO
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     found: list[tuple[int, str, Tensor, Tensor]] = []
+    seen: set[tuple[int, ...]] = set()  # a copy is no further evidence
     for i in order:
         if len(found) >= wanted:
             break
-        found += [(i, *one) for one in _texts_of_row(loader, i, name, option) if one[1] not in others]
+        for origin, ids, labels in _texts_of_row(loader, i, name, option):
+            text = tuple(ids.tolist())
+            if text not in seen and ids not in others:
+                seen.add(text)
+                found.append((i, origin, ids, labels))
     found = sorted(found[:wanted], key=lambda one: (one[0], one[1]))
     if not found:
         raise ConfigError(f"MemorizationCallback: no text of {name} has a token that is trained on; give {option}")
