@@ -60,7 +60,8 @@ from lit_mem.functional.roc import tpr_at_fpr
 from lit_mem.lightning.module import CausalLM
 from lit_mem.scoring.reference_scores import Reference
 
-CONFIGS: Final = Path(__file__).parent.parent / "configs"
+HERE: Final = Path(__file__).parent
+CONFIGS: Final = {"bundled": HERE / "bundled.yaml", "smollm2_phee": HERE.parent / "configs" / "smollm2_phee.yaml"}
 FPR: Final = 0.01
 SOURCES: Final = {"CaseReports": CaseReports, "PHEE": PHEE}
 PROBING: Final = {"lowercase": Lowercase, "recall": ReCaLL, "gradient_norm": GradientNorm}
@@ -70,7 +71,7 @@ class Recipe:
     """How a configuration trains."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        config = yaml.safe_load((CONFIGS / f"{args.config}.yaml").read_text())
+        config = yaml.safe_load(CONFIGS[args.config].read_text())
         self.args, self.model, self.data = args, config["model"], config["data"]
         self.model_id = args.model or self.model["model_id"]
         self.source = SOURCES[args.source or self.data["source"]["class_path"].split(".")[-1]]
@@ -208,7 +209,7 @@ def _note(line: str) -> None:
 def made_options() -> argparse.ArgumentParser:
     """What can be chosen."""
     made = options(__doc__, repeats=3)
-    made.add_argument("--config", choices=["quickstart", "smollm2_phee"], default="quickstart")
+    made.add_argument("--config", choices=[*CONFIGS], default="bundled")
     made.add_argument("--model", help="folder or hub id; none: the configuration's")
     made.add_argument("--source", choices=SOURCES, help="the corpus; none: the configuration's")
     made.add_argument("--folder", help="of the corpus")

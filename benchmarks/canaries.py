@@ -1,7 +1,7 @@
 r"""How well canaries of each kind are found: the audit's bound on epsilon, AUROC, exposure and extraction rate.
 
 One run a kind and seed, on the same texts: half of the canaries, by fair coins, stand once in the training set. The
-kinds with LoRA as in configs/quickstart.yaml, and some with all weights trained, which new tokens need. All at the end
+kinds with LoRA of rank 16 on all layers, and some with all weights trained, which new tokens need. All at the end
 of a run.
 
     python -m benchmarks.canaries --repeats 2

@@ -179,7 +179,7 @@ def test_a_recipe_is_its_configurations():
     assert (recipe.model_id, recipe.source) == ("folder", PHEE)
     assert recipe.model["adapter"]["init_args"]["targets"] == ["v", "o"]
     assert recipe.model["optimizer"]["init_args"] == {"lr": 0.001}
-    assert attacks.Recipe(SimpleNamespace(config="quickstart", model=None, source="PHEE")).source is PHEE
+    assert attacks.Recipe(SimpleNamespace(config="bundled", model=None, source="PHEE")).source is PHEE
 
 
 @pytest.mark.slow
