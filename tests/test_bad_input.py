@@ -282,7 +282,7 @@ MISTAKES = [
     private("Gaussian approximation", "--model.privacy.accountant gdp", "accountant: found gdp; expected", "'rdp'"),
     private("steps of all texts", "--model.privacy.batch_size 8", "batch_size is 8, and there are 8 training texts"),
     private("accumulated", "--trainer.accumulate_grad_batches 2", "a step is one draw from all texts"),
-    private("clipped twice", "--trainer.gradient_clip_val 1", "gradient_clip_val is 1,", "bounds no single text"),
+    private("clipped twice", "--trainer.gradient_clip_val 1", "gradient_clip_val is 1", "bounds no single text"),
     private("16 bits", "--trainer.precision bf16-true", "trainer.precision is bf16-true", "rounding passes the bound"),
     private("grouped by length", "--data.group_by_length true", "data.group_by_length is true", "other texts' lengths"),
     private("near duplicates", "--data.deduplicate near", "data.deduplicate is near", "exact is sound"),
