@@ -197,9 +197,11 @@ def test_each_length_of_a_sweep_is_what_it_is_alone(tuned, trainer):
         other.validate(model, corpus, verbose=False)
         for name, value in logged(other).items():
             if name.startswith("extraction/"):
-                stem, _, _ = name.partition("_heldout")
+                end = next((end for end in ("_low", "_high") if name.endswith(end)), "")
+                stem, _, _ = name.removesuffix(end).partition("_heldout")
                 base = "_base" if stem.endswith("_base") else ""
-                key = f"{stem.removesuffix(base)}_prefix_{prefix}{base}" + ("_heldout" if "_heldout" in name else "")
+                of = "_heldout" if "_heldout" in name else ""
+                key = f"{stem.removesuffix(base)}_prefix_{prefix}{base}{of}{end}"
                 assert figures[key] == pytest.approx(value, abs=1e-6), key
     sweep = callbacks[3]
     assert set(sweep.metrics) == set(sweep.names())
