@@ -9,6 +9,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torchmetrics.text import Perplexity as TorchmetricsPerplexity
 
+from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import (
     Baseline,
     EpochTable,
@@ -219,7 +220,8 @@ def test_one_set_alone_gives_no_attack_figures_and_says_so(module, data, trainer
 
 @pytest.mark.slow
 def test_the_table_shows_a_row_before_training_and_one_an_epoch(module, data, trainer, capsys):
-    callbacks = [EpochTable(["val/loss", "mia/reference_auroc", "nothing/logs_this"]), MembershipInference()]
+    callbacks = [EpochTable(["val/loss", "mia/strongest_auroc", "nothing/logs_this"])]
+    callbacks.append(MembershipInference({"reference": ReferenceRatio()}))
     trainer(callbacks, max_epochs=1).fit(module(), data())
     rows = [row.split() for row in capsys.readouterr().out.splitlines() if row.strip()]
     assert [row[0] for row in rows] == ["epoch", "start", "1"]
