@@ -53,7 +53,7 @@ _WITH_ALL_WEIGHTS = ("RandomTokens", "Unigram", "NewTokens")
 
 
 def train(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
-    """Figures at the end of one run."""
+    """Metrics at the end of one run."""
     pl.seed_everything(seed, verbose=False)
     full = name.endswith(FULL)
     module = CausalLM(
@@ -75,7 +75,7 @@ def train(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
             num_sanity_val_steps=0,
         )
         trainer.fit(module, data)
-    return {figure: float(trainer.callback_metrics[figure]) for figure in SHOWN}
+    return {metric: float(trainer.callback_metrics[metric]) for metric in SHOWN}
 
 
 def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
@@ -91,8 +91,8 @@ def table(args: argparse.Namespace, found: Mapping[str, Sequence[Mapping[str, fl
     """A row for each kind and seed, and one with the mean over the seeds."""
     rows: list[list[Cell]] = []
     for name, runs in found.items():
-        rows += [[f"{name}, seed {seed}", *(run[figure] for figure in SHOWN)] for seed, run in enumerate(runs)]
-        rows.append([f"{name}, mean", *(statistics.mean(run[figure] for run in runs) for figure in SHOWN)])
+        rows += [[f"{name}, seed {seed}", *(run[metric] for metric in SHOWN)] for seed, run in enumerate(runs)]
+        rows.append([f"{name}, mean", *(statistics.mean(run[metric] for run in runs) for metric in SHOWN)])
     title = (
         f"{args.model}, {args.source}: {args.canaries} canaries, once each by fair coins, beside {args.rows} texts; "
         f"{args.epochs} epochs; {machine(device_of(args))}"

@@ -26,8 +26,9 @@ class EzMia(Attack):
     a text with fewer than two errors, or without a fall, has the ratio 0, the lowest. `first=2, least=2` ranks texts as
     that code does.
 
-    Of a short text nothing need have fallen, so that many are tied at 1, where no false-positive rate of 1 % can tell
-    them apart. Texts with the same balance are ranked by their mean δ_t, which adds less than 1e-9 to the score.
+    Of a short text nothing need have fallen, so that many are tied at 1, and no threshold among them has a
+    false-positive rate of 1 %. Texts with the same balance are ranked by their mean δ_t, which adds less than 1e-9 to
+    the score.
 
     Args:
         first: the first scored token that is read, counted from 1; those before it count nowhere.

@@ -26,8 +26,8 @@ class WindowComparison(Attack):
     `sizes=[2, 3, 4, 6, 9, 13, 18, 25, 32, 40], long="clamp"`.
 
     A text of few tokens has few windows, so many texts have the same share, and on short ones most members are tied at
-    the highest, where no false-positive rate of 1 % can tell them apart. Texts with the same share are ranked by their
-    mean δ_t, which adds less than 1e-9 to the score.
+    the highest, and no threshold among them has a false-positive rate of 1 %. Texts with the same share are ranked by
+    their mean δ_t, which adds less than 1e-9 to the score.
 
     Args:
         smallest: size of the smallest windows in tokens.

@@ -181,10 +181,10 @@ class _Sweep:
             advice = {"figure": "", "limit": None, "best": None, "front": [], "note": str(error)}
         content: dict[str, Any] = {"schema": 1, "findings": [each.as_json() for each in found], "guidance": advice}
         atomic.write_text(self.folder / "findings.json", json.dumps(content, indent=1) + "\n")
-        told = content["findings"]
-        if told:
-            _say(together(told))
-        for each in told:
+        lines = content["findings"]
+        if lines:
+            _say(together(lines))
+        for each in lines:
             _say(line(each))
         if added := of_several(self.folder):
             _say(added)

@@ -17,7 +17,7 @@ from lit_mem.data.sources.chat_fields import HELD, TOOLS
 from lit_mem.types import IGNORED, Record
 
 SAID: Final = "Please go on."
-"""What the user says before each canary: the same before all, so that it tells none from another."""
+"""What the user says before each canary: the same before all, so that none differs by it."""
 
 SECRET: Final = "secret"
 """The kind of the span that marks what is to be extracted from a canary."""
