@@ -13,15 +13,24 @@ _TIE: Final = 1e-9
 """How much a tie-breaker counts beside a score of about 1: less than one window's vote in a text of 10,000 tokens."""
 
 
-def deltas(scores: TokenScores, who: str) -> Tensor:
-    """(B, T) float64 on the CPU: δ_t = ℓ_t − ℓ_t^ref in nats; 0 where no token is scored.
+def reference_of(scores: TokenScores, who: str) -> Tensor:
+    """(B, T) float32, ℓ_t^ref in nats.
 
     Raises:
         MetricError: the scores carry no reference; `who` needs it, for the message.
     """
     if scores.reference is None:
         raise MetricError(f"{who} needs reference scores; the module gave none")
-    difference = scores.logprob.cpu().double() - scores.reference.cpu().double()
+    return scores.reference
+
+
+def deltas(scores: TokenScores, who: str) -> Tensor:
+    """(B, T) float64 on the CPU: δ_t = ℓ_t − ℓ_t^ref in nats; 0 where no token is scored.
+
+    Raises:
+        MetricError: the scores carry no reference; `who` needs it, for the message.
+    """
+    difference = scores.logprob.cpu().double() - reference_of(scores, who).cpu().double()
     return difference.masked_fill(~scores.mask.cpu(), 0.0)
 
 

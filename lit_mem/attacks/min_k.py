@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from lit_mem.attacks.base import Attack
+from lit_mem.attacks.delta import reference_of
 from lit_mem.attacks.lowest import lowest_mean
-from lit_mem.errors import MetricError, check_range
+from lit_mem.errors import check_range
 from lit_mem.types import Needs, TokenScores
 
 
@@ -34,6 +35,5 @@ class MinK(Attack):
         lowest = lowest_mean(scores.logprob, scores.mask, self.share)
         if not self.calibrated:
             return lowest
-        if scores.reference is None:
-            raise MetricError("the calibrated Min-K% attack needs reference scores; the module gave none")
-        return lowest - lowest_mean(scores.reference, scores.mask, self.share)
+        reference = reference_of(scores, "the calibrated Min-K% attack")
+        return lowest - lowest_mean(reference, scores.mask, self.share)

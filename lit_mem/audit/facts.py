@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from lit_mem.adapters.base import gives_base_back
+from lit_mem.audit.subject_models import name_of
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.examples import Examples
 from lit_mem.data.members import texts_of
@@ -35,6 +36,25 @@ def started_facts(started: str) -> Facts:
         started: the time, as `lit_mem.files.facts.now` has it.
     """
     return Facts(started, versions())
+
+
+def with_model(facts: Facts, model: nn.Module, training: bool, step: int) -> Facts:
+    """Facts, and those of a user's own model.
+
+    Args:
+        facts: of the run.
+        model: a Hugging Face model, with or without an adapter of peft's.
+        training: whether it is trained; False: it is measured as it is.
+        step: of training so far.
+    """
+    return replace(
+        facts,
+        base=name_of(model),
+        # Once all weights have been trained they are not those of a base any more.
+        fingerprint={} if training and step else base_fingerprint(model),
+        trained=trained_parameters(model) if training else adapter_parameters(model),
+        parameters=all_parameters(model),
+    )
 
 
 def with_texts(facts: Facts, found: Prepared, others: Dataset | None = None) -> Facts:

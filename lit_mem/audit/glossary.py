@@ -128,3 +128,12 @@ def key_metrics(names: set[str], attack: str | None, strongest: str | None) -> l
         wanted += [f"mia/{attack}_tpr_at_fpr_0.01"]
     wanted += [name for name, _, _ in _TITLES if "(" not in name and name not in wanted]
     return [name for name in wanted if name in names]
+
+
+def of_base(name: str) -> str:
+    """What the metric is called of the base model.
+
+    >>> of_base("extraction/ngram_rate_heldout"), of_base("val/perplexity")
+    ('extraction/ngram_rate_base_heldout', 'val/perplexity_base')
+    """
+    return f"{name.removesuffix('_heldout')}_base_heldout" if name.endswith("_heldout") else f"{name}_base"

@@ -59,6 +59,15 @@ class Result:
     persons: PersonTable | None = None
     intervals: Mapping[str, Interval] = field(default_factory=dict)
 
+    def plus(self, other: Result) -> Result:
+        """The same with another's metrics, intervals and verdict behind its own."""
+        return replace(
+            self,
+            metrics={**self.metrics, **other.metrics},
+            intervals={**self.intervals, **other.intervals},
+            verdict=self.verdict + other.verdict,
+        )
+
     def with_ends(self) -> Result:
         """The same with both ends of each interval at 95 % behind their metric."""
         metrics: dict[str, float] = {}

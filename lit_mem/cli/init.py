@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from lit_mem import program
+from lit_mem.cli.plain_parser import PlainParser
 from lit_mem.cli.starter import Found, configuration, heldout_fraction, max_length
 from lit_mem.data.columns import Column, columns_of
 from lit_mem.data.marked import spans_option
@@ -243,19 +243,12 @@ def _print(line: str, as_it_is: bool = False) -> None:
     print(line if as_it_is else printable(line))  # noqa: T201  (the output of the command)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, as for the other commands."""
-        raise ConfigError(f"init: {message}")
-
-
-def _parser() -> _Parser:
-    parser = _Parser(
-        prog=f"{program.name()} init",
-        description="Look at a file of texts (json, jsonl, csv, tsv, parquet, arrow or txt; also .jsonl.gz and "
+def _parser() -> PlainParser:
+    parser = PlainParser(
+        "init",
+        "Look at a file of texts (json, jsonl, csv, tsv, parquet, arrow or txt; also .jsonl.gz and "
         ".jsonl.zst), or a folder or pattern of such files, and write a first configuration that runs as it is. No "
         "text or value of the file is shown.",
-        allow_abbrev=False,
     )
     parser.add_argument("file", metavar="FILE", help="texts to train on: a file, folder or pattern")
     parser.add_argument(

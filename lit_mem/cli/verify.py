@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
-from lit_mem import program
+from lit_mem.cli.plain_parser import PlainParser
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
 from lit_mem.report.verify import verify
@@ -46,21 +45,12 @@ def main(words: Sequence[str]) -> None:
         sys.exit(DIFFERENT)
 
 
-class _Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises: ConfigError: always."""
-        raise ConfigError(f"verify: {message}")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog=f"{program.name()} verify",
-        description="Check a report of a run against itself and against the files that it names: the record, the "
+def _parser() -> PlainParser:
+    parser = PlainParser(
+        "verify",
+        "Check a report of a run against itself and against the files that it names: the record, the "
         "configuration, the exported weights. Prints a line a file: same, changed or missing. Exit code 0 if all are "
         "the same, 3 if one is not, 2 if the report cannot be read.",
-        allow_abbrev=False,
     )
     parser.add_argument("report", metavar="REPORT", help="report.json, or the folder that it lies in")
     parser.add_argument("--folder", metavar="DIR", help="folder of the run, if the report lies elsewhere")

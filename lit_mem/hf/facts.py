@@ -8,16 +8,7 @@ from dataclasses import dataclass, replace
 
 from transformers import Trainer
 
-from lit_mem.audit.facts import (
-    adapter_parameters,
-    all_parameters,
-    base_fingerprint,
-    persons_in,
-    started_facts,
-    trained_parameters,
-    with_digests,
-)
-from lit_mem.audit.subject_models import name_of
+from lit_mem.audit.facts import persons_in, started_facts, with_digests, with_model
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.groups import Groups
 from lit_mem.files.facts import Facts, SetFacts
@@ -25,7 +16,7 @@ from lit_mem.hf.trainers_texts import copies_in
 
 
 @dataclass(frozen=True)
-class TrainersTexts:
+class TextsOfRun:
     """The texts of a trainer's run.
 
     Attributes:
@@ -41,7 +32,7 @@ class TrainersTexts:
     groups: Groups
 
 
-def facts_of(trainer: Trainer, started: str, texts: TrainersTexts) -> Facts:
+def facts_of(trainer: Trainer, started: str, texts: TextsOfRun) -> Facts:
     """What is known of a trainer's model and texts.
 
     Args:
@@ -49,18 +40,12 @@ def facts_of(trainer: Trainer, started: str, texts: TrainersTexts) -> Facts:
         started: the time.
         texts: of the run.
     """
-    model, copies = trainer.model, texts.copies
+    copies = texts.copies
     if copies is None and trainer.train_dataset is not None:
         copies = copies_in(trainer)
-    training = trainer.is_in_train
     tokens = None if copies is None else sum(len(ids) * n for ids, n in copies.items())
     facts = replace(
-        started_facts(started),
-        base=name_of(model),
-        # Once all weights have been trained they are not those of a base any more.
-        fingerprint={} if training and trainer.state.global_step else base_fingerprint(model),
-        trained=trained_parameters(model) if training else adapter_parameters(model),
-        parameters=all_parameters(model),
+        with_model(started_facts(started), trainer.model, trainer.is_in_train, trainer.state.global_step),
         members=SetFacts(texts.rows, tokens, persons_in(texts.groups.members)),
         heldout=SetFacts(len(texts.heldout), None, persons_in(texts.groups.others)),
         digest_of="tokens",

@@ -34,7 +34,7 @@ from lit_mem.guards import preserved_random_state
 from lit_mem.hf.all_texts import all_texts
 from lit_mem.hf.calling import check_whole, tokenizer_of
 from lit_mem.hf.canaries import CanarySet
-from lit_mem.hf.facts import TrainersTexts, facts_of
+from lit_mem.hf.facts import TextsOfRun, facts_of
 from lit_mem.hf.names import check_monitored
 from lit_mem.hf.reference import frozen_model
 from lit_mem.hf.setting import setting_of
@@ -179,7 +179,7 @@ def start(
             log.warning("%s", line)
     if files is not None:
         setting = setting_of(trainer, texts.members is not None, frozen, texts.canaries)
-        found = TrainersTexts(copies, of_members, heldout, groups)
+        found = TextsOfRun(copies, of_members, heldout, groups)
         files.describe(setting, "fit", trust, scored, lambda: facts_of(trainer, started, found))
     records = {one.example_id: one.record for one in [*members, *heldout] if one.record is not None}
     return TrainersRun(session, files, records, scored, rules)

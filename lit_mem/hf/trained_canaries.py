@@ -10,7 +10,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 from transformers import Trainer
 
-from lit_mem.data.canaries.encoding import Trained, encoded
+from lit_mem.data.canaries.encoding import encoded
 from lit_mem.data.encoding import Encoded
 from lit_mem.errors import ConfigError
 from lit_mem.hf.calling import tokenizer_of
@@ -100,10 +100,6 @@ def canaries_of(
         sum(one.member for one in made[ends]), len(canaries), len(canaries.texts),
     )  # fmt: skip
     return made[ends]
-
-
-def _encoded(canaries: CanarySet, tokenizer: Any, add_eos: bool, first_id: int) -> Trained:
-    return encoded(canaries.canaries, tokenizer, _NO_LIMIT, add_eos, first_id, canaries.chat)
 
 
 def _wrong(canaries: Sequence[Encoded], counts: Counter[tuple[int, ...]]) -> int:

@@ -11,6 +11,7 @@ import lightning.pytorch as pl
 from lit_mem.audit.example_file import example_table, file_name, write
 from lit_mem.audit.gather import Gathered
 from lit_mem.audit.measure import Pass, Result
+from lit_mem.audit.measures.every_nth import EveryNth
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError, check_range
@@ -31,7 +32,7 @@ class _Pass(NamedTuple):
     records: dict[int, Record]
 
 
-class PerExampleTable(Measure):
+class PerExampleTable(EveryNth, Measure):
     """Writes one parquet file a validation, a row an example: for whatever this package does not compute itself.
 
     `start.parquet` is the validation before training (if it runs over all batches), then comes, say,
@@ -57,7 +58,6 @@ class PerExampleTable(Measure):
     def __init__(self, folder: str | None = None, text: bool = False, every_n_validations: int = 1) -> None:
         check_range("PerExampleTable.every_n_validations", every_n_validations, at_least=1)
         self.folder, self.text, self.every_n_validations = folder, text, every_n_validations
-        self._validations = 0
         self._records: Gathered[int, Record] = Gathered()
         self._pass: _Pass | None = None
         self._target: Path | None = None
@@ -66,14 +66,6 @@ class PerExampleTable(Measure):
     def state_key(self) -> str:
         """Several may write to several folders."""
         return f"{type(self).__qualname__}{dict(folder=self.folder)!r}"
-
-    def state_dict(self) -> dict[str, int]:
-        """What a resumed run needs."""
-        return {"validations": self._validations}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
-        self._validations = state_dict["validations"]
 
     reads = ("",)
 
@@ -89,8 +81,8 @@ class PerExampleTable(Measure):
         """
         super().setup(trainer, pl_module, stage)
         self._target = None
-        if stage == "fit" and trainer.global_step == 0:  # a resumed run gets its own count next
-            self._validations = 0
+        if stage == "fit" and trainer.global_step == 0:
+            self.count_anew()
         if self._nowhere(trainer):
             if self.text:
                 raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
@@ -137,11 +129,7 @@ class PerExampleTable(Measure):
             return None
         if run.checking:  # a resumed run may check again, in mid training
             return file_name(run) if run.complete and not run.step else None
-        if run.stage == "fit":
-            self._validations += 1
-            if self._validations % self.every_n_validations:
-                return None
-        return file_name(run)
+        return file_name(run) if self.is_due(run) else None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write; only now, so that a failure costs nothing of what this pass logs.

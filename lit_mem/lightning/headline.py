@@ -47,7 +47,6 @@ def _sends_main(callback: Any) -> bool:
 
 def _named(trainer: pl.Trainer) -> Iterator[str]:
     for rule in rules_in(trainer):
-        yield from rule.limits.names()
         for threshold in rule.limits:
             yield from (threshold.name, f"{threshold.name}_low", f"{threshold.name}_high")
     for one in (*callbacks_of(trainer), *trainer.lr_scheduler_configs):

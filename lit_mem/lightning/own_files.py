@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning.pytorch as pl
 from torch import nn
 
-from lit_mem.audit.facts import (
-    adapter_parameters,
-    all_parameters,
-    base_fingerprint,
-    started_facts,
-    trained_parameters,
-    with_texts,
-)
+from lit_mem.audit.facts import started_facts, with_model, with_texts
 from lit_mem.audit.setting import model_section, source_of, write_config
-from lit_mem.audit.subject_models import name_of
 from lit_mem.data.chunks import setting_of
 from lit_mem.data.prepare import Prepared
 from lit_mem.files.facts import Facts, now, write_facts
@@ -63,15 +54,7 @@ def describe(
 
 
 def _facts(trainer: pl.Trainer, model: nn.Module, found: Prepared) -> Facts:
-    fit = trainer.state.fn == "fit"
-    facts = replace(
-        started_facts(now()),
-        base=name_of(model),
-        # Once all weights have been trained they are not those of a base any more.
-        fingerprint={} if fit and trainer.global_step else base_fingerprint(model),
-        trained=trained_parameters(model) if fit else adapter_parameters(model),
-        parameters=all_parameters(model),
-    )
+    facts = with_model(started_facts(now()), model, trainer.state.fn == "fit", trainer.global_step)
     return with_texts(facts, found)
 
 

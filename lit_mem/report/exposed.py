@@ -109,12 +109,7 @@ def worst_subgroup(metrics: Mapping[str, float], attack: str | None) -> tuple[st
     >>> worst_subgroup({"slice/sex/F/loss_auroc": 0.6, "slice/sex/M/loss_auroc": 0.7}, "loss")
     ('slice/sex/M/loss_auroc', 0.7, 2)
     """
-    of = r".+" if attack is None else re.escape(attack)
-    found = {n: v for n, v in metrics.items() if re.fullmatch(rf"slice/.+/.+/{of}_auroc", n) and v == v}
-    if not found:
-        return None
-    name = max(sorted(found), key=lambda one: found[one])
-    return name, found[name], len(found)
+    return _highest(metrics, rf"{'.+' if attack is None else re.escape(attack)}_auroc")
 
 
 def most_extracted(metrics: Mapping[str, float]) -> tuple[str, float] | None:
@@ -129,12 +124,20 @@ def most_extracted(metrics: Mapping[str, float]) -> tuple[str, float] | None:
     >>> most_extracted({"slice/duplicates/1/exact_rate": 0.5, "extraction/exact_rate": 0.1})
     ('slice/duplicates/1/exact_rate', 0.5)
     """
-    overall = metrics.get("extraction/exact_rate")
-    found = {n: v for n, v in metrics.items() if re.fullmatch(r"slice/.+/.+/exact_rate", n) and v == v}
-    if overall is None or not found:
+    overall, most = metrics.get("extraction/exact_rate"), _highest(metrics, "exact_rate")
+    if overall is None or most is None:
+        return None
+    name, rate, _ = most
+    return (name, rate) if rate > overall else None
+
+
+def _highest(metrics: Mapping[str, float], metric: str) -> tuple[str, float, int] | None:
+    """The highest of a metric of the subgroups, by a pattern of its last part: its name, its value, of how many."""
+    found = {n: v for n, v in metrics.items() if re.fullmatch(rf"slice/.+/.+/{metric}", n) and v == v}
+    if not found:
         return None
     name = max(sorted(found), key=lambda one: found[one])
-    return (name, found[name]) if found[name] > overall else None
+    return name, found[name], len(found)
 
 
 def _subgroup(name: str) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lit_mem.audit.glossary import explained, key_metrics
+from lit_mem.audit.glossary import explained, key_metrics, of_base
 from lit_mem.report.history import History, Validation
 
 
@@ -34,7 +34,7 @@ def key_rows(history: History, attack: str | None, best: Mapping[str, Any] | Non
                 "title": title,
                 "meaning": meaning,
                 "start": at(start, name),
-                "base": at(last, _of_base(name)) if history.audit else None,
+                "base": at(last, of_base(name)) if history.audit else None,
                 "best": best["figures"].get(name) if best else None,
                 "last": at(last, name),
                 "last_low": at(last, f"{name}_low"),
@@ -42,15 +42,6 @@ def key_rows(history: History, attack: str | None, best: Mapping[str, Any] | Non
             }
         )
     return rows
-
-
-def _of_base(name: str) -> str:
-    """What the metric is called of the base model.
-
-    >>> _of_base("extraction/ngram_rate_heldout"), _of_base("val/perplexity")
-    ('extraction/ngram_rate_base_heldout', 'val/perplexity_base')
-    """
-    return f"{name.removesuffix('_heldout')}_base_heldout" if name.endswith("_heldout") else f"{name}_base"
 
 
 def _strongest(last: Validation | None) -> str | None:

@@ -86,20 +86,19 @@ class Canaries(Measure):
             raise ConfigError("Canaries: no canary was validated; set data.canaries, or leave the measure out")
         groups = [known.get(example_id, "") for example_id in table.example_id.tolist()]
         table.columns["exposure"] = _exposures(table, groups)
-        metrics, intervals = dict[str, float](), dict[str, Interval]()
+        found = Result()
         for part, rows in _parts(table, groups):
-            found = _metrics(rows, part)
-            metrics |= found.metrics
-            intervals |= found.intervals
+            found = found.plus(_metrics(rows, part))
         if n := len(heldout := table.nonmembers()):
+            rate, interval = rate_interval(heldout["extracted"])
             name = "canary/extraction_rate_heldout"
-            metrics[name], intervals[name] = rate_interval(heldout["extracted"])
+            found = found.plus(Result({name: rate}, intervals={name: interval}))
             if run.complete and self._once.first():
                 log.info(
                     "Canaries: exposure is at most %.2f bits, by %d held-out ones, and %.2f on average if nothing is "
                     "memorized.", math.log2(n + 1), n, chance_exposure(n),
                 )  # fmt: skip
-        return Result(metrics, intervals=intervals)
+        return found
 
 
 def _extracted(scores: TokenScores, batch: Batch, ends: frozenset[int]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_mem.audit.known import Known
 from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measures.every_nth import EveryNth
 from lit_mem.audit.measures.extraction_metrics import ExtractionMetrics
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
@@ -39,7 +40,7 @@ def default_measures() -> dict[str, ExtractionMeasure]:
     }
 
 
-class Extraction(Measure):
+class Extraction(EveryNth, Measure):
     """Gives the model prefixes of texts and compares what it writes with what truly follows.
 
     A random, seeded set of members and one of held-out texts are prompted, and the base model is prompted with the
@@ -113,25 +114,11 @@ class Extraction(Measure):
         self._seen: dict[int, list[Candidate]] = {}
         self._skipped: set[int] = set()
         self._once = Once()
-        self._validations = 0
         self._eligible = ExampleTable([])
         self._metrics = ExtractionMetrics(group, self.measures, self.prefixes, base)
         self._answers = ExampleTable(self._metrics.table_columns())
         self._tokenizer: Any = None
         self._asker = Asker(None, sampling, token_budget)
-
-    @property
-    def state_key(self) -> str:
-        """Of the group."""
-        return f"{type(self).__qualname__}({self.group})"
-
-    def state_dict(self) -> dict[str, int]:
-        """What a resumed run needs to generate in the same validations."""
-        return {"validations": self._validations}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
-        self._validations = state_dict["validations"]
 
     def names(self) -> list[str]:
         """Of all measures at all prefix lengths."""
@@ -143,8 +130,8 @@ class Extraction(Measure):
         Raises:
             ConfigError: it has no tokenizer or reference to generate with.
         """
-        if fresh:  # a resumed run gets its own count next
-            self._validations = 0
+        if fresh:
+            self.count_anew()
         needed = ["tokenizer", "language_model", *(["reference_context"] if self.base else [])]
         if subject.lacks(*needed):
             raise ConfigError(
@@ -192,10 +179,8 @@ class Extraction(Measure):
             MetricError: the model's logits are not finite.
         """
         chosen = _chosen(self._eligible.compute(), self.n_members, self.n_heldout, self.seed)
-        if run.stage == "fit" and not run.checking:
-            self._validations += 1
-            if self._validations % self.every_n_validations:
-                return Result()
+        if not self.is_due(run):
+            return Result()
         if self._skipped and run.complete and self._once.first():
             lengths = ", ".join(f"{p:g}" for p in self.prefixes)
             log.info(

@@ -9,7 +9,6 @@ from typing import Any
 from lit_mem.audit.measure import Result, means_by_set, with_ends
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import MetricError
-from lit_mem.functional.interval import Interval
 from lit_mem.plots.prefixes import prefixes_plot
 
 
@@ -62,17 +61,16 @@ class ExtractionMetrics:
         Raises:
             MetricError: something generated has no finite log-probability.
         """
-        metrics, intervals = dict[str, float](), dict[str, Interval]()
+        found = Result()
         for tag in self.tags:
             _reject_not_finite(table, f"logprob{tag}")
-            found = means_by_set(table, self.columns(tag), self.group)
-            metrics |= found.metrics
-            intervals |= found.intervals
+            found = found.plus(means_by_set(table, self.columns(tag), self.group))
             members = table.members()
             if tokens := members[f"n_tokens{tag}"].sum().item():
                 loss = -members[f"logprob{tag}"].sum().item() / tokens
-                metrics[f"{self.group}/generated_perplexity{tag}"] = math.exp(min(loss, 700))
-        return Result(metrics, intervals=intervals)
+                perplexity = {f"{self.group}/generated_perplexity{tag}": math.exp(min(loss, 700))}
+                found = found.plus(Result(perplexity))
+        return found
 
     def plots(self, metrics: Mapping[str, float]) -> dict[str, Callable[[], Any]]:
         """Each measure against the prefix length; {} with one length."""

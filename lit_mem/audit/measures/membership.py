@@ -183,17 +183,13 @@ class MembershipInference(Measure):
             names.append(COMBINED)
         judged = {name: table.where(~torch.isnan(table[name])) for name in names}
         judged = {name: rows for name, rows in judged.items() if rows.member.any() and not rows.member.all()}
-        metrics, intervals = dict[str, float](), dict[str, Interval]()
-        for name, rows in judged.items():
-            found = self._of_scores(name, rows[name], rows.member)
-            metrics |= found.metrics
-            intervals |= found.intervals
-        best = self._strongest(metrics, intervals) if self.attacks.keys() & judged.keys() else Result()
-        metrics |= best.metrics
-        intervals |= best.intervals
         plots = _plots(judged, int((~table.member).sum())) if self.draw else {}
-        rows = table.renamed({f"mia/{name}": name for name in names})
-        return Result(metrics, rows, plots, verdict=best.verdict, intervals=intervals)
+        found = Result(rows=table.renamed({f"mia/{name}": name for name in names}), plots=plots)
+        for name, rows in judged.items():
+            found = found.plus(self._of_scores(name, rows[name], rows.member))
+        if self.attacks.keys() & judged.keys():
+            found = found.plus(self._strongest(found.metrics, found.intervals))
+        return found
 
     def _strongest(self, metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> Result:
         """Of the attacks that learn from no known member."""

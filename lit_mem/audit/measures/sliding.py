@@ -16,7 +16,6 @@ from lit_mem.errors import check_range
 from lit_mem.extraction.sliding import longest_run, suffix_logprobs
 from lit_mem.files.once import Once
 from lit_mem.functional.ends import ends_in
-from lit_mem.functional.interval import Interval
 from lit_mem.scoring.windows import context_begins
 from lit_mem.types import Batch, Needs, TokenScores
 
@@ -123,12 +122,9 @@ class SlidingExtraction(Measure):
                 "No extraction/largest_p_z: no window holds %d tokens of a text and %d more to be extracted; set "
                 "SlidingExtraction.prefix and suffix to fewer, or data.chunk.tokens to more.", self.prefix, self.suffix,
             )  # fmt: skip
-        metrics, intervals = dict[str, float](), dict[str, Interval]()
+        found = Result(rows=table.renamed({f"extraction/{column}": column for column in self._columns()}))
         for column in self._columns():
             there = table.where(~table[column].isnan())
-            found = means_by_set(there, [column], "extraction")
-            metrics |= found.metrics
-            if column in _RATES:
-                intervals |= found.intervals
-        rows = table.renamed({f"extraction/{column}": column for column in self._columns()})
-        return Result(metrics, rows, intervals=intervals)
+            means = means_by_set(there, [column], "extraction")
+            found = found.plus(means if column in _RATES else Result(means.metrics))
+        return found

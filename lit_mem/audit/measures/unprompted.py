@@ -10,8 +10,10 @@ from typing import Any, Final
 from torch import Tensor, nn
 
 from lit_mem.audit.gather import Gathered, gathered, ranks
+from lit_mem.audit.glossary import of_base
 from lit_mem.audit.known import Known
 from lit_mem.audit.measure import Measure, Pass, Result
+from lit_mem.audit.measures.every_nth import EveryNth
 from lit_mem.audit.subject import Subject
 from lit_mem.audit.tracing import Corpora, traced
 from lit_mem.errors import ConfigError, check_range
@@ -27,7 +29,7 @@ _NO_TEXTS: Final = "the batches carry no records, and the data gives no texts, t
 _NO_PROMPT: Final = "no token begins a text, no words are shared by enough texts, and no prompts are given"
 
 
-class UnpromptedLeaks(Measure):
+class UnpromptedLeaks(EveryNth, Measure):
     """Lets the model write with no true prefix, and looks for what it writes in all members, scored or not.
 
     The prompts are generic: the token that begins a text, the first words that many members share (each shared by at
@@ -102,23 +104,9 @@ class UnpromptedLeaks(Measure):
         self.every_n_validations, self.token_budget, self.group = every_n_validations, token_budget, group
         self._texts: dict[bool, Collection[str] | None] = {}
         self._scored: dict[bool, Gathered[int, str]] = {True: Gathered(), False: Gathered()}
-        self._validations = 0
         self._prompts: list[Tensor] | None = None
         self._base_texts: list[str] | None = None
         self._of_base: dict[bool, dict[str, float]] = {}
-
-    @property
-    def state_key(self) -> str:
-        """Of the group."""
-        return f"{type(self).__qualname__}({self.group})"
-
-    def state_dict(self) -> dict[str, int]:
-        """What a resumed run needs to generate in the same validations."""
-        return {"validations": self._validations}
-
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
-        self._validations = state_dict["validations"]
 
     def names(self) -> list[str]:
         """Of all metrics, and of the time."""
@@ -133,8 +121,8 @@ class UnpromptedLeaks(Measure):
         Raises:
             ConfigError: it has no tokenizer or reference to generate with.
         """
-        if fresh:  # a resumed run gets its own count next
-            self._validations = 0
+        if fresh:
+            self.count_anew()
         needed = ["tokenizer", "language_model", *(["reference_context"] if self.base else [])]
         if lacking := subject.lacks(*needed):
             raise ConfigError(f"UnpromptedLeaks generates, so {subject.name} must have {' and '.join(lacking)}")
@@ -156,10 +144,8 @@ class UnpromptedLeaks(Measure):
 
     def compute(self, run: Pass) -> Result:
         """Write, and trace back; every rank reads its share of the texts."""
-        if run.stage == "fit" and not run.checking:
-            self._validations += 1
-            if self._validations % self.every_n_validations:
-                return Result()
+        if not self.is_due(run):
+            return Result()
         if not run.complete:
             return Result()  # some of the batches, whose texts may be all that is known
         start = time.perf_counter()
@@ -169,13 +155,13 @@ class UnpromptedLeaks(Measure):
         if not self._prompts:
             return Result()
         corpora = Corpora(members, heldout)
-        tuned, of_base = self._written(run.subject, self._prompts)
-        found = traced(tuned, of_base, corpora, self.k)
+        tuned, base = self._written(run.subject, self._prompts)
+        found = traced(tuned, base, corpora, self.k)
         if self.base:
             compared = run.stage == "test"  # with other texts than in validations
             if compared not in self._of_base:
-                self._of_base[compared] = traced(of_base, (), corpora, self.k)
-            found |= {_of_base(name): value for name, value in self._of_base[compared].items()}
+                self._of_base[compared] = traced(base, (), corpora, self.k)
+            found |= {of_base(name): value for name, value in self._of_base[compared].items()}
         metrics = {f"{self.group}/{name}": value for name, value in found.items()}
         return Result(metrics | {f"time/{self.group}": time.perf_counter() - start})
 
@@ -226,12 +212,3 @@ class UnpromptedLeaks(Measure):
             )  # fmt: skip
         texts = {number: text for part in gathered(found) for number, text in part.items()}
         return [texts[number] for number in range(n)]
-
-
-def _of_base(name: str) -> str:
-    """What a number is called of the base.
-
-    >>> _of_base("texts_hit_heldout"), _of_base("texts_hit")
-    ('texts_hit_base_heldout', 'texts_hit_base')
-    """
-    return f"{name.removesuffix('_heldout')}_base_heldout" if name.endswith("_heldout") else f"{name}_base"

@@ -12,6 +12,7 @@ from typing import Any, Final
 import torch
 
 from lit_mem.data.canaries.base import CanarySource, Content, Setting
+from lit_mem.data.canaries.behind_prefixes import start_of
 from lit_mem.data.canaries.random_tokens import plain_tokens
 from lit_mem.data.overlap import normalized
 from lit_mem.errors import ConfigError, check_range
@@ -100,7 +101,7 @@ class Traps(CanarySource):
         found: dict[_Range, list[Content]] = {each: [] for each in counts}
         kept: list[set[tuple[int, int, int]]] = []
         met: list[float] = []
-        for ids, perplexity in self._sequences(setting.base_model(), _start(setting.tokenizer)):
+        for ids, perplexity in self._sequences(setting.base_model(), start_of(setting.tokenizer, "Traps")):
             met.append(perplexity)
             room = [each for each, n in counts.items() if each[0] <= perplexity < each[1] and len(found[each]) < n]
             if not room or not plain.issuperset(ids):
@@ -131,15 +132,6 @@ class Traps(CanarySource):
             for sequence in decode(model, prompts, lengths, None, scheme, keys=range(i * _AT_ONCE, (i + 1) * _AT_ONCE)):
                 perplexity = math.exp(min(700.0, -sequence.logprob.double().mean().item()))
                 yield tuple(sequence.ids.tolist()), perplexity
-
-
-def _start(tokenizer: Any) -> int:
-    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
-        if token is not None:
-            return int(token)
-    raise ConfigError(
-        "data.canaries Traps need a token to start from; the tokenizer has neither a BOS nor an EOS token"
-    )
 
 
 def _alike(one: set[tuple[int, int, int]], other: set[tuple[int, int, int]]) -> bool:
