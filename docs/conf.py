@@ -13,6 +13,7 @@ project = "lit_mem"
 copyright = "lit_mem developers"
 version = release = lit_mem.__version__
 
+myst_enable_extensions = ["deflist"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "figures"]
 myst_heading_anchors = 4  # the same anchors as on GitHub, so that links work in both
