@@ -32,7 +32,8 @@ API: Final = {
     "reference/api/attacks": [("lit_mem.attacks", None)],
     "reference/api/extraction": [("lit_mem.extraction", None)],
     "reference/api/measures": [
-        ("lit_mem.audit.measure", ["Measure"]), ("lit_mem.audit.table", ["ExampleTable"]), ("lit_mem.audit.measures", None),
+        ("lit_mem.audit.measure", ["Measure"]), ("lit_mem.audit.table", ["ExampleTable"]),
+        ("lit_mem.audit.measures", None),
     ],
     "reference/api/adapters": [("lit_mem.adapters", None)],
     "reference/api/data": [
@@ -64,24 +65,20 @@ def source_read(_app: Any, page: str, source: list[str]) -> None:
 
 # -- links -----------------------------------------------------------------------------------------------------
 
-_LINK: Final = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?\)")
-
-
-def _to_page(target: str, page: str) -> str | None:
-    """A path of the repository as a link from a page: to a page where it is one, else to the file."""
-    for included, file in INCLUDED.items():
-        if target == file:
-            target = f"docs/{included}.md"
-    return os.path.relpath(ROOT / target, (ROOT / "docs" / page).parent)
+_LINK: Final = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def _rewritten(text: str, folder: Path, page: str) -> str:
     def link(found: re.Match[str]) -> str:
-        path = found[2]
+        words, path, anchor = found[1], found[2], found[3] or ""
         if re.match(r"[a-z]+:", path):
             return found[0]
         target = os.path.relpath(folder / path, ROOT)
-        return f"{found[1]}{_to_page(target, page)}{found[3] or ''})"
+        target = next((f"docs/{one}.md" for one, file in INCLUDED.items() if file == target), target)
+        seen = os.path.relpath(ROOT / target, (ROOT / "docs" / page).parent)
+        if target.endswith(".md") and not target.startswith("docs/"):
+            return f"{{download}}`{words} <{seen}>`"  # Markdown that is no page
+        return f"[{words}]({seen}{anchor})"
 
     return _LINK.sub(link, text)
 
@@ -100,9 +97,9 @@ def contents(text: str) -> str:
     """The trees of the side bar, from the lists of links below each heading of the index."""
     made = []
     for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
-        pages = re.findall(r"^ *- \[[^\]]+\]\(([^)#]+)\.md\)", section, re.MULTILINE)
+        pages = re.findall(r"^ *- \[([^\]]+)\]\(([^)#]+)\.md\)", section, re.MULTILINE)
         if pages:
-            lines = "\n".join(pages)
+            lines = "\n".join(f"{title} <{page}>" for title, page in pages)
             made.append(f"\n```{{toctree}}\n:hidden:\n:caption: {section.splitlines()[0]}\n\n{lines}\n```\n")
     return "".join(made)
 
@@ -151,7 +148,9 @@ FAMILIES: Final = {
 
 def options() -> str:
     """Every option of every command, with its type, default and help, from the parsers."""
-    made = ["\n## fit, validate, test\n\nThose of Lightning's trainer (`--trainer…`) are in Lightning's documentation.\n\n"]
+    made = [
+        "\n## fit, validate, test\n\nThose of Lightning's trainer (`--trainer…`) are in Lightning's documentation.\n\n"
+    ]
     made += _listed(action for action in _fit() if not action.option_strings[0].startswith("--trainer"))
     for heading, package in FAMILIES.items():
         made.append(f"\n## {heading}\n\n")

@@ -13,7 +13,6 @@ project = "lit_mem"
 copyright = "lit_mem developers"
 version = release = lit_mem.__version__
 
-myst_enable_extensions = ["deflist"]
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "figures"]
 myst_heading_anchors = 4  # the same anchors as on GitHub, so that links work in both
@@ -25,6 +24,8 @@ autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented_params"
 default_role = "code"  # docstrings write `code`, as Markdown does
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+napoleon_custom_sections = [("Keys", "params_style")]
 python_use_unqualified_type_names = True
 
 html_theme = "furo"
@@ -47,16 +48,30 @@ def _escape(line: str) -> str:
     if line.lstrip().startswith((">>>", "...", ":", "..")) or not line.strip():
         return line
     parts = _TICKS.split(line)
-    return "".join(
-        part if i % 2 else re.sub(r"(?<![:\\])([*|])|(?<=\w)_(?!\w)", r"\\\g<0>", part) for i, part in enumerate(parts)
-    )
+    parts[::2] = [re.sub(r"(?<![:\\])([*|])|(?<=\w)_(?!\w)", r"\\\g<0>", part) for part in parts[::2]]
+    for i in range(2, len(parts), 2):  # code ends where a word goes on: `Class`es
+        if parts[i][:1].isalnum():
+            parts[i] = "\\ " + parts[i]
+    return "".join(parts)
 
 
-def _docstring(_app, _what, _name, _object, _options, lines: list[str]) -> None:  # noqa: ANN001
-    lines[:] = [_escape(line) for line in lines]
+def _with_lists_apart(lines: list[str]) -> list[str]:
+    """The lines with an empty one before each list that follows a paragraph, as Markdown needs none."""
+    made: list[str] = []
+    for line in lines:
+        before = made[-1] if made else ""
+        starts = line.lstrip().startswith("- ") and before.strip() and not before.lstrip().startswith("- ")
+        if starts and len(before) - len(before.lstrip()) <= len(line) - len(line.lstrip()):
+            made.append("")
+        made.append(line)
+    return made
 
 
-def setup(app) -> None:  # noqa: ANN001
+def _docstring(_app, _what, _name, _object, _options, lines: list[str]) -> None:
+    lines[:] = [_escape(line) for line in _with_lists_apart(lines)]
+
+
+def setup(app) -> None:
     """Generate contents, the API, options and logged names while pages are read."""
     app.connect("source-read", build_pages.source_read)
     app.connect("autodoc-process-docstring", _docstring, priority=400)  # before napoleon writes its own markup
