@@ -1,4 +1,4 @@
-"""The README's code for TRL runs as it stands, with the bundled model in place of one from the hub."""
+"""The guide's code for TRL runs as it stands, with the bundled model in place of one from the hub."""
 
 import re
 from pathlib import Path
@@ -10,12 +10,11 @@ from lit_mem import assets
 from lit_mem.files import record
 from lit_mem.models.hub import load_tokenizer
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "start" / "hugging_face.md"
 
 
 def test_the_code_for_canaries_runs(member_texts):
-    section = README.read_text("utf-8").split("## Hugging Face's Trainer and TRL")[1]
-    code = re.findall(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    code = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[1]
     names = {"train": Dataset.from_dict({"text": member_texts}), "tokenizer": load_tokenizer("asset:tiny_llama")}
     exec(code, names)
     assert len(names["train"]) == len(member_texts) + len(names["canaries"].texts) > len(member_texts)
@@ -24,9 +23,8 @@ def test_the_code_for_canaries_runs(member_texts):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::FutureWarning")
-def test_the_code_of_the_readme_runs(tmp_path, monkeypatch, member_texts, heldout_texts):
-    section = README.read_text("utf-8").split("## Hugging Face's Trainer and TRL")[1]
-    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+def test_the_code_for_trl_runs(tmp_path, monkeypatch, member_texts, heldout_texts):
+    code = re.search(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)[1]
     assert '"HuggingFaceTB/SmolLM2-135M"' in code
     monkeypatch.chdir(tmp_path)
     names = {
