@@ -1,5 +1,6 @@
 """Every block of Python in the pages runs, with what ships in place of what a reader has."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -24,6 +25,21 @@ def blocks(page):
     return re.findall(r"^```python\n(.*?)^```$", (DOCS / page).read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def member_texts():
+    return lines("train", 16)
+
+
+@pytest.fixture(scope="module")
+def heldout_texts():
+    return lines("heldout", 12)
+
+
+def lines(split, n):
+    path = assets.path("case_reports") / f"{split}.jsonl"
+    return [json.loads(line)["text"] for line in path.read_text().splitlines()[:n]]
+
+
 def test_all_are_run():
     found = {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
     assert {page: len(blocks(page)) for page in found if blocks(page)} == RUN_HERE | RUN_ELSEWHERE
@@ -32,7 +48,7 @@ def test_all_are_run():
 @pytest.mark.slow
 def test_lightning_in_python(tmp_path, monkeypatch, member_texts):
     monkeypatch.chdir(tmp_path)
-    rows = [f'{{"text": "{text.replace(chr(34), "")}", "patient": {i}}}' for i, text in enumerate(member_texts)]
+    rows = [json.dumps({"text": text, "patient": i}) for i, text in enumerate(member_texts)]
     Path("notes.jsonl").write_text("\n".join(rows))
     code = blocks("start/lightning.md")[0]
     assert "HuggingFaceTB/SmolLM2-135M" in code
@@ -108,4 +124,3 @@ def test_the_attack_of_the_guide(tmp_path, monkeypatch):
     scores = TokenScores(logprob, torch.zeros_like(mask), mask, torch.arange(3), torch.tensor([True, False, True]))
     assert peaks(scores).tolist() == [-2.0, -4.0, 0.0]  # of the three highest; of the only one; without a token
     sys.modules.pop("peaks", None)
-    assert assets.path("tiny_llama").is_dir()

@@ -57,7 +57,8 @@ def test_a_link_to_nowhere_is_seen(tmp_path):
 
 def test_the_index_has_every_page_once():
     listed = re.findall(r"^- \[[^\]]+\]\(([^)#]+\.md)\)", (DOCS / "index.md").read_text(), re.MULTILINE)
-    assert sorted(listed) == [path.relative_to(DOCS).as_posix() for path in PAGES if path.name != "index.md"]
+    pages = {path.relative_to(DOCS).as_posix() for path in PAGES} - {"index.md"}
+    assert (set(listed), len(listed)) == (pages, len(pages))
 
 
 # -- blocks of code --------------------------------------------------------------------------------------------
@@ -68,7 +69,7 @@ SHELL = [(path, block) for path, language, block in CODE if language == "bash"]
 
 def test_every_block_says_what_it_is():
     assert {language for _, language, _ in CODE} <= {"bash", "python", "yaml", "text"}
-    assert len(CODE) > 100
+    assert len(CODE) > 80
 
 
 @pytest.mark.parametrize(("path", "block"), SHELL, ids=ids(path for path, _ in SHELL))
