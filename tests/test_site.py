@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 LINKING = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md"))]
+SOURCES = (".py", ".yaml", ".json", ".md")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -47,6 +48,14 @@ def test_each_link_and_anchor_exists(page):
         if anchor:
             generated = {command for command in COMMANDS if target.name == "options.md"}  # headings made by the build
             assert anchor in anchors(target) | generated, f"{path}#{anchor}"
+
+
+def test_each_page_named_in_code_and_configurations_exists():
+    folders = ("lit_mem", "configs", "tools", "benchmarks", "examples", "tests", ".github")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.*") if file.suffix in SOURCES]
+    named = {(file, page) for file in files for page in re.findall(r"(?<![\w/-])docs/[\w/]+\.md\b", file.read_text("utf-8"))}
+    assert len(named) > 10
+    assert sorted((file.name, page) for file, page in named if not (ROOT / page).is_file()) == []
 
 
 def test_a_link_to_nowhere_is_seen(tmp_path):
