@@ -53,7 +53,8 @@ def test_each_link_and_anchor_exists(page):
 def test_each_page_named_in_code_and_configurations_exists():
     folders = ("lit_mem", "configs", "tools", "benchmarks", "examples", "tests", ".github")
     files = [file for folder in folders for file in (ROOT / folder).rglob("*.*") if file.suffix in SOURCES]
-    named = {(file, page) for file in files for page in re.findall(r"(?<![\w/-])docs/[\w/]+\.md\b", file.read_text("utf-8"))}
+    name = re.compile(r"(?<![\w/-])docs/[\w/]+\.md\b")
+    named = {(file, page) for file in files for page in name.findall(file.read_text("utf-8"))}
     assert len(named) > 10
     assert sorted((file.name, page) for file, page in named if not (ROOT / page).is_file()) == []
 
