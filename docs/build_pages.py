@@ -22,9 +22,8 @@ INCLUDED: Final = {
 """Pages that are a file of the repository: what stands there is a link to it, for GitHub."""
 API: Final = {
     "reference/api/lit_mem": [
-        ("lit_mem.audit.run", ["run_audit"]), ("lit_mem.audit.result", ["AuditResult"]),
-        ("lit_mem.lightning.memorization", ["Memorization"]), ("lit_mem.lightning.module", ["CausalLM"]),
-        ("lit_mem.lightning.datamodule", ["TextDataModule"]), ("lit_mem.audit.suite", ["suite", "ExtractionOptions"]),
+        ("lit_mem", ["Memorization", "CausalLM", "TextDataModule"]), ("lit_mem.audit.run", ["run_audit"]),
+        ("lit_mem.audit.result", ["AuditResult"]), ("lit_mem.audit.suite", ["suite", "ExtractionOptions"]),
         ("lit_mem.types", None), ("lit_mem.errors", None),
     ],
     "reference/api/hf": [("lit_mem.hf", None)],

@@ -16,7 +16,7 @@ version = release = lit_mem.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "figures"]
 myst_heading_anchors = 4  # the same anchors as on GitHub, so that links work in both
-nitpicky = False
+smartquotes = False  # quotes and double hyphens are to be copied
 
 autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
@@ -27,6 +27,7 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Keys", "params_style")]
 python_use_unqualified_type_names = True
+maximum_signature_line_length = 88
 
 html_theme = "furo"
 html_title = "lit_mem"
