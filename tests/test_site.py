@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lit_mem.cli.main import COMMANDS
+from lit_mem.cli import sweep
+from lit_mem.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -154,9 +155,33 @@ def test_every_configuration_that_is_named_exists():
             assert own or shipped.is_file() or (ROOT / value).is_file(), (path.name, value)
 
 
-def test_every_yaml_block_is_read():
-    made = [yaml.safe_load(block) for _, language, block in CODE if language == "yaml"]
-    assert all(isinstance(one, dict | list) for one in made)
+YAML = [(path, block) for path, language, block in CODE if language == "yaml"]
+CONFIGURATIONS = [  # the others list callbacks, which tests/test_docs.py builds
+    (path, block)
+    for path, block in YAML
+    if isinstance(content := yaml.safe_load(block), dict) and not {"trainer", "axes"} & content.keys()
+]
+SWEEPS = [block for _, block in YAML if "axes" in yaml.safe_load(block)]
+
+
+@pytest.mark.parametrize(("path", "block"), CONFIGURATIONS, ids=ids(path for path, _ in CONFIGURATIONS))
+def test_a_configuration_is_one_of_fit(path, block, tmp_path, monkeypatch, capsys):
+    (tmp_path / "page.yaml").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", "page.yaml", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert yaml.safe_load(block).keys() <= printed.keys()
+
+
+def test_a_sweep_is_one_of_sweep(tmp_path, monkeypatch):
+    assert SWEEPS
+    monkeypatch.chdir(ROOT)
+    for block in SWEEPS:
+        (tmp_path / "sweep.yaml").write_text(block)
+        assert sweep.parser().parse_args(["--config", str(tmp_path / "sweep.yaml")]).axes.keys()
 
 
 # -- the site --------------------------------------------------------------------------------------------------
