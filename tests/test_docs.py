@@ -222,7 +222,8 @@ def is_known(name, known):
 def named_in(document, rooms):
     text = BLOCK.sub("", document.read_text())
     names = {code.split(" ")[0] for code in CODE.findall(text)}  # a threshold is a name and more
-    return {name for name in names if name.split("/")[0] in rooms and "/" in name and not name.endswith("/")}
+    names = {name for name in names if not name.endswith(("/", ".py"))}
+    return {name for name in names if name.split("/")[0] in rooms and "/" in name}
 
 
 def test_many_names_are_found():
