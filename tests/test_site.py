@@ -234,7 +234,7 @@ def test_the_site_builds_without_warnings_and_reads_without_a_network(site):
     pages = {path.resolve(): Page(path) for path in site.rglob("*.html") if "_downloads" not in path.parts}
     assert len(pages) > len(PAGES)
     for path, page in pages.items():
-        for target in page.loads:
+        for target in set(page.loads) - {"#"}:
             assert not re.match(r"([a-z]+:)?//", target), (path.name, target)
             assert (path.parent / target.partition("?")[0]).exists(), (path.name, target)
         for target in page.leads:
