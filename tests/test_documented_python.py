@@ -60,8 +60,9 @@ def test_lightning_in_python(tmp_path, monkeypatch, member_texts):
 
 @pytest.mark.slow
 def test_an_own_module(tmp_path, monkeypatch, member_texts, heldout_texts):
+    from transformers import AutoModelForCausalLM
+
     from lit_mem import Memorization
-    from lit_mem.models.base_models import load_base
 
     monkeypatch.chdir(tmp_path)
     tokenizer = load_tokenizer("asset:tiny_llama")
@@ -69,7 +70,7 @@ def test_an_own_module(tmp_path, monkeypatch, member_texts, heldout_texts):
     class MyModule(pl.LightningModule):
         def __init__(self):
             super().__init__()
-            self.model = load_base("asset:tiny_llama")
+            self.model = AutoModelForCausalLM.from_pretrained(assets.path("tiny_llama"))
 
         def training_step(self, texts, _):
             ids = tokenizer(texts, return_tensors="pt")["input_ids"]
