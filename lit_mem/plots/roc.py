@@ -39,10 +39,10 @@ def roc_plot(
         style: Any = "-" if i < len(SERIES) else (0, (3, 2))
         axes.step(
             x, y, where="post", label=name, color=SERIES[i % len(SERIES)], linewidth=width, linestyle=style,
-            zorder=4 if name == main else 3 - 0.01 * i,
+            zorder=4 if name == main else 3 - 0.01 * i, gid=name,
         )  # fmt: skip
     guess: Any = (0, (1, 2))
-    axes.plot([floor, 1], [floor, 1], color=SOFT, linewidth=1, linestyle=guess, label="guessing", zorder=2)
+    axes.plot([floor, 1], [floor, 1], color=SOFT, linewidth=1, linestyle=guess, label="guessing", zorder=2, gid="guessing")
     axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.08))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.functional.histogram import Histogram
 from lit_mem.functional.numbers import shown
+from lit_mem.functional.plain_text import printable
 from lit_mem.plots.curves import Line, curves_plot
 from lit_mem.plots.histogram import histograms_plot
-from lit_mem.plots.output import svg
+from lit_mem.plots.output import Series, svg
 from lit_mem.plots.roc import roc_plot
-from lit_mem.plots.scatter import scatter_plot
-from lit_mem.plots.trade_off import trade_off_plot
+from lit_mem.plots.scatter import drawable, scatter_plot
+from lit_mem.plots.trade_off import POINTS, trade_off_plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_ROWS: Final = 200
+_APART: Final = 3.0
+
+
+Texts = Mapping[str, Sequence[Sequence[str]]]
+"""For each series of a plot what each of its points shows: x, y and, where there is one, the interval; then its name."""
 
 
 @dataclass
@@ -30,6 +36,9 @@ class Plot:
         slug: its id on the page.
         title: above it.
         svg: the drawing.
+        series: entries of its legend.
+        points: for the script: `names` of what each point shows, and of each series its name and its points, each the
+            place in the drawing and the texts.
         caption: what to see in it.
         header: of the table of its data.
         rows: of that table, as text.
@@ -39,6 +48,8 @@ class Plot:
     slug: str
     title: str
     svg: str
+    series: list[Series]
+    points: dict[str, Any]
     caption: str
     header: list[str]
     rows: list[list[str]]
@@ -46,10 +57,49 @@ class Plot:
 
 
 def _plot(
-    slug: str, title: str, caption: str, drawing: Figure, header: Sequence[str], rows: Sequence[list[str]]
+    slug: str,
+    title: str,
+    caption: str,
+    figure: Figure,
+    header: Sequence[str],
+    rows: Sequence[list[str]],
+    names: Sequence[str],
+    texts: Texts,
+    apart: float = 0.0,
 ) -> Plot:
+    """A plot of a page.
+
+    Args:
+        slug: id on the page.
+        title: above it.
+        caption: what to see in it.
+        figure: the drawing.
+        header: of the table of its data.
+        rows: of that table.
+        names: of x, y and the interval.
+        texts: what the points show.
+        apart: a point that is nearer than this to the one before shows nothing, in points of 1/72 inch.
+    """
+    drawing = svg(figure, slug, title, caption)
+    series = [one._replace(name=printable(one.name)) for one in drawing.series]
+    found = [
+        {"name": printable(one.name), "points": _points(one.points, texts.get(one.name, ()), apart)}
+        for one in drawing.series
+    ]
     kept, left_out = list(rows[:_MOST_ROWS]), max(0, len(rows) - _MOST_ROWS)
-    return Plot(slug, title, svg(drawing, slug, title, caption), caption, list(header), kept, left_out)
+    points = {"names": list(names), "series": found}
+    return Plot(slug, title, drawing.svg, series, points, caption, list(header), kept, left_out)
+
+
+def _points(places: Sequence[tuple[float, float]], texts: Sequence[Sequence[str]], apart: float) -> list[list[Any]]:
+    """The points that are drawn, each once, with what they show."""
+    kept: dict[tuple[Any, ...], None] = {}
+    last = (-math.inf, -math.inf)
+    for place, shown_there in zip(places, texts, strict=True) if texts else ():
+        if all(map(math.isfinite, place)) and math.dist(place, last) >= apart:
+            kept[(*place, *shown_there)] = None
+            last = place
+    return [list(one) for one in kept]
 
 
 def curves(
@@ -81,7 +131,13 @@ def curves(
         return None
     drawing = curves_plot({y_label: kept}, x_label, limits, guess, from_zero)
     header = [x_label]
+    texts: dict[str, list[list[str]]] = {}
     for line in kept:
+        ends = line.low is not None and line.high is not None
+        texts[line.label] = [
+            [f"{x:g}", shown(line.y[i]), *([interval(line.low[i], line.high[i])] if ends else [])]  # type: ignore[index]
+            for i, x in enumerate(line.x)
+        ]
         header += [line.label] + ([f"{line.label}, 95 % interval"] if line.low is not None else [])
     rows = []
     for x in sorted({x for line in kept for x in line.x}):
@@ -92,7 +148,7 @@ def curves(
             if line.low is not None and line.high is not None:
                 row.append(interval(*((None, None) if at is None else (line.low[at], line.high[at]))))
         rows.append(row)
-    return _plot(slug, title, caption, drawing, header, rows)
+    return _plot(slug, title, caption, drawing, header, rows, [x_label, y_label, "95 % interval"], texts)
 
 
 def interval(low: float | None, high: float | None) -> str:
@@ -135,7 +191,8 @@ def trade_off(
         return None
     drawing = trade_off_plot(kept, x_label, y_label, limit, joined, front)
     rows = [[p[0], shown(p[1]), shown(p[2])] for p in points]
-    return _plot(slug, title, caption, drawing, ["", x_label, y_label], rows)
+    texts = {POINTS: [[shown(x), shown(y), printable(label)] for label, x, y in kept]}
+    return _plot(slug, title, caption, drawing, ["", x_label, y_label], rows, [x_label, y_label], texts)
 
 
 def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
@@ -157,7 +214,10 @@ def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
         found = [max(tpr for fpr, tpr in pairs if fpr <= rate + 1e-12) for rate in rates]
         ends = interval(one["auroc_low"], one["auroc_high"])
         rows.append([one["name"], shown(one["auroc"]), ends, *map(shown, found)])
-    return _plot(slug, title, caption, drawing, ["attack", "AUROC", "95 % interval", *found_at], rows)
+    header = ["attack", "AUROC", "95 % interval", *found_at]
+    texts = {name: [[shown(x), shown(y)] for x, y in zip(*rates, strict=True)] for name, rates in curves_of.items()}
+    names = ["false-positive rate", "true-positive rate"]
+    return _plot(slug, title, caption, drawing, header, rows, names, texts, apart=_APART)
 
 
 def histogram(slug: str, one: Mapping[str, Any]) -> Plot:
@@ -171,10 +231,12 @@ def histogram(slug: str, one: Mapping[str, Any]) -> Plot:
         [f"{shown(low)} to {shown(high)}", str(m), str(h)]
         for low, high, m, h in zip(bins.edges, bins.edges[1:], bins.members, bins.heldout, strict=False)
     ]
+    title = f"Scores of the {one['name']} attack"
+    drawing = histograms_plot({one["name"]: bins})
+    sets = [(f"members ({sum(bins.members)})", 1), (f"held-out texts ({sum(bins.heldout)})", 2)]
+    texts = {name: [[row[0], row[column]] for row in rows] for name, column in sets}
     header = ["score", "members", "held-out texts"]
-    return _plot(
-        slug, f"Scores of the {one['name']} attack", caption, histograms_plot({one["name"]: bins}), header, rows
-    )
+    return _plot(slug, title, caption, drawing, header, rows, ["score", "texts"], texts)
 
 
 def scatter(slug: str, one: Mapping[str, Any], title: str) -> Plot:
@@ -184,11 +246,10 @@ def scatter(slug: str, one: Mapping[str, Any], title: str) -> Plot:
         f"Does the model write the texts that it finds likely? Rank correlation (Spearman) over members: {shown(rho)}."
     )
     rows = [["member" if m else "held-out", shown(px), shown(py)] for px, py, m in zip(x, y, member, strict=True)]
-    return _plot(
-        slug,
-        f"Perplexity against {title}",
-        caption,
-        scatter_plot(x, member, {title: y}, {title: rho}),
-        ["set", "perplexity", title],
-        rows,
-    )
+    drawing = scatter_plot(x, member, {title: y}, {title: rho})
+    texts = {
+        name: [row[1:] for row, m, px, py in zip(rows, member, x, y, strict=True) if m == side and drawable(px, py)]
+        for name, side in (("members", True), ("held-out texts", False))
+    }
+    header = ["set", "perplexity", title]
+    return _plot(slug, f"Perplexity against {title}", caption, drawing, header, rows, header[1:], texts)
