@@ -21,10 +21,10 @@ class Line:
     Attributes:
         label: in the legend.
         x: of its points.
-        y: likewise; NaN or None leaves a gap.
+        y: of its points; NaN or None leaves a gap.
         low: lower end of each point's interval; None: it has none.
         high: upper end.
-        dashed: as lines are that others are compared with.
+        dashed: for a baseline.
         colour: of `style.SERIES`; None: the next one.
     """
 
@@ -38,7 +38,7 @@ class Line:
 
     @property
     def measured(self) -> bool:
-        """Whether it has a finite point."""
+        """Whether it has at least one finite point."""
         return any(math.isfinite(value) for value in _floats(self.y))
 
 
@@ -56,9 +56,9 @@ def curves_plot(
     Args:
         panels: the curves by what is on their vertical axis.
         x_label: of the horizontal axis.
-        limits: values that should not be passed.
-        guess: value of an attack that knows nothing.
-        from_zero: start the vertical axis at 0, so that noise in a share does not look like a trend.
+        limits: values with a line each.
+        guess: value of an attack that guesses; None: no line.
+        from_zero: start the vertical axis at 0, so that noise does not look like a trend.
         columns: most panels side by side.
     """
     made = Panels(len(panels), columns=columns)

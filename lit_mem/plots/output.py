@@ -1,4 +1,4 @@
-"""A plot as pixels for loggers, or as SVG for a page, in whose light or dark colours it appears."""
+"""A plot as pixels for loggers, or as SVG in the colours of a page, light or dark."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _COLOUR: Final = re.compile(r"((?:fill|stroke): )(#[0-9a-f]{6})\b")
 
 @contextmanager
 def any_script() -> Iterator[None]:
-    """While words of the data are drawn: what the font lacks becomes a box, without a warning for each character."""
+    """Draw words of the data without a warning for each character that the font lacks (it becomes a box)."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield
@@ -140,7 +140,7 @@ def _series(name: str, artists: list[Artist], plot: Figure) -> Series:
     points = []
     if len(data):
         scale, high = 72 / plot.dpi, 72 * plot.get_figheight()
-        for x, y in artist.axes.transData.transform(data):  # type: ignore[union-attr]
+        for x, y in artist.axes.transData.transform(data):
             points.append((round(x * scale, 1), round(high - y * scale, 1)))
     return Series(name, _colour(artist), kind, points)
 
@@ -159,8 +159,9 @@ def _data(artist: Artist) -> tuple[str, Any]:
         values, edges, _ = artist.get_data()
         return "area", np.column_stack([(edges[1:] + edges[:-1]) / 2, values])
     if isinstance(artist, Line2D):
-        # A line across the whole plot is in units of the axes in one direction.
-        data = artist.get_xydata() if artist.get_transform() == artist.axes.transData else none  # type: ignore[union-attr]
+        # A line across the whole plot is in units of the data in one direction only.
+        in_data = all(artist.get_transform().contains_branch_seperately(artist.axes.transData))
+        data = artist.get_xydata() if in_data else none
         return "dashed" if artist.is_dashed() else "line", data
     return "line", none
 
@@ -177,10 +178,10 @@ def _colour(artist: Any) -> str:
 
 
 def _smaller(text: str) -> str:
-    """Coordinates to a hundredth of a point, no indents, and one style for all markers of a group that share it.
+    r"""Coordinates to a hundredth of a point, no indents, and one style for all markers of a group that share it.
 
-    >>> _smaller('<g clip-path="a">\\n  <use x="1.23456" style="b"/>\\n  <use x="2" style="b"/>\\n</g>')
-    '<g clip-path="a" style="b">\\n<use x="1.23"/>\\n<use x="2"/>\\n</g>'
+    >>> _smaller('<g clip-path="a">\n  <use x="1.23456" style="b"/>\n  <use x="2" style="b"/>\n</g>')
+    '<g clip-path="a" style="b">\n<use x="1.23"/>\n<use x="2"/>\n</g>'
     """
     text = re.sub(r"\n\s+", "\n", text)
     text = re.sub(r'(?<= )(?:d|x|y|transform)="[^"]*', lambda found: _DIGITS.sub(r"\1", found[0]), text)

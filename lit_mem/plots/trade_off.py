@@ -43,9 +43,10 @@ def trade_off_plot(
     x, y = [point[1] for point in points], [point[2] for point in points]
     if limit is not None:
         style: Any = (0, (5, 3))
-        axes.axhline(limit, color=LIMIT, linewidth=1.2, linestyle=style, gid=f"limit ({limit:g})")
-        axes.annotate(f"limit ({limit:g})", (1, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                      color=LIMIT, fontsize=8.5, xytext=(0, 2), textcoords="offset points", gid=f"limit ({limit:g})")  # fmt: skip
+        name = f"limit ({limit:g})"
+        axes.axhline(limit, color=LIMIT, linewidth=1.2, linestyle=style, gid=name)
+        axes.annotate(name, (1, limit), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                      color=LIMIT, fontsize=8.5, xytext=(0, 2), textcoords="offset points", gid=name)  # fmt: skip
     if joined:
         axes.plot(x, y, color=SERIES[0], linewidth=1.2, alpha=0.6, gid=POINTS)
     if front:

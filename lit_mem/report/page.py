@@ -13,8 +13,9 @@ from lit_mem.functional.numbers import NOT_MEASURED, ends_shown, shown
 from lit_mem.functional.plain_text import printable
 from lit_mem.report.answer import headline
 from lit_mem.report.certainty import level_shown, seeds_wanted, together
+from lit_mem.report.intervals import interval
 from lit_mem.report.markdown import answers
-from lit_mem.report.plots import Plot, interval
+from lit_mem.report.plots import Plot
 from lit_mem.report.run_plots import run_plots
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"

@@ -1,4 +1,4 @@
-"""The plots of a page: each the drawing, what it shows in words, and its data as a table."""
+"""The plots of a page: each the drawing, a caption, and its data as a table and for the page's script."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lit_mem.plots.output import Series, svg
 from lit_mem.plots.roc import roc_plot
 from lit_mem.plots.scatter import drawable, scatter_plot
 from lit_mem.plots.trade_off import POINTS, trade_off_plot
+from lit_mem.report.intervals import interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,7 +26,7 @@ _APART: Final = 3.0
 
 
 Texts = Mapping[str, Sequence[Sequence[str]]]
-"""For each series of a plot what each of its points shows: x, y and, where there is one, the interval; then its name."""
+"""For each series of a plot what each of its points shows: x, y, then perhaps the interval, then perhaps a name."""
 
 
 @dataclass
@@ -151,13 +152,6 @@ def curves(
     return _plot(slug, title, caption, drawing, header, rows, [x_label, y_label, "95 % interval"], texts)
 
 
-def interval(low: float | None, high: float | None) -> str:
-    """Both ends, for a cell; empty where there is none."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return ""
-    return f"{shown(low)} to {shown(high)}"
-
-
 def trade_off(
     slug: str,
     title: str,
@@ -201,8 +195,8 @@ def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
     curves_of = {one["name"]: (one["roc"]["fpr"], one["roc"]["tpr"]) for one in attacks}
     title = "ROC of the attacks, log axes"
     caption = (
-        "How many members an attacker finds (upwards) for how many false alarms (to the right). The left end matters "
-        f"most: members found with hardly any false alarm. With {n} held-out texts no rate under "
+        "The share of members that an attack finds (upwards) at each share of false alarms (to the right). The left "
+        f"end matters most: members found with almost no false alarm. With {n} held-out texts no rate under "
         f"{1 / max(n, 10):.2g} can be distinguished from 0."
     )
     drawing = roc_plot(curves_of, n, main=attacks[0]["name"])
@@ -221,7 +215,7 @@ def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
 
 
 def histogram(slug: str, one: Mapping[str, Any]) -> Plot:
-    """How an attack's scores are spread in both sets."""
+    """The distribution of an attack's scores in both sets."""
     bins = Histogram(**one["histogram"])
     caption = (
         f"{one['n_members']} members and {one['n_heldout']} held-out texts; higher is more member-like. Where the two "
@@ -243,7 +237,7 @@ def scatter(slug: str, one: Mapping[str, Any], title: str) -> Plot:
     """Perplexity against an extraction measure, a point an example."""
     x, y, member, rho = one["perplexity"], one["value"], one["member"], one["spearman"]
     caption = (
-        f"Does the model write the texts that it finds likely? Rank correlation (Spearman) over members: {shown(rho)}."
+        f"Does the model reproduce the texts of low perplexity? Rank correlation (Spearman) over members: {shown(rho)}."
     )
     rows = [["member" if m else "held-out", shown(px), shown(py)] for px, py, m in zip(x, y, member, strict=True)]
     drawing = scatter_plot(x, member, {title: y}, {title: rho})
