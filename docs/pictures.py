@@ -25,6 +25,8 @@ DOCS = Path(__file__).parent
 LOCALIZED = {"localize.png": "localize.png", "localize_example.png": "localize_example_*.png"}
 """File name in docs/ -> pattern of the file in the run's folder; of several the first by name."""
 COLOURS = 128
+SHOWN = {"mia/reference", "mia/loss", "mia/min_k_plus_plus", "extraction/ngram_rate", "extraction/exact_memorization"}
+"""Of the attacks and extraction measures of each example, those that the example page has plots of: it stays small."""
 
 
 def write(run: Path, sweep: Path, folder: Path) -> Iterator[Path]:
@@ -42,7 +44,11 @@ def write(run: Path, sweep: Path, folder: Path) -> Iterator[Path]:
     yield folder / "tensorboard.png"
     for source, name in ((run, "example_report.html"), (sweep, "example_sweep.html")):
         with TemporaryDirectory() as made:
-            cli.main(["report", str(source), "--out", made])
+            copy = Path(made, source.resolve().parent.name, source.resolve().name)
+            shutil.copytree(source, copy)
+            for table in copy.glob("examples/*.parquet"):
+                _reduce(table)
+            cli.main(["report", str(copy), "--out", made])
             shutil.copyfile(Path(made, "report.html"), folder / name)
         yield folder / name
     for name, pattern in LOCALIZED.items():
@@ -51,6 +57,14 @@ def write(run: Path, sweep: Path, folder: Path) -> Iterator[Path]:
             with Image.open(found[0]) as drawn:
                 drawn.convert("RGB").quantize(COLOURS).save(folder / name, format="PNG", optimize=True)
             yield folder / name
+
+
+def _reduce(table: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = pq.read_table(table)
+    measures = {name for name in found.column_names if name.startswith(("mia/", "extraction/"))}
+    pq.write_table(found.drop_columns(sorted(measures - SHOWN)), table)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -37,7 +37,7 @@
         status.textContent = `Sorted by ${head.textContent.trim()}, ${way}`;
       });
     });
-    if (rows.length < 10) continue;
+    if (rows.length < 12) continue;
     const box = table.closest(".box"), bar = make("p", {className: "filter"});
     const input = make("input", {type: "search"}, make("label", {textContent: "Filter rows "}, bar));
     const count = make("output", {}, bar);
