@@ -172,9 +172,7 @@ def _colour(artist: Any) -> str:
     """Of an artist, as the page's variable where there is one."""
     from matplotlib.colors import to_hex
 
-    colour = artist.get_edgecolor() if hasattr(artist, "get_edgecolor") else artist.get_color()
-    if hasattr(artist, "get_facecolor") and not len(colour):  # points have no edge
-        colour = artist.get_facecolor()
+    colour = artist.get_facecolor() if hasattr(artist, "get_facecolor") else artist.get_color()
     hexed = to_hex(colour[0] if getattr(colour, "ndim", 1) == 2 else colour)
     return f"var({VARIABLES[hexed]})" if hexed in VARIABLES else hexed
 

@@ -49,11 +49,11 @@ def trade_off_plot(
                       color=LIMIT, fontsize=8.5, xytext=(0, 2), textcoords="offset points", gid=name)  # fmt: skip
     if joined:
         axes.plot(x, y, color=SERIES[0], linewidth=1.2, alpha=0.6, gid=POINTS)
+    axes.scatter(x, y, s=22, color=SERIES[0], zorder=3, gid=POINTS)
     if front:
         ordered = sorted(front)
         axes.step([p[0] for p in ordered], [p[1] for p in ordered], where="post", color=SERIES[1], linewidth=1.6,
                   gid=FRONT)  # fmt: skip
-    axes.scatter(x, y, s=22, color=SERIES[0], zorder=3, gid=POINTS)
     wide = min(x) > 0 and max(x) > _FAR_APART * min(x)  # two corpora, each with a perplexity of its own
     _label(axes, points, math.sqrt(min(x) * max(x)) if wide else (min(x) + max(x)) / 2)
     panels.label(x_label, y_label)

@@ -42,8 +42,8 @@ def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str
         elif low <= 0.5 <= high:
             reading = "as expected: guessing"
         elif low > 0.5:
-            reading = f"above 0.5 {where}: the sets differ by themselves, and the attack measures that too"
+            reading = f"above 0.5 {where}: members score higher by themselves, and the attack measures that too"
         else:
-            reading = f"below 0.5 {where}: the sets differ by themselves, which hides memorization"
+            reading = f"below 0.5 {where}: members score lower by themselves, which hides memorization"
         rows.append({"figure": name, "value": validation.get(name), "low": low, "high": high, "reading": reading})
     return rows

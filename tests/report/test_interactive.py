@@ -124,6 +124,16 @@ def test_lines_without_data_show_nothing():
     assert [one.colour for one in plot.series] == ["var(--c1)", "var(--soft)", "var(--bad)"]
 
 
+def test_a_legend_has_the_colours_and_kinds_of_its_series(run, sweep):
+    plots = plots_of(run)
+    sides = ["var(--c1)", "var(--c2)"]
+    for slug, kind in (("histogram-1", "area"), ("scatter-1", "dots"), ("perplexity", "line")):
+        assert [one.colour for one in plots[slug].series] == sides, slug
+        assert {one.kind for one in plots[slug].series} == {kind}
+    front = plots_of(sweep)["front"].series
+    assert [(one.name, one.colour) for one in front[:2]] == [("points", sides[0]), ("the best of both", sides[1])]
+
+
 @pytest.mark.parametrize("kind", ["run", "sweep"])
 def test_the_policy_allows_the_one_script_and_no_other(kind, request):
     html = page(request.getfixturevalue(kind) | {"digest": "", "files": [], "written": ""})

@@ -376,9 +376,15 @@ def test_a_killed_run_is_reported_up_to_its_last_validation(tmp_path):
             0.55,
             0.65,
             0.6,
-            "above 0.5 before training: the sets differ by themselves, and the attack measures that too",
+            "above 0.5 before training: members score higher by themselves, and the attack measures that too",
         ),
-        (0.4, 0.35, 0.45, 0.5, "below 0.5 before training: the sets differ by themselves, which hides memorization"),
+        (
+            0.4,
+            0.35,
+            0.45,
+            0.5,
+            "below 0.5 before training: members score lower by themselves, which hides memorization",
+        ),
     ],
 )
 def test_the_attacks_before_training_are_read_by_interval_and_ties(area, low, high, accuracy, reading):
