@@ -1,4 +1,4 @@
-"""A plot as pixels and as SVG: colours of the page, ids of their own, words for a screen reader."""
+"""A plot as pixels and as SVG: colours of the page, unique ids, words for a screen reader."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Can I release it? One of three answers by the limits at the last validation, and what it rests on."""
+"""Can I release it? One of three answers by the limits at the last validation, and its reasons."""
 
 import importlib.util
 import json

@@ -45,7 +45,7 @@ def states(place, **options):
 
 
 def edit(folder, change):
-    """Rewrite the report with its digest made to fit again, as whoever can write the file can do."""
+    """Rewrite the report with a digest that matches, as anyone who can write the file can do."""
     path = folder / "report.json"
     data = json.loads(path.read_text())
     change(data)

@@ -5,7 +5,9 @@
     parent?.append(made);
     return made;
   };
-  const status = make("p", {className: "unseen", role: "status"}, document.body);
+  const mark = (element, attributes) => Object.entries(attributes).forEach(one => element.setAttribute(...one));
+  const status = make("p", {className: "unseen"}, document.body);
+  mark(status, {role: "status"});
 
   // Tables: a button in each header sorts, and a box filters the rows of a long table.
   const shown = cell => {
@@ -24,9 +26,10 @@
       button.append(...head.childNodes);
       head.append(button);
       button.addEventListener("click", () => {
-        const way = head.ariaSort === "ascending" ? "descending" : "ascending", sign = way === "ascending" ? 1 : -1;
+        const way = head.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
+        const sign = way === "ascending" ? 1 : -1;
         heads.forEach(other => other.removeAttribute("aria-sort"));
-        head.setAttribute("aria-sort", way);
+        mark(head, {"aria-sort": way});
         const keys = new Map(rows.map(row => [row, shown(row.cells[i])]));
         const numeric = [...keys.values()].every(key => key === null || !isNaN(number(key)));
         body.append(...[...rows].sort((one, other) => {
@@ -41,7 +44,7 @@
     const box = table.closest(".box"), bar = make("p", {className: "filter"});
     const input = make("input", {type: "search"}, make("label", {textContent: "Filter rows "}, bar));
     const count = make("output", {}, bar);
-    input.setAttribute("aria-label", `Filter rows: ${box.ariaLabel}`);
+    mark(input, {"aria-label": `Filter rows: ${box.getAttribute("aria-label")}`});
     input.addEventListener("input", () => {
       const wanted = input.value.trim().toLowerCase();
       rows.forEach(row => { row.hidden = !row.textContent.toLowerCase().includes(wanted); });
@@ -56,8 +59,7 @@
     const view = figure.querySelector(".view"), svg = view.querySelector("svg"), off = new Set();
     const tip = make("div", {className: "tip", hidden: true}, view);
     const ring = document.createElementNS(svg.namespaceURI, "circle");
-    ring.setAttribute("class", "ring");
-    ring.setAttribute("r", 5);
+    mark(ring, {class: "ring", r: 5});
     let at = null;
 
     const scale = () => svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
@@ -75,8 +77,7 @@
       const right = view.clientWidth - tip.offsetWidth, above = top - tip.offsetHeight - 10;
       tip.style.left = `${Math.max(0, Math.min(left - tip.offsetWidth / 2, right))}px`;
       tip.style.top = `${above < 0 ? top + 12 : above}px`;
-      ring.setAttribute("cx", x);
-      ring.setAttribute("cy", y);
+      mark(ring, {cx: x, cy: y});
       svg.append(ring);
       if (aloud) status.textContent = [title, ...lines].join(", ");
     };
@@ -91,12 +92,13 @@
     };
 
     figure.querySelectorAll(".legend li").forEach((item, i) => {
-      const button = make("button", {type: "button", ariaPressed: "true"});
+      const button = make("button", {type: "button"});
+      mark(button, {"aria-pressed": true});
       button.append(...item.childNodes);
       item.append(button);
       button.addEventListener("click", () => {
         off[off.has(i) ? "delete" : "add"](i);
-        button.ariaPressed = String(!off.has(i));
+        mark(button, {"aria-pressed": !off.has(i)});
         const parts = svg.querySelectorAll(`[id^="${figure.id}-s${i}-"]`);
         parts.forEach(part => { part.style.display = off.has(i) ? "none" : ""; });
         if (at && off.has(at[0])) at = null;
@@ -104,10 +106,8 @@
       });
     });
     if (!on().length) continue;
-    view.tabIndex = 0;
-    view.setAttribute("role", "application");
-    view.setAttribute("aria-roledescription", "plot");
-    view.ariaLabel = `${figure.querySelector("h3").textContent}. Arrow keys move between points, Escape closes.`;
+    const label = `${figure.querySelector("h3").textContent}. Arrow keys move between points, Escape closes.`;
+    mark(view, {tabindex: 0, role: "application", "aria-roledescription": "plot", "aria-label": label});
     view.addEventListener("focus", () => {
       if (view.matches(":focus-visible") && on().length) show(...(at ?? [on()[0], 0]), true);
     });
