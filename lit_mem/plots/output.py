@@ -130,8 +130,8 @@ def _grouped(plot: Figure) -> dict[str, list[Artist]]:
     groups: dict[str, list[Artist]] = {}
     for axes in plot.axes:
         for artist in axes.get_children():
-            if artist.get_gid() is not None:
-                groups.setdefault(artist.get_gid(), []).append(artist)
+            if (name := artist.get_gid()) is not None:
+                groups.setdefault(name, []).append(artist)
     return dict(sorted(groups.items(), key=lambda group: not any(len(_data(artist)[1]) for artist in group[1])))
 
 
@@ -142,7 +142,7 @@ def _series(name: str, artists: list[Artist], plot: Figure) -> Series:
     points = []
     if len(data):
         scale, high = 72 / plot.dpi, 72 * plot.get_figheight()
-        for x, y in artist.axes.transData.transform(data):
+        for x, y in artist.axes.transData.transform(data):  # type: ignore[union-attr]
             points.append((round(x * scale, 1), round(high - y * scale, 1)))
     return Series(name, _colour(artist), kind, points)
 
@@ -162,7 +162,7 @@ def _data(artist: Artist) -> tuple[str, Any]:
         return "area", np.column_stack([(edges[1:] + edges[:-1]) / 2, values])
     if isinstance(artist, Line2D):
         # A line across the whole plot is in units of the data in one direction only.
-        in_data = all(artist.get_transform().contains_branch_seperately(artist.axes.transData))
+        in_data = all(artist.get_transform().contains_branch_seperately(artist.axes.transData))  # type: ignore[union-attr]
         data = artist.get_xydata() if in_data else none
         return "dashed" if artist.is_dashed() else "line", data
     return "line", none

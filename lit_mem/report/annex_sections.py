@@ -53,8 +53,8 @@ def sections(annex: Mapping[str, Any], report: Mapping[str, Any], history: Histo
         _size(annex),
         _measures(report),
         _data(annex, report),
-        _section("limits", "What these numbers do not say", (43, 55), _LIMITS),
-        _section("to_add", "What is to be added by whoever files this", (58,), _TO_ADD),
+        _section("limits", "Limits of these numbers", (43, 55), _LIMITS),
+        _section("to_add", "To be added before filing", (58,), _TO_ADD),
     ]
 
 
@@ -235,7 +235,7 @@ def _size(annex: Mapping[str, Any]) -> dict[str, Any]:
         "parameters trained per person": _persons(counts["trained_per_person"], _NO_PERSONS if known else None),
     }
     text = ["The more parameters are trained for each token, the more of a text they can hold."]
-    return _section("size", "The size of what was trained, beside the data", (58,), text, ("", "ratio"), _facts(rows))
+    return _section("size", "Parameters trained, beside the size of the data", (58,), text, ("", "ratio"), _facts(rows))
 
 
 def _measures(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _measures(report: Mapping[str, Any]) -> dict[str, Any]:
     }
     if report["audit"] is not None:
         rows = {"what was done in training": "not known to an audit"}
-    return _section("measures", "What was done in training against memorization", (58,), (), ("", ""), _facts(rows))
+    return _section("measures", "Measures against memorization in training", (58,), (), ("", ""), _facts(rows))
 
 
 def _data(annex: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
