@@ -26,7 +26,7 @@ LOCALIZED = {"localize.png": "localize.png", "localize_example.png": "localize_e
 """File name in docs/ -> pattern of the file in the run's folder; of several the first by name."""
 COLOURS = 128
 SHOWN = {"mia/reference", "mia/loss", "mia/min_k_plus_plus", "extraction/ngram_rate", "extraction/exact_memorization"}
-"""Of the attacks and extraction measures of each example, those that the example page has plots of: it stays small."""
+"""Attacks and extraction measures with per-example plots on the example page; more would make it too large."""
 
 
 def write(run: Path, sweep: Path, folder: Path) -> Iterator[Path]:
@@ -35,7 +35,7 @@ def write(run: Path, sweep: Path, folder: Path) -> Iterator[Path]:
     Args:
         run: a run's log folder.
         sweep: a sweep's folder.
-        folder: where to; made if it is not there.
+        folder: where to; created if missing.
     """
     from PIL import Image
 

@@ -33,7 +33,7 @@ MEMBERSHIP: Final = {
     "wbc": "counts the stretches of a text in which the model beats its base",
     "delta_t": "takes texts that training has made evenly likelier, token by token, for members",
     "delta_low": "looks at the tokens of a text that training helped least",
-    "delta_standardized": "compares what a text has gained over the base model with what the model's own texts have gained",
+    "delta_standardized": "compares the gain of a text over the base model with that of texts of the model's own",
     "zlib_calibrated": "as zlib, less the same score of the base model",
     "min_k_calibrated": "as min_k, less the same score of the base model",
     "combined": "a weighted sum of these, fitted on known members, which an attacker seldom has",
