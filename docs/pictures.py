@@ -24,7 +24,6 @@ from lit_mem.cli import main as cli
 DOCS = Path(__file__).parent
 LOCALIZED = {"localize.png": "localize.png", "localize_example.png": "localize_example_*.png"}
 """File name in docs/ -> pattern of the file in the run's folder; of several the first by name."""
-COLOURS = 128
 SHOWN = {"mia/reference", "mia/loss", "mia/min_k_plus_plus", "extraction/ngram_rate", "extraction/exact_memorization"}
 """Attacks and extraction measures with per-example plots on the example page; more would make it too large."""
 
@@ -55,7 +54,7 @@ def write(run: Path, sweep: Path, folder: Path) -> Iterator[Path]:
         found = sorted(run.glob(pattern))
         if found:
             with Image.open(found[0]) as drawn:
-                drawn.convert("RGB").quantize(COLOURS).save(folder / name, format="PNG", optimize=True)
+                drawn.convert("RGB").save(folder / name, format="PNG", optimize=True)
             yield folder / name
 
 

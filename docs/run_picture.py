@@ -43,7 +43,7 @@ def panels_of(history: History) -> dict[str, list[Curve]]:
     attacks = sorted(name for name in history.names if re.fullmatch(r"mia/.+_auroc", name) and name != ATTACK)
     others = [Curve(name, None if i else "other attacks", "#b6bdc7") for i, name in enumerate(attacks)]
     written = [
-        Curve(f"slice/duplicates/{value}/exact_rate", f"texts there {often}", SERIES[colour])
+        Curve(f"slice/duplicates/{value}/exact_rate", f"in the training set {often}", SERIES[colour])
         for (value, often), colour in zip(COPIES.items(), (3, 2, 1), strict=True)
     ]
     if any(curve.metric in history.names for curve in written):
