@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.functional.histogram import Histogram
-from lit_mem.functional.numbers import shown
+from lit_mem.functional.numbers import NOT_MEASURED, shown
 from lit_mem.functional.plain_text import printable
 from lit_mem.plots.curves import Line, curves_plot
 from lit_mem.plots.histogram import histograms_plot
@@ -131,23 +131,19 @@ def curves(
     if not kept:
         return None
     drawing = curves_plot({y_label: kept}, x_label, limits, guess, from_zero)
-    header = [x_label]
-    texts: dict[str, list[list[str]]] = {}
+    header, texts, rows = [x_label], dict[str, list[list[str]]](), list[list[str]]()
     for line in kept:
-        ends = line.low is not None and line.high is not None
-        texts[line.label] = [
-            [f"{x:g}", shown(line.y[i]), *([interval(line.low[i], line.high[i])] if ends else [])]  # type: ignore[index]
-            for i, x in enumerate(line.x)
-        ]
-        header += [line.label] + ([f"{line.label}, 95 % interval"] if line.low is not None else [])
-    rows = []
+        texts[line.label] = [[f"{x:g}", shown(y)] for x, y in zip(line.x, line.y, strict=True)]
+        header.append(line.label)
+        if line.low is not None and line.high is not None:
+            header.append(f"{line.label}, 95 % interval")
+            for text, low, high in zip(texts[line.label], line.low, line.high, strict=True):
+                text.append(interval(low, high))
     for x in sorted({x for line in kept for x in line.x}):
         row = [f"{x:g}"]
         for line in kept:
-            at = list(line.x).index(x) if x in line.x else None
-            row.append(shown(None if at is None else line.y[at]))
-            if line.low is not None and line.high is not None:
-                row.append(interval(*((None, None) if at is None else (line.low[at], line.high[at]))))
+            absent = [NOT_MEASURED, ""][: len(texts[line.label][0]) - 1]
+            row += texts[line.label][list(line.x).index(x)][1:] if x in line.x else absent
         rows.append(row)
     return _plot(slug, title, caption, drawing, header, rows, [x_label, y_label, "95 % interval"], texts)
 
