@@ -70,7 +70,7 @@ def test_an_own_module(tmp_path, monkeypatch, member_texts, heldout_texts):
     class MyModule(pl.LightningModule):
         def __init__(self):
             super().__init__()
-            self.model = AutoModelForCausalLM.from_pretrained(assets.path("tiny_llama"))
+            self.model = AutoModelForCausalLM.from_pretrained(assets.path("tiny_llama")).train()
 
         def training_step(self, texts, _):
             ids = tokenizer(texts, return_tensors="pt")["input_ids"]
