@@ -19,9 +19,10 @@ import yaml
 from lit_mem import assets
 from lit_mem.cli.light import run_light
 from lit_mem.cli.main import COMMANDS, main
-from lit_mem.cli.starter import batch_size, heldout_fraction, max_length
+from lit_mem.cli.starter import batch_size, max_length
 from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.data.columns import Lengths
+from lit_mem.data.heldout_share import heldout_fraction
 from lit_mem.data.token_lengths import TokenLengths
 from lit_mem.errors import ConfigError
 

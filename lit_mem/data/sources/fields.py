@@ -160,9 +160,11 @@ class RowFields(Protocol):
 
     Attributes:
         reading: how files are read; None: as by default.
+        group_column: rows with the same value stay on one side of every split; None: rows are unrelated.
     """
 
     reading: Reading | None
+    group_column: str | None
 
     def dataset(self, table: Table, label: str) -> Dataset:
         """The rows with the columns of `Corpus`; `label` is what `origin` calls the file."""
