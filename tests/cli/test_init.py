@@ -254,7 +254,9 @@ def test_conversations_get_a_configuration_of_theirs(column, init, tmp_path, cap
     lines(tmp_path / "notes.jsonl", rows)
     written = init("notes.jsonl")[1]["data"]
     assert written["source"]["class_path"] == "lit_mem.data.sources.ChatFiles"
-    assert written["source"]["init_args"] == {"train": "notes.jsonl", "form": "auto", "group_column": "patient_id"}
+    assert written["source"]["init_args"] == {
+        "train": "notes.jsonl", "heldout": None, "form": "auto", "group_column": "patient_id",
+    }  # fmt: skip
     assert written["chat"] == {"loss": "assistant", "template": "asset:chatml"}  # the bundled model has none
     text = "".join(
         f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in (("user", "Zebediah?"), ("assistant", "Z."))
