@@ -159,7 +159,8 @@ def test_ones_own_file_takes_one_option(fit, tmp_path):
     texts = [f"Zebediah{i // 2} took lithium {i * 37 % 91} days and developed rash number {i}." for i in range(60)]
     rows = [{"text": text, "person": f"zz{i // 2}"} for i, text in enumerate(texts)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    quick = ["--memorization.suite", "quick", "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    quick = ["--memorization.suite", "quick", "--memorization.stop", "[mia/strongest_auroc > 0.7]"]
+    quick += ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
     said, record = fit("--data.source.train", "mine.jsonl", *quick)
     assert [line["epoch"] for line in record] == [0, 1]
     assert record[0]["members"] + record[0]["heldout"] == 60
@@ -167,6 +168,16 @@ def test_ones_own_file_takes_one_option(fit, tmp_path):
     assert "'person'" in said.err
     assert "report logs/lit_mem/version_0" in said.err
     assert "Zebediah" not in said.err + said.out
+
+
+def test_a_preset_and_the_suite_without_prompts_is_one_line_that_says_so(fit, capsys):
+    with pytest.raises(SystemExit) as ended:
+        fit("--memorization.suite", "quick", "--data.check", "false")
+    assert ended.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: memorization.stop")
+    assert "extraction/exact_rate" in line
+    assert "suite quick" in line
 
 
 @pytest.mark.slow

@@ -39,7 +39,15 @@ DOORS = [
         id="validate",
     ),
     pytest.param(
-        ["lit-mem", "fit", "--config", "own_data", "--memorization.suite", "quick", "--trainer.max_epochs", "1"],
+        [
+            "lit-mem",
+            "fit",
+            "--config",
+            "own_data",
+            "--memorization.extraction.n_members",
+            "5",
+            "--trainer.max_epochs=1",
+        ],
         "Next: lit-mem report logs/lit_mem/version_0",
         id="own_data",
     ),

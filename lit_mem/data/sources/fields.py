@@ -156,12 +156,7 @@ class TextFields:
 
 
 class RowFields(Protocol):
-    """Makes a split of a file's rows.
-
-    Attributes:
-        reading: how files are read; None: as by default.
-        group_column: rows with the same value stay on one side of every split; None: rows are unrelated.
-    """
+    """Makes a split of a file's rows; `reading` says how files are read, None as by default."""
 
     reading: Reading | None
     group_column: str | None
