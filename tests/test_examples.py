@@ -160,7 +160,7 @@ def test_ones_own_file_takes_one_option(fit, tmp_path):
     rows = [{"text": text, "person": f"zz{i // 2}"} for i, text in enumerate(texts)]
     (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     quick = ["--memorization.suite", "quick", "--memorization.stop", "[mia/strongest_auroc > 0.7]"]
-    quick += ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    quick += ["--trainer.max_epochs", "1"]
     said, record = fit("--data.source.train", "mine.jsonl", *quick)
     assert [line["epoch"] for line in record] == [0, 1]
     assert record[0]["members"] + record[0]["heldout"] == 60

@@ -112,7 +112,7 @@ def _lines(found: Found, command: str) -> Iterator[str]:
     yield "  max_epochs: 5  # passes over the training texts at most; a threshold may end the run before"
     yield f"  log_every_n_steps: {_steps_a_line(found, texts)}  # steps between two points of train/loss"
     yield "memorization:"
-    yield "  suite: standard  # what is measured; full has all subgroups, quick no extraction rates (nor thresholds on them)"
+    yield "  suite: standard  # or full (all subgroups), quick (no extraction rates, nor thresholds on them)"
     yield f"  # Thresholds that end the run; standard stands for {'; '.join(PRESETS['standard'])}."
     yield "  stop: [standard]  # or strict, or thresholds of your own; [] trains to the end"
     yield "  lower_bound: true  # noise alone stops at most 5 % of runs; false: stop as soon as a value is beyond"
