@@ -58,4 +58,4 @@ trainer.train()
 
 # 5. The report: a page, a JSON file and an annex to file.
 report.main([out])
-print(f"Open it: python -m webbrowser {out}/report.html")
+print(f"Open it: python -m webbrowser {out}/memorization/report.html")

@@ -1,7 +1,7 @@
 """Lesson 1: see what a LightningModule of your own memorizes, with one callback and no change to the module.
 
 You learn how to give the callback its texts, read its table, write the report, and use the adapter with plain peft.
-Offline, about 20 seconds on a CPU: python own_lightning_module.py
+Offline, about half a minute on a CPU: python own_lightning_module.py
 """
 
 import json
@@ -31,7 +31,7 @@ tokenizer = AutoTokenizer.from_pretrained(MODEL)
 class MyModule(pl.LightningModule):
     def __init__(self):
         super().__init__()
-        base = AutoModelForCausalLM.from_pretrained(MODEL)
+        base = AutoModelForCausalLM.from_pretrained(MODEL).train()  # it loads in evaluation mode
         self.model = get_peft_model(base, LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM"))
 
     def training_step(self, texts, batch_idx):
@@ -42,9 +42,10 @@ class MyModule(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=5e-4)
 
 
-# 4. The callback measures before training and after each epoch, and ends the run at the threshold.
+# 4. The callback measures before training and after each epoch, and ends the run at a threshold that noise seldom passes.
 pl.seed_everything(0)
-memorization = Memorization(members=members, heldout=heldout, tokenizer=tokenizer, stop="mia/strongest_auroc > 0.9")
+texts = {"members": members, "heldout": heldout, "tokenizer": tokenizer}
+memorization = Memorization(**texts, stop="standard", lower_bound=True)
 logger = TensorBoardLogger("logs", name="own_lightning_module")
 trainer = pl.Trainer(max_epochs=3, logger=logger, callbacks=[memorization], enable_model_summary=False)
 trainer.fit(MyModule(), DataLoader(members, batch_size=1, shuffle=True))

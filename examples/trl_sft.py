@@ -64,4 +64,4 @@ print(f"AUROC of the best checkpoint: {best['eval_mia/reference_auroc']:.3f}")
 
 # 5. The report: a page, a JSON file and an annex to file.
 report.main([out])
-print(f"Open it: python -m webbrowser {out}/report.html")
+print(f"Open it: python -m webbrowser {out}/memorization/report.html")

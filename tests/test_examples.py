@@ -62,7 +62,7 @@ def test_the_lesson_of_a_lightning_module_exports_an_adapter_of_plain_peft(tmp_p
     folder = Path(made["trainer"].log_dir)
     found = report_of(folder)
     assert found["kind"] == "run"
-    assert made["memorization"].stop == ["mia/strongest_auroc > 0.9"]
+    assert (made["memorization"].stop, made["trainer"].current_epoch) == (["standard"], 1)
     assert f"{folder}/report.html" in capsys.readouterr().out
     ids = torch.tensor([made["tokenizer"](made["members"][0])["input_ids"]])
     tuned = made["trainer"].lightning_module.model.eval()
@@ -79,7 +79,7 @@ def test_the_lesson_of_a_lightning_module_exports_an_adapter_of_plain_peft(tmp_p
 @pytest.mark.parametrize("name", ["hf_trainer.py", "trl_sft.py"])
 def test_the_lessons_of_trainers(name, tmp_path, monkeypatch):
     made = run(name, tmp_path, monkeypatch, "out")
-    assert report_of(tmp_path / "out")["kind"] == "run"
+    assert report_of(tmp_path / "out" / "memorization")["kind"] == "run"
     assert (tmp_path / "out" / "memorization" / "memorization.jsonl").is_file()
     if name == "trl_sft.py":
         metrics = [

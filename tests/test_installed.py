@@ -39,15 +39,7 @@ DOORS = [
         id="validate",
     ),
     pytest.param(
-        [
-            "lit-mem",
-            "fit",
-            "--config",
-            "own_data",
-            "--memorization.extraction.n_members",
-            "5",
-            "--trainer.max_epochs=1",
-        ],
+        "lit-mem fit --config own_data --memorization.extraction.n_members 5 --trainer.max_epochs 1".split(),
         "Next: lit-mem report logs/lit_mem/version_0",
         id="own_data",
     ),
