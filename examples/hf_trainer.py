@@ -52,7 +52,7 @@ trainer = Trainer(
     eval_dataset=rows(held=True),
     data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=False),
     processing_class=tokenizer,
-    callbacks=[MemorizationCallback(stop="mia/reference_auroc > 0.85")],
+    callbacks=[MemorizationCallback(stop="standard", lower_bound=True)],
 )
 trainer.train()
 
