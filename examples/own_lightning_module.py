@@ -42,7 +42,7 @@ class MyModule(pl.LightningModule):
         return torch.optim.AdamW(self.parameters(), lr=5e-4)
 
 
-# 4. The callback measures before training and after each epoch, and ends the run at a threshold (lower_bound: not by noise).
+# 4. The callback measures before training and after each epoch, and ends the run at the thresholds of a preset.
 pl.seed_everything(0)
 texts = {"members": members, "heldout": heldout, "tokenizer": tokenizer}
 memorization = Memorization(**texts, stop="standard", lower_bound=True)
