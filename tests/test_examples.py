@@ -76,6 +76,7 @@ def test_the_lesson_of_a_lightning_module_exports_an_adapter_of_plain_peft(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator")
 @pytest.mark.parametrize("name", ["hf_trainer.py", "trl_sft.py"])
 def test_the_lessons_of_trainers(name, tmp_path, monkeypatch):
     made = run(name, tmp_path, monkeypatch, "out")
