@@ -83,10 +83,10 @@ def test_the_lessons_of_trainers(name, tmp_path, monkeypatch):
     assert report_of(tmp_path / "out" / "memorization")["kind"] == "run"
     assert (tmp_path / "out" / "memorization" / "memorization.jsonl").is_file()
     if name == "trl_sft.py":
-        metrics = [
-            line["eval_mia/reference_auroc"] for line in made["trainer"].state.log_history if "eval_loss" in line
-        ]
-        assert made["best"]["eval_mia/reference_auroc"] == min(metrics)
+        name = "mia/reference_auroc"
+        history = [line[name] for line in made["trainer"].state.log_history if name in line and line["step"] > 0]
+        assert len(history) >= 3
+        assert made["best"][f"eval_{name}"] == pytest.approx(min(history), abs=1e-4)
     else:
         assert made["trainer"].state.epoch < 4  # the threshold ended it
 

@@ -30,7 +30,8 @@ def classes(option: str, bases: Iterable[type]) -> str:
 
 def _with_subclasses(base: type) -> Iterator[type]:
     yield base
-    for each in type.__subclasses__(base):
+    below: list[type] = type.__subclasses__(base)
+    for each in below:
         yield from _with_subclasses(each)
 
 
