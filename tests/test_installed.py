@@ -38,6 +38,11 @@ DOORS = [
         ": lit-mem report logs/quickstart/version_",
         id="validate",
     ),
+    pytest.param(
+        "lit-mem fit --config own_data --memorization.extraction.n_members 5 --trainer.max_epochs 1".split(),
+        "Next: lit-mem report logs/lit_mem/version_0",
+        id="own_data",
+    ),
     pytest.param(["python", "-m", "lit_mem", "localize", RUN], f"Written: {RUN}/localize.json", id="localize"),
     pytest.param(["lit-mem", "doctor"], "from an installed package", id="doctor"),
     pytest.param(["lit-mem", "init", "a.jsonl", "--model", "asset:tiny_llama"], "--config a.yaml", id="init"),

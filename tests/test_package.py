@@ -52,9 +52,10 @@ def test_the_wheel_holds_assets_and_configurations_and_nothing_beside_the_packag
     assets = "lit_mem/assets/"
     assert {f"{assets}case_reports/{split}.jsonl" for split in ("train", "heldout", "test")} <= names
     assert {f"{assets}tiny_llama/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json")} <= names
+    assert f"{assets}notes/notes.jsonl" in names
     configs = {path.relative_to(ROOT).as_posix() for path in (ROOT / "configs").rglob("*.yaml")}
     assert {f"lit_mem/{name}" for name in configs} == {name for name in names if name.startswith("lit_mem/configs/")}
-    assert {"configs/quickstart.yaml", "configs/sweeps/runs/bundled.yaml"} <= configs
+    assert {"configs/quickstart.yaml", "configs/own_data.yaml", "configs/sweeps/runs/bundled.yaml"} <= configs
     assert {"lit_mem/py.typed", "lit_mem/__main__.py"} <= names
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"lit_mem"}
     for name in configs:

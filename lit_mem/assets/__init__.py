@@ -10,15 +10,15 @@ from typing import Final
 
 from lit_mem.errors import ConfigError
 
-NAMES: Final = ("case_reports", "tiny_llama")
+NAMES: Final = ("case_reports", "notes", "tiny_llama")
 
 
 def path(name: str) -> Path:
     """Find the folder of a bundled asset.
 
     Args:
-        name: `tiny_llama` (model and tokenizer, for `from_pretrained`) or `case_reports` (JSON
-            Lines: train, heldout, test).
+        name: `tiny_llama` (model and tokenizer, for `from_pretrained`), `case_reports` (JSON
+            Lines: train, heldout, test) or `notes` (JSON Lines: 210 texts with the person that each is about).
 
     Returns:
         The folder inside the installed package.

@@ -5,8 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from lit_mem.errors import ConfigError
+
+_OF_PROMPTS: Final = frozenset({"extraction/exact_rate", "extraction/ngram_rate"})
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class Known:
             if complete and not self.has(name):
                 close = difflib.get_close_matches(name, self.metrics, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
+                if name in _OF_PROMPTS:
+                    hint = (
+                        "texts are prompted for it, which the suite quick does not do; expected the suite standard or "
+                        "full, or no threshold on it (the presets have one). "
+                    )
                 raise ConfigError(f"{who}: nothing logs {name!r}; {hint}{self.listed(name)}")
 
     def listed(self, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -36,7 +37,7 @@ def print_metrics(trainer: pl.Trainer, label: str) -> None:
         trainer: that has just finished; only rank zero prints.
         label: of the table's row.
     """
-    callbacks, folder = callbacks_of(trainer), known_folder(trainer)
+    callbacks = callbacks_of(trainer)
     if not trainer.is_global_zero:
         return
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -46,11 +47,24 @@ def print_metrics(trainer: pl.Trainer, label: str) -> None:
     for line in closing.table(metrics, label, columns):
         log.info("%s", line)
     audit_of(trainer).log_verdicts()
-    recorded = folder is not None and is_run(folder)
     sentence = closing.sentence(metrics)
     lines, conditions = audited(trainer)
-    dry = getattr(trainer, "fast_dev_run", False)
+    for line in [*([sentence] if sentence else []), *lines]:
+        log.info("%s", line)
+    print_next_steps(trainer, conditions)
+
+
+def print_next_steps(trainer: pl.Trainer, conditions: Sequence[str] = ()) -> None:
+    """Log where the run's files are, and the command that makes a page of them.
+
+    Args:
+        trainer: that has just finished; only rank zero logs.
+        conditions: such as "mia/reference_auroc > 0.7", for the command.
+    """
+    if not trainer.is_global_zero:
+        return
+    folder, dry = known_folder(trainer), getattr(trainer, "fast_dev_run", False)
     without = "trainer.fast_dev_run" if dry else "trainer.logger is false"
-    steps = closing.next_steps(None if folder is None else str(folder), recorded, conditions, without)
-    for line in [*([sentence] if sentence else []), *lines, *steps]:
+    recorded = folder is not None and is_run(folder)
+    for line in closing.next_steps(None if folder is None else str(folder), recorded, conditions, without):
         log.info("%s", line)

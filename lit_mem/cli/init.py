@@ -12,8 +12,9 @@ from typing import Final
 
 from lit_mem import program
 from lit_mem.cli.plain_parser import PlainParser
-from lit_mem.cli.starter import Found, configuration, heldout_fraction, max_length
+from lit_mem.cli.starter import Found, configuration, max_length
 from lit_mem.data.columns import Column, columns_of
+from lit_mem.data.heldout_share import heldout_fraction
 from lit_mem.data.marked import spans_option
 from lit_mem.data.overlap import matches, normalized, repeats
 from lit_mem.data.roles import Roles, roles_of
@@ -211,7 +212,7 @@ def _model() -> str:
 
 
 def _stem(file: str) -> str:
-    name = label_of(file)
+    name = label_of(file.removeprefix("asset:"))
     if is_pattern(name):
         return "texts"
     return Path(name).name.removesuffix("".join(suffix_of(Path(name)))) or "texts"

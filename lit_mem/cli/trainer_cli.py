@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_mem import __version__, program
 from lit_mem.cli.checkpoint_file import check_checkpoint
-from lit_mem.cli.end_of_run import how_to_resume, print_metrics
+from lit_mem.cli.end_of_run import how_to_resume, print_metrics, print_next_steps
 from lit_mem.cli.hyper_parameters import hyper_parameters, leaves
 from lit_mem.cli.run_config import RunConfig
 from lit_mem.errors import CheckpointError, ConfigError, LitMemError
@@ -192,6 +192,10 @@ class MemorizationCLI(LightningCLI):
                 check_names([monitor], self.trainer, type(callback).__name__)
         config = self.parser.dump(self.config, format="json", skip_none=False, skip_link_targets=False)
         self.baseline.hyper_parameters = hyper_parameters(json.loads(config)["fit"])
+
+    def after_fit(self) -> None:
+        """Log where the run's files are, and how to make a page of them."""
+        print_next_steps(self.trainer)
 
     def before_validate(self) -> None:
         """Log verdicts after the metrics, not before."""

@@ -29,7 +29,7 @@ class DataOptions:
     train_size: int | None = None
     heldout_size: int | None = None
     members_size: int | None = None
-    heldout_fraction: float = 0.2
+    heldout_fraction: float | None = 0.2
     seed: int = 0
     check: bool = True
     spans_column: str | None = "spans"
@@ -46,7 +46,7 @@ class DataOptions:
         check_range("data.max_length", self.max_length, at_least=2, hint=": the first token is never scored")
         if self.chunk is not None:
             self.chunk.sizes(self.max_length)
-        check_range("data.heldout_fraction", self.heldout_fraction, above=0, below=1)
+        check_range("data.heldout_fraction", self.heldout_fraction, above=0, below=1, or_null=True)
 
 
 def positive(**sizes: int | None) -> None:

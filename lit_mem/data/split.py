@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from lit_mem.data.deduplicate import deduplicated, without_repeats
+from lit_mem.data.heldout_share import heldout_fraction
 from lit_mem.data.row_texts import contiguous
 from lit_mem.errors import ConfigError, DataError, check_range
 
@@ -35,7 +36,9 @@ def split(corpus: Corpus, options: DataOptions) -> tuple[Dataset, Dataset, int]:
     train, heldout = corpus.train, corpus.heldout
     if heldout is None:
         try:
-            train, heldout = split_by_group(train, options.heldout_fraction, options.seed)
+            fraction = options.heldout_fraction
+            fraction = heldout_fraction(len(train)) if fraction is None else fraction
+            train, heldout = split_by_group(train, fraction, options.seed)
         except DataError as error:
             raise DataError(f"{corpus.name} has no held-out set: {error}") from error
         how = "by group" if len(set(corpus.train["group"][:])) < len(corpus.train) else "at random"

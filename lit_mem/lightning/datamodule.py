@@ -52,7 +52,8 @@ class TextDataModule(TextLoaders):
         heldout_size: hold out a random subset of this many rows; None: all.
         members_size: score a random subset of this many members, in which repeated texts and one row of each group come
             first; None: each text once of up to 2000, of more as many as are held out, but at least 2000.
-        heldout_fraction: share of `train` to hold out, by group, where the source has no held-out set.
+        heldout_fraction: share of `train` to hold out, by group, where the source has no held-out set; None: chosen by
+            the number of rows, so that about 100 are held out of 200 to 500, half of fewer, a fifth or tenth of more.
         scoring_tokens: most tokens in a scoring batch, padding included; lower it if scoring runs out of memory.
         seed: of subsets, splits and the order of training.
         check: look for duplicates and for a difference between members and held-out texts before training.
@@ -82,7 +83,7 @@ class TextDataModule(TextLoaders):
         train_size: int | None = None,
         heldout_size: int | None = None,
         members_size: int | None = None,
-        heldout_fraction: float = 0.2,
+        heldout_fraction: float | None = 0.2,
         scoring_tokens: int = 2048,
         seed: int = 0,
         check: bool = True,

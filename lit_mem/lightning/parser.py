@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +16,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_mem.errors import ConfigError
 from lit_mem.files.untrusted import LARGEST_YAML, check_yaml, read_text
+from lit_mem.lightning.class_help import classes
 from lit_mem.lightning.config_option import ConfigOption
 
 
@@ -29,6 +31,16 @@ class OneLineParser(LightningArgumentParser):
         if kwargs.get("action") in ("config", ActionConfigFile):
             kwargs["action"] = self.config_option
         return super().add_argument(*args, **kwargs)
+
+    def parse_args(self, args: Any = None, namespace: Any = None, **kwargs: Any) -> Any:
+        """Parse words; an option such as `--data.source.help` without a class lists those that it takes, and ends."""
+        words = [str(word) for word in args or ()]
+        for word, after in zip(words, [*words[1:], "-"], strict=False):
+            bases = getattr(self._option_string_actions.get(word), "_help_types", ()) if word.endswith(".help") else ()
+            if bases and after.startswith("-"):
+                self._print_message(classes(word, bases) + "\n", sys.stdout)
+                self.exit()
+        return super().parse_args(args, namespace, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse an option.

@@ -56,6 +56,17 @@ def test_rebuilding_gives_the_shipped_bytes(split):
     assert made == (path("case_reports") / f"{split}.jsonl").read_bytes()
 
 
+def test_the_notes_are_rebuilt_and_are_of_other_people(shipped):
+    made = corpus.notes(seed=0)
+    assert corpus.to_jsonl(made).encode("ascii") == (path("notes") / "notes.jsonl").read_bytes()
+    assert len(made) == corpus.N_NOTES
+    numbers = records([note["text"] for note in made])
+    assert not numbers & records([row["text"] for row in itertools.chain(*shipped.values())])
+    avoided = {str(patient.record) for patient in corpus.case_patients(0, sum(corpus.SPLIT_SIZES.values()))}
+    assert numbers <= avoided  # so that the pretraining text has none of them
+    assert 1 < len(made) / len({note["person"] for note in made}) < 1.5
+
+
 def test_another_seed_gives_another_corpus():
     one, two = ({row["text"] for row in corpus.case_reports(seed, {"train": 50})["train"]} for seed in (0, 1))
     assert not one & two
@@ -187,5 +198,5 @@ def test_an_unknown_slot_is_refused():
 
 
 def test_an_unknown_asset_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="case_reports, tiny_llama"):
+    with pytest.raises(ConfigError, match="case_reports, notes, tiny_llama"):
         path("huge_llama")

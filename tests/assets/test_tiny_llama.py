@@ -53,7 +53,7 @@ def test_manifest_lists_every_file_with_its_hash(manifest):
             "bytes": file.stat().st_size,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
-        for name in ("case_reports", "tiny_llama")
+        for name in ("case_reports", "notes", "tiny_llama")
         for file in path(name).iterdir()
     }
     assert found == manifest["files"]

@@ -19,9 +19,10 @@ import yaml
 from lit_mem import assets
 from lit_mem.cli.light import run_light
 from lit_mem.cli.main import COMMANDS, main
-from lit_mem.cli.starter import batch_size, heldout_fraction, max_length
+from lit_mem.cli.starter import batch_size, max_length
 from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.data.columns import Lengths
+from lit_mem.data.heldout_share import heldout_fraction
 from lit_mem.data.token_lengths import TokenLengths
 from lit_mem.errors import ConfigError
 
@@ -253,7 +254,9 @@ def test_conversations_get_a_configuration_of_theirs(column, init, tmp_path, cap
     lines(tmp_path / "notes.jsonl", rows)
     written = init("notes.jsonl")[1]["data"]
     assert written["source"]["class_path"] == "lit_mem.data.sources.ChatFiles"
-    assert written["source"]["init_args"] == {"train": "notes.jsonl", "form": "auto", "group_column": "patient_id"}
+    assert written["source"]["init_args"] == {
+        "train": "notes.jsonl", "heldout": None, "form": "auto", "group_column": "patient_id",
+    }  # fmt: skip
     assert written["chat"] == {"loss": "assistant", "template": "asset:chatml"}  # the bundled model has none
     text = "".join(
         f"<|im_start|>{who}\n{what}<|im_end|>\n" for who, what in (("user", "Zebediah?"), ("assistant", "Z."))

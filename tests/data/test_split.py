@@ -5,7 +5,9 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_mem.data.split import split_by_group, take
+from lit_mem.data.options import DataOptions
+from lit_mem.data.sources.base import Corpus
+from lit_mem.data.split import split, split_by_group, take
 from lit_mem.errors import ConfigError, DataError
 
 FAST = settings(max_examples=60, deadline=None)
@@ -86,3 +88,11 @@ def test_take_all_or_an_impossible_number():
     with pytest.raises(ConfigError, match="number of rows is 0; expected at least 1"):
         take(rows, 0, 0)
     assert list(take(rows_of("a" * 100), 5, 0)["n"]) != list(take(rows_of("a" * 100), 5, 1)["n"])
+
+
+@pytest.mark.parametrize(("n", "heldout"), [(60, 30), (200, 100), (400, 100), (1000, 200)])
+def test_without_a_fraction_the_number_of_rows_says_how_many_are_held_out(n, heldout):
+    texts = [f"text {i}" for i in range(n)]
+    columns = {"prompt": [""] * n, "completion": texts, "group": texts, "origin": texts}
+    made = split(Corpus(Dataset.from_dict(columns), None, None, name="x"), DataOptions(heldout_fraction=None))
+    assert (len(made[0]), len(made[1])) == (n - heldout, heldout)

@@ -25,7 +25,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_every_configuration_has_its_name():
     files = [path.relative_to(ROOT / "configs").with_suffix("") for path in (ROOT / "configs").rglob("*.yaml")]
     assert shipped.names() == sorted(path.as_posix() for path in files)
-    assert {"quickstart", "llama2_7b_phee", "smollm2_phee", "variants/4bit"} < set(shipped.names("run"))
+    assert {"quickstart", "own_data", "llama2_7b_phee", "smollm2_phee", "variants/4bit"} < set(shipped.names("run"))
     assert set(shipped.names("sweep")) == {f"sweeps/{name.stem}" for name in (ROOT / "configs/sweeps").glob("*.yaml")}
     assert not set(shipped.names("run")) & set(shipped.names("sweep"))
 
@@ -66,10 +66,10 @@ def test_fit_takes_names_in_order(capsys):
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (["fit", "--config", "quickstrat"], "llama2_7b_phee, quickstart, "),
-        (["validate", "--config", "configs/none.yaml"], "llama2_7b_phee, quickstart, "),
+        (["fit", "--config", "quickstrat"], "llama2_7b_phee, own_data, quickstart, "),
+        (["validate", "--config", "configs/none.yaml"], "llama2_7b_phee, own_data, quickstart, "),
         (["sweep", "--config", "rank"], "sweeps/adapters, sweeps/datasets, "),
-        (["sweep", "--config", "sweeps/rank", "--run=[quickstrat]"], "llama2_7b_phee, quickstart, "),
+        (["sweep", "--config", "sweeps/rank", "--run=[quickstrat]"], "llama2_7b_phee, own_data, quickstart, "),
     ],
 )
 def test_another_name_is_one_line_with_the_names_there_are(words, names, capsys):

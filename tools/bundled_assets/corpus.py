@@ -20,6 +20,7 @@ from tools.bundled_assets.facts import AGES, RECORDS, Facts, Patient, Style
 from tools.bundled_assets.grammar import Dice, expand, parse
 
 SPLIT_SIZES: Final[Mapping[str, int]] = {"train": 600, "heldout": 600, "test": 300}
+N_NOTES: Final = 210
 # Three kinds of plan (see plans.py), mixed otherwise in the case reports than in pretraining.
 SPECIAL_PLANS_IN_CASE_REPORTS: Final = 0.7  # the other case reports have shared plans
 SPECIAL_PLANS_IN_PRETRAINING: Final = 0.06
@@ -51,6 +52,13 @@ class Row(TypedDict):
     spans: list[Span]
     sex: str
     age: int
+
+
+class Note(TypedDict):
+    """A row of the notes, with the columns that a file of one's own may have."""
+
+    text: str
+    person: str
 
 
 class Text(NamedTuple):
@@ -144,6 +152,16 @@ def case_reports(seed: int = 0, sizes: Mapping[str, int] = SPLIT_SIZES) -> dict[
     return splits
 
 
+def notes(seed: int = 0) -> list[Note]:
+    """Draw the notes that stand for a file of one's own: of other patients than the case reports.
+
+    Their patients follow those of the case reports, and are among those that the pretraining text leaves out.
+    """
+    rows = case_reports(seed, {**SPLIT_SIZES, "notes": N_NOTES})["notes"]
+    persons = {group: f"person-{i:03d}" for i, group in enumerate(dict.fromkeys(row["group"] for row in rows))}
+    return [Note(text=row["text"], person=persons[row["group"]]) for row in rows]
+
+
 def pretraining_texts(seed: int = 0, *, avoid: Iterable[Patient]) -> Iterator[Text]:
     """Write pretraining texts without end, each about another draw of a patient.
 
@@ -163,6 +181,6 @@ def pretraining_texts(seed: int = 0, *, avoid: Iterable[Patient]) -> Iterator[Te
             yield write(patient, "pretraining", rng)
 
 
-def to_jsonl(rows: Iterable[Row]) -> str:
+def to_jsonl(rows: Iterable[Row] | Iterable[Note]) -> str:
     """Rows as JSON Lines, ASCII, one trailing newline a row."""
     return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)

@@ -27,11 +27,13 @@ N_THREADS = 1  # so the weights do not hang on the number of cores
 
 
 def write_corpus(out: Path, seed: int) -> None:
-    """Write the splits of the case reports to `out/case_reports`."""
+    """Write the splits of the case reports to `out/case_reports`, and the notes to `out/notes`."""
     folder = out / "case_reports"
     folder.mkdir(parents=True, exist_ok=True)
     for split, rows in corpus.case_reports(seed).items():
         (folder / f"{split}.jsonl").write_bytes(corpus.to_jsonl(rows).encode("ascii"))
+    (out / "notes").mkdir(exist_ok=True)
+    (out / "notes" / "notes.jsonl").write_bytes(corpus.to_jsonl(corpus.notes(seed)).encode("ascii"))
 
 
 def pretraining_split(seed: int) -> tuple[list[corpus.Text], list[corpus.Text]]:
@@ -117,14 +119,14 @@ def write_manifest(out: Path, seed: int, model: dict[str, Any] | None) -> None:
             "bytes": file.stat().st_size,
             "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
-        for name in ("case_reports", "tiny_llama")
+        for name in ("case_reports", "notes", "tiny_llama")
         for file in sorted((out / name).glob("*"))
     }
     manifest = {
         "made_by": "python -m tools.bundled_assets.make",
         "seed": seed,
         "python": platform.python_version(),
-        "rows": dict(corpus.SPLIT_SIZES),
+        "rows": {**corpus.SPLIT_SIZES, "notes": corpus.N_NOTES},
         "model": model,
         "files": files,
     }

@@ -156,13 +156,10 @@ class TextFields:
 
 
 class RowFields(Protocol):
-    """Makes a split of a file's rows.
-
-    Attributes:
-        reading: how files are read; None: as by default.
-    """
+    """Makes a split of a file's rows; `reading` says how files are read, None as by default."""
 
     reading: Reading | None
+    group_column: str | None
 
     def dataset(self, table: Table, label: str) -> Dataset:
         """The rows with the columns of `Corpus`; `label` is what `origin` calls the file."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
+from lit_mem import assets
 from lit_mem.data.sources.absent import check_there
 from lit_mem.data.sources.decoding import PACKED
 from lit_mem.data.sources.saved import is_saved, saved_sets
@@ -22,6 +23,7 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["notes", "json", "csv", "parquet", "arrow"]
 
+_ASSET: Final = "asset:"
 _KINDS: Final[dict[str, Kind]] = {
     ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
     ".arrow": "arrow", ".txt": "notes", ".md": "notes",
@@ -75,6 +77,22 @@ def label_of(path: str) -> str:
     """
     fixed = _fixed(path) if is_pattern(path) else Path(path)
     return printable((fixed.name if fixed != Path() else "") or path)
+
+
+def located(path: str) -> str:
+    """The path of a bundled asset ("asset:notes"), the file where it is one; another path as it is.
+
+    Raises:
+        ConfigError: there is no asset of this name.
+
+    >>> located("asset:notes").endswith("notes.jsonl"), located("notes.jsonl")
+    (True, 'notes.jsonl')
+    """
+    if not path.startswith(_ASSET):
+        return path
+    folder = assets.path(path.removeprefix(_ASSET))
+    files = [file for file in folder.iterdir() if file.is_file()]
+    return str(files[0] if len(files) == 1 else folder)
 
 
 def is_pattern(path: str) -> bool:

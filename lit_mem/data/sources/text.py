@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.fields import RowFields, TextFields
-from lit_mem.data.sources.places import Place, place_of, sets_of
+from lit_mem.data.sources.places import Place, located, place_of, sets_of
 from lit_mem.data.sources.reading import Reading
 from lit_mem.data.sources.rows import read_table
+from lit_mem.data.sources.table import Table, shown
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.functional.plain_text import printable
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
+
+_AUTO: Final = "auto"
 
 
 class TextFiles(Source):
@@ -36,6 +39,7 @@ class TextFiles(Source):
             one a line). In a folder, as the hub has them, a sub-folder `train` is trained on, `heldout` or
             `validation` is `heldout`, and `test` is `test`, where these options are not given; so are files of rows
             with such names ("train-001.parquet").
+            "asset:notes" and "asset:case_reports" are bundled.
             A folder that `datasets` saved (`save_to_disk`) is read likewise. `origin` has the number of a file in
             the order of paths ("notes:17" is the 17th), as files may be called after persons.
         heldout: rows never trained on; None: those of the folder `train`, or else split off from `train`.
@@ -47,7 +51,8 @@ class TextFiles(Source):
             "file:prompt.txt" takes the content of that file.
         completion_template: trained on and scored: " {answer}". Both templates, or neither.
         group_column: a patient, a document: rows with the same value stay on one side of every
-            split. Of notes in several sub-folders, the column "folder" has the number of each.
+            split. Of notes in several sub-folders, the column "folder" has the number of each. "auto" takes the column
+            that `lit-mem init` would, by its name and values, and logs which; None: rows are unrelated.
         delimiter: what parts the columns of csv and tsv files, such as ";" or "\t"; None: seen from the header.
         encoding: of files of text, by Python's name for it, such as cp1252 or utf-16; it is never guessed.
         skip_unusable: leave out rows that cannot be used (malformed, without a text or a group), with one warning
@@ -92,12 +97,41 @@ class TextFiles(Source):
         # Origins serve as groups too, so two files of one name in two folders must not share them.
         short = len({place.label for place in there}) == len(there)
 
-        def split(place: Place) -> Dataset:
-            return self.fields.dataset(read_table(place, self.reading), place.label if short else printable(place.path))
+        tables = {name: read_table(place, self.reading) for name, place in places.items() if place is not None}
+        if self.fields.group_column == _AUTO:
+            self._choose_group(list(tables.values()))
 
-        train, heldout, test = (None if place is None else split(place) for place in places.values())
+        def split(name: str) -> Dataset | None:
+            place = places[name]
+            if place is None:
+                return None
+            return self.fields.dataset(tables.pop(name), place.label if short else printable(place.path))
+
+        train, heldout, test = (split(name) for name in places)
         assert train is not None
         return Corpus(train, heldout, test, name=self.train)
+
+    def _choose_group(self, tables: list[Table]) -> None:
+        """Set the column of groups by the rows to train on; None where they have none, or another set lacks it."""
+        from lit_mem.data.columns import columns_of
+        from lit_mem.data.roles import roles_of
+
+        train, *others = tables
+        if _AUTO in train.names:
+            return
+        group = roles_of(train, columns_of(train)).group
+        if group is not None and all(group in table.names for table in others):
+            log.info(
+                "%s: rows with one value of %s stay on one side of the split (data.source.group_column: auto; null "
+                "splits row by row).", self.train, shown(group),
+            )  # fmt: skip
+            self.fields.group_column = group
+            return
+        log.info(
+            "%s: no column of persons or documents was found, so rows count as unrelated (data.source.group_column "
+            "names one).", self.train,
+        )  # fmt: skip
+        self.fields.group_column = None
 
 
 def set_places(train: str, heldout: str | None = None, test: str | None = None) -> dict[str, Place | None]:
@@ -107,7 +141,9 @@ def set_places(train: str, heldout: str | None = None, test: str | None = None) 
         DataError: a path leads nowhere, to files of several kinds, or `train` to sets of which none is called so.
         ConfigError: the first set and another share a file.
     """
-    given = {name: None if path is None else place_of(path) for name, path in (("heldout", heldout), ("test", test))}
+    train = located(train)
+    others = {"heldout": heldout, "test": test}
+    given = {name: None if path is None else place_of(located(path)) for name, path in others.items()}
     sets = sets_of(train)
     if not sets:
         places = {"train": place_of(train), **given}

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lit_mem.data.sources.text import TextFiles
-from lit_mem.errors import DataError
+from lit_mem.errors import ConfigError, DataError
 
 FAST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")).filter(str.strip)
@@ -180,3 +180,32 @@ def test_files_of_one_name_do_not_share_groups(tmp_path):
     corpus = TextFiles(train=paths[0], heldout=paths[1]).load()
     assert corpus.test is None
     assert not set(corpus.train["group"]) & set(corpus.heldout["group"])
+
+
+def grouped(folder, name, column, n=20, start=0):
+    rows = [{"text": f"Note {i} of {column} has several words.", column: f"x{i // 2}"} for i in range(start, start + n)]
+    return put(folder, name, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize(("column", "groups"), [("person", 10), ("patient_id", 10), ("label", 20)])
+def test_auto_takes_the_column_of_groups_that_init_takes(column, groups, tmp_path, caplog):
+    caplog.set_level("INFO", "lit_mem")
+    rows = load(grouped(tmp_path, "a.jsonl", column), group_column="auto")
+    assert len(set(rows["group"])) == groups
+    assert (repr(column) in caplog.text) == (groups == 10)
+
+
+def test_auto_takes_no_column_that_another_set_lacks_and_one_of_its_own_name(tmp_path):
+    train, heldout = grouped(tmp_path, "a.jsonl", "person"), grouped(tmp_path, "b.jsonl", "who", start=50)
+    corpus = TextFiles(train, heldout, group_column="auto").load()
+    assert len(set(corpus.train["group"])) == 20
+    assert len(set(load(grouped(tmp_path, "c.jsonl", "auto"), group_column="auto")["group"])) == 10
+
+
+def test_bundled_texts_are_files_too():
+    assert len(load("asset:notes")) == 210
+    assert len(set(load("asset:notes", group_column="auto")["group"])) < 210
+    corpus = TextFiles("asset:case_reports").load()
+    assert (len(corpus.train), len(corpus.heldout), len(corpus.test)) == (600, 600, 300)
+    with pytest.raises(ConfigError, match="case_reports, notes, tiny_llama"):
+        load("asset:none")
