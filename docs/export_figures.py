@@ -1,4 +1,4 @@
-"""Writes the pictures of docs/measures.md from the TensorBoard events of a run, as its last validation drew them.
+"""Writes the pictures of docs/reference/metrics from the TensorBoard events of a run, as of its last validation.
 
 Usage: python docs/export_figures.py logs/smollm2_phee/version_0
 """

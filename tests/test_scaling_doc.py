@@ -1,4 +1,4 @@
-"""docs/scaling.md: its commands can be run as they stand, and its tables are what is computed."""
+"""docs/guides/clusters.md: its commands can be run as they stand, and its tables are what is computed."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from benchmarks import scaling
 from lit_mem.cli.main import main
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "docs" / "scaling.md").read_text()
+TEXT = (ROOT / "docs" / "guides" / "clusters.md").read_text()
 BLOCKS = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [
     words

@@ -1,4 +1,4 @@
-"""How often the intervals of rates hold the truth, and how wide they are, as the tables of docs/measures.md.
+"""How often the intervals of rates hold the truth, and how wide they are, as docs/reference/metrics/intervals.md shows.
 
 python -m tools.interval_coverage
 """

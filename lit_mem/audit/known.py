@@ -62,5 +62,5 @@ class Known:
         names = sorted(other for other in self.metrics if other.startswith(namespace)) or sorted(self.metrics)
         # The likest first, where there are too many to show.
         shown = sorted(difflib.get_close_matches(name, names, n=20, cutoff=0.0)) if len(names) > 20 else names
-        more = f" and {len(names) - len(shown)} more (see docs/measures.md)" if len(shown) < len(names) else ""
+        more = f" and {len(names) - len(shown)} more (see docs/reference/names.md)" if len(shown) < len(names) else ""
         return f"Logged are: {', '.join(shown)}{more}"

@@ -103,7 +103,8 @@ def run_audit(
             model or of an adapter.
         tokenizer: of the model, or where it lies; None: beside the model.
         members: texts of the training set: a list of texts, of `{prompt, completion}` or of `{text}` rows, of
-            conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern (docs/data.md).
+            conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern
+            (docs/guides/data.md).
         heldout: texts of the same distribution that it was not trained on, likewise.
         adapter: folder of an adapter to put on the model.
         reference: the frozen model to compare with: "auto" (the base by turning the adapter off, or else a copy of

@@ -18,7 +18,7 @@ PRESETS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "standard": ("mia/strongest_auroc > 0.7", "extraction/exact_rate > 0.05"),
     }
 )
-"""Thresholds by a name that stands for them, for whoever has none of their own; docs/thresholds.md says for whom."""
+"""Thresholds by a name that stands for them, for those who have none; docs/guides/stopping.md says for whom."""
 
 _AUROC = re.compile(r"(_auroc|^canary/auroc(_.*)?(?<!_low)(?<!_high))$")
 _PATTERN = re.compile(r"^\s*(?P<name>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<limit>\S+)\s*$")

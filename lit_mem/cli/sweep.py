@@ -68,7 +68,7 @@ def parser() -> OneLineParser:
     made.add_argument("--name", type=str, required=True, help="of the sweep, and of its folder below logs/sweeps")
     made.add_argument("--run", type=list[str], required=True, help="configurations of `fit`, as for one run")
     made.add_argument("--set", type=dict[str, Any], default={}, help="options of every trial, by their full names")
-    made.add_argument("--axes", type=dict[str, Any], required=True, help="what varies; see docs/sweeps.md")
+    made.add_argument("--axes", type=dict[str, Any], required=True, help="what varies; see docs/guides/sweeps.md")
     made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="each combination runs with every one")
     made.add_argument(
         "--seed_options", type=list[str], default=["seed_everything", "data.seed"], help="what a seed sets"

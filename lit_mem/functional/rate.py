@@ -28,11 +28,12 @@ def rate_interval(values: Tensor) -> tuple[float, Interval]:
     values with a 0 and a 1 added (as Agresti & Coull 1998 add two of each), so that values that happen to be alike are
     not taken for certain. Values of 0 and 1 keep their number by that, exactly.
 
-    Of the intervals tried (docs/measures.md has the table) it is the narrowest that covers the mean in 95 % of samples
-    to 1 point, where most values are 0, spread or at both ends, of 30 values or of 300, and that is Clopper and
-    Pearson's of values of 0 and 1. Student's t covers it in 43 % of samples of 30 where 2 % of the values are not 0;
-    Wilson's of as many trials is up to three times as wide; bets (Waudby-Smith & Ramdas 2024) are 1.2 to 1.9 times as
-    wide. Student's t after a 0 and a 1 is up to a tenth narrower, but has an upper end of 0 of 300 a fifth too low.
+    Of the intervals tried (docs/reference/metrics/intervals.md has the table) it is the narrowest that covers the mean
+    in 95 % of samples to 1 point, where most values are 0, spread or at both ends, of 30 values or of 300, and that is
+    Clopper and Pearson's of values of 0 and 1. Student's t covers it in 43 % of samples of 30 where 2 % of the values
+    are not 0; Wilson's of as many trials is up to three times as wide; bets (Waudby-Smith & Ramdas 2024) are 1.2 to 1.9
+    times as wide. Student's t after a 0 and a 1 is up to a tenth narrower, but has an upper end of 0 of 300 a fifth too
+    low.
 
     Args:
         values: (N,) float in [0, 1], at least one, of independent units.

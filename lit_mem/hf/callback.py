@@ -49,7 +49,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         canaries: those that `insert_canaries` put into the training set; they are in no other metric.
         suite: `quick` (no generation), `standard`, `full` or `none`.
         stop: one or more limits, such as "mia/strongest_auroc > 0.7", or the preset `strict` or `standard`
-            (`lit_mem.audit.thresholds.PRESETS`, docs/thresholds.md).
+            (`lit_mem.audit.thresholds.PRESETS`, docs/guides/stopping.md).
         stop_when: training ends where "any" limit is passed, or "all" of them at once.
         lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
             over all thresholds and passes: noise alone stops at most 5 % of runs.

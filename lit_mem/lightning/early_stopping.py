@@ -30,7 +30,8 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
         stop_when: "any" threshold is passed, or "all" of them at once.
         lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
             over all thresholds and all validations: at most 5 % of runs whose metrics truly are within the limits are
-            ever stopped by noise (docs/measures.md, "Many looks"). A report judges by the 95 % interval all the same.
+            ever stopped by noise (docs/reference/metrics/intervals.md, "Many looks"). A report judges by
+            the 95 % interval all the same.
         patience: how many validations in a row it must be so before training ends. They are of the same texts, so noise
             that is over in one is likely to be over in the next: it is no correction for noise.
 

@@ -70,7 +70,7 @@ class Memorization(HasMeasures, RunsAudit):
             returns the main ones; `trainer.callback_metrics` holds all.
         members: texts of the training set, for a module of your own: a list of texts, of `{prompt, completion}` rows or
             of conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern
-            (docs/data.md). None: what is scored is what `validation_step` returns, `lit_mem.types.TokenScores`.
+            (docs/guides/data.md). None: what is scored is what `validation_step` returns, `lit_mem.types.TokenScores`.
         heldout: texts of the same kind that are not trained on, likewise.
         model: the Hugging Face or peft model that the module trains, or the name of its attribute that holds it; None:
             the only one among its submodules. This option and those below go with `members`.

@@ -223,7 +223,7 @@ def _results(report: Mapping[str, Any]) -> dict[str, Any]:
         for row in report["key_figures"]
         if row["last"] is not None
     ]
-    text = ["Of single texts, and under “user/” of persons. docs/measures.md of lit_mem defines each."]
+    text = ["Of single texts, and under “user/” of persons. docs/reference/metrics.md of lit_mem defines each."]
     return _section("results", "Results", (55, 58), text, ("metric", "value", "95 % interval", "logged as"), rows)
 
 

@@ -88,7 +88,7 @@ def _measure(name: str, history: History) -> str:
     lacks = history.absent.get(name)
     if lacks is not None:
         return f"{name}: this run cannot measure it ({lacks})"
-    return f"{name}: a run or audit that measures it (docs/measures.md names the option)"
+    return f"{name}: a run or audit that measures it (docs/reference/metrics.md names the option)"
 
 
 def _how_to_set(history: History) -> str:

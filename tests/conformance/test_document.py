@@ -1,11 +1,11 @@
-"""docs/conformance.md names every test of this folder, and no other."""
+"""docs/reliability/conformance.md names every test of this folder, and no other."""
 
 import ast
 import re
 from pathlib import Path
 
 HERE = Path(__file__).parent
-DOCUMENT = (HERE.parents[1] / "docs" / "conformance.md").read_text()
+DOCUMENT = (HERE.parents[1] / "docs" / "reliability" / "conformance.md").read_text()
 
 
 def defined():

@@ -1,6 +1,6 @@
 """How often a sweep whose settings are all alike has any decided finding; simulated, with normal figures.
 
-The shares of docs/sweeps.md are those that `-rP` shows:
+The shares of docs/guides/sweeps.md are those that `-rP` shows:
 
     python -m pytest -m slow tests/sweep/test_null_sweeps.py -rP
 """

@@ -15,13 +15,15 @@ class Corpus:
     """The splits of one corpus, as text.
 
     Every split is a `datasets.Dataset` with at least these columns:
-        prompt (str): text that is given and not trained on; "" for plain language modelling.
-        completion (str): text that is trained on and scored; never empty after stripping.
-        group (str): rows of one group (a patient, a document) stay on one side of every split; the
-            row's own `origin` where the data names no group.
-        origin (str): where the row came from, for messages and logs: "train.json:17". It names no file that the
-            configuration does not name, as one of many in a folder may be called after a person: "notes:17" is the
-            17th file in the order of paths, "corpus:3:17" line 17 of the third.
+
+    - prompt (str): text that is given and not trained on; "" for plain language modelling.
+    - completion (str): text that is trained on and scored; never empty after stripping.
+    - group (str): rows of one group (a patient, a document) stay on one side of every split; the
+      row's own `origin` where the data names no group.
+    - origin (str): where the row came from, for messages and logs: "train.json:17". It names no file that the
+      configuration does not name, as one of many in a folder may be called after a person: "notes:17" is the
+      17th file in the order of paths, "corpus:3:17" line 17 of the third.
+
     Further columns are kept as they are.
 
     Attributes:
