@@ -542,18 +542,18 @@ MISTAKES = [
         "data.canaries.perplexities: of 1e+08 to 1e+09 only 0 of 2", "data.canaries.temperatures",
     ),
     callback("canaries without canaries", OURS + "Canaries", {}, "no canary was validated", "set data.canaries"),
-    callback("an audit without canaries", OURS + "PrivacyAudit", {}, "there are none such", "data.canaries"),
+    callback("an audit without canaries", OURS + "PrivacyAudit", {}, "found none", "data.canaries"),
     callback("an audit at certainty", OURS + "PrivacyAudit", {"confidence": 1}, "PrivacyAudit.confidence is 1"),
     callback(
         "an attack that asks canaries",
         OURS + "Canaries", {"attack": {"class_path": "lit_mem.attacks.Lowercase"}},
-        "Canaries.attack is Lowercase", "reads the scoring pass",
+        "Canaries.attack is Lowercase", "reads only the scoring pass",
     ),
     # -- callbacks
     callback("two prefixes alike", OURS + "Extraction", {"prefix": [8, 8]}, "Extraction.prefix is [8, 8]", "each once"),
     callback(
         "prefixes of two kinds",
-        OURS + "Extraction", {"prefix": [0.5, 8]}, "Extraction.prefix is [0.5, 8]", "all shares, or all numbers",
+        OURS + "Extraction", {"prefix": [0.5, 8]}, "Extraction.prefix is [0.5, 8]", "only shares, or only numbers",
     ),
     callback(
         "no try",
@@ -623,7 +623,7 @@ MISTAKES = [
     ),
     callback(
         "rate 0",
-        OURS + "MembershipInference", {"fprs": [0]}, "MembershipInference.fprs holds 0", "between 0 and 1",
+        OURS + "MembershipInference", {"fprs": [0]}, "MembershipInference.fprs contains 0", "between 0 and 1",
     ),
     callback(
         "share 2",

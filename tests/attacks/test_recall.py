@@ -157,7 +157,7 @@ def test_a_text_longer_than_all_that_were_told_is_refused(prober, tuned, encode,
         ({"shots": 0}, r"ReCaLL\.shots is 0"),
         ({"seed": -1}, r"ReCaLL\.seed is -1"),
         ({"prefix": []}, r"ReCaLL\.prefix is empty"),
-        ({"prefix": ["x", " "]}, r"ReCaLL\.prefix is empty or holds"),
+        ({"prefix": ["x", " "]}, r"ReCaLL\.prefix is empty or contains"),
     ],
 )
 def test_options_that_cannot_work_are_refused(options, message):

@@ -329,10 +329,12 @@ def test_what_is_said(module, data, trainer, caplog):
     said = [record.getMessage() for record in caplog.records]
     (reach,) = [line for line in said if line.startswith("Canaries: exposure")]
     n = sum(not e.member for e in corpus.canaries)
-    assert reach.startswith(f"Canaries: exposure is at most {math.log2(n + 1):.2f} bits, by {n} held-out ones, and 1.")
+    assert reach.startswith(
+        f"Canaries: exposure is at most {math.log2(n + 1):.2f} bits with {n} held-out canaries, and 1."
+    )
     (verdict,) = [line for line in said if line.startswith("Audit")]
     assert "at 95 % confidence" in verdict
-    assert "of 6 guesses about 24 canaries were right" in verdict
+    assert "of 6 guesses about 24 canaries were correct" in verdict
     assert not any(e.record.text[-8:] in line for e in corpus.canaries for line in said)
 
 

@@ -46,7 +46,7 @@ def test_the_sentence_has_the_numbers():
     assert text.count(". ") == 0
     for part in ("1.083", "2.65", "2.95", "strongest attack is 0.861 [0.824, 0.884]", " 3 %"):
         assert part in text
-    assert "persons of whom something is extracted is 12.5 %" in sentence(FIGURES | {"user/extracted_share": 0.125})
+    assert "persons with at least one extracted piece is 12.5 %" in sentence(FIGURES | {"user/extracted_share": 0.125})
     assert "loss attack" in sentence({"mia/loss_auroc": 0.6})
     assert sentence({}) == ""
 

@@ -224,7 +224,7 @@ def test_a_sweep_asks_the_same_texts_at_every_length(module, data, trainer):
 
 
 @pytest.mark.parametrize(
-    ("prefix", "message"), [([], "at least one length"), ([0.5, 0.5], "each once"), ([0.5, 8], "all shares, or all")]
+    ("prefix", "message"), [([], "at least one length"), ([0.5, 0.5], "each once"), ([0.5, 8], "only shares, or only")]
 )
 def test_a_sweep_refuses_what_makes_no_sense(prefix, message):
     with pytest.raises(ConfigError, match=message):

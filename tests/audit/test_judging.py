@@ -223,7 +223,7 @@ def test_without_counts_it_is_how_many_times_as_many(judged, scored):
 
 def test_a_value_at_the_limit_is_not_settled_by_any_number():
     assert not numbers(settled_by(undecided(0.7), Scored(25, 25)).partition(";")[0])
-    assert "too near" in settled_by(undecided(0.70001), Scored(25, 25))
+    assert "too close" in settled_by(undecided(0.70001), Scored(25, 25))
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ def test_a_pass_that_did_not_measure_the_column_is_skipped(validate, caplog):
 
 
 def test_an_unknown_column_is_told_with_those_there_are(validate):
-    with pytest.raises(ConfigError, match=r"Movers.column: .*'mia/los' of single examples; there are: mia/reference"):
+    with pytest.raises(ConfigError, match=r"Movers.column: .*'mia/los' is not a per-example column.*mia/reference"):
         validate(Movers("mia/los"), MEMBER, [0.0] * 8)
 
 

@@ -112,9 +112,9 @@ def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
     callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
-    callback._asker.eos = model.tokenizer.eos_token_id
+    callback._prompter.eos = model.tokenizer.eos_token_id
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
-    asked = callback._asker.tuned(candidates, model.language_model)
+    asked = callback._prompter.tuned(candidates, model.language_model)
     total = tokens = 0
     for i, answer in asked.items():
         prompt = candidates[i].prompt
@@ -133,7 +133,7 @@ def test_some_answers_come_from_the_scoring_pass_alone(tuned):
     callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
-    known = [callback._asker.known_length(candidate.hit) for [candidate] in callback._seen.values()]
+    known = [callback._prompter.known_length(candidate.hit) for [candidate] in callback._seen.values()]
     assert sum(known) > len(known)
 
 

@@ -84,7 +84,7 @@ def test_each_audit_has_a_key_of_its_own(audit):
 
 
 def test_a_limit_on_persons_that_the_data_does_not_name_is_rejected_before_anything_is_scored(audit):
-    with pytest.raises(ConfigError, match=r"'user/inference_auroc' is not measured, as no two rows") as caught:
+    with pytest.raises(ConfigError, match=r"'user/inference_auroc' is not measured: no two rows") as caught:
         audit(rows("train", 4, each=1), rows("heldout", 4, each=1), limits="user/inference_auroc > 0.7")
     assert "\n" not in str(caught.value)
     found = audit(rows("train", 6), rows("heldout", 6), extraction=None, limits="user/inference_auroc > 0.7")

@@ -213,7 +213,7 @@ def test_without_persons_held_out_there_is_no_attack_and_the_shares_stay(audited
     frame.loc[~frame.member, "person"] = ""
     metrics = measured(audited, frame, measure).metrics
     assert set(metrics) == {f"user/extracted_share{end}" for end in ("", "_low", "_high")}
-    assert "name no persons" in rejected(measure)
+    assert "identify no persons" in rejected(measure)
 
 
 def test_a_pass_that_generates_nothing_has_no_share_beside_those_that_do(audited):
@@ -229,7 +229,7 @@ def test_what_is_never_tried_is_not_promised(audited):
     measure = Persons()
     measured(audited, people(0).drop(columns=[SUFFIX, SPANS]), measure)
     assert all(name.startswith("user/inference") for name in measure.names())
-    assert "marks no spans" in rejected(measure, "user/extracted_share")
+    assert "no spans are marked" in rejected(measure, "user/extracted_share")
 
 
 def test_a_check_over_a_few_batches_says_nothing(audited):
@@ -239,7 +239,7 @@ def test_a_check_over_a_few_batches_says_nothing(audited):
 
 @pytest.mark.parametrize("fpr", [0.0, 1.0, -0.1])
 def test_rates_are_between_0_and_1(fpr):
-    with pytest.raises(ConfigError, match=r"Persons\.fprs holds"):
+    with pytest.raises(ConfigError, match=r"Persons\.fprs contains"):
         Persons(fprs=[fpr])
 
 

@@ -83,7 +83,8 @@ def test_the_export_alone_goes_to_a_private_repository(hub, folder):
 
 
 @pytest.mark.parametrize(
-    ("line", "why"), [(LINE, r"over its limits .*mia/reference_auroc is 0\.800"), (None, "no validation has measured")]
+    ("line", "why"),
+    [(LINE, r"over its limits .*mia/reference_auroc is 0\.800"), (None, "not measured")],
 )
 def test_what_is_over_a_limit_or_unmeasured_is_not_pushed(line, why, hub, folder, caplog):
     api = hub()

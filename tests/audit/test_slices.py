@@ -247,7 +247,7 @@ def test_slices_too_small_are_named_once_with_their_counts_and_not_logged(valida
 def test_a_column_that_is_not_there_is_refused_and_those_there_are_named(validated, records):
     given = attribute_records(sex=SEX, age=[float(i) for i in range(N)]) if records else None
     message = r"names 'sexx', which no validated text has; " + (
-        "they have: age, sex" if records else "the data has no columns"
+        "expected one of age, sex" if records else "the data has no columns"
     )
     with pytest.raises(ConfigError, match=message):
         validated(Slices(["sexx", "sex"]), {"mia/loss": SCORE}, MEMBER, given)
@@ -261,7 +261,7 @@ def test_a_named_column_is_sliced_whatever_it_holds_and_others_are_not(validated
     assert "No slices by" not in caplog.text
     figures = validated(Slices(**options), {"mia/loss": SCORE}, MEMBER, records)
     assert {name.split("/")[1] for name in figures} == {"sex"}
-    assert sum("No slices by city: one value only, or too many" in r.getMessage() for r in caplog.records) == 1
+    assert sum("No slices by city: a single value, or too many" in r.getMessage() for r in caplog.records) == 1
 
 
 def test_without_records_there_are_slices_by_length_and_a_line(validated, caplog):

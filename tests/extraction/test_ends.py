@@ -18,7 +18,7 @@ from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources import TextFiles
 from lit_mem.errors import ModelError
 from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStrength
-from lit_mem.extraction.continuations import Asker, no_bar
+from lit_mem.extraction.continuations import Prompter, no_bar
 from lit_mem.extraction.prompts import cut_prompt
 from lit_mem.functional.ends import end_tokens
 from lit_mem.lightning.datamodule import TextDataModule
@@ -110,17 +110,17 @@ def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart
     callback.begin(SimpleNamespace(tokenizer=Module(model).tokenizer, progress=no_bar))
     callback.observe(scores, batch)
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
-    asker = Asker(callback.ends, None, 4096)
+    prompter = Prompter(callback.ends, None, 4096)
     if reference:
-        answers = asker._answers(candidates, {0: (candidates[0].base_hit, candidates[0].base_logprob)}, model, "")
+        answers = prompter._answers(candidates, {0: (candidates[0].base_hit, candidates[0].base_logprob)}, model, "")
     else:
-        answers = asker.tuned(candidates, model)
+        answers = prompter.tuned(candidates, model)
     expected = generated(model, torch.tensor(PREFIX), len(TRUTH))
     assert expected == (LINE["none"][4:] if name == "none" else [7])
     assert answers[0].ids.tolist() == expected
     assert candidates[0].prompt.suffix.tolist() == expected, "the truth is cut where decoding stops"
     (drawn,) = (
-        Asker(callback.ends, Sampling(temperature=0.05, seed=1), 4096)._answers(candidates, {}, model, "").values()
+        Prompter(callback.ends, Sampling(temperature=0.05, seed=1), 4096)._answers(candidates, {}, model, "").values()
     )
     assert drawn.ids.tolist() == expected
 

@@ -88,7 +88,7 @@ def test_a_model_or_a_folder_can_be_the_reference(trainer, callback, scored):
 
 def test_a_reference_that_is_trained_itself_is_rejected(trainer, callback, lora):
     base = load_base(TINY)
-    with pytest.raises(ConfigError, match="reference shares its weights with the model that is measured"):
+    with pytest.raises(ConfigError, match="reference shares its weights with the measured model"):
         trainer(callback(reference=base), model=lora(base)).train()
 
 

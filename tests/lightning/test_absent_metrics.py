@@ -113,7 +113,7 @@ def test_metrics_of_the_base_model_are_named_too(callback, name, tmp_path, caplo
     measures = {"measures": {"extraction_strength": ExtractionStrength()}} if callback is Extractability else {}
     trainer, error = ran([callback(**measures), MemorizationEarlyStopping([f"{name} > 0.5"])], tmp_path)
     assert trainer.global_step == 0
-    assert f"{name!r} is not measured, as the scores hold no greedy hits of a reference" in str(error)
+    assert f"{name!r} is not measured: the scores hold no greedy hits of a reference" in str(error)
     assert [r.levelno for r in caplog.records if "no greedy hits" in r.getMessage()] == [logging.WARNING]
 
 

@@ -410,7 +410,7 @@ def test_extraction_reports_no_rate_of_what_was_chosen_among_them(module, data, 
 
     model.language_model.register_forward_hook(broken, with_kwargs=True)
     extraction = Extraction(n_members=3, n_heldout=3, prefix=4, base=False)
-    with pytest.raises(MetricError, match=r"what the model wrote for example \d+ \(\d such\) has no finite"):
+    with pytest.raises(MetricError, match=r"the text generated for example \d+ \(of \d affected\) has a non-finite"):
         trainer([extraction]).validate(model, data(**TEXTS), verbose=False)
     assert not extraction.metrics
 

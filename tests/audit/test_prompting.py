@@ -1,4 +1,4 @@
-"""What the asker does not generate must be what generating would give: against decoding from the bare prompt."""
+"""What the prompter does not generate must be what generating would give: against decoding from the bare prompt."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import torch
 
 from lit_mem.callbacks import Extraction, MembershipInference
 from lit_mem.extraction import continuations
-from lit_mem.extraction.continuations import Asker, no_bar
+from lit_mem.extraction.continuations import Prompter, no_bar
 from lit_mem.generation.decoding import decode
 from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.types import Needs, Sampling
@@ -80,13 +80,13 @@ class Prompts:
 )
 def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sampling):
     made, batches = model
-    asked, asker, prompts = candidates(made, batches), Asker(EOS, sampling, 4096), Prompts(monkeypatch)
-    tuned = asker.tuned(asked, made.language_model)
-    answers = asker.base(asked, made, tuned)
+    asked, prompter, prompts = candidates(made, batches), Prompter(EOS, sampling, 4096), Prompts(monkeypatch)
+    tuned = prompter.tuned(asked, made.language_model)
+    answers = prompter.base(asked, made, tuned)
     assert len(prompts.asked) == 1, "nothing is generated for the base"
     same(answers, plainly(made, asked, sampling))
     change(made)
-    same(asker.base(asked, made, asker.tuned(asked, made.language_model)), answers)
+    same(prompter.base(asked, made, prompter.tuned(asked, made.language_model)), answers)
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sa
 def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model, monkeypatch, silent):
     made, batches = model
     change(made)
-    asked, asker, prompts = candidates(made, batches), Asker(EOS, None, 4096), Prompts(monkeypatch)
+    asked, prompter, prompts = candidates(made, batches), Prompter(EOS, None, 4096), Prompts(monkeypatch)
 
     class Silent:
         """Some other module, which does not say whether it is its reference."""
@@ -105,8 +105,8 @@ def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model
             with made.reference_context() as base:
                 yield base
 
-    tuned = asker.tuned(asked, made.language_model)
-    answers = asker.base(asked, ModuleSubject(None, Silent()) if silent else made, tuned)
+    tuned = prompter.tuned(asked, made.language_model)
+    answers = prompter.base(asked, ModuleSubject(None, Silent()) if silent else made, tuned)
     assert len(prompts.asked) == 2
     expected = plainly(made, asked)
     same(answers, expected)
@@ -120,8 +120,8 @@ def test_reference_scores_say_where_the_base_first_misses(model, monkeypatch, sa
     change(made, std=0.15)
     asked = candidates(made, batches, reference=True)
     first_miss = {i: min([*(~c.base_hit).nonzero().flatten().tolist(), len(c.base_hit)]) for i, c in asked.items()}
-    asker, prompts = Asker(EOS, sampling, 4096), Prompts(monkeypatch)
-    same(asker.base(asked, made), plainly(made, asked, sampling))
+    prompter, prompts = Prompter(EOS, sampling, 4096), Prompts(monkeypatch)
+    same(prompter.base(asked, made), plainly(made, asked, sampling))
     known = {i: 0 for i in asked} if sampling else first_miss
     assert prompts.asked == [{i: c.prompt.cut + known[i] for i, c in asked.items() if known[i] < len(c.prompt.suffix)}]
     own = [min([*(~c.hit).nonzero().flatten().tolist(), len(c.hit)]) for c in asked.values()]
@@ -136,7 +136,7 @@ def test_a_text_that_the_base_writes_whole_is_not_asked_for(model, monkeypatch):
     i, candidate = next(iter(asked.items()))
     candidate.base_hit[:] = True
     prompts = Prompts(monkeypatch)
-    answers = Asker(EOS, None, 4096).base(asked, made)
+    answers = Prompter(EOS, None, 4096).base(asked, made)
     assert i not in prompts.asked[0]
     assert torch.equal(answers[i].ids, candidate.prompt.suffix)
     assert torch.equal(answers[i].logprob, candidate.base_logprob)
