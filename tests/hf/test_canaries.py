@@ -235,7 +235,7 @@ def test_a_training_set_without_them_is_named(trainer, sft, callback, tokenizer,
     for texts, wrong, as_list in cases:
         train = tokenized(tokenizer, texts)
         made = trainer(callback(canaries=canaries), train=list(train) if as_list else train)
-        with pytest.raises(ConfigError, match=f"{wrong} of 12 canaries do not stand in train_dataset") as found:
+        with pytest.raises(ConfigError, match=f"{wrong} of 12 canaries do not occur in train_dataset") as found:
             made.train()
         assert "\n" not in str(found.value)
         assert made.state.global_step == 0
@@ -317,7 +317,7 @@ def test_canaries_without_loss_are_counted(trainer, callback, tokenizer, member_
         return batch
 
     n_in = sum(one.inserted for one in canaries.canaries)
-    lost = rf"{n_in} of {n_in} inserted canaries are not trained on whole in the rows that the trainer collates"
+    lost = rf"{n_in} of {n_in} inserted canaries are not trained on whole in the collated rows"
     with pytest.raises(ConfigError, match=lost) as found:
         trainer(callback(canaries=canaries), train=tokenized(tokenizer, rows), collator=masking).train()
     assert "\n" not in str(found.value)
@@ -333,5 +333,7 @@ def test_packing_that_cuts_canaries_is_named(sft, callback, tokenizer, member_te
         made.train()
         assert lines_of(made)[0].metrics["canary/auroc"] == 0.5
         return
-    with pytest.raises(ConfigError, match=r"\d+ of \d+ inserted canaries .* packing_strategy \('bfd' cuts no text\)"):
+    with pytest.raises(
+        ConfigError, match=r"\d+ of \d+ inserted canaries .* packing_strategy \('bfd' truncates no text\)"
+    ):
         made.train()

@@ -159,7 +159,7 @@ def test_a_schedule_at_its_end_counts_with_the_rate_it_began_with(run_dir, tmp_p
     assert [c.learning_rate for c in both] == [0.125, 0.0]
     content["optimizer_states"] = []
     torch.save(content, tmp_path / "none.ckpt")
-    with pytest.raises(CheckpointError, match=r"none\.ckpt holds no optimizer"):
+    with pytest.raises(CheckpointError, match=r"none\.ckpt has no optimizer"):
         kept_checkpoints([tmp_path / "none.ckpt"])
 
 
@@ -184,4 +184,4 @@ def test_a_run_without_checkpoints_is_refused(run_dir, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["localize", str(tmp_path), "--influence", "3"])
     assert stopped.value.code == 2
-    assert "holds no .ckpt file" in capsys.readouterr().err
+    assert "has no .ckpt file" in capsys.readouterr().err

@@ -115,9 +115,9 @@ def test_tokens_are_drawn_as_they_are(found):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--example", "9999"], "--example is 9999, and this run has no such text; its ids go from 0 to 29"),
-        (["--influence", "9999"], "--influence is 9999, and this run has no such text"),
-        (["--example", "3", "--prefix", "400"], "nothing is left for a suffix"),
+        (["--example", "9999"], "--example is 9999, but this run has no such text; expected an id from 0 to 29"),
+        (["--influence", "9999"], "--influence is 9999, but this run has no such text"),
+        (["--example", "3", "--prefix", "400"], "no suffix is left"),
         (["--example", "3", "--prefix", "-1"], "--prefix is -1"),
         (["--example", "3", "--influence", "3"], "exclude each other"),
         (["--influence", "3", "--top", "0"], "--top is 0"),

@@ -194,7 +194,7 @@ def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monke
     attacks = {"reference": ReferenceRatio()}
     texts = data(train_size=20, scoring_tokens=256)
     trainer([MembershipInference(attacks, figures=False)], max_epochs=1).fit(module(), texts)
-    assert caplog.text.count("Reference scores are not kept for later runs") == 1
+    assert caplog.text.count("Reference scores are not stored for later runs") == 1
     assert FULL in caplog.text
     assert not list(folder.rglob("*.part"))
     kept = list(folder.rglob("*.safetensors"))

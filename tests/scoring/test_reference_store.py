@@ -142,7 +142,7 @@ def test_a_folder_that_cannot_be_written_to_is_done_without(module, data, traine
     model, figures = measured(module, data, trainer)
     assert model.reference_cache.computed == 40
     assert figures["mia/reference_auroc"] == 0.5
-    assert caplog.text.count("Reference scores are not kept for later runs") == 1
+    assert caplog.text.count("Reference scores are not stored for later runs") == 1
 
 
 def test_runs_at_the_same_time_leave_whole_files(tmp_path):

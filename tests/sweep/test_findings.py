@@ -157,7 +157,7 @@ def test_a_limit_from_below_and_one_on_nothing_that_is_logged():
     assert guidance(table, ["a"], f"{FIGURE} < 0.45")["best"] == {"a": "x", "epoch": 1}
     with pytest.raises(ConfigError, match=r"limit: no trial logged mia/los_auroc; there are mia/reference_auroc"):
         guidance(table, ["a"], "mia/los_auroc > 0.5")
-    assert guidance(table.iloc[:0], ["a"], f"{FIGURE} > 1")["note"] == "no trial has been through an epoch"
+    assert guidance(table.iloc[:0], ["a"], f"{FIGURE} > 1")["note"] == "no trial has finished an epoch"
 
 
 def test_the_best_setting_is_undecided_where_the_limit_lies_within_its_interval():

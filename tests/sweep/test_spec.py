@@ -103,7 +103,7 @@ def test_axes_of_other_forms(axis, complaint):
         ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
         ({"samples": 0}, "samples is 0"),
         ({"axes": {"a/b": RANK}}, "axes.a/b: the name"),
-        ({"axes": {"a": RANK, "b": RANK}}, "axes.b sets model.adapter.init_args.rank, and so does another axis"),
+        ({"axes": {"a": RANK, "b": RANK}}, "axes.b sets model.adapter.init_args.rank, which another axis sets too"),
         ({"axes": {"a": {"x y": {"o": 1}, "x-y": {"o": 2}}}}, "two trials have the name a=x-y_seed=0"),
     ],
 )

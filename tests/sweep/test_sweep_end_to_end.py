@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_mem.cli import main as cli
-from lit_mem.sweep.results import figures
+from lit_mem.sweep.results import validations
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -42,13 +42,13 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
     told = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [each["status"] for each in told["trials"]] == ["done", "failed"]
     assert json.loads((tmp_path / "out" / "findings.json").read_text())["guidance"]["figure"] == "mia/reference_auroc"
-    # The same figures as of the same run by hand, to the last bit.
+    # The same metrics as of the same run by hand, to the last bit.
     options = SMALL | {"model.adapter.init_args.rank": 2, "seed_everything": 5, "data.seed": 5}
     by_hand = ["fit", f"--config={ROOT / 'configs/sweeps/runs/bundled.yaml'}"]
     by_hand += [f"--{name}={json.dumps(value)}" for name, value in options.items()]
     logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(tmp_path), "name": ""}}
     cli.main([*by_hand, f"--trainer.logger={json.dumps(logger)}"])
-    expected = figures(tmp_path / "version_0")
+    expected = validations(tmp_path / "version_0")
     table = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert len(table) == len(expected) == 2
     for row, plain in zip(table.to_dict("records"), expected, strict=True):
