@@ -83,7 +83,7 @@ def guidance(
         else:
             found["note"] = (
                 f"no setting and epoch that avoids {limit} is better than the model before training: the lowest "
-                f"{UTILITY} is {best[UTILITY]:.4g}, and {best['before']:.4g} before training{several}"
+                f"{UTILITY} is {best[UTILITY]:.4g}, against {best['before']:.4g} before training{several}"
             )
     else:
         found["note"] = f"no setting and epoch avoids {limit}"

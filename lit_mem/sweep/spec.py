@@ -149,7 +149,7 @@ def axis_of(label: str, axis: Any) -> list[Point] | Draw:
     """
     where = f"axes.{label}"
     if not re.fullmatch(r"[\w.-]+", label):
-        raise ConfigError(f"{where}: expected a name of letters, digits and _ . -")
+        raise ConfigError(f"{where}: the name must consist of letters, digits and _ . -")
     if not isinstance(axis, Mapping) or not axis:
         raise ConfigError(f"{where} is {axis!r}; expected {FORMS}")
     if "option" not in axis:

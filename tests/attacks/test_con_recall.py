@@ -100,5 +100,5 @@ def test_options_that_cannot_work_are_refused(options, message):
 
 def test_too_few_members_are_refused(prober, small):
     prober.examples = [e for e in small if not e.member or e.example_id == 0]
-    with pytest.raises(ConfigError, match=r"ConReCaLL\.shots is 2, and there are 1 members"):
+    with pytest.raises(ConfigError, match=r"ConReCaLL\.shots is 2, but there are 1 members"):
         ConReCaLL(shots=2).prepare(prober)

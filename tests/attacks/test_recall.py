@@ -166,7 +166,7 @@ def test_options_that_cannot_work_are_refused(options, message):
 
 
 def test_more_shots_than_texts_are_refused(prober):
-    with pytest.raises(ConfigError, match=r"ReCaLL\.shots is 4, and there are 4 held-out texts"):
+    with pytest.raises(ConfigError, match=r"ReCaLL\.shots is 4, but there are 4 held-out texts"):
         ReCaLL(shots=4).prepare(prober)
 
 

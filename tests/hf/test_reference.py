@@ -126,5 +126,5 @@ def test_weights_that_are_spread_over_devices_are_rejected_in_a_line(settings, n
     if named is None:
         check_whole(made)
         return
-    with pytest.raises(ConfigError, match=f"{named} spreads the weights over devices"):
+    with pytest.raises(ConfigError, match=f"{named} shards the weights over devices"):
         check_whole(made)

@@ -169,7 +169,7 @@ def test_a_misspelt_name_is_refused_before_training_with_the_names_there_are(mod
 
 def test_a_name_that_the_users_own_code_may_log_is_refused_when_it_is_not_there(tmp_path):
     stop = MemorizationEarlyStopping(["mine/accuracy > 0.6"])
-    with pytest.raises(ConfigError, match="'mine/accuracy' was not logged; logged are mia/loss_auroc, "):
+    with pytest.raises(ConfigError, match="'mine/accuracy' was not logged; logged metrics: mia/loss_auroc, "):
         run(tmp_path, [Figures(auroc(0.5)), stop], 1)
 
 

@@ -135,7 +135,7 @@ def without_records(batch, dataloader_idx):
 def test_texts_that_are_not_there_are_told(make, tmp_path):
     t, model, corpus = make([PerExampleTable(text=True), Perplexity()], tmp_path)
     corpus.on_after_batch_transfer = without_records
-    with pytest.raises(ConfigError, match=r"PerExampleTable.text is true, and the batches carry no `records`"):
+    with pytest.raises(ConfigError, match=r"PerExampleTable.text is true, but the batches carry no `records`"):
         t.fit(model, corpus)
 
 
@@ -249,7 +249,7 @@ def test_with_nowhere_to_write_nothing_is_written_and_that_is_told(make, tmp_pat
 
 def test_texts_that_are_asked_for_need_somewhere_to_go(make, tmp_path):
     t, model, corpus = make([PerExampleTable(text=True), Perplexity()], tmp_path, logger=None)
-    with pytest.raises(ConfigError, match=r"PerExampleTable\.folder is not set, and there is no logger"):
+    with pytest.raises(ConfigError, match=r"PerExampleTable\.folder is not set, and no logger"):
         t.fit(model, corpus)
 
 

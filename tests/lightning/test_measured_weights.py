@@ -84,12 +84,14 @@ class MyAverage(WeightAveraging):
     ids=lambda callback: type(callback).__name__,
 )
 def test_averages_of_lightning_are_rejected_before_the_model_is_built(callback, fit, module, data, trainer):
-    with pytest.raises(ConfigError, match=f"trainer.callbacks holds {type(callback).__name__}, .* model.lr_schedule"):
+    with pytest.raises(
+        ConfigError, match=f"trainer.callbacks contains {type(callback).__name__}, .* model.lr_schedule"
+    ):
         fit(callback)
 
 
 def test_pruning_is_rejected(module, data, trainer):
-    with pytest.raises(ConfigError, match=r"trainer.callbacks holds ModelPruning, .* model.model_id"):
+    with pytest.raises(ConfigError, match=r"trainer.callbacks contains ModelPruning, .* model.model_id"):
         trainer([ModelPruning("l1_unstructured", amount=0.3)]).fit(module(), data())
 
 

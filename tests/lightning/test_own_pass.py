@@ -400,14 +400,14 @@ def test_sets_go_together():
         Memorization(members=MEMBERS)
     with pytest.raises(ConfigError, match=r"^Memorization\.members is None, and heldout is given"):
         Memorization(heldout=MEMBERS)
-    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, and model or tokenizer"):
+    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, but model or tokenizer"):
         Memorization(model="net")
 
 
 @pytest.mark.parametrize("kind", [Plain, Validated])
 def test_without_texts_one_line_names_what_to_give(fit, kind):
     with pytest.raises(
-        ConfigError, match=r"validation_step.*; expected such scores, or Memorization\(members=..., held"
+        ConfigError, match=r"validation_step.*; return such scores, or use Memorization\(members=..., held"
     ):
         fit(kind, [Memorization("quick")], logged=False)
 

@@ -433,13 +433,13 @@ def test_a_run_without_its_ledger_does_not_go_on(private, data, untracked, tmp_p
 @pytest.mark.slow
 def test_private_and_plain_checkpoints_do_not_mix(private, module, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path)
-    with pytest.raises(CheckpointError, match=r"model\.privacy is not set, .* plain training would void"):
+    with pytest.raises(CheckpointError, match=r"model\.privacy is not set, .* would void"):
         untracked([]).fit(module(lr_schedule="constant"), data(), ckpt_path=str(checkpoint), weights_only=True)
     untracked([]).validate(module(), data(), ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     plain = module(lr_schedule="constant")
     untracked([EveryStep(tmp_path / "plain")], max_epochs=1).fit(plain, data())
     checkpoint = tmp_path / "plain" / "step=4.ckpt"
-    with pytest.raises(CheckpointError, match=r"without model\.privacy, so no noise from here on"):
+    with pytest.raises(CheckpointError, match=r"without model\.privacy, so adding noise from here on"):
         untracked([]).fit(private(), data(), ckpt_path=str(checkpoint), weights_only=True)
 
 
@@ -459,7 +459,7 @@ def test_a_second_fit_with_the_same_ledger_counts_both(private, data, trainer, t
             trainer([watch], max_epochs=1).fit(private(ledger=str(path)), data())
         assert Ledger(path).steps == 4 * fits
         assert watch.epsilons[-1] == pytest.approx(epsilon([Steps(1.0, 0.25, 4 * fits)], 1 / 240, "rdp"))
-    assert f"4 steps were taken before ({path}) and count too" in caplog.text
+    assert f"4 steps were taken before ({path}) and also count" in caplog.text
 
 
 @pytest.mark.slow
@@ -510,8 +510,8 @@ def test_a_second_fit_of_the_same_weights_forgets_nothing(private, data, trainer
     ("chosen", "message"),
     [
         ({"accumulate_grad_batches": 2}, "a step is one draw from all texts"),
-        ({"gradient_clip_val": 1.0}, "bounds no single text"),
-        ({"precision": "bf16-true"}, "rounding passes the bound"),
+        ({"gradient_clip_val": 1.0}, "does not bound single text"),
+        ({"precision": "bf16-true"}, "rounding breaks the bound"),
     ],
 )
 def test_options_are_refused_with_the_reason(chosen, message, private, data, trainer):

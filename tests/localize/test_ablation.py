@@ -219,7 +219,7 @@ def test_dora_off_is_the_base_too(base, batch):
 def test_other_adapters_are_refused(base):
     from peft import IA3Config, get_peft_model
 
-    with pytest.raises(ModelError, match="kind IA3"):
+    with pytest.raises(ModelError, match="type IA3"):
         Parts(get_peft_model(base, IA3Config(target_modules=["v_proj"], feedforward_modules=[])))
     with pytest.raises(ModelError, match="no adapter"):
         Parts(load_base(TINY))

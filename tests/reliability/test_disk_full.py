@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, Perplexity
 from lit_mem.files import atomic
-from lit_mem.lightning.signals import refused_write, writers_are_heard_once
+from lit_mem.lightning.signals import failed_write, writers_are_heard_once
 from lit_mem.report.history import history_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
@@ -160,7 +160,7 @@ def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, da
     finally:
         threading.excepthook = before
     assert not heard
-    refused = refused_write(caught.value, "the log folder")
+    refused = failed_write(caught.value, "the log folder")
     assert refused is not None
     assert refused.errno == errno.ENOSPC
 
@@ -212,7 +212,7 @@ def test_a_file_larger_than_the_system_allows_is_told_like_a_full_disk(forked, t
         with pytest.raises(OSError, match="File too large") as caught:
             atomic.write_text(path, "x" * 10000)
         assert caught.value.filename == str(path)
-        assert refused_write(caught.value, "") is not None
+        assert failed_write(caught.value, "") is not None
         return 7
 
     (tmp_path / "run").mkdir()
@@ -245,14 +245,14 @@ def test_the_error_of_the_disk_is_found_wherever_in_the_chain_it_is():
         except ValueError as outer:
             return outer
 
-    found = refused_write(wrapped(OSError(errno.ENOSPC, FULL)), "logs/a")
+    found = failed_write(wrapped(OSError(errno.ENOSPC, FULL)), "logs/a")
     assert (found.errno, found.filename, found.strerror) == (errno.ENOSPC, "logs/a", FULL)
-    assert refused_write(wrapped(OSError(errno.EDQUOT, "x", "logs/b")), "logs/a").filename == "logs/b"
-    assert refused_write(wrapped(OSError(errno.ENOENT, "x", "data.txt")), "logs/a") is None
-    assert refused_write(ValueError(), "logs/a") is None
+    assert failed_write(wrapped(OSError(errno.EDQUOT, "x", "logs/b")), "logs/a").filename == "logs/b"
+    assert failed_write(wrapped(OSError(errno.ENOENT, "x", "data.txt")), "logs/a") is None
+    assert failed_write(ValueError(), "logs/a") is None
     error, other = wrapped(OSError(errno.ENOENT, "x")), ValueError()
     error.__cause__.__context__, other.__context__ = other, error  # as TensorBoard has it, raising the same one again
-    assert refused_write(error, "logs/a") is None
+    assert failed_write(error, "logs/a") is None
 
 
 def test_other_threads_are_heard_as_ever():

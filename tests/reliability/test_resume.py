@@ -231,7 +231,7 @@ def test_more_epochs_than_before_are_told_where_they_change_the_learning_rate(ru
     run(tmp_path, 0, model=model, max_epochs=2)
     longer = run(tmp_path, 1, resume=True, model=model, max_epochs=4)
     assert len(longer.trace.batches) == 12
-    told_of = "model.lr_schedule linear was over 12 steps in the run that is resumed, and is over 24 now"
+    told_of = "model.lr_schedule linear spanned 12 steps in the resumed run, and spans 24 now"
     assert (told_of in caplog.text) == told
     first_rate = longer.trace.batches[2, 0][2]
     assert first_rate == pytest.approx(5e-3 * (1 - 13 / 24) if told else 5e-3)
@@ -241,7 +241,7 @@ def test_more_epochs_than_before_are_told_where_they_change_the_learning_rate(ru
 def test_another_shape_of_the_schedule_is_refused(run, tmp_path):
     """Resumed at the end of a linear schedule, a constant learning rate would be 0."""
     run(tmp_path, 0, model=LINEAR)
-    with pytest.raises(CheckpointError, match="lr_schedule linear, and this one constant"):
+    with pytest.raises(CheckpointError, match="lr_schedule linear, but this one has constant"):
         run(tmp_path, 1, resume=True, model={"lr_schedule": "constant"}, max_epochs=4)
 
 
@@ -378,7 +378,7 @@ def test_best_is_what_the_newest_run_says_it_is(checkpoints, tmp_path):
     (state,) = [state for state in content["callbacks"].values() if "best_model_path" in state]
     (runs / "version_1" / "checkpoints").mkdir(parents=True)
     for path, expected in (
-        (runs / "gone" / "best.ckpt", "does not exist any more"),
+        (runs / "gone" / "best.ckpt", "no longer exists"),
         ("", "had no validation under every threshold"),
     ):
         state["best_model_path"] = str(path)

@@ -336,7 +336,7 @@ def test_a_reference_of_its_own_follows_the_tuned_model_into_its_precision(fit):
 def warned(caplog):
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     # Long texts, and few steps, after which the loss is what it was.
-    expected = ("are neither trained on nor measured", "hardly learned", "never fell below that before training")
+    expected = ("are neither trained on nor measured", "hardly learned", "never fell below its value before training")
     return [line for line in lines if not any(part in line for part in expected)]
 
 
@@ -442,7 +442,7 @@ def test_a_start_is_measured_on_all_texts_or_not_at_all(fit, caplog, steps):
     said = [line for line in warned(caplog) if line.startswith("No metrics before training")]
     line = (
         f"No metrics before training: only {2 * steps} of {whole} validation batches were run; set "
-        "trainer.num_sanity_val_steps to -1 to have them."
+        "trainer.num_sanity_val_steps to -1 to log them."
     )
     assert said == ([] if steps in (0, -1) else [line])
     # What is told of the sets is told of the whole ones.
