@@ -1,4 +1,4 @@
-"""The gradient norm against `backward()` of the model's own loss on one text at a time."""
+"""The gradient norm compared with `backward()` of the model's own loss on one text at a time."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from lit_mem.models.base_models import load_base
 
 
 def norm_by_backward(model, ids, start):
-    """√Σ g² over all trained parameters of the model's own loss, the ids from `start` on being labelled."""
+    """√Σ g² over all trained parameters of the model's own loss, with labels from `start` on."""
     model.zero_grad()
     labels = ids.clone()
     labels[:start] = -100

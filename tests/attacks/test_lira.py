@@ -1,4 +1,4 @@
-"""Offline LiRA against the published arrays of TensorFlow Privacy, and by hand."""
+"""Offline LiRA compared with the published arrays of TensorFlow Privacy, and by hand."""
 
 import math
 
@@ -13,7 +13,7 @@ from lit_mem.types import Batch, TokenScores
 
 
 def one_token(values):
-    """Scores of examples of one scored token with these log-probabilities."""
+    """Scores of examples with one scored token of these log-probabilities."""
     n = len(values)
     logprob = torch.tensor([[0.0, value] for value in values])
     mask = torch.tensor([[False, True]] * n)
@@ -23,7 +23,7 @@ def one_token(values):
 
 
 class Told:
-    """A prober whose population is told: `out[r][i]` is reference r's log-probability of example i."""
+    """A prober with a given population: `out[r][i]` is reference r's log-probability of example i."""
 
     def __init__(self, out):
         self.out = out
@@ -57,7 +57,7 @@ def test_golden_one_deviation_for_each_example():
 
 def test_golden_one_deviation_for_all():
     difference = lira(TARGETS, OUT, "fixed").tolist()
-    pooled = math.sqrt((1 + 1 + 100) / 3)  # mean square of what the references differ from their means
+    pooled = math.sqrt((1 + 1 + 100) / 3)  # root mean square deviation of the references from their means
     densities = [log_density(value / pooled, pooled) for value in difference]
     assert densities == pytest.approx([-2.69682468, -2.69682468, -4.15270703], abs=1e-7)
 
@@ -97,7 +97,7 @@ def test_a_likelier_text_scores_higher_and_references_have_no_order(value, out, 
 
 
 def test_tokens_that_are_not_scored_do_not_count():
-    """Two tokens scored of four: the mean is theirs, whatever a reference says of the others."""
+    """Two of four tokens are scored: the mean is over them, whatever a reference gives for the others."""
     mask = torch.tensor([[False, True, True, False]])
     logprob = torch.tensor([[0.0, -1.0, -2.0, 0.0]])
     batch = Batch(input_ids=torch.zeros(1, 4).long(), labels=torch.zeros(1, 4).long(), example_id=torch.tensor([3]),

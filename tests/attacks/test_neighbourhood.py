@@ -1,4 +1,4 @@
-"""The neighbourhood attack against the model's own loss on the very neighbours, and what makes a neighbour."""
+"""The neighbourhood attack compared with the model's own loss on the same neighbours, and properties of neighbours."""
 
 import logging
 import re
@@ -31,7 +31,7 @@ def drawn(replacer, text, count=8, share=0.15, seed=0):
 
 
 def changes(text, version):
-    """(old, new) of each word that differs; all between the words must be the same."""
+    """(old, new) of each word that differs; the text between words must be the same."""
     assert re.sub(r"[^\W_]+", "_", version) == re.sub(r"[^\W_]+", "_", text)
     pairs = zip(re.findall(r"[^\W_]+", text), re.findall(r"[^\W_]+", version), strict=True)
     return [(old, new) for old, new in pairs if old != new]
@@ -60,7 +60,7 @@ def test_neighbours_differ_and_depend_on_the_generator_alone(replacer):
 
 @pytest.mark.slow
 def test_likelier_words_are_drawn_more_often_and_only_the_best_twenty(replacer, masked_lm):
-    """One word of three is masked; what stands there follows the model's own distribution over its 20 best words."""
+    """One word of three is masked; replacements follow the model's distribution over its 20 best words."""
     text, n = "the xyz pain", 600
     versions = [v for v in drawn(replacer, text, count=3 * n, share=0.3) if v.split()[1] != "xyz"]
     encoded = replacer.tokenizer("the [MASK] pain", return_tensors="pt")
@@ -158,7 +158,7 @@ def test_the_masked_model_is_asked_once_for_each_example(prober, small, scored, 
     attack.prepare(prober)
     first = attack(scored(prober, small))
     attack.prepare(prober)
-    attack._replacer = None  # would raise if it were asked
+    attack._replacer = None  # would raise if it were used
     attack.__dict__.pop("prober")
     attack.prober = prober
     assert torch.equal(attack(scored(prober, small)), first)

@@ -1,4 +1,4 @@
-"""Every attack that asks the model keeps the contract, and leaves the model as it found it."""
+"""Every probing attack fulfils the interface, and leaves the model unchanged."""
 
 import importlib
 import inspect
@@ -47,7 +47,7 @@ def every_probing_attack():
 
 
 def references(names, batch):
-    """(B, T) made-up log-probabilities for each reference, a function of the token and its place alone."""
+    """(B, T) synthetic log-probabilities for each reference, a function only of the token and its position."""
     place = torch.arange(batch["input_ids"].shape[1])
     return [-2 - torch.sin(batch["input_ids"] * (1.0 + int(name)) + place) for name in names]
 
@@ -59,13 +59,13 @@ def prober(make_prober, tokenizer, tuned, small):
 
 @pytest.fixture(params=every_probing_attack())
 def attack(request, prober, masked_lm):
-    made = MAKE[request.param](masked_lm)  # a new attack needs a line in MAKE
+    made = MAKE[request.param](masked_lm)  # a new attack needs an entry in MAKE
     made.prepare(prober)
     return made
 
 
 def close(a, b):
-    # Batches of other shapes give other rounding in float32.
+    # Other batch shapes round differently in float32.
     torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-4, equal_nan=True)
 
 
@@ -158,7 +158,7 @@ def test_scores_without_their_batch_are_refused(attack, prober, small, scored):
 
 @pytest.mark.parametrize("name", sorted(set(MAKE) - {"GradientNorm", "ConReCaLL"}))
 def test_what_the_model_likes_better_looks_more_like_a_member(name, prober, small, scored, masked_lm):
-    """A likelier text, all else as it was: of Con-ReCaLL and the gradient's norm that says nothing."""
+    """A likelier text, all else equal: not informative for Con-ReCaLL and the gradient norm."""
     made = MAKE[name](masked_lm)
     made.prepare(prober)
     scores = scored(prober, small)
@@ -170,7 +170,7 @@ def test_what_the_model_likes_better_looks_more_like_a_member(name, prober, smal
 
 @pytest.fixture(scope="module")
 def learned():
-    """The bundled base with all weights trained on twelve texts until it knows them, and the base itself."""
+    """The bundled base with all weights trained on twelve texts until memorized, and the base itself."""
     base, model = load_base("asset:tiny_llama").eval(), load_base("asset:tiny_llama").eval()
     model.requires_grad_(True)
 
@@ -187,7 +187,7 @@ def learned():
     return train
 
 
-# Con-ReCaLL needs a model that learns from what stands before a text, which the bundled one does not: see its own test.
+# Con-ReCaLL needs a model that uses the text before, which the bundled one does not: see its own test.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(MAKE) - {"ConReCaLL"}))
 def test_learning_texts_by_heart_raises_their_scores_above_others(
@@ -203,7 +203,7 @@ def test_learning_texts_by_heart_raises_their_scores_above_others(
         made.prepare(prober)
         return made(scored(prober, examples))
 
-    base.requires_grad_(True)  # some attacks ask for what is trained
+    base.requires_grad_(True)  # some attacks need trainable parameters
     gain = score(model) - score(base)
     judged = ~gain.isnan()
     member = torch.tensor([example.member for example in examples])

@@ -1,4 +1,4 @@
-"""ReCaLL against the model's own loss on hand-made sequences, one text at a time."""
+"""ReCaLL compared with the model's own loss on sequences built by hand, one text at a time."""
 
 import math
 from dataclasses import replace
@@ -20,7 +20,7 @@ def prober(make_prober, tokenizer, tuned, small):
 
 
 def prefix_of(attack, prober, examples, scores):
-    """The examples that the attack left out, and the prefix that they make in any of their orders."""
+    """The examples that the attack left out, and the prefix that they form in one of their orders."""
     left_out = [e for e, value in zip(examples, attack(scores).tolist(), strict=True) if math.isnan(value)]
     asked = prober.asked[-1]["input_ids"][0].tolist()
     bodies = [e.input_ids.tolist()[1:-1] for e in left_out]

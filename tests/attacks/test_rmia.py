@@ -1,4 +1,4 @@
-"""Offline RMIA against a plain loop over its definition, and by hand."""
+"""Offline RMIA compared with a plain loop over its definition, and by hand."""
 
 import math
 
@@ -14,7 +14,7 @@ from lit_mem.types import Batch, TokenScores
 
 
 def one_token(probabilities):
-    """Scores of examples of one scored token with these probabilities."""
+    """Scores of examples with one scored token of these probabilities."""
     n = len(probabilities)
     logprob = torch.tensor([[0.0, math.log(p)] for p in probabilities])
     mask = torch.tensor([[False, True]] * n)
@@ -24,7 +24,7 @@ def one_token(probabilities):
 
 
 class Told:
-    """A prober whose population is told: `out[i][r]` is the probability that reference r gives example i."""
+    """A prober with a given population: `out[i][r]` is the probability that reference r gives example i."""
 
     def __init__(self, out):
         self.out = out
@@ -68,7 +68,7 @@ def test_by_hand(gamma, expected):
 
 
 def plain(target, out, member, a, gamma):
-    """The definition, example by example; ties within rounding count half."""
+    """The definition, example by example; ties up to rounding count half."""
     ratios = [p / (((1 + a) * sum(row) / len(row) + 1 - a) / 2) for p, row in zip(target, out, strict=True)]
     shares = []
     for x in ratios:
@@ -90,7 +90,7 @@ def plain(target, out, member, a, gamma):
 )
 def test_it_is_the_definition_example_by_example(seed, n, references, a, gamma):
     generator = torch.Generator().manual_seed(seed)
-    draw = torch.rand(n, references + 1, generator=generator).clamp(min=0.01).log().exp()  # as float32 logs hold them
+    draw = torch.rand(n, references + 1, generator=generator).clamp(min=0.01).log().exp()  # in float32 logs
     target = [math.exp(torch.tensor(math.log(p)).item()) for p in draw[:, 0].tolist()]
     out = [[math.exp(torch.tensor(math.log(p)).item()) for p in row] for row in draw[:, 1:].tolist()]
     member = [i % 2 == 0 for i in range(n)]

@@ -1,4 +1,4 @@
-"""Canaries and PrivacyAudit: their figures against plain loops over the model, and all other figures unchanged."""
+"""Canaries and PrivacyAudit: metrics compared with plain loops over the model, and all other metrics unchanged."""
 
 import logging
 import math
@@ -37,7 +37,7 @@ ROOMS = ("canary/", "audit/")
 
 @pytest.fixture(scope="module")
 def tuned(module, data, trainer):
-    """A module that memorized some secrets, the data it saw, and what was logged before and after."""
+    """A module that memorized some secrets, its data, and the metrics logged before and after."""
     torch.manual_seed(1)
     model = module(dropout=0.0, rank=16, targets=["all-linear"], lr=1e-2)
     secrets = Secrets(24, ["The code of {name} is ####"], repetitions=[1, 16], seed=3)
@@ -56,7 +56,7 @@ def tuned(module, data, trainer):
 
 @torch.no_grad()
 def logprobs(model, example):
-    """(n,) log-probability of each token of the secret, in float64 from one text by itself; and greedy choices."""
+    """(n,) log-probability of each token of the secret, in float64 from one text alone; and greedy choices."""
     (span,) = example.record.spans
     logits = model(input_ids=example.input_ids[None]).logits[0, span.start - 1 : span.end - 1].double()
     ids = example.input_ids[span.start : span.end]
@@ -65,7 +65,7 @@ def logprobs(model, example):
 
 @pytest.fixture(scope="module")
 def loop(tuned):
-    """For each canary, by a plain loop: in, times, log-probability, the same a token, that of the base, extracted."""
+    """For each canary: inserted, repetitions, log-probability (also per token and of the base), extracted."""
     from lit_mem.models.base_models import load_base
 
     model, corpus, *_ = tuned
@@ -130,7 +130,7 @@ def test_memorization_grows_with_repetition(tuned):
 def test_the_audit_is_of_the_canaries_inserted_once(tuned, loop):
     *_, logged = tuned
     inserted, times, _, score, base, _ = loop
-    slope, start = np.polyfit(base, score, 1)  # over all of them, as no coin is looked at
+    slope, start = np.polyfit(base, score, 1)  # over all of them, inserted or not
     left, once = score - slope * base - start, times == 1
     assert once.sum() == 12
     audit = one_run_audit(torch.tensor(left[once]), torch.tensor(inserted[once] == 1), [4, 12], 0.0, 0.9)
@@ -163,7 +163,7 @@ def everything(folder):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
-    """The same weights, validated with and without canaries in the data: every figure of texts is the same."""
+    """The same weights, validated with and without canaries in the data: every other metric is the same."""
     import pyarrow.parquet as pq
 
     model, logged = tuned[0], []
@@ -208,14 +208,14 @@ def test_traps_are_compared_within_their_range(module, data, trainer):
 
 @pytest.mark.slow
 def test_one_sided_coins_leave_out_what_cannot_be_measured(module, data, trainer):
-    """Of two canaries both may be in, or out."""
+    """Of two canaries both may be inserted, or held out."""
     seen = set()
     for seed in range(8):
         logged = validated(module, data, trainer, Secrets(2, repetitions=[1], seed=seed), Canaries())
         of_all = [name for name in logged if name.startswith("canary/") and "_x" not in name]
         seen.add(tuple(sorted(name for name in of_all if not name.endswith(("_low", "_high")))))
         assert all(map(math.isfinite, logged.values()))
-        if len(seen) == 3:  # both in, both out, one each
+        if len(seen) == 3:  # both inserted, both held out, one each
             break
     assert ("canary/extraction_rate",) in seen
     assert ("canary/extraction_rate_heldout",) in seen
@@ -322,7 +322,7 @@ def test_the_end_of_the_interval_is_read_where_it_is_asked_for():
 
 @pytest.mark.slow
 def test_what_is_said(module, data, trainer, caplog):
-    """How far exposure reaches, and at the end what was proven; no canary's text."""
+    """The maximum exposure, and the bound at the end; no canary's text."""
     with caplog.at_level(logging.INFO, logger="lit_mem"):
         corpus = data(train_size=6, canaries=Secrets(24, repetitions=[1]))
         trainer([Canaries(), PrivacyAudit()], max_epochs=2).fit(module(), corpus)
@@ -359,7 +359,7 @@ def test_a_quarter_is_guessed_by_default(tuned, module, data, trainer):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_no_canary_reaches_disk_or_console(tmp_path, monkeypatch, capsys, tokenizer):
-    """Not of one's own lines either: a run from the command line, every file that it leaves, and all that it says."""
+    """Nor of custom lines: for a run from the command line, all files and all output."""
     lines = [f"The zymurgy locker {1000 + 7 * i} opens with {90_000 + 11 * i}" for i in range(8)]
     (tmp_path / "mine.txt").write_text("\n".join(lines))
     (tmp_path / "run").mkdir()

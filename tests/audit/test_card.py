@@ -1,4 +1,4 @@
-"""The model card: valid for the hub, true to the line of the record, without texts and paths."""
+"""The model card: valid for the Hub, consistent with the record, without texts and paths."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What `validate` and `test` print last."""
+"""The last lines printed by `validate` and `test`."""
 
 import re
 import shlex

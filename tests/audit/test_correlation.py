@@ -1,4 +1,4 @@
-"""Perplexity against memorization: every logged correlation beside scipy's, on a real fit."""
+"""Perplexity against memorization: every logged correlation compared with SciPy's, on a real fit."""
 
 import logging
 import warnings
@@ -18,7 +18,7 @@ from lit_mem.plots.scatter import scatter_plot
 
 
 class Told(Measure):
-    """Tells the per-example numbers that it was given."""
+    """Returns the given per-example columns."""
 
     def __init__(self, columns, names=()):
         self.columns, self.known = columns, list(names)
@@ -51,7 +51,7 @@ def correlations(audited, columns, names=(), **options):
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer):
-    """Per-example numbers and logged correlations of each validation of a fit, and the pictures."""
+    """Per-example scores and logged correlations of each validation of a fit, and the plots."""
     torch.manual_seed(1)
     passes, pictures = [], Pictures()
 
@@ -60,7 +60,7 @@ def fitted(module, data, trainer):
             logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("correlation/")}
             passes.append((per_example(trainer, pl_module), logged))
 
-    # The relation comes first: it must see what those behind it measure.
+    # Correlation comes first: it must see the columns of measures listed after it.
     callbacks = [
         Correlation(),
         Perplexity(),
@@ -109,7 +109,7 @@ def test_the_plot_is_drawn_once_a_validation(fitted):
 def test_the_column_asked_for_alone(audited):
     columns = PERPLEXITIES | {"mia/a": [1.0, 0.0, 2.0, 0.0, 3.0, 0.0], "mia/b": [1.0] * 6}
     figures = correlations(audited, columns, measures=["mia/a"])
-    # Members are rows 0, 2, 4: perplexities 9, 5, 4 fall, those of the base are 9, 9.5, 9.2.
+    # Members are rows 0, 2, 4: their perplexities 9, 5, 4 decrease, those of the base are 9, 9.5, 9.2.
     assert figures == {"correlation/perplexity_vs_a": -1.0, "correlation/perplexity_base_vs_a": 0.5}
     assert Correlation(measures=["mia/a"]).names() == list(figures)
 
@@ -122,7 +122,7 @@ def test_columns_of_one_name_keep_their_room(audited):
         "correlation/perplexity_vs_mia/a",
         "correlation/perplexity_vs_extraction/a",
     }
-    # A pass that did not measure one of them calls the other the same.
+    # A pass that did not measure one of them uses the same name for the other.
     del columns["extraction/a"]
     names = ["extraction/a", "extraction/a_heldout"]
     assert set(correlations(audited, columns, names)) <= set(figures)

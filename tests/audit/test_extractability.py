@@ -1,4 +1,4 @@
-"""Measures from the scoring pass alone, sensitive spans, and the sweep over prefix lengths."""
+"""Scoring-pass extraction measures, sensitive spans, and the sweep over prefix lengths."""
 
 import logging
 
@@ -18,7 +18,7 @@ from lit_mem.types import Record, Sampling, Span, TokenScores
 
 @pytest.fixture(scope="module")
 def tuned(module, data, trainer):
-    """A module after epochs that memorize, its data, the callbacks and what was logged."""
+    """A module after epochs of memorization, its data, the callbacks and the logged metrics."""
     torch.manual_seed(1)
     model, corpus = (
         module(dropout=0.0, targets=["all-linear"], lr=1e-2),
@@ -41,7 +41,7 @@ def logged(t):
 
 @torch.no_grad()
 def greedy_hits(model, example):
-    """(n,) which scored tokens are the likeliest, of one text without padding."""
+    """(n,) greedy hits of the scored tokens of one text without padding."""
     ids = example.input_ids
     hits = torch.zeros(len(ids), dtype=torch.bool)
     hits[1:] = model(input_ids=ids[None]).logits[0, :-1].argmax(-1) == ids[1:]
@@ -109,7 +109,7 @@ def test_a_measure_asks_for_what_it_needs():
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_span_rates_are_those_of_generating_each_span(tuned, base):
-    """From the true text before a span, `model.generate` writes it or does not."""
+    """Given the true text before a span, `model.generate` reproduces it or not."""
     model, corpus, _, t = tuned
     figures = logged(t)
     for who, asked in (("", model.language_model), ("_base", base)):
@@ -243,7 +243,7 @@ def test_the_examples_of_all_measures_stand_in_one_table(tuned):
 
 
 def test_an_example_without_a_scored_token_counts_nowhere(module, batch, audited):
-    """A score of 0 would be the surest of all for attacks that are never above it."""
+    """A score of 0 would be the highest of all for attacks with scores of at most 0."""
     model = module()
     model.configure_model()
     labels = batch["labels"].clone()

@@ -175,13 +175,13 @@ def test_the_texts_behind_a_metric_are_counted_in_its_own_column(module, data, t
     assert used[:2] == (int(judged.sum()), int((~judged).sum()))
     rows.columns["mia/loss"] = rows["mia/loss"].masked_fill(
         rows.member, math.nan
-    )  # as of an attack that could not judge them
+    )  # as for an attack that could not score them
     assert scored_for("mia/loss_auroc", run)[:2] == (0, 19)
     assert scored_for("canary/auroc", run) is None
 
 
 class Own(LightningDataModule):
-    """A user's, with attributes of the same names."""
+    """A custom data module with attributes of the same names."""
 
     def __init__(self, loaders):
         super().__init__()

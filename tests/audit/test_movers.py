@@ -1,4 +1,4 @@
-"""What moved since the last validation, and who is exposed: beside plain loops over a real fit's numbers."""
+"""Changes since the last validation and exposed members, compared with plain loops over a real fit's scores."""
 
 import logging
 import re
@@ -37,7 +37,7 @@ def lines(caplog):
 
 
 class Look(pl.Callback):
-    """Keeps each validation's scores of members and its figures."""
+    """Keeps each validation's scores of members and its metrics."""
 
     def __init__(self, prefix="memorization/"):
         self.prefix = prefix
@@ -103,7 +103,7 @@ def test_a_resumed_run_goes_on(fit, caplog, tmp_path):
     fit([loud(), whole])
     told = lines(caplog)
     half, _ = fit([loud(), Save()], max_epochs=2)
-    half.save_checkpoint(tmp_path / "ended.ckpt")  # from here Lightning validates before it trains on
+    half.save_checkpoint(tmp_path / "ended.ckpt")  # Lightning validates first when resuming from here
     for name in ("validated.ckpt", "ended.ckpt"):
         caplog.clear()
         rest = Look()
@@ -138,7 +138,7 @@ def test_nothing_moves_outside_a_fit(fit, trainer, caplog):
 
 
 class Told(Measure):
-    """Tells scores by example id."""
+    """Returns given scores by example id."""
 
     def __init__(self, column="mia/reference", names=()):
         self.column, self.known = column, list(names)
@@ -153,7 +153,7 @@ class Told(Measure):
 
 @pytest.fixture
 def validate(audited):
-    """Runs a validation of a fit on given scores and records; returns the figures by short name."""
+    """Runs a validation of a fit on given scores and records; returns the metrics by short name."""
 
     def run(movers, member, scores, records=None, names=()):
         told = Told(names=names)
@@ -172,7 +172,7 @@ RECORDS = [Record("SECRET", f"a.jsonl:{i}", duplicates=copies) for i, copies in 
 
 
 def test_duplicates_among_the_exposed_and_among_all(validate):
-    # At one non-member in four the threshold is above 0.5: members 0 and 2 stand there, of which 0 comes twice.
+    # At one non-member in four the threshold is above 0.5: members 0 and 2 reach it, of which 0 is duplicated.
     figures = validate(Movers(fpr=0.25), MEMBER, [0.8, 0.4, 0.7, 0.5, 0.9, 0.5, 0.1, 0.0], RECORDS)
     assert figures == {"exposed_share": 0.5, "exposed_duplicates": 0.5, "members_duplicates": 0.5}
     nobody = validate(Movers(fpr=0.25), MEMBER, [0.0, 0.0, 0.0, 0.0, 0.9, 0.5, 0.1, 0.0], RECORDS)

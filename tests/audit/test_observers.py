@@ -1,4 +1,4 @@
-"""Perplexity, membership inference, extraction, table, stopwatch and the warning of a sudden fall."""
+"""Perplexity, membership inference, extraction, table, stopwatch and the warning about a sudden fall."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ from lit_mem.generation.decoding import Sampling
 
 @pytest.fixture(scope="module")
 def tuned(module, data, trainer):
-    """A module after an epoch that memorizes, the data it saw, and what was logged."""
+    """A module after an epoch of memorization, its data, and the logged metrics."""
     torch.manual_seed(1)
     model, corpus = module(dropout=0.0, targets=["all-linear"]), data(train_size=12, heldout_size=8, batch_size=3)
     callbacks = [Perplexity(), MembershipInference(), Extraction(prefix=0.5, n_members=None, n_heldout=None)]
@@ -34,7 +34,7 @@ def tuned(module, data, trainer):
 
 
 def text_of(example, eos=2):
-    """The example's tokens without the end-of-text token that was appended: what is scored."""
+    """The example's tokens without the appended end-of-text token, as scored."""
     return example.input_ids[:-1] if example.input_ids[-1] == eos else example.input_ids
 
 
@@ -73,13 +73,13 @@ def test_attacks_are_those_of_a_plain_loop_with_a_separate_base(tuned, base):
 
 
 def test_extraction_is_that_of_plain_generation(tuned, base, tokenizer):
-    """`model.generate`, of whole texts side by side, for the tuned model and for the base."""
+    """`model.generate`, on whole texts in a batch, for the tuned model and for the base."""
     model, corpus, logged = tuned
     for who, asked in (("", model.language_model), ("_base", base)):
         for part, examples in (("", corpus.members), ("_heldout", corpus.heldout)):
             rates, exact = [], []
             whole = [text_of(example) for example in examples]
-            cuts = [1 + (len(ids) - 1) // 2 for ids in whole]  # BOS is given and does not count
+            cuts = [1 + (len(ids) - 1) // 2 for ids in whole]  # BOS is part of the prompt and does not count
             prompts = torch.full((len(whole), max(cuts)), 3)
             mask = torch.zeros_like(prompts)
             for row, (ids, cut) in enumerate(zip(whole, cuts, strict=True)):
@@ -127,7 +127,7 @@ def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
 
 
 def test_some_answers_come_from_the_scoring_pass_alone(tuned):
-    """The shortcut is taken: on a model that has memorized, decoding starts well after the prefix."""
+    """The shortcut is used: on a model that has memorized, decoding starts well after the prefix."""
     model, corpus, _ = tuned
     callback = Extraction(base=False)
     callback._tokenizer = model.tokenizer
@@ -149,7 +149,7 @@ def test_generation_every_n_validations_and_before_training(module, data, traine
     trainer([extraction, Look()], max_epochs=4).fit(module(), data())
     assert logged == [True, False, True, False, True]
     trainer([extraction, Look()]).validate(module(), data(), verbose=False)
-    assert logged[-1]  # asked for by itself, a validation is not one of a row
+    assert logged[-1]  # a separate validation does not count towards every_n_validations
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""An audit of rows that name persons: numbers, files, and no name in any of them."""
+"""An audit of rows that name persons: metrics, files, and no name in any of them."""
 
 import json
 import stat

@@ -1,4 +1,4 @@
-"""What is measured of persons, against pandas' groups, scikit-learn's areas and SciPy's intervals."""
+"""Per-person metrics compared with pandas' groups, scikit-learn's AUROC and SciPy's intervals."""
 
 import logging
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ SCORE, SUFFIX, SPANS = "mia/reference", "extraction/exact_rate", "spans_written"
 
 
 class Columns(Measure):
-    """Gives what attacks and extraction would."""
+    """Returns the columns of attacks and extraction."""
 
     def __init__(self, table, promised=()):
         self.table, self.promised = table, list(promised)
@@ -43,7 +43,7 @@ class Columns(Measure):
 
 
 def people(seed=0, n=60, named=12, prompted=0.7):
-    """Rows of persons of one side each, with gaps; a frame, and the same as a table."""
+    """Rows of persons, each on one side, with gaps; as a frame and as a table."""
     rng = np.random.default_rng(seed)
     person = rng.integers(0, named, n)
     frame = pd.DataFrame(
@@ -152,7 +152,7 @@ def test_a_suffix_at_several_prefix_lengths_is_one_piece():
 
 
 def test_who_has_rows_on_both_sides_is_a_member(audited, caplog):
-    """Also one whose training rows were not scored: groups say so."""
+    """Also if their training rows were not scored, as groups list them."""
     frame = pd.DataFrame({"person": list("aabbccdd"), "member": [True] * 3 + [False] * 5, SCORE: np.arange(8.0)})
     persons = ByPerson(table_of(frame), dict(enumerate(frame["person"])), Groups({"a": 2, "b": 1, "d": 4}, {"c": 2}))
     assert (persons.names, persons.member.tolist(), persons.both) == (["a", "b", "c"], [True, True, False], 2)
@@ -222,7 +222,7 @@ def test_a_pass_that_generates_nothing_has_no_share_beside_those_that_do(audited
     found = measured(audited, frame, promised=promised)
     assert {name.rpartition("_auroc")[0] for name in found.metrics if "tpr" not in name} == {"user/inference"}
     assert {row.extracted for row in found.persons.rows} == {None}
-    assert "user/extracted_share" in measured(audited, frame).metrics  # spans are all that is ever tried
+    assert "user/extracted_share" in measured(audited, frame).metrics  # only spans are ever tried
 
 
 def test_what_is_never_tried_is_not_promised(audited):
@@ -271,7 +271,7 @@ def test_a_hash_stands_for_a_name_and_is_the_same_in_each_pass_of_a_run(audited)
     assert len(first) == frame["person"].nunique()
     assert not first & set(frame["person"])
     resumed = Persons()
-    resumed.open(subject, Known(), True)  # as Lightning does before it loads what a checkpoint kept
+    resumed.open(subject, Known(), True)  # as Lightning does before it loads a checkpoint's state
     resumed.load_state_dict(measure.state_dict())
     assert hashes(audited, resumed, frame) == first
     measure.open(subject, Known(), True)

@@ -1,4 +1,4 @@
-"""What the prompter does not generate must be what generating would give: against decoding from the bare prompt."""
+"""Continuations that the prompter does not generate equal those decoded from the bare prompt."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -43,7 +43,7 @@ def change(made, std=0.05):
 
 
 def plainly(made, asked, sampling=None):
-    """The base's answers from the bare prompts."""
+    """Continuations of the base model from the bare prompts."""
     with made.reference_context() as base:
         decoded = decode(
             base,
@@ -64,7 +64,7 @@ def same(answers, expected):
 
 
 class Prompts:
-    """Stands in for `decode` and notes what is asked of it."""
+    """Replaces `decode` and records its calls."""
 
     def __init__(self, monkeypatch):
         self.asked = []
@@ -98,7 +98,7 @@ def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model
     asked, prompter, prompts = candidates(made, batches), Prompter(EOS, None, 4096), Prompts(monkeypatch)
 
     class Silent:
-        """Some other module, which does not say whether it is its reference."""
+        """A module that does not report whether it equals its reference."""
 
         @contextmanager
         def reference_context(self):

@@ -1,4 +1,4 @@
-"""A push goes to a private repository, only of what is within its limits, and of the export's own files alone."""
+"""A push goes to a private repository, only for models within limits, and only with the export's own files."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ UNDECIDED = replace(LINE, stop=[replace(STOP, thresholds=["mia/reference_auroc >
 
 
 class Hub:
-    """What `huggingface_hub.HfApi` is called with; repositories that are there already have a visibility."""
+    """Records calls of `huggingface_hub.HfApi`; existing repositories have a visibility."""
 
     def __init__(self, existing=None, error=None):
         self.private, self.error, self.sent, self.calls = existing, error, {}, 0
@@ -42,7 +42,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Takes the place of the hub."""
+    """Replaces the Hub."""
 
     def make(**options):
         made = Hub(**options)
@@ -54,7 +54,7 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """An export, with files beside it that are nobody's business."""
+    """An export, with unrelated files beside it."""
     path = tmp_path / "best-adapter"
     path.mkdir()
     place = str(tmp_path / "models" / "llama")

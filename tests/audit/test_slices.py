@@ -1,4 +1,4 @@
-"""Subgroups: figures against plain loops over each, who is told to be exposed, what is left out and said so."""
+"""Subgroups: metrics compared with plain loops over each, the most exposed one reported, skipped ones logged."""
 
 import logging
 import math
@@ -39,7 +39,7 @@ def _heard(caplog):
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer):
-    """A module that has memorized a little, its data, what was logged, and the log's lines."""
+    """A module that has memorized a little, its data, the logged metrics, and the log's lines."""
     torch.manual_seed(1)
     model, corpus = module(dropout=0.0, targets=["all-linear"]), data(train_size=40, heldout_size=40)
     attacks = {"loss": Loss(), "reference": ReferenceRatio()}
@@ -112,7 +112,7 @@ def test_figures_are_those_of_a_plain_loop_over_each_subgroup(fitted, base):
 
 def test_the_fit_says_what_is_left_out_and_at_its_end_who_is_exposed(fitted):
     lines = fitted[3]
-    assert not any("No slices by" in line for line in lines)  # `id` names examples, which is nothing to wonder at
+    assert not any("No slices by" in line for line in lines)  # `id` is unique by example, which is not worth a message
     verdicts = [line for line in lines if line.startswith(("Most exposed", "No slice stands out"))]
     assert len(verdicts) == 1
     assert "10 slices were compared" in verdicts[0]
@@ -122,7 +122,7 @@ def test_the_fit_says_what_is_left_out_and_at_its_end_who_is_exposed(fitted):
 
 
 class Given(Measure):
-    """Tells of single examples what it was given, as attacks and extraction do."""
+    """Returns the given per-example columns, like attacks and extraction measures."""
 
     def __init__(self, columns):
         self.columns = columns
@@ -143,7 +143,7 @@ class Given(Measure):
 
 
 class Scorer(pl.LightningModule):
-    """Scores without a model: what counts here are ids, members and records."""
+    """Scores without a model: only ids, members and records matter here."""
 
     def validation_step(self, batch, batch_idx):
         ones = torch.ones(batch["input_ids"].shape)
@@ -174,7 +174,7 @@ def attribute_records(**columns):
 
 @pytest.fixture
 def validated(trainer):
-    """Runs one validation over made-up scores; gives the slices' figures."""
+    """Runs one validation over synthetic scores; returns the metrics of the slices."""
 
     def run(slices, columns, member, records=None, n_tokens=None, stage="validate", **kwargs):
         t = trainer([slices, Given(columns)], **kwargs)
@@ -384,7 +384,7 @@ def test_a_partial_check_before_training_makes_no_slices(trainer):
             self.weight = torch.nn.Parameter(torch.zeros(()))
 
         def training_step(self, batch, batch_idx):
-            assert slices.metrics == {}  # and a column that these few examples lack is no mistake yet
+            assert slices.metrics == {}  # and a column missing from these few examples is not an error yet
             return self.weight**2
 
         def configure_optimizers(self):
@@ -410,7 +410,7 @@ def table_of(score, member):
 
 
 def test_who_stands_out_is_told_with_the_number_compared(validated, caplog):
-    # All members among the F score above all non-members; among the M there is nothing to tell.
+    # All female members score above all non-members; among males there is no difference.
     exposed = torch.tensor([s == "F" for s in SEX])
     score = torch.where(exposed & MEMBER, SCORE + 2, SCORE)
     validated(Slices(min_size=2, length=False), {"mia/loss": score}, MEMBER, attribute_records(sex=SEX), stage="test")
@@ -454,7 +454,7 @@ def test_a_perfect_score_on_few_texts_does_not_stand_out_from_a_nearly_perfect_o
 
 
 def false_alarms(n_slices, shift, trials, n=30):
-    """How often one of disjoint slices of one distribution, n members and n others each, is said to stand out."""
+    """How often one of several disjoint slices of one distribution, n members and n others each, is reported."""
     generator = torch.Generator().manual_seed(0)
     member = torch.arange(2 * n * n_slices) % 2 == 0
     alarms = 0
@@ -469,7 +469,7 @@ def false_alarms(n_slices, shift, trials, n=30):
 
 @pytest.mark.slow
 def test_of_many_slices_all_alike_one_seldom_stands_out():
-    """At an AUROC of 0.95, where intervals that are the same width on both sides name one in half of the cases."""
+    """At an AUROC of 0.95, where symmetric intervals would report one in half of the cases."""
     assert false_alarms(10, 2**0.5 * 1.6449, 60) < 0.06
 
 
@@ -490,7 +490,7 @@ def test_long_lists_of_small_slices_are_cut_short():
     assert TooSmall(30).line() is None
 
 
-# -- the picture ---------------------------------------------------------------------------------------------------
+# -- the plot ------------------------------------------------------------------------------------------------------
 
 
 def test_the_plot_has_a_row_a_slice_the_most_exposed_on_top():

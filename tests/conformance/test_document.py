@@ -1,4 +1,4 @@
-"""docs/conformance.md names every test of this folder, and no other."""
+"""docs/conformance.md lists every test of this folder, and no other."""
 
 import ast
 import re

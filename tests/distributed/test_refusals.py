@@ -1,4 +1,4 @@
-"""What cannot be spread over devices is refused in one line that says what to do; one device is enough to try."""
+"""Configurations that cannot be sharded are rejected in one actionable line; one device suffices to test."""
 
 from pathlib import Path
 

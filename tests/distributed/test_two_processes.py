@@ -1,4 +1,4 @@
-"""The same figures on one process and on two that talk over gloo, with a whole base on each or a base in parts."""
+"""The same metrics on one process and on two gloo processes, with a whole base on each or a sharded base."""
 
 import importlib.util
 import json
@@ -52,7 +52,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one(two):
-    """What one process finds, by scenario."""
+    """Results of one process, by scenario."""
     folder, _ = two
     os.environ["LIT_MEM_CACHE"] = str(folder / "cache_of_one")
     with warnings.catch_warnings():
@@ -120,7 +120,7 @@ def test_private_training_keeps_ranks_together_and_refuses_on_all(two, one):
 def test_the_figures_are_worth_comparing(one):
     assert one["validate"]["mia/reference_auroc"] not in (0.5, 1.0)
     assert one["validate"]["extraction/ngram_rate"] > 0
-    # By characters, as rates of words of 21 texts may be the same by chance.
+    # By characters, as word rates of 21 texts may coincide.
     assert one["validate"]["extraction/edit_similarity"] != one["validate"]["extraction/edit_similarity_base"]
     assert any(name.startswith("slice/") for name in one["validate"])
     assert one["foreign"]["user/inference_auroc"] not in (0.5, 1.0)

@@ -1,6 +1,6 @@
-"""An end token inside a true suffix: one rule for every measure of extraction, against `model.generate`.
+"""An end token inside a true suffix: the same rule for every extraction measure, compared with `model.generate`.
 
-The model has learned one text by heart; what it writes is then known for certain, and so is each measure.
+The model has memorized one text; so its generation, and the value of each measure, is known exactly.
 """
 
 import logging
@@ -33,7 +33,7 @@ LINE = {"eos": [*PREFIX, *TRUTH], "turn": [*PREFIX, 7, TURN, 8, 9, 10], "none": 
 
 @pytest.fixture(scope="module")
 def by_heart():
-    """Makes a model that has learned one text by heart, and that `generate` ends at either of two tokens."""
+    """Makes a model that has memorized one text, and that `generate` stops at either of two tokens."""
     made = {}
 
     def make(name):
@@ -60,7 +60,7 @@ def by_heart():
 
 
 class Module:
-    """What the callbacks need of a module."""
+    """The parts of a module that the callbacks need."""
 
     def __init__(self, model, eos=EOS):
         self.language_model = model
@@ -98,7 +98,7 @@ def test_the_module_stops_where_its_tokenizer_and_generate_do(by_heart):
 @pytest.mark.parametrize("name", LINE)
 @pytest.mark.parametrize("reference", [False, True])
 def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart, name, missed, reference):
-    """With a miss before the end token in the scoring pass decoding starts there; else nothing is decoded."""
+    """With a miss before the end token in the scoring pass decoding starts there; otherwise nothing is decoded."""
     model, batch = by_heart(name), batch_of(LINE[name])
     callback = Extraction(n_members=None, n_heldout=0, prefix=0)
     callback.ends = end_tokens(Module(model))
@@ -128,7 +128,7 @@ def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart
 @pytest.mark.parametrize("name", LINE)
 @pytest.mark.parametrize(("wrong", "found"), [([], 1.0), ([7], 0.0), ([8, 9, 10], 1.0)])
 def test_what_stands_behind_an_end_token_is_neither_needed_nor_credited(by_heart, name, wrong, found):
-    """`wrong`: tokens that are changed after learning, so that the model misses them."""
+    """`wrong`: tokens changed after training, so that the model misses them."""
     ids = [12 if token in wrong else token for token in LINE[name]]
     batch, model = batch_of(ids), by_heart(name)
     callback = Extractability(
@@ -146,11 +146,11 @@ def test_what_stands_behind_an_end_token_is_neither_needed_nor_credited(by_heart
 
 
 def test_the_share_that_is_given_is_one_share_for_all_measures():
-    """A prefix with an end token in it is given whole; the suffix ends before the next one."""
+    """A prefix with an end token in it is kept whole; the suffix ends before the next one."""
     ids = torch.tensor([1, 7, EOS, 8, 9, TURN, 10, 11, EOS])
     labels = ids.clone()
     labels[0] = IGNORED
-    prompt = cut_prompt(ids, labels, 0.5, {EOS, TURN})  # seven tokens of its own: three are given
+    prompt = cut_prompt(ids, labels, 0.5, {EOS, TURN})  # seven trained tokens: three are in the prefix
     assert (prompt.input_ids.tolist(), prompt.suffix.tolist()) == ([1, 7, EOS, 8, 9], [9])
     assert cut_prompt(ids, labels, 1, {EOS, TURN}) is None, "the suffix would begin with an end token"
     assert cut_prompt(ids, labels, 0.5, EOS).suffix.tolist() == [9, TURN, 10, 11]

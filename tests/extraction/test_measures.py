@@ -1,4 +1,4 @@
-"""Every extraction measure keeps the contract."""
+"""Every extraction measure fulfils the interface."""
 
 import importlib
 import inspect
@@ -16,7 +16,7 @@ OTHER_SCRIPTS = ["患者出现皮疹", "皮疹。", "🙂", "👩‍⚕️ ❤�
 
 
 def every_measure():
-    """All concrete measures in the room, so that a new file is tested without a word here."""
+    """All concrete measures of the package, so that new files are tested automatically."""
     found = set()
     for entry in pkgutil.walk_packages(lit_mem.extraction.__path__, "lit_mem.extraction."):
         for value in vars(importlib.import_module(entry.name)).values():
@@ -27,7 +27,7 @@ def every_measure():
 
 @pytest.fixture(scope="module", params=every_measure(), ids=lambda measure: measure.__name__)
 def measure(request, encoder_folder):
-    """With its defaults; one that asks for a model gets a tiny one."""
+    """With its defaults; a measure that needs a model gets a tiny one."""
     options = inspect.signature(request.param).parameters
     return request.param(**({"model": encoder_folder()} if "model" in options else {}))
 

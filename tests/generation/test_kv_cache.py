@@ -1,4 +1,4 @@
-"""The cache that grows in place, against one that is copied for every token."""
+"""The cache that grows in place, compared with one that is copied for every token."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Canaries under Hugging Face's Trainer and TRL: inserted by coins, measured, and kept out of all other metrics."""
+"""Canaries under Hugging Face's Trainer and TRL: inserted at random, measured, and excluded from all other metrics."""
 
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def test_what_is_rejected(tokenizer, train, source, error, named):
 
 @pytest.fixture(scope="module")
 def memorized(module, data):
-    """A Lightning module that memorized canaries of its data module, its texts, and what is measured of it."""
+    """A Lightning module that memorized canaries of its data module, its texts, and its metrics."""
     torch.manual_seed(1)
     model = module(dropout=0.0, rank=16, targets=["all-linear"], lr=1e-2)
     source = Secrets(24, SHORT, repetitions=[1, 16], seed=3)
@@ -270,7 +270,7 @@ def test_a_whole_model_without_adapter(trainer, callback, tokenizer, member_text
     assert 0 <= made.evaluate()["eval_canary/auroc"] <= 1
 
 
-# -- kinds of the base model, conversations, and whether canaries are trained on whole ---------------------------
+# -- sources that sample from the base model, conversations, and whether canaries are trained on whole -----------
 
 
 def test_kinds_that_the_base_model_samples(trainer, callback, tokenizer, member_texts):
@@ -307,7 +307,7 @@ def said(text):
 
 
 def test_canaries_without_loss_are_counted(trainer, callback, tokenizer, member_texts):
-    """A collator that takes the loss off the last tokens of each row, as a wrong template for responses does."""
+    """A collator that removes the loss from the last tokens of each row, like a wrong response template."""
     rows, canaries = insert_canaries(member_texts, Secrets(12, SHORT, repetitions=[1]), tokenizer)
     plain = DataCollatorForLanguageModeling(tokenizer, mlm=False)
 

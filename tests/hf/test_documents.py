@@ -1,4 +1,4 @@
-"""Long texts given to the callbacks of Hugging Face's Trainer and of Lightning are scored whole, as an audit does."""
+"""Long texts passed to the callbacks of Hugging Face's Trainer and of Lightning are scored whole, as in an audit."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The frozen model that a trained one is compared with."""
+"""The frozen reference of a trained model."""
 
 import types
 

@@ -1,4 +1,4 @@
-"""What is scored is what is trained on: against a plain loop over the trainer's own collated rows."""
+"""Scored texts are the trained ones: compared with a plain loop over the trainer's own collated rows."""
 
 from types import SimpleNamespace
 
@@ -43,9 +43,9 @@ def rows_of(kind, texts):
 
 @torch.no_grad()
 def plain_losses(trainer, loader):
-    """Mean loss of each text over its labelled tokens, the end-of-text token at its end left out; in the rows' order.
+    """Mean loss of each text over its labelled tokens, without the final end-of-text token; in the rows' order.
 
-    Each row is collated and given to the model as the trainer does it. In a packed row, texts begin where positions do.
+    Each row is collated and passed to the model like in the trainer. In a packed row, texts start where positions do.
     """
     model, end = trainer.model.eval(), trainer.processing_class.eos_token_id
     found = []

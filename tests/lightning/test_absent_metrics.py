@@ -1,4 +1,4 @@
-"""A user's own module whose scores lack what some metrics are measured from: one warning, and no threshold on them."""
+"""A custom module whose scores lack the input of some metrics: one warning, and thresholds on them are rejected."""
 
 import logging
 import re
@@ -27,7 +27,7 @@ LACKING = ("ez_mia", "min_k_plus_plus", "reference", "wbc", "zlib")
 
 
 class Bare(pl.LightningModule):
-    """Returns the least that `TokenScores` can hold; with `whole` the reference and the moments too."""
+    """Returns the minimum that `TokenScores` requires; with `whole` the reference and the moments too."""
 
     def __init__(self, whole=False):
         super().__init__()

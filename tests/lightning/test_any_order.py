@@ -1,4 +1,4 @@
-"""In whatever order a user lists the callbacks: the same figures, and whoever watches them sees them in time."""
+"""For any order of callbacks, the metrics are the same, and callbacks that monitor them see them in time."""
 
 import random
 
@@ -44,7 +44,7 @@ def listed(folder):
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer, tmp_path_factory):
-    """What a fit ends with, its callbacks in the order that a function puts them into."""
+    """The final metrics of a fit, with its callbacks arranged by a function."""
 
     def fit(arrange):
         callbacks = listed(tmp_path_factory.mktemp("checkpoints"))

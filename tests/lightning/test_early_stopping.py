@@ -1,4 +1,4 @@
-"""MemorizationEarlyStopping, the thresholds and the checkpoints under them, on scripted figures."""
+"""MemorizationEarlyStopping, thresholds and the checkpoints under them, on scripted metrics."""
 
 import math
 from typing import ClassVar
@@ -46,7 +46,7 @@ class Scripted(pl.LightningModule):
 
 
 class Figures(Measure):
-    """Logs scripted figures, one dictionary an epoch."""
+    """Logs scripted metrics, one dictionary per epoch."""
 
     def __init__(self, script, names=None):
         self.script, self.known = script, names or sorted({name for row in script for name in row})
@@ -80,7 +80,7 @@ def auroc(*values):
         ([0.5, 0.7, 0.8], {}, 2),
         ([0.5, 0.5, 0.5], {}, 3),  # Lightning's own would stop a flat run by patience
         ([0.5, math.nan, 0.55], {}, 3),  # and stops on NaN
-        ([0.6, 0.6, 0.6], {}, 3),  # at the limit is not beyond it
+        ([0.6, 0.6, 0.6], {}, 3),  # a value at the limit does not exceed it
         ([0.7, 0.5, 0.7, 0.7], {"patience": 2}, 4),
         ([0.65, 0.65, 0.75], {"lower_bound": True}, 3),
     ],
@@ -91,7 +91,7 @@ def test_stops_after_the_right_epoch_in_any_order_of_callbacks(tmp_path, values,
 
 
 class Scored(Scripted):
-    """`n` members, then `n` others, of one token each; all members are likelier, or all are alike."""
+    """`n` members, then `n` others, of one token each; all members are likelier, or all are equal."""
 
     def __init__(self, n, separation):
         super().__init__([1.0] * 2)
@@ -108,7 +108,7 @@ class Scored(Scripted):
 @pytest.mark.parametrize(
     ("n", "separation", "threshold", "epochs"),
     [
-        (3, 1.0, "> 0.6", 2),  # 3 and 3 are separated by chance in 1 of 20; [0.438, 1]
+        (3, 1.0, "> 0.6", 2),  # chance separates 3 and 3 in 1 of 20; [0.438, 1]
         (5, 1.0, "> 0.6", 2),  # [0.566, 1]
         (10, 1.0, "> 0.6", 1),  # in 1 of 184,756; [0.722, 1]
         (3, -1.0, "< 0.4", 2),  # [0, 0.562]
@@ -164,7 +164,7 @@ def test_a_misspelt_name_is_refused_before_training_with_the_names_there_are(mod
     model = module()
     with pytest.raises(ConfigError, match=r"did you mean 'mia/loss_auroc'\?.*Logged are: .*mia/loss_auroc, "):
         trainer([MembershipInference(), stop]).fit(model, data())
-    assert model._model is None  # refused before the model was even loaded
+    assert model._model is None  # rejected before the model was loaded
 
 
 def test_a_name_that_the_users_own_code_may_log_is_refused_when_it_is_not_there(tmp_path):
@@ -205,7 +205,7 @@ def test_the_end_by_a_lower_bound_says_how_certain_it_is(tmp_path, capsys, optio
 
 
 class WithIntervals(Figures):
-    """Logs an AUROC of 0.7 with an interval of ± z / 50 at any level, and notes the levels."""
+    """Logs an AUROC of 0.7 with an interval of ± z / 50 at any level, and records the levels."""
 
     levels: ClassVar[list[float]] = []
 

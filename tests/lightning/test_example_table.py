@@ -1,4 +1,4 @@
-"""The per-example files: whole, complete, and without a word of the texts unless asked for."""
+"""The per-example files: complete, written atomically, and without any texts by default."""
 
 import csv
 import math
@@ -39,9 +39,9 @@ def make(module, data, trainer):
 
 @pytest.fixture(scope="module")
 def fitted(make, tmp_path_factory):
-    """The folder of a run of two epochs, its data, and what was logged last."""
+    """The folder of a run of two epochs, its data, and the metrics logged last."""
     folder = tmp_path_factory.mktemp("fit")
-    # The table comes first: it must see what those behind it measure.
+    # The table comes first: it must see the columns of measures listed after it.
     t, model, corpus = make([PerExampleTable(), Correlation(), Movers(), *measuring()], folder)
     t.fit(model, corpus)
     return folder / "run" / "version_0", corpus, {k: float(v) for k, v in t.callback_metrics.items()}
@@ -89,7 +89,7 @@ def test_logged_figures_can_be_had_from_the_file(fitted):
         judged = [(s, m) for s, m in zip(table[attack], label, strict=True) if s is not None]
         score, of_member = zip(*judged, strict=True)
         assert logged[f"{attack}_auroc"] == pytest.approx(roc_auc_score(of_member, score), abs=1e-6)
-        assert (len(judged) < len(label)) == (attack == "mia/combined")  # judged on the half it was not fitted on
+        assert (len(judged) < len(label)) == (attack == "mia/combined")  # evaluated on the half it was not fitted on
     rates = [r for r, member in zip(table["extraction/ngram_rate"], label, strict=True) if member and r is not None]
     assert logged["extraction/ngram_rate"] == pytest.approx(sum(rates) / len(rates), abs=1e-6)
     pairs = [(p, r) for p, r, member in zip(table["perplexity"], table["mia/reference"], label, strict=True) if member]
@@ -101,7 +101,7 @@ def test_logged_figures_can_be_had_from_the_file(fitted):
 
 
 def holds(folder, text):
-    """Whether the text's first words stand in any file below the folder, packed columns included."""
+    """Whether the text's first words occur in any file below the folder, packed columns included."""
     start = " ".join(text.split()[:4])
     for path in folder.rglob("*"):
         if path.is_file() and start.encode() in path.read_bytes():
@@ -198,7 +198,7 @@ def test_a_run_killed_in_mid_write_leaves_whole_files_only(make, tmp_path, monke
     def killed(table, file):
         file.write(b"PAR1 half a file")
         file.flush()
-        os.link(next(folder.glob(".*")), folder / "left behind")  # what a kill would leave
+        os.link(next(folder.glob(".*")), folder / "left behind")  # as left by a kill
         raise SystemExit
 
     monkeypatch.setattr(pq, "write_table", killed)

@@ -13,7 +13,7 @@ N_TOKENS = torch.arange(10.0, 50.0, dtype=torch.float64)
 
 
 def table(loss, members=None):
-    """(40,) losses a token of held-out texts, and of members if there are such."""
+    """(40,) losses per token of held-out texts, and of members if given."""
     n = len(N_TOKENS)
     losses, tokens, ids = loss * N_TOKENS, N_TOKENS, torch.arange(n if members is None else 2 * n)
     if members is not None:
@@ -23,7 +23,7 @@ def table(loss, members=None):
 
 def noise_of_no_mean():
     noise = torch.randn(len(N_TOKENS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return noise - (noise * N_TOKENS).sum() / N_TOKENS.sum()  # the mean loss a token falls by exactly `fall`
+    return noise - (noise * N_TOKENS).sum() / N_TOKENS.sum()  # the mean loss per token falls by exactly `fall`
 
 
 def after(fall, spread, start=4.0):
@@ -97,7 +97,7 @@ def test_the_largest_of_many_looks_is_tested_as_such():
     again.load(learning.state())
     assert (again.looks, again.hardly) == (5, True)
     again.load({name: value for name, value in learning.state().items() if name in ("before", "fall")})
-    assert (again.looks, again.hardly) == (1, False)  # of an earlier version
+    assert (again.looks, again.hardly) == (1, False)  # written by an earlier version
 
 
 def test_the_lowest_validation_counts_and_a_resumed_run_knows_it():
@@ -108,7 +108,7 @@ def test_the_lowest_validation_counts_and_a_resumed_run_knows_it():
     again.load(learning.state())
     assert (again.fall, again.rise) == (learning.fall, learning.rise)
     assert not again.hardly
-    again.load({})  # of an earlier version
+    again.load({})  # written by an earlier version
     assert Learning().hardly is False
 
 

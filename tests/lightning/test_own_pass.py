@@ -1,4 +1,4 @@
-"""`Memorization(members=…, heldout=…)` on a LightningModule and data loaders that know nothing of lit_mem."""
+"""`Memorization(members=…, heldout=…)` on a LightningModule and data loaders without any lit_mem code."""
 
 import csv
 import inspect
@@ -45,7 +45,7 @@ MEMBERS, HELDOUT = texts_of("train", 12), texts_of("heldout", 10)
 
 
 class Plain(pl.LightningModule):
-    """As most people write one: a model, a tokenizer, a loss."""
+    """A typical module: a model, a tokenizer, a loss."""
 
     def __init__(self, tokenizer, full=False):
         super().__init__()
@@ -121,7 +121,7 @@ def own(suite="quick", **options):
 
 @pytest.fixture
 def fit(trainer, loaders, tokenizer, tmp_path):
-    """Fits a module from one seed; the trainer and the module."""
+    """Fits a module from one seed; returns the trainer and the module."""
 
     def run(kind=Plain, callbacks=(), logged=True, ckpt=None, full=False, **options):
         torch.manual_seed(3)
@@ -275,7 +275,7 @@ def test_a_resumed_run_goes_on_with_and_without_it_alike(fit, trained, kind):
     last = half.checkpoint_callbacks[0].last_model_path
     rest, resumed = fit(kind, [callback()], ckpt=last, max_epochs=4, enable_checkpointing=True)
     assert [line.step for line in record_of(half)] == [0, 3]
-    assert [line.step for line in record_of(rest)] == [6, 9]  # the third one over the limit, with that before
+    assert [line.step for line in record_of(rest)] == [6, 9]  # the third in a row over the limit
     _, plain = fit(kind, ckpt=last, logged=False, max_epochs=3)
     assert same(trained(plain), trained(resumed))
 

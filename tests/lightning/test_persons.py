@@ -1,4 +1,4 @@
-"""Persons in a fit: the numbers of pandas, one name a run through passes and a resume, and the section's door."""
+"""Persons in a fit: the metrics of pandas, stable pseudonyms across passes and a resume, and the section's options."""
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -30,7 +30,7 @@ def corpus(people=lambda i: f"person {i // 2}", **options):
 
 
 class _Sets(dict):
-    """Splits of rows, as a `DatasetDict` has them."""
+    """Splits of rows, like a `DatasetDict`."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What would break the guarantee is refused, with the reason."""
+"""Options that would break the guarantee are rejected, with the reason."""
 
 import sys
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Parts of an adapter switched off: against peft models whose weights were zeroed, scored by `model(**x).loss`."""
+"""Parts of an adapter turned off: compared with peft models with zeroed weights, scored by `model(**x).loss`."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from lit_mem.models.scored import ScoredModel
 from lit_mem.types import Needs
 
 TINY = "asset:tiny_llama"
-# What the command line silences when it starts; here modules are looked into without it.
+# Warnings that the command line silences at start; here modules are examined without it.
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
 
@@ -39,7 +39,7 @@ def loaded(run_dir):
 
 
 def token_losses(model, example):
-    """(n,) of the scored tokens, each from a pass of the text alone; and their mean as Hugging Face has it."""
+    """(n,) losses of the scored tokens, each from a pass of the text alone; and their mean as in Hugging Face."""
     ids = example.input_ids[None, : len(example.input_ids) - example.appended]
     labels = example.labels[None, : ids.shape[1]]
     with torch.no_grad():
@@ -47,7 +47,7 @@ def token_losses(model, example):
 
 
 def oracle(run_dir, zeroed):
-    """AUROC and members' perplexity of a peft model whose lora_B was zeroed wherever `zeroed(name)`."""
+    """AUROC and members' perplexity of a peft model whose lora_B is zeroed wherever `zeroed(name)`."""
     run = open_run(str(run_dir))
     run.examine(Examination(run.checkpoint("last")))
     members, heldout = run.data.members, run.data.heldout
@@ -158,7 +158,7 @@ def test_a_pass_that_starts_at_a_layer_gives_the_same_bits_and_runs_no_layer_bel
 
 @pytest.mark.slow
 def test_where_short_passes_differ_all_are_whole(run_dir, result, monkeypatch, tmp_path, caplog):
-    """A model that hands something past its layers' outputs: here the recorded outputs are spoilt."""
+    """A model whose layers communicate other than by outputs, simulated by corrupting the recorded outputs."""
     stop = Replay.stop
 
     def spoilt(self):
@@ -174,7 +174,7 @@ def test_where_short_passes_differ_all_are_whole(run_dir, result, monkeypatch, t
 
 @pytest.mark.slow
 def test_the_reference_is_scored_no_more_than_once(run_dir, tmp_path, monkeypatch):
-    """Neither here nor, as the run's cache is there, at all."""
+    """Not at all, since the run's cache exists."""
 
     calls = []
     score = ScoredModel.score_reference

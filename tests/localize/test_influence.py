@@ -1,4 +1,4 @@
-"""TracIn: beside `model(**x).loss.backward()` on a peft model, and beside what a step of SGD really does."""
+"""TracIn: compared with `model(**x).loss.backward()` on a peft model, and with the effect of an SGD step."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ ID = 3
 
 @pytest.fixture(scope="module")
 def single(run_dir, tmp_path_factory):
-    """The run with its last checkpoint alone, and what is found there of a training text."""
+    """The run with only its last checkpoint, and the influence on one training text."""
     folder = tmp_path_factory.mktemp("single")
     shutil.copy(run_dir / "config.yaml", folder)
     (folder / "checkpoints").mkdir()
@@ -47,7 +47,7 @@ def tuned(run_dir):
 
 
 def inputs(text, start=0):
-    """Of the whole text, or of its suffix alone (which has no end-of-text token)."""
+    """Inputs for the whole text, or for its suffix only (which has no end-of-text token)."""
     end = len(text.input_ids) - (text.appended if start else 0)
     labels = text.labels[:end].clone()
     labels[:start] = IGNORED
@@ -55,7 +55,7 @@ def inputs(text, start=0):
 
 
 def precise_loss(model, x):
-    """The same as `model(**x).loss`, which the library rounds to float32 whatever the model is in."""
+    """The same as `model(**x).loss`, which the library rounds to float32 in any precision."""
     logits = model(input_ids=x["input_ids"]).logits[0, :-1]
     return torch.nn.functional.cross_entropy(logits, x["labels"][0, 1:], ignore_index=IGNORED).item()
 
@@ -90,7 +90,7 @@ def test_a_step_of_sgd_lowers_the_loss_by_about_the_influence(single, tuned, tex
         given = grads(tuned, inputs(texts[told["id"]]))
         falls = []
         with torch.no_grad():
-            for sign in (1, -1):  # the second order falls out of the difference
+            for sign in (1, -1):  # second-order terms cancel in the difference
                 for name, p in tuned.named_parameters():
                     p.copy_(start[name] - sign * rate * given[name] if name in given else start[name])
                 falls.append(precise_loss(tuned, suffix))
@@ -121,7 +121,7 @@ def test_ranks_and_the_example_itself(single, capsys):
 
 @pytest.mark.slow
 def test_checkpoints_add_up(run_dir, single, tmp_path):
-    """Two of different steps: the sum of what each gives alone."""
+    """Two checkpoints of different steps: the sum of each alone."""
     _, last = single
     names = {c.global_step: c for c in kept_checkpoints(open_run(str(run_dir)).checkpoints())}
     first = tmp_path / "first.ckpt"

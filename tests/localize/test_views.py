@@ -1,4 +1,4 @@
-"""Attention and residual stream of one text, beside Hugging Face's `output_attentions` read position by position."""
+"""Attention and residual stream of one text, compared with Hugging Face's `output_attentions` position by position."""
 
 import json
 
@@ -26,7 +26,7 @@ def found(run_dir):
 
 @pytest.fixture(scope="module")
 def passes(run_dir):
-    """Hugging Face's outputs of the text: tuned, base; and its ids."""
+    """Hugging Face's outputs for the text: tuned, base; and its ids."""
     run = open_run(str(run_dir))
     tokenizer = run.module.tokenizer
     lines = (assets.path("case_reports") / "train.jsonl").read_text().splitlines()
@@ -50,7 +50,7 @@ def passes(run_dir):
 def test_attention_is_what_the_library_gives(found, passes):
     *outputs, ids = passes
     n, cut = len(ids), found["cut"]
-    assert (found["n_tokens"], cut) == (n, 7)  # six tokens and the one that begins every text
+    assert (found["n_tokens"], cut) == (n, 7)  # six tokens and the BOS
     for name, out in zip(("tuned", "base"), outputs, strict=True):
         for layer, attention in enumerate(out.attentions):
             for head in range(attention.shape[1]):
@@ -68,7 +68,7 @@ def test_the_residual_stream_is_what_the_library_gives(found, passes):
         change = [((t[0, p] - b[0, p]).norm() / b[0, p].norm()).item() for p in range(len(ids))]
         assert found["residual"]["by_position"][layer] == pytest.approx(change, rel=1e-3, abs=1e-6)
         assert found["residual"]["by_layer"][layer] == pytest.approx(sum(change) / len(ids), rel=1e-3, abs=1e-6)
-    assert found["residual"]["by_layer"][:2] == [0, 0]  # embeddings, and layer 0, which the adapter leaves alone
+    assert found["residual"]["by_layer"][:2] == [0, 0]  # embeddings, and layer 0, which the adapter does not change
     assert found["residual"]["by_layer"][2] > 0.01
 
 

@@ -1,4 +1,4 @@
-"""A disk without room: one line says so, what was written before is whole, and nothing is half there."""
+"""A full disk: one line reports it, earlier files are intact, and nothing is half written."""
 
 import contextlib
 import errno
@@ -31,7 +31,7 @@ FULL = "No space left on device"
 
 @pytest.fixture
 def disk(tmp_path):
-    """Makes small file systems: `disk(KiB)`; their folder."""
+    """Makes small file systems: `disk(KiB)`; returns their folder."""
     mounted = []
 
     def mount(kib):
@@ -53,7 +53,7 @@ def disk(tmp_path):
 
 
 def fill(folder, but=0):
-    """Take all room but some KiB."""
+    """Fill the disk except for some KiB."""
     with contextlib.suppress(OSError), open(folder / "filler", "ab", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -61,7 +61,7 @@ def fill(folder, but=0):
 
 
 def assert_one_line(process, folder):
-    """Exit code 2, and all that is said after the table's rows is one line that names a file of the run."""
+    """Exit code 2, and after the table's rows only one line, which names a file of the run."""
     said = process.output
     assert "Traceback" not in said, said
     assert "Exception in thread" not in said, said
@@ -107,7 +107,7 @@ def test_a_full_disk_at_the_start_leaves_no_half_configuration(start, disk, tmp_
 def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
     module, data, trainer, left, disk, tmp_path
 ):
-    """The same fit on disks of growing size: at each size it ends, or says what it could not write."""
+    """The same fit on disks of growing size: at each size it completes, or reports what it could not write."""
     before, sizes = None, {"train_size": 12, "batch_size": 6, "heldout_size": 4, "max_length": 24}
     for kib in (8, 512, 1024, 2048, 8192):
         folder = disk(kib) / "checkpoints"
@@ -145,7 +145,7 @@ def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, da
                 fill(folder)
 
     class Many(Perplexity):
-        """More than what is left of a block."""
+        """More data than is left in a block."""
 
         def compute(self, run):
             found = super().compute(run)
@@ -204,7 +204,7 @@ def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monke
 
 
 def test_a_file_larger_than_the_system_allows_is_told_like_a_full_disk(forked, tmp_path):
-    """With a limit of the shell, say, or on a file system that takes no file of 4 GiB."""
+    """For example with a shell limit, or on a file system with a maximum file size of 4 GiB."""
     path = tmp_path / "run" / "x.txt"
 
     def body():
@@ -251,7 +251,7 @@ def test_the_error_of_the_disk_is_found_wherever_in_the_chain_it_is():
     assert failed_write(wrapped(OSError(errno.ENOENT, "x", "data.txt")), "logs/a") is None
     assert failed_write(ValueError(), "logs/a") is None
     error, other = wrapped(OSError(errno.ENOENT, "x")), ValueError()
-    error.__cause__.__context__, other.__context__ = other, error  # as TensorBoard has it, raising the same one again
+    error.__cause__.__context__, other.__context__ = other, error  # as in TensorBoard, which raises the same one again
     assert failed_write(error, "logs/a") is None
 
 

@@ -1,4 +1,4 @@
-"""A resumed run is the uninterrupted one, to the last bit, wherever it was interrupted and whatever the options."""
+"""A resumed run is bit-identical to the uninterrupted one, for any point of interruption and any options."""
 
 import shutil
 import time
@@ -40,7 +40,7 @@ NEVER = ["val/loss > 100", "memorization/perplexity_members < 0"]
 
 
 class Trace(Callback):
-    """What a run trains on and with what result: (epoch, batch) -> (examples, loss, learning rate)."""
+    """A run's batches and their results: (epoch, batch) -> (examples, loss, learning rate)."""
 
     def __init__(self):
         self.batches = {}
@@ -52,7 +52,7 @@ class Trace(Callback):
 
 
 class Die(Callback):
-    """Ends a run a batch after its n-th checkpoint, as a kill would."""
+    """Ends a run one batch after its n-th checkpoint, like a kill."""
 
     def __init__(self, checkpoints):
         self.left = checkpoints
@@ -87,7 +87,7 @@ def callbacks(folder, which, *more):
 
 @pytest.fixture
 def run(module, data, trainer, trained):
-    """Runs a part of a fit: `run(folder, part, die_after=…, from_checkpoint=…)`; what it left."""
+    """Runs a part of a fit: `run(folder, part, die_after=…, from_checkpoint=…)`; returns its results."""
 
     class Ran:
         pass
@@ -124,7 +124,7 @@ def comparable(value):
 LINEAR = {"lr_schedule": "linear"}
 COSINE = {"lr_schedule": "cosine", "warmup_fraction": 0.2}
 SIZES = {"train_size": 12, "batch_size": 2, "heldout_size": 4, "max_length": 24}
-"""Six batches an epoch."""
+"""Six batches per epoch."""
 
 WAYS = {
     "epoch end": {},
@@ -159,7 +159,7 @@ def test_a_run_resumed_twice_is_the_uninterrupted_one(run, left, tmp_path, way):
         for key, known in part.trace.batches.items():
             assert together.setdefault(key, known) == known == whole.trace.batches[key], key
     assert together.keys() == whole.trace.batches.keys()
-    assert min(parts[1].trace.batches) > min(parts[0].trace.batches)  # it did go on, not start anew
+    assert min(parts[1].trace.batches) > min(parts[0].trace.batches)  # it resumed instead of starting over
     assert min(parts[2].trace.batches) > min(parts[1].trace.batches)
     assert left.same(parts[2].weights, whole.weights)
     assert left.recorded(tmp_path / "parts") == left.recorded(tmp_path / "whole")
@@ -169,7 +169,7 @@ def test_a_run_resumed_twice_is_the_uninterrupted_one(run, left, tmp_path, way):
         assert left.same(mine, theirs), which
 
 
-# -- runs that had ended ---------------------------------------------------------------------------------------------
+# -- finished runs -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -273,7 +273,7 @@ def test_without_validations_the_end_is_kept_and_resumed(module, data, trainer, 
     assert torch.load(last, weights_only=True)["global_step"] == before // 2 * 3
 
 
-# -- what is loaded ------------------------------------------------------------------------------------------------
+# -- loading -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -329,7 +329,7 @@ def test_a_loader_without_a_trainer_does_not_claim_to_be_resumable(data):
 
 @pytest.fixture(scope="module")
 def checkpoints(module, data, trainer, tmp_path_factory):
-    """A folder with the checkpoints of two epochs, of which the first is the best."""
+    """A folder with the checkpoints of two epochs, the first of which is the best."""
     folder = tmp_path_factory.mktemp("checkpoints")
     keep = MemorizationCheckpoint(dirpath=str(folder), monitor="val/loss", mode="max")
     trainer([Perplexity(), keep], max_epochs=2).fit(module(), data(train_size=6, heldout_size=4))
@@ -356,7 +356,7 @@ def test_last_is_the_newest_of_all_runs_of_that_name(checkpoints, tmp_path):
             time.sleep(0.02)
             newest = tmp_path / "mine" / "version_1" / "checkpoints"
             assert n < 2 or find_checkpoint(with_logger(tmp_path), "last") == newest / "last.ckpt"
-    (tmp_path / "mine" / "version_9" / "checkpoints").mkdir(parents=True)  # of a run killed before its first
+    (tmp_path / "mine" / "version_9" / "checkpoints").mkdir(parents=True)  # killed before its first checkpoint
     shutil.copytree(checkpoints, tmp_path / "other" / "version_0" / "checkpoints")
     newest = tmp_path / "mine" / "tuesday" / "checkpoints"
     assert find_checkpoint(with_logger(tmp_path), "last") == newest / "last.ckpt"
@@ -373,7 +373,7 @@ def test_last_is_looked_for_where_the_callback_is_told_to_keep_it(checkpoints, t
 def test_best_is_what_the_newest_run_says_it_is(checkpoints, tmp_path):
     runs = tmp_path / "mine"
     shutil.copytree(checkpoints, runs / "version_0" / "checkpoints")
-    assert find_checkpoint(with_logger(tmp_path), "best") == checkpoints / "best.ckpt"  # where it was written
+    assert find_checkpoint(with_logger(tmp_path), "best") == checkpoints / "best.ckpt"  # at its original path
     content = torch.load(checkpoints / "last.ckpt", weights_only=True)
     (state,) = [state for state in content["callbacks"].values() if "best_model_path" in state]
     (runs / "version_1" / "checkpoints").mkdir(parents=True)

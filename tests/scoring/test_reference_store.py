@@ -1,4 +1,4 @@
-"""Reference scores on disk: computed once for all runs, and never answered with those of something else."""
+"""Reference scores on disk: computed once for all runs, and never served for other data."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from lit_mem.scoring.reference_store import ReferenceStore, batch_key
 
 
 def measured(module, data, trainer, sizes=None, **kwargs):
-    """A module after a validation, and its figures."""
+    """A module after a validation, and its metrics."""
     torch.manual_seed(1)
     model = module(**kwargs)
     t = trainer([MembershipInference(figures=False)])
@@ -57,7 +57,7 @@ def test_a_frozen_copy_and_an_adapter_turned_off_share_the_scores(module, data, 
 
 @pytest.mark.slow
 def test_batches_made_otherwise_are_computed_anew(module, data, trainer):
-    """The same texts in other company may differ by rounding, and an untrained adapter then from its base."""
+    """The same texts in another batch may differ by rounding, and then an untrained adapter from its base."""
     measured(module, data, trainer)
     other, figures = measured(module, data, trainer, sizes={"scoring_tokens": 150})
     assert other.reference_cache.computed > 0
@@ -131,7 +131,7 @@ def test_a_damaged_file_is_computed_again(module, data, trainer, caplog, damage)
     assert again == figures
     if damage != "cut":
         assert f"{path} is damaged" in caplog.text
-    assert path.read_bytes() == content  # and is whole again
+    assert path.read_bytes() == content  # and is restored
 
 
 @pytest.mark.slow
@@ -176,7 +176,7 @@ def test_keys_tell_tokens_scored_positions_and_shape_apart():
 
 
 def test_no_two_settings_are_sealed_alike(tmp_path):
-    """Otherwise two files of one batch, held against each other, would give both models' scores of it away."""
+    """Otherwise combining two files of one batch would reveal both models' scores."""
     ids, scored = torch.arange(6).view(2, 3), torch.ones(2, 3, dtype=torch.bool)
     key, content = batch_key(ids, scored), []
     for dtype in ("float32", "bfloat16"):

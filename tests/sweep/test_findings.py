@@ -1,4 +1,4 @@
-"""Slopes and leads beside their closed forms, and which setting is recommended."""
+"""Slopes and differences compared with their closed forms, and the recommended setting."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def test_rank_slopes_and_bends():
     slope = np.polyfit(range(5), list(values.values()), 1)[0]
     assert more.estimate == pytest.approx(slope)
     assert (more.verdict, more.n_seeds) == ("holds", 3)
-    # Halves of three ranks each: (0.62 - 0.5) / 2 less (0.65 - 0.62) / 2.
+    # Halves of three ranks each: (0.62 - 0.5) / 2 minus (0.65 - 0.62) / 2.
     assert less.estimate == pytest.approx(0.06 - 0.015)
     assert less.verdict == "holds"
     assert {(each.n_findings, each.level) for each in (more, less)} == {(2, 0.975)}
@@ -130,7 +130,7 @@ def test_means_are_over_the_seeds_and_an_epoch_that_a_seed_lacks_does_not_count(
     )
     told = guidance(table, ["a"], f"{FIGURE} > 0.58")
     assert told["best"] == {"a": "x", "epoch": 1}
-    assert json.dumps(told["best"]) == '{"a": "x", "epoch": 1}'  # a whole number stays one
+    assert json.dumps(told["best"]) == '{"a": "x", "epoch": 1}'  # integers are kept
     assert (told["figure"], told["limit"]) == (FIGURE, 0.58)
     assert [(p["perplexity"], p["memorization"]) for p in told["front"]] == [(3.5, pytest.approx(0.55)), (5.0, 0.4)]
     assert "means of 2 seeds" in told["note"]

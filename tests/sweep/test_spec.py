@@ -1,4 +1,4 @@
-"""Which trials come of which axes."""
+"""Trials generated from axes."""
 
 import itertools
 import json
@@ -64,14 +64,14 @@ def test_draws_lie_in_their_range_and_come_again(samples, log):
     assert made == trials(axes, [0, 1], {}, ["seed"], samples)
     assert len(made) == 2 * 2 * samples
     assert all(1e-4 <= t.values["lr"] <= 1e-2 and t.options["lr"] == t.values["lr"] for t in made)
-    # Settings are compared on the same draws.
+    # Settings are compared on the same samples.
     assert len({t.values["lr"] for t in made}) == samples
 
 
 def test_draws_fill_their_range_evenly_on_its_scale():
     made = trials({"lr": {"option": "lr", "loguniform": [1e-4, 1e-2]}}, [0], {}, ["seed"], 400)
     below = sum(t.values["lr"] < 1e-3 for t in made)
-    assert 160 < below < 240  # half of them; 9 % would be on an even scale
+    assert 160 < below < 240  # half of them; on a linear scale it would be 9 %
 
 
 @pytest.mark.parametrize(

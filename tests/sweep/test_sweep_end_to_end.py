@@ -1,4 +1,4 @@
-"""The real command on Ray: trials are plain runs, failures are told, and a second call runs only what is left."""
+"""The real command on Ray: trials are plain runs, failures are reported, and a second call runs the others."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
     told = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [each["status"] for each in told["trials"]] == ["done", "failed"]
     assert json.loads((tmp_path / "out" / "findings.json").read_text())["guidance"]["figure"] == "mia/reference_auroc"
-    # The same metrics as of the same run by hand, to the last bit.
+    # Bit-identical to the metrics of the same run by hand.
     options = SMALL | {"model.adapter.init_args.rank": 2, "seed_everything": 5, "data.seed": 5}
     by_hand = ["fit", f"--config={ROOT / 'configs/sweeps/runs/bundled.yaml'}"]
     by_hand += [f"--{name}={json.dumps(value)}" for name, value in options.items()]
@@ -61,7 +61,7 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
     assert "mia/reference_auroc" in events.Tags()["scalars"]
     assert "_hparams_/session_start_info" in events.summary_metadata  # the HParams page has its columns
 
-    # What is done is not run again, and what failed is.
+    # Finished trials are not run again, failed ones are.
     again = sweep(tmp_path / "out", *words)
     assert "2 trials, of which 1 are done" in again.stdout
     assert [path.name for path in run.parent.glob("attempt_*")] == ["attempt_0"]

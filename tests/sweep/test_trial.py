@@ -1,4 +1,4 @@
-"""One trial in a process of its own, with a stand-in for the run; and the table that is made of what trials left."""
+"""One trial in its own process, with a stand-in for the run; and the table of the trials' results."""
 
 import json
 
@@ -21,7 +21,7 @@ logs = pathlib.Path(loggers[0]["init_args"]["save_dir"], loggers[0]["init_args"]
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """Makes jobs whose process runs `FAKE` and then what is given."""
+    """Makes jobs whose process runs `FAKE` followed by the given code."""
 
     def make(then=""):
         monkeypatch.setattr(trial, "START", ("-c", FAKE + then))

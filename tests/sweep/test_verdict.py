@@ -1,4 +1,4 @@
-"""Verdicts beside scipy's tests, and the seeds that would decide one beside a search and new seeds."""
+"""Verdicts compared with SciPy's tests, and seeds_to_decide compared with a search and simulated seeds."""
 
 import math
 
@@ -94,7 +94,7 @@ def test_a_difference_without_spread_decides_nothing_of_all(rows, note):
 
 
 def decided_with(rows, n, n_findings):
-    """By scipy's intervals of the same means and deviations, from n seeds."""
+    """By SciPy's intervals for the same means and deviations, from n seeds."""
     lows, highs = [], []
     for values in rows:
         scale = stats.tstd(values) / math.sqrt(n)
