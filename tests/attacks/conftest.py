@@ -21,11 +21,11 @@ class SmallProber:
         self.examples = list(examples)
         self._population = population
         self._scorer = TokenScorer(language_model)
-        self.asked = []
+        self.probed = []
 
     def score(self, batch):
         assert not self.language_model.training
-        self.asked.append(batch)
+        self.probed.append(batch)
         return self._scorer(batch)
 
     def texts(self, member) -> Mapping[int, torch.Tensor]:

@@ -69,7 +69,7 @@ def with_logprob(scores, logprob):
     return replace(scores, logprob=torch.where(scores.mask, torch.as_tensor(logprob), 0.0))
 
 
-def test_the_room_is_not_empty():
+def test_the_package_is_not_empty():
     names = {attack.__name__ for attack in every_attack()}
     assert {"EzMia", "Loss", "MinK", "MinKPlusPlus", "ReferenceRatio", "WindowComparison", "Zlib"} <= names
 
@@ -135,7 +135,7 @@ def test_an_attack_says_what_it_needs(attack, need, gone, message):
         assert torch.equal(attack(without), attack(scores))
 
 
-def test_what_is_needed_is_told_in_full(attack):
+def test_the_required_inputs_are_declared_in_full(attack):
     """It works with only the inputs that it declares."""
     scores = replace(made_up([5, 9]), reference_hit=None, sampled={})
     needs = attack.needs
@@ -254,6 +254,6 @@ def test_min_k_reads_the_models_own_log_probabilities(base, examples):
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5])
-def test_min_k_refuses_a_share_that_is_none(share):
+def test_min_k_rejects_a_share_outside_its_range(share):
     with pytest.raises(ConfigError, match=r"MinK\.share is"):
         MinK(share)

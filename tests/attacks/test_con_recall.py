@@ -93,12 +93,12 @@ def test_both_prefixes_keep_as_many_shots(prober, tuned, encode, texts, scored):
         ({"weight": math.nan}, r"ConReCaLL\.weight is nan"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         ConReCaLL(**options)
 
 
-def test_too_few_members_are_refused(prober, small):
+def test_too_few_members_are_rejected(prober, small):
     prober.examples = [e for e in small if not e.member or e.example_id == 0]
     with pytest.raises(ConfigError, match=r"ConReCaLL\.shots is 2, but there are 1 members"):
         ConReCaLL(shots=2).prepare(prober)

@@ -38,7 +38,7 @@ def test_it_is_the_norm_that_backward_gives(kind, request, make_prober, tokenize
     assert len({round(value, 6) for value in values}) == len(values)
 
 
-def test_a_model_in_which_nothing_is_trained_is_refused(make_prober, tokenizer):
+def test_a_model_without_trainable_parameters_is_rejected(make_prober, tokenizer):
     with pytest.raises(MetricError, match="GradientNorm needs trained parameters"):
         GradientNorm().prepare(make_prober(tokenizer, load_base("asset:tiny_llama").eval()))
 

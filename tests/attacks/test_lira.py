@@ -22,7 +22,7 @@ def one_token(values):
     return TokenScores(logprob, mask, mask, batch["example_id"], batch["member"], batch=batch)
 
 
-class Told:
+class Given:
     """A prober with a given population: `out[r][i]` is reference r's log-probability of example i."""
 
     def __init__(self, out):
@@ -35,7 +35,7 @@ class Told:
 
 def lira(values, out, deviation="auto"):
     attack = OfflineLiRA([str(i) for i in range(len(out))], deviation)
-    attack.prepare(Told(out))
+    attack.prepare(Given(out))
     return attack(one_token(values))
 
 
@@ -103,7 +103,7 @@ def test_tokens_that_are_not_scored_do_not_count():
     batch = Batch(input_ids=torch.zeros(1, 4).long(), labels=torch.zeros(1, 4).long(), example_id=torch.tensor([3]),
                   member=torch.tensor([True]))  # fmt: skip
     attack = OfflineLiRA(["a", "b"])
-    prober = Told([[0.0], [0.0]])
+    prober = Given([[0.0], [0.0]])
     prober.population = lambda names: lambda batch: [
         torch.tensor([[9.0, -2.0, -4.0, -50.0]]), torch.tensor([[9.0, -4.0, -6.0, 7.0]])
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_tokens_that_are_not_scored_do_not_count():
 
 def test_the_references_are_loaded_once():
     attack, loads = OfflineLiRA(["a", "b"]), []
-    prober = Told([[-1.0], [-2.0]])
+    prober = Given([[-1.0], [-2.0]])
     prober.population = lambda names: loads.append(names) or (lambda batch: [torch.zeros(1, 2)] * 2)
     attack.prepare(prober)
     attack.prepare(prober)
@@ -130,6 +130,6 @@ def test_the_references_are_loaded_once():
         ({"references": ["a", "b"], "deviation": "pooled"}, r"OfflineLiRA\.deviation is 'pooled'"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         OfflineLiRA(**options)

@@ -94,6 +94,6 @@ def test_what_does_not_fit_the_model_is_cut(prober, tokenizer, tuned, encode, te
     assert value_of(prober, scored, example) == pytest.approx(expected, rel=2e-5)
 
 
-def test_a_batch_without_texts_is_refused(prober, encode, scored):
+def test_a_batch_without_texts_is_rejected(prober, encode, scored):
     with pytest.raises(MetricError, match="the lower-case attack needs the examples' texts"):
         value_of(prober, scored, replace(encode("The patient"), record=None))

@@ -129,6 +129,6 @@ def test_without_moments_it_says_so(gone):
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, float("nan")])
-def test_a_share_that_is_none_is_refused(share):
+def test_a_share_outside_its_range_is_rejected(share):
     with pytest.raises(ConfigError, match=r"MinKPlusPlus\.share is"):
         MinKPlusPlus(share)

@@ -153,7 +153,7 @@ def test_other_text_under_a_known_id_gets_its_own_neighbours(prober, scored, enc
     assert len(attack._made) == 2
 
 
-def test_the_masked_model_is_asked_once_for_each_example(prober, small, scored, masked_lm):
+def test_the_masked_model_runs_once_for_each_example(prober, small, scored, masked_lm):
     attack = Neighbourhood(masked_lm, neighbours=2)
     attack.prepare(prober)
     first = attack(scored(prober, small))
@@ -181,18 +181,18 @@ def test_a_text_without_a_word_cannot_be_judged(prober, small, scored, encode, m
         ({"seed": -1}, r"Neighbourhood\.seed is -1"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         Neighbourhood(**({"masked_lm": "x"} | options))
 
 
-def test_a_model_that_is_none_is_refused_in_one_line(tmp_path, prober):
+def test_a_folder_without_a_model_is_rejected_in_one_line(tmp_path, prober):
     with pytest.raises(ModelError, match=r"Neighbourhood\.masked_lm .*no config\.json") as error:
         Neighbourhood(str(tmp_path)).prepare(prober)
     assert "\n" not in str(error.value)
 
 
-def test_pickled_weights_are_refused(tmp_path, prober, masked_lm):
+def test_pickled_weights_are_rejected(tmp_path, prober, masked_lm):
     import shutil
 
     from safetensors.torch import load_file
@@ -205,7 +205,7 @@ def test_pickled_weights_are_refused(tmp_path, prober, masked_lm):
         Neighbourhood(str(folder)).prepare(prober)
 
 
-def test_a_causal_model_is_refused(prober):
+def test_a_causal_model_is_rejected(prober):
     from lit_mem import assets
 
     with pytest.raises(ModelError, match=r"Neighbourhood\.masked_lm|no mask token"):

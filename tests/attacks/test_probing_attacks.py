@@ -69,7 +69,7 @@ def close(a, b):
     torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-4, equal_nan=True)
 
 
-def test_the_room_is_not_empty():
+def test_the_package_is_not_empty():
     assert set(MAKE) <= set(every_probing_attack())
 
 
@@ -148,7 +148,7 @@ def test_nothing_of_training_is_touched(name, prober, tuned, small, scored, mask
     assert torch.equal(scores.logprob, logprob)
 
 
-def test_scores_without_their_batch_are_refused(attack, prober, small, scored):
+def test_scores_without_their_batch_are_rejected(attack, prober, small, scored):
     with pytest.raises(MetricError, match="do not carry their batch"):
         attack(replace(scored(prober, small), batch=None))
 

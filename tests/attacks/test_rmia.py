@@ -23,7 +23,7 @@ def one_token(probabilities):
     return TokenScores(logprob, mask, mask, batch["example_id"], batch["member"], batch=batch)
 
 
-class Told:
+class Given:
     """A prober with a given population: `out[i][r]` is the probability that reference r gives example i."""
 
     def __init__(self, out):
@@ -38,7 +38,7 @@ class Told:
 
 def rmia(target, out, member, **options):
     attack = OfflineRMIA([str(i) for i in range(len(out[0]))], **options)
-    attack.prepare(Told(out))
+    attack.prepare(Given(out))
     return attack.over_set(attack(one_token(target)), torch.tensor(member))
 
 
@@ -118,7 +118,7 @@ def test_at_gamma_one_the_auroc_is_that_of_the_ratio_itself(seed):
     assert (shares[top] >= shares).all()
 
 
-def test_a_member_above_all_others_stands_above_the_best_of_them():
+def test_a_member_above_all_others_ranks_above_the_best_of_them():
     score = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
     shares = OfflineRMIA(["a"]).over_set(score, torch.tensor([True, False, False]))
     assert shares.tolist() == [1.0, 0.75, 0.25]
@@ -126,7 +126,7 @@ def test_a_member_above_all_others_stands_above_the_best_of_them():
 
 def test_probabilities_too_small_for_a_float_keep_their_order():
     attack = OfflineRMIA(["a", "b"], a=1.0)
-    attack.prepare(Told([[0.5, 0.5]] * 3))
+    attack.prepare(Given([[0.5, 0.5]] * 3))
     attack._population = lambda batch: [torch.tensor([[0.0, -5000.0]] * 3), torch.tensor([[0.0, -5001.0]] * 3)]
     scores = one_token([0.5] * 3)
     scores.logprob[:, 1] = torch.tensor([-4000.0, -5000.0, -6000.0])
@@ -140,7 +140,7 @@ def test_nan_stays_nan_and_is_no_part_of_the_population():
     assert shares.tolist() == pytest.approx([1.0, math.nan, 0.75, 0.25, math.nan], nan_ok=True)
 
 
-def test_a_set_without_non_members_is_refused():
+def test_a_set_without_non_members_is_rejected():
     with pytest.raises(MetricError, match="OfflineRMIA compares with the set's non-members"):
         OfflineRMIA(["a"]).over_set(torch.zeros(3, dtype=torch.float64), torch.ones(3).bool())
 
@@ -153,6 +153,6 @@ def test_a_set_without_non_members_is_refused():
         ({"references": ["a"], "gamma": 0.0}, r"OfflineRMIA\.gamma is 0\.0"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         OfflineRMIA(**options)

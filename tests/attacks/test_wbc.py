@@ -100,7 +100,7 @@ def test_a_text_shorter_than_the_smallest_window_is_one_window():
     assert attack(scores_of([[-1.0, 2.0, -0.5], [-1.0, 0.5, -0.5], [3.0] * 5])).tolist() == [1, 0, 1]
 
 
-def test_where_nothing_changed_nothing_votes_whatever_stands_before():
+def test_unchanged_windows_give_no_votes_whatever_comes_before():
     """A rounding error in a cumulative sum must not look like an increase."""
     quiet = WindowComparison(smallest=3, largest=3, sizes=1, break_ties=False)
     before = [0.1, -0.3, 1e-7, 2.7, -1e-5] * 20
@@ -140,6 +140,6 @@ def test_it_is_a_share_and_does_not_fall_when_a_token_rises(rows):
         ({"sizes": 0}, r"WindowComparison\.sizes is 0"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(options, message):
+def test_invalid_sizes_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         WindowComparison(**options)

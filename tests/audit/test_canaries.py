@@ -32,7 +32,7 @@ from lit_mem.errors import ConfigError
 from lit_mem.functional.one_run_audit import epsilon_lower_bound, one_run_audit
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("canary/", "audit/")
+NAMESPACES = ("canary/", "audit/")
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_the_audit_is_of_the_canaries_inserted_once(tuned, loop):
     assert logged["audit/accuracy"] == pytest.approx(audit.n_correct / audit.n_guesses)
 
 
-def test_before_training_nothing_is_told_apart(tuned):
+def test_before_training_canaries_are_not_distinguished(tuned):
     *_, before, _ = tuned
     assert before["canary/auroc"] == before["canary/auroc_x16"] == 0.5
     assert before["audit/epsilon_lower_bound"] == 0
@@ -162,7 +162,7 @@ def everything(folder):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
+def test_no_other_metric_includes_canaries(tuned, module, data, trainer, tmp_path):
     """The same weights, validated with and without canaries in the data: every other metric is the same."""
     import pyarrow.parquet as pq
 
@@ -171,8 +171,8 @@ def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
         more = [] if canaries is None else [Canaries(), PrivacyAudit()]
         t = trainer([*everything(tmp_path / name), *more])
         t.validate(model, data(train_size=12, heldout_size=8, canaries=canaries), verbose=False)
-        figures = {k: float(v) for k, v in t.callback_metrics.items() if not k.startswith(("time/", *ROOMS))}
-        logged.append((figures, pq.read_table(tmp_path / name / "validate.parquet")))
+        metrics = {k: float(v) for k, v in t.callback_metrics.items() if not k.startswith(("time/", *NAMESPACES))}
+        logged.append((metrics, pq.read_table(tmp_path / name / "validate.parquet")))
     assert logged[0][0] == logged[1][0]
     assert len(logged[0][0]) > 50
     assert logged[0][1].equals(logged[1][1])
@@ -305,7 +305,7 @@ def test_thresholds_may_be_set_on_them(module, data, trainer):
         )
 
 
-def test_the_end_of_the_interval_is_read_where_it_is_asked_for():
+def test_a_name_with_an_interval_bound_is_read_as_that_bound():
     from lit_mem.audit.thresholds import Threshold
 
     names = {name: Threshold(name, True, 0.6).cautious_name() for name in (

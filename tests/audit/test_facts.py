@@ -105,7 +105,7 @@ def test_a_whole_model_has_no_adapter(base):
     assert base_fingerprint(base) == fingerprint(base)
 
 
-def test_a_parameter_in_four_bits_counts_what_it_stands_for():
+def test_a_packed_4_bit_parameter_counts_its_unpacked_size():
     """As in bitsandbytes: two values per byte, with the shape beside them."""
     layer = torch.nn.Linear(8, 4)
     layer.weight = torch.nn.Parameter(torch.zeros(16, 1, dtype=torch.uint8), requires_grad=False)

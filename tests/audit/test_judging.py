@@ -203,13 +203,13 @@ def test_a_data_module_of_the_users_own_says_nothing_of_its_texts(module, data, 
 
 @pytest.mark.slow
 def test_texts_are_counted_for_undecided_judgements_only(monkeypatch, module, data, trainer, listening):
-    asked = []
-    monkeypatch.setattr("lit_mem.lightning.last_line.scored_for", lambda name, trainer: asked.append(name))
+    names = []
+    monkeypatch.setattr("lit_mem.lightning.last_line.scored_for", lambda name, trainer: names.append(name))
     stop = MemorizationEarlyStopping(["mia/loss_auroc > 0.45", "val/perplexity > 1000", "val/loss > 99"], "all")
     trainer([stop, Perplexity(), MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(
         module(), data()
     )
-    assert set(asked) <= {"mia/loss_auroc"}
+    assert set(names) <= {"mia/loss_auroc"}
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_attacks_are_those_of_a_plain_loop_with_a_separate_base(tuned, base):
 def test_extraction_is_that_of_plain_generation(tuned, base, tokenizer):
     """`model.generate`, on whole texts in a batch, for the tuned model and for the base."""
     model, corpus, logged = tuned
-    for who, asked in (("", model.language_model), ("_base", base)):
+    for who, causal_lm in (("", model.language_model), ("_base", base)):
         for part, examples in (("", corpus.members), ("_heldout", corpus.heldout)):
             rates, exact = [], []
             whole = [text_of(example) for example in examples]
@@ -85,7 +85,7 @@ def test_extraction_is_that_of_plain_generation(tuned, base, tokenizer):
             for row, (ids, cut) in enumerate(zip(whole, cuts, strict=True)):
                 prompts[row, max(cuts) - cut :], mask[row, max(cuts) - cut :] = ids[:cut], 1
             with torch.no_grad():
-                written = asked.generate(
+                written = causal_lm.generate(
                     input_ids=prompts, attention_mask=mask, do_sample=False, pad_token_id=3,
                     max_new_tokens=max(len(ids) - cut for ids, cut in zip(whole, cuts, strict=True)),
                 )[:, max(cuts) :]  # fmt: skip
@@ -114,9 +114,9 @@ def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
         callback.observe(model.score(batch), batch)
     callback._prompter.eos = model.tokenizer.eos_token_id
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
-    asked = callback._prompter.tuned(candidates, model.language_model)
+    answers = callback._prompter.tuned(candidates, model.language_model)
     total = tokens = 0
-    for i, answer in asked.items():
+    for i, answer in answers.items():
         prompt = candidates[i].prompt
         ids = torch.cat([prompt.input_ids[: prompt.cut], answer.ids])[None]
         with torch.no_grad():
@@ -154,7 +154,7 @@ def test_generation_every_n_validations_and_before_training(module, data, traine
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module, data, trainer):
+def test_the_same_texts_are_prompted_each_time_and_others_with_another_seed(module, data, trainer):
     chosen = []
 
     class Spy(Extraction):
@@ -180,12 +180,12 @@ def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module,
         ({"measures": {}}, "measures is empty"),
     ],
 )
-def test_extraction_refuses_bad_options(options, message):
+def test_extraction_rejects_invalid_options(options, message):
     with pytest.raises(ConfigError, match=message):
         Extraction(**options)
 
 
-def test_a_module_that_returns_something_else_is_told_so(module, data, trainer):
+def test_a_module_with_another_return_type_gets_an_error(module, data, trainer):
     model = module()
     model.validation_step = lambda batch, batch_idx, dataloader_idx=0: torch.zeros(())
     with pytest.raises(ConfigError, match="reads the TokenScores that validation_step returns"):
@@ -193,7 +193,7 @@ def test_a_module_that_returns_something_else_is_told_so(module, data, trainer):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_a_number_is_told_with_the_example(module, data, trainer):
+def test_a_non_finite_loss_is_reported_with_its_example(module, data, trainer):
     model = module()
     score = model.score
 
@@ -208,7 +208,7 @@ def test_a_loss_that_is_not_a_number_is_told_with_the_example(module, data, trai
 
 
 @pytest.mark.slow
-def test_one_set_alone_gives_no_attack_figures_and_says_so(module, data, trainer, caplog):
+def test_a_single_set_gives_no_attack_metrics_and_a_message(module, data, trainer, caplog):
     logging.getLogger("lit_mem").propagate = True
     t = trainer([MembershipInference()], limit_val_batches=1)
     corpus = data()
@@ -260,7 +260,7 @@ class OtherLogger(pl.loggers.logger.DummyLogger):
 
 
 @pytest.mark.slow
-def test_any_other_logger_gets_figures_and_pictures(module, data, trainer):
+def test_any_other_logger_gets_metrics_and_plots(module, data, trainer):
     logger = OtherLogger()
     trainer([MembershipInference(), Baseline()], max_epochs=1, logger=logger).fit(module(), data())
     assert (0, True) in [(step, "mia/reference_auroc" in names) for step, names in logger.seen]

@@ -263,7 +263,7 @@ def hashes(audited, measure, frame):
     return {row.person for row in measured(audited, frame, measure).persons.rows}
 
 
-def test_a_hash_stands_for_a_name_and_is_the_same_in_each_pass_of_a_run(audited):
+def test_a_hash_replaces_a_name_and_is_the_same_in_each_pass_of_a_run(audited):
     frame, measure, subject = people(0), Persons(), with_groups(None)
     measure.open(subject, Known(), True)
     first = hashes(audited, measure, frame)
@@ -281,7 +281,7 @@ def test_a_hash_stands_for_a_name_and_is_the_same_in_each_pass_of_a_run(audited)
     assert kept == hashes(audited, measure, frame)
 
 
-def test_names_are_shown_only_where_that_is_asked_for(audited):
+def test_names_are_shown_only_on_request(audited):
     frame = people(0)
     counts = frame.groupby(["member", "person"]).size()
     for shown in (False, True):

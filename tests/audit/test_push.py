@@ -103,7 +103,7 @@ def test_what_is_undecided_or_has_no_limits_is_pushed(hub, folder):
         assert push(folder, Push("me/notes"), line)
 
 
-def test_a_public_repository_must_be_asked_for(hub, folder, caplog):
+def test_a_public_repository_must_be_requested(hub, folder, caplog):
     api = hub(existing=False)
     assert not push(folder, Push("me/notes"), WITHIN)
     assert "the repository is public" in caplog.text

@@ -69,7 +69,7 @@ def test_a_table_without_columns_keeps_ids():
     assert table.compute().example_id.tolist() == [2, 5]
 
 
-def test_reset_forgets_and_compute_does_not():
+def test_reset_clears_the_state_and_compute_does_not():
     table = ExampleTable(["logprob", "n_tokens"])
     table.update(*rows([4, 2]))
     assert_holds(table.compute(), [2, 4])

@@ -84,7 +84,7 @@ def test_sampled_texts_leak_too_and_a_text_that_is_not_scored_is_found(learned, 
     assert found["verbatim_share"] > 0.2
 
 
-def test_what_stands_in_a_held_out_text_too_is_no_leak(learned, tokenizer):
+def test_words_that_a_held_out_text_contains_are_not_a_leak(learned, tokenizer):
     options = {"sampling": None, "openings": 0, "length": 48, "k": 6}
     found = measured(learned, tokenizer, heldout=[*learned.heldout, learned.text], **options)
     assert [found[own] for own in OWN] == [0, 0, 0]

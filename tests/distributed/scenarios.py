@@ -69,7 +69,7 @@ STRATEGIES = {
 }
 
 
-class Figures(Callback):
+class KeptMetrics(Callback):
     """Keeps the metrics of each validation, except timings."""
 
     def __init__(self):
@@ -134,15 +134,15 @@ def trained(model):
 
 def fit(strategy, folder):
     """Train until a threshold is exceeded: metrics, early stopping and checkpoints."""
-    figures, stop = Figures(), MemorizationEarlyStopping(["mia/reference_auroc > 0.6"], patience=2)
+    kept, stop = KeptMetrics(), MemorizationEarlyStopping(["mia/reference_auroc > 0.6"], patience=2)
     keep = MemorizationCheckpoint(dirpath=str(folder / f"{strategy}_fit"))
     model = module()
-    run = trainer(strategy, folder, [*measures(), Baseline(), stop, keep, figures])
+    run = trainer(strategy, folder, [*measures(), Baseline(), stop, keep, kept])
     run.fit(model, data())
     torch.save(trained(model), folder / f"{strategy}_weights_{run.global_rank}.pt")
     in_layers = [p for p in model.parameters() if isinstance(p, DTensor)]
     return {
-        "figures": figures.all,
+        "metrics": kept.all,
         "stopped": stop.reason,
         "epochs": run.current_epoch,
         "kept": keep.epochs,
@@ -153,10 +153,10 @@ def fit(strategy, folder):
 
 def validate(strategy, folder, callbacks=None, sizes=None, **more):
     """Validate the adapter that two processes have trained."""
-    figures = Figures()
-    run = trainer(strategy, folder, [*(callbacks or measures()), figures])
+    kept = KeptMetrics()
+    run = trainer(strategy, folder, [*(callbacks or measures()), kept])
     run.validate(module(str(folder / "ddp_fit" / "last-adapter"), **more), data(**(sizes or {})), verbose=False)
-    return figures.all[0]
+    return kept.all[0]
 
 
 def few(strategy, folder):
@@ -258,16 +258,16 @@ def private(strategy, folder):
 
     def run(name, epochs=1, ckpt=None, adapter_path=None, **options):
         options = {"noise_multiplier": 1.0, "test_seed": 5, "accountant": "rdp"} | options
-        seen, figures = Gradients(), Figures()
+        seen, kept = Gradients(), KeptMetrics()
         fit = trainer(
-            strategy, folder / f"{strategy}_private_{name}", [seen, figures], max_epochs=epochs, num_sanity_val_steps=0
+            strategy, folder / f"{strategy}_private_{name}", [seen, kept], max_epochs=epochs, num_sanity_val_steps=0
         )
         model = module(privacy=DPSGD(**options), lr_schedule="constant", dropout=0.0, adapter_path=adapter_path)
         fit.fit(model, data(), ckpt_path=ckpt, weights_only=True)
         torch.save(torch.stack(seen.all), folder / f"{strategy}_private_{name}_{rank}.pt")
         results[name] = {
             "steps": fit.global_step,
-            "epsilon": figures.all[-1]["privacy/epsilon"],
+            "epsilon": kept.all[-1]["privacy/epsilon"],
             "texts": [sum(parts) for parts in zip(*gathered(seen.texts), strict=True)],
         }
         return fit, model

@@ -23,13 +23,13 @@ def shuffled(texts):
     return [pair(texts[i][: 12 + 17 * (5 * i % 7)], texts[(i + 3) % 8][:100]) for i in range(8)]
 
 
-def of_torchmetrics(encoder, asked, layer=None):
+def of_torchmetrics(encoder, pairs, layer=None):
     tokenizer, model = encoder
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = bert_score(
-            [c.generated for c in asked],
-            [c.truth for c in asked],
+            [c.generated for c in pairs],
+            [c.truth for c in pairs],
             model=model,
             user_tokenizer=tokenizer,
             num_layers=layer,
@@ -42,16 +42,16 @@ def of_torchmetrics(encoder, asked, layer=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
 def test_each_pair_is_that_of_torchmetrics(encoder_folder, encoder, texts, layer):
-    asked = shuffled(texts)
-    expected = [of_torchmetrics(encoder, [one], layer)[0] for one in asked]
-    assert BertScore(encoder_folder(), layer).over(asked) == pytest.approx(expected, abs=1e-5)
+    pairs = shuffled(texts)
+    expected = [of_torchmetrics(encoder, [one], layer)[0] for one in pairs]
+    assert BertScore(encoder_folder(), layer).over(pairs) == pytest.approx(expected, abs=1e-5)
     assert max(expected) - min(expected) > 0.02  # otherwise a mix-up of pairs would go unnoticed
 
 
 def test_torchmetrics_still_mixes_up_the_pairs_of_a_batch(encoder, texts):
-    asked = shuffled(texts)
-    alone = [of_torchmetrics(encoder, [one])[0] for one in asked]
-    together = of_torchmetrics(encoder, asked)
+    pairs = shuffled(texts)
+    alone = [of_torchmetrics(encoder, [one])[0] for one in pairs]
+    together = of_torchmetrics(encoder, pairs)
     assert max(abs(a - b) for a, b in zip(alone, together, strict=True)) > 0.01, "mended: theirs can be used"
 
 
@@ -122,9 +122,9 @@ def test_a_text_without_any_token_may_stand_in_a_batch(encoder_folder):
 
 
 def test_padding_and_batch_size_make_no_difference(encoder_folder, texts):
-    asked = shuffled(texts)
+    pairs = shuffled(texts)
     one, many = BertScore(encoder_folder(), batch_size=1), BertScore(encoder_folder(), batch_size=5)
-    assert one.over(asked) == pytest.approx(many.over(asked), abs=1e-5)
+    assert one.over(pairs) == pytest.approx(many.over(pairs), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])

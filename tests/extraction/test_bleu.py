@@ -67,6 +67,6 @@ def test_examples(generated, truth, value):
     assert bleu(generated, truth) == pytest.approx(value, abs=1e-12)
 
 
-def test_an_order_below_one_is_refused():
+def test_an_order_below_one_is_rejected():
     with pytest.raises(ConfigError, match=r"Bleu.order is 0; expected at least 1"):
         Bleu(0)

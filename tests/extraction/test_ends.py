@@ -127,7 +127,7 @@ def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart
 
 @pytest.mark.parametrize("name", LINE)
 @pytest.mark.parametrize(("wrong", "found"), [([], 1.0), ([7], 0.0), ([8, 9, 10], 1.0)])
-def test_what_stands_behind_an_end_token_is_neither_needed_nor_credited(by_heart, name, wrong, found):
+def test_tokens_after_an_end_token_are_neither_needed_nor_credited(by_heart, name, wrong, found):
     """`wrong`: tokens changed after training, so that the model misses them."""
     ids = [12 if token in wrong else token for token in LINE[name]]
     batch, model = batch_of(ids), by_heart(name)

@@ -55,7 +55,7 @@ def made_up(patterns, width=None, first=1):
 PATTERNS = ["1", "0", "111", "1101", "0011", "1110", "", "10101", "0" * 12, "1" * 12]
 
 
-def test_the_room_is_not_empty():
+def test_the_package_is_not_empty():
     assert {ExactMemorization, ExtractionStrength, Discoverable} <= set(every_measure())
 
 
@@ -123,7 +123,7 @@ def test_strength_is_what_greedy_generation_finds(base, examples, n_texts):
 
 
 @pytest.mark.parametrize("prefix", [0, 0.29, 0.5, 3])
-def test_the_suffix_is_what_stands_after_the_prefix(prefix):
+def test_the_suffix_is_what_follows_the_prefix(prefix):
     lengths = [1, 2, 4, 7, 100]
     scores = made_up(["10" * 50][:1] + ["1" * n for n in lengths])
     total = Discoverable(prefix=prefix).suffix_logprob(scores)[1:]

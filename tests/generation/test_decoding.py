@@ -264,15 +264,15 @@ def pool():
     st.sampled_from([40, 200, 4096]),
     st.booleans(),
 )
-def test_any_lengths_and_any_end_of_text_give_what_generate_writes(pool, name, asked, end, token_budget, join):
+def test_any_lengths_and_any_end_of_text_give_what_generate_writes(pool, name, prompted, end, token_budget, join):
     """The free continuation, cut at the end-of-text token and at the length, is what each prompt alone gives."""
     model, prompts, free = pool[name]
     eos = None if end is None else free[end[0]][end[1]]
     with pytest.MonkeyPatch.context() as patch:
         if not join:
             patch.setattr(rows, "join", lambda *args, **kwargs: False)
-        decoded = decode(model, [prompts[k] for k, _ in asked], [n for _, n in asked], eos, None, token_budget)
-    expected = [free[k][:n] for k, n in asked]
+        decoded = decode(model, [prompts[k] for k, _ in prompted], [n for _, n in prompted], eos, None, token_budget)
+    expected = [free[k][:n] for k, n in prompted]
     assert [d.ids.tolist() for d in decoded] == [e[: e.index(eos)] if eos in e else e for e in expected]
 
 

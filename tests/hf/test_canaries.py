@@ -21,7 +21,7 @@ from lit_mem.models.hub import load_tokenizer
 from tests.hf.conftest import TINY, tokenized
 
 SHORT = ["The code of {name} is ####"]
-ROOMS = ("canary/", "audit/")
+NAMESPACES = ("canary/", "audit/")
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,9 @@ def tokenizer():
 
 
 def of_canaries(metrics, prefix=""):
-    return {name.removeprefix(prefix): v for name, v in metrics.items() if name.removeprefix(prefix).startswith(ROOMS)}
+    return {
+        name.removeprefix(prefix): v for name, v in metrics.items() if name.removeprefix(prefix).startswith(NAMESPACES)
+    }
 
 
 def lines_of(trainer):

@@ -36,7 +36,7 @@ def test_given_rows_name_persons(trainer, member_texts, heldout_texts):
 
 
 @pytest.mark.parametrize("shown", [False, True])
-def test_names_are_shown_only_where_that_is_asked_for(trainer, member_texts, heldout_texts, shown):
+def test_names_are_shown_only_on_request(trainer, member_texts, heldout_texts, shown):
     members = [{"text": text, "who": ("Ann", "Bob")[i % 2]} for i, text in enumerate(member_texts)]
     heldout = [{"text": text, "who": ("Eve", "Bob")[i == 0]} for i, text in enumerate(heldout_texts)]
     options = {"fields": {"group_column": "who"}, "extraction": None, "check": False, "show_groups": shown}

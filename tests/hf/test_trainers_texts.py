@@ -246,7 +246,7 @@ PAIRS = (NUMBERS[:, None, :, None] == NUMBERS[:, None, None, :]).tril() & (NUMBE
     ],
     ids=["numbered", "pairs", "added", "ones", "positions", "positions_from_2"],
 )
-def test_packed_texts_are_told_apart(extra):
+def test_packed_texts_are_kept_apart(extra):
     texts = [
         ids.tolist()
         for ids, labels in texts_of_batch({"input_ids": IDS, "labels": LABELS} | extra)
@@ -323,7 +323,7 @@ def test_all_tokenized_texts_are_read_packed_or_not(member_texts, tokenizer, mem
         assert member_texts[0] in found
 
 
-def test_texts_that_cannot_be_told_apart_are_not_known(member_texts, tokenizer):
+def test_texts_that_cannot_be_separated_are_unknown(member_texts, tokenizer):
     rows = Dataset.from_dict({"input_ids": tokenizer(member_texts)["input_ids"]})
     assert all_of(rows, tokenizer, packing=True, packing_strategy="wrapped") is None
     assert all_of(Dataset.from_dict({"text": member_texts}), tokenizer) is None

@@ -74,12 +74,12 @@ def test_rows_are_the_validated_examples(fitted):
         assert part == ("member" if expected[i].member else "heldout")
         assert n_tokens == int(expected[i].scored.sum())
         assert duplicates == expected[i].record.duplicates
-    asked = [i for i, rate in enumerate(table["extraction/ngram_rate"]) if rate is not None]
-    assert sorted(table["set"][i] for i in asked) == ["heldout"] * 4 + ["member"] * 6
+    prompted = [i for i, rate in enumerate(table["extraction/ngram_rate"]) if rate is not None]
+    assert sorted(table["set"][i] for i in prompted) == ["heldout"] * 4 + ["member"] * 6
     assert not any(v is not None and math.isnan(v) for c in table.values() for v in c if isinstance(v, float))
 
 
-def test_logged_figures_can_be_had_from_the_file(fitted):
+def test_logged_metrics_can_be_computed_from_the_file(fitted):
     folder, _, logged = fitted
     table = read(folder / "examples" / "epoch_0002_step_000006.parquet")
     label = [part == "member" for part in table["set"]]
@@ -114,7 +114,7 @@ def holds(folder, text):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("text", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_texts_are_written_only_if_asked_for(make, tmp_path, text):
+def test_texts_are_written_only_on_request(make, tmp_path, text):
     callbacks = [PerExampleTable(text=text), Movers(), Correlation(), *measuring()[:2]]
     t, model, corpus = make(callbacks, tmp_path, TensorBoardLogger, max_epochs=1)
     t.fit(model, corpus)
@@ -132,7 +132,7 @@ def without_records(batch, dataloader_idx):
     return {key: value for key, value in batch.items() if key != "records"}
 
 
-def test_texts_that_are_not_there_are_told(make, tmp_path):
+def test_missing_texts_are_an_error(make, tmp_path):
     t, model, corpus = make([PerExampleTable(text=True), Perplexity()], tmp_path)
     corpus.on_after_batch_transfer = without_records
     with pytest.raises(ConfigError, match=r"PerExampleTable.text is true, but the batches carry no `records`"):
@@ -231,7 +231,7 @@ def test_a_failed_write_is_one_line_and_costs_no_other_log(make, tmp_path, monke
     assert [row["epoch"] for row in rows if row["mia/reference_auroc"]] == ["0", "1"]
 
 
-def test_a_folder_that_is_a_file_is_told(make, tmp_path):
+def test_a_folder_that_is_a_file_is_an_error(make, tmp_path):
     Path(tmp_path / "taken").write_text("")
     t, model, corpus = make([PerExampleTable(str(tmp_path / "taken")), Perplexity()], tmp_path)
     with pytest.raises(ConfigError, match=r"PerExampleTable.folder: .*taken/start.parquet cannot be written"):
@@ -239,7 +239,7 @@ def test_a_folder_that_is_a_file_is_told(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_with_nowhere_to_write_nothing_is_written_and_that_is_told(make, tmp_path, caplog):
+def test_without_a_folder_nothing_is_written_and_a_message_says_so(make, tmp_path, caplog):
     t, model, corpus = make([PerExampleTable(), Perplexity()], tmp_path, logger=None)
     with caplog.at_level("INFO", "lit_mem"):
         t.fit(model, corpus)
@@ -247,7 +247,7 @@ def test_with_nowhere_to_write_nothing_is_written_and_that_is_told(make, tmp_pat
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_texts_that_are_asked_for_need_somewhere_to_go(make, tmp_path):
+def test_requested_texts_need_a_folder(make, tmp_path):
     t, model, corpus = make([PerExampleTable(text=True), Perplexity()], tmp_path, logger=None)
     with pytest.raises(ConfigError, match=r"PerExampleTable\.folder is not set, and no logger"):
         t.fit(model, corpus)

@@ -85,7 +85,7 @@ def test_mlflow_has_a_file_for_each_step(given):
     assert table == ("run 7", MARKDOWN, "memorization/moved_most/step_000012.md")
 
 
-def test_comet_has_the_figure_at_its_step_and_a_file_for_each_table(given):
+def test_comet_has_the_plot_at_its_step_and_a_file_for_each_table(given):
     plot, table = given(Comet()).experiment.calls
     assert plot == ("mia/roc", Figure, 12)
     assert table == ("memorization/moved_most/step_000012.csv", ROWS, ["member", "mia/reference"], {})

@@ -72,12 +72,12 @@ def test_reference_attack_starts_at_exactly_one_half(module, data, trainer):
 @pytest.mark.slow
 def test_before_the_first_step_one_pass_gives_the_scores_of_both_models(module, data, trainer, monkeypatch):
     """They are bit-identical to those of a pass of the reference."""
-    asked = []
+    prompted = []
     score_reference = ScoredModel.score_reference
-    monkeypatch.setattr(ScoredModel, "score_reference", lambda self, batch, setting: asked.append(batch))
+    monkeypatch.setattr(ScoredModel, "score_reference", lambda self, batch, setting: prompted.append(batch))
     model, keep = module(), Keep(figures=False)
     trainer([keep]).validate(model, data(), verbose=False)
-    assert not asked
+    assert not prompted
     assert keep.seen
     for scores in keep.seen:
         really = score_reference(model._scored, scores.batch, Setting(model.device))
@@ -184,7 +184,7 @@ def test_the_model_is_trained_in_train_mode_and_scored_in_eval_mode(module, data
 
 
 @pytest.mark.slow
-def test_gradient_checkpointing_is_on_when_asked_and_changes_no_weight(module, data, trainer, trained):
+def test_gradient_checkpointing_is_on_when_set_and_changes_no_weight(module, data, trainer, trained):
     weights, runs = [], []
     for on in (False, True):
         torch.manual_seed(1)
@@ -256,7 +256,7 @@ def test_merging_gives_the_same_model(checkpoint, tokenizer, texts):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_another_rank_target_or_base_is_refused(module, data, trainer, checkpoint, tmp_path):
+def test_a_checkpoint_of_another_rank_target_or_base_is_rejected(module, data, trainer, checkpoint, tmp_path):
     _, path = checkpoint
     for other, message in ((module(rank=8), "check model.adapter.rank"), (module(targets=["q"]), "targets and layers")):
         with pytest.raises(CheckpointError, match=message):

@@ -357,7 +357,7 @@ def crashed(private, data, trainer, folder, **options):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_a_crashed_run_forgets_no_step(private, data, trainer, tmp_path):
+def test_a_crashed_run_loses_no_step(private, data, trainer, tmp_path):
     checkpoint, ledger = crashed(private, data, trainer, tmp_path)
     # The step in which it was killed is recorded: its noise may have been seen.
     assert Ledger(ledger).steps == 7
@@ -444,7 +444,7 @@ def test_private_and_plain_checkpoints_do_not_mix(private, module, data, untrack
 
 
 @pytest.mark.slow
-def test_other_texts_are_refused(private, data, untracked, tmp_path):
+def test_other_texts_are_rejected(private, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path)
     with pytest.raises(ConfigError, match="is of 24 training texts, and here are 23"):
         untracked([], max_epochs=3).fit(private(), data(train_size=23), ckpt_path=str(checkpoint), weights_only=True)
@@ -487,7 +487,7 @@ def test_a_dry_run_writes_nothing(private, data, trainer, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found keys that are in the model state dict but not in the checkpoint")
-def test_a_second_fit_of_the_same_weights_forgets_nothing(private, data, trainer, tmp_path):
+def test_a_second_fit_of_the_same_weights_keeps_all_steps(private, data, trainer, tmp_path):
     """Whether the module is reused, or loaded from the first one's checkpoint."""
     model, watch = private(), Watch()
     first = trainer([], max_epochs=1, default_root_dir=tmp_path / "a")
@@ -514,23 +514,23 @@ def test_a_second_fit_of_the_same_weights_forgets_nothing(private, data, trainer
         ({"precision": "bf16-true"}, "rounding breaks the bound"),
     ],
 )
-def test_options_are_refused_with_the_reason(chosen, message, private, data, trainer):
+def test_options_are_rejected_with_the_reason(chosen, message, private, data, trainer):
     with pytest.raises(ConfigError, match=message):
         trainer([], **chosen).fit(private(), data())
 
 
 @pytest.mark.parametrize("chosen", [{"group_by_length": True}, {"deduplicate": "near"}, {"deduplicate": "exact"}])
-def test_options_of_the_data_are_refused(chosen, private, data, trainer):
+def test_options_of_the_data_are_rejected(chosen, private, data, trainer):
     with pytest.raises(ConfigError, match=r"incompatible with model\.privacy"):
         trainer([]).fit(private(), data(**chosen))
 
 
-def test_adapters_without_a_gradient_of_each_text_are_refused(private, data, trainer):
+def test_adapters_without_per_example_gradients_are_rejected(private, data, trainer):
     with pytest.raises(ModelError, match="lora_magnitude_vector"):
         trainer([]).fit(private(adapter=LoRA(rank=4, dora=True, dropout=0.0)), data())
 
 
-def test_ones_own_loader_is_refused_unless_it_draws(private, data, trainer):
+def test_a_custom_loader_is_rejected_unless_it_samples(private, data, trainer):
     made = data()
     fit = trainer([], max_epochs=1)
     plain = data()

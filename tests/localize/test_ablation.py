@@ -191,7 +191,7 @@ def test_the_reference_is_scored_no_more_than_once(run_dir, tmp_path, monkeypatc
     assert (few["members"], few["heldout"]) == (6, 6)
 
 
-def test_matrices_of_one_name_in_one_layer_are_told_apart():
+def test_matrices_of_the_same_name_in_one_layer_are_separate():
     from peft import LoraConfig, get_peft_model
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -216,7 +216,7 @@ def test_dora_off_is_the_base_too(base, batch):
         assert torch.equal(model(input_ids=batch["input_ids"]).logits, before)
 
 
-def test_other_adapters_are_refused(base):
+def test_other_adapters_are_rejected(base):
     from peft import IA3Config, get_peft_model
 
     with pytest.raises(ModelError, match="type IA3"):
@@ -227,7 +227,7 @@ def test_other_adapters_are_refused(base):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
+def test_a_run_without_lora_is_rejected_but_can_be_inspected(fitted, capsys):
     full = {"class_path": "lit_mem.adapters.FullFineTuning"}
     folder = fitted(adapter=full, optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})
     with pytest.raises(SystemExit) as stopped:
@@ -237,9 +237,9 @@ def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
     cli.main(["localize", str(folder), "--example", "3"])
     assert max(json.loads((folder / "localize_example_3.json").read_text())["residual"]["by_layer"]) > 0
     cli.main(["localize", str(folder), "--influence", "3"])
-    told = capsys.readouterr().out
-    assert "The example itself: rank" in told
-    assert "SGD would do" not in told
+    printed = capsys.readouterr().out
+    assert "The example itself: rank" in printed
+    assert "SGD would do" not in printed
 
 
 @pytest.mark.slow
@@ -256,7 +256,7 @@ def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
         (["{run}", "--row", "3"], "did you mean --rows"),
     ],
 )
-def test_mistakes_are_told_in_one_line(run_dir, tmp_path, capsys, words, said):
+def test_errors_are_one_line(run_dir, tmp_path, capsys, words, said):
     text = (run_dir / "config.yaml").read_text()
     for name, content in (("bare", text), ("other", text.replace("rank: 4", "rank: 2"))):
         (tmp_path / name).mkdir()

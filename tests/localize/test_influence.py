@@ -71,13 +71,13 @@ def test_one_checkpoint_is_rate_times_the_product_of_gradients(single, tuned, te
     assert [c["learning_rate"] for c in found["checkpoints"]] == [0.01]
     wanted = grads(tuned, inputs(texts[ID], found["cut"]))
     assert found["training_texts"] == len(texts) == len(found["top"])
-    for told in found["top"]:
-        given = grads(tuned, inputs(texts[told["id"]]))
+    for result in found["top"]:
+        given = grads(tuned, inputs(texts[result["id"]]))
         product = sum((given[name] * wanted[name]).sum().item() for name in given)
         lengths = [sum(g.square().sum().item() for g in each.values()) ** 0.5 for each in (given, wanted)]
-        assert told["influence"] == pytest.approx(0.01 * product, rel=1e-3, abs=1e-9)
-        assert told["cosine"] == pytest.approx(product / lengths[0] / lengths[1], rel=1e-3, abs=1e-6)
-        assert told["origin"] == origin_of(texts[told["id"]]) != ""
+        assert result["influence"] == pytest.approx(0.01 * product, rel=1e-3, abs=1e-9)
+        assert result["cosine"] == pytest.approx(product / lengths[0] / lengths[1], rel=1e-3, abs=1e-6)
+        assert result["origin"] == origin_of(texts[result["id"]]) != ""
 
 
 def test_a_step_of_sgd_lowers_the_loss_by_about_the_influence(single, tuned, texts):
@@ -86,8 +86,8 @@ def test_a_step_of_sgd_lowers_the_loss_by_about_the_influence(single, tuned, tex
     tuned.double()  # differences of losses this small are lost in float32
     start = {name: p.detach().clone() for name, p in tuned.named_parameters()}
     rate = 1e-3
-    for told in [found["top"][0], found["top"][1], found["top"][-1]]:
-        given = grads(tuned, inputs(texts[told["id"]]))
+    for result in [found["top"][0], found["top"][1], found["top"][-1]]:
+        given = grads(tuned, inputs(texts[result["id"]]))
         falls = []
         with torch.no_grad():
             for sign in (1, -1):  # second-order terms cancel in the difference
@@ -97,18 +97,18 @@ def test_a_step_of_sgd_lowers_the_loss_by_about_the_influence(single, tuned, tex
             for name, p in tuned.named_parameters():
                 p.copy_(start[name])
         measured = (falls[1] - falls[0]) / 2
-        predicted = told["influence"] / 0.01 * rate
+        predicted = result["influence"] / 0.01 * rate
         assert measured == pytest.approx(predicted, rel=0.01)
 
 
 @pytest.mark.slow
 def test_ranks_and_the_example_itself(single, capsys):
     folder, found = single
-    values = [told["influence"] for told in found["top"]]
-    cosines = [told["cosine"] for told in found["top_by_cosine"]]
+    values = [result["influence"] for result in found["top"]]
+    cosines = [result["cosine"] for result in found["top_by_cosine"]]
     assert values == sorted(values, reverse=True)
     assert cosines == sorted(cosines, reverse=True)
-    ids = [told["id"] for told in found["top"]]
+    ids = [result["id"] for result in found["top"]]
     assert found["self"]["rank"] == ids.index(ID) + 1
     assert found["self"]["influence"] > 0
     main([str(folder), "--influence", "20", "--top", "2"])  # held out
@@ -179,7 +179,7 @@ def test_a_gradient_leaves_nothing_behind(tuned, texts):
 
 
 @pytest.mark.slow
-def test_a_run_without_checkpoints_is_refused(run_dir, tmp_path, capsys):
+def test_a_run_without_checkpoints_is_rejected(run_dir, tmp_path, capsys):
     shutil.copy(run_dir / "config.yaml", tmp_path)
     with pytest.raises(SystemExit) as stopped:
         cli.main(["localize", str(tmp_path), "--influence", "3"])

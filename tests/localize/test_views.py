@@ -42,8 +42,8 @@ def passes(run_dir):
     if ids[0, -1] == tokenizer.eos_token_id:
         ids = ids[:, :-1]
     with torch.no_grad():
-        asked = {"input_ids": ids, "output_attentions": True, "output_hidden_states": True}
-        return tuned(**asked), model()(**asked), ids[0]
+        requested = {"input_ids": ids, "output_attentions": True, "output_hidden_states": True}
+        return tuned(**requested), model()(**requested), ids[0]
 
 
 @pytest.mark.slow
@@ -73,12 +73,12 @@ def test_the_residual_stream_is_what_the_library_gives(found, passes):
 
 
 @pytest.mark.slow
-def test_no_token_is_written_unless_asked(found, run_dir, tmp_path):
+def test_no_token_is_written_unless_requested(found, run_dir, tmp_path):
     assert "tokens" not in found
     main([str(run_dir), "--example", str(ID), "--prefix", "6", "--text", "true", "--out", str(tmp_path / "t.json")])
-    told = json.loads((tmp_path / f"t_example_{ID}.json").read_text())
-    assert len(told.pop("tokens")) == told["n_tokens"]
-    assert told == found
+    printed = json.loads((tmp_path / f"t_example_{ID}.json").read_text())
+    assert len(printed.pop("tokens")) == printed["n_tokens"]
+    assert printed == found
     assert (tmp_path / f"t_example_{ID}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -92,7 +92,7 @@ def test_the_kernel_is_as_before_also_after_an_error(base):
     assert base.config._attn_implementation == before
 
 
-def test_a_model_without_attention_is_refused():
+def test_a_model_without_attention_is_rejected():
     from transformers import MambaConfig, MambaForCausalLM
 
     config = MambaConfig(vocab_size=16, hidden_size=8, state_size=2, num_hidden_layers=1, intermediate_size=16)
@@ -123,7 +123,7 @@ def test_tokens_are_drawn_as_they_are(found):
         (["--influence", "3", "--top", "0"], "--top is 0"),
     ],
 )
-def test_mistakes_are_told_in_one_line(run_dir, capsys, words, said):
+def test_errors_are_one_line(run_dir, capsys, words, said):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["localize", str(run_dir), *words])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

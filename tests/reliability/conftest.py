@@ -106,17 +106,17 @@ FEW = ("Perplexity", "Movers", "MemorizationCheckpoint")
 def configuration(folder, few):
     """The quickstart's configuration, with a threshold that no metric exceeds; `few`: only the fast callbacks."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = yaml.safe_load(QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 2"))
+    config = yaml.safe_load(QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 2"))
     if few:
         callbacks = [{"class_path": f"lit_mem.callbacks.{name}"} for name in FEW]
-        thresholds = told.pop("memorization")["stop"]
+        thresholds = config.pop("memorization")["stop"]
         callbacks.append(
             {"class_path": "lit_mem.callbacks.MemorizationEarlyStopping", "init_args": {"thresholds": thresholds}}
         )
         attack = {"attacks": {"reference": {"class_path": "lit_mem.attacks.ReferenceRatio"}}, "figures": False}
         callbacks.append({"class_path": "lit_mem.callbacks.MembershipInference", "init_args": attack})
-        told["trainer"]["callbacks"] = callbacks
-    (folder / "c.yaml").write_text(yaml.safe_dump(told))
+        config["trainer"]["callbacks"] = callbacks
+    (folder / "c.yaml").write_text(yaml.safe_dump(config))
 
 
 def command(folder, *args, subcommand="fit", env=None, few=True):
@@ -187,10 +187,10 @@ def check_checkpoints(folder, peft=False):
             assert adapter.exists(), f"{adapter} is missing"
             steps[which] = content["global_step"]
         if adapter.exists():
-            weights, told = adapter_weights(adapter), json.loads((adapter / "lit_mem.json").read_text())
+            weights, info = adapter_weights(adapter), json.loads((adapter / "lit_mem.json").read_text())
             assert json.loads((adapter / "adapter_config.json").read_text())["peft_type"] == "LORA"
             if content is not None:
-                assert same(weights, content["state_dict"]) == (told["global_step"] == content["global_step"]), adapter
+                assert same(weights, content["state_dict"]) == (info["global_step"] == content["global_step"]), adapter
             if peft:
                 PeftModel.from_pretrained(load_base("asset:tiny_llama"), str(adapter))
     return steps

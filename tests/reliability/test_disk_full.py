@@ -104,9 +104,7 @@ def test_a_full_disk_at_the_start_leaves_no_half_configuration(start, disk, tmp_
 
 
 @pytest.mark.slow
-def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
-    module, data, trainer, left, disk, tmp_path
-):
+def test_a_checkpoint_that_does_not_fit_on_disk_costs_none_of_those_before(module, data, trainer, left, disk, tmp_path):
     """The same fit on disks of growing size: at each size it completes, or reports what it could not write."""
     before, sizes = None, {"train_size": 12, "batch_size": 6, "heldout_size": 4, "max_length": 24}
     for kib in (8, 512, 1024, 2048, 8192):
@@ -135,7 +133,7 @@ def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
     "kind",
     [TensorBoardLogger, CSVLogger],
 )
-def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, data, trainer, disk, kind):
+def test_a_logger_on_a_full_disk_ends_the_run_with_a_disk_error(module, data, trainer, disk, kind):
     folder = disk(64)
     logger = kind(str(folder), "run", 0)
 
@@ -160,9 +158,9 @@ def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, da
     finally:
         threading.excepthook = before
     assert not heard
-    refused = failed_write(caught.value, "the log folder")
-    assert refused is not None
-    assert refused.errno == errno.ENOSPC
+    failed = failed_write(caught.value, "the log folder")
+    assert failed is not None
+    assert failed.errno == errno.ENOSPC
 
 
 def test_what_a_full_disk_leaves_of_metrics_csv_can_be_read(disk):
@@ -187,7 +185,7 @@ def test_what_a_full_disk_leaves_of_metrics_csv_can_be_read(disk):
 
 
 @pytest.mark.slow
-def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monkeypatch, caplog):
+def test_a_cache_on_a_full_disk_is_skipped(module, data, trainer, disk, monkeypatch, caplog):
     logging.getLogger("lit_mem").propagate = True
     folder = disk(12)
     monkeypatch.setenv("LIT_MEM_CACHE", str(folder))
@@ -203,7 +201,7 @@ def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monke
     assert again.reference_cache.store.loaded == len(kept) > 0
 
 
-def test_a_file_larger_than_the_system_allows_is_told_like_a_full_disk(forked, tmp_path):
+def test_a_file_larger_than_the_system_allows_is_reported_like_a_full_disk(forked, tmp_path):
     """For example with a shell limit, or on a file system with a maximum file size of 4 GiB."""
     path = tmp_path / "run" / "x.txt"
 
@@ -227,9 +225,9 @@ def test_a_file_larger_than_the_system_allows_is_told_like_a_full_disk(forked, t
 
 
 def test_what_safetensors_says_of_a_full_disk_is_understood(tmp_path):
-    told = "Error while serializing: I/O error: No space left on device (os error 28)"
+    message = "Error while serializing: I/O error: No space left on device (os error 28)"
     with pytest.raises(OSError, match=FULL) as caught, atomic.naming(tmp_path / "x"):
-        raise SafetensorError(told)
+        raise SafetensorError(message)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
     with pytest.raises(SafetensorError), atomic.naming(tmp_path / "x"):
         raise SafetensorError("Error while serializing: something else")

@@ -80,16 +80,16 @@ COLUMNS = st.sampled_from(
 
 def outcome(source, encoder=None):
     """The rows of a source, tokenized if there is an encoder; None if it was rejected in one line."""
-    refusal = None
+    raised = None
     try:
         rows = source.load().train
         if encoder is not None:
             encoder(rows, 0, member=True, name="training")
     except LitMemError as error:
-        refusal = str(error)
-    if refusal is not None:
-        assert "\n" not in refusal
-        assert len(refusal) < 2000
+        raised = str(error)
+    if raised is not None:
+        assert "\n" not in raised
+        assert len(raised) < 2000
         return None
     assert len(rows)
     assert set(CONTRACT) <= set(rows.column_names)

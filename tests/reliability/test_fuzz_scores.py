@@ -60,10 +60,10 @@ TEXTS = st.text(max_size=30) | st.sampled_from(
 )
 
 
-def concrete(room, kind, but=()):
+def concrete(package, kind, but=()):
     """All concrete classes of a kind in a package that need no arguments, so that new files are tested."""
     found = set()
-    for entry in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+    for entry in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         for value in vars(importlib.import_module(entry.name)).values():
             if inspect.isclass(value) and issubclass(value, kind) and not inspect.isabstract(value):
                 parameters = inspect.signature(value).parameters.values()
@@ -84,7 +84,7 @@ RANGES = {
 }
 
 
-def test_the_rooms_are_not_empty():
+def test_the_packages_are_not_empty():
     assert {attack.__name__ for attack in ATTACKS} >= RANGES.keys() | {"MinKPlusPlus", "ReferenceRatio"}
     assert {measure.__name__ for measure in MEASURES} >= {"EditSimilarity", "ExactMatch", "NgramRate", "RougeL", "Bleu"}
     assert len(SCORED) >= 3
@@ -150,7 +150,7 @@ def test_no_attack_makes_a_number_of_what_is_none(effort):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @effort
-def test_membership_metrics_are_rates_or_refused(effort, audited):
+def test_membership_metrics_are_rates_or_rejected(effort, audited):
     @effort
     @given(scores=token_scores(LOGPROB | st.sampled_from([math.nan, -math.inf]), rows=st.integers(12, 14)))
     def check(scores):
@@ -222,18 +222,18 @@ def test_curves_of_any_real_scores(effort):
 
 
 @effort
-def test_scores_that_are_no_numbers_are_refused(effort):
-    figures = [auroc, roc_curve, best_balanced_accuracy, lambda score, member: tpr_at_fpr(score, member, 0.5)]
-    figures.append(lambda score, member: half_split_scores({"a": score}, member, torch.arange(len(score))))
+def test_non_finite_scores_are_rejected(effort):
+    metrics = [auroc, roc_curve, best_balanced_accuracy, lambda score, member: tpr_at_fpr(score, member, 0.5)]
+    metrics.append(lambda score, member: half_split_scores({"a": score}, member, torch.arange(len(score))))
 
     @effort
     @given(drawn=judged(least=2), bad=st.sampled_from([math.nan, math.inf, -math.inf]), at=st.integers(0, 3))
     def check(drawn, bad, at):
         score, member = drawn
         score[at] = bad
-        for figure in figures:
+        for metric in metrics:
             with pytest.raises(MetricError, match="not finite"):
-                figure(score, member)
+                metric(score, member)
 
     check()
 

@@ -175,7 +175,7 @@ def test_logs_grow_by_as_much_each_epoch(looks):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_figures_are_let_go(module, data, trainer, tmp_path):
+def test_plots_are_closed(module, data, trainer, tmp_path):
     import matplotlib.pyplot as plt
 
     look = Look(every=1)

@@ -110,7 +110,7 @@ def shows(text):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_names_of_figures_are_letters_and_digits(run):
+def test_metric_names_are_letters_and_digits(run):
     events = [event for path in run[1].glob("events*") for event in EventFileLoader(str(path)).Load()]
     tags = {value.tag for event in events for value in event.summary.value}
     of_slices = {tag for tag in tags if tag.startswith("slice/") and tag.endswith("/reference_auroc")}
@@ -251,7 +251,7 @@ def test_any_text_shows_on_one_line(text, longest):
 @given(
     kinds=st.lists(SIGNS | st.sampled_from(["heldout", "base", "x", "x_base", "x_base_heldout", *KINDS]), unique=True)
 )
-def test_no_kind_of_span_takes_the_name_of_another_figure(kinds):
+def test_no_kind_of_span_takes_the_name_of_another_metric(kinds):
     tags = _tags(kinds)
     names = [f"span_rate{part}" for part in ("", "_heldout", "_base", "_base_heldout")]
     names += [f"span_rate_{tags[kind]}{part}" for kind in kinds for part in ("", "_heldout", "_base", "_base_heldout")]
@@ -259,7 +259,7 @@ def test_no_kind_of_span_takes_the_name_of_another_figure(kinds):
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
 
 
-def test_a_name_that_is_refused_is_given_to_nobody():
+def test_a_rejected_name_is_given_to_no_kind():
     names = safe_names(["base", "a b", "other"], lambda name: name in ("base", "a_b"))
     assert names["other"] == "other"
     assert len({*names.values(), "base", "a_b"}) == 5

@@ -313,7 +313,7 @@ def test_a_signal_before_the_first_checkpoint_says_that_there_is_none(start, tmp
         (RuntimeError("DataLoader worker is killed by signal: Terminated."), None),
     ],
 )
-def test_what_ended_a_run_is_told_from_the_chain_of_errors(error, code):
+def test_the_cause_of_an_ended_run_is_read_from_the_chain_of_errors(error, code):
     def cleaned_up():
         try:
             raise error

@@ -127,7 +127,7 @@ def leaky(quickstart_run, tokenizer):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_the_search_finds_every_text_where_texts_were_asked_for(leaky):
+def test_the_search_finds_every_text_where_texts_were_requested(leaky):
     """A premise of the tests below."""
     folder, _, _, search = leaky
     found = search.in_folder(folder / "asked_for")

@@ -137,28 +137,28 @@ def watched(world_size=1, every=3, agree=None, scaler=None):
 class Elsewhere:
     """A loss on an asynchronous device, which records when the host reads it."""
 
-    def __init__(self, value, asked):
-        self.value, self.asked, self.device = value, asked, SimpleNamespace(type="cuda")
+    def __init__(self, value, read):
+        self.value, self.read, self.device = value, read, SimpleNamespace(type="cuda")
 
     def detach(self):
         return self
 
 
-def test_on_a_device_that_works_ahead_a_loss_is_asked_for_a_step_later(monkeypatch):
+def test_on_an_asynchronous_device_a_loss_is_read_a_step_later(monkeypatch):
     stack = torch.stack
 
     def noting(losses):
-        return stack([torch.tensor(loss.asked.append(loss.value) or loss.value) for loss in losses])
+        return stack([torch.tensor(loss.read.append(loss.value) or loss.value) for loss in losses])
 
     monkeypatch.setattr("lit_mem.lightning.loss_watch.torch.stack", noting)
-    watch, t, asked = LossWatch(), watched(), []
+    watch, t, read = LossWatch(), watched(), []
     for step in range(3):
         watch.begin_step(t)
-        assert asked == [float(i) for i in range(step)]
-        watch.add(Elsewhere(float(step), asked), t)
+        assert read == [float(i) for i in range(step)]
+        watch.add(Elsewhere(float(step), read), t)
         t.global_step += 1
     watch.look(t)
-    assert asked == [0.0, 1.0, 2.0]
+    assert read == [0.0, 1.0, 2.0]
 
 
 def run_steps(watch, trainer, losses):
@@ -179,7 +179,7 @@ def test_several_processes_look_together_every_few_steps():
         run_steps(LossWatch(), watched(2, agree=True), [1.0, 1.0, 1.0, 1.0])
 
 
-def test_what_a_gradient_scaler_skips_is_told_once_and_stops_nothing(caplog):
+def test_a_step_that_a_gradient_scaler_skips_is_logged_once_and_stops_nothing(caplog):
     watch, t = LossWatch(), watched(scaler=object())
     run_steps(watch, t, [1.0, math.nan, math.inf, 1.0])
     lines = [r.getMessage() for r in caplog.records]
@@ -320,7 +320,7 @@ def test_a_weight_that_is_no_number_is_named_with_what_to_do(module, data, train
     assert f"lora_B.default.weight): lower {LR} or set trainer.gradient_clip_val; no checkpoint" in str(stop.value)
 
 
-def test_an_adapter_that_was_saved_broken_is_told_from_a_run_that_broke(module, data, trainer):
+def test_an_adapter_saved_with_nan_is_distinguished_from_a_run_that_diverged(module, data, trainer):
     model = module()
     model.configure_model()
     with torch.no_grad():
@@ -329,7 +329,7 @@ def test_an_adapter_that_was_saved_broken_is_told_from_a_run_that_broke(module, 
         trainer([Perplexity()]).validate(model, data(**TEXTS), verbose=False)
 
 
-def test_a_reference_without_a_loss_is_told_from_the_model(module, data, trainer):
+def test_a_non_finite_reference_is_distinguished_from_the_model(module, data, trainer):
     model = module(reference=Reference("copy", cache=False))
     model.configure_model()
     with torch.no_grad():
@@ -419,8 +419,8 @@ def test_extraction_reports_no_rate_of_what_was_chosen_among_them(module, data, 
 
 
 def test_a_loss_that_is_no_number_is_no_infinite_perplexity():
-    told = {loss: perplexity._exp(loss) for loss in (0.0, 700.0, 701.0, math.inf)}
-    assert told == {0.0: 1.0, 700.0: math.exp(700), 701.0: math.inf, math.inf: math.inf}
+    values = {loss: perplexity._exp(loss) for loss in (0.0, 700.0, 701.0, math.inf)}
+    assert values == {0.0: 1.0, 700.0: math.exp(700), 701.0: math.inf, math.inf: math.inf}
     assert math.isnan(perplexity._exp(math.nan))
 
 
@@ -494,7 +494,7 @@ def command(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_a_learning_rate_beyond_all_reason_is_told_in_one_line(command, tmp_path):
+def test_an_absurd_learning_rate_gives_a_one_line_error(command, tmp_path):
     out, lines = command("fit", "--model.optimizer.init_args.lr", "1e30")
     assert lines == [
         f"error: the training loss is nan at step 2 (epoch 1); lower {LR} or set trainer.gradient_clip_val; "

@@ -225,20 +225,20 @@ def test_a_run_that_had_ended_trains_no_more(run, left, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("schedule", "told"), [("linear", True), ("constant", False)])
-def test_more_epochs_than_before_are_told_where_they_change_the_learning_rate(run, tmp_path, caplog, schedule, told):
+@pytest.mark.parametrize(("schedule", "logged"), [("linear", True), ("constant", False)])
+def test_more_epochs_are_logged_if_they_change_the_learning_rate(run, tmp_path, caplog, schedule, logged):
     model = {"lr_schedule": schedule}
     run(tmp_path, 0, model=model, max_epochs=2)
     longer = run(tmp_path, 1, resume=True, model=model, max_epochs=4)
     assert len(longer.trace.batches) == 12
-    told_of = "model.lr_schedule linear spanned 12 steps in the resumed run, and spans 24 now"
-    assert (told_of in caplog.text) == told
+    message = "model.lr_schedule linear spanned 12 steps in the resumed run, and spans 24 now"
+    assert (message in caplog.text) == logged
     first_rate = longer.trace.batches[2, 0][2]
-    assert first_rate == pytest.approx(5e-3 * (1 - 13 / 24) if told else 5e-3)
+    assert first_rate == pytest.approx(5e-3 * (1 - 13 / 24) if logged else 5e-3)
 
 
 @pytest.mark.slow
-def test_another_shape_of_the_schedule_is_refused(run, tmp_path):
+def test_another_shape_of_the_schedule_is_rejected(run, tmp_path):
     """Resumed at the end of a linear schedule, a constant learning rate would be 0."""
     run(tmp_path, 0, model=LINEAR)
     with pytest.raises(CheckpointError, match="lr_schedule linear, but this one has constant"):
@@ -246,7 +246,7 @@ def test_another_shape_of_the_schedule_is_refused(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_fewer_epochs_than_were_trained_are_refused(run, tmp_path):
+def test_fewer_epochs_than_were_trained_are_rejected(run, tmp_path):
     run(tmp_path, 0, max_epochs=3)
     with pytest.raises(pl.utilities.exceptions.MisconfigurationException, match="max_epochs=1"):
         run(tmp_path, 1, resume=True, max_epochs=1)
@@ -362,7 +362,7 @@ def test_last_is_the_newest_of_all_runs_of_that_name(checkpoints, tmp_path):
     assert find_checkpoint(with_logger(tmp_path), "last") == newest / "last.ckpt"
 
 
-def test_last_is_looked_for_where_the_callback_is_told_to_keep_it(checkpoints, tmp_path):
+def test_last_is_found_in_the_callback_s_folder(checkpoints, tmp_path):
     trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[keeper(checkpoints)], default_root_dir=tmp_path)
     assert find_checkpoint(trainer, "last") == checkpoints / "last.ckpt"
     shutil.copytree(checkpoints, tmp_path / "logs" / "lit_mem" / "version_0" / "checkpoints")

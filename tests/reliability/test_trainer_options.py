@@ -47,8 +47,8 @@ class Passes(Callback):
 
     def on_validation_end(self, trainer, pl_module):
         if not trainer.sanity_checking:
-            figures = {k: v for k, v in latest_metrics(trainer).items() if k != "train/loss"}
-            self.seen.append((trainer.global_step, figures))
+            metrics = {k: v for k, v in latest_metrics(trainer).items() if k != "train/loss"}
+            self.seen.append((trainer.global_step, metrics))
 
     @property
     def steps(self):
@@ -183,15 +183,15 @@ def afterwards():
     ("options", "steps"),
     [pytest.param(*case, id=spelt(case[0]), marks=[slow] * (i >= QUICK)) for i, case in enumerate(SAME)],
 )
-def test_training_and_figures_are_those_of_a_plain_run(fit, plain, trained, afterwards, options, steps):
+def test_training_and_metrics_are_those_of_a_plain_run(fit, plain, trained, afterwards, options, steps):
     expected, weights = plain
     run = fit(**options)
     assert run.passes.steps == steps
     assert_same_weights(trained(run.module), weights)
     for step in set(steps) & set(WHOLE):
         assert run.passes.at(step) == expected.passes.at(step)
-    for _, figures in run.passes.seen:
-        assert figures.keys() == expected.passes.seen[0][1].keys()
+    for _, metrics in run.passes.seen:
+        assert metrics.keys() == expected.passes.seen[0][1].keys()
 
 
 # -- options that change training: the same as in a loop written by hand -------------------------------------
@@ -277,7 +277,7 @@ def test_training_is_that_of_a_loop_by_hand(fit, module, data, trained, options,
         pytest.param("16-mixed", "adapter_off", 0.02, marks=slow),
     ],
 )
-def test_in_any_precision_figures_are_those_counted_by_hand_in_it(fit, trained, precision, kind, tolerance):
+def test_in_any_precision_metrics_are_those_counted_by_hand_in_it(fit, trained, precision, kind, tolerance):
     class Start(MembershipInference):
         def observe(self, scores, batch):
             super().observe(scores, batch)
@@ -453,7 +453,7 @@ def test_a_start_is_measured_on_all_texts_or_not_at_all(fit, caplog, steps):
 
 
 @pytest.mark.parametrize("amount", [2, pytest.param(0.5, marks=slow)])
-def test_overfitting_a_few_batches_is_refused(fit, amount):
+def test_overfitting_a_few_batches_is_rejected(fit, amount):
     with pytest.raises(ConfigError, match=rf"trainer.overfit_batches is {amount}: .*data.train_size"):
         fit(overfit_batches=amount)
 
@@ -511,7 +511,7 @@ def test_a_run_that_max_time_ends_ends_with_a_validation(fit, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", [{"lr_schedule": "linear"}, {"lr_schedule": "constant", "warmup_fraction": 0.1}])
-def test_a_schedule_over_an_unknown_number_of_steps_is_refused(fit, schedule):
+def test_a_schedule_over_an_unknown_number_of_steps_is_rejected(fit, schedule):
     with pytest.raises(ConfigError, match=r"model\.lr_schedule is .*; set trainer.max_epochs or trainer.max_steps"):
         fit(model=schedule, max_time="00:00:10:00", max_epochs=-1)
 
@@ -525,7 +525,7 @@ def test_a_schedule_over_an_unknown_number_of_steps_is_refused(fit, schedule):
         pytest.param({"check_val_every_n_epoch": 5}, [], 8, marks=slow),
     ],
 )
-def test_steps_that_no_validation_has_seen_are_told(fit, caplog, options, seen, left):
+def test_steps_after_the_last_validation_are_logged(fit, caplog, options, seen, left):
     run = fit(**options)
     assert run.passes.steps == seen
     [line] = warned(caplog)
@@ -593,9 +593,9 @@ def test_the_time_of_training_is_that_since_the_last_validation(fit, options, mo
 
     run = fit([Steps(), Stopwatch()], **options)
     last = 0
-    for step, figures in run.passes.seen:
-        assert figures["time/train"] == step - last
-        assert figures["time/scoring"] == 10 * sum(run.trainer.num_val_batches)
+    for step, metrics in run.passes.seen:
+        assert metrics["time/train"] == step - last
+        assert metrics["time/scoring"] == 10 * sum(run.trainer.num_val_batches)
         last = step
     assert last in (7, 8)
 
@@ -783,7 +783,7 @@ def test_a_validation_that_was_broken_off_leaves_nothing_behind(module, data, tr
 # -- rejections ----------------------------------------------------------------------------------------------
 
 
-def test_a_trainer_that_logs_nothing_is_refused(module, data):
+def test_a_trainer_that_logs_nothing_is_rejected(module, data):
     import lightning.pytorch as pl
 
     with pytest.raises(ConfigError, match=r"trainer\.barebones is true: nothing is logged"):
@@ -840,7 +840,7 @@ REFUSED = [
     ("options", "says"),
     [pytest.param(*case, id=case[0][10:], marks=[slow] * (i >= QUICK)) for i, case in enumerate(REFUSED)],
 )
-def test_what_cannot_be_is_refused_in_one_line(command, options, says):
+def test_unsupported_options_are_rejected_in_one_line(command, options, says):
     code, _, err = command("fit", "--trainer.logger", "false", *options.split())
     assert code == 2
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -872,9 +872,9 @@ def test_a_checkpoint_is_measured_again_as_in_the_run(command):
     for options in ("", "--trainer.inference_mode false", "--trainer.profiler simple", "--trainer.strategy ddp"):
         code, out, err = command("validate", "--ckpt_path", last, "--trainer.logger", "false", *options.split())
         assert code == 0, err
-        figures = dict(line.split() for line in out.splitlines() if "/" in line and len(line.split()) == 2)
-        assert f"{float(figures['val/loss']):.3f}" == rows[-1][1]
-        assert f"{float(figures['mia/reference_auroc']):.3f}" == rows[-1][5]
+        metrics = dict(line.split() for line in out.splitlines() if "/" in line and len(line.split()) == 2)
+        assert f"{float(metrics['val/loss']):.3f}" == rows[-1][1]
+        assert f"{float(metrics['mia/reference_auroc']):.3f}" == rows[-1][5]
 
 
 @slow

@@ -18,11 +18,11 @@ def plain(model, ids, tokens, stride, bos):
     Window by window, with `model(input_ids=...)` on one at a time.
     """
     head, body = (ids[:1], ids[1:]) if bos else (ids[:0], ids)
-    room = tokens - len(head)
-    step = min(stride, room if bos else room - 1)
-    end, before, found = min(room, len(body)), 0, ([], [], [], [], [])
+    limit = tokens - len(head)
+    step = min(stride, limit if bos else limit - 1)
+    end, before, found = min(limit, len(body)), 0, ([], [], [], [], [])
     while True:
-        begin = max(0, end - room)
+        begin = max(0, end - limit)
         row = torch.cat([head, body[begin:end]])
         logits = model(input_ids=row[None]).logits[0]
         for t in range(before, end):

@@ -132,9 +132,9 @@ def test_no_folder_serves_two_sweeps(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_ready_sweeps_have_three_seeds_and_runs_that_are_there(path):
-    told = yaml.safe_load(path.read_text())
-    made = trials(told["axes"], told["seeds"], told.get("set", {}), ["seed_everything", "data.seed"])
-    assert len(told["seeds"]) >= 3
+    spec = yaml.safe_load(path.read_text())
+    made = trials(spec["axes"], spec["seeds"], spec.get("set", {}), ["seed_everything", "data.seed"])
+    assert len(spec["seeds"]) >= 3
     assert len(made) >= 3
-    assert told["name"] == path.stem
-    assert all((path.parents[2] / run).is_file() for run in told["run"])
+    assert spec["name"] == path.stem
+    assert all((path.parents[2] / run).is_file() for run in spec["run"])

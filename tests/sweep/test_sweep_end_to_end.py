@@ -39,8 +39,8 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
     assert "rank=999_seed=5: failed: model.adapter.rank is 999" in done.stdout
     assert "1 of 2 trials failed" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert [each["status"] for each in told["trials"]] == ["done", "failed"]
+    summary = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [each["status"] for each in summary["trials"]] == ["done", "failed"]
     assert json.loads((tmp_path / "out" / "findings.json").read_text())["guidance"]["figure"] == "mia/reference_auroc"
     # Bit-identical to the metrics of the same run by hand.
     options = SMALL | {"model.adapter.init_args.rank": 2, "seed_everything": 5, "data.seed": 5}
@@ -56,7 +56,7 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
         assert {name: row[name] for name in plain if "time/" not in name} == {
             name: value for name, value in plain.items() if "time/" not in name
         }
-    run = tmp_path / "out" / told["trials"][0]["folder"]
+    run = tmp_path / "out" / summary["trials"][0]["folder"]
     events = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()
     assert "mia/reference_auroc" in events.Tags()["scalars"]
     assert "_hparams_/session_start_info" in events.summary_metadata  # the HParams page has its columns
