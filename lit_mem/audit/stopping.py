@@ -125,7 +125,7 @@ class Stopping:
         spent = self._spending
         return {"over_in_a_row": self.over_in_a_row, "reason": self.reason, "looks": spent.looks, "left": spent.left}
 
-    def go_on_from(self, counts: Mapping[str, Any]) -> None:
+    def load_counts(self, counts: Mapping[str, Any]) -> None:
         """Restore the state of `counts`; values that an older version did not store count as unspent."""
         self.over_in_a_row, self.reason = counts["over_in_a_row"], counts.get("reason")
         self._spending.looks = counts.get("looks", 0)

@@ -152,7 +152,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
             return
         read_before(trainer.callback_handler, self)
         if state.global_step:
-            live.go_on(control)
+            live.resume(control)
         elif self.before_training:
             live.measure()
 

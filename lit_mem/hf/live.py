@@ -120,7 +120,7 @@ class LiveRun:
         if stopping.count(stopping.is_over(beyond), beyond):
             control.should_training_stop = True
 
-    def go_on(self, control: TrainerControl) -> None:
+    def resume(self, control: TrainerControl) -> None:
         """On resuming, count the passes before the checkpoint from the record; every process must call it."""
         stopping, files, step = self._stopping, self._run.files, self.trainer.state.global_step
         measures = self._run.session.audit.measures

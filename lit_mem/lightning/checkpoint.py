@@ -21,7 +21,7 @@ from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.end_of_fit import finish
 from lit_mem.lightning.exported_model import export_adapter
 from lit_mem.lightning.last_line import LastLine
-from lit_mem.lightning.lead import take_the_lead
+from lit_mem.lightning.lead import put_first
 from lit_mem.lightning.measured_weights import SavesWhatWasMeasured, suspects
 from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.rules import Limits, check_limits, known_in, passed, read
@@ -126,7 +126,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         self.dirpath = self._given_dirpath or (str(run_folder(trainer) / "checkpoints") if saves else None)
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            take_the_lead(self, trainer)
+            put_first(self, trainer)
             if trainer.global_step == 0:  # in a resumed run, load_state_dict follows
                 self._start_over()
         if self.limits is None:  # checked by the callbacks that own them
@@ -174,7 +174,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
                 self.best_model_path = self.files.checkpoint("best")
                 self.best_model_score = torch.tensor(value, dtype=torch.float64)
         if "best" in kept:
-            self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly", False))
+            self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly_changed", False))
         self.last_model_path = self.files.checkpoint("last")
         line = measured_line(trainer, metrics)
         self.epochs |= dict.fromkeys(kept, trainer.current_epoch + 1)

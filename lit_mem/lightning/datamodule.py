@@ -191,7 +191,7 @@ class TextDataModule(TextLoaders):
     def _testing(self) -> bool:
         return self.trainer is not None and self.trainer.testing
 
-    def remark_on_ends(self, ends: Collection[int]) -> None:
+    def log_inner_ends(self, ends: Collection[int]) -> None:
         """Log how many texts have an end token inside, once the model's end tokens are known."""
         if self._prepared is not None:
             line = on_end_tokens(self.every_example(), ends, self._prepared.encoder.tokenizer)

@@ -67,7 +67,7 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the counts."""
-        self.go_on_from(state_dict)
+        self.load_counts(state_dict)
         self.stopped_after = state_dict.get("stopped_after", 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

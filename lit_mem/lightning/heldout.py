@@ -87,9 +87,9 @@ class HeldOutLoss:
             trainer: trainer of the fit that ends.
             private: whether training was differentially private, for which the advice differs.
         """
-        if self._learning.hardly:
+        if self._learning.hardly_changed:
             log.warning("%s. %s", self._learning.line(), _MORE_PRIVATE_LEARNING if private else _MORE_LEARNING)
-        elif self._learning.no_better:
+        elif self._learning.not_improved:
             log.warning("%s.", self._learning.line())
         unseen = trainer.global_step - self._validated_at
         if unseen and trainer.enable_validation:

@@ -14,7 +14,7 @@ RESERVED = ("best", "safe", "last")
 """Stems of the files that `MemorizationCheckpoint` writes."""
 
 
-def take_the_lead(keeper: ModelCheckpoint, trainer: pl.Trainer) -> None:
+def put_first(keeper: ModelCheckpoint, trainer: pl.Trainer) -> None:
     """Make a callback the trainer's first checkpoint callback, from which Lightning reads "best" and "last".
 
     Raises:

@@ -77,22 +77,22 @@ class Learning:
         return not noise and change.value >= _LEAST_SHARE * self.loss_before
 
     @property
-    def hardly(self) -> bool:
+    def hardly_changed(self) -> bool:
         """Whether neither the held-out loss nor the members' has changed; False if not known."""
         changed = self._counts(self.fall) or self._counts(self.rise, -1.0) or self._counts(self.members)
         return self.fall is not None and not changed
 
     @property
-    def no_better(self) -> bool:
+    def not_improved(self) -> bool:
         """Whether the model has changed without a lower held-out loss; False if not known."""
-        return self.fall is not None and not self._counts(self.fall) and not self.hardly
+        return self.fall is not None and not self._counts(self.fall) and not self.hardly_changed
 
     def line(self) -> str:
         """How far the held-out loss has decreased, for a model that hardly changed or did not improve."""
         assert self.fall is not None
         assert self.rise is not None
         lowest, highest = (f"{self.loss_before - each.value:.3f}" for each in (self.fall, self.rise))
-        if self.no_better:
+        if self.not_improved:
             return (
                 f"The held-out loss never fell below its value before training by more than noise and 1 %: it was "
                 f"{self.loss_before:.3f} nats per token before training, and since then between {lowest} and "

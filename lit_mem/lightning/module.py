@@ -167,7 +167,7 @@ class CausalLM(CheckpointedModule):
     def on_train_start(self) -> None:
         """Start counting steps without validation; restore the state of a resumed run."""
         self._heldout.validated(self.trainer)
-        self._resume.go_on(self)
+        self._resume.finish_load(self)
 
     def on_train_epoch_end(self) -> None:
         """Check the last losses."""

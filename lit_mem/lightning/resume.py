@@ -109,7 +109,7 @@ class Resume:
         if not private and self._spent is not None:
             raise ConfigError(f"model.privacy is not set, but {_TRAINED_PRIVATELY}")
 
-    def go_on(self, module: CheckpointedModule) -> None:
+    def finish_load(self, module: CheckpointedModule) -> None:
         """Restore the remaining state right before the next batch.
 
         Not earlier, as nothing may draw random numbers in between; and not at the start of an epoch, as a run that

@@ -15,7 +15,7 @@ from lit_mem.errors import ModelError
 from lit_mem.lightning.heldout import HeldOutLoss
 from lit_mem.lightning.learning import Learning
 from lit_mem.lightning.strategies import place_of, reject_strategies
-from lit_mem.lightning.surroundings import check_texts, needs_of, remark_on_ends, setting_of
+from lit_mem.lightning.surroundings import check_texts, log_inner_ends, needs_of, setting_of
 from lit_mem.models.added_tokens import has_tokenizer
 from lit_mem.models.base_loader import BaseLoader, base_of, check_reference
 from lit_mem.models.base_models import Quantization
@@ -115,7 +115,7 @@ class ScoringModule(pl.LightningModule):
             built.model, built.reference, self.reference_cache, self.reference.cache, self.lockstep
         )
         self._scorer: TokenScorer = self._scored_model.scorer
-        remark_on_ends(self)
+        log_inner_ends(self)
         self._prepare(built)
         name = self.model_id + (f" with the adapter {self.adapter_path}" if self.adapter_path else "")
         log_sizes(built.model, name, built.reference.name)

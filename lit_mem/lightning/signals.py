@@ -106,7 +106,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 @contextmanager
-def writers_are_heard_once() -> Iterator[None]:
+def writer_errors_silenced() -> Iterator[None]:
     """Silence write errors of TensorBoard's writer thread: the next logging call raises the same error again."""
     before = threading.excepthook
 

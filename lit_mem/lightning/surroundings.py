@@ -53,9 +53,9 @@ def check_texts(trainer: pl.Trainer | None) -> Callable[[Any, str], None]:
     return check
 
 
-def remark_on_ends(module: pl.LightningModule) -> None:
+def log_inner_ends(module: pl.LightningModule) -> None:
     """Let the data module log which of its texts lack the end tokens of a module's model."""
     trainer = module._trainer
     data: Any = None if trainer is None else getattr(trainer, "datamodule", None)
-    if hasattr(data, "remark_on_ends") and (ends := end_tokens(module)):
-        data.remark_on_ends(ends)
+    if hasattr(data, "log_inner_ends") and (ends := end_tokens(module)):
+        data.log_inner_ends(ends)

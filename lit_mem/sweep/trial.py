@@ -21,7 +21,7 @@ from lit_mem.files.untrusted import read_json
 START: Final = ("-m", "lit_mem")
 """Interpreter arguments that start the command line."""
 
-USERS_MISTAKE: Final = 2
+USAGE_ERROR: Final = 2
 """Exit code of a configuration error: a retry would fail the same way."""
 
 LOG: Final = "log.txt"
@@ -60,7 +60,7 @@ def run(job: Mapping[str, Any]) -> dict[str, Any]:
     if code != 0:
         status["error"] = _last_line(folder / LOG) or f"ended with code {code}"
     _write(folder, status)
-    if code not in (0, USERS_MISTAKE):
+    if code not in (0, USAGE_ERROR):
         raise TrialFailed(status["error"])
     return status
 

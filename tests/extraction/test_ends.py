@@ -203,8 +203,8 @@ def test_texts_with_an_end_token_inside_are_counted(tmp_path, tokenizer, module,
     data.setup("fit")
     made.configure_model()
     with caplog.at_level(logging.INFO, "lit_mem"):
-        data.remark_on_ends(end_tokens(made))
-        data.remark_on_ends({5})
+        data.log_inner_ends(end_tokens(made))
+        data.log_inner_ends({5})
     (line,) = [line for line in caplog.messages if "end token" in line]
     assert line.startswith(f"4 of 12 texts have an end token ({end})")
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, Perplexity
 from lit_mem.files import atomic
-from lit_mem.lightning.signals import failed_write, writers_are_heard_once
+from lit_mem.lightning.signals import failed_write, writer_errors_silenced
 from lit_mem.report.history import history_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
@@ -153,7 +153,7 @@ def test_a_logger_on_a_full_disk_ends_the_run_with_a_disk_error(module, data, tr
     before, threading.excepthook = threading.excepthook, heard.append
     run = trainer([Fill(), Many()], logger=logger, max_epochs=3)
     try:
-        with writers_are_heard_once(), pytest.raises(Exception) as caught:  # noqa: PT011  (loggers wrap it)
+        with writer_errors_silenced(), pytest.raises(Exception) as caught:  # noqa: PT011  (loggers wrap it)
             run.fit(module(), data())
     finally:
         threading.excepthook = before
@@ -262,7 +262,7 @@ def test_other_threads_are_heard_as_ever():
         raise error
 
     try:
-        with writers_are_heard_once():
+        with writer_errors_silenced():
             thread = threading.Thread(target=fail)
             thread.start()
             thread.join()
