@@ -1,4 +1,4 @@
-"""Gather Python objects over the ranks of `torch.distributed`, whoever initialized it."""
+"""Gather Python objects over the ranks of `torch.distributed`."""
 
 from __future__ import annotations
 

@@ -145,17 +145,18 @@ class PrivacyAudit(Measure):
         return Result(metrics, verdict=tuple(verdict))
 
     def _line(self, audit: Audit, n_canaries: int, delta: float, in_fit: bool) -> str:
-        proven = f"epsilon is at least {audit.epsilon:.3g}" if audit.epsilon else "nothing is proven of epsilon"
         return (
-            f"Audit: at {100 * self.confidence:g} % confidence {proven} (delta {delta:g}): {audit.n_correct} of "
-            f"{audit.n_guesses} guesses about {n_canaries} canaries were correct. This bound holds for this validation "
-            f"alone.{self._of_all() if in_fit and self._validations else ''}"
+            f"Audit: at {100 * self.confidence:g} % confidence epsilon is at least {audit.epsilon:.3g} "
+            f"(delta {delta:g}): {audit.n_correct} of {audit.n_guesses} guesses about {n_canaries} canaries were "
+            "correct. This bound holds for this validation alone."
+            f"{self._of_all() if in_fit and self._validations else ''}"
         )
 
     def _of_all(self) -> str:
-        n, found = self._validations, self._highest
-        proven = f"epsilon is at least {found:.3g}" if found else "nothing is proven"
-        return f" Highest bound of {n} validations, at the same confidence for all of them together: {proven}."
+        return (
+            f" Highest bound of {self._validations} validations, at the same confidence for all of them together: "
+            f"{self._highest:.3g}."
+        )
 
 
 def level_of_look(alpha: float, number: int) -> float:
