@@ -99,7 +99,7 @@ def test_rows_of_other_forms(tokenizer):
         (["x"], Unigram(4), ConfigError, r"Unigram: prefixes are sampled from the base model.*insert_canaries\(model="),
         ([{"text": "x"}, {"text": None}], Secrets(4), DataError, "train, row 2: text is NoneType"),
         (["x"], Traps(4), ConfigError, "Traps are sampled as tokens from the base model"),
-        (["x"], RandomTokens(8), ConfigError, "RandomTokens samples tokens, .* of the text of . of 8 canaries"),
+        (["x"], RandomTokens(8), ConfigError, "RandomTokens samples tokens, .* text of 8 of 8 canaries"),
         (["x"], 200, ConfigError, "canaries is int"),
     ],
 )
