@@ -279,7 +279,7 @@ def test_where_the_loss_is_not_finite_training_is_the_users(trainer, callback, l
     made = trainer(callback(), model=model, **settings)
     made.train()
     assert made.state.global_step == 4
-    assert [one for one in caplog.messages if "so nothing is measured" in one]
+    assert [one for one in caplog.messages if "so the pass cannot be measured" in one]
     assert not lines(made)
 
 

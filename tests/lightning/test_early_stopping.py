@@ -162,7 +162,7 @@ def test_no_checkpoint_is_best_when_none_is_under_the_thresholds(tmp_path, capsy
 def test_a_misspelt_name_is_rejected_before_training_with_the_known_names(module, data, trainer):
     stop = MemorizationEarlyStopping(["mia/los_auroc > 0.6"])
     model = module()
-    with pytest.raises(ConfigError, match=r"did you mean 'mia/loss_auroc'\?.*Logged are: .*mia/loss_auroc, "):
+    with pytest.raises(ConfigError, match=r"did you mean 'mia/loss_auroc'\?.*Logged metrics: .*mia/loss_auroc, "):
         trainer([MembershipInference(), stop]).fit(model, data())
     assert model._model is None  # rejected before the model was loaded
 

@@ -224,7 +224,7 @@ def test_a_failed_write_is_one_line_and_costs_no_other_log(make, tmp_path, monke
         t.fit(model, corpus)
     path = tmp_path / "run" / "version_0" / "examples" / "epoch_0002_step_000006.parquet"
     assert str(error.value) == (
-        f"PerExampleTable.folder: {path} cannot be written (No space left on device); set it to a folder that can be"
+        f"PerExampleTable.folder: {path} cannot be written (No space left on device); set it to a writable folder"
     )
     assert sorted(os.listdir(path.parent)) == ["epoch_0001_step_000003.parquet", "start.parquet"]
     rows = list(csv.DictReader((path.parent.parent / "metrics.csv").read_text().splitlines()))

@@ -362,8 +362,8 @@ class Model(Plain):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (Two, {}, r"Memorization\.model is None, and Two has 2 causal language models \(net, teacher\)"),
-        (Model, {}, r"Memorization\.model is None, and Model has no causal language model"),
+        (Two, {}, r"Memorization\.model is None, but Two has 2 causal language models \(net, teacher\)"),
+        (Model, {}, r"Memorization\.model is None, but Model has no causal language model"),
         (Plain, {"model": "nett"}, r"Memorization\.model is 'nett', and Plain\.nett is not there"),
         (Plain, {"model": torch.nn.Linear(1, 1)}, r"model is a Linear that is not among the submodules of Plain"),
         (NoTokenizer, {}, r"Memorization\.tokenizer is None, and NoTokenizer has no attribute tokenizer"),
@@ -396,9 +396,9 @@ def test_a_misspelt_limit_is_rejected_before_training(fit):
 
 
 def test_sets_go_together():
-    with pytest.raises(ConfigError, match=r"^Memorization\.heldout is None, and members is given"):
+    with pytest.raises(ConfigError, match=r"^Memorization\.heldout is None, but members is given"):
         Memorization(members=MEMBERS)
-    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, and heldout is given"):
+    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, but heldout is given"):
         Memorization(heldout=MEMBERS)
     with pytest.raises(ConfigError, match=r"^Memorization\.members is None, but model or tokenizer"):
         Memorization(model="net")

@@ -296,7 +296,7 @@ def test_a_validation_names_the_text_that_has_no_loss_by_file_and_row(one_text_o
     with pytest.raises(MetricError) as stop:
         t.validate(model, texts, verbose=False)
     assert origin
-    assert str(stop.value).startswith(f"the model's loss on {origin} is nan, so nothing is measured; ")
+    assert str(stop.value).startswith(f"the model's loss on {origin} is nan, so the pass cannot be measured; ")
     assert "its weights are finite" in str(stop.value)
     assert not [name for name in t.callback_metrics if not name.startswith("time/")]
     assert "metrics.csv" not in content(tmp_path)
@@ -304,7 +304,7 @@ def test_a_validation_names_the_text_that_has_no_loss_by_file_and_row(one_text_o
 
 def test_the_check_before_training_and_later_validations_say_where_they_stood(one_text_overflows, trainer):
     model, texts, origin = one_text_overflows
-    with pytest.raises(MetricError, match=rf"loss on {origin} is nan before training, so nothing is measured"):
+    with pytest.raises(MetricError, match=rf"loss on {origin} is nan before training, so the pass cannot be measured"):
         trainer([Perplexity()]).fit(model, texts)
     model.train()  # undo the eval mode of the aborted validation
     with pytest.raises(MetricError, match=rf"loss on {origin} is nan after step 3 \(epoch 1\), so nothing"):

@@ -405,7 +405,7 @@ def test_best_moves_with_its_folder(checkpoints, tmp_path):
 def test_none_is_a_clear_error(tmp_path, which):
     with pytest.raises(CheckpointError) as error:
         find_checkpoint(with_logger(tmp_path), which)
-    assert str(error.value) == f"ckpt_path {which}: there is no {tmp_path}/mine/*/checkpoints/last.ckpt"
+    assert str(error.value) == f"ckpt_path {which}: found no {tmp_path}/mine/*/checkpoints/last.ckpt"
     trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[ModelCheckpoint(tmp_path / "here")])
     with pytest.raises(CheckpointError, match=r"here/last\.ckpt"):
         find_checkpoint(trainer, which)
@@ -421,7 +421,7 @@ def test_the_command_line_resumes_the_newest_run_and_measures_the_best(
     process = start(folder, "--ckpt_path", "last")
     assert process.wait() == 2
     assert process.output.splitlines()[-1] == (
-        "error: ckpt_path last: there is no logs/quickstart/*/checkpoints/last.ckpt"
+        "error: ckpt_path last: found no logs/quickstart/*/checkpoints/last.ckpt"
     )
     shutil.copytree(expected / "logs", folder / "logs")
     said = run_to_end(folder, "--ckpt_path", "last", "--trainer.max_epochs", "4")
