@@ -364,7 +364,7 @@ class Model(Plain):
     [
         (Two, {}, r"Memorization\.model is None, but Two has 2 causal language models \(net, teacher\)"),
         (Model, {}, r"Memorization\.model is None, but Model has no causal language model"),
-        (Plain, {"model": "nett"}, r"Memorization\.model is 'nett', and Plain\.nett is not there"),
+        (Plain, {"model": "nett"}, r"Memorization\.model is 'nett', but Plain\.nett is missing"),
         (Plain, {"model": torch.nn.Linear(1, 1)}, r"model is a Linear that is not among the submodules of Plain"),
         (NoTokenizer, {}, r"Memorization\.tokenizer is None, and NoTokenizer has no attribute tokenizer"),
         (Plain, {"members": []}, "members is empty"),

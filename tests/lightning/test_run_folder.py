@@ -386,7 +386,7 @@ def test_none_under_the_thresholds_is_not_replaced_by_one_above(tmp_path):
 def test_another_callback_may_not_write_files_of_the_same_names(name, tmp_path):
     callbacks = [ModelCheckpoint(monitor="val/loss", filename=name), MemorizationCheckpoint()]
     with pytest.raises(
-        ConfigError, match=rf"^ModelCheckpoint\.filename is '{name}', and MemorizationCheckpoint writes"
+        ConfigError, match=rf"^ModelCheckpoint\.filename is '{name}', but MemorizationCheckpoint writes"
     ):
         fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, callbacks))
     elsewhere = ModelCheckpoint(tmp_path / "other", monitor="val/loss", filename=name)

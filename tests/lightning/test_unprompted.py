@@ -24,7 +24,7 @@ def test_all_members_are_read_or_those_that_are_scored(known, module, data, trai
     with caplog.at_level(logging.INFO, "lit_mem"):
         trainer([own]).validate(module(), data(train_size=12, heldout_size=8, members_size=8), verbose=False)
     (line,) = lines(caplog)
-    assert f"to {12 if known else 8} members and 8 held-out texts" in line
+    assert f"in {12 if known else 8} members and 8 held-out texts" in line
     assert "the scored ones" in line or known
     assert set(own.metrics) == set(own.names())
     assert own.metrics["leak/verbatim_share"] == 0  # the model equals its base

@@ -307,7 +307,7 @@ def test_the_check_before_training_and_later_validations_say_where_they_stood(on
     with pytest.raises(MetricError, match=rf"loss on {origin} is nan before training, so the pass cannot be measured"):
         trainer([Perplexity()]).fit(model, texts)
     model.train()  # undo the eval mode of the aborted validation
-    with pytest.raises(MetricError, match=rf"loss on {origin} is nan after step 3 \(epoch 1\), so nothing"):
+    with pytest.raises(MetricError, match=rf"loss on {origin} is nan after step 3 \(epoch 1\), so the pass"):
         trainer([Perplexity()], num_sanity_val_steps=0).fit(model, texts)
 
 
