@@ -265,7 +265,7 @@ def test_without_canaries_they_say_so(module, data, trainer, callback):
 def test_the_audit_needs_canaries_inserted_once(module, data, trainer):
     with pytest.raises(ConfigError, match="with a 1 among its repetitions"):
         validated(module, data, trainer, Secrets(8, repetitions=[2]), PrivacyAudit())
-    with pytest.raises(ConfigError, match=r"PrivacyAudit\.guesses is \[9\], and 8 canaries"):
+    with pytest.raises(ConfigError, match=r"PrivacyAudit\.guesses is \[9\], but only 8 canaries"):
         validated(module, data, trainer, Secrets(8, repetitions=[1]), PrivacyAudit(guesses=[9]))
 
 
