@@ -197,7 +197,7 @@ def test_of_several_evaluation_sets_the_first_is_held_out(trainer, heldout_texts
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
                 (lambda t, rows: {"train": rows.to_iterable_dataset(), "max_steps": 2}, "train_dataset is a stream"),
-                (lambda t, rows: {"collator": lambda rows: {"input_ids": torch.zeros(1, 4)}}, "no labels of"),
+                (lambda t, rows: {"collator": lambda rows: {"input_ids": torch.zeros(1, 4)}}, "no labels for"),
             ]
         ),
     ],
@@ -213,7 +213,7 @@ def test_what_cannot_be_sampled_is_named_before_training(trainer, callback, memb
 def test_pieces_of_wrapped_packing_are_no_texts(sft, callback, member_texts, heldout_texts):
     rows = rows_of("text", member_texts), rows_of("text", heldout_texts)
     trainer = sft(*rows, callback(), packing=True, packing_strategy="wrapped", eval_packing=False)
-    with pytest.raises(ConfigError, match="packing_strategy is 'wrapped', which cuts train_dataset"):
+    with pytest.raises(ConfigError, match="packing_strategy is 'wrapped', which cuts the texts of train_dataset"):
         trainer.train()
     assert len(heldout_of(trainer, None, 0, 0)) == len(heldout_texts)
 
