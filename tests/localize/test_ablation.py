@@ -248,7 +248,7 @@ def test_a_run_without_lora_is_rejected_but_can_be_inspected(fitted, capsys):
     [
         (["{empty}"], "has no config.yaml"),
         (["{bare}"], "has no last.ckpt"),
-        (["{run}", "--checkpoint", "{run}/none.ckpt"], "is no file"),
+        (["{run}", "--checkpoint", "{run}/none.ckpt"], "is not a file"),
         (["{run}", "--checkpoint", "{run}/config.yaml"], "no checkpoint, or one that was cut short"),
         (["{other}", "--checkpoint", "{run}/checkpoints/last.ckpt"], "holds another adapter"),
         (["{run}", "--rows", "0"], "--rows is 0"),
