@@ -177,7 +177,7 @@ MISTAKES = [
         "trainer: {callbacks: [{class_path: lit_mem.callbacks.Extraction, init_args: {prefix: abc}}]}",
         "c.yaml: trainer.callbacks: ", "lit_mem.callbacks.Extraction: prefix: found abc; expected float",
     ),
-    config("included file absent", "trainer: {callbacks: a/b.yaml}", "c.yaml: trainer.callbacks: ", "file a/b.yaml does not exist"),
+    config("included file absent", "trainer: {callbacks: a/b.yaml}", "c.yaml: trainer.callbacks: ", "file a/b.yaml"),
     bad("config is a folder", "fit --config .", "config: Path is not a file", bare=True),
     config("config runs code", "data: !!python/object/apply:os.mkdir [code_was_run]", "c.yaml: ", "python/object"),
     config("config is a list", "- data\n- model", "c.yaml: ", "data"),
