@@ -41,7 +41,7 @@ from lit_mem.adapters import LoRA
 from lit_mem.audit.measures import Extraction
 from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.data.encoding import collate
-from lit_mem.extraction.continuations import Asker, Candidate
+from lit_mem.extraction.continuations import Candidate, Prompter
 from lit_mem.guards import evaluation_mode
 from lit_mem.lightning.module import CausalLM
 from lit_mem.scoring.reference_scores import Reference
@@ -64,11 +64,11 @@ def candidates(setting: Setting) -> dict[int, Candidate]:
 
 def ours(setting: Setting, asked: dict[int, Candidate], base: bool, base_asked: bool = False) -> list[Answers]:
     """Answers of the tuned model, and of its base if asked for."""
-    asker = Asker(setting.module.tokenizer.eos_token_id, None, 4096)
-    tuned = asker.tuned(asked, setting.module.language_model)
+    prompter = Prompter(setting.module.tokenizer.eos_token_id, None, 4096)
+    tuned = prompter.tuned(asked, setting.module.language_model)
     answers = [tuned]
     if base:
-        answers.append(asker.base(asked, setting.module, None if base_asked else tuned))
+        answers.append(prompter.base(asked, setting.module, None if base_asked else tuned))
     return [{i: decoded.ids.tolist() for i, decoded in each.items()} for each in answers]
 
 
@@ -150,8 +150,8 @@ def table(args: argparse.Namespace, setting: Setting, title: str, asked: dict[in
             if name != SINGLE or turn == 0:
                 times.setdefault(name, []).append(seconds(lambda: found.update({name: side()})))  # noqa: B023
     middle = {name: statistics.median(values) for name, values in times.items()}
-    asker = Asker(None, None, 0)
-    known = sum(asker.known_length(c.hit) for c in asked.values())
+    prompter = Prompter(None, None, 0)
+    known = sum(prompter.known_length(c.hit) for c in asked.values())
     wanted = sum(len(c.prompt.suffix) for c in asked.values())
     whole = sum(bool(c.hit.all()) for c in asked.values())
     return Table(

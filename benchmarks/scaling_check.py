@@ -16,7 +16,7 @@ from benchmarks.sizes import MIB, Machine, Shape
 from benchmarks.table import Cell, Table
 from benchmarks.tensors import made_at_once
 from lit_mem.audit.loop import needs_of
-from lit_mem.extraction.continuations import Asker, Candidate
+from lit_mem.extraction.continuations import Candidate, Prompter
 from lit_mem.generation.decoding import _batches
 from lit_mem.guards import evaluation_mode
 from lit_mem.lightning.module import CausalLM
@@ -56,8 +56,8 @@ def set_checkpointing(module: CausalLM, on: bool) -> None:
 
 def decoding(asked: dict[int, Candidate]) -> list[tuple[int, list[int]]]:
     """The batches that are continued: tokens of all prompts, and what is to be written of each."""
-    asker = Asker(None, None, BUDGET)
-    known = {i: asker.known_length(c.hit) for i, c in asked.items()}
+    prompter = Prompter(None, None, BUDGET)
+    known = {i: prompter.known_length(c.hit) for i, c in asked.items()}
     left = [i for i, c in asked.items() if known[i] < len(c.prompt.suffix)]
     prompts = [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in left]
     lengths = [len(asked[i].prompt.suffix) - known[i] for i in left]

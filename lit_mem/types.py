@@ -251,12 +251,12 @@ class Prober(Protocol):
         """Yields the frozen reference, in eval mode and without gradients.
 
         Raises:
-            ModelError: there is none.
+            ModelError: there is no reference.
         """
         ...
 
     def forward_context(self) -> AbstractContextManager[None]:
-        """The precision in which a model runs, to be entered around calls of it."""
+        """Context that sets the precision of the model, to enter around each forward pass."""
         ...
 
     def texts(self, member: bool) -> Mapping[int, Tensor]:

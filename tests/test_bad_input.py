@@ -177,7 +177,7 @@ MISTAKES = [
         "trainer: {callbacks: [{class_path: lit_mem.callbacks.Extraction, init_args: {prefix: abc}}]}",
         "c.yaml: trainer.callbacks: ", "lit_mem.callbacks.Extraction: prefix: found abc; expected float",
     ),
-    config("included file absent", "trainer: {callbacks: a/b.yaml}", "c.yaml: trainer.callbacks: ", "no file a/b.yaml"),
+    config("included file absent", "trainer: {callbacks: a/b.yaml}", "c.yaml: trainer.callbacks: ", "file a/b.yaml"),
     bad("config is a folder", "fit --config .", "config: Path is not a file", bare=True),
     config("config runs code", "data: !!python/object/apply:os.mkdir [code_was_run]", "c.yaml: ", "python/object"),
     config("config is a list", "- data\n- model", "c.yaml: ", "data"),
@@ -282,10 +282,10 @@ MISTAKES = [
     private("Gaussian approximation", "--model.privacy.accountant gdp", "accountant: found gdp; expected", "'rdp'"),
     private("steps of all texts", "--model.privacy.batch_size 8", "batch_size is 8, and there are 8 training texts"),
     private("accumulated", "--trainer.accumulate_grad_batches 2", "a step is one draw from all texts"),
-    private("clipped twice", "--trainer.gradient_clip_val 1", "gradient_clip_val is 1", "bounds no single text"),
-    private("16 bits", "--trainer.precision bf16-true", "trainer.precision is bf16-true", "rounding passes the bound"),
+    private("clipped twice", "--trainer.gradient_clip_val 1", "gradient_clip_val is 1", "does not bound single text"),
+    private("16 bits", "--trainer.precision bf16-true", "trainer.precision is bf16-true", "rounding breaks the bound"),
     private("grouped by length", "--data.group_by_length true", "data.group_by_length is true", "other texts' lengths"),
-    private("near duplicates", "--data.deduplicate near", "data.deduplicate is near", "exact is sound"),
+    private("near duplicates", "--data.deduplicate near", "data.deduplicate is near", "expected exact or none"),
     private("DoRA", "--model.adapter.dora true", "lora_magnitude_vector", "plain linear layers alone"),
     private("all weights", "--model.adapter FullFineTuning", "plain linear layers alone", "is trained"),
     private("a base in parts", "--trainer.strategy sharded", "trainer.strategy is ShardedBase", "wait for one another"),
@@ -542,18 +542,18 @@ MISTAKES = [
         "data.canaries.perplexities: of 1e+08 to 1e+09 only 0 of 2", "data.canaries.temperatures",
     ),
     callback("canaries without canaries", OURS + "Canaries", {}, "no canary was validated", "set data.canaries"),
-    callback("an audit without canaries", OURS + "PrivacyAudit", {}, "there are none such", "data.canaries"),
+    callback("an audit without canaries", OURS + "PrivacyAudit", {}, "found none", "data.canaries"),
     callback("an audit at certainty", OURS + "PrivacyAudit", {"confidence": 1}, "PrivacyAudit.confidence is 1"),
     callback(
         "an attack that asks canaries",
         OURS + "Canaries", {"attack": {"class_path": "lit_mem.attacks.Lowercase"}},
-        "Canaries.attack is Lowercase", "reads the scoring pass",
+        "Canaries.attack is Lowercase", "reads only the scoring pass",
     ),
     # -- callbacks
     callback("two prefixes alike", OURS + "Extraction", {"prefix": [8, 8]}, "Extraction.prefix is [8, 8]", "each once"),
     callback(
         "prefixes of two kinds",
-        OURS + "Extraction", {"prefix": [0.5, 8]}, "Extraction.prefix is [0.5, 8]", "all shares, or all numbers",
+        OURS + "Extraction", {"prefix": [0.5, 8]}, "Extraction.prefix is [0.5, 8]", "only shares, or only numbers",
     ),
     callback(
         "no try",
@@ -623,7 +623,7 @@ MISTAKES = [
     ),
     callback(
         "rate 0",
-        OURS + "MembershipInference", {"fprs": [0]}, "MembershipInference.fprs holds 0", "between 0 and 1",
+        OURS + "MembershipInference", {"fprs": [0]}, "MembershipInference.fprs contains 0", "between 0 and 1",
     ),
     callback(
         "share 2",

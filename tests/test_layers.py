@@ -88,19 +88,19 @@ KNOWN = modules(ROOT)
 
 
 @pytest.mark.parametrize("name", sorted({room(name) for name in KNOWN} - {"__init__"}))
-def test_a_room_imports_only_what_lies_below_it(name):
+def test_a_package_imports_only_what_lies_below_it(name):
     assert name in FLOOR, f"lit_mem/{name} is on no floor: add it to FLOORS in {__file__}"
     files = {module: path for module, path in KNOWN.items() if room(module) == name}
     broken = [rule for module, path in files.items() for rule in broken_rules(module, path.read_text("utf-8"), KNOWN)]
     assert not broken, "\n".join(broken)
 
 
-def test_every_room_of_the_table_exists():
+def test_every_package_of_the_table_exists():
     assert set(FLOOR) == {room(name) for name in KNOWN} - {"__init__"}
 
 
 @pytest.mark.slow
-def test_no_room_below_the_trainers_loads_one():
+def test_no_package_below_the_trainers_loads_one():
     names = [name.removesuffix(".__init__") for name in KNOWN if FLOOR.get(room(name), TRAINERLESS) < TRAINERLESS]
     script = "import importlib, sys\nfor n in sys.argv[1:]: importlib.import_module(n)\nprint(*sys.modules)"
     command = [sys.executable, "-c", script, *(f"lit_mem.{name}" for name in names)]

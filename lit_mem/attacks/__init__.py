@@ -1,4 +1,4 @@
-"""Membership inference attacks: token scores in, one number an example out; higher means member."""
+"""Membership inference attacks: token scores in, one score per example out; higher means member."""
 
 from lit_mem.attacks.base import Attack
 from lit_mem.attacks.con_recall import ConReCaLL

@@ -1,4 +1,4 @@
-"""The contract of a membership inference attack."""
+"""The interface of a membership inference attack."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lit_mem.types import Needs, Prober, TokenScores
 
 
 class Attack(ABC):
-    """Gives each example one number, higher where it looks more like a member of the fine-tuning set.
+    """Gives each example one score, higher if it looks more like a member of the fine-tuning set.
 
     Every attack must be finite on a single scored token and must not depend on padding or on the other
-    examples of a batch. An example without a scored token scores 0, and is left out of all figures.
+    examples of a batch. An example without a scored token scores 0, and is left out of all metrics.
 
     Attributes:
-        needs: what it reads of `TokenScores` that is not always there.
+        needs: optional fields of `TokenScores` that it reads.
     """
 
     needs: Needs = Needs()
@@ -26,21 +26,21 @@ class Attack(ABC):
         """(B,) float64 scores of the batch's examples, on the CPU, higher = more member-like."""
 
     def over_set(self, score: Tensor, member: Tensor) -> Tensor:
-        """The scores of a whole set, once all are known; most attacks leave them as they are.
+        """Postprocess the scores of a whole set; the default returns them unchanged.
 
         Args:
-            score: (N,) float64, what the attack gave each example.
+            score: (N,) float64, the attack's scores.
             member: (N,) bool.
         """
         return score
 
 
 class ProbingAttack(Attack):
-    """An attack that asks the model more than the scoring pass told, at the price of further passes.
+    """An attack that needs further forward passes beside the scoring pass.
 
-    It reads the tokens in `scores.batch`, and asks `self.prober`, which is set before the first batch of every
-    validation. An example that it cannot judge, as its text is part of the question, scores NaN and is left out of
-    this attack's figures.
+    It reads the tokens in `scores.batch` and runs `self.prober`, which is set before the first batch of every
+    validation. An example that it cannot score, because its text is part of the prefix, scores NaN and is left out of
+    this attack's metrics.
     """
 
     prober: Prober

@@ -1,4 +1,4 @@
-"""Con-ReCall: the difference that two prefixes make, one of held-out texts and one of members."""
+"""Con-ReCall: the contrast between a prefix of held-out texts and a prefix of members."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ log = logging.getLogger(__name__)
 
 
 class ConReCaLL(ProbingAttack):
-    """(LL(x | P_nonmember) − weight · LL(x | P_member)) / LL(x), with LL the mean log-probability of a token of x.
+    """(LL(x | P_nonmember) − weight · LL(x | P_member)) / LL(x), with LL the mean log-probability per token of x.
 
-    All three are negative: a prefix of held-out texts disturbs the model on its members, one of members does not.
+    All three are negative: a prefix of held-out texts lowers the likelihood of members, a prefix of members does not.
     The attacker must know some members. It costs two more forward passes, over longer texts. The examples of either
-    prefix score NaN. How texts are joined and which tokens count is as in `ReCaLL`; both prefixes keep as many shots.
+    prefix score NaN. Texts are joined and tokens counted as in `ReCaLL`; both prefixes keep the same number of shots.
 
     Args:
-        shots: how many texts make up each prefix.
-        seed: of their choice.
-        weight: how much the members' prefix counts, γ in the paper.
+        shots: number of texts in each prefix.
+        seed: seed of their choice.
+        weight: weight of the members' prefix, γ in the paper.
 
     Source: Wang et al. 2024, "Con-ReCall: Detecting Pre-training Data in LLMs via Contrastive Decoding"
     (arXiv 2409.03363).
@@ -43,7 +43,7 @@ class ConReCaLL(ProbingAttack):
         """Choose both prefixes.
 
         Raises:
-            ConfigError: there are too few members or held-out texts, or not one shot fits the model.
+            ConfigError: there are too few members or held-out texts, or no shot fits the model.
         """
         super().prepare(prober)
         self._limit = longest_input(prober)

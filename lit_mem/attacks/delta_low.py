@@ -1,4 +1,4 @@
-"""Where tuning helped least: a member rises even there."""
+"""The tokens that tuning improved least: for a member, even these improve."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lit_mem.types import Needs, TokenScores
 class DeltaLow(Attack):
     """Mean of the lowest δ_t = ℓ_t − ℓ_t^ref of the example, in nats.
 
-    What a held-out text shares with the training set rises in tuning, and what is its own falls; a member has no such
-    tokens. It is Min-K% of the change in place of the log-probability.
+    Tuning raises what a held-out text shares with the training set, and lowers the tokens specific to it; a member has
+    no such tokens. This is Min-K% of the change instead of the log-probability.
 
     Args:
-        share: how many of the example's tokens are averaged, as a share of them, rounded down but at least one.
+        share: share of the example's tokens averaged, rounded down, but at least one token.
 
-    Source: this project; of the lowest share, Shi et al. 2024 (`MinK`).
+    Source: this project; for the lowest share, Shi et al. 2024 (`MinK`).
     """
 
     needs = Needs(reference=True)
@@ -30,7 +30,7 @@ class DeltaLow(Attack):
         self.share = share
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, higher = more member-like; exactly 0 while the tuned model still is its reference.
+        """(B,) float64, higher = more member-like; exactly 0 while the tuned model equals its reference.
 
         Raises:
             MetricError: the scores carry no reference.

@@ -1,4 +1,4 @@
-"""What tuning changed for the text's own tokens, beside what it changed for the tokens that the model would write."""
+"""Log-ratio of tuned model and reference, standardized by its moments under the tuned model."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ class DeltaStandardized(ProbingAttack):
     """Σ_t (δ_t − μ_t) / √(Σ_t σ_t²), where δ_t(v) = log p(v | x_<t) − log p_ref(v | x_<t).
 
     μ_t and σ_t are the mean and the standard deviation of δ_t(v) over next tokens v drawn from the tuned model itself.
-    μ_t is the Kullback-Leibler divergence of the tuned model from the reference: what a text gains that the tuned model
-    could have written. A member's tokens gain more.
+    μ_t is the Kullback-Leibler divergence of the tuned model from the reference: the expected gain of a token sampled
+    from the tuned model. Tokens of a member gain more.
 
-    (0.0001 nats)² is added to σ_t², since float32 log-probabilities resolve no less.
+    (0.0001 nats)² is added to σ_t², the resolution of float32 log-probabilities.
 
-    The moments need the logits of both models at the same time, so stored scores of the reference do not serve: each
-    validation computes the reference's pass again. Off by default for that reason.
+    The moments need the logits of both models at once, so stored reference scores cannot be used: each validation
+    runs the reference again. Off by default for that reason.
 
-    Not for a base that is spread over processes (`trainer.strategy: sharded`).
+    Does not support a sharded base (`trainer.strategy: sharded`).
 
-    Sources: the standardization, Bao et al. 2024, "Fast-DetectGPT" (arXiv 2310.05130), and Zhang et al. 2025,
-    "Min-K%++" (arXiv 2404.02936), both for one model; of the ratio of two, this project.
+    Sources: standardization for one model, Bao et al. 2024, "Fast-DetectGPT" (arXiv 2310.05130), and Zhang et al.
+    2025, "Min-K%++" (arXiv 2404.02936); its use on the ratio of two models, this project.
     """
 
     _scorer: LogRatioScorer
 
     def prepare(self, prober: Prober) -> None:
-        """Find out how to run both models.
+        """Set up scoring by both models.
 
         Raises:
-            ConfigError: the base is spread over processes.
+            ConfigError: the base is sharded.
         """
         super().prepare(prober)
         if is_sharded(prober.language_model):
@@ -52,7 +52,7 @@ class DeltaStandardized(ProbingAttack):
             self._scorer = LogRatioScorer(prober.language_model, prober.reference_context)
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, in standard deviations, higher = more member-like; exactly 0 while both models are the same.
+        """(B,) float64, in standard deviations, higher = more member-like; exactly 0 while both models are equal.
 
         Raises:
             MetricError: the scores do not carry their batch.

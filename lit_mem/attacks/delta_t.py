@@ -1,4 +1,4 @@
-"""The t statistic of what tuning changed: a rise counts for more where it is even over the text."""
+"""The t statistic of the change by tuning: an increase weighs more if it is even over the text."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _LEAST: Final = 1e-4
 class DeltaT(Attack):
     """Student's t statistic of δ_t = ℓ_t − ℓ_t^ref over the n scored tokens: √n · mean(δ) / sd(δ).
 
-    The paper's attack takes the mean alone, which one token can decide. A member's rise is spread over its tokens; a
-    held-out text rises where the domain's set phrases stand and falls elsewhere.
+    The paper's attack uses only the mean, which a single token can dominate. A member's increase is spread over its
+    tokens; a held-out text increases at set phrases of the domain and decreases elsewhere.
 
-    The deviation is that of the sample, with n − 1. A text of one token has none; there the deviation is |δ|, so that
-    the score is the sign of δ. (0.0001 nats)² is added to the variance: below that, float32 log-probabilities resolve
-    nothing, and their rounding would pass for an even rise.
+    The deviation is the sample's, with n − 1. For a text of one token it is replaced by |δ|, so that the score is the
+    sign of δ. (0.0001 nats)² is added to the variance: differences below that are rounding of float32
+    log-probabilities, and would pass for an even increase.
 
-    Source: this project; of the statistic, Student 1908, "The Probable Error of a Mean".
+    Source: this project; for the statistic, Student 1908, "The Probable Error of a Mean".
     """
 
     needs = Needs(reference=True)
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, higher = more member-like; exactly 0 while the tuned model still is its reference.
+        """(B,) float64, higher = more member-like; exactly 0 while the tuned model equals its reference.
 
         Raises:
             MetricError: the scores carry no reference.

@@ -1,4 +1,4 @@
-"""EZ-MIA: where the tuned model errs, does it still find the truth likelier than the reference does?"""
+"""EZ-MIA: whether the tuned model, where its greedy token is wrong, gives the true token more than the reference."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from lit_mem.types import Needs, TokenScores
 class EzMia(Attack):
     """Balance of rises and falls in log-probability where the tuned model's greedy token is wrong (its error zone).
 
-    With δ_t = ℓ_t − ℓ_t^ref in nats, P the sum of the positive δ_t there and N that of the negative ones without their
-    sign, the paper's score is P / N. This one is (P − N) / (P + N), which grows strictly with P / N, so ranks alike,
-    and is finite: 1 where nothing fell (an infinite ratio, the surest member), −1 where nothing rose.
+    With δ_t = ℓ_t − ℓ_t^ref in nats, P the sum of the positive δ_t in that zone and N the sum of the absolute values of
+    the negative ones, the paper's score is P / N. This one is (P − N) / (P + N), which increases strictly with P / N,
+    so ranks the same, and is finite: 1 if nothing fell (an infinite ratio, the strongest evidence), −1 if nothing rose.
 
-    The paper leaves two cases open. A text that the tuned model predicts whole has no error zone, and would be
-    undefined just where memorization is greatest; there, and where no δ_t of the zone differs from 0, all scored
-    tokens are taken. If no δ_t differs from 0 even so, there is no evidence, and the score is 0.
+    The paper leaves two cases undefined. A text that the tuned model predicts entirely has no error zone, just where
+    memorization is strongest; then, and if every δ_t of the zone is 0, all scored tokens are used. If every δ_t is 0
+    even so, there is no evidence, and the score is 0.
 
-    The authors' code (JetBrains-Research/ez-mia) closes them otherwise: it does not read the first predicted token, and
-    a text with fewer than two errors, or without a fall, has the ratio 0, the lowest. `first=2, least=2` ranks texts as
-    that code does.
+    The authors' code (JetBrains-Research/ez-mia) handles them differently: it skips the first predicted token, and a
+    text with fewer than two errors, or without a decrease, has the ratio 0, the lowest. `first=2, least=2` ranks texts
+    as that code does.
 
-    Of a short text nothing need have fallen, so that many are tied at 1, and no threshold among them has a
-    false-positive rate of 1 %. Texts with the same balance are ranked by their mean δ_t, which adds less than 1e-9 to
-    the score.
+    In short texts often nothing falls, so that many are tied at 1, and no threshold among them has a false-positive
+    rate of 1 %. Texts with the same balance are ranked by their mean δ_t, which adds less than 1e-9 to the score.
 
     Args:
-        first: the first scored token that is read, counted from 1; those before it count nowhere.
-        least: fewest errors of a text. One with fewer, or in whose error zone no δ_t is below 0, has the score −1, that
-            of the ratio 0. None: such texts are judged as said above.
+        first: the first scored token to read, counted from 1; earlier ones are ignored.
+        least: minimum number of errors of a text. A text with fewer, or without a δ_t below 0 in its error zone, scores
+            −1, that of the ratio 0. None: such texts are scored as described above.
 
     Raises:
         ConfigError: an option is below 1.
@@ -50,7 +49,7 @@ class EzMia(Attack):
         self.first, self.least, self.break_ties = first, least, break_ties
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64 in [−1, 1], higher = more member-like; one value for all while the model still is its reference.
+        """(B,) float64 in [−1, 1], higher = more member-like; the same for all while the model equals its reference.
 
         Raises:
             MetricError: the scores carry no reference.

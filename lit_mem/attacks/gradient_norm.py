@@ -1,4 +1,4 @@
-"""The gradient-norm attack: a member hardly moves the weights any more."""
+"""The gradient-norm attack: members have small gradients."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from lit_mem.types import IGNORED, Batch, Prober, TokenScores
 class GradientNorm(ProbingAttack):
     """−‖∇_θ loss(x)‖₂ over all trained parameters, the loss being the mean over the example's scored tokens.
 
-    One norm over all weights together, not a mean of norms of tensors. It costs a forward and a backward pass for
-    every example by itself. Nothing of training is touched: the gradients go nowhere but into the norm.
+    One norm over all parameters, not a mean of per-tensor norms. It costs a forward and a backward pass per example.
+    Training is unaffected: the gradients are not accumulated.
 
-    Not for a base that is spread over processes (`trainer.strategy: sharded`).
+    Not available for a base that is sharded over processes (`trainer.strategy: sharded`).
 
     Sources: Nasr et al. 2019, "Comprehensive Privacy Analysis of Deep Learning" (gradients as the signal); Wang et al.
     2024, "Pandora's White-Box" (arXiv 2402.17012) (their norm, for language models).
@@ -33,31 +33,31 @@ class GradientNorm(ProbingAttack):
     _scorer: TokenScorer
 
     def prepare(self, prober: Prober) -> None:
-        """Find out how to run the model.
+        """Set up the scorer.
 
         Raises:
-            ConfigError: the base is spread over processes.
+            ConfigError: the base is sharded over processes.
             MetricError: no parameter of the model is trained.
         """
         super().prepare(prober)
         if is_sharded(prober.language_model):
             raise ConfigError(
-                "GradientNorm asks for gradients of each text alone, for which ranks with parts of one model do not "
-                "wait; leave it out, or set trainer.strategy to ddp"
+                "GradientNorm computes gradients of single texts, which is not possible when the model is sharded over "
+                "processes; remove the attack, or set trainer.strategy to ddp"
             )
         if not any(p.requires_grad for p in prober.language_model.parameters()):
-            raise MetricError("GradientNorm needs trained parameters, and none of the model's requires a gradient")
+            raise MetricError("GradientNorm needs trained parameters, but none of the model's requires a gradient")
         self._scorer = TokenScorer(prober.language_model)
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, at most 0, higher = more member-like; in nats a unit of weight.
+        """(B,) float64, at most 0, higher = more member-like; in nats per unit of weight.
 
         Raises:
             MetricError: the scores do not carry their batch.
         """
         batch_of(scores, "the gradient-norm attack")
         trained = [p for p in self.prober.language_model.parameters() if p.requires_grad]
-        # Lightning validates in inference mode, whose tensors cannot be differentiated through; these are new ones.
+        # Lightning validates in inference mode, whose tensors have no gradients; examples_of gives new ones.
         with torch.inference_mode(False), torch.enable_grad():
             result = torch.zeros(len(scores.example_id), dtype=torch.float64)
             for row, example in examples_of(scores):
@@ -69,7 +69,7 @@ class GradientNorm(ProbingAttack):
     def _gradients(
         self, rows: list[Encoded], trained: list[torch.nn.Parameter], device: torch.device
     ) -> Sequence[Tensor | None]:
-        """Of the mean loss over the labelled tokens of all rows, those of one text."""
+        """Gradients of the mean loss over the labelled tokens of all rows of one text."""
         counts = [int((row.labels != IGNORED).sum()) for row in rows]
         found: list[Tensor | None] = []
         for row, count in zip(rows, counts, strict=True):

@@ -1,4 +1,4 @@
-"""What the probing attacks share: mean log-probabilities of texts, scored already or asked for now."""
+"""Shared by the probing attacks: mean log-probabilities of texts from the scoring pass or from further passes."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def batch_of(scores: TokenScores, who: str) -> Batch:
     """The batch that was scored.
 
     Raises:
-        MetricError: it was not kept; `who` asks, for the message.
+        MetricError: it was not kept; `who` names the attack in the message.
     """
     if scores.batch is None:
-        raise MetricError(f"{who} needs the examples' tokens, and the scores do not carry their batch")
+        raise MetricError(f"{who} needs the examples' tokens, but the scores do not carry their batch")
     return scores.batch
 
 
 def examples_of(scores: TokenScores) -> Iterator[tuple[int, Encoded]]:
     """Each example that has a scored token, with its row.
 
-    It is cut behind its last scored token, which changes no score, unless it is read in windows, and labelled where it
-    is scored. Its tensors are new ones on the CPU.
+    Unless it is read in windows, it is truncated after its last scored token, which changes no score. Its labels are
+    the scored tokens. Its tensors are new ones on the CPU.
     """
     batch = batch_of(scores, "a probing attack")
     windows = batch.get("windows", [None] * len(scores.example_id))
@@ -51,21 +51,21 @@ def mean_logprob(scores: TokenScores) -> Tensor:
 
 
 def divisible(mean: Tensor) -> Tensor:
-    """Mean log-probabilities as something to divide by: at most −1e-6.
+    """Clamp mean log-probabilities to at most −1e-6, so that they can be used as divisors.
 
-    What lies between that and 0 is rounding in float32 logits: the model is certain of the text.
+    Values between that and 0 are rounding of float32 logits: the model is certain of the text.
     """
     return mean.clamp(max=_CERTAIN)
 
 
-def asked_mean_logprob(prober: Prober, rows: Sequence[Encoded], scores: TokenScores) -> Tensor:
+def probed_mean_logprob(prober: Prober, rows: Sequence[Encoded], scores: TokenScores) -> Tensor:
     """Mean log-probability of further texts under the tuned model.
 
     Args:
-        prober: is asked.
-        rows: the texts; a text's labelled tokens are those that count.
-        scores: the scoring pass that raised the question: as many tokens, padding included, go through the model at
-            a time as there, so that the question needs no more memory. A longer text goes alone.
+        prober: runs the model.
+        rows: the texts; labelled tokens count.
+        scores: the scoring pass that the texts derive from. A batch has at most as many tokens, padding included, as
+            there, so that memory use does not grow. A longer text is a batch of its own.
 
     Returns:
         (len(rows),) float64 on the CPU, in nats.
@@ -81,5 +81,5 @@ def asked_mean_logprob(prober: Prober, rows: Sequence[Encoded], scores: TokenSco
 
 
 def longest_input(prober: Prober) -> int | None:
-    """How many tokens of a text the model can read behind its virtual tokens, if any; None if it sets no limit."""
+    """Maximum number of tokens of a text after virtual tokens, if any; None without a limit."""
     return readable(prober.language_model)

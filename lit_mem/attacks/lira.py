@@ -1,4 +1,4 @@
-"""LiRA, offline: how far an example's likelihood stands above what models without it give."""
+"""LiRA, offline: how far an example's likelihood exceeds that of models trained without it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _LEAST_STD: Final = 1e-6
 
 
 class OfflineLiRA(PopulationAttack):
-    """z = (φ_θ(x) − mean φ_out(x)) / std φ_out(x), φ the mean log-probability of a token, over the references.
+    """z = (φ_θ(x) − mean φ_out(x)) / std φ_out(x), φ the mean log-probability per token, over the references.
 
-    The attack's chance that a model without x would give it less, Φ(z), ranks the examples as z does.
+    The probability Φ(z) that a model without x gives it a lower value ranks examples the same as z.
 
-    With few references an example's own deviation is mostly noise, and one common deviation does better. Dividing
-    all examples by one number changes no ranking, and with it no figure, so `fixed` does not divide: its score is the
-    difference, in nats. It needs no pass over the set, and is the same on any number of processes.
+    With few references an example's own deviation is mostly noise, and a common deviation works better. Dividing all
+    examples by one number changes no ranking and no metric, so `fixed` does not divide: its score is the difference,
+    in nats. It needs no pass over the set, and is the same on any number of processes.
 
     Args:
         references: as in `PopulationAttack`; at least 2.
-        deviation: "example": divide by each example's own deviation, over references (mean square, at least 1e-6
-            nats); "fixed": one common deviation, see above; "auto": "example" from 8 references on.
+        deviation: "example": divide by each example's own deviation over references (root mean square, at least 1e-6
+            nats); "fixed": a common deviation, see above; "auto": "example" from 8 references on.
 
     Source: Carlini et al. 2022, "Membership Inference Attacks From First Principles" (the offline attack, and its
-    variant of one variance for all). There φ is the logit of the label's probability, as a classifier has it.
+    variant with one variance for all). There φ is the logit of the label's probability in a classifier.
     """
 
     fewest: ClassVar[int] = 2

@@ -1,4 +1,4 @@
-"""The loss attack: members are the examples that the model finds likely."""
+"""The loss attack: members have a low loss."""
 
 from __future__ import annotations
 

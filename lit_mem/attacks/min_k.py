@@ -1,4 +1,4 @@
-"""Min-K% Prob: members have few tokens that surprise the model."""
+"""Min-K% Prob: members have few tokens with a very low probability."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class MinK(Attack):
     """Mean log-probability in nats of the least likely tokens of the example.
 
     Args:
-        share: how many of the example's tokens are averaged, as a share of them, rounded down but at least one.
-        calibrated: less the same mean under the frozen reference, of its own least likely tokens.
+        share: share of the example's tokens averaged, rounded down, but at least one token.
+        calibrated: subtract the same mean under the frozen reference, over its own least likely tokens.
 
     Source: Shi et al. 2024, "Detecting Pretraining Data from Large Language Models", section 4.
     """

@@ -1,4 +1,4 @@
-"""Min-K%++: members have few tokens less likely than what the model expects of its own next token."""
+"""Min-K%++: Min-K% with log-probabilities standardized by the model's next-token distribution."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _LEAST_STD: Final = 1e-4
 
 
 class MinKPlusPlus(Attack):
-    """Mean of the lowest (ℓ_t − μ_t) / σ_t of the example: Min-K% with each token measured against its alternatives.
+    """Mean of the lowest (ℓ_t − μ_t) / σ_t of the example: Min-K% with each token standardized.
 
-    μ_t and σ_t are mean and deviation of log p(v | x_<t) over v drawn from p(· | x_<t) itself. (Mean and deviation
-    over the vocabulary with equal weights, as some code has it, are another statistic.)
+    μ_t and σ_t are mean and standard deviation of log p(v | x_<t) over v drawn from p(· | x_<t). (Some code weights the
+    vocabulary uniformly, which is another statistic.)
 
-    σ_t counts as at least 0.0001 nats. It is 0 where the next token is certain, and where all are equally likely; near
-    that, float32 log-probabilities resolve ℓ_t − μ_t only to some 1e-6, and a smaller σ_t would blow up nothing but
-    that. It touches only positions where all tokens but one together have a probability below about 1e-9, or where all
-    that are possible are equally likely to four digits; among those a less likely token still scores lower.
+    σ_t is clamped to at least 0.0001 nats. It is 0 if the next token is certain, and if all are equally likely; near
+    that, float32 log-probabilities resolve ℓ_t − μ_t only to about 1e-6, and a smaller σ_t would amplify that error.
+    The clamp affects only positions where all tokens but one together have a probability below about 1e-9, or where all
+    possible tokens are equally likely to four digits; among those a less likely token still scores lower.
 
     Args:
-        share: how many of the example's tokens are averaged, as a share of them, rounded down but at least one.
+        share: share of the example's tokens averaged, rounded down, but at least one token.
 
     Source: Zhang et al. 2025, "Min-K%++: Improved Baseline for Detecting Pre-Training Data from Large Language
     Models" (arXiv 2404.02936).
@@ -46,8 +46,8 @@ class MinKPlusPlus(Attack):
         """
         if scores.mean is None or scores.std is None:
             raise MetricError(
-                "the Min-K%++ attack needs the moments of the next-token log-probability (`mean` and `std`); "
-                "the module gave none"
+                "the Min-K%++ attack needs the moments of the next-token log-probability (`mean` and `std`), but the "
+                "module gave none"
             )
         above = scores.logprob.cpu().double() - scores.mean.cpu().double()
         return lowest_mean(above / scores.std.cpu().double().clamp(min=_LEAST_STD), scores.mask, self.share)

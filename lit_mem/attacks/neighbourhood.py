@@ -1,4 +1,4 @@
-"""The neighbourhood attack: a member is likelier than texts that differ from it in a few words."""
+"""The neighbourhood attack: a member is more likely than texts that differ from it in a few words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_mem.attacks.base import ProbingAttack
-from lit_mem.attacks.likelihood import asked_mean_logprob, batch_of, examples_of, longest_input, mean_logprob
+from lit_mem.attacks.likelihood import batch_of, examples_of, longest_input, mean_logprob, probed_mean_logprob
 from lit_mem.attacks.rewriting import rewritten
 from lit_mem.attacks.word_replacement import WordReplacer
 from lit_mem.data.encoding import Encoded
@@ -17,22 +17,22 @@ from lit_mem.types import IGNORED, Prober, TokenScores
 
 
 class Neighbourhood(ProbingAttack):
-    """LL(x) − mean LL(x̃) in nats over neighbours x̃ of x, with LL the mean log-probability of a token.
+    """LL(x) − mean LL(x̃) in nats over neighbours x̃ of x, with LL the mean log-probability per token.
 
-    A neighbour is x with a share of its words replaced by others that a masked language model proposes. The neighbours
-    of an example are made once and kept; scoring them costs as many forward passes as there are neighbours, at every
-    validation. They depend on `seed`, the example's id and its text only. A prompt keeps its words.
+    A neighbour is x with a share of its words replaced by proposals of a masked language model. The neighbours of an
+    example are generated once and cached; scoring them costs as many forward passes as there are neighbours, at every
+    validation. They depend only on `seed`, the example's id and its text. A prompt is unchanged.
 
     Args:
-        masked_lm: hub id or folder of a masked language model (BERT, RoBERTa), which this adds to memory; its weights
-            must be safetensors.
-        neighbours: how many of each example.
-        share: of the words that are replaced, rounded, at least one.
-        seed: of the choice of words and of what replaces them.
+        masked_lm: hub id or folder of a masked language model (BERT, RoBERTa), which takes additional memory; its
+            weights must be safetensors.
+        neighbours: number of neighbours per example.
+        share: share of the words replaced, rounded, at least one word.
+        seed: seed for choosing words and replacements.
 
     Source: Mattern et al. 2023, "Membership Inference Attacks against Language Models via Neighbourhood Comparison"
-    (arXiv 2305.18462). There a word is not masked but its embedding is thinned by dropout; here it is
-    masked, and what replaces it is drawn and not searched for.
+    (arXiv 2305.18462). There a word is not masked but dropout is applied to its embedding, and its replacement is
+    searched for; here the word is masked, and its replacement is sampled.
     """
 
     def __init__(self, masked_lm: str, neighbours: int = 25, share: float = 0.15, seed: int = 0) -> None:
@@ -49,17 +49,17 @@ class Neighbourhood(ProbingAttack):
         """Load the masked language model, once.
 
         Raises:
-            ModelError: it cannot be loaded, or does not propose words.
+            ModelError: it cannot be loaded, or its vocabulary has no words.
         """
         super().prepare(prober)
         if self._replacer is None:
             self._replacer = WordReplacer(self.masked_lm)
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, higher = more member-like; NaN for a text without a word, which has no neighbours.
+        """(B,) float64, higher = more member-like; NaN for a text without words, which has no neighbours.
 
         Raises:
-            MetricError: the scores do not carry their batch, or the batch not the texts.
+            MetricError: the scores do not carry their batch, or the batch carries no texts.
         """
         batch_of(scores, "the neighbourhood attack")
         records = scores.records("the neighbourhood attack")
@@ -69,7 +69,7 @@ class Neighbourhood(ProbingAttack):
             neighbours = self._neighbours(example, records[row].text, scores.mask.device)
             rows += neighbours
             owners += [row] * len(neighbours)
-        logprob = asked_mean_logprob(self.prober, rows, scores)
+        logprob = probed_mean_logprob(self.prober, rows, scores)
         owner = torch.tensor(owners, dtype=torch.int64)
         total = torch.zeros(len(records), dtype=torch.float64).index_add_(0, owner, logprob)
         count = torch.bincount(owner, minlength=len(records))

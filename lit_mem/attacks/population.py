@@ -1,4 +1,4 @@
-"""What the attacks share that compare the tuned model with a population of reference models."""
+"""Shared by the attacks that compare the tuned model with several reference models."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lit_mem.types import Batch, Prober, TokenScores
 
 
 class PopulationAttack(ProbingAttack):
-    """An attack with references that were trained as the tuned model was, but on other texts.
+    """An attack with reference models that were trained like the tuned model, but on other texts.
 
-    Offline: no reference has seen any of the examples. They are loaded once, and score an example once.
+    Offline: no reference was trained on any of the examples. References are loaded once, and score an example once.
 
     Args:
         references: folders of adapters saved by peft for the same base, or ids or folders of whole models with the
             same tokenizer.
 
     Raises:
-        ConfigError: there are too few, or one comes twice.
+        ConfigError: there are too few, or one is listed twice.
     """
 
     fewest: ClassVar[int] = 1
@@ -49,7 +49,7 @@ class PopulationAttack(ProbingAttack):
             self._population = prober.population(self.references)
 
     def reference_mean_logprob(self, scores: TokenScores) -> Tensor:
-        """(R, B) float64 on the CPU: the mean log-probability of a token of each example, in nats, by reference.
+        """(R, B) float64 on the CPU: mean log-probability per token in nats, by reference and example.
 
         Raises:
             MetricError: the scores do not carry their batch.

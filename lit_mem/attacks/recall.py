@@ -1,4 +1,4 @@
-"""ReCaLL: a prefix of texts that the model has not seen disturbs it more on what it has."""
+"""ReCaLL: a prefix of unseen texts lowers the likelihood of members more than that of non-members."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ log = logging.getLogger(__name__)
 
 
 class ReCaLL(ProbingAttack):
-    """Relative conditional log-likelihood LL(x | P) / LL(x), with LL the mean log-probability of a token of x.
+    """Relative conditional log-likelihood LL(x | P) / LL(x), with LL the mean log-probability per token of x.
 
-    Both are negative, so the ratio is above 1 where the prefix P makes the text less likely. It costs one more
-    forward pass, over texts that the prefix makes longer. An example that stands in the prefix scores NaN.
+    Both are negative, so the ratio is above 1 if the prefix P makes the text less likely. It costs one more
+    forward pass, over texts with the prefix. An example that is in the prefix scores NaN.
 
-    Token ids are joined as they are: each text of the prefix without its BOS and end-of-text tokens, and the BOS of
-    the example, where it has one, in front of all. The tokens that count are those of x that count without a prefix.
-    Where the prefix and the longest text would not fit the model, the longest shots are dropped one by one.
+    Token ids are concatenated: each text of the prefix without its BOS and end-of-text tokens, and the BOS of
+    the example, if any, in front. The tokens of x that count are the same as without a prefix.
+    If the prefix and the longest text do not fit the model, the longest shots are dropped one by one.
 
     Args:
-        shots: how many held-out texts make up the prefix.
-        seed: of their choice.
-        prefix: texts of your own, known not to be members, instead of `shots` held-out ones.
+        shots: number of held-out texts in the prefix.
+        seed: seed of their choice.
+        prefix: custom texts, known to be non-members, instead of `shots` held-out ones.
 
     Source: Xie et al. 2024, "ReCaLL: Membership Inference via Relative Conditional Log-Likelihoods"
     (arXiv 2406.15968).
@@ -45,7 +45,7 @@ class ReCaLL(ProbingAttack):
         check_range("ReCaLL.shots", shots, at_least=1)
         check_range("ReCaLL.seed", seed, at_least=0)
         if prefix is not None and (not prefix or not all(text.strip() for text in prefix)):
-            raise ConfigError("ReCaLL.prefix is empty or holds an empty text; expected texts, or null")
+            raise ConfigError("ReCaLL.prefix is empty or contains an empty text; expected texts, or null")
         self.shots, self.seed, self.prefix = shots, seed, prefix
         self._shots: list[Shot] = []
         self._limit: int | None = None
@@ -54,7 +54,7 @@ class ReCaLL(ProbingAttack):
         """Choose the prefix.
 
         Raises:
-            ConfigError: there are too few held-out texts, or not one shot fits the model.
+            ConfigError: there are too few held-out texts, or no shot fits the model.
         """
         super().prepare(prober)
         self._limit = longest_input(prober)
@@ -62,7 +62,7 @@ class ReCaLL(ProbingAttack):
             shots = random_shots(prober, False, self.shots, self.seed, "ReCaLL")
             longest = longest_text([prober.texts(True), prober.texts(False)], prober.tokenizer)
         else:
-            # The data module may give no texts, which is why a user gives a prefix.
+            # A custom prefix also serves data modules that give no texts.
             shots, longest = given_shots(self.prefix, prober.tokenizer), self._longest_known(prober)
         fit = fitting(shots, longest, self._limit, "ReCaLL")
         if len(fit) < len(shots) and len(fit) != len(self._shots):

@@ -1,4 +1,4 @@
-"""The paper's attack: how much likelier the tuned model finds an example than the frozen reference does."""
+"""The paper's attack: the log-likelihood ratio of the tuned model and the frozen reference."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from lit_mem.types import Needs, TokenScores
 
 
 class ReferenceRatio(Attack):
-    """Log-likelihood ratio log p_tuned(x) − log p_reference(x) in nats, by default a token: (1/n) Σ (ℓ_t − ℓ_t^ref).
+    """Log-likelihood ratio log p_tuned(x) − log p_reference(x) in nats, by default per token: (1/n) Σ (ℓ_t − ℓ_t^ref).
 
-    Higher means member. Accounts that say "a ratio below the threshold means member" speak of p_ref / p_tuned.
+    Higher means member. Papers in which a ratio below the threshold means member use p_ref / p_tuned.
 
     Args:
         normalize: divide by the number of tokens; False keeps the sum, which favours long texts.
@@ -26,7 +26,7 @@ class ReferenceRatio(Attack):
         self.normalize = normalize
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64; exactly 0 for every example while the tuned model still is its reference.
+        """(B,) float64; exactly 0 for every example while the tuned model equals its reference.
 
         Raises:
             MetricError: the scores carry no reference.

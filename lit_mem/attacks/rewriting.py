@@ -1,4 +1,4 @@
-"""What the attacks that change an example's text share: the changed text as the model sees it."""
+"""Shared by the attacks that change an example's text: encoding of the changed text."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from lit_mem.types import IGNORED
 
 
 def rewritten(example: Encoded, text: str, versions: Sequence[str], tokenizer: Any, limit: int | None) -> list[Encoded]:
-    """Other versions of an example's text, tokenized as it was, behind the same prompt.
+    """Encode other versions of an example's text like the text itself, after the same prompt.
 
     The prompt, all before the first scored token, keeps its tokens. A version is tokenized together with the prompt's
-    text, as the data was, and its own tokens are then told apart by offsets.
+    text, like the data, and its own tokens are identified by offsets.
 
     Args:
-        example: the example; its labelled tokens are the scored ones, of which it has at least one.
-        text: what is scored of it, as a text.
-        versions: what stands there instead.
+        example: the example; its labelled tokens are the scored ones, at least one.
+        text: its scored part, as text.
+        versions: replacements of `text`.
         tokenizer: a fast Hugging Face tokenizer.
-        limit: tokens that the model can read; a version is cut there, unless it is read in windows. None: any number.
+        limit: number of tokens that the model can read; a version is truncated there, unless it is read in windows.
+            None without a limit.
 
     Returns:
-        One example a version, with every token of the version labelled but for position 0; without a label where a
+        One example per version, with every token of the version labelled except at position 0; without labels if a
         version has no token that can be scored.
 
     Raises:
-        MetricError: the example is scored in several pieces, so that no one text could stand in their place.
+        MetricError: the example is scored in several pieces, which a single text cannot replace.
     """
     scored = (example.labels != IGNORED).nonzero().flatten()
     if int(scored[-1] - scored[0]) >= len(scored):
         raise MetricError(
-            f"example {example.example_id} is scored in several pieces, as the assistant's turns of a conversation; "
-            "attacks that rewrite texts (Lowercase, Neighbourhood) expect one: leave them out"
+            f"example {example.example_id} is scored in several pieces, such as the assistant turns of a conversation; "
+            "attacks that rewrite texts (Lowercase, Neighbourhood) expect one piece; remove them"
         )
     start, has_bos = int(scored[0]), int(example.input_ids[0]) == tokenizer.bos_token_id
     prompt = _prompt(example.input_ids[int(has_bos) :], start - int(has_bos), text, tokenizer)
-    # Without a prompt, what is in front is BOS, or the text's own first token, which nothing precedes.
+    # Without a prompt, unscored tokens are a BOS, or the text's own first token.
     head = example.input_ids[: start if prompt else int(has_bos)]
     kept = len(_decoded(head[int(has_bos) :], tokenizer))
     encoded = tokenizer(
@@ -53,7 +54,7 @@ def rewritten(example: Encoded, text: str, versions: Sequence[str], tokenizer: A
     )
     rows = []
     for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        # A token may reach over the seam, or have done so in the example and not in this version.
+        # A token may cross the boundary, or have done so in the example and not in this version.
         new = [(token, end > len(prompt)) for token, (_, end) in zip(ids, offsets, strict=True) if end > kept]
         whole = torch.cat([head, torch.tensor([token for token, _ in new], dtype=torch.int64)])
         windows = cut_at(example, whole)
@@ -72,10 +73,10 @@ def _decoded(ids: Tensor, tokenizer: Any) -> str:
 
 
 def _prompt(ids: Tensor, before: int, text: str, tokenizer: Any) -> str:
-    """What stands in front of a text, of whose token ids `before` are not scored; all without BOS."""
+    """Text of the prompt before `text`, of whose token ids `before` are not scored; all without BOS."""
     if (whole := _decoded(ids, tokenizer)).endswith(text):
         return whole.removesuffix(text)
-    # A tokenizer that does not give the text back.
+    # The tokenizer is not reversible.
     if before == 1 and ids[:1].tolist() == _ids(text, tokenizer)[:1]:
         return ""
     return _decoded(ids[:before], tokenizer)

@@ -1,4 +1,4 @@
-"""Window-based comparison: in how much of the text does the tuned model beat the reference?"""
+"""Window-based comparison: in what share of windows the tuned model beats the reference."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from lit_mem.types import Needs, TokenScores
 
 
 class WindowComparison(Attack):
-    """WBC: share of windows of consecutive scored tokens that the tuned model finds likelier than the reference does.
+    """WBC: share of windows of consecutive scored tokens that are more likely under the tuned model than the reference.
 
-    With δ_t = ℓ_t − ℓ_t^ref, a window votes for membership where its Σ δ_t is above 0. The votes of all windows of one
-    size give a share, and the score is the mean of the shares over the sizes.
+    With δ_t = ℓ_t − ℓ_t^ref, a window votes for membership if its Σ δ_t is above 0. The score is the mean over window
+    sizes of the share of windows that vote for membership.
 
-    The sizes are a geometric progression, rounded to whole tokens; where two of them round alike, one stands (the paper
-    counts both; its own sizes 2, 3, 4, 5, 8, 11, 15, 21, 29, 40 are all different). The paper's texts are longer than
-    every window. Here a size beyond the text's length is left out, and a text shorter than all of them is one window.
-    The authors' code (Stry233/WBC) has other sizes and makes windows longer than the text as long as the text:
+    The sizes are a geometric progression, rounded to whole tokens, without duplicates (the paper counts duplicates;
+    its own sizes 2, 3, 4, 5, 8, 11, 15, 21, 29, 40 are all different). The paper's texts are longer than every window.
+    Here sizes beyond the text's length are skipped, and a text shorter than all of them is one window.
+    The authors' code (Stry233/WBC) uses other sizes and shortens windows longer than the text to its length:
     `sizes=[2, 3, 4, 6, 9, 13, 18, 25, 32, 40], long="clamp"`.
 
-    A text of few tokens has few windows, so many texts have the same share, and on short ones most members are tied at
-    the highest, and no threshold among them has a false-positive rate of 1 %. Texts with the same share are ranked by
-    their mean δ_t, which adds less than 1e-9 to the score.
+    Short texts have few windows, so many share the same score; most members can be tied at the maximum, and no
+    threshold among them has a false-positive rate of 1 %. Texts with the same share are ranked by their mean δ_t,
+    which adds less than 1e-9 to the score.
 
     Args:
         smallest: size of the smallest windows in tokens.
         largest: size of the largest.
-        sizes: how many sizes from `smallest` to `largest`; or a list of the sizes themselves, which are then not read.
-        long: what becomes of a size beyond the text's length: "skip" leaves it out, "clamp" takes one window, the whole
-            text, in its place.
-        break_ties: rank texts with the same share by their mean δ_t; False: the share alone, as published.
+        sizes: number of sizes from `smallest` to `largest`; or a list of sizes, which overrides both.
+        long: handling of sizes beyond the text's length: "skip" skips them, "clamp" uses the whole text as one window
+            instead.
+        break_ties: rank texts with the same share by their mean δ_t; False: only the share, as published.
 
     Source: Chen et al. 2026, "Window-based Membership Inference Attacks Against Fine-tuned Large Language Models"
     (arXiv 2601.02751).
@@ -66,7 +66,7 @@ class WindowComparison(Attack):
         self.sizes = sorted({round(smallest * (largest / smallest) ** step) for step in steps})
 
     def __call__(self, scores: TokenScores) -> Tensor:
-        """(B,) float64 in [−1e-9, 1], higher = more member-like; 0 while the tuned model still is its reference.
+        """(B,) float64 in [−1e-9, 1], higher = more member-like; 0 while the tuned model equals its reference.
 
         Raises:
             MetricError: the scores carry no reference.
@@ -74,8 +74,8 @@ class WindowComparison(Attack):
         mask, n_tokens = scores.mask.cpu(), scores.n_tokens
         delta = deltas(scores, "the window comparison")
         in_order = delta.gather(1, mask.long().argsort(dim=1, descending=True, stable=True))
-        # Sums up to each token. Zeros add nothing, so a window in which nothing changed has a sum of exactly 0; where
-        # changes cancel, the rounding of float64 decides, some 1e-14 nats against float32's 1e-7 in every δ_t.
+        # Cumulative sums. Zeros add nothing, so a window without any change has a sum of exactly 0; where
+        # changes cancel, float64 rounding (about 1e-14 nats) decides, far below float32's 1e-7 in every δ_t.
         upto = torch.nn.functional.pad(in_order.cumsum(dim=1), (1, 0))
         shares = torch.zeros(len(mask), dtype=torch.float64)
         for size in self.sizes:
@@ -91,5 +91,5 @@ class WindowComparison(Attack):
         result = torch.where(n_sizes > 0, shares / n_sizes.clamp(min=1), whole)
         if self.break_ties:
             result = ties_broken(result, delta, n_tokens)
-        # NaN is above nothing, and would pass for a vote against.
+        # NaN compares as not greater, and would count as a vote against membership.
         return result.masked_fill(~delta.isfinite().all(dim=1), torch.nan)

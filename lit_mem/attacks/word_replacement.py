@@ -1,4 +1,4 @@
-"""Replaces words of a text with others that a masked language model proposes there."""
+"""Replace words of a text with proposals of a masked language model."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from lit_mem.models.hub import load_model, load_tokenizer
 
 _PROPOSALS: Final = 20
 _TOKENS_AT_ONCE: Final = 2048
-_WORD_START: Final = ("Ġ", "▁")  # how byte-level and SentencePiece vocabularies mark the token that starts a word
+_WORD_START: Final = ("Ġ", "▁")  # word-start markers of byte-level and SentencePiece vocabularies
 
 
 class WordReplacer:
-    """A masked language model and which of its tokens are words.
+    """A masked language model and its tokens that are whole words.
 
-    Its weights must be safetensors, and its code that of transformers. It stays on the device it was last used on.
+    Its weights must be safetensors, and its code part of transformers. It stays on the device it was last used on.
 
     Args:
         model_id: hub id or local folder of a masked language model with a fast tokenizer.
 
     Raises:
-        ModelError: it cannot be loaded, lacks weights, or does not propose words.
+        ModelError: it cannot be loaded, lacks weights, or its vocabulary has no words.
     """
 
     def __init__(self, model_id: str) -> None:
         from transformers import AutoModelForMaskedLM
 
         option = "Neighbourhood.masked_lm"
-        # Inference tensors, as all are that are made while Lightning validates, could not be moved about freely.
+        # Inference tensors, which Lightning's validation would create here, could not be moved freely.
         with preserved_random_state(), torch.inference_mode(False):
             self.tokenizer: Any = load_tokenizer(model_id, option=option)
-            # Other sizes than the configuration's are rejected below, by name.
+            # Sizes that differ from the configuration are rejected below, by name.
             self.model, info = load_model(
                 AutoModelForMaskedLM, model_id, option, dtype=torch.float32, ignore_mismatched_sizes=True
             )
         check_loaded(self.model, f"{option} {model_id!r}", info)
         if self.tokenizer.mask_token_id is None or not self.tokenizer.is_fast:
-            raise ModelError(f"the tokenizer of {model_id!r} has no mask token or is no fast one; expected BERT's like")
+            raise ModelError(f"the tokenizer of {model_id!r} has no mask token or is not fast; expected BERT's")
         self.model.requires_grad_(False).eval()
         self._words = self._vocabulary()
         self._ids: dict[str, list[int]] = defaultdict(list)
         for token, word in self._words.items():
             self._ids[word.casefold()].append(token)
         if len(self._ids) < 2:
-            raise ModelError(f"the vocabulary of {model_id!r} holds {len(self._ids)} whole words; expected 2 or more")
+            raise ModelError(f"the vocabulary of {model_id!r} has {len(self._ids)} whole words; expected 2 or more")
         limits = [self.tokenizer.model_max_length, getattr(self.model.config, "max_position_embeddings", 512)]
-        self._limit = int(min(limits)) - 2  # some number their positions from 2
+        self._limit = int(min(limits)) - 2  # some models start positions at 2
 
     def _vocabulary(self) -> dict[int, str]:
         """Tokens that are whole words, as text."""
@@ -67,20 +67,20 @@ class WordReplacer:
         return {i: word for i, word in words.items() if [place.group() for place in word_places(word)] == [word]}
 
     def versions(self, text: str, count: int, share: float, generator: torch.Generator) -> list[str]:
-        """`count` versions of a text, in each of which a random share of the words, at least one, is another word.
+        """`count` versions of a text, each with a random share of the words, at least one, replaced.
 
-        The chosen words of a version are masked together. Each is drawn among the 20 likeliest whole words there, by
-        their likelihood, but for the word itself in any case; it gets a capital where the word has one. Words beyond
-        what the masked model reads stay.
+        The chosen words of a version are masked together. Each replacement is drawn from the 20 most likely whole
+        words, by their probability, excluding the word itself in any casing; it is capitalized if the word is. Words
+        beyond the masked model's context are not replaced.
 
         Args:
             text: any text.
-            count: of versions, each drawn by itself; short texts may get the same one twice.
-            share: of the words, rounded.
-            generator: on the CPU; nothing else is drawn from.
+            count: number of versions, drawn independently; versions of short texts may coincide.
+            share: share of the words, rounded.
+            generator: on the CPU; the only source of randomness.
 
         Returns:
-            `count` texts; none if there is no word in the text.
+            `count` texts; none if there are no words in the text.
         """
         words = self._words_in_reach(text)
         if not words:
@@ -105,7 +105,7 @@ class WordReplacer:
         return [word for word in word_places(text) if word.end() <= reach]
 
     def _proposals(self, text: str, chosen: list[list[re.Match[str]]]) -> list[Tensor]:
-        """For each version (n, V) float32 logits on the CPU, at its n masked words in order."""
+        """For each version, (n, V) float32 logits on the CPU at its n masked words in order."""
         masked = [_masked(text, places, self.tokenizer.mask_token) for places in chosen]
         encoded = self.tokenizer([text for text, _ in masked], truncation=True, max_length=self._limit)
         width = max(len(ids) for ids in encoded["input_ids"])
@@ -130,14 +130,14 @@ class WordReplacer:
         is_mask = encoded["input_ids"].cpu() == self.tokenizer.mask_token_id
         rows = []
         for row, (_, places) in enumerate(masked):
-            # By offset, as the text may spell the mask token itself.
+            # By offset, since the text itself may contain the mask token.
             start, end = offsets[row].unbind(-1)
             at = [int((is_mask[row] & (start <= place) & (place < end)).nonzero()[0]) for place in places]
             rows.append(logits[row, at].float().cpu())
         return rows
 
     def _draw(self, word: str, logits: Tensor, generator: torch.Generator) -> str:
-        """A word to stand there instead."""
+        """Draw a replacement for a word."""
         allowed = torch.full_like(logits, -torch.inf)
         ids = list(self._words)
         allowed[ids] = logits[ids]
@@ -149,7 +149,7 @@ class WordReplacer:
 
 
 def _masked(text: str, places: list[re.Match[str]], mask: str) -> tuple[str, list[int]]:
-    """The text with mask tokens in these places, and where in it each of them starts."""
+    """The text with mask tokens in these places, and the start of each."""
     parts, starts, last = [], [], 0
     for word in places:
         parts += [text[last : word.start()], mask]

@@ -1,4 +1,4 @@
-"""The zlib attack: members are the texts that the model finds likely and a compressor does not."""
+"""The zlib attack: members are likely under the model but not easily compressed."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lit_mem.types import Needs, TokenScores
 
 
 class Zlib(Attack):
-    """Log-probability of the example in nats for each byte that its text takes when compressed, Σ ℓ_t / len(zlib(x)).
+    """Log-probability of the example in nats per byte of its zlib-compressed text, Σ ℓ_t / len(zlib(x)).
 
     The compressor stands in for a reference model: a repetitive text is likely under any model, member or not. The
     text is compressed as UTF-8, with zlib's default level and header.
 
-    Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models". There the mean
-    log-probability is divided, not the sum, which favours long texts; here both sides grow with the text.
+    Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models". There the mean log-probability
+    is divided, which favours long texts; here both numerator and denominator grow with the text.
 
     Args:
-        normalize: divide the mean log-probability of a token, as Carlini et al. do, and not the sum.
-        calibrated: less the same score under the frozen reference: (Σ ℓ_t − Σ ℓ_t^ref) / len(zlib(x)).
+        normalize: divide the mean log-probability per token, as Carlini et al. do, instead of the sum.
+        calibrated: subtract the same score under the frozen reference: (Σ ℓ_t − Σ ℓ_t^ref) / len(zlib(x)).
     """
 
     def __init__(self, normalize: bool = False, calibrated: bool = False) -> None:
@@ -34,7 +34,7 @@ class Zlib(Attack):
         """(B,) float64, higher = more member-like; at most 0 unless `calibrated`.
 
         Raises:
-            MetricError: the batch does not carry the texts, or `calibrated` and the scores carry no reference.
+            MetricError: the batch carries no texts, or `calibrated` and the scores carry no reference.
         """
         texts = [record.text.encode() for record in scores.records("the zlib attack")]
         logprob = scores.total_logprob
@@ -42,5 +42,5 @@ class Zlib(Attack):
             logprob = deltas(scores, "the calibrated zlib attack").sum(dim=1)
         if self.normalize:
             logprob = logprob / scores.n_tokens.clamp(min=1)
-        # An empty text compresses to 8 bytes, so nothing is divided by 0.
+        # An empty text compresses to 8 bytes, so the divisor is never 0.
         return logprob / torch.tensor([len(zlib.compress(text)) for text in texts], dtype=torch.float64)

@@ -1,6 +1,6 @@
-"""One scoring pass feeds every measure; and, as a function, an audit of a finished model: `lit_mem.audit(...)`.
+"""Measures over one scoring pass, and `lit_mem.audit(...)`, a function that audits a finished model.
 
-This package can be called, so that `lit_mem.audit` is both: the call is `lit_mem.audit.run.run_audit`.
+The package is callable: calling `lit_mem.audit` runs `lit_mem.audit.run.run_audit`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Callable(ModuleType):
 
     @property
     def __wrapped__(self) -> Any:
-        """So that `inspect.signature` and `help` show the options."""
+        """Show the options of `run_audit` in `inspect.signature` and `help`."""
         from lit_mem.audit.run import run_audit
 
         return run_audit

@@ -1,4 +1,4 @@
-"""The model card of an exported model, `README.md`: what was measured of it, in words and in the hub's format."""
+"""The model card of an exported model (`README.md`): measured metrics in prose and in the Hub's format."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ _METRICS: Final = (
     *("canary/auroc", "canary/exposure_mean", "canary/extraction_rate", "audit/epsilon_lower_bound"),
     *("privacy/epsilon", "privacy/delta", "privacy/epsilon_largest_group", "privacy/largest_group"),
 )
-"""Patterns of the metrics that a card has, beside those of its limits; each in this order."""
+"""Patterns of the metrics listed in a card, in this order; metrics of its limits are listed too."""
 _STATES: Final[dict[State, str]] = {
     "within": "within", "undecided": "undecided", "not measured": "not measured", "over": "**over**",
 }  # fmt: skip
 _CAVEATS: Final = """\
-- **A fine-tuned model is as sensitive as its texts.** Weights memorize, whatever the metrics are: this model can be
-  made to write out texts that it was trained on. Give it the access, the retention and the deletion that these have.
-- A low AUROC is no proof of privacy. These are a few attacks on a sample of the texts; stronger ones exist. Only
+- **A fine-tuned model is as sensitive as its texts.** Weights memorize, whatever the metrics are: this model can
+  reproduce texts that it was trained on. Apply the same access, retention and deletion rules as for the texts.
+- A low AUROC does not prove privacy. These are a few attacks on a sample of the texts; stronger ones exist. Only
   differential privacy gives a bound.
-- Metrics are of members and held-out texts of the same kind. They say nothing about texts that the base had seen.
-- Averages hide people: one person's record written out is a leak at any rate.
-- Share this folder, not the run's checkpoints: those hold digests of the texts, by which a guess can be confirmed."""
+- Metrics compare members with held-out texts of the same kind. They do not cover texts that the base model had seen.
+- Averages hide individuals: one extracted record is a leak at any rate.
+- Share this folder, not the run's checkpoints: they hold digests of the texts, which can confirm a guess."""
 
-_PRIVATE: Final = "- ε is for the weights. Metrics of members, such as those in this card, are not covered by it."
+_PRIVATE: Final = "- ε covers the weights. It does not cover metrics of members, such as those in this card."
 
 
 def model_card(line: Line | None, facts: Facts) -> str:
     """The text of a model card.
 
     Args:
-        line: of the record, of the pass that measured just these weights; None: nothing has measured them.
-        facts: of the model.
+        line: the record of the pass that measured these weights; None if they were not measured.
+        facts: facts about the model.
 
     Returns:
-        YAML between two lines of `---`, as the hub reads it, then Markdown. No texts, no paths.
+        YAML front matter between two `---` lines, as the Hub reads it, then Markdown. No texts, no paths.
 
     Source: https://github.com/huggingface/hub-docs/blob/main/modelcard.md.
     """
@@ -72,10 +72,10 @@ def model_card(line: Line | None, facts: Facts) -> str:
 
 
 def state_of(line: Line | None) -> tuple[State | None, list[Judged]]:
-    """Whether what a line has measured is within its limits, by `lit_mem.audit.judging`.
+    """Judge the metrics of a recorded pass by its limits, with `lit_mem.audit.judging`.
 
     Returns:
-        The state of all limits, None where there is no line or no limit; and each judgement.
+        The overall state, None without a line or without limits; and every judgement.
     """
     if line is None or not line.stop:
         return None, []
@@ -111,7 +111,7 @@ def _front_matter(line: Line | None, facts: Facts) -> dict[str, Any]:
 
 
 def _names(line: Line) -> list[str]:
-    """Metrics that a card has, in order."""
+    """Names of the metrics listed in the card, in order."""
     limits = [threshold.name for one in line.stop for threshold in Rule.of_record(one).limits]
     own = sorted(line.metrics)
     ends = {f"{name}_{end}" for name in own for end in ("low", "high")}
@@ -131,7 +131,7 @@ def _of_index(line: Line) -> Iterator[dict[str, Any]]:
 def _title(facts: Facts) -> str:
     base = public_name(facts.base)
     what = "an adapter of" if facts.form == "adapter" else "fine-tuned from"
-    return f"# {base}, fine-tuned\n\nThis is {what} `{base}`, with what `lit_mem` has measured of its memorization."
+    return f"# {base}, fine-tuned\n\nThis is {what} `{base}`, with memorization metrics measured by `lit_mem`."
 
 
 def _model(line: Line | None, facts: Facts) -> str:
@@ -175,7 +175,7 @@ def _measured(line: Line | None, facts: Facts) -> Iterator[str]:
     if state is not None:
         rows = "\n".join(f"| `{one.threshold}` | {_valued(one)} | {_STATES[one.state]} |" for one in judged)
         yield (
-            f"## Limits\n\nOver all: {_STATES[state]}. A limit is judged by the metric's whole 95 % interval, if it "
+            f"## Limits\n\nOverall: {_STATES[state]}. A limit is judged by the metric's whole 95 % interval, if it "
             "has one: *undecided* means that the limit lies within it.\n\n"
             f"| not to be | measured | |\n| --- | --- | --- |\n{rows}"
         )
@@ -202,7 +202,7 @@ def _row(name: str, metrics: Mapping[str, float]) -> str:
 
 
 def _explained(name: str) -> tuple[str, str]:
-    """Title and meaning of a metric; of one of another side, those of the metric of members.
+    """Title and meaning of a metric; for a held-out or base variant, derived from the members' metric.
 
     >>> _explained("extraction/exact_rate_heldout")[0]
     'Whole suffix extracted, held-out texts'
@@ -225,12 +225,12 @@ def _how(line: Line, facts: Facts) -> str:
     against = {"adapter off": "the base with the adapter off", "copy": "a frozen copy of the reference model"}
     reference = against.get(facts.reference)
     return (
-        f"Measured by lit_mem {lit_mem.__version__} in the validation of just these weights"
+        f"Measured by lit_mem {lit_mem.__version__} in the validation of these weights"
         + (f", on {counted}" if counted else "")
-        + ". Members were trained on; held-out texts were not, and are meant to be of the same kind. Every AUROC "
-        "counts members as positive: 0.5 is guessing, 1 is certain."
+        + ". Members were trained on; held-out texts were not, and should be of the same kind. Every AUROC "
+        "counts members as positive: 0.5 is chance level, 1 is perfect separation."
         + (f" The reference attack compares with {reference}." if reference else "")
-        + ("" if line.complete else " The pass was stopped: not every measure was computed.")
+        + ("" if line.complete else " The pass was interrupted: not every measure was computed.")
     )
 
 
@@ -241,10 +241,10 @@ def _tested(line: Line | None, facts: Facts) -> str:
         f"membership inference ({', '.join(attacks)})" if attacks else "membership inference": bool(attacks),
         "extraction: members' prefixes, continued by greedy decoding": "extraction/ngram_rate" in names,
         "extraction of marked spans": "extraction/span_rate" in names,
-        "canaries: made-up secrets put into the training set by fair coins": "canary/auroc" in names,
-        "an audit of ε from below, with canaries": "audit/epsilon_lower_bound" in names,
+        "canaries: synthetic secrets inserted into the training set at random": "canary/auroc" in names,
+        "a lower bound on ε from canaries": "audit/epsilon_lower_bound" in names,
         "training with differential privacy": facts.privacy is not None,
-        "single subgroups of the texts": any(name.startswith("slice/") for name in names),
+        "individual subgroups of the texts": any(name.startswith("slice/") for name in names),
     }
     yes = [f"- {what}" for what, done in tests.items() if done]
     no = [f"- {what}" for what, done in tests.items() if not done]
@@ -275,9 +275,9 @@ def _loading(facts: Facts) -> str:
 
 def _vllm(facts: Facts) -> str:
     if facts.form != "adapter" or facts.adapter is None:
-        return "vLLM: `vllm serve path/to/this/folder`, if it has the base's family."
+        return "vLLM: `vllm serve path/to/this/folder`, if vLLM supports the architecture of the base model."
     if obstacles := vllm_obstacles(facts.adapter):
         advice = "; merge it into the base first" if can_merge(facts.adapter) else ""
         return f"vLLM does not load this adapter ({'; '.join(obstacles)}){advice}."
     options = f"--enable-lora --max-lora-rank {vllm_rank(facts.adapter)} --lora-modules name=path/to/this/folder"
-    return f"vLLM: `{options}`, if it has LoRA for the base's family."
+    return f"vLLM: `{options}`, if vLLM supports LoRA for the architecture of the base model."

@@ -1,4 +1,4 @@
-"""What a model card says of a model beside its metrics, and which names in it may be shown to anyone."""
+"""Facts that a model card states beside the metrics, and which names in it are safe to publish."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from typing import Any, Final, Literal
 from lit_mem.adapters.origin import hub_id
 
 Form = Literal["adapter", "model", "merged"]
-"""Of an export: a peft adapter, a whole model that was trained, or an adapter merged into its base."""
+"""The form of an export: a peft adapter, a fully trained model, or an adapter merged into its base."""
 
 _VLLM_RANKS: Final = 512
 _VLLM_NOT: Final = (
     *("modules_to_save", "use_dora", "alora_invocation_tokens", "layer_replication", "trainable_token_indices"),
     *("target_parameters", "rank_pattern", "alpha_pattern", "lora_bias", "use_qalora", "use_bdlora"),
 )
-"""Options of a LoRA configuration that vLLM rejects, or does not read although they change the numbers."""
+"""LoRA options that vLLM rejects, or ignores although they change the output."""
 _NOT_MERGED: Final = ("ADAPTION_PROMPT", "BEFT", "CARTRIDGE", "CPT", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING")
 _FILE: Final = re.compile(r"\.(jsonl?|csv|tsv|txt|parquet|gguf|arrow)(\.\w+)?$", re.IGNORECASE)
 _SHOWN: Final = (
     *("r", "alpha", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "init_lora_weights", "num_virtual_tokens"),
     *("target_modules", "feedforward_modules", "layers_to_transform", "token_indices"),
 )
-"""Options of an adapter that a card lists; the others are in `adapter_config.json` beside it."""
+"""Adapter options listed in a card; the others are in `adapter_config.json` beside it."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a card says of a model beside its metrics.
+    """Facts that a card states about a model beside its metrics.
 
     Attributes:
-        base: of the model: hub id, local folder or `.gguf` file; of a path the card has its last part only.
-        fingerprint: `models.fingerprint.fingerprint` of the base; {}: not known.
-        revision: of the base on the hub.
+        base: hub id, local folder or `.gguf` file of the base model; the card shows only the last part of a path.
+        fingerprint: `models.fingerprint.fingerprint` of the base; {} if not known.
+        revision: revision of the base on the Hub.
         form: what is exported.
-        adapter: peft's configuration as plain values; None: there is no adapter.
-        data: `Corpus.name`; of a path the card has its last part only. "": not known.
-        members: texts trained on; None: not known.
-        heldout: texts held out, likewise.
-        reference: what membership was judged against, "adapter off" or "copy"; "": not known.
-        training: options of training as plain values, by their names; the card shows them as they are.
-        privacy: ε and δ to which training has kept; None: it was not private.
-        tokenizer: whether the tokenizer lies beside it.
-        warnings: what the checks of the texts found that makes the metrics untrustworthy, a line each.
+        adapter: peft's configuration as plain values; None without an adapter.
+        data: `Corpus.name`; the card shows only the last part of a path. "" if not known.
+        members: number of training texts; None if not known.
+        heldout: number of held-out texts; None if not known.
+        reference: the reference of membership inference, "adapter off" or "copy"; "" if not known.
+        training: training options by name, as plain values; shown unchanged.
+        privacy: ε and δ of private training; None if training was not private.
+        tokenizer: whether the tokenizer is saved beside the model.
+        warnings: findings of the data checks that make the metrics untrustworthy, one line each.
     """
 
     base: str
@@ -64,13 +64,13 @@ class Facts:
 
 
 def is_local(name: str) -> bool:
-    """Whether a name of a model or of data is a place on this machine, and no id of a hub."""
+    """Whether the name of a model or data set is a local path rather than a hub id."""
     place = name.startswith((".", "/", "~", "asset:")) or "\\" in name or _FILE.search(name) is not None
     return place or Path(name).exists()
 
 
 def public_name(name: str) -> str:
-    """A name without a path: hub ids stay as they are, of a place on this machine the last part is left.
+    """A name without its path: hub ids are unchanged, local paths are reduced to their last part.
 
     >>> public_name("/home/me/models/llama"), public_name("org/model"), public_name("asset:tiny_llama")
     ('llama', 'org/model', 'tiny_llama')
@@ -84,7 +84,7 @@ def public_name(name: str) -> str:
 
 
 def adapter_settings(adapter: Mapping[str, Any]) -> dict[str, str]:
-    """What a card lists of an adapter's configuration, by option."""
+    """Adapter options listed in a card, by name."""
     kind = adapter.get("peft_type")
     found = {"method": str(getattr(kind, "value", kind))}
     for name in _SHOWN:
@@ -99,7 +99,7 @@ def adapter_settings(adapter: Mapping[str, Any]) -> dict[str, str]:
 
 
 def vllm_obstacles(adapter: Mapping[str, Any]) -> list[str]:
-    """Why vLLM does not load an adapter; [] where it should.
+    """Reasons why vLLM does not load an adapter; [] if it should load.
 
     Source: `vllm/lora/peft_helper.py` (`PEFTHelper`), `vllm/config/lora.py` (`MaxLoRARanks`).
 
@@ -109,7 +109,7 @@ def vllm_obstacles(adapter: Mapping[str, Any]) -> list[str]:
     kind = adapter.get("peft_type")
     kind = str(getattr(kind, "value", kind))
     if kind != "LORA":
-        return [f"the method is {kind}, and vLLM loads LoRA alone"]
+        return [f"the method is {kind}, and vLLM loads only LoRA"]
     found = [f"{name} is set" for name in _VLLM_NOT if adapter.get(name)]
     if adapter.get("bias", "none") != "none":
         found.append(f"bias is {adapter['bias']}")
@@ -119,12 +119,12 @@ def vllm_obstacles(adapter: Mapping[str, Any]) -> list[str]:
 
 
 def can_merge(adapter: Mapping[str, Any]) -> bool:
-    """Whether an adapter can be merged into its base, as far as its method decides it."""
+    """Whether an adapter's method can be merged into its base."""
     kind = adapter.get("peft_type")
     return str(getattr(kind, "value", kind)) not in _NOT_MERGED
 
 
 def vllm_rank(adapter: Mapping[str, Any]) -> int:
-    """The least `--max-lora-rank` of vLLM's with which an adapter loads (16 by default)."""
+    """The smallest `--max-lora-rank` of vLLM that loads an adapter (vLLM's default is 16)."""
     rank = int(adapter.get("r", 0))
     return next((most for most in (16, 32, 64, 128, 256, 320) if most >= rank), _VLLM_RANKS)

@@ -1,4 +1,4 @@
-"""What `validate` and `test` print last, where the eye is: a row of the table, a sentence, and what to do next."""
+"""Last lines printed by `validate` and `test`: a table row, a sentence, and the next command."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lit_mem.audit.row import COLUMNS, heading, row
 from lit_mem.functional.numbers import rate_shown
 
 _RATES: Final = {
-    "extraction/exact_rate": "members written whole, of those prompted,",
-    "extraction/span_rate": "marked spans of members written",
-    "user/extracted_share": "persons of whom something is extracted",
+    "extraction/exact_rate": "members whose whole suffix was extracted, among those prompted,",
+    "extraction/span_rate": "marked spans of members extracted",
+    "user/extracted_share": "persons with at least one extracted piece",
 }
 
 
@@ -22,8 +22,8 @@ def table(metrics: Mapping[str, float], label: str, columns: Sequence[str] | Non
 
     Args:
         metrics: its metrics.
-        label: stands in the first column.
-        columns: names in the table; None: the table's own. In a test, `test/…` stands for `val/…`.
+        label: text of the first column.
+        columns: metric names of the columns; None: the default ones. In a test, `test/…` replaces `val/…`.
     """
     names = {name: here(name, metrics) for name in columns or COLUMNS}
     shown = {name: here for name, here in names.items() if here in metrics}
@@ -41,21 +41,21 @@ def metric_lines(metrics: Mapping[str, float]) -> list[str]:
 
 
 def sentence(metrics: Mapping[str, float]) -> str:
-    """What was measured, in one sentence; "" without any of the usual metrics."""
+    """A one-sentence summary of the metrics; "" if none of the usual ones was measured."""
     parts = []
     loss, perplexity = _value("val/loss", metrics), metrics.get("memorization/perplexity_members")
     if loss is not None:
-        parts.append(f"held-out loss is {loss:.3f} nats a token")
+        parts.append(f"held-out loss is {loss:.3f} nats per token")
     if perplexity is not None:
         heldout = _value("val/perplexity", metrics)
-        beside = "" if heldout is None else f", that of held-out texts {heldout:.2f}"
+        beside = "" if heldout is None else f", on held-out texts {heldout:.2f}"
         parts.append(f"perplexity of members is {perplexity:.2f}{beside}")
     for attack in ("strongest", "reference", "loss"):
         name = f"mia/{attack}_auroc"
         if name in metrics:
             ends = [f"{metrics[f'{name}_{end}']:.3f}" for end in ("low", "high") if f"{name}_{end}" in metrics]
             interval = f" [{', '.join(ends)}]" if ends else ""
-            parts.append(f"AUROC of the {attack} attack is {metrics[name]:.3f}{interval}, where 0.5 is guessing")
+            parts.append(f"AUROC of the {attack} attack is {metrics[name]:.3f}{interval}, where 0.5 is chance level")
             break
     for name, what in _RATES.items():
         if name in metrics:
@@ -71,12 +71,12 @@ def next_steps(
     conditions: Sequence[str] = (),
     without: str = "trainer.logger is false",
 ) -> list[str]:
-    """Where the run's files are, and the command that makes a page of them.
+    """Path of the run's files, and the command that makes a report of them.
 
     Args:
-        folder: of the run; None: it has none.
-        has_report: whether there is a record, which a report is made of.
-        conditions: such as "mia/reference_auroc > 0.7", for the command: training's thresholds.
+        folder: folder of the run; None if it has none.
+        has_report: whether there is a record to make a report of.
+        conditions: training's thresholds, such as "mia/reference_auroc > 0.7", passed on to the command.
         without: why there is no folder.
     """
     if folder is None:
@@ -90,7 +90,7 @@ def next_steps(
 
 
 def here(name: str, metrics: Mapping[str, float]) -> str:
-    """The name under which a pass has a metric: in a test, `test/…` stands for `val/…`."""
+    """The name under which a pass logs a metric: in a test, `test/…` replaces `val/…`."""
     test = name.replace("val/", "test/", 1) if name.startswith("val/") else name
     return name if name in metrics else test
 

@@ -1,4 +1,4 @@
-"""Every per-example number of one pass, as a table and as a parquet file."""
+"""Per-example scores of one pass, as a table and as a parquet file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_mem.types import Record
 
 
 def file_name(run: Pass) -> str:
-    """Of a pass's file, without its ending: "start", "validate", "test", or epoch and step."""
+    """File name of a pass, without its extension: "start", "validate", "test", or epoch and step."""
     if run.stage != "fit":
         return run.stage
     return "start" if run.checking else f"epoch_{run.epoch:04d}_step_{run.step:06d}"
@@ -22,17 +22,17 @@ def file_name(run: Pass) -> str:
 def example_table(
     rows: ScoreTable, records: Mapping[int, Record], epoch: int, step: int, text: bool = False
 ) -> Any:  # pyarrow.Table
-    """A row an example.
+    """Build a table with one row per example.
 
     Args:
-        rows: (N,) its columns, NaN where not measured.
-        records: what is known of the examples, by example id.
-        epoch: of training, from 1; 0 before it.
+        rows: (N,) per-example columns, NaN where not measured.
+        records: metadata of the examples, by example id.
+        epoch: training epoch, from 1; 0 before training.
         step: training steps so far.
-        text: with the texts as far as they were scored.
+        text: include the texts, truncated as they were scored.
 
     Returns:
-        A `pyarrow.Table` with the columns of `lit_mem.callbacks.PerExampleTable`; null where not measured or not known.
+        A `pyarrow.Table` with the columns of `lit_mem.callbacks.PerExampleTable`; null where not measured or unknown.
     """
     import pyarrow as pa
 
@@ -54,10 +54,10 @@ def example_table(
 
 
 def write(path: Path, table: Any) -> None:
-    """Write it whole: under another name first, so that a file of this name is never half written.
+    """Write a table atomically, so that the file is never left half written.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     import pyarrow.parquet as pq
 

@@ -1,4 +1,4 @@
-"""What a run is of, as its first measuring pass finds it, for `facts.json`."""
+"""Provenance of a run (models, texts, versions), collected in its first measuring pass for `facts.json`."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ log = logging.getLogger(__name__)
 
 
 def started_facts(started: str) -> Facts:
-    """Those that every run has: when it started, and versions.
+    """Start time and software versions.
 
     Args:
-        started: the time, as `lit_mem.files.facts.now` has it.
+        started: the time, as formatted by `lit_mem.files.facts.now`.
     """
     return Facts(started, versions())
 
 
 def with_model(facts: Facts, model: nn.Module, training: bool, step: int) -> Facts:
-    """Facts, and those of a user's own model.
+    """Add the facts of a user's own model.
 
     Args:
-        facts: of the run.
-        model: a Hugging Face model, with or without an adapter of peft's.
-        training: whether it is trained; False: it is measured as it is.
-        step: of training so far.
+        facts: facts of the run.
+        model: a Hugging Face model, with or without a peft adapter.
+        training: whether the model is being trained; False if it is measured as it is.
+        step: training steps so far.
     """
     return replace(
         facts,
         base=name_of(model),
-        # Once all weights have been trained they are not those of a base any more.
+        # After full fine-tuning the weights are no longer those of a base.
         fingerprint={} if training and step else base_fingerprint(model),
         trained=trained_parameters(model) if training else adapter_parameters(model),
         parameters=all_parameters(model),
@@ -58,11 +58,11 @@ def with_model(facts: Facts, model: nn.Module, training: bool, step: int) -> Fac
 
 
 def with_texts(facts: Facts, found: Prepared, others: Dataset | None = None) -> Facts:
-    """Facts, and those of the texts that `prepare` made a run's examples of.
+    """Add the facts of the texts that `prepare` encoded.
 
     Args:
-        facts: of the run.
-        found: its texts; the members are trained on, or were.
+        facts: facts of the run.
+        found: the prepared texts; the members are the training set.
         others: rows that members are compared with; None: the held-out ones.
     """
     groups, rows = found.texts.groups(test=others is not None), found.texts.train
@@ -73,12 +73,12 @@ def with_texts(facts: Facts, found: Prepared, others: Dataset | None = None) -> 
 
 
 def with_digests(facts: Facts, members: Iterable[str], heldout: Iterable[str] | None) -> Facts:
-    """Facts, and keyed digests of both sets under a salt that is drawn for the run.
+    """Add keyed digests of both sets, under a salt drawn for this run.
 
     Args:
-        facts: of the run.
+        facts: facts of the run.
         members: all texts of the training set.
-        heldout: all held-out texts; None: not known.
+        heldout: all held-out texts; None if not known.
     """
     try:
         salted = new_salt()
@@ -87,35 +87,35 @@ def with_digests(facts: Facts, members: Iterable[str], heldout: Iterable[str] | 
         if heldout is not None:
             theirs = replace(theirs, digest=salted_digest(heldout, salted.salt))
     except OSError as error:
-        log.warning("facts.json gets no digest of the texts: %s: %s.", error.filename, error.strerror)
+        log.warning("facts.json has no digest of the texts: %s: %s.", error.filename, error.strerror)
         return facts
     return replace(facts, members=ours, heldout=theirs, digest_salt=salted.salt, digest_key=salted.key)
 
 
 def persons_in(counts: Mapping[str, int]) -> int | None:
-    """How many persons or documents rows are of; None: no two rows are known to be of one."""
+    """Number of persons or documents among the rows; None if no two rows are known to share one."""
     return len(counts) or None
 
 
 def number_of_tokens(examples: Sequence[Encoded]) -> int:
-    """Tokens of all examples, prompts included."""
+    """Total number of tokens of all examples, prompts included."""
     if isinstance(examples, Examples):
         return int(examples.lengths.sum())
     return sum(len(one.input_ids) for one in examples)
 
 
 def trained_parameters(model: nn.Module) -> int:
-    """Parameters that an optimizer may change."""
+    """Number of trainable parameters."""
     return sum(_size(p) for p in model.parameters() if p.requires_grad)
 
 
 def all_parameters(model: nn.Module) -> int:
-    """Parameters of a model, its adapter included."""
+    """Number of parameters of a model, its adapter included."""
     return sum(map(_size, model.parameters()))
 
 
 def adapter_parameters(model: nn.Module) -> int | None:
-    """Parameters of an adapter of peft's, as it is saved, trainable now or not; None: there is none."""
+    """Number of parameters of a peft adapter as saved, frozen ones included; None without an adapter."""
     if not getattr(model, "peft_config", None):
         return None
     from peft import get_peft_model_state_dict
@@ -125,10 +125,10 @@ def adapter_parameters(model: nn.Module) -> int | None:
 
 
 def base_fingerprint(model: Any) -> dict[str, str]:
-    """The fingerprint of a model without its adapter; {} where the adapter has changed the base, or is none of LoRA's.
+    """Fingerprint of a model without its adapter; {} if the adapter changes the base weights or is not LoRA-like.
 
     Args:
-        model: a Hugging Face model that is its own base, or one with an adapter of peft's on it.
+        model: a Hugging Face model that is its own base, or one with a peft adapter.
     """
     if not hasattr(model, "get_input_embeddings"):
         return {}
@@ -144,17 +144,17 @@ def base_fingerprint(model: Any) -> dict[str, str]:
 
 
 def adapter_files(folder: str | None) -> list[Hashed]:
-    """The files of an adapter's folder with their SHA-256; [] where it is no folder here, or cannot be read."""
+    """Files of an adapter folder with their SHA-256; [] if it is not a readable local folder."""
     if folder is None or not Path(folder).is_dir():
         return []
     try:
         return hashed(Path(folder), Path(folder).iterdir())
     except OSError as error:
-        log.warning("facts.json gets no hashes of the adapter: %s: %s.", error.filename, error.strerror)
+        log.warning("facts.json has no hashes of the adapter: %s: %s.", error.filename, error.strerror)
         return []
 
 
 def _size(parameter: nn.Parameter) -> int:
-    """Numbers in a parameter; of one in 4 bits, of which a byte holds two, those that it stands for."""
+    """Number of elements of a parameter; for 4-bit weights, of the unpacked weight."""
     shape = getattr(getattr(parameter, "quant_state", None), "shape", None)
     return parameter.numel() if shape is None else math.prod(shape)

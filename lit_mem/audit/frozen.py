@@ -1,4 +1,4 @@
-"""The frozen reference of a model that something else trains."""
+"""The frozen reference of a model that an external trainer trains."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ log = logging.getLogger(__name__)
 def reference_in_training(
     model: Any, tokenizer: Any, reference: Reference, started: bool, who: str
 ) -> nn.Module | Literal["adapter_off"] | None:
-    """The frozen model to compare with: a copy of the model as training starts, where no adapter can be turned off.
+    """The frozen model to compare with: a copy taken when training starts if no adapter can be turned off.
 
     Args:
-        model: that is trained.
-        tokenizer: of it.
+        model: the model being trained.
+        tokenizer: its tokenizer.
         reference: as for `reference_of`.
-        started: whether steps were taken before, in the run that this one goes on from.
-        who: needs it, for the message.
+        started: whether the run resumes after earlier training steps.
+        who: what needs the reference, for the message.
 
     Raises:
-        ConfigError: training has started, no adapter can be turned off, and the base is not known.
+        ConfigError: training has started, no adapter can be turned off, and the base is unknown.
         ModelError: a reference cannot be loaded.
     """
     can_turn_off = bool(getattr(model, "peft_config", None)) and hasattr(model, "disable_adapter")
     name = name_of(model)
     if isinstance(reference, str) and reference == "auto" and not (can_turn_off and gives_base_back(model)):
         if not started:
-            log.info("Reference: a frozen copy of the model as training starts, which takes as much memory.")
+            log.info("Reference: a frozen copy of the model at the start of training; this doubles the model's memory.")
             return own_forward(copy.deepcopy(model)).requires_grad_(False).eval()
         if not name:
             raise ConfigError(
-                f"{who}: training goes on from a checkpoint, and where the model came from is not known; give "
-                "reference, its base"
+                f"{who}: training resumes from a checkpoint, and the base of the model is unknown; set reference to "
+                "its base model"
             )
         reference = name
     return reference_of(reference, Audited(model, name), tokenizer)
 
 
 def own_forward(model: nn.Module) -> nn.Module:
-    """A copied model without the `forward` that TRL and accelerate give an instance: it calls the model copied."""
+    """A copied model without the instance-level `forward` set by TRL or accelerate, which calls the original model."""
     for module in model.modules():
-        if not hasattr(module, "_hf_hook"):  # one that moves tensors between devices is copied with its module
+        if not hasattr(module, "_hf_hook"):  # a hook that moves tensors between devices is copied with its module
             vars(module).pop("forward", None)
     return model

@@ -1,4 +1,4 @@
-"""Python objects, the same on every rank of whatever has started `torch.distributed`."""
+"""Gather Python objects over the ranks of `torch.distributed`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 def gathered(mine: T) -> list[T]:
-    """What each rank gave, by rank; every rank must call it."""
+    """The object of each rank, by rank; every rank must call it."""
     if not _started():
         return [mine]
     parts: list[Any] = [None] * torch.distributed.get_world_size()
@@ -24,7 +24,7 @@ def gathered(mine: T) -> list[T]:
 
 
 def ranks() -> tuple[int, int]:
-    """How many processes there are, and which one this is."""
+    """World size and rank of this process."""
     if not _started():
         return 1, 0
     return torch.distributed.get_world_size(), torch.distributed.get_rank()
@@ -40,19 +40,21 @@ def _started() -> bool:
 
 
 class Process(Protocol):
-    """One of the processes of a run, as Lightning's Trainer is."""
+    """A process of a distributed run, such as Lightning's Trainer."""
 
     @property
     def is_global_zero(self) -> bool:
-        """Whether it is the first."""
+        """Whether this is rank zero."""
         ...
 
 
 def on_rank_zero(process: Process, make: Callable[[], T]) -> T | None:
-    """What the first process made; None on others. What it rejects, all reject, so that none waits; all must call it.
+    """Run `make` on rank zero and return its result there, None on other ranks; every rank must call it.
+
+    An error on rank zero is raised on every rank, so that none hangs.
 
     Raises:
-        LitMemError: it could not be made.
+        LitMemError: `make` raised it.
         OSError: likewise.
     """
     made: T | None = None
@@ -82,7 +84,7 @@ class Gathered(Generic[K, V]):
         self._mine[key] = value
 
     def compute(self) -> dict[K, V]:
-        """What all ranks have set since the last `reset`, by key; every rank must call it. Each value travels once."""
+        """All items set on any rank since the last `reset`, by key; every rank must call it. Each is sent once."""
         for part in gathered(self._mine):
             self._all.update(part)
         self._mine = {}

@@ -1,4 +1,4 @@
-"""The main metrics, so that a dashboard opens on what matters; the record has them all."""
+"""The main metrics, which keep a dashboard readable; the record has all of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Final, Literal
 
 Sent = Literal["main", "all"]
-"""`main`: those of `MAIN`, and what the user names; `all`: every metric."""
+"""`main`: the metrics of `MAIN` and those that the user names; `all`: every metric."""
 
 MAIN: Final = (
     "train/loss",
@@ -34,20 +34,20 @@ MAIN: Final = (
     "audit/epsilon_lower_bound_highest",
     "privacy/*",
 )
-"""Patterns of their names, ends of intervals aside. Of the standard suite they match at most 44, with canaries and
-private training; with `WITH_ENDS` they make 60."""
+"""Patterns of metric names, without interval ends. They match at most 44 metrics of the standard suite, with canaries
+and private training; with `WITH_ENDS`, 60."""
 WITH_ENDS: Final = (
     *(f"mia/{attack}_auroc" for attack in ("strongest", "reference", "combined")),
     "mia/reference_tpr_at_fpr_0.01",
     *(f"extraction/{rate}_rate" for rate in ("ngram", "exact", "span")),
     "user/inference_auroc",
 )
-"""Those of which loggers get both ends of the interval too."""
+"""Metrics whose interval ends are sent to loggers too."""
 _END: Final = re.compile(r"_(low|high)$")
 
 
 def is_main(name: str) -> bool:
-    """Whether a metric is one of `MAIN`, or an end of the interval of one of `WITH_ENDS`.
+    """Whether a metric is in `MAIN`, or an interval end of one in `WITH_ENDS`.
 
     >>> is_main("extraction/span_rate_high"), is_main("extraction/span_rate_heldout_high")
     (True, False)

@@ -1,4 +1,4 @@
-"""Which values of the data give a text of the run away, the same on every rank."""
+"""Which attribute values reveal a text of the run, the same on every rank."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lit_mem.types import Batch
 
 
 class HasTexts(Protocol):
-    """What holds the texts of a run."""
+    """Holds the texts of a run."""
 
     def every_text(self) -> Iterable[str]:
-        """All of them, prompts too, scored or not; () where they are not known."""
+        """All texts, prompts included, scored or not; () if not known."""
         ...
 
 
 class HiddenValues:
-    """Compares values with the texts of the batches seen, and with all others that the run has.
+    """Compares values with the texts of the batches seen, and with all other texts of the run.
 
-    Texts stay on the rank that scored them: only the values found travel.
+    Texts stay on the rank that scored them; only the matching values are gathered.
     """
 
     def __init__(self) -> None:
@@ -30,20 +30,20 @@ class HiddenValues:
         self._found: dict[tuple[frozenset[str], bool, int], set[str]] = {}
 
     def reset(self) -> None:
-        """Start over with other data."""
+        """Reset before other data."""
         self._texts, self._found = set(), {}
 
     def observe(self, batch: Batch) -> None:
-        """Keep the texts of a batch, if it carries records, by reference."""
+        """Keep references to the texts of a batch, if it carries records."""
         self._texts.update((record.prompt, record.text) for record in batch.get("records", ()))
 
     def among(self, values: Iterable[str], n_known: int, subject: HasTexts | None, whole: bool = False) -> set[str]:
-        """The values that give a text away; every rank must call it, with the same arguments.
+        """The values that reveal a text; every rank must call it, with the same arguments.
 
         Args:
-            values: any; an unchanged set is compared once.
-            n_known: how many examples all ranks have seen so far.
-            subject: has texts that are not scored; None: there are none.
+            values: values to check; an unchanged set is compared once.
+            n_known: number of examples that all ranks have seen so far.
+            subject: holds texts that are not scored; None without any.
             whole: see `telling`.
         """
         key = (frozenset(values), whole, n_known)

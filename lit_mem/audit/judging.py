@@ -1,4 +1,4 @@
-"""Whether a model is within its limits: the one judgement that console, report, sweep and gate share."""
+"""Judge a model against its limits; console, report, sweep and gate all use this judgement."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Judged:
     """A metric against a limit.
 
     Attributes:
-        threshold: what the metric should not be.
-        state: "within" or "over" where the whole 95 % interval lies on that side of the limit, "undecided" where the
-            limit lies in the interval; by the value where the metric has no interval. "not measured" without a value.
-        value: of the metric; None where it was not measured.
-        low: lower end of the interval; None where there is none.
+        threshold: the limit.
+        state: "within" or "over" if the whole 95 % interval lies on that side of the limit, "undecided" if the limit
+            lies in the interval; decided by the value if the metric has no interval. "not measured" without a value.
+        value: value of the metric; None if it was not measured.
+        low: lower end of the interval; None without one.
         high: upper end.
     """
 
@@ -47,19 +47,19 @@ class Judged:
     high: float | None = None
 
     def __str__(self) -> str:
-        """The metric, its value and interval, and the limit."""
+        """The metric, its value, its interval and the limit."""
         ends = "" if self.low is None or self.high is None else f" [{shown(self.low)}, {shown(self.high)}]"
         bound = "at most" if self.threshold.above else "at least"
         return f"{self.threshold.name} is {shown(self.value)}{ends}, the limit is {bound} {shown(self.threshold.limit)}"
 
 
 class Rule(NamedTuple):
-    """Thresholds that count together.
+    """Thresholds that are combined by "any" or "all".
 
     Attributes:
         set_by: the option that set them, such as `memorization.stop` or `MemorizationEarlyStopping.thresholds`.
         limits: the thresholds.
-        counted: whether "any" or "all" of them count.
+        counted: "any": one threshold over its limit is enough; "all": every one must be over.
     """
 
     set_by: str
@@ -67,26 +67,26 @@ class Rule(NamedTuple):
     counted: str
 
     def recorded(self) -> Stop:
-        """As a line of the record has it."""
+        """The form in which the record stores it."""
         texts = [f"{one.name} {'>' if one.above else '<'} {one.limit!r}" for one in self.limits]
         return Stop(self.set_by, texts, self.counted, self.limits.lower_bound)
 
     @classmethod
     def of_record(cls, stop: Stop) -> Rule:
-        """From a line of the record.
+        """Restore from a line of the record.
 
         Raises:
-            ConfigError: a threshold is none.
+            ConfigError: a threshold is malformed.
         """
         return cls(stop.set_by, Limits(list(stop.thresholds), stop.lower_bound), stop.stop_when)
 
 
 def judge(threshold: Threshold, metrics: Mapping[str, float]) -> Judged:
-    """Judge one validation by one threshold.
+    """Judge one validation against one threshold.
 
     Args:
         threshold: such as `mia/reference_auroc > 0.7`.
-        metrics: of the validation by name; `<name>_low` and `<name>_high` are the interval of `<name>`.
+        metrics: metrics of the validation by name; `<name>_low` and `<name>_high` are the interval of `<name>`.
     """
 
     def measured(name: str) -> float | None:
@@ -104,24 +104,24 @@ def judge(threshold: Threshold, metrics: Mapping[str, float]) -> Judged:
 
 
 def together(states: Iterable[State], counted: str = "any") -> State:
-    """The state of several thresholds.
+    """Combine the states of several thresholds.
 
     Args:
-        states: of each.
-        counted: "any": one that is over is enough; "all": only all at once are too many.
+        states: state of each threshold.
+        counted: "any": the worst state; "all": the best state, since all limits must be exceeded at once.
     """
     ranked = [_ORDER.index(state) for state in states]
     return _ORDER[(min if counted == "all" else max)(ranked, default=0)]
 
 
 def judged_texts(name: str, scored: Scored) -> Scored:
-    """The texts that a metric is computed from: all that are scored, and half of them for `mia/combined_auroc`.
+    """Number of texts that a metric is computed from: all scored ones, or half of them for `mia/combined_auroc`.
 
     Args:
-        name: of the metric.
-        scored: how many texts are scored.
+        name: name of the metric.
+        scored: number of scored texts.
 
-    Source: the other half is that of the fit, the smaller one where a set is odd (`functional.combine`).
+    Source: the other half is used for fitting, the smaller one if a set is odd (`functional.combine`).
     """
     if name != _HALVED:
         return scored
@@ -129,30 +129,30 @@ def judged_texts(name: str, scored: Scored) -> Scored:
 
 
 def settled_by(judged: Judged, scored: Scored | None) -> str:
-    """What would settle an undecided judgement, as a clause.
+    """What would settle an undecided judgement, as a clause of a sentence.
 
     Args:
         judged: a judgement that is "undecided".
-        scored: how many texts are scored for the `mia/` metrics; None where that is not known.
+        scored: number of texts scored for the `mia/` metrics; None if not known.
     """
     value, low, high, limit = judged.value, judged.low, judged.high, judged.threshold.limit
     if value is None or low is None or high is None or value == limit:
-        return "the value is the limit, which no number of texts can settle"
+        return "the value equals the limit, which no number of texts can settle"
     of_all = judged.threshold.is_auroc and judged.threshold.name.startswith("mia/")
     if of_all and scored is not None and scored.members and scored.heldout and 0 <= value <= 1:
         part = judged_texts(judged.threshold.name, scored)
         needed = needed_to_settle(value, limit, part, (low, high))
         if needed is None:
-            return "the value is too near to the limit for a million texts to settle it"
+            return "the value is too close to the limit for a million texts to settle it"
         times = 1 if part is scored else 2
         members, heldout = times * needed.members, times * needed.heldout
         now = f"{scored.members:,} members and {scored.heldout:,} held-out texts were scored"
         if times > 1:
-            now += ", half of which it is computed from"
+            now += ", and the metric is computed from half of them"
         if part.of_members is not None and needed.members > max(part.members, part.of_members):
             n = max(scored.members, scored.of_members or 0)
             both = f"about {members:,} members and {heldout:,} held-out texts"
-            return f"settling it takes more than the {n:,} members there are, {both}; {now}"
+            return f"settling it takes more than the {n:,} members available: {both}; {now}"
         if needed != (part.members, part.heldout):
             more = f" and {members:,} members" if needed.members > part.members else ""
             return f"about {heldout:,} held-out texts{more} would settle it if the value stays; {now}"
@@ -161,18 +161,18 @@ def settled_by(judged: Judged, scored: Scored | None) -> str:
         factor = times_as_many(value, low if limit < value else high, limit)
     units = next((units for start, units in _UNITS.items() if judged.threshold.name.startswith(start)), "texts")
     if factor > _MANY_TIMES:
-        return f"the value is too near to the limit to be settled by more {units}"
+        return f"the value is too close to the limit to be settled by more {units}"
     return f"about {factor:.2g} times as many {units} would settle it if the value stays"
 
 
 def explained(judged: Sequence[Judged], scored: Scored | None) -> str:
-    """Each judgement in words, with what would settle those that are undecided."""
+    """Each judgement in words, with what would settle the undecided ones."""
     parts = [f"{one} ({settled_by(one, scored)})" if one.state == "undecided" else str(one) for one in judged]
     return "; ".join(parts)
 
 
 def judge_all(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[State, list[Judged]]:
-    """The state of a pass by all rules, and each judgement once: the same threshold may stand in several rules."""
+    """State of a pass by all rules, and each judgement once, even if several rules share a threshold."""
     found = [[judge(threshold, metrics) for threshold in rule.limits] for rule in rules]
     pairs = zip(found, rules, strict=True)
     state = together(together([one.state for one in judged], rule.counted) for judged, rule in pairs)
@@ -180,22 +180,22 @@ def judge_all(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[Stat
 
 
 def judged_by(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[State, list[Judged]]:
-    """The state of a pass by all rules, and the judgements that it comes from."""
+    """State of a pass by all rules, and the judgements that determine it."""
     state, every = judge_all(rules, metrics)
     return state, [one for one in every if one.state == state] or every
 
 
 def verdict_line(state: State, judged: Sequence[Judged], when: str, scored: Callable[[str], Scored | None]) -> str:
-    """One sentence on a pass.
+    """One sentence that judges a pass.
 
     Args:
-        state: of all limits.
-        judged: the judgements that it comes from.
-        when: " after epoch 3".
-        scored: how many texts a metric was computed from, by its name.
+        state: overall state.
+        judged: the judgements that determine it.
+        when: such as " after epoch 3".
+        scored: gives the number of texts that a metric was computed from, by its name.
     """
     parts = []
     for one in judged:
         parts.append(explained([one], scored(one.threshold.name) if one.state == "undecided" else None))
-    why = ", as the limit lies within the 95 % interval" if state == "undecided" else ""
+    why = ", since the limit lies within the 95 % interval" if state == "undecided" else ""
     return f"{_HEADS[state]}{when}{why}: {'; '.join(parts)}."

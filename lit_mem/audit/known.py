@@ -1,4 +1,4 @@
-"""The names that measures give, so that a misspelt one is rejected before anything is computed."""
+"""Names of the metrics that measures log, so that a misspelt one is rejected before anything is computed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _OF_PROMPTS: Final = frozenset({"extraction/exact_rate", "extraction/ngram_rate"
 
 @dataclass(frozen=True)
 class Known:
-    """What may be logged in a run.
+    """Metrics that may be logged in a run.
 
     Attributes:
-        metrics: logged names, as far as they are known before the data is.
-        prefixes: how the others begin (`slice/`).
+        metrics: logged names, as far as they are known before the data is read.
+        prefixes: prefixes of the other names (`slice/`).
         columns: per-example columns that measures may give, in this pass or another (extraction every n passes).
-        absent: metrics that are left out of this run, with what they lack.
+        absent: metrics left out of this run, each with the reason.
     """
 
     metrics: frozenset[str] = frozenset()
@@ -33,19 +33,19 @@ class Known:
         return name in self.metrics or name.startswith(self.prefixes)
 
     def check(self, names: Iterable[str], who: str, complete: bool = True) -> None:
-        """Reject metrics that nothing logs, or that cannot be measured in this run.
+        """Reject metrics that are never logged, or that cannot be measured in this run.
 
         Args:
-            names: of the metrics.
-            who: reads them, for the message.
-            complete: whether nothing else may log them.
+            names: names of the metrics.
+            who: what reads them, for the message.
+            complete: whether no other source may log them.
 
         Raises:
-            ConfigError: one of them is such.
+            ConfigError: one of them is not available.
         """
         for name in names:
             if name in self.absent:
-                raise ConfigError(f"{who}: {name!r} is not measured, as {self.absent[name]}. {self.listed(name)}")
+                raise ConfigError(f"{who}: {name!r} is not measured: {self.absent[name]}. {self.listed(name)}")
             if complete and not self.has(name):
                 close = difflib.get_close_matches(name, self.metrics, n=1)
                 hint = f"did you mean {close[0]!r}? " if close else ""
@@ -57,10 +57,10 @@ class Known:
                 raise ConfigError(f"{who}: nothing logs {name!r}; {hint}{self.listed(name)}")
 
     def listed(self, name: str) -> str:
-        """What is logged in the same namespace as a name, or in all; at most twenty names."""
+        """Logged names in the namespace of a name, or all if it has none; at most twenty."""
         namespace = name.partition("/")[0] + "/"
         names = sorted(other for other in self.metrics if other.startswith(namespace)) or sorted(self.metrics)
-        # The likest first, where there are too many to show.
+        # The closest matches, where there are too many to show.
         shown = sorted(difflib.get_close_matches(name, names, n=20, cutoff=0.0)) if len(names) > 20 else names
         more = f" and {len(names) - len(shown)} more (see docs/reference/names.md)" if len(shown) < len(names) else ""
-        return f"Logged are: {', '.join(shown)}{more}"
+        return f"Logged metrics: {', '.join(shown)}{more}"

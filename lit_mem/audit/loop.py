@@ -1,4 +1,4 @@
-"""One pass, all measures: order, name clashes, and the guards that each of them needs."""
+"""Run all measures over one pass: order, name clashes, and shared guards."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lit_mem.types import Batch, Needs, TokenScores, holds_canaries
 
 @dataclass
 class PassResult:
-    """What the measures computed so far from a pass.
+    """Results of the measures computed so far in a pass.
 
     Attributes:
         run: the pass.
-        results: of each measure, in the order in which they were computed.
+        results: result of each measure, in the order of computation.
     """
 
     run: Pass
@@ -36,7 +36,7 @@ class PassResult:
 
     @property
     def intervals(self) -> dict[str, Interval]:
-        """Confidence intervals by the metric's logged name, each at any level; only those at 95 % are logged."""
+        """Confidence intervals by logged metric name, callable at any level; only the 95 % ends are logged."""
         return {name: interval for result in self.results.values() for name, interval in result.intervals.items()}
 
     @property
@@ -46,35 +46,35 @@ class PassResult:
 
     @property
     def plots(self) -> dict[str, Any]:
-        """By name a function that draws it."""
+        """Drawing functions of the plots, by name."""
         return {name: draw for result in self.results.values() for name, draw in result.plots.items()}
 
     @property
     def persons(self) -> PersonTable | None:
-        """A row for each person or document; None where no two rows are of one."""
+        """One row per person or document; None if no two rows share one."""
         return next((one.persons for one in self.results.values() if one.persons is not None), None)
 
     @property
     def tables(self) -> dict[str, Table]:
-        """By name."""
+        """Tables by name."""
         return {name: table for result in self.results.values() for name, table in result.tables.items()}
 
 
 class Audit:
     """The measures of a run, over one pass at a time.
 
-    It restores the global random state after each batch and after the measures compute, hands canaries to the measures
-    of canaries alone, and computes in order: measures of the scoring pass, those that generate, those that read others.
+    The global random state is restored after each batch and after the measures compute. Only canary measures observe
+    canaries. Measures are computed in order: those of the scoring pass, those that generate, those that read others.
 
     Args:
-        measures: of any order.
+        measures: the measures, in any order.
 
     Raises:
-        ConfigError: two would log the same name.
+        ConfigError: two measures would log the same name.
 
     Attributes:
-        result: of the pass that goes on, as far as it is computed, or of the last one; None before the first.
-        computing: the measure that computes now, or that ended the pass with an error.
+        result: result of the current pass so far, or of the last one; None before the first.
+        computing: the measure being computed, or the one that ended the pass with an error.
     """
 
     def __init__(self, measures: Sequence[Measure]) -> None:
@@ -84,18 +84,18 @@ class Audit:
         self._subject: Subject | None = None
         for i, measure in enumerate(self.measures):
             for other in self.measures[:i]:
-                _refuse_clash(measure, other)
+                _reject_clash(measure, other)
 
     @property
     def needs(self) -> Needs:
-        """What the measures read of `TokenScores`."""
+        """Optional fields of `TokenScores` that the measures read."""
         return needs_of(self.measures)
 
     def open(self, subject: Subject, fresh: bool) -> None:
         """Prepare all measures for a run over a model.
 
         Raises:
-            ConfigError: an option of one does not fit.
+            ConfigError: an option of a measure is invalid.
         """
         self.result = None
         for measure in self.measures:
@@ -112,7 +112,7 @@ class Audit:
             measure.begin(subject)
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Hand a batch to the measures that it is for."""
+        """Pass a batch to the measures it concerns."""
         assert self._subject is not None
         canaries = holds_canaries(batch)
         with preserved_random_state(), self._subject.lockstep():
@@ -121,7 +121,7 @@ class Audit:
                     measure.observe(scores, batch)
 
     def finish(self, run: Pass) -> PassResult:
-        """Compute; `result` has what is there should a measure end with an error, or the user stop it."""
+        """Compute the measures; if one raises or the user interrupts, `result` holds those computed before."""
         self.result = PassResult(run)
         run = replace(run, known=known_of(self.measures))
         with preserved_random_state():
@@ -142,13 +142,13 @@ class Audit:
         self.result.results[measure] = measure.compute(run).with_ends()
 
     def in_order(self) -> tuple[list[Measure], list[Measure]]:
-        """Measures that read no others, those that generate last; and those that read the rows of the former."""
+        """Measures that read no others, generating ones last; and measures that read the others' rows."""
         alone = [measure for measure in self.measures if not measure.reads]
         return sorted(alone, key=lambda measure: measure.generates), [one for one in self.measures if one.reads]
 
 
 def needs_of(measures: Sequence[Measure]) -> Needs:
-    """What measures read of `TokenScores`."""
+    """Optional fields of `TokenScores` that the measures read."""
     needs = Needs()
     for measure in measures:
         needs |= measure.needs
@@ -156,7 +156,7 @@ def needs_of(measures: Sequence[Measure]) -> Needs:
 
 
 def known_of(measures: Sequence[Measure]) -> Known:
-    """Names that measures give."""
+    """Names that the measures may log."""
     own = {name for measure in measures if not measure.reads for name in measure.names()}
     columns = {name.removesuffix(end) for name in own for end in ("_auroc", "_heldout") if name.endswith(end)}
     return Known(
@@ -168,11 +168,11 @@ def known_of(measures: Sequence[Measure]) -> Known:
 
 
 def clash(measure: Measure, other: Measure) -> str | None:
-    """A name that both would log, or how it would begin; None: there is none."""
+    """A name or name prefix that both would log; None without a clash."""
     if shared := sorted(set(measure.names()) & set(other.names())):
         return shared[0]
     if not (isinstance(measure, type(other)) or isinstance(other, type(measure))):
-        return None  # what begins alike is something else
+        return None  # different measures may share a prefix
     for one, another in ((measure, other), (other, measure)):
         for prefix in one.name_prefixes:
             if prefix in another.name_prefixes or any(name.startswith(prefix) for name in another.names()):
@@ -180,7 +180,7 @@ def clash(measure: Measure, other: Measure) -> str | None:
     return None
 
 
-def _refuse_clash(measure: Measure, other: Measure) -> None:
+def _reject_clash(measure: Measure, other: Measure) -> None:
     if (name := clash(measure, other)) is not None:
         mine, theirs = type(measure).__name__, type(other).__name__
-        raise ConfigError(f"{theirs} and {mine} both log {name!r}; expected one of them, or other names")
+        raise ConfigError(f"{theirs} and {mine} both log {name!r}; keep one of them, or give one other names")

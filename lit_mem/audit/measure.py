@@ -1,4 +1,4 @@
-"""The contract of a measure: it reads one scoring pass, with no trainer, no logger and no other measure."""
+"""The interface of a measure: it reads one scoring pass and has no access to trainers or loggers."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from lit_mem.types import Batch, Needs, TokenScores
 log = logging.getLogger(__name__)
 
 LEVEL: Final = 0.95
-"""Confidence of the intervals whose ends are metrics."""
-NO_BASE = "the scores hold no greedy hits of a reference, so nothing is measured of the base model"
+"""Confidence level of the intervals whose ends are logged."""
+NO_BASE = "the scores hold no greedy hits of a reference, so metrics of the base model are not measured"
 
 
 class Table(NamedTuple):
-    """A table for loggers that show them; it holds no training text.
+    """A table for loggers that support them; it holds no training text.
 
     Attributes:
-        header: of its columns.
-        rows: a text for each column.
+        header: column titles.
+        rows: cells as text, one per column.
     """
 
     header: Sequence[str]
@@ -38,17 +38,17 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class Result:
-    """What a measure computes from one pass.
+    """The output of a measure for one pass.
 
     Attributes:
-        metrics: by logged name. One that cannot be measured is left out.
-        rows: per-example columns, NaN where an example was not measured; None: none.
-        plots: by name a function that draws a matplotlib figure; called only where a logger shows it.
-        tables: by name.
-        verdict: lines on the model that a run ends with, each with its level of `logging`.
-        persons: a row for each person or document; None: not measured.
-        intervals: confidence intervals of metrics by their names, each at any level. The Audit adds both ends at 95 %
-            to the metrics, as `<name>_low` and `<name>_high` (`with_ends`); what needs another level asks here.
+        metrics: values by logged name. A metric that cannot be measured is left out.
+        rows: per-example columns, NaN where an example was not measured; None without any.
+        plots: functions by name, each drawing a matplotlib figure; called only if a logger shows it.
+        tables: tables by name.
+        verdict: final lines about the model, each with its `logging` level.
+        persons: one row per person or document; None if not measured.
+        intervals: confidence intervals by metric name, callable at any level. The Audit adds both 95 % ends to the
+            metrics, as `<name>_low` and `<name>_high` (`with_ends`); other levels are read from here.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Result:
     intervals: Mapping[str, Interval] = field(default_factory=dict)
 
     def plus(self, other: Result) -> Result:
-        """The same with another's metrics, intervals and verdict behind its own."""
+        """A copy with another result's metrics, intervals and verdict appended."""
         return replace(
             self,
             metrics={**self.metrics, **other.metrics},
@@ -69,7 +69,7 @@ class Result:
         )
 
     def with_ends(self) -> Result:
-        """The same with both ends of each interval at 95 % behind their metric."""
+        """A copy with both 95 % ends of each interval after its metric."""
         metrics: dict[str, float] = {}
         for name, value in self.metrics.items():
             metrics[name] = value
@@ -84,13 +84,13 @@ class Pass:
 
     Attributes:
         subject: the model.
-        stage: of what the pass is: "fit" (a validation while training), "validate" or "test".
+        stage: "fit" (a validation while training), "validate" or "test".
         step: training steps so far.
-        epoch: of training, from 1; 0 before it.
-        checking: whether it is the check before training starts or goes on, and no validation of its own.
-        complete: False in a check over some of the batches, whose counts mean little.
-        rows: per-example columns of measures that come earlier.
-        known: names that the audit's measures give.
+        epoch: training epoch, from 1; 0 before training.
+        checking: whether this is the check before training starts or resumes, not a validation of its own.
+        complete: False for a check over some of the batches, whose counts are not meaningful.
+        rows: per-example columns of measures computed earlier.
+        known: names that the audit's measures may log.
     """
 
     subject: Subject
@@ -104,24 +104,24 @@ class Pass:
 
     @property
     def resumed_check(self) -> bool:
-        """Whether the pass repeats the last validation of a run that goes on."""
+        """Whether the pass repeats the last validation of a resumed run."""
         return self.checking and self.step > 0
 
 
 class Measure(ABC):
     """One kind of measurement, computed from a pass over members and held-out texts.
 
-    It observes only: the Audit restores the global random state after whatever a measure does.
+    The Audit restores the global random state after each call of a measure.
 
     Attributes:
-        needs: what it reads of `TokenScores` that is computed only if someone reads it.
-        reads: how the columns of other measures' rows begin that it reads; such a measure is computed after those that
-            read none.
-        generates: whether it generates text, which takes long: what the others measure is computed before that.
-        of_canaries: whether it measures canaries, and nothing else; the others never see one.
-        name_prefixes: how names begin that it logs and cannot list before it has seen the data.
-        ends: ids of the tokens at which the model's decoding stops; the Audit sets them.
-        absent: metrics that it would log and cannot in this run, by name, with what they lack.
+        needs: optional fields of `TokenScores` that it reads; they are computed only if some measure needs them.
+        reads: prefixes of the columns of other measures that it reads; it is computed after the measures that read
+            none.
+        generates: whether it generates text, which is slow: the other measures are computed first.
+        of_canaries: whether it measures only canaries; other measures never see one.
+        name_prefixes: prefixes of logged names that cannot be listed before the data is seen.
+        ends: ids of the tokens at which the model's decoding stops; set by the Audit.
+        absent: metrics that cannot be measured in this run, by name, each with the reason.
     """
 
     needs: Needs = Needs()
@@ -134,43 +134,43 @@ class Measure(ABC):
 
     @abstractmethod
     def names(self) -> list[str]:
-        """Metrics that it may log, so that a misspelt threshold is rejected at once."""
+        """Metrics that it may log, so that a misspelt threshold is rejected at the start."""
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
         """Prepare for a run over a model.
 
         Args:
             subject: the model, which may not be loaded yet.
-            known: what the audit's measures give.
-            fresh: whether a new training run starts; False: an evaluation, or a run that goes on.
+            known: names that the audit's measures may log.
+            fresh: whether a new training run starts; False for an evaluation or a resumed run.
 
         Raises:
-            ConfigError: an option does not fit.
+            ConfigError: an option is invalid.
         """
 
     def begin(self, subject: Subject) -> None:
-        """Start a pass: drop what the last one left."""
+        """Start a pass: reset the state of the last one."""
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Take in one batch. It may call the model, on each rank as often as it needs; it must not call collectives."""
+        """Process one batch. It may call the model any number of times on each rank; it must not call collectives."""
 
     def check(self, run: Pass) -> None:
-        """Reject an option that the pass has shown to be a mistake, before anything is generated; every rank calls it.
+        """Reject an option that the data shows to be wrong, before anything is generated; every rank calls it.
 
         Raises:
-            ConfigError: there is such.
+            ConfigError: an option is invalid.
         """
 
     @abstractmethod
     def compute(self, run: Pass) -> Result:
-        """What the pass measured, from the rows of all ranks; every rank calls it."""
+        """Compute the result from the rows of all ranks; every rank calls it."""
 
     def leave_out(self, names: Iterable[str], reason: str) -> None:
-        """Go without metrics whose input the scores lack, with one warning; thresholds on them are rejected.
+        """Skip metrics whose input is missing from the scores, with one warning; thresholds on them are rejected.
 
         Args:
-            names: of the metrics, as they are logged.
-            reason: which they are, and what they lack.
+            names: logged names of the metrics.
+            reason: which metrics are skipped, and why.
         """
         self.absent = {**self.absent, **dict.fromkeys(names, reason)}
         log.warning("%s: %s.", type(self).__name__, reason)
@@ -178,33 +178,33 @@ class Measure(ABC):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """A measure of which a resumed run needs something of the passes before."""
+    """A measure whose state a resumed run restores."""
 
     @property
     def state_key(self) -> str:
-        """Under which it is kept; measures of one class in one run need different ones."""
+        """Key of the state; measures of one class in one run need different keys."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """As plain values and tensors."""
+        """The state as plain values and tensors."""
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state."""
         ...
 
 
 @runtime_checkable
 class Recalling(Protocol):
-    """A measure that can go on from the metrics of a run's passes so far, for trainers that keep no state of it."""
+    """A measure that can rebuild its state from logged metrics, for trainers that do not save measure state."""
 
     def recall(self, validations: Sequence[Mapping[str, float]]) -> None:
-        """Go on from there; the validations of the fit up to the checkpoint, in order."""
+        """Rebuild the state from the validations of the fit up to the checkpoint, in order."""
         ...
 
 
 def with_ends(names: Iterable[str]) -> list[str]:
-    """Names of metrics that have an interval, each followed by those of its ends.
+    """Metric names that have an interval, each followed by those of its ends.
 
     >>> with_ends(["mia/loss_auroc"])
     ['mia/loss_auroc', 'mia/loss_auroc_low', 'mia/loss_auroc_high']
@@ -215,7 +215,7 @@ def with_ends(names: Iterable[str]) -> list[str]:
 def means_by_set(table: ScoreTable, columns: Iterable[str], namespace: str) -> Result:
     """Each column's mean over members, `<namespace>/<column>`, and over held-out texts, `…_heldout`.
 
-    A mean of numbers in [0, 1] has an interval.
+    Means of values in [0, 1] have an interval.
     """
     sets = (("", table.members()), ("_heldout", table.nonmembers()))
     metrics, intervals = dict[str, float](), dict[str, Interval]()

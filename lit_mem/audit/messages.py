@@ -1,4 +1,4 @@
-"""Messages of this package on standard error, where nothing else handles them."""
+"""Print this package's log messages on standard error, if no other handler does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lit_mem.functional.plain_text import printable
 
 
 class Console(logging.Handler):
-    """Writes messages as they are to what is standard error at the time."""
+    """Writes messages unformatted to the current standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
@@ -17,24 +17,24 @@ class Console(logging.Handler):
 
 
 class FallbackConsole(Console):
-    """The same, as long as the root logger has no handler: then messages reach that one."""
+    """A `Console` that is silent once the root logger has a handler, which then prints the messages."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one."""
         if not logging.getLogger().handlers:
-            from tqdm.auto import tqdm  # commands that load no library have messages too
+            from tqdm.auto import tqdm  # imported late: commands that load no library log too
 
             tqdm.write(printable(self.format(record), aligned=True), file=sys.stderr)  # beside a trainer's bar
 
 
 def show_messages(first: bool = True) -> None:
-    """Show what this package logs, from INFO on, in a program that has set up no logging; on rank zero only.
+    """Print this package's log messages from INFO on, in a program that has not configured logging.
 
-    Where the logger `lit_mem` or the root logger has a handler, nothing is changed. What the program sets up later is
-    used from then on, and no message is shown twice.
+    Nothing changes if the logger `lit_mem` or the root logger has a handler. If the program configures logging later,
+    its handlers take over, and no message is printed twice.
 
     Args:
-        first: whether this process is rank zero; the others show errors only.
+        first: whether this process is rank zero; other ranks print errors only.
     """
     logger = logging.getLogger("lit_mem")
     if logger.handlers or logging.getLogger().handlers:

@@ -1,4 +1,4 @@
-"""A finished model, or one that something else trains, as the measures see it."""
+"""A Hugging Face model as the subject of measures: finished, or being trained elsewhere."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from lit_mem.types import Batch, Needs, Prober, TokenScores
 
 
 class ModelSubject:
-    """A Hugging Face causal language model; with an adapter of peft's, its base is the reference.
+    """A Hugging Face causal language model; if it has a peft adapter, its base can be the reference.
 
-    The reference scores each text once: its scores are kept, by example.
+    The reference scores each text once; its scores are cached by example.
 
     Args:
-        model: with or without an adapter of peft's.
-        tokenizer: of the model.
+        model: the model, with or without a peft adapter.
+        tokenizer: its tokenizer.
         reference: a frozen model to compare with; "adapter_off": the model without its adapter; None: no reference.
         texts: token ids of the scored members (True) and held-out texts (False) by example id, for attacks that
             take their prefix from them.
-        precision: the context in which models are called, such as a trainer's autocast.
-        load: loads a causal language model by id or folder, and for None the base anew, for attacks that compare with
+        precision: context in which models are called, such as a trainer's autocast.
+        load: loads a causal language model by id or folder, or a new copy of the base for None, for attacks with
             further references; None: such attacks are rejected.
-        groups: how many rows each person or document has; None: not known.
-        everything: all members (True) and held-out texts (False), scored or not; None: not known.
+        groups: number of rows of each person or document; None if not known.
+        everything: all members (True) and held-out texts (False), scored or not; None if not known.
     """
 
     name = "the model"
@@ -65,15 +65,15 @@ class ModelSubject:
 
     @property
     def device(self) -> torch.device:
-        """Of the model."""
+        """Device of the model."""
         return next(self.language_model.parameters()).device
 
     def lacks(self, *names: str) -> list[str]:
-        """The reference, where there is none."""
+        """["reference_context"] if there is no reference."""
         return [] if self.reference is not None else [name for name in names if name == "reference_context"]
 
     def score(self, batch: Batch, needs: Needs = Needs()) -> TokenScores:  # noqa: B008  (frozen)
-        """One forward pass, and one of the reference where it is needed and has not scored these texts before."""
+        """One forward pass, and one of the reference if needed and these texts are not cached."""
         with evaluation_mode(self.language_model), self._precision():
             scores = self._scorer(batch, needs)
         if not needs.reference or self.reference is None:
@@ -92,26 +92,26 @@ class ModelSubject:
         return self
 
     def texts(self, member: bool) -> Mapping[int, Tensor]:
-        """Those that were given."""
+        """The texts passed to the constructor."""
         if self._texts is None:
-            raise ConfigError("an attack takes its prefix from the scored texts, and none were given; give the prefix")
+            raise ConfigError("an attack takes its prefix from the scored texts, but none were given; set its prefix")
         return self._texts[member]
 
     def population(self, references: Sequence[str]) -> Callable[[Batch], Sequence[Tensor]]:
         """Further frozen models to compare with, loaded once."""
         key, load, device = tuple(references), self._load, self.device
         if load is None:
-            raise ConfigError("further references cannot be loaded beside this model; leave that attack out")
+            raise ConfigError("further references cannot be loaded beside this model; remove that attack")
         if key not in self._populations:
             self._populations[key] = Population(references, lambda name: load(name).to(device))
         return self._populations[key]
 
     def every_text(self) -> Iterable[str]:
-        """Not known."""
+        """Unknown."""
         return ()
 
     def all_texts(self, member: bool) -> Collection[str] | None:
-        """Those that were given."""
+        """The texts passed to the constructor."""
         return self._everything.get(member)
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:
@@ -120,23 +120,23 @@ class ModelSubject:
         return frozen_reference(self.language_model, copy)
 
     def tuned_is_reference(self) -> bool:
-        """Known of an adapter that has not been trained."""
+        """True for an untrained adapter that is turned off for the reference."""
         return self.reference == "adapter_off" and changes_nothing(self.language_model)
 
     def forward_context(self) -> AbstractContextManager[None]:
-        """That which was given."""
+        """The precision passed to the constructor."""
         return self._precision()
 
     def lockstep(self) -> AbstractContextManager[None]:
-        """None: the model is whole in each process."""
+        """A null context: the model is whole in each process."""
         return nullcontext()
 
     def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
-        """Shows nothing."""
+        """A null progress bar."""
         return no_bar(what, total)
 
     def groups(self) -> Groups | None:
-        """Those that were given."""
+        """The groups passed to the constructor."""
         return self._groups
 
     def privacy_claim(self) -> tuple[float, float] | None:

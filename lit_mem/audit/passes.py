@@ -1,4 +1,4 @@
-"""Passes without a Lightning trainer: score batches of members and held-out texts, and measure."""
+"""Passes without a Lightning trainer: score batches of members and held-out texts, and compute the measures."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lit_mem.types import Batch
 
 
 class ScoredSets:
-    """Sets of examples in batches; the processes of `torch.distributed` share them.
+    """Batched sets of examples, split over the processes of `torch.distributed`.
 
     Args:
-        sets: of examples, each batched by itself.
-        scoring_tokens: most tokens in a batch, padding included.
+        sets: sets of examples, each batched separately.
+        scoring_tokens: maximum number of tokens in a batch, padding included.
     """
 
     def __init__(self, sets: Iterable[Sequence[Encoded]], scoring_tokens: int) -> None:
@@ -35,29 +35,29 @@ class ScoredSets:
         ]
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
-        """Those of this process, on a device."""
+        """Batches of this process, moved to a device."""
         for examples, batches in self._sets:
             for indices in batches:
                 yield _on(device, examples[indices])
 
 
 class Session:
-    """The measures of a run over one model, as it is whenever a pass runs.
+    """The measures of a run over one model, in its current state at each pass.
 
-    Several processes (`torch.distributed`) share the texts; each must run every pass, and gets the same result.
+    The processes of `torch.distributed` share the texts; each must run every pass, and gets the same result.
 
     Args:
         subject: the model.
-        sets: of examples, each batched by itself: held-out texts, members, and canaries if there are some.
-        measures: such as `lit_mem.audit.suite.suite("quick")` makes.
-        scoring_tokens: most tokens in a scoring batch, padding included.
-        fresh: whether training starts anew; False: an audit, or a run that goes on.
+        sets: sets of examples, each batched separately: held-out texts, members, and any canaries.
+        measures: such as the result of `lit_mem.audit.suite.suite("quick")`.
+        scoring_tokens: maximum number of tokens in a scoring batch, padding included.
+        fresh: whether a new training run starts; False for an audit or a resumed run.
 
     Raises:
-        ConfigError: an option of a measure does not fit.
+        ConfigError: an option of a measure is invalid.
 
     Attributes:
-        audit: of the measures.
+        audit: the Audit that runs the measures.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class Session:
         self.audit.open(subject, fresh)
 
     def run(self, run: Pass) -> PassResult:
-        """One pass.
+        """Run one pass.
 
         Args:
-            run: what it is; its subject is that of the session.
+            run: the pass; its subject is that of the session.
 
         Raises:
             MetricError: the loss of a text is not finite.
@@ -85,16 +85,16 @@ class Session:
 
 
 def measured(subject: ModelSubject, batches: Iterable[Batch], measures: Sequence[Measure]) -> PassResult:
-    """Score each batch once, and compute what the measures make of it; the model stays as it is.
+    """Score each batch once and compute the measures; the model is unchanged.
 
     Args:
         subject: the model.
         batches: of members and held-out texts, on the model's device.
-        measures: such as `lit_mem.audit.suite.suite("quick")` makes.
+        measures: such as the result of `lit_mem.audit.suite.suite("quick")`.
 
     Raises:
         MetricError: the loss of a text is not finite.
-        ConfigError: an option of a measure does not fit.
+        ConfigError: an option of a measure is invalid.
     """
     audit = Audit(measures)
     audit.open(subject, fresh=False)
@@ -102,10 +102,10 @@ def measured(subject: ModelSubject, batches: Iterable[Batch], measures: Sequence
 
 
 def observe(audit: Audit, subject: ModelSubject, batches: Iterable[Batch]) -> str | None:
-    """Start a pass, and score the batches of this process once, each for all measures.
+    """Start a pass, and score the batches of this process once for all measures.
 
     Returns:
-        The first text of them whose loss is not finite, in words; None: there is none.
+        A description of the first text whose loss is not finite; None without one.
     """
     audit.begin(subject)
     found: str | None = None
@@ -120,7 +120,7 @@ def _run(audit: Audit, subject: ModelSubject, batches: Iterable[Batch], run: Pas
     found = observe(audit, subject, batches)
     found = next((one for one in gathered(found) if one is not None), None)
     if found is not None:
-        raise MetricError(f"{found}, so nothing is measured")
+        raise MetricError(f"{found}, so the pass cannot be measured")
     return audit.finish(run)
 
 

@@ -1,4 +1,4 @@
-"""Numbers of single examples, summed up by person: whoever or whatever `group_column` names."""
+"""Per-example values aggregated by person: whatever `group_column` identifies."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from lit_mem.audit.table import ScoreTable
 from lit_mem.data.groups import Groups
 
 KEY_SIZE: Final = 16
-_HASH_SIZE: Final = 8  # bytes: among a million persons two have one hash with a probability of 3e-8
+_HASH_SIZE: Final = 8  # bytes: a collision among a million persons has a probability of 3e-8
 _SUFFIX: Final = "extraction/exact_rate"
 _SPANS: Final = "spans_written"
 
 
 class PersonRow(NamedTuple):
-    """What a pass says of one person.
+    """Results of one person in a pass.
 
     Attributes:
-        person: a keyed hash, or the name where names may be shown.
-        member: whether its rows are in the fine-tuning set.
-        rows: how many rows it has in the set, scored or not.
-        rows_scored: how many were scored in the pass.
-        highest: highest score of its rows, higher = more member-like; NaN where none has one.
-        mean: mean score of its rows, likewise.
-        extracted: how many of its pieces the model wrote: spans, and whole suffixes; None where none was tried.
+        person: keyed hash, or the name if names may be shown.
+        member: whether the person's rows are in the fine-tuning set.
+        rows: number of rows in the set, scored or not.
+        rows_scored: number of rows scored in the pass.
+        highest: highest score of the rows, higher = more member-like; NaN without scores.
+        mean: mean score of the rows; NaN without scores.
+        extracted: number of pieces extracted: spans, and whole suffixes; None if none was tried.
     """
 
     person: str
@@ -41,11 +41,11 @@ class PersonRow(NamedTuple):
 
 
 class PersonTable(NamedTuple):
-    """All persons of a pass.
+    """Results of all persons in a pass.
 
     Attributes:
-        column: of the scores, such as "mia/reference"; None: there are none.
-        rows: members first, then by pieces extracted and by the highest score, the most exposed first.
+        column: column of the scores, such as "mia/reference"; None without scores.
+        rows: members first, then by pieces extracted and by highest score, most exposed first.
     """
 
     column: str | None
@@ -53,20 +53,19 @@ class PersonTable(NamedTuple):
 
 
 class ByPerson:
-    """The rows of a score table by person.
+    """The rows of a score table grouped by person.
 
-    A person with rows on both sides is a member, and its held-out rows count nowhere: they are no texts of somebody
-    whom the model has never seen.
+    A person with rows on both sides is a member, and their held-out rows are ignored: the model has seen that person.
 
     Args:
         table: (N,) rows.
-        names: of the person of each example, by example id; an example without one counts nowhere.
-        groups: how many rows each person has; None: as many as are in the table.
+        names: person of each example, by example id; examples without one are ignored.
+        groups: number of rows of each person; None: as many as are in the table.
 
     Attributes:
-        names: of the P persons, in the order of their first examples.
+        names: names of the P persons, in the order of their first examples.
         member: (P,) bool.
-        both: how many persons have rows on both sides, as far as their held-out rows are in the table.
+        both: number of persons with rows on both sides, as far as their held-out rows are in the table.
     """
 
     def __init__(self, table: ScoreTable, names: Mapping[int, str], groups: Groups | None = None) -> None:
@@ -88,20 +87,20 @@ class ByPerson:
         return len(self.names)
 
     def scored(self, column: str | None) -> Tensor:
-        """(P,) int64, how many rows have a number in a column; None: how many rows are in the table."""
+        """(P,) int64, number of rows with a value in a column; None: number of rows in the table."""
         there = torch.ones(len(self._person), dtype=torch.bool) if column is None else ~self._table[column].isnan()
         return torch.bincount(self._person[there], minlength=len(self))
 
     def mean(self, column: str) -> Tensor:
-        """(P,) float64, mean of each person's numbers; NaN without any."""
+        """(P,) float64, mean of each person's values; NaN without any."""
         return self.sum(column) / self.scored(column)
 
     def sum(self, column: str) -> Tensor:
-        """(P,) float64, sum of each person's numbers; 0 without any."""
+        """(P,) float64, sum of each person's values; 0 without any."""
         return torch.zeros(len(self), dtype=torch.float64).index_add_(0, self._person, self._table[column].nan_to_num())
 
     def highest(self, column: str) -> Tensor:
-        """(P,) float64, largest of each person's numbers; NaN without any."""
+        """(P,) float64, maximum of each person's values; NaN without any."""
         values = self._table[column]
         there = ~values.isnan()
         most = torch.full((len(self),), -torch.inf, dtype=torch.float64)
@@ -109,9 +108,9 @@ class ByPerson:
         return torch.where(self.scored(column) > 0, most, torch.nan)
 
     def extracted(self) -> tuple[Tensor, Tensor]:
-        """(P,) int64, how many pieces of each person the model wrote; and (P,) bool, whether any was tried.
+        """(P,) int64, number of pieces extracted of each person; and (P,) bool, whether any was tried.
 
-        Pieces are marked spans, and suffixes written token for token, at any of several prefix lengths.
+        Pieces are marked spans, and suffixes reproduced token for token, at any of several prefix lengths.
         """
         columns = self._table.columns
         suffixes = [columns[name] for name in columns if _is_suffix(name)]
@@ -127,12 +126,12 @@ class ByPerson:
         return written.long(), torch.bincount(self._person[tried], minlength=len(self)) > 0
 
     def table(self, column: str | None, key: bytes, generated: bool = True) -> PersonTable:
-        """A row for each person.
+        """Build one row per person.
 
         Args:
-            column: of the scores; None: there are none.
-            key: of the hashes that stand for names.
-            generated: False: suffixes are tried in other passes, and what spans say alone is no number of pieces.
+            column: column of the scores; None without scores.
+            key: key of the hashes that replace names.
+            generated: whether suffixes were tried in this pass; if not, `extracted` is None.
         """
         unknown = torch.full((len(self),), torch.nan, dtype=torch.float64)
         highest, mean = (unknown, unknown) if column is None else (self.highest(column), self.mean(column))
@@ -157,12 +156,12 @@ class ByPerson:
 
 
 def hashed(name: str, key: bytes) -> str:
-    """What stands for a name: 16 hexadecimal digits (BLAKE2b with a key), the same for one key."""
+    """Pseudonym of a name: 16 hexadecimal digits (keyed BLAKE2b), the same for the same key."""
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=_HASH_SIZE, key=key).hexdigest()
 
 
 def has_suffixes(columns: Iterable[str]) -> bool:
-    """Whether any of these columns says which suffixes were written whole."""
+    """Whether any of these columns records which suffixes were extracted whole."""
     return any(map(_is_suffix, columns))
 
 

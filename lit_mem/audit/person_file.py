@@ -1,4 +1,4 @@
-"""What a pass says of each person, as a parquet file in the run's folder."""
+"""Per-person results of a pass, as a parquet file in the run's folder."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lit_mem.audit.loop import PassResult
 from lit_mem.audit.person import PersonTable
 
 FOLDER: Final = "persons"
-"""Its folder in that of the run."""
+"""Subfolder of the run's folder."""
 
 _DIGITS: Final = 2
-"""Of a score: more would confirm a text that is guessed to the letter to whoever has the tuned model."""
+"""Significant digits of a score: with more, anyone with the tuned model could confirm an exact guess of a text."""
 
 
 def write_persons(folder: Path, result: PassResult) -> Path | None:
-    """Write the persons of a pass; nothing where no two rows are of one.
+    """Write the persons of a pass; nothing if no two rows share one.
 
     Args:
-        folder: of the run.
-        result: of the pass.
+        folder: folder of the run.
+        result: result of the pass.
 
     Raises:
         OSError: the file cannot be written.
@@ -36,16 +36,16 @@ def write_persons(folder: Path, result: PassResult) -> Path | None:
 
 
 def person_table(persons: PersonTable, epoch: int, step: int) -> Any:  # pyarrow.Table
-    """A row a person, members first, the most exposed first.
+    """One row per person, members first, most exposed first.
 
     Args:
         persons: the rows.
-        epoch: of training, from 1; 0 before it.
+        epoch: training epoch, from 1; 0 before training.
         step: training steps so far.
 
     Returns:
-        A `pyarrow.Table` with the columns person, set ("member" or "heldout"), epoch, step, rows, rows_scored,
-        extracted, and where there are scores `<column>_highest` and `<column>_mean`, in two digits; null where not
+        A `pyarrow.Table` with the columns person, set ("member" or "heldout"), epoch, step, rows, rows_scored and
+        extracted; with scores, also `<column>_highest` and `<column>_mean`, to two significant digits; null where not
         measured.
     """
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Uploads an exported model to the hub, if it is within its limits: the folder alone, into a private repository."""
+"""Upload an exported model to the Hub if it is within its limits: only the export folder, private by default."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _SENT: Final = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt", "*.model", "*.tiktoken"),
     "*.jinja",
 )
-"""Patterns of the files that are uploaded; nothing else in the folder is."""
+"""Patterns of the files that are uploaded; all others are skipped."""
 _NAMES: Final = ("base_model_name_or_path", "base", "_name_or_path", "name_or_path")
-"""Keys of JSON files under which a base may be named by its place on this machine."""
+"""Keys in JSON files that may hold a local path of the base model."""
 
 
 @dataclass(frozen=True)
 class Push:
-    """Where an exported model is uploaded to.
+    """Upload options of an exported model.
 
     Attributes:
         repo_id: such as "me/notes-adapter".
-        public: whether the repository may be public; otherwise it is made private, and one that is public is refused.
-        over_limits: upload a model that is over its limits, too.
+        public: whether the repository may be public; otherwise it is created private, and a public one is rejected.
+        over_limits: also upload a model that is over its limits.
 
     Raises:
-        ConfigError: `repo_id` is no name of a repository.
+        ConfigError: `repo_id` is not a valid repository name.
     """
 
     repo_id: str
@@ -58,10 +58,10 @@ class Push:
 
 
 def push_of(repo_id: str | None, public: bool, over_limits: bool, export: bool) -> Push | None:
-    """Where a run uploads to, by its options; None: nowhere.
+    """Upload options of a run; None if nothing is uploaded.
 
     Raises:
-        ConfigError: `repo_id` is no name of a repository, or nothing is exported.
+        ConfigError: `repo_id` is not a valid repository name, or nothing is exported.
     """
     if repo_id is None:
         return None
@@ -71,19 +71,19 @@ def push_of(repo_id: str | None, public: bool, over_limits: bool, export: bool) 
 
 
 def push(folder: Path, to: Push, line: Line | None) -> bool:
-    """Upload an exported folder, unless its limits or the repository do not allow it; log one line on what was done.
+    """Upload an exported folder unless its limits or the repository forbid it; log one line about the outcome.
 
-    No error is raised, so that what a run has written stays.
+    No error is raised, so the run's own output stays intact.
 
     Args:
-        folder: of the export, its model card in it.
-        to: where to.
-        line: of the record, of the pass that measured these weights; None: there is none.
+        folder: folder of the export, with its model card.
+        to: destination.
+        line: record of the pass that measured these weights; None without one.
 
     Returns:
         Whether it was uploaded.
     """
-    if (why := _refusal(to, line)) is not None:
+    if (why := _obstacle(to, line)) is not None:
         log.warning("Not pushed to %s: %s. The export is kept in %s.", to.repo_id, why, folder)
         return False
     try:
@@ -95,13 +95,13 @@ def push(folder: Path, to: Push, line: Line | None) -> bool:
     return True
 
 
-def _refusal(to: Push, line: Line | None) -> str | None:
-    """Why a model is not uploaded; None: it may be."""
+def _obstacle(to: Push, line: Line | None) -> str | None:
+    """Why a model must not be uploaded; None if it may be."""
     if to.over_limits:
         return None
-    option = "; set push_over_limits to true to push it nevertheless"
+    option = "; set push_over_limits to true to push it anyway"
     if line is None:
-        return f"no validation has measured these weights{option}"
+        return f"these weights were not measured by a validation{option}"
     state, judged = state_of(line)
     if state == "over":
         return f"the model is over its limits ({'; '.join(str(one) for one in judged if one.state == 'over')}){option}"
@@ -114,14 +114,14 @@ def _upload(folder: Path, to: Push) -> str:
     api: Any = HfApi()
     url = api.create_repo(to.repo_id, private=not to.public, exist_ok=True)
     if not to.public and not api.repo_info(to.repo_id).private:
-        raise ConfigError("the repository is public; expected a private one, or push_public true")
+        raise ConfigError("the repository is public; expected a private one, or push_public: true")
     operations = [CommitOperationAdd(name, content) for name, content in _contents(folder)]
-    api.create_commit(to.repo_id, operations, commit_message="Upload an adapter and what lit_mem measured of it")
+    api.create_commit(to.repo_id, operations, commit_message="Upload an adapter and its memorization metrics (lit_mem)")
     return str(url)
 
 
 def _contents(folder: Path) -> Iterator[tuple[str, str | bytes]]:
-    """Name and content of each file that is uploaded; of a large one its path."""
+    """Name and content of each uploaded file; for a large file, its path."""
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in _SENT):
@@ -132,7 +132,7 @@ def _contents(folder: Path) -> Iterator[tuple[str, str | bytes]]:
 
 
 def _without_paths(path: Path) -> bytes:
-    """A small file of JSON, in which a base on this machine is named without its path."""
+    """Content of a small JSON file, with local paths of the base replaced by its name."""
     content = json.loads(path.read_text("utf-8"))
     for key in _NAMES:
         name = content.get(key)

@@ -1,4 +1,4 @@
-"""A pass as a line of the run's record."""
+"""Convert a pass to a line of the run's record."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lit_mem.files.record import Line
 def line_of(
     audit: Audit, metrics: Mapping[str, float], rules: Sequence[Rule], logged_step: int, complete: bool = True
 ) -> Line | None:
-    """What is written of the pass that an audit has finished, or was stopped in.
+    """The record line of the pass that an audit has finished, or was interrupted in.
 
     Args:
-        audit: that ran it.
-        metrics: all that are known of the pass.
+        audit: the audit that ran the pass.
+        metrics: all known metrics of the pass.
         rules: the thresholds in force.
-        logged_step: the step at which loggers have the metrics.
+        logged_step: the step under which loggers store the metrics.
         complete: whether every measure was computed.
 
     Returns:
-        None where the pass is no row of the record: a check over some of the texts, or one that repeats a validation.
+        None if the pass is not recorded: a check over some of the texts, or one that repeats a validation.
     """
     result = audit.result
     if result is None or result.run.resumed_check or not result.run.complete:

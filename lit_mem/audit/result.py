@@ -1,4 +1,4 @@
-"""What an audit returns."""
+"""The result of an audit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lit_mem.types import Record
 
 @dataclass
 class AuditResult(PassResult):
-    """What an audit found.
+    """The result of an audit.
 
     Attributes:
-        records: what is known of the scored examples, by example id.
-        rules: the limits that it was given.
-        scored: how many texts were scored, of how many.
-        folder: with the record, for `lit-mem report`; None: nothing was written.
+        records: metadata of the scored examples, by example id.
+        rules: the limits passed to the audit.
+        scored: number of texts scored, and of those available.
+        folder: folder with the record, for `lit-mem report`; None if nothing was written.
     """
 
     records: dict[int, Record] = field(default_factory=dict)
@@ -33,17 +33,17 @@ class AuditResult(PassResult):
 
     @property
     def state(self) -> State | None:
-        """By all limits: "within", "undecided", "not measured" or "over"; None without limits."""
+        """State by all limits: "within", "undecided", "not measured" or "over"; None without limits."""
         return judged_by(self.rules, self.metrics)[0] if self.rules else None
 
     @property
     def judged(self) -> list[Judged]:
-        """The judgements that the state comes from."""
+        """The judgements that determine the state."""
         return judged_by(self.rules, self.metrics)[1]
 
     @property
     def verdict(self) -> str:
-        """The model against its limits, in a sentence; "" without limits."""
+        """A sentence that judges the model against its limits; "" without limits."""
         if not self.rules:
             return ""
 
@@ -53,10 +53,10 @@ class AuditResult(PassResult):
         return verdict_line(*judged_by(self.rules, self.metrics), "", scored)
 
     def to_table(self, text: bool = False) -> Any:
-        """All per-example numbers as a `pyarrow.Table`, a row an example, null where not measured.
+        """All per-example scores as a `pyarrow.Table`, one row per example, null where not measured.
 
         Args:
-            text: with a column of the texts.
+            text: include a column of the texts.
         """
         return example_table(self.rows, self.records, self.run.epoch, self.run.step, text)
 
@@ -65,10 +65,10 @@ class AuditResult(PassResult):
         return self.to_table(text).to_pandas()
 
     def to_parquet(self, path: str | os.PathLike[str], text: bool = False) -> None:
-        """Write the same to a file; it confirms guesses (SECURITY.md), so give it the access that the texts have."""
+        """Write the same to a file; it can confirm guesses (SECURITY.md), so protect it like the texts."""
         write(Path(path), self.to_table(text))
 
     def __str__(self) -> str:
-        """A table of the main metrics, and what they say."""
+        """A table of the main metrics, and a summary."""
         lines = [*table(self.metrics, "audit"), sentence(self.metrics), self.verdict]
         return "\n".join(one for one in lines if one)

@@ -1,4 +1,4 @@
-"""A pass as a row of the console's table."""
+"""Format a pass as a row of the console's table."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "audit/epsilon_lower_bound": ("epsilon >=", "{:.2f}"),
     "privacy/epsilon": ("epsilon <=", "{:.2f}"),
 }
-"""Logged name -> heading and format, in the order shown."""
+"""Logged name -> heading and format, in display order."""
 
 
 def heading(names: Sequence[str]) -> str:
-    """The first line of the table with these columns."""
+    """Header line of the table with these columns."""
     return "  ".join(["epoch", *(_title(name) for name in names)])
 
 
 def row(label: str, names: Sequence[str], metrics: Mapping[str, float]) -> str:
-    """A line of it; "-" where a metric was not measured."""
+    """One row of the table; "-" where a metric was not measured."""
     cells = [_cell(name, metrics).rjust(len(_title(name))) for name in names]
     return "  ".join([label.rjust(5), *cells])
 

@@ -1,4 +1,4 @@
-"""One call: what a finished model has memorized of its training texts."""
+"""Audit a finished model: measure in one call what it has memorized of its training texts."""
 
 from __future__ import annotations
 
@@ -93,59 +93,59 @@ def run_audit(
     examples: bool = False,
     chunk: Chunk | Mapping[str, Any] | None = None,
 ) -> AuditResult:
-    """Measure what a model has memorized of its training texts, against texts like them that it was not trained on.
+    """Measure what a model has memorized of its training texts, compared with similar texts it was not trained on.
 
-    The model, the random state and its parameters' flags stay as they are. In a run of several processes each must
-    call it.
+    The model, its parameters' flags and the random state are unchanged. In a distributed run every process must call
+    it.
 
     Args:
-        model: a Hugging Face causal language model, with or without an adapter of peft's; or the hub id or folder of a
+        model: a Hugging Face causal language model, with or without a peft adapter; or the hub id or folder of a
             model or of an adapter.
-        tokenizer: of the model, or where it lies; None: beside the model.
-        members: texts of the training set: a list of texts, of `{prompt, completion}` or of `{text}` rows, of
-            conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern
-            (docs/guides/data.md).
-        heldout: texts of the same distribution that it was not trained on, likewise.
-        adapter: folder of an adapter to put on the model.
-        reference: the frozen model to compare with: "auto" (the base by turning the adapter off, or else a copy of
-            it), "adapter_off", a model, the hub id or folder of one (of a merged or fully tuned model: its base), or
+        tokenizer: the tokenizer, or its hub id or folder; None: the one beside the model.
+        members: training texts: a list of strings, of `{prompt, completion}` or `{text}` rows, of conversations
+            (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or glob pattern (docs/guides/data.md).
+        heldout: texts of the same distribution that were not trained on, in the same forms.
+        adapter: folder of an adapter to load on the model.
+        reference: the frozen model to compare with: "auto" (the base, with the adapter off or as a copy),
+            "adapter_off", a model, the hub id or folder of one (for a merged or fully tuned model: its base), or
             None.
         suite: `quick` (no generation), `standard` or `full`.
-        limits: such as "mia/strongest_auroc > 0.7", or the preset `strict` or `standard`; the result says whether the
-            model is within them.
-        lower_bound: kept for older calls; an audit is judged by the whole 95 % interval.
-        attacks: of membership inference, by name; None: those of no extra cost.
+        limits: such as "mia/strongest_auroc > 0.7", or the preset `strict` or `standard`; the result states whether
+            the model is within them.
+        lower_bound: kept for backward compatibility; an audit is judged by the whole 95 % interval.
+        attacks: membership inference attacks, by name; None: those that need no extra forward passes.
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
         measures: further measures.
-        fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
-            name of the column, or {text_column, prompt_template, completion_template, group_column}; of conversations
-            {form, column, group_column}; of files also {delimiter, encoding, skip_unusable}.
-        detector: finds telling pieces that nobody has marked, as `lit_mem.data.detectors.Patterns` does; they are
-            counted, never printed.
-        chat: of conversations {loss, template}: which turns are scored, and the chat template, if not the tokenizer's.
-        max_length: longest text in tokens, the rest is cut unless `chunk` is given; None: what the model reads, at most
-            4096.
-        members_size: score a random subset of so many members; None: each text once of up to 2000, of more as many as
-            are held out, at least 2000.
-        heldout_size: score a random subset of so many held-out texts; None: all.
-        scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides, and whether text alone shows which set one is of.
-        seed: of the subsets.
+        fields: which columns hold the texts, if not `text`, `prompt` and `completion`, or `messages`: a column name,
+            or {text_column, prompt_template, completion_template, group_column}; for conversations {form, column,
+            group_column}; for files also {delimiter, encoding, skip_unusable}.
+        detector: finds unmarked sensitive spans, as `lit_mem.data.detectors.Patterns` does; they are counted, never
+            printed.
+        chat: options of conversations {loss, template}: which turns are scored, and the chat template, if not the
+            tokenizer's.
+        max_length: maximum number of tokens of a text; longer ones are truncated unless `chunk` is given. None: the
+            model's context length, at most 4096.
+        members_size: score a random subset of this many members; None: all of up to 2000, otherwise as many as there
+            are held-out texts, at least 2000.
+        heldout_size: score a random subset of this many held-out texts; None: all.
+        scoring_tokens: maximum number of tokens in a scoring batch.
+        check: look for texts that are in both sets, and test whether the text alone reveals its set.
+        seed: seed of the subsets.
         show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
-        dtype: precision that models are loaded in; "auto": that of their files.
-        device: where a loaded model goes; None: a GPU if there is one.
-        folder: in which the run's folder `version_<n>` is made, for `lit-mem report`; None: nothing is written.
-        examples: write the per-example numbers there too, without texts.
-        chunk: {tokens, stride}: texts longer than `max_length` are scored whole, in windows of so many tokens (None:
-            `max_length`), each `stride` further than the one before (None: half of that); None: they are cut. Give what
-            the model was trained with.
+        dtype: precision in which models are loaded; "auto": that of their files.
+        device: device of a loaded model; None: a GPU if available.
+        folder: parent of the run's folder `version_<n>`, for `lit-mem report`; None: nothing is written.
+        examples: also write the per-example scores there, without texts.
+        chunk: {tokens, stride}: score texts longer than `max_length` in full, in windows of `tokens` (None:
+            `max_length`), each `stride` tokens after the previous one (None: half a window); None: truncate them. Use
+            the same options as in training.
 
     Returns:
         Metrics, rows, plots and tables; `to_pandas`, `to_parquet`; `state` against the limits.
 
     Raises:
-        ConfigError: an option does not fit.
-        DataError: a row is not what was expected.
+        ConfigError: an option is invalid.
+        DataError: a row has an unexpected form.
         ModelError: a model cannot be loaded.
         MetricError: the loss of a text is not finite.
     """
@@ -153,7 +153,7 @@ def run_audit(
     started = now()
     if members is None or heldout is None:
         lacking = "members" if members is None else "heldout"
-        raise ConfigError(f"{lacking} is None; expected texts, without which there is nothing to compare")
+        raise ConfigError(f"{lacking} is None; expected texts, since members are compared with held-out texts")
     texts_of_limits = [limits] if isinstance(limits, str) else list(limits)
     rules = [Rule("limits", Limits(texts_of_limits, lower_bound), "any")] if texts_of_limits else []
     for rule in rules:
@@ -203,7 +203,7 @@ def run_audit(
 
 
 def _facts(started: str, audited: Audited, texts: Prepared) -> Facts:
-    """What was audited, for `facts.json`."""
+    """Provenance of the audited model, for `facts.json`."""
     facts = replace(
         started_facts(started),
         base=audited.base,
@@ -219,7 +219,7 @@ def _facts(started: str, audited: Audited, texts: Prepared) -> Facts:
 def _setting(
     audited: Audited, frozen: Reference, reference: Reference, source: dict[str, Any], fields: Fields, length: int
 ) -> dict[str, Any]:
-    """What is measured, in the form of a configuration, for the report."""
+    """The audit's options in the form of a configuration, for the report."""
     named = reference if isinstance(reference, str | os.PathLike) and str(reference) not in WORDS else None
     columns = fields_of(fields)
     if fields is not None:

@@ -1,4 +1,4 @@
-"""What a run outside Lightning leaves in its folder, for the report."""
+"""Files that a run outside Lightning writes to its folder, for the report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lit_mem.types import Record
 
 
 def put_aside(folder: Path) -> None:
-    """Rename the folder of an earlier run to `<folder>_1`, or the next number that is free, so that none is mixed in.
+    """Rename the folder of an earlier run to `<folder>_<n>` with the first free number, so that runs are not mixed.
 
     Raises:
         OSError: it cannot be renamed.
@@ -33,10 +33,10 @@ class RunFiles:
     """The folder of a run; only rank zero writes.
 
     Args:
-        folder: made if it is not there, for its owner alone.
+        folder: created if missing, readable by its owner only.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,14 +53,14 @@ class RunFiles:
         scored: Scored | None,
         facts: Callable[[], Facts],
     ) -> None:
-        """Write what is measured.
+        """Write the configuration, origin, facts and data checks of the run.
 
         Args:
-            config: options by section, as the Lightning door has them: `model`, `data`, `memorization`.
+            config: options by section, as in a Lightning configuration: `model`, `data`, `memorization`.
             command: "fit" or "audit".
-            trust: what the checks of the texts found; None: none were made.
-            scored: how many texts are scored.
-            facts: finds what the run is of.
+            trust: results of the data checks; None if none were made.
+            scored: number of texts scored.
+            facts: collects the provenance of the run.
         """
         write_config(self.folder, config)
         origin.write_origin(self.folder, command, None, 0)
@@ -77,7 +77,7 @@ class RunFiles:
         record.append(self.folder / record.FILE, line)
 
     def persons(self, result: PassResult) -> None:
-        """Write what a pass says of each person, where rows share one.
+        """Write the per-person results of a pass, if rows share persons.
 
         Raises:
             OSError: it cannot be written.
@@ -85,12 +85,12 @@ class RunFiles:
         write_persons(self.folder, result)
 
     def examples(self, result: PassResult, records: Mapping[int, Record], text: bool = False) -> Path:
-        """Write the per-example numbers of a pass as parquet.
+        """Write the per-example scores of a pass as parquet.
 
         Args:
-            result: of the pass.
-            records: what is known of the examples, by example id.
-            text: with the texts, which are what the run may not leak.
+            result: result of the pass.
+            records: metadata of the examples, by example id.
+            text: include the texts, which are the sensitive data of the run.
         """
         run = result.run
         path = self.folder / "examples" / f"{file_name(run)}.parquet"

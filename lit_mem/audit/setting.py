@@ -1,4 +1,4 @@
-"""A model that something else made, in the form of a configuration, for the report."""
+"""Describe a model from outside `lit_mem` in the form of a configuration, for the report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lit_mem.files.origin import CONFIG
 
 
 def model_section(model: Any, reference: Reference) -> dict[str, Any]:
-    """The section `model`: its base, its adapter and its reference.
+    """The `model` section: base, adapter and reference.
 
     Args:
-        model: with or without an adapter of peft's.
-        reference: as it was given.
+        model: the model, with or without a peft adapter.
+        reference: the reference option as given.
     """
     configs = getattr(model, "peft_config", None) or {}
     adapter = next(iter(configs.values()), None)
@@ -32,12 +32,12 @@ def model_section(model: Any, reference: Reference) -> dict[str, Any]:
 
 
 def kind_of(reference: Reference) -> str:
-    """What a reference is called: its name or id, "copy" of one in memory, "none" without one."""
+    """Name of a reference: its word or id, "copy" for a model in memory, "none" without one."""
     return "none" if reference is None else reference if isinstance(reference, str) else "copy"
 
 
 def source_of(members: Any, heldout: Any) -> dict[str, Any]:
-    """Where given texts come from: the files of those that are named."""
+    """Source of the given texts: the paths of those read from files."""
     sets = {"members": members, "heldout": heldout}
     files = {name: os.fspath(rows) for name, rows in sets.items() if isinstance(rows, str | os.PathLike)}
     return {"class_path": "TextFiles" if files else "texts given", "init_args": files}
@@ -49,5 +49,5 @@ def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    # JSON is YAML, and needs no library to write it safely.
+    # JSON is valid YAML, and needs no extra library.
     atomic.write_text(folder / CONFIG, json.dumps(config, indent=1, ensure_ascii=False, default=str) + "\n")

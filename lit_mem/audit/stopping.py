@@ -1,4 +1,4 @@
-"""When training ends because of what the model memorizes, whatever trains it."""
+"""Decide when training stops because of memorization, for any trainer."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from lit_mem.functional.planning import Scored, planned_interval, stops_at
 from lit_mem.functional.spending import ALPHA, Spending, rescaled
 
 Beyond = Sequence[tuple[Threshold, str, float]]
-"""Thresholds that a pass is beyond, each with the name that was read and its value (`Limits.passed`)."""
+"""Thresholds that a pass exceeds, each with the name that was read and its value (`Limits.passed`)."""
 
 _SUREST: Final = 1 - 1e-12
-"""Where more passes come than were planned, nothing is left to be wrong with."""
+"""Level used when there are more passes than planned and no error probability is left to spend."""
 
 
 class Stopping:
-    """Counts the passes that are beyond thresholds.
+    """Counts the passes that exceed thresholds.
 
-    With `limits.lower_bound` a metric that has an interval is read at the safe end, at a level that is spread over all
-    thresholds of which one is enough and over all passes: the chance that a run whose metrics truly stay within the
-    limits is ever stopped by one of them is at most `ALPHA`, however often it is looked at. `patience` is no part of
-    that: passes in a row are of the same texts, so noise that is over in one is likely to be over in the next.
+    With `limits.lower_bound` a metric that has an interval is read at its safe end. The level is spread over all
+    passes, and over all thresholds if one is enough: a run whose metrics truly stay within the limits is stopped by
+    one of them with a probability of at most `ALPHA`, however many passes are judged. `patience` does not enter this
+    bound: consecutive passes score the same texts, so their noise is correlated.
 
     Args:
         limits: the thresholds.
-        stop_when: "any" threshold is passed, or "all" of them at once.
-        patience: how many passes in a row it must be so.
+        stop_when: "any" threshold is exceeded, or "all" of them at once.
+        patience: number of consecutive passes over the limits before training stops.
 
     Attributes:
-        over_in_a_row: how many it was so.
-        reason: why training is to end; None while it is not.
-        planned: how many passes there will be, those that were judged included; None: not known.
+        over_in_a_row: number of consecutive passes over the limits so far.
+        reason: why training stops; None while it continues.
+        planned: total number of passes, those judged included; None if not known.
     """
 
     def __init__(self, limits: Limits, stop_when: str, patience: int) -> None:
@@ -45,35 +45,34 @@ class Stopping:
         self.start_over()
 
     def start_over(self) -> None:
-        """Forget all passes, as for a new run."""
+        """Reset the counts for a new run."""
         self.over_in_a_row = 0
         self.reason: str | None = None
         self._spending = Spending()
 
     @property
     def looks(self) -> int:
-        """How many passes were judged."""
+        """Number of passes judged."""
         return self._spending.looks
 
     @property
     def level(self) -> float:
-        """Confidence of the two-sided intervals whose safe ends the next pass is judged by."""
-        # One threshold of several is enough to stop, or all are needed: then the least sure of them is sure enough.
+        """Confidence level of the two-sided intervals whose safe ends judge the next pass."""
+        # With "all", every threshold must be exceeded, so no correction for several thresholds is needed.
         thresholds = 1 if self.stop_when == "all" else len(self.limits)
         return min(1 - 2 * self._spending.next(self.planned) / thresholds, _SUREST)
 
     def beyond(self, metrics: Mapping[str, float], intervals: Mapping[str, Interval], known: Known, who: str) -> Beyond:
-        """The thresholds that a pass is beyond.
+        """The thresholds that a pass exceeds.
 
         Args:
-            metrics: of the pass, by name.
-            intervals: of those that have one, by the metric's name. Where only the ends of 95 % are among the metrics,
-                they are rescaled.
-            known: what may be logged.
-            who: sets the thresholds, for messages.
+            metrics: metrics of the pass, by name.
+            intervals: intervals by metric name. If only the 95 % ends are among the metrics, they are rescaled.
+            known: metrics that may be logged.
+            who: what sets the thresholds, for messages.
 
         Raises:
-            ConfigError: nothing logs a metric of this name, or it cannot be measured in this run.
+            ConfigError: a metric of this name is never logged, or cannot be measured in this run.
         """
         level = self.level
 
@@ -88,18 +87,18 @@ class Stopping:
         return self.limits.passed(metrics, known, who, ends)
 
     def is_over(self, beyond: Beyond) -> bool:
-        """Whether a pass counts."""
+        """Whether a pass counts as over the limits."""
         return len(beyond) == len(self.limits) if self.stop_when == "all" else bool(beyond)
 
     def count(self, over: bool, beyond: Beyond) -> bool:
         """Count one pass.
 
         Args:
-            over: whether it counts.
-            beyond: its thresholds that were passed.
+            over: whether the pass is over the limits.
+            beyond: the thresholds it exceeds.
 
         Returns:
-            Whether training is to end.
+            Whether training should stop.
         """
         level = self.level
         self._spending.spend(self.planned)
@@ -114,7 +113,7 @@ class Stopping:
         return True
 
     def certainty(self) -> str:
-        """How sure it is that noise alone did not end training, for the end of a line; "" where nothing is said."""
+        """The bound on false stops, to append to a message; "" without `lower_bound`."""
         if not self.limits.lower_bound:
             return ""
         several = f"{len(self.limits)} thresholds at " if len(self.limits) > 1 and self.stop_when == "any" else ""
@@ -122,24 +121,24 @@ class Stopping:
         return f" Noise alone stops at most {100 * ALPHA:g} % of runs, over {several}{many} together."
 
     def counts(self) -> dict[str, Any]:
-        """What a run that goes on needs."""
+        """State for resuming a run."""
         spent = self._spending
         return {"over_in_a_row": self.over_in_a_row, "reason": self.reason, "looks": spent.looks, "left": spent.left}
 
-    def go_on_from(self, counts: Mapping[str, Any]) -> None:
-        """Go on from what `counts` gave; of an earlier version's, with what it did not know of left unspent."""
+    def load_counts(self, counts: Mapping[str, Any]) -> None:
+        """Restore the state of `counts`; values that an older version did not store count as unspent."""
         self.over_in_a_row, self.reason = counts["over_in_a_row"], counts.get("reason")
         self._spending.looks = counts.get("looks", 0)
         self._spending.left = counts.get("left", ALPHA)
 
 
 def planned_stop(threshold: Threshold, scored: Scored, level: float = 0.95) -> str:
-    """What to expect of a threshold with `lower_bound`.
+    """When a threshold with `lower_bound` can be expected to act.
 
     Args:
-        threshold: on an AUROC, its limit in (0, 1).
-        scored: how many texts are scored, at least 1 of each set.
-        level: confidence of the two-sided interval that is read, in (0, 1).
+        threshold: threshold on an AUROC, with a limit in (0, 1).
+        scored: number of scored texts, at least 1 of each set.
+        level: confidence level of the two-sided interval, in (0, 1).
     """
     limit, of_scored = threshold.limit, scored
     scored = judged_texts(threshold.name, of_scored)
@@ -153,5 +152,5 @@ def planned_stop(threshold: Threshold, scored: Scored, level: float = 0.95) -> s
     )
     if at is None:
         best = "1" if threshold.above else "0"
-        return f"{planned}. Even at {best} it holds {limit:g}, so the threshold never acts: score more texts."
+        return f"{planned}. Even at {best} it contains {limit:g}, so the threshold never acts: score more texts."
     return f"{planned}, and the threshold acts from about {shown(at)} on, not as soon as the value is {side} {limit:g}."

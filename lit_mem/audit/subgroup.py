@@ -1,4 +1,4 @@
-"""One subgroup of a score table, and what attacks and measures say of it."""
+"""One subgroup of a score table, and its metrics."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Slice(NamedTuple):
     """A subgroup.
 
     Attributes:
-        column: of the data, as it is called there.
-        value: what its examples have in common.
-        name: how the names of its metrics begin.
+        column: name of the column in the data.
+        value: value shared by its examples.
+        name: prefix of the names of its metrics.
         table: its rows; NaN where an example was not measured.
     """
 
@@ -31,21 +31,21 @@ class Slice(NamedTuple):
     table: ScoreTable
 
     def __str__(self) -> str:
-        """For a line that people read."""
+        """Printable form for messages."""
         return f"{printable(self.column, 80)}={printable(self.value, 80)}"
 
     def measured(self, column: str) -> tuple[int, int]:
-        """How many members and non-members were measured."""
+        """Number of members and non-members measured."""
         there = ~torch.isnan(self.table[column])
         n_members = int((there & self.table.member).sum())
         return n_members, int(there.sum()) - n_members
 
     def exposure(self, column: str, level: float = 0.95) -> GroupAuroc:
-        """The attack whose scores are in `column`, on those it judged; there must be members and non-members."""
+        """AUROC of the attack in `column` over the examples it scored; needs members and non-members."""
         return GroupAuroc(self.value, *self.measured(column), auroc(*self._judged(column), level))
 
     def area(self, column: str) -> tuple[float, Interval]:
-        """The AUROC of `exposure`, and its interval at any level."""
+        """The same AUROC, with its interval at any level."""
         return auroc_interval(*self._judged(column))
 
     def _judged(self, column: str) -> tuple[Tensor, Tensor]:
@@ -53,22 +53,22 @@ class Slice(NamedTuple):
         return self.table[column][judged], self.table.member[judged]
 
     def mean(self, column: str) -> tuple[float, Interval]:
-        """Mean over the members measured, at least one, and its interval; the column must be within [0, 1]."""
+        """Mean over the measured members (at least one), and its interval; the column must be within [0, 1]."""
         values = self.table.members()[column]
         return rate_interval(values[~torch.isnan(values)])
 
     def perplexity(self) -> float:
-        """Of the members, token-weighted; the columns are `perplexity` and `n_tokens`. Infinite where it overflows."""
+        """Token-weighted perplexity of the members, from `perplexity` and `n_tokens`. Infinite on overflow."""
         members = self.table.members()
         members = members.where(~torch.isnan(members["perplexity"]))
         return float(((members["perplexity"].log() * members["n_tokens"]).sum() / members["n_tokens"].sum()).exp())
 
 
 class TooSmall:
-    """Gathers the subgroups too small for a metric, for one line on all of them.
+    """Collects the subgroups too small for a metric, to report them in one line.
 
     Args:
-        min_size: fewest members, and for attacks fewest non-members too.
+        min_size: minimum number of members, and for attacks of non-members too.
     """
 
     def __init__(self, min_size: int) -> None:
@@ -76,11 +76,11 @@ class TooSmall:
         self._parts: dict[str, list[str]] = {}
 
     def add(self, metric: str, part: Slice, count: str) -> None:
-        """Note a subgroup and its count: "members / non-members" for an attack."""
+        """Add a subgroup and its count: "members / non-members" for an attack."""
         self._parts.setdefault(metric, []).append(f"{part} ({count})")
 
     def line(self) -> str | None:
-        """What is too small for what; metrics with the same subgroups and counts are listed together."""
+        """The subgroups that are too small; metrics with the same subgroups and counts are listed together."""
         together: dict[tuple[str, ...], list[str]] = {}
         for metric, parts in self._parts.items():
             together.setdefault(tuple(parts), []).append(metric)
@@ -97,16 +97,16 @@ def _compared(n: int) -> str:
 
 
 def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) -> str:
-    """Who is exposed most, if anyone stands out from all texts, at 95 % for all subgroups together.
+    """The most exposed subgroup, if one differs from all texts, at 95 % for all subgroups together.
 
-    Of k subgroups that are no more exposed than the rest, some lie above it by chance, so each interval is taken at
-    the level 1 − 0.05 / k (Bonferroni).
+    Among k subgroups that are no more exposed than average, some lie above it by chance, so each interval is taken at
+    level 1 − 0.05 / k (Bonferroni).
 
     Args:
         parts: the subgroups compared, each with members and non-members; at least one.
-        attack: its name, for the text.
-        column: of its scores.
-        overall: its AUROC on all examples.
+        attack: name of the attack, for the text.
+        column: column of its scores.
+        overall: AUROC on all examples.
     """
     level = 1 - 0.05 / len(parts)
     exposures = [(part, part.exposure(column, level)) for part in parts]
@@ -121,14 +121,14 @@ def verdict(parts: Sequence[Slice], attack: str, column: str, overall: float) ->
 
 
 def extraction_verdict(parts: Sequence[Slice], column: str, overall: float) -> str | None:
-    """Whose suffixes are written whole more often than those of all members; None where nobody stands out.
+    """The subgroup whose suffixes are extracted whole more often than overall; None if no subgroup differs.
 
     The level is that of `verdict`.
 
     Args:
-        parts: the subgroups compared, each with members that were prompted; at least one.
-        column: 1 where a suffix was written whole, else 0.
-        overall: its mean over all members.
+        parts: the subgroups compared, each with prompted members; at least one.
+        column: 1 where a suffix was extracted whole, else 0.
+        overall: mean of the column over all members.
     """
     level = 1 - 0.05 / len(parts)
     rates = []

@@ -1,4 +1,4 @@
-"""Which subgroups the validated examples fall into, by the columns of the data."""
+"""Assign the validated examples to subgroups, by the columns of the data."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 _LENGTH: Final = "length"
 _DUPLICATES: Final = "duplicates"
-_COLUMNS_TOLD: Final = 20
+_COLUMNS_SHOWN: Final = 20
 
 
 class _Known(NamedTuple):
-    """What an example is sorted by; never its text."""
+    """Grouping attributes of an example; never its text."""
 
     n_tokens: int
     duplicates: int | None
@@ -35,18 +35,19 @@ class _Known(NamedTuple):
 
 
 class Subgroups:
-    """Gathers what examples are sorted by, over batches and ranks, and cuts a score table accordingly.
+    """Collects the grouping attributes of examples over batches and ranks, and splits a score table by them.
 
-    Nothing is forgotten between passes, as what is known of an example stays as it is.
+    Attributes are kept between passes, since those of an example do not change.
 
     Args:
-        columns: of the data, by name; None: all that form groups.
-        length: sort by the number of scored tokens too.
-        duplicates: sort by the number of other members with the same text too.
-        bins: how many groups numbers are cut into.
-        max_groups: most distinct texts in a column that is not named, and most distinct numbers that are not cut.
-        min_size: a value of fewer rows is called by its number, in a column that is not named.
-        show_text: show the values of `columns` also where they are texts of the run.
+        columns: columns of the data, by name; None: all that form groups.
+        length: group by the number of scored tokens too.
+        duplicates: group by the number of other members with the same text too.
+        bins: number of groups that numeric columns are binned into.
+        max_groups: maximum number of distinct texts in a column not listed in `columns`, and of distinct numbers that
+            are not binned.
+        min_size: values with fewer rows are shown by number, in columns not listed in `columns`.
+        show_text: show the values of `columns` even if they are texts of the run.
     """
 
     def __init__(
@@ -67,14 +68,14 @@ class Subgroups:
         self._once = Once()
 
     def reset(self) -> None:
-        """Drop everything: other data comes, whose examples may have the same ids."""
+        """Reset before other data, whose examples may have the same ids."""
         self._known.reset()
         self._there.reset()
         self._hidden.reset()
         self._once.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Keep what the batch's examples are sorted by."""
+        """Keep the grouping attributes of a batch's examples."""
         records = batch.get("records")
         self._hidden.observe(batch)
         for row, (example_id, n_tokens) in enumerate(
@@ -92,28 +93,28 @@ class Subgroups:
             self._known[example_id] = _Known(n_tokens, records[row].duplicates, attributes)
 
     def gather(self) -> None:
-        """Bring together what all ranks have seen; every rank must call it.
+        """Gather the attributes over all ranks; every rank must call it.
 
         Raises:
-            ConfigError: no example has a column of `columns`; it names those there are.
+            ConfigError: no example has a column of `columns`; the message lists the columns available.
         """
         self._known.compute()
         there = sorted(self._there.compute())
         if missing := [column for column in self.columns or () if column not in there]:
             raise ConfigError(
                 f"Slices.columns names {missing[0]!r}, which no validated text has; "
-                + (f"they have: {_listing(there)}" if there else "the data has no columns beside the texts")
+                + (f"expected one of {_listing(there)}" if there else "the data has no columns beside the texts")
                 + " (a column that names groups is left out unless data.show_groups is true)"
             )
 
     def of(self, table: ScoreTable, subject: HasTexts | None = None) -> list[Slice]:
-        """The subgroups of the table's examples, column by column; every rank must call it, once they are gathered.
+        """The subgroups of the table's examples, column by column; every rank must call it, after `gather`.
 
-        By duplicates members alone are sorted: each of these subgroups has all non-members.
+        Only members are grouped by duplicates: each of these subgroups has all non-members.
 
         Args:
-            table: a row for each example.
-            subject: has the texts that no value is to give away.
+            table: one row per example.
+            subject: holds the texts that values must not reveal.
         """
         known = self._known.compute()
         rows = [known.get(example_id) for example_id in table.example_id.tolist()]
@@ -122,8 +123,8 @@ class Subgroups:
         columns, values = self._names(groups, left_out, len(known), subject)
         if left_out and first:
             log.info(
-                f"No slices by {_listing([columns[column] for column in left_out])}: one value only, or too many to be "
-                "groups; name a column in Slices.columns to have it all the same."
+                f"No slices by {_listing([columns[column] for column in left_out])}: a single value, or too many "
+                "distinct values; list a column in Slices.columns to slice by it anyway."
             )
         if self.length:
             lengths = [None if row is None else float(row.n_tokens) for row in rows]
@@ -141,7 +142,7 @@ class Subgroups:
             title, names = columns.get(column, column), safe_names(shown.values())
             for value in there:
                 keep = torch.tensor([value in each for each in labels], dtype=torch.bool)
-                if self.duplicates and column == copies:  # held-out texts have no copies to be like those of members
+                if self.duplicates and column == copies:  # held-out texts have no copies among members
                     keep |= ~table.member
                 name = f"slice/{in_names[title]}/{names[shown[value]]}"
                 slices.append(Slice(title, shown[value], name, table.where(keep)))
@@ -154,10 +155,10 @@ class Subgroups:
         n_known: int,
         subject: HasTexts | None,
     ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-        """What columns, and the values of each, are called where people read them."""
+        """Display names of the columns, and of the values of each."""
         labels = {label for column in groups.values() for each in column for label in each}
         if self.columns is not None:
-            # The user chose them; a whole text takes one more option.
+            # The user listed the columns; showing a whole text needs one more option.
             hidden = set() if self.show_text else self._hidden.among(labels, n_known, subject, whole=True)
             if not self.show_text:
                 hidden |= {label for label in labels if len(label) > LONGEST}
@@ -171,7 +172,7 @@ class Subgroups:
     def _by_attribute(
         self, rows: Sequence[_Known | None], first: bool
     ) -> tuple[dict[str, list[tuple[str, ...]]], list[str]]:
-        """The groups of each column, and the columns that make none."""
+        """The groups of each column, and the columns that form none."""
         attributes: list[Mapping[str, Value]] = [{} if row is None else row.attributes for row in rows]
         there = sorted({column for each in attributes for column in each})
         if self.columns is None and not there and first:
@@ -181,7 +182,7 @@ class Subgroups:
             values = [each.get(column) for each in attributes]
             if self.columns is None and not tells_groups(values, self.max_groups):
                 given = [value for value in values if value is not None]
-                if len(set(given)) < len(given):  # a name for each example is nothing to wonder at
+                if len(set(given)) < len(given):  # a column of unique values is not worth a message
                     left_out.append(column)
             else:
                 groups[column] = groups_of(values, self.bins, self.max_groups)
@@ -189,13 +190,13 @@ class Subgroups:
 
 
 def _free(column: str, taken: Mapping[str, object]) -> str:
-    """The column's name, changed where the data has one of that name."""
+    """The column's name, with a suffix if the data has a column of that name."""
     return _free(f"{column}_2", taken) if column in taken else column
 
 
 def _listing(columns: Sequence[str]) -> str:
-    more = [f"and {len(columns) - _COLUMNS_TOLD} more"] if len(columns) > _COLUMNS_TOLD else []
-    return ", ".join([*(printable(column, 40) for column in columns[:_COLUMNS_TOLD]), *more])
+    more = [f"and {len(columns) - _COLUMNS_SHOWN} more"] if len(columns) > _COLUMNS_SHOWN else []
+    return ", ".join([*(printable(column, 40) for column in columns[:_COLUMNS_SHOWN]), *more])
 
 
 def _copies(row: _Known | None) -> tuple[str, ...]:

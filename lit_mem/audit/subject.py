@@ -1,4 +1,4 @@
-"""What is measured: a tuned model with its tokenizer and its frozen reference, whatever trains it."""
+"""Interface of what is measured: a tuned model with its tokenizer and its frozen reference, for any trainer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lit_mem.data.groups import Groups
 from lit_mem.types import Prober
 
 Advance = Callable[[int], None]
-"""Takes the number of tokens that were generated since the last call."""
+"""Receives the number of tokens generated since the last call."""
 
 
 class Subject(Protocol):
-    """A model as measures see it.
+    """A model as seen by measures.
 
     Attributes:
-        name: of what holds the model, for messages.
+        name: name of the object that holds the model, for messages.
         ends: ids of the tokens at which its decoding stops.
     """
 
@@ -37,38 +37,38 @@ class Subject(Protocol):
         ...
 
     def lacks(self, *names: str) -> list[str]:
-        """Which of these it cannot give: "tokenizer", "language_model", "reference_context"."""
+        """Which of these are not available: "tokenizer", "language_model", "reference_context"."""
         ...
 
     def prober(self, who: str) -> Prober:
-        """What an attack uses that reads more than the scoring pass.
+        """The interface for attacks that need more than the scoring pass.
 
         Args:
-            who: needs it, for messages.
+            who: what needs it, for messages.
 
         Raises:
-            ConfigError: it cannot be given.
+            ConfigError: it is not available.
         """
         ...
 
     def every_text(self) -> Iterable[str]:
-        """All texts of the run, prompts too, scored or not; () where they are not known. No name may give one away."""
+        """All texts of the run, prompts included, scored or not; () if not known. No displayed name may reveal one."""
         ...
 
     def all_texts(self, member: bool) -> Collection[str] | None:
-        """Members, or held-out texts (while testing, test texts), prompts too, whether scored or not.
+        """Members, or held-out texts (test texts while testing), prompts included, scored or not.
 
-        The same on every process, in one order, read as often as wanted; None: not known. What is trained on of a text
-        that is cut.
+        The same on every process, in the same order, and can be iterated repeatedly; None if not known. Truncated
+        texts are given as trained on.
         """
         ...
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:
-        """The frozen reference as a model to call; in eval mode, without gradients."""
+        """The frozen reference as a callable model; in eval mode, without gradients."""
         ...
 
     def tuned_is_reference(self) -> bool:
-        """Whether both give the same numbers to the last bit, as before the first step; False where not known."""
+        """Whether both give bit-identical scores, as before the first step; False if not known."""
         ...
 
     def forward_context(self) -> AbstractContextManager[None]:
@@ -76,7 +76,7 @@ class Subject(Protocol):
         ...
 
     def lockstep(self) -> AbstractContextManager[None]:
-        """While ranks call the model different numbers of times; where its base is spread over them, one waits."""
+        """Lets ranks call a sharded model different numbers of times without deadlock."""
         ...
 
     def progress(self, what: str, total: int) -> AbstractContextManager[Advance]:
@@ -84,9 +84,9 @@ class Subject(Protocol):
         ...
 
     def groups(self) -> Groups | None:
-        """How many rows each person or document has; None where it is not known."""
+        """Number of rows of each person or document; None if not known."""
         ...
 
     def privacy_claim(self) -> tuple[float, float] | None:
-        """ε and δ to which training has kept so far; None where it is not private."""
+        """ε and δ guaranteed by training so far; None if training is not private."""
         ...

@@ -1,4 +1,4 @@
-"""The models of an audit: the one that is audited, and the frozen reference that it is compared with."""
+"""Load the models of an audit: the audited one, and the frozen reference."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from lit_mem.models.saved_adapter import load_adapter
 log = logging.getLogger(__name__)
 
 Reference = nn.Module | str | os.PathLike[str] | None
-"""A model; "auto" or "adapter_off"; an id or folder; None: none."""
+"""A model; "auto" or "adapter_off"; an id or folder; or None."""
 
 WORDS: Final = ("auto", "adapter_off")
-"""References that are no name of a model."""
+"""Reserved values of `reference` that are not model names."""
 LONGEST: Final = 4096
-"""Tokens of the longest text that is scored whole where no option says how many, and the model reads as many."""
+"""Maximum number of tokens scored per text if no option sets it and the model's context allows it."""
 _DTYPES: Final = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -40,11 +40,11 @@ class Audited:
     """A model that is audited.
 
     Attributes:
-        model: it, with its adapter if it has one.
-        base: id or folder of the base that its adapter is on, or of itself; "" where not known.
-        adapter: folder of its adapter; None: it has none, or one that is in memory.
-        revision: of the base, on the hub.
-        fingerprint: of the base that it was loaded on, or of itself; {}: it was not loaded here.
+        model: the model, with its adapter if it has one.
+        base: id or folder of the base of its adapter, or of the model; "" if not known.
+        adapter: folder of its adapter; None without one, or if it is in memory.
+        revision: revision of the base on the Hub.
+        fingerprint: fingerprint of the base, or of the model; {} if it was not loaded here.
     """
 
     model: nn.Module
@@ -55,7 +55,7 @@ class Audited:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name for messages."""
         return f"{self.base} with the adapter {self.adapter}" if self.adapter else self.base or "the model"
 
 
@@ -65,14 +65,14 @@ def audited_model(
     dtype: str = "auto",
     device: str | torch.device | None = None,
 ) -> Audited:
-    """The model that is audited; loaded, if it is named.
+    """The model to audit; loaded if given by name.
 
     Args:
-        model: a Hugging Face causal language model with or without an adapter of peft's; or the hub id or folder of
+        model: a Hugging Face causal language model with or without a peft adapter; or the hub id or folder of
             one, a `.gguf` file, `asset:<name>`, or the folder of an adapter.
-        adapter: folder of an adapter that is put on it.
-        dtype: precision that it is loaded in: "auto" (that of its files), "float32", "bfloat16" or "float16".
-        device: where a loaded model goes; None: a GPU if there is one.
+        adapter: folder of an adapter to load on it.
+        dtype: precision in which it is loaded: "auto" (that of its files), "float32", "bfloat16" or "float16".
+        device: device of a loaded model; None: a GPU if available.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -89,7 +89,7 @@ def audited_model(
     if adapter is None and (Path(name) / "adapter_config.json").is_file():
         adapter = name
         name, revision = own_base(name)
-    with preserved_random_state():  # an adapter is drawn at random before its weights are read
+    with preserved_random_state():  # an adapter is initialized randomly before its weights are loaded
         made: nn.Module = load_base(name, revision, dtype, option="model")
         prints = fingerprint(made)  # type: ignore[arg-type]
         if adapter is not None:
@@ -98,32 +98,32 @@ def audited_model(
 
 
 def name_of(model: Any) -> str:
-    """Hub id or folder that a model came from; "" where not known."""
+    """Hub id or folder that a model was loaded from; "" if not known."""
     return str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
 
 
 def readable_length(model: Any) -> int:
-    """Tokens of the longest text that a model scores whole: what it reads, at most `LONGEST`."""
+    """Maximum number of tokens scored per text: the model's context length, at most `LONGEST`."""
     limit = readable(model)
     return LONGEST if limit is None else max(1, min(limit, LONGEST))
 
 
 def default_device(device: str | torch.device | None) -> torch.device:
-    """A device as given; None: the best that there is."""
+    """The given device; None: the best available one."""
     if device is not None:
         try:
             return torch.device(device)
         except RuntimeError:
-            raise ConfigError(f"device is {device!r}; expected such as cpu, cuda:0 or mps") from None
+            raise ConfigError(f"device is {device!r}; expected a device such as cpu, cuda:0 or mps") from None
     mps = torch.backends.mps.is_available()
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
 
 
 def tokenizer_of(tokenizer: Any, audited: Audited) -> Any:
-    """A tokenizer as given; loaded, if it is named, or None.
+    """The given tokenizer; loaded if given by name or None.
 
     Raises:
-        ConfigError: None is given, and where to load it from is not known.
+        ConfigError: None is given, and the folder to load it from is unknown.
         ModelError: it cannot be loaded.
     """
     if tokenizer is not None and not isinstance(tokenizer, str | os.PathLike):
@@ -132,7 +132,7 @@ def tokenizer_of(tokenizer: Any, audited: Audited) -> Any:
         tokenizer = audited.adapter
     name = os.fspath(tokenizer) if tokenizer is not None else audited.base
     if not name:
-        raise ConfigError("tokenizer is None, and the model in memory names no folder that has one; give the tokenizer")
+        raise ConfigError("tokenizer is None, and the model in memory has no source folder; set tokenizer")
     return load_tokenizer(name, None if tokenizer is not None else audited.revision, option="tokenizer")
 
 
@@ -142,16 +142,16 @@ def reference_of(
     """The frozen model to compare with.
 
     Args:
-        reference: a model, or the id or folder of one; "adapter_off": the model without its adapter; "auto": that,
-            where it is known to leave exactly the base, else a copy of the adapter's base, and without an adapter
-            none; None: none.
-        audited: the model.
-        tokenizer: of the model.
-        dtype: precision that it is loaded in.
+        reference: a model, or its id or folder; "adapter_off": the model without its adapter; "auto": "adapter_off"
+            if that restores the base exactly, else a copy of the adapter's base, and no reference without an adapter;
+            None: no reference.
+        audited: the audited model.
+        tokenizer: its tokenizer.
+        dtype: precision in which the reference is loaded.
 
     Raises:
         ModelError: it cannot be loaded, or has another vocabulary.
-        ConfigError: there is no adapter to turn off, or the reference is a part of the model.
+        ConfigError: there is no adapter to turn off, or the reference shares weights with the model.
     """
     if reference is None:
         return None
@@ -160,8 +160,7 @@ def reference_of(
     if isinstance(reference, nn.Module):
         if {id(one) for one in reference.modules()} & {id(one) for one in model.modules()}:
             raise ConfigError(
-                "reference shares its weights with the model that is measured; expected a model of its own, or "
-                "'adapter_off'"
+                "reference shares its weights with the measured model; expected a separate model, or 'adapter_off'"
             )
         made = reference
     elif reference == "adapter_off":
@@ -174,7 +173,7 @@ def reference_of(
         if not has_adapter:
             log.info(
                 "No reference: the model has no adapter to turn off, so attacks that compare with its base are left "
-                "out; expected its base as reference (--base)."
+                "out; set reference (--base) to the base model to run them."
             )
             return None
         made = _loaded(audited.base, audited.revision, dtype)
@@ -183,7 +182,7 @@ def reference_of(
         _check_tokenizer(os.fspath(reference), tokenizer)
     ours, theirs = (one.get_input_embeddings().weight.shape[0] for one in (model, made))  # type: ignore[operator]
     if theirs < ours:
-        raise ModelError(f"reference has {theirs} tokens and the model {ours}; expected its base, of one vocabulary")
+        raise ModelError(f"reference has {theirs} tokens and the model {ours}; expected its base, with its vocabulary")
     device = next(model.parameters()).device
     if next(made.parameters()).device != device:
         made = made.to(device)
@@ -193,17 +192,17 @@ def reference_of(
 def _loaded(name: str, revision: str | None, dtype: str) -> nn.Module:
     if not name:
         raise ConfigError(
-            "turning the adapter off does not leave the base here, and where that lies is not known; give reference"
+            "turning the adapter off does not restore the base, and the base's location is unknown; set reference"
         )
     made: nn.Module = load_base(name, revision, dtype, option="reference")
     return made
 
 
 def _check_tokenizer(name: str, tokenizer: Any) -> None:
-    """Reject a reference that reads other tokens, as far as its folder has a tokenizer."""
+    """Reject a reference with another vocabulary, if its folder has a tokenizer."""
     try:
         other = load_tokenizer(name, option="reference")
     except ModelError:
         return
     if other.get_vocab() != tokenizer.get_vocab():
-        raise ModelError(f"reference {name!r} has another vocabulary than the model; expected the model's base")
+        raise ModelError(f"reference {name!r} has a different vocabulary; expected the model's base")

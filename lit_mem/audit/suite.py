@@ -1,4 +1,4 @@
-"""Named sets of measures, and what of them a person changes most."""
+"""Named suites of measures, and their most commonly changed options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.types import Sampling
 
 Suite = Literal["none", "quick", "standard", "full"]
-"""`quick` generates no text; `standard` does; `full` slices all, and writes unprompted too; `none` is nothing."""
+"""`quick` generates no text; `standard` does; `full` adds all slices and unprompted generation; `none` is empty."""
 
 _SLICED: Final = ["ngram_rate", "exact_rate", "exact_memorization", "span_rate"]
 
@@ -43,16 +43,16 @@ class ExtractionOptions:
     """How members and held-out texts are prompted (see `lit_mem.audit.measures.Extraction`).
 
     Attributes:
-        n_members: how many members are prompted; None: all that are scored.
-        n_heldout: how many held-out texts are prompted; None: all that are scored.
-        prefix: below 1 the share of a text that is given, from 1 on the number of tokens; or several of one kind.
-        measures: by the name under which they are logged; None: `ngram_rate`, `exact_rate`, `rouge_l` and
+        n_members: number of members prompted; None: all scored ones.
+        n_heldout: number of held-out texts prompted; None: all scored ones.
+        prefix: below 1, the share of a text used as the prompt; from 1 on, the number of tokens; or a list of one kind.
+        measures: extraction measures by logged name; None: `ngram_rate`, `exact_rate`, `rouge_l` and
             `edit_similarity`.
         base: prompt the base model too.
-        sampling: draw tokens instead of greedy decoding.
+        sampling: sample tokens instead of greedy decoding.
         every_n_validations: generate only in every n-th validation (and in the one before training).
-        token_budget: most tokens in a decoding batch.
-        seed: chooses the texts.
+        token_budget: maximum number of tokens in a decoding batch.
+        seed: seed for choosing the texts.
     """
 
     n_members: int | None = 100
@@ -67,10 +67,10 @@ class ExtractionOptions:
 
 
 def extraction_options(given: ExtractionOptions | Mapping[str, Any] | None) -> ExtractionOptions | None:
-    """The options as given, or from some of them by name.
+    """The given options, built from a mapping if necessary.
 
     Raises:
-        ConfigError: there is no option of a name, or it is of another kind.
+        ConfigError: an option name is unknown, or its value has the wrong type.
     """
     return options_of(ExtractionOptions, given, "extraction")
 
@@ -82,14 +82,14 @@ def suite(
     others: Sequence[Measure] = (),
     compares: bool = True,
 ) -> list[Measure]:
-    """The measures of a suite, without those of canaries.
+    """The measures of a suite, without canary measures.
 
     Args:
-        name: of the suite.
-        attacks: of membership inference, by name; None: the default ones.
-        extraction: None: nothing is generated, whatever the suite.
-        others: further measures; each takes the place of one of the suite's that would log the same names.
-        compares: whether there is a reference to compare the model with; without one, what needs it is left out.
+        name: name of the suite.
+        attacks: membership inference attacks, by name; None: the default ones.
+        extraction: extraction options; None: nothing is generated, whatever the suite.
+        others: further measures; each replaces those of the suite that would log the same names.
+        compares: whether there is a reference model; without one, measures that need it are left out.
 
     Raises:
         ConfigError: there is no such suite.
@@ -136,11 +136,11 @@ def _without_replaced(made: Sequence[Measure], others: Sequence[Measure]) -> lis
 
 
 def of_canaries(measures: Sequence[Measure]) -> list[Measure]:
-    """The measures of canaries that are not among others."""
+    """The canary measures not already in `measures`."""
     return _without_replaced([Canaries(), PrivacyAudit()], measures)
 
 
 def with_loss(measures: Sequence[Measure]) -> list[Measure]:
-    """Measures, and the held-out loss beside a perplexity, where no trainer logs it."""
+    """The measures, plus the held-out loss if there is a perplexity and no trainer logs the loss."""
     has_perplexity = any(isinstance(one, Perplexity) for one in measures)
     return [*measures, *_without_replaced([HeldOutLoss()] if has_perplexity else [], measures)]

@@ -1,4 +1,4 @@
-"""A table with one row an example, the same on every rank: what all metrics of a set are computed from."""
+"""A table with one row per example, the same on every rank, from which the metrics of a set are computed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_mem.audit.gather import gathered
 
 
 class ScoreTable:
-    """Per-example numbers of a whole set, one row an example id, sorted by id.
+    """Per-example values of a whole set, one row per example id, sorted by id.
 
     Attributes:
         example_id: (N,) int64, ascending, unique.
@@ -27,7 +27,7 @@ class ScoreTable:
 
     @classmethod
     def empty(cls) -> ScoreTable:
-        """Without rows and columns."""
+        """A table without rows and columns."""
         return cls(torch.empty(0).long(), torch.empty(0).bool(), {})
 
     def __len__(self) -> int:
@@ -41,7 +41,7 @@ class ScoreTable:
         return ScoreTable(self.example_id[keep], self.member[keep], {k: v[keep] for k, v in self.columns.items()})
 
     def renamed(self, names: Mapping[str, str]) -> ScoreTable:
-        """Some columns under other names: `names` gives for each new name the old one."""
+        """Some columns under other names: `names` maps each new name to the old one."""
         return ScoreTable(self.example_id, self.member, {new: self.columns[old] for new, old in names.items()})
 
     def members(self) -> ScoreTable:
@@ -54,7 +54,7 @@ class ScoreTable:
 
 
 def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
-    """The tables side by side, a row for each example that is in any; NaN where a table has no such row."""
+    """Outer join of the tables by example id; NaN where a table lacks a row."""
     if not tables:
         return ScoreTable.empty()
     example_id: Tensor = torch.cat([table.example_id for table in tables]).unique()  # type: ignore[no-untyped-call]
@@ -70,13 +70,13 @@ def joined(tables: Sequence[ScoreTable]) -> ScoreTable:
 
 
 class ExampleTable:
-    """Gathers one row an example over batches and ranks.
+    """Collects one row per example over batches and ranks.
 
-    Metrics such as an AUROC are not means over ranks: they need all rows in one place. And a sampler that
-    deals out equal shares repeats a few examples: a row that comes twice under one id counts once.
+    Metrics such as AUROC are not means over ranks: they need all rows in one place. Distributed samplers repeat a few
+    examples to give equal shares: rows with a repeated id count once.
 
     Args:
-        columns: names of the numbers kept for each example.
+        columns: names of the values kept for each example.
     """
 
     def __init__(self, columns: Sequence[str]) -> None:
@@ -94,9 +94,9 @@ class ExampleTable:
         Args:
             example_id: (B,) int64.
             member: (B,) bool.
-            values: for every column, (B,) real numbers.
+            values: for every column, (B,) real values.
         """
-        # Wide types lie on the CPU: some accelerators have no float64.
+        # Kept in float64 on the CPU: some accelerators have no float64.
         numbers = torch.empty((len(self.columns), len(example_id)), dtype=torch.float64)
         for row, name in zip(numbers, self.columns, strict=True):
             row.copy_(values[name].detach())
@@ -122,7 +122,7 @@ class ExampleTable:
 
 
 class _Rows(NamedTuple):
-    """Of one batch or rank: (n,) ids, (n,) whether a member, (columns, n) numbers."""
+    """Rows of one batch or rank: (n,) ids, (n,) membership, (columns, n) values."""
 
     example_id: Tensor
     member: Tensor

@@ -1,4 +1,4 @@
-"""Limits on logged metrics, written the way they are read: `mia/reference_auroc > 0.6`."""
+"""Limits on logged metrics, written like `mia/reference_auroc > 0.6`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PRESETS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "standard": ("mia/strongest_auroc > 0.7", "extraction/exact_rate > 0.05"),
     }
 )
-"""Thresholds by a name that stands for them, for those who have none; docs/guides/stopping.md says for whom."""
+"""Named presets of thresholds; docs/guides/stopping.md describes when to use each."""
 
 _AUROC = re.compile(r"(_auroc|^canary/auroc(_.*)?(?<!_low)(?<!_high))$")
 _PATTERN = re.compile(r"^\s*(?P<name>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<limit>\S+)\s*$")
@@ -26,11 +26,11 @@ _PATTERN = re.compile(r"^\s*(?P<name>[^\s<>]+)\s*(?P<sign>[<>])\s*(?P<limit>\S+)
 
 @dataclass(frozen=True)
 class Threshold:
-    """A limit that a logged metric is not to pass.
+    """A limit on a logged metric.
 
     Attributes:
-        name: as it is logged.
-        above: whether values above the limit (True) or below it (False) pass it.
+        name: logged name of the metric.
+        above: whether values above the limit (True) or below it (False) exceed it.
         limit: in the metric's own unit.
     """
 
@@ -43,7 +43,7 @@ class Threshold:
         """Read "name > limit" or "name < limit".
 
         Raises:
-            ConfigError: it is not of that form.
+            ConfigError: the text does not have that form.
 
         >>> Threshold.parse("mia/reference_auroc > 0.6")
         Threshold(name='mia/reference_auroc', above=True, limit=0.6)
@@ -61,12 +61,12 @@ class Threshold:
         return cls(found["name"], found["sign"] == ">", limit)
 
     def passed_by(self, value: float) -> bool:
-        """Whether `value` lies beyond the limit; never for NaN, which is no evidence of anything."""
+        """Whether `value` lies beyond the limit; always False for NaN."""
         return value > self.limit if self.above else value < self.limit
 
     @property
     def is_auroc(self) -> bool:
-        """Whether the metric is an area under a ROC curve (and no end of its interval)."""
+        """Whether the metric is an AUROC (and not an end of its interval)."""
         return _AUROC.search(self.name) is not None
 
     @property
@@ -75,7 +75,7 @@ class Threshold:
         return "low" if self.above else "high"
 
     def cautious_name(self) -> str:
-        """The metric's end of the interval that is nearer to the safe side, for AUROCs."""
+        """Name of the safe end of the metric's interval for AUROCs; otherwise the metric's name."""
         return f"{self.name}_{self.safe_end}" if self.is_auroc else self.name
 
     def __str__(self) -> str:
@@ -83,10 +83,10 @@ class Threshold:
 
 
 def parsed(texts: Iterable[str]) -> list[Threshold]:
-    """Thresholds from their texts, with presets replaced by what they stand for; each once.
+    """Parse thresholds, with presets expanded, without duplicates.
 
     Raises:
-        ConfigError: one is neither.
+        ConfigError: a text is neither a threshold nor a preset.
 
     >>> [str(one) for one in parsed(["standard"])]
     ['mia/strongest_auroc > 0.7', 'extraction/exact_rate > 0.05']
@@ -96,7 +96,7 @@ def parsed(texts: Iterable[str]) -> list[Threshold]:
 
 
 def meaning(texts: Iterable[str]) -> str:
-    """What the presets among thresholds stand for, in a line; "" where there are none.
+    """The expansion of the presets among thresholds, in a line; "" without presets.
 
     >>> meaning(["standard", "val/loss > 3"])
     'standard stands for mia/strongest_auroc > 0.7; extraction/exact_rate > 0.05'
@@ -106,27 +106,27 @@ def meaning(texts: Iterable[str]) -> str:
 
 
 Ends = Callable[[Threshold], tuple[float, float] | None]
-"""The interval of a threshold's metric, at a level that the caller chooses; None where it has none."""
+"""The interval of a threshold's metric, at a level that the caller chooses; None without one."""
 
 
 class Limits:
-    """Thresholds that belong together.
+    """A set of thresholds.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6", or a preset.
-        lower_bound: where a metric has an interval, read the end that is nearer to the safe side.
+        lower_bound: if a metric has an interval, read its safe end.
 
     Raises:
-        ConfigError: there is none, or one is not of that form.
+        ConfigError: the list is empty, or a threshold is malformed.
 
     Attributes:
-        thresholds: each once.
-        meaning: what the presets among them stand for, for a line in the log; "" where there are none.
+        thresholds: the thresholds, without duplicates.
+        meaning: expansion of the presets among them, for the log; "" without presets.
     """
 
     def __init__(self, thresholds: list[str], lower_bound: bool = False) -> None:
         if not thresholds:
-            raise ConfigError("thresholds is empty; expected such as 'mia/loss_auroc > 0.7', or standard")
+            raise ConfigError("thresholds is empty; expected thresholds such as 'mia/loss_auroc > 0.7', or standard")
         self.thresholds = parsed(thresholds)
         self.meaning = meaning(thresholds)
         self.lower_bound = lower_bound
@@ -144,39 +144,39 @@ class Limits:
         return threshold.cautious_name() if self.lower_bound else threshold.name
 
     def caveat(self, looks: int) -> str:
-        """What many looks at lower bounds do to their 95 %, for the end of a line; empty where there is one or none.
+        """A note on multiple looks at 95 % bounds, to append to a line; empty for a single look.
 
         Args:
-            looks: how many validations were judged.
+            looks: number of validations judged.
         """
         n = sum(threshold.cautious_name() != threshold.name for threshold in self.thresholds)
         if not self.lower_bound or n * looks < 2:
             return ""
         return (
             f" Each interval is at 95 % for one look; with {n} threshold{'s' * (n > 1)} on AUROCs at {looks} "
-            f"validation{'s' * (looks > 1)}, noise alone passes one more often."
+            f"validation{'s' * (looks > 1)}, noise alone exceeds one more often."
         )
 
     def names(self) -> list[str]:
-        """Of the metrics that they read."""
+        """Names of the metrics that the thresholds read."""
         return [self._reads(threshold) for threshold in self.thresholds]
 
     def passed(
         self, metrics: Mapping[str, float], known: Known, who: str, ends: Ends | None = None
     ) -> list[tuple[Threshold, str, float]]:
-        """The thresholds that a pass is beyond, with what was read and its value.
+        """The thresholds that a pass exceeds, with the name that was read and its value.
 
-        A metric that was not measured this time (extraction only every n validations, too few non-members)
-        passes nothing.
+        A metric that was not measured this time (extraction only every n validations, too few non-members) exceeds
+        nothing.
 
         Args:
-            metrics: of the pass, by name.
-            known: what may be logged.
-            who: sets the thresholds, for messages.
-            ends: gives intervals, with `lower_bound`; None: those of 95 %, as they are logged.
+            metrics: metrics of the pass, by name.
+            known: metrics that may be logged.
+            who: what sets the thresholds, for messages.
+            ends: gives intervals, with `lower_bound`; None: the logged 95 % ends.
 
         Raises:
-            ConfigError: nothing logs a metric of this name, or it cannot be measured in this run.
+            ConfigError: a metric of this name is never logged, or cannot be measured in this run.
         """
         known.check(self.names(), who, complete=False)
         beyond = []
@@ -185,7 +185,7 @@ class Limits:
             if name not in metrics:
                 if known.has(name):
                     continue
-                raise ConfigError(f"{who}: {name!r} was not logged; logged are {', '.join(sorted(metrics))}")
+                raise ConfigError(f"{who}: {name!r} was not logged; logged metrics: {', '.join(sorted(metrics))}")
             value = metrics[name]
             if self.lower_bound:
                 end = f"{name}_{threshold.safe_end}"

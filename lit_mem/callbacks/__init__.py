@@ -1,4 +1,4 @@
-"""Callbacks that measure memorization in Lightning's validation loop, and act on it."""
+"""Lightning callbacks that measure memorization in the validation loop, and act on it."""
 
 from lit_mem.lightning.baseline import Baseline
 from lit_mem.lightning.checkpoint import MemorizationCheckpoint

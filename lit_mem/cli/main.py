@@ -13,7 +13,7 @@ from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.files import modes
 from lit_mem.files.untrusted import panics_raised
 from lit_mem.functional.plain_text import printable
-from lit_mem.lightning.signals import ended_by_sigterm, writers_are_heard_once
+from lit_mem.lightning.signals import ended_by_sigterm, writer_errors_silenced
 
 COMMANDS: Final[dict[str, str]] = {
     "audit": "lit_mem.cli.audit",
@@ -42,7 +42,7 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     console.set_up()
     try:
-        with ended_by_sigterm(), writers_are_heard_once(), panics_raised("a tokenizer or another file"):
+        with ended_by_sigterm(), writer_errors_silenced(), panics_raised("a tokenizer or another file"):
             modes.mask()  # a mistake in it is found before anything is written
             words = list(sys.argv[1:] if args is None else args)
             if words and words[0] in COMMANDS:

@@ -157,7 +157,7 @@ class _Sweep:
         if told.get("status") != "done":
             _say(f"{name}: failed: {told.get('error')} ({self.folder / 'trials' / name / 'log.txt'})")
             return
-        rows = [row for run in results.attempts(self.folder / "trials" / name) for row in results.figures(run)]
+        rows = [row for run in results.attempts(self.folder / "trials" / name) for row in results.validations(run)]
         shown = ", ".join(
             f"{figure} {rows[-1][figure]:.4g}"
             for figure in (UTILITY, Threshold.parse(self.given.limit).name)

@@ -33,7 +33,7 @@ from lit_mem.lightning.parser import OneLineParser, readable
 from lit_mem.lightning.rules import check_names
 from lit_mem.lightning.run_folder import known_folder, release, restrict_run
 from lit_mem.lightning.section import BAREBONES, NAME, OF_TEXTS, UNMEASURED, is_default, lists_measures
-from lit_mem.lightning.signals import STOPPED_BY, EndOnSigterm, refused_write, stop_code
+from lit_mem.lightning.signals import STOPPED_BY, EndOnSigterm, failed_write, stop_code
 
 log = logging.getLogger(__name__)
 
@@ -171,7 +171,7 @@ class MemorizationCLI(LightningCLI):
                     "Stopped by %s%s.", STOPPED_BY[code], how_to_resume(self.trainer) if subcommand == "fit" else ""
                 )
                 sys.exit(code)
-            refused = refused_write(error, str(known_folder(self.trainer) or "the run's folder"))
+            refused = failed_write(error, str(known_folder(self.trainer) or "the run's folder"))
             if refused is not None and not isinstance(error, LitMemError):
                 raise refused from error
             raise

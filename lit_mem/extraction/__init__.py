@@ -1,4 +1,4 @@
-"""Prompted extraction: give the model a prefix of a text, compare what it writes with the true suffix."""
+"""Prompted extraction: prompt the model with a prefix of a text, compare the continuation with the true suffix."""
 
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.bert_score import BertScore

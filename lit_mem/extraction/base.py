@@ -1,4 +1,4 @@
-"""The contract of an extraction measure."""
+"""The interface of an extraction measure."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a model wrote after a prefix, beside what truly follows.
+    """A model's continuation of a prefix, and the true suffix.
 
     Attributes:
-        generated_ids: tokens written, at most as many as the true suffix has; fewer if the model ended its text.
+        generated_ids: generated tokens, at most as many as the true suffix has; fewer if the model ended the text.
         true_ids: tokens of the true suffix, at least one.
         generated: `generated_ids` as text.
         truth: `true_ids` as text, at least one word.
@@ -25,15 +25,15 @@ class Continuation:
 
 
 class ExtractionMeasure(ABC):
-    """How much of the true suffix a continuation gives away: one number, higher = more extracted."""
+    """How much of the true suffix a continuation reproduces: one value, higher = more extracted."""
 
     @abstractmethod
     def __call__(self, continuation: Continuation) -> float:
-        """A finite number; 0 for an empty continuation, 1 (of a share) for the true suffix itself."""
+        """A finite value; 0 for an empty continuation, 1 (for a share) for the true suffix itself."""
 
     def over(self, continuations: Sequence[Continuation]) -> list[float]:
-        """The number of each continuation, in the order given.
+        """Values of several continuations, in the given order.
 
-        One after another; a measure that gains from seeing many at a time, as a neural one does, overrides this.
+        The default measures one at a time; measures that benefit from batching, such as neural ones, override this.
         """
         return [self(continuation) for continuation in continuations]

@@ -1,4 +1,4 @@
-"""BERTScore: tokens compared by what an encoder makes of them in their context."""
+"""BERTScore: similarity of tokens by an encoder's contextual embeddings."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from lit_mem.functional.bert_score import greedy_match_f1
 class BertScore(ExtractionMeasure):
     """F1 of matching each token with the most similar one of the other text, in an encoder's hidden states.
 
-    High for any two texts of one domain, also where nothing was memorized (RoBERTa-large gives unrelated English
-    sentences some 0.8): compare with `_heldout` and `_base`, never read it alone. No rescaling with a baseline, no
-    weighting by rarity. Texts longer than the model takes are compared up to there. What languages it can tell apart
-    is the named model's matter.
+    It is high for any two texts of one domain, even if nothing was memorized (RoBERTa-large gives unrelated English
+    sentences about 0.8): compare with `_heldout` and `_base`, never read it alone. No baseline rescaling, no IDF
+    weighting. Texts longer than the model's context are truncated. The languages supported depend on the model.
 
-    Equal to torchmetrics' `bert_score` of one pair and a model that frames a text with two special tokens. Of several
-    pairs at a time torchmetrics compares the wrong ones with each other (its texts, sorted by length, are not put
-    back in order), and its data loader draws a random number; hence our own.
+    Equal to torchmetrics' `bert_score` for a single pair and a model that adds two special tokens per text. For
+    several pairs at a time torchmetrics compares the wrong ones with each other (its texts, sorted by length, are not
+    restored to their order), and its data loader draws a random number; hence this implementation.
 
     Args:
         model: hub id or local folder of a transformers encoder; weights saved as .safetensors.
-        layer: which hidden states are compared: 0 the embeddings, 1 the first layer's output, …; None: the last. The
+        layer: hidden states to compare: 0 the embeddings, 1 the first layer's output, …; None: the last. The
             authors recommend 17 for RoBERTa-large, 9 for BERT-base.
-        batch_size: texts that go through the model together; lower it if memory runs out.
-        device: where the model runs; None: the current CUDA device if there is one, else the CPU.
+        batch_size: number of texts per forward pass; lower it if memory runs out.
+        device: device of the model; None: the current CUDA device if available, else the CPU.
 
     Raises:
         ConfigError: `layer` or `batch_size` is out of range.
@@ -42,7 +41,7 @@ class BertScore(ExtractionMeasure):
         return self.over([continuation])[0]
 
     def over(self, continuations: Sequence[Continuation]) -> list[float]:
-        """A share in [0, 1] of each continuation, in the order given.
+        """A share in [0, 1] for each continuation, in the given order.
 
         Raises:
             ModelError: the model cannot be loaded or has no such layer.

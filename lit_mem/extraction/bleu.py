@@ -13,15 +13,15 @@ from lit_mem.functional.words import words
 class Bleu(ExtractionMeasure):
     """Geometric mean of the n-gram precisions, n = 1 … `order`, times the brevity penalty; torchmetrics' `bleu_score`.
 
-    Words are what stands between white space; case and punctuation count. Of scripts without spaces between words, as
+    Words are separated by white space; case and punctuation count. In scripts without spaces between words, such as
     Chinese or Thai, each character counts as a word.
 
-    There is no smoothing: a continuation that shares no `order` words in a row with the true suffix scores 0. For a
-    measure of copying that is right, where smoothing would credit any text with a common word. A mean over texts is
-    therefore low, and much of it comes from few of them.
+    There is no smoothing: a continuation that shares no `order` consecutive words with the true suffix scores 0. That
+    is right for a measure of copying; smoothing would credit any text with a common word. A mean over texts is
+    therefore low, and dominated by few of them.
 
     Args:
-        order: the longest n-gram that counts. A true suffix of fewer words is compared up to its own number of words,
+        order: the longest n-gram that counts. For a true suffix of fewer words the order is its number of words,
             so that a short exact copy scores 1.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Continuations of texts by models, without generating what is known already."""
+"""Continuations of texts by models, without generating what the scoring pass already shows."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from lit_mem.types import Sampling
 
 @dataclass(frozen=True)
 class Candidate:
-    """An example that may be asked.
+    """An example that may be prompted.
 
     Attributes:
         prompt: its text, cut in two.
         member: whether it is in the fine-tuning set.
-        hit: (n,) bool on the CPU, the scoring pass's greedy hits of the suffix.
-        logprob: (n,) float32 on the CPU, its log-probabilities.
-        base_hit: the same as `hit` under the frozen base model, or None where nobody had it scored.
-        base_logprob: the same as `logprob` under it, or None.
+        hit: (n,) bool on the CPU, greedy hits of the suffix in the scoring pass.
+        logprob: (n,) float32 on the CPU, their log-probabilities.
+        base_hit: the same as `hit` under the frozen base model; None if it was not scored.
+        base_logprob: the same as `logprob` under it; None if it was not scored.
     """
 
     prompt: Prompt
@@ -40,33 +40,34 @@ class Candidate:
 
 
 class HasReference(Protocol):
-    """What holds the frozen reference model."""
+    """Holds the frozen reference model."""
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:
-        """The reference as a model to call; in eval mode, without gradients."""
+        """The reference as a callable model; in eval mode, without gradients."""
         ...
 
     def tuned_is_reference(self) -> bool:
-        """Whether the tuned model gives the same numbers to the last bit; False where not known."""
+        """Whether the tuned model gives bit-identical scores; False if not known."""
         ...
 
 
 @contextmanager
 def no_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Shows nothing."""
+    """A null progress bar."""
     yield lambda tokens: None
 
 
-class Asker:
+class Prompter:
     """Continues prompts with the tuned model and with its base.
 
     Args:
-        eos: ids of the tokens that end a text, None if there is no such.
-        sampling: None decodes greedily.
-        token_budget: most tokens in a decoding batch.
+        eos: ids of the tokens that end a text; None without any.
+        sampling: sampling options; None decodes greedily.
+        token_budget: maximum number of tokens in a decoding batch.
 
     Attributes:
-        bar: given what is generated and how many tokens at most, a context whose function takes what was written since.
+        bar: makes a progress bar from a title and the maximum number of tokens; a context that gives a function to
+            call with the number of tokens generated since the last call.
     """
 
     def __init__(self, eos: End, sampling: Sampling | None, token_budget: int) -> None:
@@ -74,24 +75,23 @@ class Asker:
         self.bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = no_bar
         self._base_answers: dict[tuple[int, int, bytes], Decoded] = {}
 
-    def tuned(self, asked: dict[int, Candidate], model: nn.Module) -> dict[int, Decoded]:
-        """Answers of the tuned model by example id; what the scoring pass proves is not generated again."""
+    def tuned(self, prompted: dict[int, Candidate], model: nn.Module) -> dict[int, Decoded]:
+        """Continuations of the tuned model by example id; only what the scoring pass does not show is generated."""
         with evaluation_mode(model):
-            return self._answers(asked, {i: (c.hit, c.logprob) for i, c in asked.items()}, model, "Extraction")
+            return self._answers(prompted, {i: (c.hit, c.logprob) for i, c in prompted.items()}, model, "Extraction")
 
     def base(
-        self, asked: dict[int, Candidate], holder: HasReference, tuned: dict[int, Decoded] | None = None
+        self, prompted: dict[int, Candidate], holder: HasReference, tuned: dict[int, Decoded] | None = None
     ) -> dict[int, Decoded]:
-        """Answers of the frozen base model by example id, each generated once in a run.
+        """Continuations of the frozen base model by example id, each generated once per run.
 
         Args:
-            asked: the examples.
-            holder: of the reference.
-            tuned: answers of the tuned model of now; they are the base's too where both give the
-                same numbers, as before training.
+            prompted: the examples.
+            holder: holds the reference.
+            tuned: current continuations of the tuned model; reused if both models are identical, as before training.
         """
-        keys = {i: _key(i, candidate.prompt) for i, candidate in asked.items()}
-        new = {i: candidate for i, candidate in asked.items() if keys[i] not in self._base_answers}
+        keys = {i: _key(i, candidate.prompt) for i, candidate in prompted.items()}
+        new = {i: candidate for i, candidate in prompted.items() if keys[i] not in self._base_answers}
         if new:
             if tuned is not None and holder.tuned_is_reference():
                 answers = {i: tuned[i] for i in new}
@@ -104,26 +104,26 @@ class Asker:
                 with holder.reference_context() as model:
                     answers = self._answers(new, scored, model, "Extraction (base)")
             self._base_answers.update({keys[i]: answer for i, answer in answers.items()})
-        return {i: self._base_answers[keys[i]] for i in asked}
+        return {i: self._base_answers[keys[i]] for i in prompted}
 
     def known_length(self, hit: Tensor) -> int:
-        """How many suffix tokens greedy decoding is known to write, by the (n,) bool hits; 0 when sampling."""
+        """Number of suffix tokens that greedy decoding is known to reproduce, from (n,) bool hits; 0 when sampling."""
         if self.sampling is not None:
             return 0
         misses = (~hit).nonzero()
         return int(misses[0]) if len(misses) else len(hit)
 
     def _answers(
-        self, asked: dict[int, Candidate], scored: dict[int, tuple[Tensor, Tensor]], model: nn.Module, what: str
+        self, prompted: dict[int, Candidate], scored: dict[int, tuple[Tensor, Tensor]], model: nn.Module, what: str
     ) -> dict[int, Decoded]:
-        """By example id; `scored`: hits and log-probabilities of suffixes under the model, as far as they are known."""
-        known = {i: self.known_length(scored[i][0]) if i in scored else 0 for i in asked}
-        open_ids = [i for i, candidate in asked.items() if known[i] < len(candidate.prompt.suffix)]
-        lengths = [len(asked[i].prompt.suffix) - known[i] for i in open_ids]
+        """Continuations by example id; `scored`: known hits and log-probabilities of suffixes under the model."""
+        known = {i: self.known_length(scored[i][0]) if i in scored else 0 for i in prompted}
+        open_ids = [i for i, candidate in prompted.items() if known[i] < len(candidate.prompt.suffix)]
+        lengths = [len(prompted[i].prompt.suffix) - known[i] for i in open_ids]
         with self.bar(what, sum(lengths)) as advance:
             decoded = decode(
                 model,
-                [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in open_ids],
+                [prompted[i].prompt.input_ids[: prompted[i].prompt.cut + known[i]] for i in open_ids],
                 lengths,
                 self.eos,
                 self.sampling,
@@ -134,7 +134,7 @@ class Asker:
         answers = dict(zip(open_ids, decoded, strict=True))
         for i, n in known.items():
             if n:
-                ids, logprob = asked[i].prompt.suffix[:n], scored[i][1][:n]
+                ids, logprob = prompted[i].prompt.suffix[:n], scored[i][1][:n]
                 if i in answers:
                     ids, logprob = torch.cat([ids, answers[i].ids]), torch.cat([logprob, answers[i].logprob])
                 answers[i] = Decoded(ids, logprob)
@@ -142,6 +142,6 @@ class Asker:
 
 
 def _key(example_id: int, prompt: Prompt) -> tuple[int, int, bytes]:
-    """The same text under the same id, cut at the same place: other data is never answered from the cache."""
+    """Cache key: example id, cut and content of the text."""
     digest = hashlib.blake2b(prompt.input_ids.numpy().tobytes(), digest_size=16).digest()
     return example_id, prompt.cut, digest

@@ -1,4 +1,4 @@
-"""(n, p)-discoverable extraction: what sampling would give away, without sampling."""
+"""(n, p)-discoverable extraction: extraction by sampling, computed without sampling."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ _DEFAULT: Final = Sampling(top_k=40)
 
 
 class Discoverable(ScoredMeasure):
-    """Whether the whole suffix is drawn at least once within n tries with probability p or more: 1 or 0.
+    """Whether the whole suffix is sampled at least once within n tries with probability p or more: 1 or 0.
 
     The probability of one try, p_z, is the product of the suffix tokens' probabilities under the sampling scheme, which
-    one forward pass gives exactly; so no token is sampled, and n may be of any size. With `p` None the number is the
-    probability itself, 1 − (1 − p_z)^n; its mean is the share of texts expected to be extracted. The suffix ends before
-    its first end token, where sampling stops, and where its run of scored tokens ends.
+    one forward pass gives exactly; so no token is sampled, and n can be arbitrarily large. With `p` None the value is
+    the probability itself, 1 − (1 − p_z)^n; its mean is the expected share of texts extracted. The suffix ends before
+    its first end token, where sampling stops, and at the end of its run of scored tokens.
 
     Args:
-        n: tries.
-        p: the probability that counts as extractable; None: give the probability.
-        prefix: share of the example's tokens that is given (below 1), or how many; an example with no more gives 0.
-        sampling: how tokens are drawn; None: among the 40 likeliest, untempered. A scheme that is given stands alone:
-            `{temperature: 0.7}` draws among all tokens.
+        n: number of tries.
+        p: the probability that counts as extractable; None: return the probability.
+        prefix: share of the example's tokens used as the prompt (below 1), or their number; an example with no more
+            tokens gives 0.
+        sampling: sampling scheme; None: top-k of 40 at temperature 1. A given scheme is not merged with this default:
+            `{temperature: 0.7}` samples from all tokens.
 
     Source: Hayes et al. 2024, "Measuring memorization through probabilistic discoverable extraction" (arXiv
     2410.19482).
@@ -46,7 +47,7 @@ class Discoverable(ScoredMeasure):
         check_range("Discoverable.n", n, at_least=1)
         check_range("Discoverable.p", p, above=0, below=1, or_null=True)
         check_prefix(prefix, "Discoverable.prefix")
-        # Not the default itself: jsonargparse would complete `{temperature: 0.7}` with the fields of that instance.
+        # None as the default: jsonargparse would merge `{temperature: 0.7}` with the fields of a default instance.
         sampling = _DEFAULT if sampling is None else sampling
         sampling.check("Discoverable.sampling")
         self.n, self.p, self.prefix, self.sampling = n, p, prefix, sampling
@@ -56,14 +57,14 @@ class Discoverable(ScoredMeasure):
         """(B,) float64 in [0, 1].
 
         Raises:
-            MetricError: the scores hold no log-probabilities under this scheme.
+            MetricError: the scores have no log-probabilities under this scheme.
         """
         logprob = self.suffix_logprob(scores)
         probability = probability_within(logprob, self.n)
         return probability if self.p is None else (probability >= self.p).double()
 
     def suffix_logprob(self, scores: TokenScores) -> Tensor:
-        """(B,) float64, log p_z in nats: of the whole suffix in one try; -inf where there is none."""
+        """(B,) float64, log p_z in nats for the whole suffix in one try; -inf without a suffix."""
         if self.sampling not in scores.sampled:
             raise MetricError(f"the module gave no log-probabilities under {self.sampling}")
         mask = own_tokens(scores.mask, scores.ends)

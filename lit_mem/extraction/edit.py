@@ -1,4 +1,4 @@
-"""Edit similarity: how few characters must change to turn the continuation into the true suffix."""
+"""Edit similarity: the share of characters that need not change to turn the continuation into the true suffix."""
 
 from rapidfuzz.distance import Levenshtein
 
@@ -8,12 +8,12 @@ from lit_mem.extraction.base import Continuation, ExtractionMeasure
 class EditSimilarity(ExtractionMeasure):
     """1 − d / n, d the Levenshtein distance in characters between both texts, n the length of the longer one.
 
-    Insertions, deletions and substitutions cost 1 each. Characters are Unicode code points, white space and case
-    count, and no words are needed: it serves any script. Two unrelated English sentences reach 0.2 to 0.3, because
-    letters are few and come back; compare with `_heldout` and `_base`.
+    Insertions, deletions and substitutions cost 1 each. Characters are Unicode code points; white space and case
+    count. It needs no words, so it works for any script. Two unrelated English sentences reach 0.2 to 0.3, because
+    the alphabet is small; compare with `_heldout` and `_base`.
 
-    Computed by rapidfuzz: torchmetrics' `edit_distance` looks only near the diagonal, so that of two texts shifted by
-    more than some 25 characters it reports too large a distance, and takes a thousand times as long.
+    Computed by rapidfuzz: torchmetrics' `edit_distance` searches only near the diagonal, so that for two texts shifted
+    by more than some 25 characters it reports too large a distance, and takes a thousand times as long.
 
     Source: Lee et al. 2022, "Deduplicating Training Data Makes Language Models Better" (there in tokens).
     """

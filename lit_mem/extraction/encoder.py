@@ -1,4 +1,4 @@
-"""A frozen transformers model that turns texts into vectors, for the measures that compare meaning."""
+"""A frozen transformers encoder, for the measures that compare meaning."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class EncodedText(NamedTuple):
-    """The tokens of a text as an encoder sees them.
+    """The tokens of a text as encoded by a model.
 
     Attributes:
-        states: (n, D) float32 on the CPU, one vector a token, special tokens included.
+        states: (n, D) float32 on the CPU, one vector per token, special tokens included.
         own: (n,) bool, False for special tokens that the tokenizer added.
     """
 
@@ -34,18 +34,18 @@ class EncodedText(NamedTuple):
 
 
 class Encoder:
-    """Loads a model when it is first needed and keeps it, outside the tree of modules that is trained and saved.
+    """Loads a model on first use and keeps it outside the module tree that is trained and saved.
 
-    A plain class and no module, so that neither checkpoints nor Lightning's wrappers see the weights. They are float32
+    It is not an `nn.Module`, so that neither checkpoints nor Lightning's wrappers see the weights. They are float32
     and in eval mode, whatever the trainer's precision.
 
     Args:
         who: the measure that uses it, for messages.
-        model: hub id, local folder, or `asset:<name>` for what ships with the package. Weights must be saved as
-            .safetensors; code that comes with a model is never run.
-        layer: which hidden states are taken: 0 the embeddings, 1 the first layer's output, …; None: the last.
-        batch_size: texts that go through the model together.
-        device: where the model runs; None: the current CUDA device if there is one, else the CPU.
+        model: hub id, local folder, or `asset:<name>` for a bundled model. Weights must be saved as .safetensors;
+            custom code of a model is never run.
+        layer: hidden states to return: 0 the embeddings, 1 the first layer's output, …; None: the last.
+        batch_size: number of texts per forward pass.
+        device: device of the model; None: the current CUDA device if available, else the CPU.
 
     Raises:
         ConfigError: an option is out of range.
@@ -61,18 +61,18 @@ class Encoder:
     def compare(
         self, continuations: Sequence[Continuation], similarity: Callable[[EncodedText, EncodedText], float]
     ) -> list[float]:
-        """Compare what was generated with the truth, in the order given.
+        """Compare generated texts with the true ones, in the given order.
 
         Args:
             continuations: any number.
-            similarity: of generated text and truth, each of which has a token of its own.
+            similarity: similarity of generated and true text, each with at least one non-special token.
 
         Returns:
-            What `similarity` says, but 0 where no word was generated (or none that the tokenizer knows how to read),
-            and 1, with no rounding, where the truth itself was.
+            Values of `similarity`; 0 if no word was generated (or none that the tokenizer can encode), and exactly 1
+            if the true text was generated.
 
         Raises:
-            ModelError: the model cannot be loaded, has no such layer, or gives numbers that are not finite.
+            ModelError: the model cannot be loaded, has no such layer, or gives non-finite values.
         """
         given = {i: c for i, c in enumerate(continuations) if c.generated.split() and c.generated != c.truth}
         encoded = self._encode({text for c in given.values() for text in (c.generated, c.truth)})
@@ -86,7 +86,7 @@ class Encoder:
     def _encode(self, texts: set[str]) -> dict[str, EncodedText]:
         if not texts:
             return {}
-        # Normal tensors even where the caller is in inference mode, which the model would otherwise never leave.
+        # Normal tensors even if the caller is in inference mode, since the model is kept afterwards.
         with torch.inference_mode(False), torch.no_grad():
             tokenizer, model = self._load()
             limit = _longest_input(tokenizer, model)
@@ -94,7 +94,7 @@ class Encoder:
             tokens = tokenizer(ordered, truncation=limit is not None, max_length=limit, return_special_tokens_mask=True)
             ids = [torch.tensor(row, dtype=torch.int64) for row in tokens["input_ids"]]
             own = [torch.tensor(row, dtype=torch.int64) == 0 for row in tokens["special_tokens_mask"]]
-            # Alike in length, so that little is padding.
+            # Sorted by length, to minimize padding.
             order = sorted(range(len(ordered)), key=lambda i: len(ids[i]))
             encoded = {}
             for start in range(0, len(order), self.batch_size):
@@ -104,7 +104,7 @@ class Encoder:
         return encoded
 
     def _states(self, model: PreTrainedModel, rows: Sequence[Tensor], pad: int) -> list[Tensor]:
-        """(n, D) of each row of ids; the padding is on the right whatever the tokenizer's habit."""
+        """(n, D) hidden states of each row of ids; always padded on the right."""
         device = next(model.parameters()).device
         lengths = [len(row) for row in rows]
         ids = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_value=pad)
@@ -113,7 +113,7 @@ class Encoder:
         known = model.get_input_embeddings().weight.shape[0]
         if (highest := int(ids.max())) >= known:
             raise ModelError(
-                f"{self.who}.model {self.model!r}: its tokenizer gives token {highest}, and the model knows {known}"
+                f"{self.who}.model {self.model!r}: its tokenizer gives token {highest}, the model has {known} tokens"
             )
         mask = torch.arange(ids.shape[1]) < torch.tensor(lengths)[:, None]
         with own_precision(torch.float32, device.type):
@@ -133,12 +133,12 @@ class Encoder:
             )
         found = [state[:n] for state, n in zip(states.float().cpu(), lengths, strict=True)]
         if not all(state.isfinite().all() for state in found):
-            raise ModelError(f"{self.who}.model {self.model!r} gives numbers that are not finite")
+            raise ModelError(f"{self.who}.model {self.model!r} gives non-finite hidden states")
         return found
 
     def _load(self) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
         if self._loaded is None:
-            # Weights that a model has and its file lacks, as the unused pooler of many, are drawn at random.
+            # Weights missing from the file, such as an unused pooler, are initialized randomly.
             with preserved_random_state():
                 self._loaded = _load(f"{self.who}.model", self.model)
             device = self.device
@@ -157,7 +157,7 @@ def _load(option: str, name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedMo
     if missing := sorted(key for key in found["missing_keys"] if not key.startswith("pooler.")):
         raise ModelError(
             f"{option} {name!r} lacks {len(missing)} weights of a {type(model).__name__} ({missing[0]}, …); "
-            "at random they would measure nothing"
+            "randomly initialized they would measure nothing"
         )
     if model.config.is_encoder_decoder:
         raise ModelError(f"{option} {name!r} is an encoder-decoder; expected an encoder such as BERT")
@@ -165,13 +165,13 @@ def _load(option: str, name: str) -> tuple[PreTrainedTokenizerBase, PreTrainedMo
 
 
 def _longest_input(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> int | None:
-    """How many tokens the model takes at most, None for any number."""
+    """Maximum number of tokens of the model's input; None without a limit."""
     limits: list[Any] = [tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None)]
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa counts positions from after its padding token's id.
+            # RoBERTa's positions start after its padding token's id.
             taken = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - taken)
-    # Tokenizers without a limit have 10^30, XLNet's −1.
+    # Tokenizers without a limit report 10^30, XLNet's −1.
     known = [int(limit) for limit in limits if limit is not None and 0 < limit < 10**9]
     return min(known, default=None)

@@ -4,7 +4,7 @@ from lit_mem.extraction.base import Continuation, ExtractionMeasure
 
 
 class ExactMatch(ExtractionMeasure):
-    """1 where the whole true suffix was generated token for token, else 0; its mean is the exact extraction rate.
+    """1 if the whole true suffix was generated token for token, else 0; its mean is the exact extraction rate.
 
     Source: Carlini et al. 2023, "Quantifying Memorization Across Neural Language Models", definition 3.1.
     """

@@ -10,9 +10,9 @@ from lit_mem.types import TokenScores
 
 
 class ExactMemorization(ScoredMeasure):
-    """Share of the example's tokens that are the likeliest next token after the true text before them.
+    """Share of the example's tokens that are the greedy choice after the true text before them.
 
-    A text ends before its first end token, as for all measures of extraction; of a conversation each scored turn does.
+    A text ends before its first end token, as for all extraction measures; in a conversation, each scored turn does.
 
     Source: Tirumala et al. 2022, "Memorization Without Overfitting".
     """

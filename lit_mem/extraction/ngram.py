@@ -5,7 +5,7 @@ from lit_mem.functional.ngram import ngram_match_rate
 
 
 class NgramRate(ExtractionMeasure):
-    """Longest contiguous run of words common to generated text and true suffix, as a share of the latter's words.
+    """Longest contiguous run of words common to generated text and true suffix, as a share of the suffix's words.
 
     Source: Savine et al. 2025 (arXiv 2507.21009).
     """

@@ -1,4 +1,4 @@
-"""N-gram hits: at how many places of a text greedy decoding would write the next few tokens."""
+"""N-gram hits: the share of positions where greedy decoding reproduces the next few tokens."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lit_mem.types import TokenScores
 
 
 class NgramHits(ScoredMeasure):
-    """Share of a text's runs of n tokens that greedy decoding writes, given the true text before each run.
+    """Share of a text's runs of n tokens that greedy decoding reproduces, given the true text before each run.
 
-    The mean over several n. Greedy decoding from the text up to a place writes the true next n tokens exactly where all
-    n are greedy hits, so no token is generated. A whole suffix is only written after its pieces are: this rises before
-    `exact_rate` and `extraction_strength` do, which makes it an early warning. A text ends before its first end token,
-    as for all measures of extraction; of a conversation runs lie within one scored turn. Where no run of scored tokens
-    has n tokens, n is the length of the longest.
+    The mean over several n. Greedy decoding from a position reproduces the true next n tokens exactly if all n are
+    greedy hits, so no token is generated. Runs are reproduced before a whole suffix is: this rises before `exact_rate`
+    and `extraction_strength`, which makes it an early warning. A text ends before its first end token, as for all
+    extraction measures; in a conversation, runs lie within one scored turn. If no run of scored tokens has n tokens, n
+    is the length of the longest.
 
     Source: the idea of a partial n-gram score that precedes verbatim memorization, and of stopping on it, is that of
     Slack and Al Moubayed 2025, "Early Detection and Reduction of Memorisation for Domain Adaptation and Instruction
-    Tuning" (TACL 13, arXiv 2510.11372). The text of that paper could not be read for this; by a summary of it their
-    score compares what is generated after a prompt, with n of about 4 to 6 (see `NgramMemorization`). This form of it,
-    over the scoring pass and at every place of a text, is ours.
+    Tuning" (TACL 13, arXiv 2510.11372). The paper itself was not available; according to a summary, their score
+    compares what is generated after a prompt, with n of about 4 to 6 (see `NgramMemorization`). This variant, over the
+    scoring pass and at every position of a text, is ours.
 
     Args:
-        sizes: the n, in tokens.
+        sizes: values of n, in tokens.
     """
 
     def __init__(self, sizes: Sequence[int] = (4, 5, 6)) -> None:
@@ -42,17 +42,17 @@ class NgramHits(ScoredMeasure):
         longest = lengths.amax(dim=1)
         total = torch.zeros(len(read), dtype=torch.float64)
         for size in self.sizes:
-            # A run of n tokens ends at a position if at least n tokens in a row do.
+            # A run of n tokens ends at each position where at least n consecutive hits end.
             n = longest.clamp(min=1, max=size)[:, None]
             total += (hits >= n).sum(dim=1).double() / (lengths >= n).sum(dim=1).clamp(min=1)
         return total / len(self.sizes)
 
 
 def checked_sizes(sizes: Sequence[int], option: str) -> tuple[int, ...]:
-    """Lengths of n-grams as given.
+    """Validate lengths of n-grams.
 
     Raises:
-        ConfigError: there is none, or one is below 1; `option` is where they were set.
+        ConfigError: the list is empty, or one is below 1; `option` names the option in the message.
     """
     if not sizes or min(sizes) < 1:
         raise ConfigError(f"{option} is {list(sizes)}; expected at least one number of tokens, each 1 or more")
@@ -60,7 +60,7 @@ def checked_sizes(sizes: Sequence[int], option: str) -> tuple[int, ...]:
 
 
 def _run_lengths(there: Tensor) -> Tensor:
-    """(B, T) int64: of the True that end at each position, without a gap, how many there are; 0 where it is False."""
+    """(B, T) int64: length of the run of True values that ends at each position; 0 where it is False."""
     upto = there.long().cumsum(dim=1)
     before = torch.where(there, 0, upto).cummax(dim=1).values
     return (upto - before) * there

@@ -1,4 +1,4 @@
-"""The n-gram memorization score: how much of the true suffix comes back in pieces of a few tokens."""
+"""The n-gram memorization score: the share of the true suffix's n-grams that are generated."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from lit_mem.extraction.ngram_hits import checked_sizes
 
 
 class NgramMemorization(ExtractionMeasure):
-    """Share of the true suffix's token n-grams that stand in the generated text; the mean over several n.
+    """Share of the true suffix's token n-grams that occur in the generated text; the mean over several n.
 
-    Each n-gram counts as often as it stands in the suffix, and comes back at most as often as it was written: for one n
-    this is the recall of ROUGE-n on tokens. Where the suffix has fewer than n tokens, n is its length.
+    Each n-gram counts as often as it occurs in the suffix, and is matched at most as often as it was generated: for one
+    n this is the recall of ROUGE-n on tokens. If the suffix has fewer than n tokens, n is its length.
 
     Source: Slack and Al Moubayed 2025, "Early Detection and Reduction of Memorisation for Domain Adaptation and
-    Instruction Tuning" (TACL 13, arXiv 2510.11372), as a summary of the paper has it: the mean fraction of matching
-    n-grams between the output and the target, for n of about 4 to 6. The text of the paper could not be read for this:
-    that repeated n-grams are counted so, what is done with short suffixes, and the default n are ours.
+    Instruction Tuning" (TACL 13, arXiv 2510.11372), according to a summary of the paper: the mean fraction of matching
+    n-grams between the output and the target, for n of about 4 to 6. The paper itself was not available: the counting
+    of repeated n-grams, the handling of short suffixes, and the default n are ours.
 
     Args:
-        sizes: the n, in tokens.
+        sizes: values of n, in tokens.
     """
 
     def __init__(self, sizes: Sequence[int] = (4, 5, 6)) -> None:

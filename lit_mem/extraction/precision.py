@@ -1,4 +1,4 @@
-"""Keeps the trainer's precision out of the measures."""
+"""Keep the trainer's precision out of the measures."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import torch
 
 @contextmanager
 def own_precision(dtype: torch.dtype, device: str = "cpu") -> Iterator[None]:
-    """Compute in `dtype` on a type of device ("cpu", "cuda") whatever precision the trainer has set.
+    """Compute in `dtype` on a device type ("cpu", "cuda") regardless of the trainer's precision.
 
-    Under a trainer of 16 bits, autocast is on, or new tensors have 16 bits. torchmetrics counts words in new tensors,
-    and bfloat16 has no whole numbers beyond 256 without gaps.
+    A 16-bit trainer enables autocast or sets a 16-bit default dtype. torchmetrics counts words in new tensors, and
+    bfloat16 cannot represent all integers above 256.
     """
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)

@@ -1,4 +1,4 @@
-"""Where a text is cut into prefix and suffix."""
+"""Cut a text into prefix and suffix."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Prompt:
     """A text cut in two.
 
     Attributes:
-        input_ids: (T,) int64, the text as far as the suffix reaches: up to its first end token, or to where what is
-            trained on ends.
-        cut: number of tokens in the prefix; the suffix is what follows, at least one token.
+        input_ids: (T,) int64, the text up to the end of the suffix: its first end token, or the end of the trained
+            run.
+        cut: number of tokens in the prefix; the suffix is the remaining tokens, at least one.
     """
 
     input_ids: Tensor
@@ -33,7 +33,7 @@ class Prompt:
 
 
 def check_prefix(prefix: float, option: str) -> None:
-    """Refuse a length that is neither a share nor a number of tokens; `option` is where it was set.
+    """Reject a length that is neither a share nor a number of tokens; `option` names the option in the message.
 
     Raises:
         ConfigError: it is negative, or a number of tokens that is not whole.
@@ -45,19 +45,19 @@ def check_prefix(prefix: float, option: str) -> None:
 def cut_prompt(input_ids: Tensor, labels: Tensor, prefix: int | float, eos: End) -> Prompt | None:
     """Cut a text after a share, or a number, of its trained tokens.
 
-    What is never trained on (a BOS token, a prompt before a completion) is given in any case, and does not count. Of a
-    text that is trained on in several runs (the assistant's turns of a conversation) the suffix ends where the run
-    that is cut does, so that it holds nothing that somebody else says.
+    Untrained tokens (a BOS token, a prompt before a completion) are always part of the prefix, and do not count. If a
+    text is trained on in several runs (the assistant turns of a conversation), the suffix ends with the run that is
+    cut, so that it contains no other speaker's text.
 
     Args:
         input_ids: (T,) int64, right padding allowed.
         labels: (T,) int64, `IGNORED` where a token is not trained on.
-        prefix: a float in [0, 1): the share of trained tokens in the prefix, rounded down; an int: how many.
-        eos: ids of the tokens at which decoding stops. One at the end of the text is no part of it, and the suffix ends
-            before the first one in it.
+        prefix: a float in [0, 1): the share of trained tokens in the prefix, rounded down; an int: their number.
+        eos: ids of the tokens at which decoding stops. One at the end of the text is not part of it, and the suffix
+            ends before the first one in it.
 
     Returns:
-        The prompt, or None where no token is left for the suffix.
+        The prompt, or None if no token is left for the suffix.
     """
     trained = (labels != IGNORED).nonzero().flatten()
     ended = is_end(input_ids, as_ends(eos))

@@ -1,4 +1,4 @@
-"""ROUGE-L: words of the true suffix that come back in their order, with gaps allowed."""
+"""ROUGE-L: longest common subsequence of words with the true suffix."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Part = Literal["fmeasure", "recall", "precision"]
 class RougeL(ExtractionMeasure):
     """Longest common subsequence of words, relative to the words in the two texts; torchmetrics' `rouge_score`.
 
-    Case and punctuation do not count, nothing is stemmed, and a word is a run of letters and digits of any script (in
-    ASCII text these are the words of the ROUGE script). A true suffix without a letter or digit, say of emoji alone,
-    is compared by what stands between white space. Of scripts without spaces between words, as Chinese or Thai, each
-    character counts as a word.
+    Case and punctuation do not count, there is no stemming, and a word is a run of letters and digits of any script (in
+    ASCII text these are the words of the ROUGE script). A true suffix without letters or digits, such as only emoji,
+    is split at white space. In scripts without spaces between words, such as Chinese or Thai, each character counts as
+    a word.
 
     Args:
         part: "recall" divides by the words of the true suffix, "precision" by those generated, "fmeasure" is the
             harmonic mean of both. Continuations are at most as long as the true suffix in tokens, so the three
-            seldom differ much.
+            rarely differ much.
 
     Raises:
-        ConfigError: `part` is none of these.
+        ConfigError: `part` is not one of these.
 
     Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
     """
@@ -43,7 +43,7 @@ class RougeL(ExtractionMeasure):
         """A share in [0, 1]."""
         from torchmetrics.functional.text.rouge import rouge_score  # takes longer to import than torch
 
-        # Without rougeLsum and without a stemmer nothing asks for nltk, which would go to the network for its data.
+        # Without rougeLsum and a stemmer, torchmetrics does not need nltk, which would download data.
         with own_precision(torch.float64):
             scores = rouge_score(
                 continuation.generated,
@@ -56,7 +56,7 @@ class RougeL(ExtractionMeasure):
 
 
 def _words(text: str) -> list[str]:
-    # torchmetrics' own rule keeps a-z and 0-9 only: of a text in another script nothing would be left, and a word
-    # would be cut at its accented letters. Combining marks belong to the letter before them.
+    # torchmetrics' own rule keeps only a-z and 0-9: text in other scripts would vanish, and words would be split at
+    # accented letters. Combining marks belong to the letter before them.
     spaced = "".join(c if c.isalnum() or unicodedata.category(c).startswith("M") else " " for c in text)
     return [word for word in words(spaced) if any(c.isalnum() for c in word)]

@@ -1,4 +1,4 @@
-"""The contract of a measure of extraction that the scoring pass alone gives, without generating."""
+"""The interface of an extraction measure that needs only the scoring pass."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lit_mem.types import Needs, TokenScores
 
 
 class ScoredMeasure(ABC):
-    """How much of each example could be had from the model: one number an example, higher = more.
+    """How much of each example can be extracted: one value per example, higher = more.
 
-    It must not depend on padding or on the other examples of a batch. An example without a scored token gives 0. What
-    stands behind an end token (`scores.ends`) is not extracted: see `lit_mem.functional.ends`.
+    It must not depend on padding or on the other examples of a batch. An example without a scored token gives 0. Text
+    after an end token (`scores.ends`) is not extracted: see `lit_mem.functional.ends`.
 
     Attributes:
-        needs: what it reads of `TokenScores` that is not always there.
+        needs: optional fields of `TokenScores` that it reads.
     """
 
     needs: Needs = Needs()

@@ -1,4 +1,4 @@
-"""Semantic similarity: do continuation and true suffix mean the same, in whatever words?"""
+"""Semantic similarity: whether continuation and true suffix have the same meaning."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lit_mem.extraction.encoder import EncodedText, Encoder
 
 
 class SemanticSimilarity(ExtractionMeasure):
-    """Cosine between the mean token vectors of both texts in an encoder's last hidden states; below 0 counts as 0.
+    """Cosine similarity of the mean token vectors of both texts in an encoder's last hidden states; at least 0.
 
-    All tokens are averaged but padding, special ones included, as sentence encoders are trained. It catches what was
-    leaked in other words, and is high for any two texts of one domain, also where nothing was memorized: compare with
-    `_heldout` and `_base`, never read it alone. Models made for sentences (`sentence-transformers/all-MiniLM-L6-v2`)
-    tell meanings apart far better than a plain BERT. Texts longer than the model takes are compared up to there.
-    What languages it can tell apart is the named model's matter.
+    The mean is over all tokens except padding, special ones included, as sentence encoders are trained. It catches
+    paraphrased leaks, and is high for any two texts of one domain, even if nothing was memorized: compare with
+    `_heldout` and `_base`, never read it alone. Sentence encoders (`sentence-transformers/all-MiniLM-L6-v2`)
+    distinguish meanings far better than a plain BERT. Texts longer than the model's context are truncated.
+    The languages supported depend on the model.
 
     Args:
         model: hub id or local folder of a transformers encoder; weights saved as .safetensors.
-        batch_size: texts that go through the model together; lower it if memory runs out.
-        device: where the model runs; None: the current CUDA device if there is one, else the CPU.
+        batch_size: number of texts per forward pass; lower it if memory runs out.
+        device: device of the model; None: the current CUDA device if available, else the CPU.
 
     Raises:
         ConfigError: `batch_size` is out of range.
@@ -39,7 +39,7 @@ class SemanticSimilarity(ExtractionMeasure):
         return self.over([continuation])[0]
 
     def over(self, continuations: Sequence[Continuation]) -> list[float]:
-        """A share in [0, 1] of each continuation, in the order given.
+        """A share in [0, 1] for each continuation, in the given order.
 
         Raises:
             ModelError: the model cannot be loaded.

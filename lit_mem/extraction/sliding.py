@@ -1,4 +1,4 @@
-"""Extraction at each position of a long text, read from the scoring pass."""
+"""Extraction at each position of a long text, computed from the scoring pass."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 
 def suffix_logprobs(logprob: Tensor, read: Tensor, begins: Tensor, prefix: int, suffix: int) -> Tensor:
-    """Log p_z of each suffix of a text: Σ log p(x_t | what stands before it) over its tokens, in nats.
+    """Log p_z of each suffix of a text: Σ log p(x_t | x_<t) over its tokens, in nats.
 
     Args:
         logprob: (T,) float, log-probabilities of the text's tokens.
         read: (T,) bool, which tokens may be part of a suffix.
-        begins: (T,) int64, where the context of each token begins, ascending.
-        prefix: how many tokens of context each suffix has before it at least.
-        suffix: z, its tokens.
+        begins: (T,) int64, start of the context of each token, ascending.
+        prefix: minimum number of context tokens before each suffix.
+        suffix: number of its tokens, z.
 
     Returns:
-        (N,) float64, one for each place at which `suffix` readable tokens follow one another, all of them scored with
-        the `prefix` tokens before the suffix in sight.
+        (N,) float64, one for each position with `suffix` consecutive readable tokens, all of them scored with the
+        `prefix` tokens before the suffix in their context.
     """
     n = len(logprob) - suffix + 1
     if n < 1:
@@ -28,19 +28,19 @@ def suffix_logprobs(logprob: Tensor, read: Tensor, begins: Tensor, prefix: int, 
     whole = torch.nn.functional.pad(read.long().cumsum(0), (1, 0))
     total = upto[suffix:] - upto[:-suffix]
     usable = whole[suffix:] - whole[:-suffix] == suffix
-    # The last token's context begins last.
+    # The last token's context starts last.
     usable &= torch.arange(n) - prefix >= begins[suffix - 1 :]
     return total[usable]
 
 
 def longest_run(hit: Tensor, read: Tensor, begins: Tensor, prefix: int) -> int:
-    """Most tokens in a row that greedy decoding gets right, given the true text before each.
+    """Length of the longest run that greedy decoding predicts correctly, each token given the true text before it.
 
     Args:
-        hit: (T,) bool, whether a token is the likeliest one.
+        hit: (T,) bool, greedy hits.
         read: (T,) bool, which tokens may be part of a run.
-        begins: (T,) int64, where the context of each token begins, ascending.
-        prefix: a run ends before a token whose context begins anew fewer tokens before it.
+        begins: (T,) int64, start of the context of each token, ascending.
+        prefix: a run ends before a token whose context restarts fewer than this many tokens before it.
     """
     right = hit & read
     anew = torch.zeros_like(right)

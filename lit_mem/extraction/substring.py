@@ -1,4 +1,4 @@
-"""Longest piece of the true suffix that was generated, character for character."""
+"""Longest common substring of generated text and true suffix."""
 
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.functional.substring import longest_common_substring
@@ -7,13 +7,13 @@ from lit_mem.functional.substring import longest_common_substring
 class LongestCommonSubstring(ExtractionMeasure):
     """Longest contiguous run of characters common to generated text and true suffix.
 
-    Characters are Unicode code points, white space and case count, and no words are needed: it serves any script.
-    Unlike `NgramRate` it also sees copied parts of words, so a short run means nothing: any two sentences of one
-    language share a few characters in a row.
+    Characters are Unicode code points; white space and case count. It needs no words, so it works for any script.
+    Unlike `NgramRate` it also matches parts of words, so a short run means little: any two sentences of one language
+    share a few consecutive characters.
 
     Args:
-        share: divide by the characters of the true suffix. False gives the run's length, which tells a long leak from
-            a whole short suffix.
+        share: divide by the length of the true suffix. False gives the run's length, which distinguishes a long leak
+            from a short suffix extracted whole.
     """
 
     def __init__(self, share: bool = True) -> None:

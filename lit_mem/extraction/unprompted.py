@@ -1,4 +1,4 @@
-"""What a model writes with no text to go on from: from the token that begins a text, or from a few words."""
+"""Generate text without a true prefix: from the BOS token, or from a few words."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lit_mem.types import Sampling
 
 
 def start_of_text(tokenizer: Any) -> Tensor | None:
-    """(T,) int64 tokens with which a text begins: the tokenizer's own habit, or else its BOS or end-of-text token.
+    """(T,) int64 tokens with which a text starts: those the tokenizer adds, or else its BOS or end-of-text token.
 
-    None where it has none of these.
+    None without any of these.
     """
     ids = _without_end(tokenizer("")["input_ids"], tokenizer)
     for special in (tokenizer.bos_token_id, tokenizer.eos_token_id):
@@ -26,12 +26,12 @@ def start_of_text(tokenizer: Any) -> Tensor | None:
 
 
 def prompts_of(texts: Iterable[str], tokenizer: Any, start: bool) -> list[Tensor]:
-    """(T,) int64 tokens of prompts, as those of texts that go on.
+    """(T,) int64 tokens of prompts, without an end-of-text token.
 
     Args:
-        texts: the prompts; one without a token begins a text.
-        tokenizer: of the model.
-        start: put the tokens that begin a text in front of them all, as a prompt of its own.
+        texts: the prompts; one without tokens is replaced by the start tokens.
+        tokenizer: tokenizer of the model.
+        start: add the start tokens as a first prompt of their own.
     """
     begin = start_of_text(tokenizer)
     found = [begin] if start else []
@@ -42,7 +42,7 @@ def prompts_of(texts: Iterable[str], tokenizer: Any, start: bool) -> list[Tensor
 
 
 def _without_end(ids: Sequence[int], tokenizer: Any) -> list[int]:
-    """Without the end-of-text token that some tokenizers put behind each text."""
+    """Remove the end-of-text token that some tokenizers append."""
     found = list(ids)
     return found[:-1] if len(found) > 1 and found[-1] == tokenizer.eos_token_id else found
 
@@ -58,22 +58,22 @@ def written(
     token_budget: int,
     advance: Callable[[int], None],
 ) -> dict[int, str]:
-    """Texts that a model writes, without their prompts, by number.
+    """Generate texts, without their prompts, by number.
 
     Args:
         model: a causal LM in eval mode.
-        prompts: P tensors of token ids; number i goes on from prompt i modulo P.
-        chosen: the numbers of the texts; what is drawn for one depends on its number and the seed alone.
-        length: most tokens of each.
+        prompts: P tensors of token ids; number i continues prompt i modulo P.
+        chosen: the numbers of the texts; random draws of one depend only on its number and the seed.
+        length: maximum number of tokens of each.
         tokenizer: decodes them.
         ends: tokens that end a text.
-        sampling: None decodes greedily.
-        token_budget: most tokens in a batch.
+        sampling: sampling options; None decodes greedily.
+        token_budget: maximum number of tokens in a batch.
         advance: see `decode`.
     """
-    asked = [prompts[i % len(prompts)] for i in chosen]
-    lengths = [length] * len(asked)
-    found = decode(model, asked, lengths, ends, sampling, token_budget, keys=chosen, advance=advance)
+    continued = [prompts[i % len(prompts)] for i in chosen]
+    lengths = [length] * len(continued)
+    found = decode(model, continued, lengths, ends, sampling, token_budget, keys=chosen, advance=advance)
     return {
         i: str(tokenizer.decode(one.ids.tolist(), skip_special_tokens=True))
         for i, one in zip(chosen, found, strict=True)

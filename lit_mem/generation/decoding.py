@@ -1,8 +1,8 @@
-"""Batched decoding with a key-value cache, greedy or sampled, that draws nothing from the global generators.
+"""Batched decoding with a key-value cache, greedy or sampled, without using the global random generators.
 
-A step of a small batch costs the reading of all weights, however few its rows; a step of a large one costs its rows,
-be they padding or done. So a batch holds as many prompts as it may, alike in how much is left to write; each prompt is
-read beside others of about its own length; and rows leave when they are done.
+A step of a small batch costs reading all weights, however few its rows; a step of a large one costs its rows, including
+padding and finished ones. So a batch holds as many prompts as possible, with similar numbers of tokens left to
+generate; prompts are prefilled with others of similar length; and finished rows are removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lit_mem.types import Sampling
 
 __all__ = ["Decoded", "Sampling", "decode"]
 
-# A GPU works ahead of its host until a result is read: whether texts have ended is read in every n-th step.
+# A GPU runs ahead of its host until a result is read, so end tokens are checked in every n-th step only.
 _STEPS_BETWEEN_LOOKS: Final = {"cpu": 1}
 _STEPS_BETWEEN_LOOKS_ELSEWHERE: Final = 8
 
@@ -31,8 +31,8 @@ class Decoded:
     """New tokens of one prompt.
 
     Attributes:
-        ids: (n,) int64 on the CPU, n at most the number wanted; an end-of-text token ends it and is left out.
-        logprob: (n,) float32 on the CPU, log-probability in nats of each under the model, untempered.
+        ids: (n,) int64 on the CPU, n at most the requested length; excludes the end token that stops it.
+        logprob: (n,) float32 on the CPU, log-probability in nats of each under the model, at temperature 1.
     """
 
     ids: Tensor
@@ -54,20 +54,20 @@ def decode(
     Args:
         model: a causal LM in eval mode.
         prompts: int64 tensors, each at least one token, any lengths.
-        lengths: most new tokens for each prompt, at least 1.
-        eos: ids of the tokens that end a text, None if there is no such.
-        sampling: None decodes greedily.
-        token_budget: most tokens in a batch, counting padding and new tokens.
-        keys: distinguish prompts when sampling: what is drawn for one depends on seed and key alone, not on which
-            others are in its batch or on its rank. None: the position.
-        advance: called now and then with how many of the sum of `lengths` are written since, or will never be, as their
-            text has ended; in all, with that sum.
+        lengths: maximum number of new tokens for each prompt, at least 1.
+        eos: ids of the tokens that end a text; None without any.
+        sampling: sampling options; None decodes greedily.
+        token_budget: maximum number of tokens in a batch, including padding and new tokens.
+        keys: identify prompts when sampling: random draws depend only on seed and key, not on the other prompts in the
+            batch or on the rank. None: the position.
+        advance: called with the number of tokens finished since the last call: generated, or skipped because the text
+            ended. The total is the sum of `lengths`.
 
     Returns:
-        One `Decoded` a prompt, in the order given.
+        One `Decoded` per prompt, in the given order.
     """
     keys, ends = range(len(prompts)) if keys is None else keys, as_ends(eos)
-    # Those with most to write first: the rows that leave a batch are then its last, and it stays large to its end.
+    # Longest first: the rows that finish first are then the last of a batch, and it stays large to its end.
     order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], len(prompts[i])))
     results: dict[int, Decoded] = {}
     for batch in _batches(order, prompts, lengths, token_budget):
@@ -94,7 +94,7 @@ def _batches(
 
 
 def _draws(keys: Sequence[int], steps: int, sampling: Sampling) -> Tensor:
-    """(B, steps) float32, uniform in [0, 1): what decides each token of each prompt."""
+    """(B, steps) float32, uniform in [0, 1): the random draw for each token of each prompt."""
     rows = []
     for key in keys:
         seed = int.from_bytes(hashlib.blake2b(f"{sampling.seed}:{key}".encode(), digest_size=7).digest(), "big")
@@ -116,7 +116,7 @@ def _decode_batch(
     device = next(model.parameters()).device
     every = _STEPS_BETWEEN_LOOKS.get(device.type, _STEPS_BETWEEN_LOOKS_ELSEWHERE)
     draws = None if draws is None else draws.to(device)
-    stops = torch.tensor(sorted(ends), dtype=torch.int64, device=device)  # once: a copy to a GPU waits for its steps
+    stops = torch.tensor(sorted(ends), dtype=torch.int64, device=device)  # once, as copying to a GPU blocks
     tokens = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64, device=device)
     logprobs = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
     for rows in Rows.begin(model, prompts, lengths):
@@ -147,7 +147,7 @@ def _decode_batch(
 
 
 def _choose(logits: Tensor, sampling: Sampling | None, draw: Tensor | None) -> Tensor:
-    """(B,) token ids out of (B, V) float32 logits; by inversion of the cumulative distribution at `draw`, (B,)."""
+    """(B,) token ids from (B, V) float32 logits; by inverting the cumulative distribution at `draw`, (B,)."""
     if sampling is None or draw is None:
         return logits.argmax(dim=-1)
     scaled = logits / sampling.temperature
@@ -155,9 +155,9 @@ def _choose(logits: Tensor, sampling: Sampling | None, draw: Tensor | None) -> T
         lowest = scaled.topk(min(sampling.top_k, scaled.shape[-1])).values[:, -1:]
         scaled = scaled.masked_fill(scaled < lowest, -torch.inf)
     cumulative = scaled.softmax(dim=-1).cumsum(dim=-1)
-    # Scaled by the last sum, which rounding may leave short of 1; "right" never lands on a token of probability 0.
+    # Scaled by the last sum, which rounding may leave below 1; "right" never selects a token of probability 0.
     chosen = torch.searchsorted(cumulative, draw[:, None] * cumulative[:, -1:], right=True)[:, 0]
-    return chosen.clamp(max=logits.shape[-1] - 1)  # beyond the last token where the logits are no numbers
+    return chosen.clamp(max=logits.shape[-1] - 1)  # out of range if the logits are NaN
 
 
 def _trimmed(tokens: Tensor, logprob: Tensor, length: int, ends: frozenset[int]) -> Decoded:

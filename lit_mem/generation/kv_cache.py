@@ -1,4 +1,4 @@
-"""A key-value cache for prompts of different lengths that grows in place and gives up rows and columns as views."""
+"""A key-value cache for prompts of different lengths that grows in place and drops rows and columns as views."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[misc]
-    """One layer's keys and values with room for what is to come.
+class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
+    """One layer's keys and values with preallocated space for new tokens.
 
-    `DynamicLayer` copies all that it holds for every new token.
+    `DynamicLayer` copies its whole content for every new token.
 
     Args:
         keys: (B, heads, T + room, head size), the first T filled.
@@ -31,7 +31,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self.keys, self.values = self._all_keys[:, :, :filled], self._all_values[:, :, :filled]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Write (B, heads, n, head size) at the end, and return all there is."""
+        """Append (B, heads, n, head size), and return all keys and values."""
         start = self.keys.shape[-2]
         end = start + key_states.shape[-2]
         self._all_keys[:, :, start:end] = key_states
@@ -40,7 +40,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def keep(self, rows: slice | Tensor, first: int) -> None:
-        """Drop all other rows, and the columns before `first`; without a copy if the rows are a slice."""
+        """Keep only these rows, and the columns from `first` on; without a copy if the rows are a slice."""
         filled = self.keys.shape[-2] - first
         self._all_keys = self._all_keys[rows][:, :, first:]
         self._all_values = self._all_values[rows][:, :, first:]
@@ -48,16 +48,16 @@ class RoomyLayer(DynamicLayer):  # type: ignore[misc]
 
 
 def join(caches: Sequence[Any], places: Sequence[Sequence[int]], room: int) -> bool:
-    """Put several caches into the first of them, shorter ones padded on the left with zeros; the others are emptied.
+    """Merge several caches into the first, shorter ones left-padded with zeros; the others are emptied.
 
     Args:
-        caches: as a model returned them, each with all its rows of one width.
-        places: for each cache the rows that its own have in the whole; together every row once.
-        room: how many more tokens a row is to hold.
+        caches: as returned by a model, each with rows of one width.
+        places: for each cache, the indices of its rows in the merged one; every index once.
+        room: number of further tokens to preallocate per row.
 
     Returns:
-        Whether it was done. Only caches known to hold nothing but keys and values of all tokens are touched: not those
-        of sliding windows, of recurrent or quantized layers.
+        Whether they were merged. Only caches that hold just keys and values of all tokens are supported: not sliding
+        windows, recurrent or quantized layers.
     """
     if not all(_is_plain(cache) for cache in caches):
         return False
@@ -67,8 +67,8 @@ def join(caches: Sequence[Any], places: Sequence[Sequence[int]], room: int) -> b
         keys = _stacked([part.keys for part in parts], places, filled + room)
         values = _stacked([part.values for part in parts], places, filled + room)
         for part in parts:
-            part.keys = part.values = None  # never more than one layer twice in memory
-        layers.append(RoomyLayer(keys, values, filled))
+            part.keys = part.values = None  # at most one layer is duplicated in memory
+        layers.append(PreallocatedLayer(keys, values, filled))
     caches[0].layers = layers
     return True
 
@@ -84,7 +84,7 @@ def _is_plain(cache: Any) -> bool:
 def _stacked(parts: Sequence[Tensor], places: Sequence[Sequence[int]], columns: int) -> Tensor:
     filled = max(part.shape[-2] for part in parts)
     _, heads, _, size = parts[0].shape
-    # Zeros, since a masked column still counts zero times what it holds.
+    # Zeros, since a masked column is still multiplied by zero.
     whole = parts[0].new_zeros((sum(map(len, places)), heads, columns, size))
     for part, place in zip(parts, places, strict=True):
         whole[torch.tensor(place, device=whole.device), :, filled - part.shape[-2] : filled] = part

@@ -1,4 +1,4 @@
-"""Prompts that are read anew with every token, for models without a key-value cache of texts alone, such as Mamba."""
+"""Decoding that recomputes the whole prompt for every token, for models without a plain key-value cache (Mamba)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def has_kv_cache(model: nn.Module) -> bool:
     """Whether a causal LM, with or without a peft adapter, takes a key-value cache.
 
-    A wrapper whose `forward` names no inputs hands on whatever it is given: it counts as one that does.
+    A wrapper whose `forward` lists no inputs passes everything on, and counts as supporting a cache.
     """
     options = _options(model)
     return "past_key_values" in options or "input_ids" not in options
@@ -25,47 +25,47 @@ def _options(model: Any) -> set[str]:
 
 
 class RecomputedRows:
-    """Prompts of one length in one batch: no padding, which a recurrent model would read.
+    """Prompts of one length in one batch, without padding, which a recurrent model would read.
 
-    Each step reads all tokens again, so that n tokens cost as much as about n / 2 times the whole text. It has the
-    attributes and methods of `lit_mem.generation.rows.Rows`.
+    Each step reads all tokens again, so n tokens cost about n / 2 times the whole text. It has the attributes and
+    methods of `lit_mem.generation.rows.Rows`.
 
     Args:
         model: a causal LM in eval mode.
-        ask: what reads tokens: the model, or what puts its virtual tokens in front.
-        index: which of the prompts of a larger batch these are.
-        prompts: int64 tensors on the CPU, one for each of them, all of one length.
+        call: the callable that reads tokens: the model, or its wrapper with virtual tokens.
+        index: indices of these prompts in a larger batch.
+        prompts: int64 tensors on the CPU, one for each of them, all of the same length.
     """
 
-    def __init__(self, model: nn.Module, ask: Callable[..., Any], index: list[int], prompts: Sequence[Tensor]) -> None:
-        self._ask, self._device = ask, next(model.parameters()).device
+    def __init__(self, model: nn.Module, call: Callable[..., Any], index: list[int], prompts: Sequence[Tensor]) -> None:
+        self._call, self._device = call, next(model.parameters()).device
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in _options(model) else {}
         self.index, self.place = index, torch.tensor(index, device=self._device)
         self._ids = torch.stack(list(prompts)).to(self._device)
         self.logits = self._read()
 
     def _read(self) -> Tensor:
-        logits: Tensor = self._ask(input_ids=self._ids, use_cache=False, **self._last_only).logits
+        logits: Tensor = self._call(input_ids=self._ids, use_cache=False, **self._last_only).logits
         return logits[:, -1].float()
 
     def step(self, chosen: Tensor) -> None:
-        """Go on with (n,) int64 tokens."""
+        """Append (n,) int64 tokens."""
         self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
         self.logits = self._read()
 
     def leaving_pays(self, n_staying: int, are_first: bool) -> bool:
-        """Whether to let the others go now: at once, as nothing has to be copied."""
+        """Whether to remove finished rows now: always, as nothing has to be copied."""
         return n_staying < len(self.index)
 
     def keep(self, staying: list[int]) -> None:
-        """Let all rows go except these, in order."""
+        """Keep only these rows, in order."""
         rows = torch.tensor(staying, device=self._device)
         self.index = [self.index[k] for k in staying]
         self.place, self.logits, self._ids = self.place[rows], self.logits[rows], self._ids[rows]
 
 
 def groups_of_one_length(prompts: Sequence[Tensor]) -> list[list[int]]:
-    """Which prompts are of one length, by index; those of a group in order."""
+    """Indices of prompts grouped by length; ascending in each group."""
     groups: dict[int, list[int]] = {}
     for i, prompt in enumerate(prompts):
         groups.setdefault(len(prompt), []).append(i)

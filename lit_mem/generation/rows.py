@@ -1,4 +1,4 @@
-"""Prompts that a model continues together, a token a step, some of which leave before others."""
+"""Prompts that a model continues together, one token per step, where rows may finish before others."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from lit_mem.generation.kv_cache import join
 from lit_mem.generation.recomputed import RecomputedRows, groups_of_one_length, has_kv_cache
 from lit_mem.generation.virtual_tokens import VirtualTokens, has_prefix
 
-# Most tokens of prompts that are read at once. A sixteenth of it is what `length_groups` takes one more group to cost:
-# that many tokens are read on two CPU cores while all weights are, and on a GPU far more while its host starts kernels.
+# Maximum number of prompt tokens read at once. A sixteenth of it is the cost of one more group in `length_groups`:
+# about as many tokens as two CPU cores read in the time of reading all weights; a GPU, while its host starts kernels.
 _PROMPT_TOKENS: Final = {"cpu": 1024}
 _PROMPT_TOKENS_ELSEWHERE: Final = 16384
 
 
 class Rows:
-    """Prompts in one batch, padded on the left, so that every row goes on from the last column.
+    """Prompts in one batch, left-padded, so that every row continues from the last column.
 
     Args:
         model: a causal LM in eval mode.
-        ask: what reads tokens: the model, or what puts its virtual tokens in front.
-        index: which of the prompts of a larger batch these are.
+        call: the callable that reads tokens: the model, or its wrapper with virtual tokens.
+        index: indices of these prompts in a larger batch.
         prompts: int64 tensors on the CPU, one for each of them.
-        lengths: most new tokens for each, at least 1.
+        lengths: maximum number of new tokens for each, at least 1.
 
     Attributes:
-        index: as given, of the rows that are still there.
+        index: indices of the remaining rows.
         place: (n,) int64, the same on the model's device.
-        logits: (n, V) float32 of the tokens that come next.
+        logits: (n, V) float32 logits of the next tokens.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        ask: Callable[..., Any],
+        call: Callable[..., Any],
         index: list[int],
         prompts: Sequence[Tensor],
         lengths: Sequence[int],
     ) -> None:
-        self._ask, self._device = ask, next(model.parameters()).device
+        self._call, self._device = call, next(model.parameters()).device
         self.index, self.place = index, torch.tensor(index, device=self._device)
         self._columns = max(len(p) for p in prompts)
         self._padding = [self._columns - len(p) for p in prompts]
-        # Rows that are done and still there stay where they are: the model may have no further position.
+        # Finished rows that remain keep their last position: the model may have no further one.
         last = [len(p) + length - 1 for p, length in zip(prompts, lengths, strict=True)]
         self._last_position = torch.tensor(last, device=self._device)[:, None]
         self._cache: Any = None
-        self._in_place = False  # whether the cache's rows can leave without a copy
-        ids = torch.zeros((len(prompts), self._columns), dtype=torch.int64)  # that of the padding does not matter
+        self._in_place = False  # whether rows of the cache can be removed without a copy
+        ids = torch.zeros((len(prompts), self._columns), dtype=torch.int64)  # the id of padding does not matter
         for row, (prompt, padding) in enumerate(zip(prompts, self._padding, strict=True)):
             ids[row, padding:] = prompt
         self._mask = self._made_mask()
@@ -61,14 +61,14 @@ class Rows:
         self._forward(ids.to(self._device), positions)
 
     def _made_mask(self) -> Tensor | None:
-        """(n, columns) int64, 0 for padding; None where there is none, so that the faster kernels run."""
+        """(n, columns) int64, 0 for padding; None without padding, so that the faster kernels run."""
         if not any(self._padding):
             return None
         columns = torch.arange(self._columns, device=self._device)
         return (columns >= torch.tensor(self._padding, device=self._device)[:, None]).long()
 
     def _forward(self, ids: Tensor, positions: Tensor) -> None:
-        output = self._ask(
+        output = self._call(
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=positions,
@@ -81,23 +81,23 @@ class Rows:
         self.logits = output.logits[:, -1].float()
 
     def step(self, chosen: Tensor) -> None:
-        """Go on with (n,) int64 tokens."""
+        """Append (n,) int64 tokens."""
         self._columns += 1
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones((len(chosen), 1))], dim=1)
         self._forward(chosen[:, None], torch.minimum(self._position + 1, self._last_position))
 
     def leaving_pays(self, n_staying: int, are_first: bool) -> bool:
-        """Whether to let the others go now; `are_first`: whether those that stay are the first rows.
+        """Whether to remove finished rows now; `are_first`: whether the remaining rows are the first ones.
 
-        The cache of those that stay is copied unless they are the first, which costs about as much as a step of a
+        The cache of the remaining rows is copied unless they are the first, which costs about as much as a step of a
         quarter of them.
         """
         n_leaving = len(self.index) - n_staying
         return n_leaving > 0 if are_first and self._in_place else 4 * n_leaving >= len(self.index)
 
     def keep(self, staying: list[int]) -> None:
-        """Let all rows go but these, in order; with them goes the padding that only they needed less of."""
+        """Keep only these rows, in order; padding that only removed rows needed is dropped too."""
         rows: slice | Tensor = slice(len(staying))
         if staying[-1] >= len(staying):
             rows = torch.tensor(staying, device=self._device)
@@ -119,18 +119,18 @@ class Rows:
     def begin(
         cls, model: nn.Module, prompts: Sequence[Tensor], lengths: Sequence[int]
     ) -> Sequence[Rows | RecomputedRows]:
-        """Read all prompts, in groups of about one length, and join the groups if their caches can be.
+        """Prefill all prompts, in groups of similar length, and merge the groups if their caches allow it.
 
         Args:
             model: a causal LM in eval mode.
             prompts: int64 tensors on the CPU.
-            lengths: most new tokens for each, at least 1, descending: those that leave first stand last.
+            lengths: maximum number of new tokens for each, at least 1, descending, so that the last rows finish first.
 
         Returns:
-            What is to be continued to its end, one after the other.
+            Rows to decode to the end, one after the other.
         """
         limit = _PROMPT_TOKENS.get(next(model.parameters()).device.type, _PROMPT_TOKENS_ELSEWHERE)
-        if has_prefix(model):  # which stands in the cache, before any padding
+        if has_prefix(model):  # which is in the cache, before any padding
             return _recomputed(model, model, prompts)
         virtual = VirtualTokens.of(model)
         if virtual is not None:
@@ -141,7 +141,7 @@ class Rows:
         parts: list[Rows] = []
         for g in groups:
             parts.append(cls(model, virtual or model, g, [prompts[i] for i in g], [lengths[i] for i in g]))
-            if parts[-1]._cache is None:  # it takes a cache and gives none back
+            if parts[-1]._cache is None:  # it accepts a cache but returns none
                 return _recomputed(model, virtual or model, prompts)
         if not join([part._cache for part in parts], groups, room=lengths[0]):
             return parts
@@ -157,5 +157,5 @@ class Rows:
         return [whole]
 
 
-def _recomputed(model: nn.Module, ask: Callable[..., Any], prompts: Sequence[Tensor]) -> list[RecomputedRows]:
-    return [RecomputedRows(model, ask, g, [prompts[i] for i in g]) for g in groups_of_one_length(prompts)]
+def _recomputed(model: nn.Module, call: Callable[..., Any], prompts: Sequence[Tensor]) -> list[RecomputedRows]:
+    return [RecomputedRows(model, call, g, [prompts[i] for i in g]) for g in groups_of_one_length(prompts)]

@@ -1,4 +1,4 @@
-"""The door of Hugging Face's Trainer, TRL's trainers, and all that is made of them."""
+"""Memorization metrics for Hugging Face's Trainer and its subclasses, such as TRL's trainers."""
 
 from lit_mem.hf.callback import MemorizationCallback
 from lit_mem.hf.canaries import CanarySet, insert_canaries

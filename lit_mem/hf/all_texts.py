@@ -1,4 +1,4 @@
-"""All texts that a trainer has tokenized, scored or not, decoded when they are read."""
+"""All texts that a trainer has tokenized, scored or not, decoded lazily."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class TrainersTexts(Collection[str]):
     """The texts of tokenized rows, packed or not.
 
     Args:
-        rows: with `input_ids`, and where several texts lie in a row with `seq_lengths`.
-        tokenizer: that they were made with.
-        others: token ids of texts that are left out.
+        rows: with `input_ids`, and with `seq_lengths` if rows are packed.
+        tokenizer: the tokenizer they were made with.
+        others: token ids of texts to leave out.
     """
 
     def __init__(self, rows: Any, tokenizer: Any, others: Container[Tensor] = ()) -> None:
@@ -53,12 +53,12 @@ def _none(part: dict[str, list[Any]]) -> list[None]:
 
 
 def all_texts(trainer: Trainer, member: bool, others: Container[Tensor] = ()) -> TrainersTexts | None:
-    """What a trainer trains on, or evaluates on (of several sets, the first); None where no texts can be told apart.
+    """The texts that a trainer trains or evaluates on (the first of several sets); None if they cannot be separated.
 
     Args:
-        trainer: with its sets.
-        member: which of them.
-        others: token ids of texts that are left out, as `lit_mem.hf.trainers_texts.members_of` leaves them out.
+        trainer: the trainer with its sets.
+        member: whether to return the training set.
+        others: token ids of texts to leave out, as in `lit_mem.hf.trainers_texts.members_of`.
     """
     rows: Any = trainer.train_dataset if member else trainer.eval_dataset
     if isinstance(rows, dict):

@@ -1,4 +1,4 @@
-"""A callback for Hugging Face's Trainer and TRL's trainers that measures memorization live, and stops training."""
+"""A callback for Hugging Face's Trainer and TRL's trainers that measures memorization live, and can stop training."""
 
 from __future__ import annotations
 
@@ -35,50 +35,51 @@ from lit_mem.hf.run import TextOptions, start
 
 
 class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
-    """Measures what the model memorizes, before training and at every evaluation, and ends training at limits.
+    """Measures memorization before training and at every evaluation, and stops training at limits.
 
-    With no argument members are a sample of the trainer's training set and held-out texts its evaluation set, both as
-    its collator makes them. Metrics go to `trainer.log`, and with `eval_` in front into what `evaluate` returns, so
-    that `metric_for_best_model="eval_mia/reference_auroc"` works. The record is `<output_dir>/memorization`, of which
-    `lit-mem report` makes a page. Training is the same, to the last bit, with the callback and without it.
+    By default, members are a sample of the trainer's training set and held-out texts its evaluation set, both as
+    collated by the trainer. Metrics are passed to `trainer.log`, and added to the result of `evaluate` with the prefix
+    `eval_`, so that `metric_for_best_model="eval_mia/reference_auroc"` works. The record is written to
+    `<output_dir>/memorization`, for `lit-mem report`. The callback does not change training: weights are bit-identical
+    with and without it.
 
     Args:
-        members: texts of the training set in place of the sample: a list of texts, of rows or of conversations, a
+        members: training texts to score instead of the sample: a list of strings, of rows or of conversations, a
             `datasets.Dataset`, or the path of a file.
-        heldout: texts that are not trained on, likewise.
-        canaries: those that `insert_canaries` put into the training set; they are in no other metric.
+        heldout: texts that are not trained on, in the same forms.
+        canaries: the canaries that `insert_canaries` put into the training set; no other metric includes them.
         suite: `quick` (no generation), `standard`, `full` or `none`.
         stop: one or more limits, such as "mia/strongest_auroc > 0.7", or the preset `strict` or `standard`
             (`lit_mem.audit.thresholds.PRESETS`, docs/guides/stopping.md).
-        stop_when: training ends where "any" limit is passed, or "all" of them at once.
-        lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
-            over all thresholds and passes: noise alone stops at most 5 % of runs.
-        patience: how many passes in a row it must be so.
-        attacks: of membership inference, by name; None: those of no extra cost.
+        stop_when: training stops if "any" limit is exceeded, or "all" of them at once.
+        lower_bound: if a metric has an interval, read its safe end, at a level spread over all thresholds and passes:
+            noise alone stops at most 5 % of runs.
+        patience: number of consecutive passes over the limits before training stops.
+        attacks: membership inference attacks, by name; None: those that need no extra forward passes.
         extraction: how texts are prompted, or some of these options by name; None: nothing is generated.
         measures: further measures.
-        reference: the frozen model to compare with: "auto" (the model without its adapter, or a copy of it as training
-            starts), "adapter_off", a model, the hub id or folder of one, or None.
-        log: which metrics `trainer.log` gets: the `main` ones and those that limits name, or `all`.
-        every_n_steps: measure every so many steps, and not at evaluations.
-        every_n_epochs: likewise at the end of every so many epochs; 1 where neither is set and nothing is evaluated.
+        reference: the frozen model to compare with: "auto" (the model without its adapter, or a copy of it at the start
+            of training), "adapter_off", a model, the hub id or folder of one, or None.
+        log: metrics passed to `trainer.log`: the `main` ones and those that limits name, or `all`.
+        every_n_steps: measure every n steps, instead of at evaluations.
+        every_n_epochs: measure at the end of every n-th epoch; 1 if neither is set and the trainer does not evaluate.
         before_training: measure before the first step too.
-        members_size: how many members are scored at most; None: 2000.
-        heldout_size: how many held-out texts, likewise.
-        max_length: longest given text in tokens.
-        fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
-            name of the column, or {text_column, prompt_template, completion_template, group_column}; of files also
-            {delimiter, encoding, skip_unusable}.
-        scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides before training, and whether text alone shows which set one is of.
-        seed: of the samples.
+        members_size: maximum number of members scored; None: 2000.
+        heldout_size: maximum number of held-out texts scored; None: 2000.
+        max_length: maximum number of tokens of given texts.
+        fields: which columns hold the texts, if not `text`, `prompt` and `completion`, or `messages`: a column name,
+            or {text_column, prompt_template, completion_template, group_column}; for files also {delimiter, encoding,
+            skip_unusable}.
+        scoring_tokens: maximum number of tokens in a scoring batch.
+        check: before training, look for texts in both sets, and test whether the text alone reveals its set.
+        seed: seed of the samples.
         show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
-        folder: of the record; None: `memorization` in `output_dir`.
-        examples: write the per-example numbers of each pass there too, without texts.
-        chunk: {tokens, stride}: score given texts longer than `max_length` whole, in windows.
+        folder: folder of the record; None: `memorization` in `output_dir`.
+        examples: also write the per-example scores of each pass there, without texts.
+        chunk: {tokens, stride}: score given texts longer than `max_length` in full, in windows.
 
     Raises:
-        ConfigError: an option is not one of those.
+        ConfigError: an option is invalid.
     """
 
     def __init__(
@@ -129,9 +130,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
             self.measures += _of_canaries(canaries, self.measures)
         of_texts = "chunk" if chunk is not None else "fields" if fields is not None else None
         if of_texts is not None and members is None and heldout is None:
-            raise ConfigError(
-                f"{name}.{of_texts} is given without members and heldout; expected texts that are read so"
-            )
+            raise ConfigError(f"{name}.{of_texts} is given without members and heldout; it applies to given texts only")
         self.texts = TextOptions(
             members, heldout, fields, members_size, heldout_size, max_length, scoring_tokens, check, seed, canaries,
             chunk_of(chunk), show_groups,
@@ -141,10 +140,10 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Get texts and model together; measure before the first step.
+        """Prepare texts and model; measure before the first step.
 
         Raises:
-            ConfigError: an option or the trainer does not fit.
+            ConfigError: an option is invalid, or the trainer is not supported.
         """
         self.live = None
         trainer = calling_trainer()
@@ -153,7 +152,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
             return
         read_before(trainer.callback_handler, self)
         if state.global_step:
-            live.go_on(control)
+            live.resume(control)
         elif self.before_training:
             live.measure()
 
@@ -165,7 +164,7 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         metrics: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Measure, and put the metrics beside those of the evaluation."""
+        """Measure, and add the metrics to those of the evaluation."""
         trainer = calling_trainer()
         live = self._live(trainer)
         if live is None:
@@ -177,17 +176,17 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
         if metrics is not None and live.is_current:
             metrics.update(prefixed(live.metrics, evaluation))
             if chosen_by is not None and live.gives(chosen_by):
-                metrics.setdefault(f"eval_{chosen_by}", math.nan)  # what could not be measured is never the best
+                metrics.setdefault(f"eval_{chosen_by}", math.nan)  # a missing metric is never the best
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure every so many steps."""
+        """Measure every n steps."""
         if self.live is not None and self.every_n_steps and state.global_step % self.every_n_steps == 0:
             self.live.measure_and_judge(control)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure every so many epochs."""
+        """Measure every n epochs."""
         every = self.every_n_epochs
         if every is None and self.every_n_steps is None and str(getattr(args.eval_strategy, "value", "")) == "no":
             every = 1
@@ -197,12 +196,12 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Log why training ended, where the model stands, and where the record lies."""
+        """Log why training stopped, the verdict, and the path of the record."""
         if self.live is not None:
             self.live.end()
 
     def _live(self, trainer: Trainer) -> LiveRun | None:
-        """The run of a trainer, begun if it is not; None without measures."""
+        """The run of a trainer, started on first use; None without measures."""
         if self.live is not None and self.live.trainer is not trainer:
             self.live = None
         if self.live is None and self.measures:
@@ -217,10 +216,10 @@ class MemorizationCallback(TrainerCallback):  # type: ignore[misc]
 
 
 def _of_canaries(canaries: CanarySet, measures: Sequence[Measure]) -> list[Measure]:
-    """What is measured of them; the audit reads those that are inserted once, and is left out without any.
+    """Measures of canaries; the privacy audit only if some canaries are inserted once.
 
     Raises:
-        ConfigError: they are of another kind.
+        ConfigError: `canaries` has the wrong type.
     """
     if not isinstance(canaries, CanarySet):
         raise ConfigError(

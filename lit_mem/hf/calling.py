@@ -1,4 +1,4 @@
-"""The trainer that calls a callback, and which of its settings rule out measuring."""
+"""Find the trainer that calls a callback, and reject settings that rule out measuring."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from lit_mem.errors import ConfigError
 def calling_trainer() -> Trainer:
     """The trainer among the callers of this function.
 
-    A callback's events hand over model, loaders and state, but not the trainer, whose `log` alone reaches every logger
-    and whose collator alone knows what is trained on. Each event is called by one of its methods.
+    Callback events pass the model, loaders and state, but not the trainer. Only its `log` reaches every logger, and
+    only its collator shows what is trained on. Each event is called by one of its methods.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no trainer is among the callers.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
@@ -27,11 +27,11 @@ def calling_trainer() -> Trainer:
         if isinstance(found, Trainer):
             return found
         frame = frame.f_back
-    raise ConfigError("MemorizationCallback: no transformers.Trainer calls it; expected one, such as TRL's SFTTrainer")
+    raise ConfigError("MemorizationCallback: not called by a transformers.Trainer; expected one, such as SFTTrainer")
 
 
 def read_before(handler: CallbackHandler, mine: TrainerCallback) -> None:
-    """Have callbacks that end training by metrics of an evaluation come after the one that adds such metrics."""
+    """Move early-stopping callbacks after the one that adds memorization metrics to an evaluation."""
     place = handler.callbacks.index(mine)
     early = [one for one in handler.callbacks[:place] if isinstance(one, EarlyStoppingCallback)]
     if early:
@@ -42,7 +42,7 @@ def read_before(handler: CallbackHandler, mine: TrainerCallback) -> None:
 
 
 def tokenizer_of(trainer: Trainer) -> Any:
-    """The trainer's tokenizer: its processing class, or what its collator pads with.
+    """The trainer's tokenizer: its processing class, or that of its collator.
 
     Raises:
         ConfigError: there is none.
@@ -50,15 +50,15 @@ def tokenizer_of(trainer: Trainer) -> Any:
     found = trainer.processing_class or getattr(trainer.data_collator, "tokenizer", None)
     found = getattr(found, "tokenizer", found)  # of a processor
     if found is None:
-        raise ConfigError("MemorizationCallback: the trainer has no processing_class; expected its tokenizer")
+        raise ConfigError("MemorizationCallback: the trainer has no processing_class; set it to the tokenizer")
     return found
 
 
 def check_whole(trainer: Trainer) -> None:
-    """Reject a trainer that spreads the weights of its model over devices.
+    """Reject a trainer that shards the weights of its model over devices.
 
     Raises:
-        ConfigError: it does.
+        ConfigError: the weights are sharded.
     """
     why = None
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
@@ -68,6 +68,6 @@ def check_whole(trainer: Trainer) -> None:
         why = "FSDP", "DDP"
     if why is not None:
         raise ConfigError(
-            f"MemorizationCallback: {why[0]} spreads the weights over devices, and texts are scored with whole ones; "
+            f"MemorizationCallback: {why[0]} shards the weights over devices, but scoring needs whole weights; "
             f"expected {why[1]}, or an audit of the saved model (lit-mem audit)"
         )

@@ -1,4 +1,4 @@
-"""Canaries for a Hugging Face trainer: put into the rows of its training set, by fair coins, before it is built."""
+"""Canaries for a Hugging Face trainer: inserted at random into the training set before the trainer is built."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _TOKENIZED, _CHAT, _MESSAGES = "input_ids", "conversations", "messages"
 
 @dataclass(frozen=True)
 class CanarySet:
-    """Canaries of a run, in and out, for `MemorizationCallback(canaries=...)`; printed without their texts.
+    """Canaries of a run, inserted and held out, for `MemorizationCallback(canaries=...)`; its repr has no texts.
 
     Attributes:
-        canaries: with their coins.
-        source: the kind that they are of.
-        chat: how those of conversations are read; None: they are texts.
-        kind: makes them; None: it is not known.
+        canaries: the canaries, each with its coin.
+        source: name of the canary source.
+        chat: chat options of canaries in conversations; None if they are texts.
+        kind: the source; None if not known.
     """
 
     canaries: tuple[Canary, ...] = field(repr=False)
@@ -44,11 +44,11 @@ class CanarySet:
 
     @property
     def texts(self) -> list[str]:
-        """The rows of the training set that are canaries: each that is in, as often as its repetitions."""
+        """The canary rows of the training set: each inserted canary, repeated by its repetitions."""
         return [one.text for one in self._trained()]
 
     def rows(self) -> list[Any]:
-        """The same as the training set has them: texts, or lists of messages."""
+        """The same rows in the training set's form: texts, or lists of messages."""
         return [one.text if self.chat is None else conversation(one) for one in self._trained()]
 
     def _trained(self) -> list[Content]:
@@ -58,27 +58,26 @@ class CanarySet:
 def insert_canaries(
     train: Rows, canaries: CanarySource, tokenizer: Any, text_column: str = "text", model: nn.Module | None = None
 ) -> tuple[Rows, CanarySet]:
-    """Put canaries into a training set; call it before the set is tokenized and the trainer built.
+    """Insert canaries into a training set; call it before the set is tokenized and the trainer built.
 
-    The canaries that their coins put in are appended, each as often as its repetitions; the trainer shuffles. None is
-    a text of `train`. With the columns `prompt` and `completion` a canary is a completion of an empty prompt; with the
-    column `messages` it is what the assistant says when the user has said "Please go on."; further columns are null in
-    its rows.
+    The inserted canaries are appended, each as often as its repetitions; the trainer shuffles. No canary is a text of
+    `train`. With the columns `prompt` and `completion` a canary is a completion of an empty prompt; with the column
+    `messages` it is the assistant's answer to the user message "Please go on."; other columns are null in its rows.
 
     Args:
         train: a list of texts, a list of rows, or a `datasets.Dataset`.
-        canaries: such as `lit_mem.data.canaries.Secrets(n=200, repetitions=[1, 4, 16])`; the same for the same seed.
-        tokenizer: of the model.
-        text_column: of rows, the one with the texts that are trained on.
-        model: the base model, before it is trained, for kinds that sample from it (`Unigram`, `Bigram`, `NewTokens` and
-            `UnlikelySuffix`); it is left as it is.
+        canaries: such as `lit_mem.data.canaries.Secrets(n=200, repetitions=[1, 4, 16])`; reproducible by its seed.
+        tokenizer: tokenizer of the model.
+        text_column: the column of rows with the texts that are trained on.
+        model: the untrained base model, for sources that sample from it (`Unigram`, `Bigram`, `NewTokens` and
+            `UnlikelySuffix`); it is unchanged.
 
     Returns:
-        Rows of the same kind to train on, and the set to give to the callback.
+        Training rows of the same type, and the set to pass to the callback.
 
     Raises:
-        ConfigError: `train` or `canaries` is of another kind, or canaries are made of tokens that their text does not
-            give back.
+        ConfigError: `train` or `canaries` has the wrong type, or canaries consist of tokens that the tokenizer does not
+            restore from their text.
         DataError: a text is missing.
     """
     if not isinstance(canaries, CanarySource):
@@ -87,7 +86,7 @@ def insert_canaries(
         )
     if isinstance(canaries, Traps):
         raise ConfigError(
-            "insert_canaries: Traps are sampled as tokens from the base model, which is not loaded here; expected a "
+            "insert_canaries: Traps are sampled as tokens from the base model, which is not available here; expected a "
             "source of texts, such as Secrets or Lines"
         )
     columns = _text_columns(train, text_column)
@@ -103,10 +102,10 @@ def insert_canaries(
 
 
 def _names(train: Any) -> list[str] | None:
-    """The columns of rows; None for a list of texts.
+    """Column names of rows; None for a list of texts.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: `train` has the wrong type.
     """
     if isinstance(train, Dataset):
         return list(train.column_names)
@@ -122,10 +121,10 @@ def _names(train: Any) -> list[str] | None:
 
 
 def _text_columns(train: Any, text_column: str) -> list[str]:
-    """The columns of the text, in order; empty for a list of texts.
+    """Columns of the text, in order; empty for a list of texts.
 
     Raises:
-        ConfigError: there are none, or canaries do not fit in beside others.
+        ConfigError: there are none, or other columns conflict with canaries.
     """
     names = _names(train)
     if names is None:
@@ -149,10 +148,10 @@ def _text_columns(train: Any, text_column: str) -> list[str]:
 
 
 def _texts(train: Any, columns: Sequence[str]) -> list[str]:
-    """The texts of all rows; of conversations, what each message says.
+    """The texts of all rows; for conversations, the content of each message.
 
     Raises:
-        DataError: one is no text, or a conversation is none.
+        DataError: a text is not a string, or a conversation is malformed.
     """
     if not columns:
         return list(train)
@@ -164,7 +163,7 @@ def _texts(train: Any, columns: Sequence[str]) -> list[str]:
     for name, values in zip(columns, read, strict=True):
         for i, value in enumerate(values, start=1):
             if not isinstance(value, str):
-                raise DataError(f"train, row {i}: {name} is {type(value).__name__}; expected a text")
+                raise DataError(f"train, row {i}: {name} is {type(value).__name__}; expected a string")
     return ["".join(parts) for parts in zip(*read, strict=True)]
 
 
@@ -173,7 +172,7 @@ def _of_text(canary: Canary) -> Canary:
 
 
 def _check_tokens(made: Sequence[Canary], tokenizer: Any, source: str) -> None:
-    """Reject canaries of tokens that the tokenizer does not give back from their text.
+    """Reject token canaries that the tokenizer does not restore from their text.
 
     Raises:
         ConfigError: there are some.
@@ -181,10 +180,10 @@ def _check_tokens(made: Sequence[Canary], tokenizer: Any, source: str) -> None:
     contents = [one.content for one in made if one.content.ids is not None]
     lost = sum(
         tuple(tokenizer(one.text, add_special_tokens=False)["input_ids"]) != one.ids for one in contents
-    )  # the trainer is given text
+    )  # the trainer tokenizes text
     if lost:
         raise ConfigError(
-            f"insert_canaries: {source} draws tokens, and the tokenizer makes other tokens of the text of {lost} of "
+            f"insert_canaries: {source} samples tokens, but the tokenizer gives other tokens for the text of {lost} of "
             f"{len(made)} canaries; expected a source of texts, such as Secrets or Lines"
         )
 

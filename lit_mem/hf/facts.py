@@ -1,4 +1,4 @@
-"""What a trainer's run is of, for `facts.json`."""
+"""Provenance of a trainer's run, for `facts.json`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class TextsOfRun:
     """The texts of a trainer's run.
 
     Attributes:
-        copies: how often each text stands in the training set, by its tokens; None: not counted yet, or not known.
-        rows: texts of the training set.
-        heldout: that are scored.
-        groups: rows of each person, of given texts.
+        copies: number of copies of each training text, by its tokens; None if not counted yet, or not known.
+        rows: number of training texts.
+        heldout: the scored held-out texts.
+        groups: rows of each person, for given texts.
     """
 
     copies: Counter[tuple[int, ...]] | None
@@ -33,12 +33,12 @@ class TextsOfRun:
 
 
 def facts_of(trainer: Trainer, started: str, texts: TextsOfRun) -> Facts:
-    """What is known of a trainer's model and texts.
+    """Facts about a trainer's model and texts.
 
     Args:
-        trainer: about to train, or to evaluate.
-        started: the time.
-        texts: of the run.
+        trainer: about to train or evaluate.
+        started: the start time.
+        texts: texts of the run.
     """
     copies = texts.copies
     if copies is None and trainer.train_dataset is not None:
@@ -60,5 +60,5 @@ def _ids(example: Encoded) -> str:
 
 
 def _spelled(ids: Iterable[int]) -> str:
-    """Token ids as a text that can be digested."""
+    """Token ids as a string for a digest."""
     return " ".join(map(str, ids))

@@ -1,4 +1,4 @@
-"""The passes of a trainer's run: measured, shown, logged, judged."""
+"""Measuring passes of a trainer's run: compute, print, log and judge."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ class LiveRun:
     """Measures a model while a trainer trains it.
 
     Args:
-        trainer: that trains, or evaluates.
+        trainer: the trainer.
         run: its texts, model and record.
-        stopping: ends training; None: there are no limits.
-        sent: which metrics the trainer's log gets.
-        examples: write the per-example numbers of each pass.
-        planned: how many passes there will be; None: not known.
+        stopping: decides when to stop; None without limits.
+        sent: which metrics are passed to the trainer's log.
+        examples: write the per-example scores of each pass.
+        planned: expected number of passes; None if not known.
 
     Attributes:
-        trainer: that trains, or evaluates.
-        metrics: of the last pass, by logged name; empty where it could not be measured.
-        step: at which that was.
+        trainer: the trainer.
+        metrics: metrics of the last pass, by logged name; empty if it could not be measured.
+        step: step of the last pass.
     """
 
     def __init__(
@@ -69,22 +69,22 @@ class LiveRun:
                     log.info("%s", planned_stop(threshold, run.scored, stopping.level))
 
     def gives(self, name: str | None) -> bool:
-        """Whether a metric is one of those that are measured."""
+        """Whether a metric of this name may be measured."""
         return name is not None and known_of(self._run.session.audit.measures).has(name)
 
     @property
     def is_current(self) -> bool:
-        """Whether the last pass was at the present step."""
+        """Whether the last pass was at the current step."""
         return self._at == (self.trainer.state.global_step, self.trainer.is_in_train)
 
     def measure(self, evaluation: str | None = None) -> bool:
-        """One pass; every process must call it.
+        """Run one pass; every process must call it.
 
         Args:
-            evaluation: what the metrics of the evaluation begin with that it belongs to; None: to none.
+            evaluation: prefix of the evaluation's metrics that the pass belongs to; None without one.
 
         Returns:
-            Whether there was one: while training there is at most one at a step, and for several evaluation sets one.
+            Whether a pass ran: in training at most one per step, and one for several evaluation sets.
         """
         trainer, state = self.trainer, self.trainer.state
         if self.is_current and (trainer.is_in_train or evaluation not in self._evaluated):
@@ -97,7 +97,7 @@ class LiveRun:
         this = Pass(self._run.session.subject, stage, self.step, epoch, trainer.is_in_train and not self.step)
         try:
             result = self._run.measure(this, self._examples)
-        except MetricError as error:  # training is the user's, and goes on
+        except MetricError as error:  # training continues
             log.warning("Step %d: %s.", self.step, error)
             self.metrics = {}
             return True
@@ -110,7 +110,7 @@ class LiveRun:
         return True
 
     def measure_and_judge(self, control: TrainerControl, evaluation: str | None = None) -> None:
-        """One pass, which may end training; every process must call it."""
+        """Run one pass, which may stop training; every process must call it."""
         stopping = self._stopping
         if not self.measure(evaluation) or stopping is None or not self.trainer.is_in_train or not self.step:
             return
@@ -120,8 +120,8 @@ class LiveRun:
         if stopping.count(stopping.is_over(beyond), beyond):
             control.should_training_stop = True
 
-    def go_on(self, control: TrainerControl) -> None:
-        """Count the passes before a checkpoint again, from the record; every process must call it."""
+    def resume(self, control: TrainerControl) -> None:
+        """On resuming, count the passes before the checkpoint from the record; every process must call it."""
         stopping, files, step = self._stopping, self._run.files, self.trainer.state.global_step
         measures = self._run.session.audit.measures
         recalling = [one for one in measures if isinstance(one, Recalling)]
@@ -137,11 +137,11 @@ class LiveRun:
         for metrics in before:
             beyond = stopping.beyond(metrics, {}, known, "stop")
             control.should_training_stop = stopping.count(stopping.is_over(beyond), beyond)
-        if not control.should_training_stop:  # more patience now than then
+        if not control.should_training_stop:  # patience was raised since
             stopping.reason = None
 
     def end(self) -> None:
-        """Log why training ended, where the model stands, and where the record lies."""
+        """Log why training stopped, the verdict, and the path of the record."""
         run, stopping = self._run, self._stopping
         if stopping is not None and stopping.reason is not None:
             at = self.trainer.state.global_step
@@ -158,18 +158,18 @@ class LiveRun:
                 level, "%s", verdict_line(*judged, f" at step {self.step}", lambda name: judged_texts(name, scored))
             )
         if run.files is not None:
-            log.info("Record of the run: %s; lit-mem report makes a page of it.", run.files.folder)
+            log.info("Record of the run: %s; lit-mem report turns it into a page.", run.files.folder)
 
     def _row(self, label: str) -> None:
         if not is_first_process():
             return
         if not self._shown:
             self._shown = [name for name in COLUMNS if name in self.metrics]
-            tqdm.write(heading(self._shown))  # beside the trainer's bar
+            tqdm.write(heading(self._shown))  # without breaking the trainer's progress bar
         tqdm.write(row(label, self._shown, self.metrics))
 
     def _to_log(self) -> dict[str, float]:
-        """What the trainer's log gets: all, or the main ones, those that limits name, and a user's own."""
+        """Metrics for the trainer's log: all, or the main ones, those that limits name, and custom ones."""
         if self._sent == "all":
             return dict(self.metrics)
         named = {n for rule in self._run.rules for t in rule.limits for n in _with_interval(t.name)}
@@ -188,7 +188,7 @@ def _with_interval(name: str) -> tuple[str, str, str]:
 
 @contextmanager
 def _aside(trainer: Trainer) -> Iterator[None]:
-    """A log beside those of training: its loss at the same step is still logged, and no dictionary is printed."""
+    """Log without side effects: the training loss of the same step is still logged, and no dictionary is printed."""
     handler, planned = trainer.callback_handler, trainer.control.should_log
     callbacks = handler.callbacks
     handler.callbacks = [one for one in callbacks if not isinstance(one, ProgressCallback | PrinterCallback)]
@@ -200,9 +200,9 @@ def _aside(trainer: Trainer) -> Iterator[None]:
 
 @contextmanager
 def _as_evaluation(model: nn.Module) -> Iterator[None]:
-    """TRL's `log` adds the training metrics since the last one where the model trains, and starts them anew."""
+    """Make TRL's `log` neither add nor reset the training metrics, which it does only if `model.training` is set."""
     training = model.training
-    model.training = False  # of this module alone: the others are not read
+    model.training = False  # only of this module: submodules are not read
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""How often a trainer's run will be measured."""
+"""Number of measuring passes of a trainer's run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lit_mem.hf.names import monitored
 
 
 def planned_looks(trainer: Trainer, every_n_steps: int | None, every_n_epochs: int | None) -> int | None:
-    """How many passes a whole training has, from its first step on.
+    """Number of passes in a whole training, from its first step on.
 
     Args:
         trainer: about to train.
@@ -18,8 +18,7 @@ def planned_looks(trainer: Trainer, every_n_steps: int | None, every_n_epochs: i
         every_n_epochs: the callback's option.
 
     Returns:
-        The most there can be, with one more for the evaluation that some ends of training bring; None where that is not
-        known.
+        An upper bound, including one more for an evaluation that may follow training; None if not known.
     """
     args, state = trainer.args, trainer.state
     steps, epochs = int(state.max_steps), max(1, math.ceil(state.num_train_epochs or 0))

@@ -1,4 +1,4 @@
-"""Plots to the loggers of a trainer that show them."""
+"""Send plots to a trainer's loggers that support them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from transformers import Trainer
 
 
 def show_plots(trainer: Trainer, plots: Mapping[str, Callable[[], Any]]) -> None:
-    """Draw plots, where TensorBoard shows them.
+    """Draw plots for TensorBoard.
 
     Args:
-        trainer: its callbacks are the loggers.
-        plots: by name a function that draws it with matplotlib.
+        trainer: its callbacks include the loggers.
+        plots: functions by name, each drawing a matplotlib figure.
     """
     writers = [one for one in (getattr(cb, "tb_writer", None) for cb in trainer.callback_handler.callbacks) if one]
     if not writers:

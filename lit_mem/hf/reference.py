@@ -1,4 +1,4 @@
-"""The frozen model that a trainer's model is compared with."""
+"""The frozen reference of a trainer's model."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from lit_mem.hf.calling import tokenizer_of
 _KEPT = "_lit_mem_as_training_started"
 
 Frozen = nn.Module | Literal["adapter_off"] | None
-"""A frozen model; "adapter_off": the trained one without its adapter; None: none."""
+"""A frozen model; "adapter_off": the trained one without its adapter; None: no reference."""
 
 
 def frozen_model(trainer: Trainer, reference: Reference) -> Frozen:
-    """The frozen model: a copy of the model as training starts, where no adapter can be turned off.
+    """The frozen reference: a copy of the model at the start of training if no adapter can be turned off.
 
     Args:
-        trainer: about to train, or to evaluate.
+        trainer: about to train or evaluate.
         reference: "auto", "adapter_off", a model, the hub id or folder of one, or None.
 
     Raises:
-        ConfigError: training goes on from a checkpoint, and where the model came from is not known; or the reference
-            is a part of the model.
+        ConfigError: training resumes from a checkpoint and the base of the model is unknown; or the reference shares
+            weights with the model.
         ModelError: it cannot be loaded.
     """
     auto = isinstance(reference, str) and reference == "auto"
     kept = _kept(trainer) if auto else None
-    if kept is not None:  # a second `train` goes on with the weights of the one before
+    if kept is not None:  # a second `train` continues with the weights of the first
         return kept
     started = trainer.state.global_step > 0
     found = reference_in_training(trainer.model, tokenizer_of(trainer), reference, started, "MemorizationCallback")

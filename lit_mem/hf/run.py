@@ -1,4 +1,4 @@
-"""What a trainer's run is measured by: its texts, its model and reference, and what is written of each pass."""
+"""Set up a trainer's run for measuring: texts, model, reference, and record."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TextOptions:
-    """Which texts are scored.
+    """Options of the scored texts.
 
     Attributes:
-        members: given texts of the training set; None: a sample of the trainer's own.
+        members: given training texts; None: a sample of the trainer's own.
         heldout: given texts that are not trained on; None: a sample of the trainer's evaluation set.
-        fields: which columns of given texts hold them.
-        members_size: how many members are scored at most; None: 2000.
-        heldout_size: how many held-out texts, likewise.
-        max_length: longest given text in tokens; None: what the trainer is set to, or the model reads.
-        scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides, and whether text alone shows which set one is of.
-        seed: of the samples.
-        canaries: those in the training set, which are no members of the sample; None: there are none.
-        chunk: how given texts longer than `max_length` are read in windows; None: they are cut.
-        show_groups: show names of persons, of given texts.
+        fields: columns of the given texts.
+        members_size: maximum number of members scored; None: 2000.
+        heldout_size: maximum number of held-out texts scored; None: 2000.
+        max_length: maximum number of tokens of given texts; None: the trainer's, or the model's context length.
+        scoring_tokens: maximum number of tokens in a scoring batch.
+        check: look for texts in both sets, and test whether the text alone reveals its set.
+        seed: seed of the samples.
+        canaries: canaries in the training set, which are excluded from the sample; None without any.
+        chunk: windows for given texts longer than `max_length`; None: they are truncated.
+        show_groups: show names of persons in given texts.
     """
 
     members: Any = None
@@ -80,13 +80,14 @@ class TextOptions:
 
 @dataclass
 class TrainersRun:
-    """A run of a trainer, measured.
+    """A run of a trainer with its measures.
 
     Attributes:
         session: runs passes.
-        files: where they are recorded; None on other processes than the first.
-        records: what is known of the scored examples, by example id.
-        scored: how many texts are scored.
+        files: the run's files; None on processes other than rank zero.
+        records: metadata of the scored examples, by example id.
+        scored: number of texts scored.
+        rules: the limits in force.
     """
 
     session: Session
@@ -96,11 +97,11 @@ class TrainersRun:
     rules: Sequence[Rule] = field(default_factory=list)
 
     def measure(self, run: Pass, examples: bool) -> PassResult:
-        """One pass, recorded; every process must call it.
+        """Run and record one pass; every process must call it.
 
         Args:
-            run: what it is.
-            examples: write the per-example numbers too, without texts.
+            run: the pass.
+            examples: also write the per-example scores, without texts.
 
         Raises:
             MetricError: the loss of a text is not finite.
@@ -124,19 +125,19 @@ def start(
     rules: Sequence[Rule],
     folder: Path,
 ) -> TrainersRun:
-    """Get texts, model and reference of a trainer together; every process must call it.
+    """Prepare texts, model and reference of a trainer; every process must call it.
 
     Args:
-        trainer: about to train, or to evaluate.
-        texts: which are scored.
-        measures: of them.
-        reference: the frozen model to compare with; "auto": the model without its adapter, or as training starts.
+        trainer: about to train or evaluate.
+        texts: options of the scored texts.
+        measures: the measures.
+        reference: the frozen model to compare with; "auto": the model without its adapter, or at the start of training.
         rules: the limits in force.
-        folder: of the record.
+        folder: folder of the record.
 
     Raises:
-        ConfigError: an option does not fit, or the trainer's texts cannot be told apart.
-        DataError: a given row is not what was expected.
+        ConfigError: an option is invalid, or the trainer's texts cannot be separated.
+        DataError: a given row has an unexpected form.
         ModelError: a reference cannot be loaded.
     """
     check_whole(trainer)
@@ -186,7 +187,7 @@ def start(
 
 
 def longest(trainer: Trainer, texts: TextOptions) -> int:
-    """Tokens of the longest given text that is scored whole."""
+    """Maximum number of tokens of given texts."""
     readable = readable_length(trainer.model)
     return texts.max_length or min(getattr(trainer.args, "max_length", None) or readable, readable)
 
@@ -228,4 +229,4 @@ def _examples(
 
 def _length(rows: Any, otherwise: int, canaries: int) -> int:
     rows_of_texts = len(rows) - canaries if hasattr(rows, "__len__") else 0
-    return max(rows_of_texts, otherwise)  # a packed row holds several texts
+    return max(rows_of_texts, otherwise)  # packed rows hold several texts

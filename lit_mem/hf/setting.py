@@ -1,4 +1,4 @@
-"""A trainer's settings in the form of a configuration, for the report."""
+"""A trainer's options in the form of a configuration, for the report."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lit_mem.hf.reference import Frozen
 def setting_of(
     trainer: Trainer, given_texts: bool, frozen: Frozen, canaries: CanarySet | None = None
 ) -> dict[str, Any]:
-    """Options by section, as the Lightning door writes them.
+    """Options by section, as in a Lightning configuration.
 
     Args:
-        trainer: about to train, or to evaluate.
-        given_texts: whether members were given, and not taken from the training set.
-        frozen: the model that it is compared with.
-        canaries: those in the training set; None: there are none.
+        trainer: about to train or evaluate.
+        given_texts: whether members were given instead of sampled from the training set.
+        frozen: the frozen reference.
+        canaries: canaries in the training set; None without any.
     """
     args = trainer.args
     optimizer = {
@@ -42,6 +42,6 @@ def setting_of(
 
 
 def _canaries(canaries: CanarySet) -> dict[str, Any]:
-    """Their kind and how many there are, without what they say."""
+    """Their source and number, without their texts."""
     repetitions = sorted({one.repetitions for one in canaries.canaries})
     return {"class_path": canaries.source, "init_args": {"n": len(canaries), "repetitions": repetitions}}

@@ -1,4 +1,4 @@
-"""Canaries in a trainer: as it trains on them, checked against its training set, and kept apart from other texts."""
+"""Canaries in a trainer: encode them as trained on, check them against the training set, and exclude them elsewhere."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _NO_LIMIT: Final = 2**31
 
 
 class Beginnings:
-    """Knows texts that begin with a canary, by their tokens.
+    """Recognizes texts that start with a canary, by their tokens.
 
     Args:
-        canaries: all; None: there are none.
-        tokenizer: of the model.
+        canaries: all canaries; None without any.
+        tokenizer: tokenizer of the model.
     """
 
     def __init__(self, canaries: CanarySet | None, tokenizer: Any) -> None:
@@ -42,7 +42,7 @@ class Beginnings:
         return any(ids[:n] in self._ids for n in self._lengths)
 
     def check_none(self, examples: Sequence[Encoded], option: str) -> None:
-        """Reject canaries among other texts.
+        """Reject canaries in other sets of texts.
 
         Raises:
             ConfigError: there are some.
@@ -50,7 +50,7 @@ class Beginnings:
         n = sum(one.input_ids in self for one in examples)
         if n:
             raise ConfigError(
-                f"MemorizationCallback: {n} of {len(examples)} texts of {option} are canaries; expected none there, as "
+                f"MemorizationCallback: {n} of {len(examples)} texts of {option} are canaries; expected none, as "
                 "in the texts before insert_canaries"
             )
 
@@ -62,18 +62,18 @@ def canaries_of(
     first_id: int,
     counts: Counter[tuple[int, ...]] | None,
 ) -> list[Encoded]:
-    """All canaries to be scored, with an end-of-text token where the trainer's rows have one.
+    """All canaries to score, with an end-of-text token if the trainer's rows have one.
 
     Args:
         trainer: with its training set.
         canaries: as inserted.
         members: texts as they are trained on.
-        first_id: ids count up from here.
-        counts: how often each text stands in the training set; None: that is not known, and not checked.
+        first_id: first example id.
+        counts: number of copies of each text in the training set; None: not known, and not checked.
 
     Raises:
-        ConfigError: the training set does not have them as often as their coins say, one is too long, or the rows that
-            are trained on do not have their secrets whole.
+        ConfigError: a canary's number of copies in the training set differs from its coin, one is too long, or the
+            trained rows do not contain the whole secret.
     """
     tokenizer = tokenizer_of(trainer)
     end = tokenizer.eos_token_id
@@ -84,26 +84,26 @@ def canaries_of(
     }
     if counts is not None:
         wrong = {form: _wrong(made[form], counts) for form in forms}
-        ends = min(forms, key=lambda form: wrong[form])  # the first of equals
+        ends = min(forms, key=lambda form: wrong[form])  # the first if tied
     _check_length(trainer, made[ends])
     if counts is not None and wrong[ends]:
         raise ConfigError(
-            f"MemorizationCallback: {wrong[ends]} of {len(canaries)} canaries do not stand in train_dataset as often "
-            "as their coins say; expected the rows that insert_canaries returned with them, each text as it is"
+            f"MemorizationCallback: {wrong[ends]} of {len(canaries)} canaries do not occur in train_dataset as often "
+            "as inserted; expected the rows that insert_canaries returned with them, each text unchanged"
         )
     if trainer.is_in_train:
         if canaries.kind is not None and isinstance(trainer.model, nn.Module):
             canaries.kind.check_model(trainer.model)
         _check_trained(trainer, made[ends])
     log.info(
-        "Canaries: %d of %d are in the training set, by fair coins, as %d of its rows; no other metric has them.",
+        "Canaries: %d of %d are in the training set, chosen at random, as %d of its rows; no other metric has them.",
         sum(one.member for one in made[ends]), len(canaries), len(canaries.texts),
     )  # fmt: skip
     return made[ends]
 
 
 def _wrong(canaries: Sequence[Encoded], counts: Counter[tuple[int, ...]]) -> int:
-    """How many canaries stand in the training set more or less often than they should."""
+    """Number of canaries whose number of copies in the training set is wrong."""
     ids = [tuple(one.input_ids.tolist()) for one in canaries]
     expected: Counter[tuple[int, ...]] = Counter()
     for one, key in zip(canaries, ids, strict=True):
@@ -112,7 +112,7 @@ def _wrong(canaries: Sequence[Encoded], counts: Counter[tuple[int, ...]]) -> int
 
 
 def _check_trained(trainer: Trainer, canaries: Sequence[Encoded]) -> None:
-    """Reject canaries whose secret is cut or carries no loss in the rows as the trainer collates them.
+    """Reject canaries whose secret is truncated or has no loss in the rows as collated by the trainer.
 
     Raises:
         ConfigError: there are some.
@@ -125,15 +125,15 @@ def _check_trained(trainer: Trainer, canaries: Sequence[Encoded]) -> None:
     if lost:
         limit = getattr(trainer.args, "max_length", None)
         raise ConfigError(
-            f"MemorizationCallback: {lost} of {len(inserted)} inserted canaries are not trained on whole in the rows "
-            f"that the trainer collates: their secret is cut, altered or without loss; expected all: check max_length "
-            f"({limit}), packing_strategy ('bfd' cuts no text), and which tokens carry the loss (completion_only_loss, "
-            "assistant_only_loss)"
+            f"MemorizationCallback: {lost} of {len(inserted)} inserted canaries are not trained on whole in the "
+            f"collated rows: their secret is truncated, altered or without loss; check max_length "
+            f"({limit}), packing_strategy ('bfd' truncates no text), and which tokens carry the loss "
+            "(completion_only_loss, assistant_only_loss)"
         )
 
 
 def _secret(one: Encoded) -> tuple[int, ...]:
-    """The tokens of its secret, and the one before, which nothing but the canary has together."""
+    """The tokens of its secret and the one before, a sequence that only the canary has."""
     assert one.record is not None
     span = one.record.spans[0]
     return tuple(one.input_ids[span.start - 1 : span.end].tolist())
@@ -144,6 +144,6 @@ def _check_length(trainer: Trainer, canaries: Sequence[Encoded]) -> None:
     longest = max(len(one.input_ids) for one in canaries)
     if limit is not None and longest > limit:
         raise ConfigError(
-            f"MemorizationCallback: the longest canary has {longest} tokens, and the trainer's max_length is {limit}; "
-            "expected shorter canaries or a larger max_length, as a canary that is cut is another"
+            f"MemorizationCallback: the longest canary has {longest} tokens, but the trainer's max_length is {limit}; "
+            "expected shorter canaries or a larger max_length"
         )

@@ -1,4 +1,4 @@
-"""How often some runs of tokens are trained on whole, in rows as a trainer collates them."""
+"""Count how often token sequences are trained on in full, in rows as collated by a trainer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Ids = tuple[int, ...]
 
 
 def trained_counts(trainer: Trainer, wanted: Sequence[Ids]) -> Counter[Ids] | None:
-    """How often each run of tokens stands in a text of the training set with a loss on all but its first token.
+    """How often each token sequence occurs in a training text with a loss on all but its first token.
 
-    Rows that have no two tokens in a row with which one begins are not collated, so that it is quick.
+    For speed, rows that do not contain the first two tokens of any sequence are not collated.
 
     Args:
         trainer: with its training set.
-        wanted: runs of at least two tokens.
+        wanted: sequences of at least two tokens.
 
     Returns:
-        By run; None where the set is a stream, or has more than 200,000 rows.
+        Counts by sequence; None if the set is a stream, or has more than 200,000 rows.
     """
     rows: Any = trainer.train_dataset
     if isinstance(rows, IterableDataset) or not hasattr(rows, "__len__") or len(rows) > COUNTED:
@@ -45,7 +45,7 @@ def trained_counts(trainer: Trainer, wanted: Sequence[Ids]) -> Counter[Ids] | No
         known = row.get("input_ids") if isinstance(row, dict) else None
         if known is not None and not _any(np.asarray(known, np.int64).reshape(-1), codes):
             continue
-        batch = loader.collate_fn([dict(row) if isinstance(row, dict) else row])  # some collators change rows
+        batch = loader.collate_fn([dict(row) if isinstance(row, dict) else row])  # some collators modify rows
         for tokens, labels in texts_of_batch(batch):
             ids, trained = tokens.tolist(), (labels != IGNORED).tolist()
             for at, pair in enumerate(pairwise(ids)):
@@ -60,5 +60,5 @@ def _any(ids: np.ndarray[Any, np.dtype[np.int64]], codes: np.ndarray[Any, np.dty
 
 
 def _code(one: Any, other: Any) -> Any:
-    """A number for two tokens."""
+    """A single code for a pair of tokens."""
     return one * 2**31 + other

@@ -1,4 +1,4 @@
-"""A trainer's own texts as examples: tokens, labels and masks as its collator makes them."""
+"""A trainer's own texts as examples: tokens, labels and masks as collated by the trainer."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from lit_mem.hf.calling import tokenizer_of
 from lit_mem.types import IGNORED
 
 COUNTED: Final = 200_000
-"""Up to this many rows, copies of a text are counted in the whole set."""
+"""Maximum number of rows for which copies of a text are counted in the whole set."""
 
 
 def members_of(
     trainer: Trainer, size: int | None, seed: int, first_id: int, others: Container[Tensor] = ()
 ) -> list[Encoded]:
-    """A random sample of what the trainer trains on.
+    """A random sample of the texts that the trainer trains on.
 
     Args:
         trainer: with its training set.
-        size: how many texts; None: all of up to 2000, of more as many.
-        seed: of the sample.
-        first_id: ids count up from here.
-        others: the token ids of texts that are left out.
+        size: number of texts; None: up to 2000.
+        seed: seed of the sample.
+        first_id: first example id.
+        others: token ids of texts to leave out.
 
     Raises:
-        ConfigError: the set is a stream, or its texts cannot be told apart.
+        ConfigError: the set is a stream, or its texts cannot be separated.
     """
     with unregistered(trainer):
         loader = trainer.get_train_dataloader()
@@ -43,16 +43,16 @@ def members_of(
 
 
 def heldout_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> list[Encoded]:
-    """A random sample of what the trainer evaluates on; of several evaluation sets, the first.
+    """A random sample of the texts that the trainer evaluates on (the first of several sets).
 
     Raises:
-        ConfigError: there is none, or it is a stream, or its texts cannot be told apart.
+        ConfigError: there is no evaluation set, it is a stream, or its texts cannot be separated.
     """
     given: Any = trainer.eval_dataset
     if given is None:
         raise ConfigError(
             "MemorizationCallback: the trainer has no eval_dataset, and heldout is not given; expected texts that are "
-            "not trained on, to compare members with"
+            "not trained on, to compare with members"
         )
     name = next(iter(given)) if isinstance(given, dict) else None
     with unregistered(trainer):
@@ -63,7 +63,7 @@ def heldout_of(trainer: Trainer, size: int | None, seed: int, first_id: int) -> 
 
 
 class unregistered:
-    """Loaders made in it are not among those that accelerate saves and restores."""
+    """Keeps loaders made inside out of those that accelerate saves and restores."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
@@ -93,18 +93,18 @@ def _examples(
     rows = loader.dataset
     if isinstance(rows, IterableDataset) or not hasattr(rows, "__len__"):
         raise ConfigError(
-            f"MemorizationCallback: {name} is a stream, of which no sample can be drawn; give {option}, a list of "
+            f"MemorizationCallback: {name} is a stream, which cannot be sampled; set {option} to a list of "
             "texts, a dataset or a file"
         )
     if cuts_texts(trainer, member):
         raise ConfigError(
-            f"MemorizationCallback: packing_strategy is 'wrapped', which cuts {name} into pieces that are no texts; "
-            f"expected 'bfd', or {option} given"
+            f"MemorizationCallback: packing_strategy is 'wrapped', which cuts the texts of {name} into pieces; "
+            f"expected 'bfd', or texts given as {option}"
         )
     wanted = size or ALL_UP_TO
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     found: list[tuple[int, str, Tensor, Tensor]] = []
-    seen: set[tuple[int, ...]] = set()  # a copy is no further evidence
+    seen: set[tuple[int, ...]] = set()  # skip copies
     for i in order:
         if len(found) >= wanted:
             break
@@ -115,7 +115,7 @@ def _examples(
                 found.append((i, origin, ids, labels))
     found = sorted(found[:wanted], key=lambda one: (one[0], one[1]))
     if not found:
-        raise ConfigError(f"MemorizationCallback: no text of {name} has a token that is trained on; give {option}")
+        raise ConfigError(f"MemorizationCallback: no text of {name} has trained tokens; set {option}")
     tokenizer = tokenizer_of(trainer)
     return [
         encoded(ids, labels, tokenizer, first_id + n, member, origin)
@@ -124,14 +124,14 @@ def _examples(
 
 
 def _texts_of_row(loader: Any, i: int, name: str, option: str) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Origin, token ids and labels of the texts in a row of a loader's set."""
+    """Origin, token ids and labels of the texts in a row of a loader's data set."""
     row = loader.dataset[i]
-    batch = loader.collate_fn([dict(row) if isinstance(row, dict) else row])  # some collators change rows
+    batch = loader.collate_fn([dict(row) if isinstance(row, dict) else row])  # some collators modify rows
     if "labels" not in batch or "input_ids" not in batch:
         lacking = "labels" if "input_ids" in batch else "input_ids"
         raise ConfigError(
-            f"MemorizationCallback: the collator makes no {lacking} of {name}; expected both, as for causal language "
-            f"modelling, or {option} given"
+            f"MemorizationCallback: the collator gives no {lacking} for {name}; expected both, as for causal language "
+            f"modelling, or texts given as {option}"
         )
     texts = list(texts_of_batch(batch))
     for n, (ids, labels) in enumerate(texts, start=1):
@@ -140,7 +140,7 @@ def _texts_of_row(loader: Any, i: int, name: str, option: str) -> Iterator[tuple
 
 
 def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
-    """How often each text stands in the training set, packed or not; None where that is not known at little cost."""
+    """Number of copies of each training text, packed or not; None if counting is not cheap."""
     rows: Any = trainer.train_dataset
     if cuts_texts(trainer, True) or not hasattr(rows, "__len__") or len(rows) > COUNTED:
         return None
@@ -161,7 +161,7 @@ def copies_in(trainer: Trainer) -> Counter[tuple[int, ...]] | None:
 
 
 def cuts_texts(trainer: Trainer, training: bool) -> bool:
-    """Whether the trainer packs texts so that they are cut into pieces."""
+    """Whether the trainer's packing cuts texts into pieces."""
     args: Any = trainer.args
     packing = getattr(args, "packing", False)
     if not training and getattr(args, "eval_packing", None) is not None:

@@ -1,1 +1,1 @@
-"""Lightning: the module, the data module, and the callback that measures."""
+"""The LightningModule, the LightningDataModule, and the measuring callback."""

@@ -1,4 +1,4 @@
-"""The Audit of a trainer: its measures over each validation or test pass, their metrics to its loggers."""
+"""Runs the Audit of a trainer: measures over each validation or test pass, logged by its loggers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lit_mem.lightning import record
 from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.headline import log_metrics
 from lit_mem.lightning.loggers import log_plot, log_table
-from lit_mem.lightning.loss_watch import refuse_not_finite
+from lit_mem.lightning.loss_watch import reject_not_finite
 from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.own_log import log_own
@@ -36,9 +36,9 @@ class TrainerAudit:
     """Runs an `Audit` of the measures among a trainer's callbacks.
 
     Attributes:
-        audit: of the measures; None before `open`.
-        log_at_once: whether `validate` and `test` log verdicts when the pass ends; False: the command does.
-        own: scores given texts by itself; None: the scores are those that `validation_step` returns.
+        audit: the Audit of the measures; None before `open`.
+        log_at_once: whether `validate` and `test` log verdicts when the pass ends; if not, the command logs them.
+        own: scores given texts in a pass of its own; None: the scores are those that `validation_step` returns.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class TrainerAudit:
         """Prepare the measures for a run.
 
         Raises:
-            ConfigError: an option of one does not fit, two log the same name, or nothing is logged.
+            ConfigError: an option is invalid, two measures log the same name, or nothing is logged.
         """
         show_messages()
         self.own = None
@@ -63,8 +63,8 @@ class TrainerAudit:
         mine = measures(trainer)
         if trainer.barebones:
             raise ConfigError(
-                f"trainer.barebones is true: nothing is logged, so {type(mine[0]).__name__} can log no metrics; "
-                "leave one of them out"
+                f"trainer.barebones is true: nothing is logged, so {type(mine[0]).__name__} cannot log metrics; "
+                "remove one of them"
             )
         self.audit, self._subject = Audit(mine), None
         if self.own is not None:
@@ -73,13 +73,13 @@ class TrainerAudit:
             raise ConfigError(_lacking(mine[0], module, "has no validation_step"))
         if stage == "fit" and trainer.limit_val_batches == 0:
             log.warning(
-                "trainer.limit_val_batches is 0: nothing is measured, no threshold can stop the run, and only what "
-                "needs no validation writes a checkpoint."
+                "trainer.limit_val_batches is 0: nothing is measured, no threshold can stop the run, and checkpoints "
+                "are written only by callbacks that need no validation."
             )
         self.audit.open(ModuleSubject(trainer, module), stage == "fit" and trainer.global_step == 0)
 
     def leaves_out(self, trainer: pl.Trainer) -> bool:
-        """Whether nothing is measured in Lightning's own check before training, as given texts are scored after it."""
+        """Whether to skip Lightning's sanity check, since given texts are scored after it."""
         return bool(trainer.sanity_checking) and self.own is not None and not self.own.checking
 
     def begin(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -94,10 +94,10 @@ class TrainerAudit:
         self.audit.begin(self._subject)
 
     def observe(self, module: pl.LightningModule, outputs: object, batch: Batch) -> None:
-        """Read the scores that `validation_step` returned.
+        """Observe the scores that `validation_step` returned.
 
         Raises:
-            ConfigError: it returned something else.
+            ConfigError: it returned something other than scores.
         """
         if self.own is not None:
             return
@@ -109,7 +109,7 @@ class TrainerAudit:
         self.audit.observe(outputs, batch)
 
     def finish(self, trainer: pl.Trainer, module: pl.LightningModule) -> PassResult:
-        """Compute everything, once a pass; earlier than its own turn if another callback reads it. On every rank.
+        """Compute all measures once per pass, or earlier if another callback reads the result. On every rank.
 
         Raises:
             MetricError: the loss of a text is not finite.
@@ -122,7 +122,7 @@ class TrainerAudit:
             self._finished = True
             if self.own is not None:
                 self._not_finite = self.own.observe(audit)
-            refuse_not_finite(self._not_finite, trainer, module)
+            reject_not_finite(self._not_finite, trainer, module)
             with written_if_stopped(trainer, module, audit):
                 audit.finish(self._pass(trainer))
             for measure, result in audit.result.results.items() if audit.result else ():
@@ -132,7 +132,7 @@ class TrainerAudit:
         return audit.result
 
     def log(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Compute and log; early enough for whatever monitors these names, in any order of callbacks."""
+        """Compute and log, early enough for any callback that monitors these names."""
         result = self.finish(trainer, module)
         (log_metrics if self.own is None else log_own)(module, result.metrics)
         if trainer.loggers and trainer.is_global_zero and result.run.complete:
@@ -142,7 +142,7 @@ class TrainerAudit:
                 log_table(trainer, name, table)
 
     def keep(self, trainer: pl.Trainer) -> None:
-        """Append the pass to the run's record, with what module and other callbacks logged of it.
+        """Append the pass to the run's record, with metrics logged by the module and other callbacks.
 
         Raises:
             OSError: it cannot be written.
@@ -151,7 +151,7 @@ class TrainerAudit:
             record.write(trainer, self.audit, latest_metrics(trainer))
 
     def log_verdicts(self) -> None:
-        """Log what the measures found of the model that a run ends with."""
+        """Log the verdicts of the measures on the run's final model."""
         if self.audit is not None and self.audit.result is not None:
             for result in self.audit.result.results.values():
                 for level, line in result.verdict:
@@ -159,11 +159,11 @@ class TrainerAudit:
 
     @property
     def latest(self) -> PassResult | None:
-        """What the last pass computed; None before the first."""
+        """The result of the last pass; None before the first."""
         return None if self.audit is None else self.audit.result
 
     def result_of(self, measure: Measure) -> Result:
-        """What a measure computed in the last pass; empty if it did not."""
+        """The result of a measure in the last pass; empty without one."""
         found = None if self.audit is None or self.audit.result is None else self.audit.result.results.get(measure)
         return Result() if found is None else found
 
@@ -181,7 +181,7 @@ class TrainerAudit:
 
 
 def audit_of(trainer: pl.Trainer) -> TrainerAudit:
-    """The one of a trainer, kept in it: it refers to trainer and model, and is to go with them."""
+    """The TrainerAudit of a trainer, stored in it, so that both are released together."""
     found: TrainerAudit | None = vars(trainer).get("_lit_mem_audit")
     if found is None:
         found = TrainerAudit()
@@ -190,34 +190,34 @@ def audit_of(trainer: pl.Trainer) -> TrainerAudit:
 
 
 def exported(trainer: pl.Trainer) -> Any:
-    """What an export is made of: the trainer's module, or the model that a pass of its own measures."""
+    """The object to export: the trainer's module, or the model measured in a pass of its own."""
     own = audit_of(trainer).own
     return trainer.lightning_module if own is None else own.adapter()
 
 
 def per_example(trainer: pl.Trainer, pl_module: pl.LightningModule) -> ScoreTable:
-    """All per-example columns of the pass that just ended, a row for each scored example, NaN where not measured.
+    """All per-example columns of the last pass, one row per scored example, NaN where not measured.
 
-    Every rank must call it, and has the same rows.
+    Every rank must call it, and gets the same rows.
     """
     return audit_of(trainer).finish(trainer, pl_module).rows
 
 
 def whole_check(trainer: pl.Trainer) -> bool:
-    """Whether Lightning's check before training runs over all validation batches, so that its metrics count."""
+    """Whether Lightning's sanity check runs over all validation batches, so that its metrics are comparable."""
     own = audit_of(trainer).own
     return bool(trainer.num_sanity_val_batches == trainer.num_val_batches) if own is None else own.checking
 
 
 def partial_check(trainer: pl.Trainer) -> bool:
-    """Whether this pass is a check before training over some of the batches, whose counts are not worth reporting."""
+    """Whether this pass is a sanity check over some of the batches, whose counts are not reported."""
     return bool(trainer.sanity_checking) and not whole_check(trainer)
 
 
 def _lacking(measure: Measure, module: pl.LightningModule, found: str) -> str:
     return (
-        f"{type(measure).__name__} reads the TokenScores that validation_step returns, and {type(module).__name__} "
-        f"{found}; expected such scores, or Memorization(members=..., heldout=...) with texts that it scores by itself"
+        f"{type(measure).__name__} reads the TokenScores that validation_step returns, but {type(module).__name__} "
+        f"{found}; return such scores, or use Memorization(members=..., heldout=...), which scores given texts itself"
     )
 
 
@@ -225,18 +225,18 @@ class HasMeasures:
     """A callback with several measures.
 
     Attributes:
-        measures: those.
+        measures: the measures.
     """
 
     measures: Sequence[Measure] = ()
 
     @property
     def needs(self) -> Needs:
-        """What they read of `TokenScores`; the module computes what its trainer's callbacks need."""
+        """Optional fields of `TokenScores` that they read; the module computes what its trainer's callbacks need."""
         return needs_of(self.measures)
 
     def prepare(self, trainer: pl.Trainer) -> None:
-        """Get the measures of a run together, before the first of them is opened."""
+        """Collect the measures of a run, before the first of them is opened."""
 
 
 def measures(trainer: pl.Trainer) -> list[Measure]:
@@ -262,7 +262,7 @@ def latest_metrics(trainer: pl.Trainer) -> dict[str, float]:
     """The metrics of the validation that just ended, by name.
 
     `trainer.callback_metrics` keeps a metric's last value through validations that did not measure it (extraction
-    every n validations), and keeps it in float32, where 0.6 is above 0.6.
+    every n validations), and stores it in float32, where 0.6 is above 0.6.
     """
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     audit = audit_of(trainer).audit
@@ -275,13 +275,13 @@ def latest_metrics(trainer: pl.Trainer) -> dict[str, float]:
 
 
 def measured_line(trainer: pl.Trainer, metrics: Mapping[str, float]) -> Line | None:
-    """The line of the record of the validation that just ended, without seconds, which no two runs have in common.
+    """The record line of the last validation, without timings, which differ between runs.
 
-    None where no measure has a whole pass.
+    None if no measure has a complete pass.
 
     Args:
-        trainer: of the validation.
-        metrics: all that are known of it.
+        trainer: trainer of the validation.
+        metrics: all known metrics of it.
     """
     audit = audit_of(trainer).audit
     if audit is None:

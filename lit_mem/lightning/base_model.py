@@ -1,4 +1,4 @@
-"""What the base model by itself makes of the texts, beside the metrics of a model that was tuned elsewhere."""
+"""Perplexity and AUROCs of the base model, for comparison with those of a model that was tuned elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_mem.types import TokenScores, holds_canaries
 
 
 class BaseModel(TestsAlike):
-    """Perplexity and AUROCs of the reference model, in `validate` and `test`; a fit has them before its first step.
+    """Perplexity and AUROCs of the reference model, in `validate` and `test`; a fit logs them before its first step.
 
     It logs what `lit_mem.audit.measures.BaseMetrics` measures.
     """
@@ -30,7 +30,7 @@ class BaseModel(TestsAlike):
         self._base = BaseMetrics(measures(trainer) if alone else ())
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start over."""
+        """Reset for a new pass."""
         self._base.begin(ModuleSubject(trainer, pl_module))
 
     def on_validation_batch_end(
@@ -42,12 +42,12 @@ class BaseModel(TestsAlike):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Judge the batch by the reference's log-probabilities."""
+        """Score the batch with the reference's log-probabilities."""
         if isinstance(outputs, TokenScores) and not holds_canaries(batch):
             self._base.observe(outputs, batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log the base's metrics; none where the reference was not scored."""
+        """Log metrics of the base model; none if the reference was not scored."""
         run = Pass(ModuleSubject(trainer, pl_module), "test" if trainer.testing else "validate")
         metrics = self._base.compute(run).with_ends().metrics
         if metrics:

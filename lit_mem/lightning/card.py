@@ -1,4 +1,4 @@
-"""The model card beside what a run exports, from the module and the pass that has just measured it."""
+"""The model card of an export, from the module and the pass that measured it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lit_mem.functional.planning import Scored
 
 
 def write_card(folder: Path, module: Any, line: Line | None, merged: bool = False) -> None:
-    """Write the model card of an export, in place of peft's empty one.
+    """Write the model card of an export, replacing peft's template.
 
     Args:
-        folder: of the export, complete.
-        module: whose model it is.
-        line: of the record, of the pass that measured these weights; None: there is none.
+        folder: folder of the export, complete.
+        module: module of the model.
+        line: record of the pass that measured these weights; None without one.
         merged: whether the adapter is merged into its base.
 
     Raises:
@@ -30,12 +30,12 @@ def write_card(folder: Path, module: Any, line: Line | None, merged: bool = Fals
 
 
 def facts_of(module: Any, merged: bool, tokenizer: bool) -> Facts:
-    """What a card says of a module's model beside its metrics.
+    """Facts about a module's model for its card.
 
     Args:
-        module: a `CausalLM`, or a user's own, of which less is known.
+        module: a `CausalLM`, or a custom module, of which less is known.
         merged: whether the adapter is merged into its base.
-        tokenizer: whether the tokenizer lies beside the model.
+        tokenizer: whether the tokenizer is saved beside the model.
     """
     model: Any = module.language_model
     data: Any = getattr(getattr(module, "trainer", None), "datamodule", None)
@@ -65,7 +65,7 @@ def facts_of(module: Any, merged: bool, tokenizer: bool) -> Facts:
 
 
 def _training(module: Any, data: Any) -> dict[str, Any]:
-    """Options of training that a reader compares runs by."""
+    """Training options by which runs are compared."""
     trainer = getattr(module, "trainer", None)
     optimizers = getattr(trainer, "optimizers", None)
     group = optimizers[0].param_groups[0] if optimizers else {}

@@ -1,4 +1,4 @@
-"""Keep the checkpoints that memorize no more than they may."""
+"""Keep checkpoints whose memorization is within limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lit_mem.lightning.early_stopping import MemorizationEarlyStopping
 from lit_mem.lightning.end_of_fit import finish
 from lit_mem.lightning.exported_model import export_adapter
 from lit_mem.lightning.last_line import LastLine
-from lit_mem.lightning.lead import take_the_lead
+from lit_mem.lightning.lead import put_first
 from lit_mem.lightning.measured_weights import SavesWhatWasMeasured, suspects
 from lit_mem.lightning.of_trainer import callbacks_of
 from lit_mem.lightning.rules import Limits, check_limits, known_in, passed, read
@@ -31,30 +31,30 @@ log = logging.getLogger(__name__)
 
 
 class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
-    """Keeps up to three checkpoints of a run, and beside each the adapter in peft's own format.
+    """Keeps up to three checkpoints of a run, each with the adapter in peft's format.
 
     - `best.ckpt`: the lowest `monitor` among validations under every threshold;
     - `safe.ckpt`: the last validation under every threshold;
-    - `last.ckpt`: the last validation whatever it measured, to resume from.
+    - `last.ckpt`: the last validation regardless of metrics, to resume from.
 
-    Beside each lies a folder (`best-adapter/` …) that peft and transformers load, with the tokenizer, a model card and
-    after private training the ledger; after full fine-tuning it is a whole model, which `model.model_id` takes. Its
-    `lit_mem.json` has the checkpoint's `global_step` and the fingerprint of the base. Whatever ends the run, each file
-    and folder is whole. What is saved is what was measured: a callback that shows other weights to the validation than
-    it leaves to be saved ends the run.
+    Beside each is a folder (`best-adapter/` …) that peft and transformers load, with the tokenizer, a model card and,
+    after private training, the ledger; after full fine-tuning it is a whole model, which `model.model_id` accepts. Its
+    `lit_mem.json` has the checkpoint's `global_step` and the fingerprint of the base. Files and folders are written
+    atomically. The saved weights are the measured ones: if a callback swaps weights between validation and saving, the
+    run ends with an error.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6". None: those of the run's `MemorizationEarlyStopping`s.
-        lower_bound: as for `MemorizationEarlyStopping`; goes with `thresholds`.
-        monitor: what the best checkpoint has least of (or most, see `mode`).
+        lower_bound: as for `MemorizationEarlyStopping`; applies to `thresholds`.
+        monitor: metric that the best checkpoint minimizes (or maximizes, see `mode`).
         mode: "min" or "max".
-        dirpath: where to; None: `checkpoints` in the run's folder.
+        dirpath: folder of the checkpoints; None: `checkpoints` in the run's folder.
         export: write the adapter folders.
         merge: when training ends, also write the best checkpoint as one plain model with the adapter merged into its
-            base (`best-merged/`; loads the base once more, in memory of its own).
-        push_to_hub: repository (me/notes-adapter) that the best checkpoint's folder is uploaded to when training ends.
+            base (`best-merged/`; loads a second copy of the base).
+        push_to_hub: repository (me/notes-adapter) to which the best checkpoint's folder is uploaded after training.
         push_public: whether that repository may be public.
-        push_over_limits: upload a model that is over a limit too; where no validation was under all, the last one.
+        push_over_limits: also upload a model over a limit; if no validation was under all, the last checkpoint.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         self.hardly_learned = False
 
     def rules(self) -> list[Rule]:
-        """Thresholds of its own; those of `MemorizationEarlyStopping` count there."""
+        """Its own thresholds; those of `MemorizationEarlyStopping` are listed there."""
         return self._rules
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """State for resuming."""
         return super().state_dict() | {
             "safe_model_path": self.safe_model_path,
             "epochs": self.epochs,
@@ -108,7 +108,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         self._last_global_step_saved, self._last_checkpoint_saved = 0, ""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the checkpoints of the interrupted run, should they lie in another folder too."""
+        """Continue from the checkpoints of the interrupted run, even if they are in another folder."""
         for name in ("best_model_path", "best_model_score", "last_model_path", "safe_model_path"):
             setattr(self, name, state_dict[name])
         self.epochs = dict(state_dict["epochs"])
@@ -116,20 +116,20 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         self.lines = {k: parsed(v, f"checkpoint's line of {k}") for k, v in state_dict.get("lines", {}).items()}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Find folder and thresholds; clear away what a killed run has left half done.
+        """Find folder and thresholds; remove unfinished files of a killed run.
 
         Raises:
             ConfigError: a threshold is on a metric that is not logged, or another callback writes files of these names.
         """
         saves = stage == "fit" and not trainer.fast_dev_run  # type: ignore[attr-defined]
-        # A callback that served another run must not write into that run's folder.
+        # A callback that is reused must not write into the folder of an earlier run.
         self.dirpath = self._given_dirpath or (str(run_folder(trainer) / "checkpoints") if saves else None)
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            take_the_lead(self, trainer)
-            if trainer.global_step == 0:  # a resumed run gets its own state next
+            put_first(self, trainer)
+            if trainer.global_step == 0:  # in a resumed run, load_state_dict follows
                 self._start_over()
-        if self.limits is None:  # those who own them have checked them
+        if self.limits is None:  # checked by the callbacks that own them
             stops = [c for c in callbacks_of(trainer) if isinstance(c, MemorizationEarlyStopping)]
             self.limits = [stop.limits for stop in stops]
         elif stage == "fit":
@@ -139,13 +139,13 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
             self.files.settle()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """What a resumed run starts with is on the disk already."""
+        """In a resumed run, the checkpoint it started from need not be saved again."""
         super().on_train_start(trainer, pl_module)
         if self.last_model_path:
             self._last_global_step_saved = trainer.global_step
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save what this validation deserves, all from one checkpoint.
+        """Save the checkpoints that this validation qualifies for, as copies of one file.
 
         Raises:
             ConfigError: a callback has swapped the weights since they were measured, or a threshold or `monitor` is on
@@ -161,7 +161,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         self.measured.check(trainer, pl_module)
         self.note(trainer)
         metrics, monitor = latest_metrics(trainer), str(self.monitor)
-        # A metric that is measured in some validations only makes no checkpoint the best in the others.
+        # A metric measured only in some validations cannot make a checkpoint the best in the others.
         value = metrics.get(monitor) if monitor in known_in(trainer).metrics else read(monitor, metrics, name)
         under = not any(passed(limits, trainer, name) for limits in self.limits or [])
         under = trainer.strategy.reduce_boolean_decision(under, all=True)
@@ -174,7 +174,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
                 self.best_model_path = self.files.checkpoint("best")
                 self.best_model_score = torch.tensor(value, dtype=torch.float64)
         if "best" in kept:
-            self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly", False))
+            self.hardly_learned = bool(getattr(getattr(pl_module, "learning", None), "hardly_changed", False))
         self.last_model_path = self.files.checkpoint("last")
         line = measured_line(trainer, metrics)
         self.epochs |= dict.fromkeys(kept, trainer.current_epoch + 1)
@@ -183,7 +183,7 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
 
     @property
     def files(self) -> CheckpointFiles:
-        """Where they are written."""
+        """Their files."""
         return CheckpointFiles(Path(str(self.dirpath)), self.FILE_EXTENSION)
 
     def _is_best(self, trainer: pl.Trainer, value: float) -> bool:
@@ -192,13 +192,13 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
         return bool(trainer.strategy.reduce_boolean_decision(math.isfinite(value) and beats))
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
-        """Lightning calls this at the end of a fit in which there was no validation."""
+        """Called by Lightning at the end of a fit without validation."""
         self.epochs["last"] = trainer.current_epoch
         self.lines.pop("last", None)
         self._write(trainer, ["last"])
 
     def _write(self, trainer: pl.Trainer, kept: list[str]) -> None:
-        """Save once, and keep it under each of these names, "last" among them."""
+        """Save once, and keep the file under each of these names, which include "last"."""
         step, epoch = trainer.global_step, self.epochs["last"]
 
         def export(folder: Path) -> None:
@@ -212,21 +212,21 @@ class MemorizationCheckpoint(LastLine, SavesWhatWasMeasured, ModelCheckpoint):
                 logger.after_save_checkpoint(proxy(self))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Print where the checkpoints lie; merge and push the best one, where the options say so."""
+        """Print the paths of the checkpoints; merge and push the best one if configured."""
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if trainer.global_step != self._last_global_step_saved:
             super().on_train_end(trainer, pl_module)
         elif self.measured.changed(trainer, pl_module) is not None:
             log.warning(
-                "Warning: a callback changed the trained weights after the last validation (%s). Metrics and "
-                "checkpoints are of the weights before that.", suspects(trainer),
+                "A callback changed the trained weights after the last validation (%s). Metrics and "
+                "checkpoints are those of the weights before that.", suspects(trainer),
             )  # fmt: skip
         if self.last_model_path:
             finish(self, trainer, pl_module)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Log whether the model is within limits of this callback's own, after all that other callbacks print."""
+        """Log whether the model is within this callback's limits, after the output of other callbacks."""
         super().teardown(trainer, pl_module, stage)
         if stage == "fit":
             self.say(trainer)

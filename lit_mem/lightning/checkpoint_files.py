@@ -1,4 +1,4 @@
-"""The files of a run's checkpoints: written in a folder of their own first, then put in place, each whole."""
+"""Files of a run's checkpoints, written to a staging folder first and then moved into place."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import lightning.pytorch as pl
 from lit_mem.files import atomic, modes
 
 KEPT: Final = ("best", "safe", "last")
-"""In the order in which they get their names, so that the others are in place when `last.ckpt` names them.
+"""In the order in which they are moved into place, so that the others exist when `last.ckpt` refers to them.
 
-A run that is killed between two of them is resumed from the older `last.ckpt`, and then saves the newer ones again."""
+A run that is killed in between resumes from the older `last.ckpt`, and saves the newer ones again."""
 
 
 class CheckpointFiles:
-    """Names and writes `best.ckpt`, `safe.ckpt` and `last.ckpt` in one folder, and the adapter's folder beside each.
+    """Names and writes `best.ckpt`, `safe.ckpt` and `last.ckpt` in one folder, each with its adapter folder.
 
     Args:
-        folder: of the checkpoints.
-        extension: of a checkpoint's file.
+        folder: folder of the checkpoints.
+        extension: file extension of a checkpoint.
 
     Attributes:
-        stage: the folder, beside the checkpoints, of what is not finished yet.
+        stage: staging folder for unfinished files, beside the checkpoints.
     """
 
     def __init__(self, folder: Path, extension: str) -> None:
@@ -36,23 +36,23 @@ class CheckpointFiles:
         return str(self.folder / f"{which}{self.extension}")
 
     def settle(self) -> None:
-        """Remove what a killed run has left half done."""
+        """Remove unfinished files of a killed run."""
         atomic.remove(self.stage)
         for which in KEPT:
             atomic.settle(Path(self.checkpoint(which)))
             atomic.settle(self.folder / f"{which}-adapter")
 
     def write(self, trainer: pl.Trainer, kept: list[str], weights_only: bool, export: Callable[[Path], None]) -> None:
-        """Save a checkpoint once, and put it in place under each of these names; every rank must call it.
+        """Save a checkpoint once, and keep it under each of these names; every rank must call it.
 
         Args:
-            trainer: that is saved.
-            kept: some of `KEPT`, "last" among them.
-            weights_only: leave the optimizer out, and all else that a resumed run needs.
+            trainer: the trainer to save.
+            kept: some of `KEPT`, including "last".
+            weights_only: save neither the optimizer nor other state for resuming.
             export: writes the adapter's folder, on rank zero.
 
         Raises:
-            OSError: they cannot be written; what was there before is there still.
+            OSError: they cannot be written; earlier files are intact.
         """
         writes = trainer.is_global_zero
         with atomic.naming(Path(self.checkpoint("last"))):
@@ -72,7 +72,7 @@ class CheckpointFiles:
         trainer.strategy.barrier("MemorizationCheckpoint")
 
     def _keep(self, kept: list[str]) -> None:
-        """Put the stage's `last` checkpoint and adapter in place under these names, once all of it is on the disk."""
+        """Move the staged `last` checkpoint and adapter into place under these names, once all of it is on disk."""
         forms = [form for form in ("-adapter", self.extension) if (self.stage / f"last{form}").exists()]
         for which in set(kept) - {"last"}:
             for form in forms:

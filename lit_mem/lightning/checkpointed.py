@@ -1,4 +1,4 @@
-"""A module's checkpoints: trained weights only, what an exact resume needs, and what the module was made with."""
+"""Checkpoints of a module: trained weights, state for an exact resume, and the module's arguments."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class CheckpointedModule(ScoringModule):
     """Saves and loads the checkpoints of `lit_mem.lightning.module.CausalLM`, which sets the attributes.
 
     Attributes:
-        lr_schedule: shape of the learning rate, which a resumed run must have too.
-        private: private training, with what it has spent; None: training is not private.
-        members: what the module was trained on.
+        lr_schedule: shape of the learning rate, which a resumed run must share.
+        private: private training and its spent budget; None if training is not private.
+        members: digests of the texts that the module was trained on.
     """
 
     lr_schedule: Literal["constant", "linear", "cosine"]
@@ -28,7 +28,7 @@ class CheckpointedModule(ScoringModule):
     _resume: Resume
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained weights only, name the base, and keep what an exact resume needs.
+        """Keep only the trained weights, the base's name, and state for an exact resume.
 
         Raises:
             TrainingError: a weight is not finite.
@@ -39,10 +39,10 @@ class CheckpointedModule(ScoringModule):
         """Reject a checkpoint of another base or adapter; the trained weights must match one for one.
 
         Raises:
-            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with, or held-out
-                texts of this run are among its members.
+            CheckpointError: it belongs to another base model or adapter, or to another schedule when resuming, or
+                held-out texts of this run are among its members.
         """
-        self.strict_loading = False  # the base's weights are not in it; the check below is the strict one
+        self.strict_loading = False  # the base's weights are not saved; the check below is strict
         self.configure_model()
         self._resume.load(self, checkpoint)
         self._scored.starts_as_base = False
@@ -57,20 +57,21 @@ class CheckpointedModule(ScoringModule):
         weights_only: bool | None = None,
         **kwargs: Any,
     ) -> Self:
-        """The module that a checkpoint was saved from, its model built and its trained weights in place.
+        """Build the module that a checkpoint was saved from, with its trained weights.
 
-        The checkpoint holds what the model was made with; the base itself is loaded from where it was.
+        The checkpoint holds the module's arguments; the base is loaded from its original location.
 
         Args:
-            checkpoint_path: of a file.
+            checkpoint_path: path of the file.
             map_location: as for `torch.load`; None: the CPU.
-            hparams_file: not used: there are no hyper-parameters in a file.
+            hparams_file: not used: there are no hyperparameters in a file.
             strict: not used: the trained weights must match one for one.
-            weights_only: not used: nothing but tensors and plain values is read.
-            kwargs: arguments of this class, in place of those that the checkpoint holds.
+            weights_only: not used: only tensors and plain values are read.
+            kwargs: arguments of this class that override those in the checkpoint.
 
         Raises:
-            CheckpointError: it cannot be read, is of another base or adapter, or lacks an argument, which it names.
+            CheckpointError: it cannot be read, belongs to another base or adapter, or lacks an argument; the message
+                names it.
         """
         checkpoint = read_content(checkpoint_path, map_location)
         module = cls(**arguments(own_content(checkpoint).get("made_with"), kwargs))

@@ -1,4 +1,4 @@
-"""What the data checks found, in the run's folder, for the report."""
+"""Write the results of the data checks to the run's folder, for the report."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from lit_mem.lightning.run_folder import run_folder
 
 
 def write_checks(trainer: pl.Trainer | None, trust: TrustReport, scored: Scored) -> bool:
-    """Write it with how many texts are scored, if anything is logged; every process must call it.
+    """Write them with the number of scored texts, if the run has a logger; every process must call it.
 
     Returns:
-        Whether the run has the file now: it has none without a logger or trainer, or in a dry run.
+        Whether the file was written: not without a logger or trainer, or in a dry run.
 
     Raises:
+        OSError: it cannot be written.
         OSError: it cannot be written.
     """
     if trainer is None or not trainer.loggers or getattr(trainer, "fast_dev_run", False):

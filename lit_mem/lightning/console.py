@@ -1,4 +1,4 @@
-"""Messages of this package in a program that uses Lightning."""
+"""Print this package's log messages in programs that use Lightning."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from lit_mem.audit import messages
 
 
 def show_messages() -> None:
-    """Show what this package logs, on rank zero only, in a program that has set up no logging."""
+    """Print this package's log messages on rank zero, if the program has not configured logging."""
     messages.show_messages(first=getattr(rank_zero_only, "rank", None) in (0, None))

@@ -1,4 +1,4 @@
-"""TensorBoard's Custom Scalars page: a few charts of the main metrics, laid out with the run, and limits as lines."""
+"""TensorBoard's Custom Scalars page: charts of the main metrics, with limits as lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_mem.lightning.of_trainer import step_of
 from lit_mem.lightning.rules import known_in
 
 Layout = dict[str, dict[str, list[Any]]]
-"""Category -> chart -> kind and tags, as `SummaryWriter.add_custom_scalars` takes it."""
+"""Category -> chart -> kind and tags, in the format of `SummaryWriter.add_custom_scalars`."""
 
 _LINES: Final[dict[str, dict[str, list[str]]]] = {
     "Perplexity": {
@@ -31,22 +31,22 @@ _LINES: Final[dict[str, dict[str, list[str]]]] = {
         for rate, title in (("ngram", "n-gram match rate"), ("exact", "exact rate"), ("span", "span rate"))
     },
     "Privacy": {
-        "epsilon spent, and the lower bound measured": ["privacy/epsilon", "audit/epsilon_lower_bound"],
+        "epsilon spent, and the measured lower bound": ["privacy/epsilon", "audit/epsilon_lower_bound"],
         "canaries": ["canary/auroc", "canary/extraction_rate"],
     },
 }  # fmt: skip
 
 _AREAS: Final = ("mia/combined_auroc", "mia/reference_auroc", "mia/strongest_auroc")
-"""TensorBoard 2.21 shows charts with margins in the reverse order."""
+"""In reverse: TensorBoard 2.21 shows charts with margins in the reverse order."""
 
 
 def layout(names: Collection[str], limits: Sequence[Threshold] = (), prefix: str = "") -> Layout:
     """The charts of a run.
 
     Args:
-        names: of the metrics that the logger gets; charts of others are left out.
+        names: metrics sent to the logger; charts without any are left out.
         limits: thresholds, each a line beside its metric.
-        prefix: what the logger puts before each name.
+        prefix: prefix that the logger adds to each name.
     """
     every = set(names)
     made: Layout = {title: {} for title in (*_LINES, "Limits")}
@@ -66,7 +66,7 @@ def layout(names: Collection[str], limits: Sequence[Threshold] = (), prefix: str
 
 
 def limit_tags(limits: Iterable[Threshold]) -> dict[str, Threshold]:
-    """The tag of each threshold's line: `threshold/<metric>`; of a second one on the metric `threshold/<metric>_2`."""
+    """Tags of the thresholds' lines: `threshold/<metric>`; for a second one on a metric, `threshold/<metric>_2`."""
     tags: dict[str, Threshold] = {}
     for one in dict.fromkeys(limits):
         number = 1 + sum(other.name == one.name for other in tags.values())
@@ -75,14 +75,14 @@ def limit_tags(limits: Iterable[Threshold]) -> dict[str, Threshold]:
 
 
 def write_layout(trainer: pl.Trainer) -> None:
-    """Write the layout into the run of each of the trainer's TensorBoard loggers, on rank zero."""
+    """Write the layout to each of the trainer's TensorBoard loggers, on rank zero."""
     for logger in _boards(trainer):
         prefix = f"{logger._prefix}{logger.LOGGER_JOIN_CHAR}" if logger._prefix else ""
         logger.experiment.add_custom_scalars(layout(_names(trainer), _limits(trainer), prefix))
 
 
 def write_limits(trainer: pl.Trainer) -> None:
-    """Write a point of each threshold's line, beside the metrics of the validation that just ended, on rank zero."""
+    """Write a point of each threshold's line, at the step of the last validation, on rank zero."""
     lines = {tag: one.limit for tag, one in limit_tags(_limits(trainer)).items()}
     for logger in _boards(trainer) if lines else ():
         logger.log_metrics(lines, step=step_of(trainer))
@@ -93,7 +93,7 @@ def _with_ends(name: str) -> tuple[str, str, str]:
 
 
 def _lines(tags: Iterable[str], prefix: str) -> list[Any]:
-    # TensorBoard takes each for a regular expression that a tag begins with.
+    # TensorBoard matches each as a regular expression at the start of a tag.
     return ["Multiline", [f"{re.escape(prefix + tag)}$" for tag in tags]]
 
 
@@ -102,7 +102,7 @@ def _limits(trainer: pl.Trainer) -> list[Threshold]:
 
 
 def _names(trainer: pl.Trainer) -> set[str]:
-    """What loggers get: of the pass before training, if there was one; else all that may be."""
+    """Metrics sent to loggers: those of the pass before training, if any; else all that may be logged."""
     audit, known = audit_of(trainer).audit, known_in(trainer)
     names = dict.fromkeys(known.metrics, 0.0)
     if audit is not None and audit.result is not None and audit.result.run.complete:

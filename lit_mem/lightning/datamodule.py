@@ -1,4 +1,4 @@
-"""The LightningDataModule: loaders over what `prepare` makes of one corpus."""
+"""The LightningDataModule: loaders over the texts prepared from one corpus."""
 
 from __future__ import annotations
 
@@ -39,37 +39,38 @@ class TextDataModule(TextLoaders):
     """Trains on the members; validates on held-out texts (non-members) and on a probe of the members.
 
     Args:
-        source: where the texts come from; in Python also a list of texts or of rows, or a `datasets.Dataset`.
-        batch_size: training examples a step on each device; with model.privacy, how many at a time.
-        group_by_length: train on batches of texts of similar length. The order is random still, but another one, and
-            texts of one length come in runs. It saves padding where the model cannot lay texts end to end.
-        max_length: longest example in tokens; the rest is cut, and counted in the log.
+        source: source of the texts; in Python also a list of strings or of rows, or a `datasets.Dataset`.
+        batch_size: training examples per step on each device; with model.privacy, per forward pass.
+        group_by_length: train on batches of texts of similar length. The order is still random, but different, and
+            texts of similar length come in runs. It saves padding if the model cannot train on concatenated texts.
+        max_length: maximum number of tokens of an example; longer ones are truncated, and counted in the log.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop; that token
             is trained on but not scored.
-        deduplicate: train on texts once: "exact" leaves out rows with the same text as an earlier one, "near" also
-            those that are nearly the same (see `lit_mem.data.deduplicate`); "none" leaves out none.
+        deduplicate: train on each text once: "exact" drops rows with the same text as an earlier one, "near" also
+            near duplicates (see `lit_mem.data.deduplicate`); "none" drops none.
         train_size: train on a random subset of this many rows; None: all.
         heldout_size: hold out a random subset of this many rows; None: all.
         members_size: score a random subset of this many members, in which repeated texts and one row of each group come
-            first; None: each text once of up to 2000, of more as many as are held out, but at least 2000.
-        heldout_fraction: share of `train` to hold out, by group, where the source has no held-out set; None: chosen by
-            the number of rows, so that about 100 are held out of 200 to 500, half of fewer, a fifth or tenth of more.
-        scoring_tokens: most tokens in a scoring batch, padding included; lower it if scoring runs out of memory.
-        seed: of subsets, splits and the order of training.
+            first; None: all of up to 2000, otherwise as many as there are held-out texts, at least 2000.
+        heldout_fraction: share of `train` to hold out, by group, if the source has no held-out set; None: chosen by the
+            number of rows, so that about 100 of 200 to 500 are held out, half of fewer, a fifth or tenth of more.
+        scoring_tokens: maximum number of tokens in a scoring batch, padding included; lower it if scoring runs out of
+            memory.
+        seed: seed of subsets, splits and the order of training.
         check: look for duplicates and for a difference between members and held-out texts before training.
-        tokenizer: hub id or folder; None: the one of the model being trained.
-        num_workers: processes that build batches; 0 is fastest for texts that fit in memory.
-        spans_column: the column that marks telling pieces, in characters of the completion: lists of {type, start, end}
+        tokenizer: hub id or folder; None: that of the model being trained.
+        num_workers: number of processes that build batches; 0 is fastest for texts that fit in memory.
+        spans_column: column that marks sensitive spans, in characters of the completion: lists of {type, start, end}
             or a form of `lit_mem.data.span_forms`. Without a column "spans" nothing is marked; null reads none.
-        canaries: texts that are made up and put into the training set by fair coins, to see whether they are memorized
-            (the callbacks `Canaries` and `PrivacyAudit` tell). They are no members of any other figure.
+        canaries: synthetic texts inserted into the training set at random, to test whether they are memorized (measured
+            by the callbacks `Canaries` and `PrivacyAudit`). No other metric includes them.
         show_groups: show names of groups in the table of persons, and keep columns that name groups, as `group_column`
-            does, for `Slices`. By default a keyed hash stands for each name: a group is most often a person.
-        chat: of conversations: which turns carry the loss, and the chat template.
-        detector: finds telling pieces that nobody has marked, in the texts that are scored and in prompts: `Patterns`
-            of one's own, or `Presidio` (extra `pii`). What is found is counted, never printed.
-        deidentified_marks: mark what [** and **] enclose, as in MIMIC's notes, as pieces of type "deidentified".
-        chunk: {tokens, stride}: read longer texts in windows, all of them (see `lit_mem.data.chunks`); None: cut them.
+            does, for `Slices`. By default a keyed hash replaces each name: a group is usually a person.
+        chat: options of conversations: which turns carry the loss, and the chat template.
+        detector: finds unmarked sensitive spans in scored texts and in prompts: custom `Patterns`, or `Presidio`
+            (extra `pii`). Detected spans are counted, never printed.
+        deidentified_marks: mark what [** and **] enclose, as in MIMIC's notes, as spans of type "deidentified".
+        chunk: {tokens, stride}: read longer texts in full, in windows (see `lit_mem.data.chunks`); None: truncate them.
     """
 
     def __init__(
@@ -116,17 +117,17 @@ class TextDataModule(TextLoaders):
         return DataOptions(**{field.name: getattr(self, field.name) for field in fields(DataOptions)})
 
     def prepare_data(self) -> None:
-        """Read the source once on one process, so that a download happens once; the second call does nothing."""
+        """Read the source on one process, so that it is downloaded once; a second call does nothing."""
         if self._corpus is None:
             self._corpus = self.source.load()
 
     def setup(self, stage: str) -> None:
-        """Split, check and tokenize; the second call does nothing.
+        """Split, check and tokenize; a second call does nothing.
 
         Raises:
-            DataError: a row or split is not what was expected.
-            ConfigError: a size asks for more than there is, `spans_column` names a column that is not there, or the
-                trainer would not train on the members.
+            DataError: a row or split has an unexpected form.
+            ConfigError: a size exceeds the data, `spans_column` names a missing column, or the trainer would not train
+                on the members.
         """
         show_messages()
         reject_overfit_batches(self.trainer)
@@ -135,7 +136,7 @@ class TextDataModule(TextLoaders):
             texts = checked_texts(self._corpus or self.source, options)
             tokenizer, base_model = tokenizer_of(self.tokenizer_id, module), getattr(module, "fresh_base", None)
             if (template := self.chat.template_text()) is not None:
-                tokenizer.chat_template = template  # so that what is exported writes as it was trained
+                tokenizer.chat_template = template  # so that an exported tokenizer uses the same template
             found = self._prepared = prepare(texts, tokenizer, options, base_model, self._once)
             self.train, self.members, self.heldout = found.train, found.members, found.heldout
             self.canaries, self.documents, self.rows = found.canaries, found.documents, texts
@@ -143,7 +144,7 @@ class TextDataModule(TextLoaders):
             self.test = self._prepared.test
 
     def train_dataloader(self) -> Any:
-        """The members and the inserted canaries; the model is built by now, and has to be one that can learn these.
+        """The members and the inserted canaries; checks that the model, built by now, can learn the canaries.
 
         Raises:
             ConfigError: it cannot.
@@ -154,7 +155,7 @@ class TextDataModule(TextLoaders):
         return super().train_dataloader()
 
     def _once(self, compute: Callable[[], Any]) -> Any:
-        """What one process computes, on all; a mistake of the user's is raised on all, so that none waits for it."""
+        """Compute on rank zero and broadcast; a user's error is raised on all ranks, so that none hangs."""
         if self.trainer is None:
             return compute()
         return self.trainer.strategy.broadcast(on_rank_zero(self.trainer, compute))
@@ -166,16 +167,16 @@ class TextDataModule(TextLoaders):
 
     @property
     def trust(self) -> TrustReport | None:
-        """What the checks of the texts found; None before `setup`, and where `data.check` is false."""
+        """Results of the data checks; None before `setup`, and if `data.check` is false."""
         return None if self._prepared is None else self._prepared.texts.trust
 
     @property
     def corpus_name(self) -> str:
-        """What the texts are called in logs; "" before they are read."""
+        """Name of the corpus in logs; "" before it is read."""
         return "" if self._corpus is None else self._corpus.name
 
     def sides(self) -> Sides | None:
-        """The texts by what this run does with them, for `lit_mem.lightning.member_check`; None before `setup`."""
+        """The texts by their role in this run, for `lit_mem.lightning.member_check`; None before `setup`."""
         if self._prepared is None:
             return None
         texts, test = self._prepared.texts, self._prepared.test_rows if self._testing() else None
@@ -184,15 +185,15 @@ class TextDataModule(TextLoaders):
         return Sides(texts.train, texts.heldout, canaries=self.canaries)
 
     def prepared_texts(self) -> tuple[Prepared | None, Dataset | None]:
-        """What `prepare` made, None before `setup`; and in a test the rows that members are compared with."""
+        """The prepared texts, None before `setup`; and in a test the rows that members are compared with."""
         found = self._prepared
         return found, found.test_rows if found is not None and self._testing() else None
 
     def _testing(self) -> bool:
         return self.trainer is not None and self.trainer.testing
 
-    def remark_on_ends(self, ends: Collection[int]) -> None:
-        """Log how many texts have an end token inside, once it is known at which tokens the model's decoding stops."""
+    def log_inner_ends(self, ends: Collection[int]) -> None:
+        """Log how many texts have an end token inside, once the model's end tokens are known."""
         if self._prepared is not None:
             line = on_end_tokens(self.every_example(), ends, self._prepared.encoder.tokenizer)
             if line is not None:

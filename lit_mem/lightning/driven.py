@@ -1,4 +1,4 @@
-"""A pass outside Lightning's validation loop, which the callbacks of this package see as a validation."""
+"""A pass outside Lightning's validation loop, which the callbacks of this package handle like a validation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_mem.lightning.runs_audit import RunsAudit
 
 
 def pass_before_training(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Measure a new run before its first step, as in a check over all batches; every process must call it."""
+    """Measure a new run before its first step, like a full sanity check; every process must call it."""
     own = audit_of(trainer).own
     if own is None or trainer.global_step:
         return
@@ -29,9 +29,9 @@ def pass_before_training(trainer: pl.Trainer, module: pl.LightningModule) -> Non
 
 
 def pass_after_epoch(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Measure at the end of a training epoch where nothing is validated; every process must call it.
+    """Measure at the end of a training epoch if there is no validation; every process must call it.
 
-    Those that save checkpoints do so in their own turn, when the others have done theirs.
+    Callbacks that save checkpoints do so in their own hook, after the others.
     """
     if passes_after_epochs(trainer):
         for callback in _validated(trainer, module):
@@ -40,12 +40,12 @@ def pass_after_epoch(trainer: pl.Trainer, module: pl.LightningModule) -> None:
 
 
 def passes_after_epochs(trainer: pl.Trainer) -> bool:
-    """Whether training epochs end with a pass of our own, as there are no validations."""
+    """Whether training epochs end with a pass of our own, since there are no validations."""
     return audit_of(trainer).own is not None and not trainer.enable_validation
 
 
 def _validated(trainer: pl.Trainer, module: pl.LightningModule) -> list[Callback]:
-    """The callbacks that see the pass, up to its last metric."""
+    """Run the validation hooks up to the last metric, and return the callbacks involved."""
     callbacks = [one for one in callbacks_of(trainer) if from_here(one) or isinstance(one, RunsAudit)]
     for callback in callbacks:
         callback.on_validation_start(trainer, module)

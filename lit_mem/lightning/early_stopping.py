@@ -1,4 +1,4 @@
-"""Stop training once the model memorizes more than it may."""
+"""Stop training when memorization exceeds its thresholds."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ log = logging.getLogger(__name__)
 
 
 class MemorizationEarlyStopping(LastLine, Stopping, Callback):
-    """Ends training when logged metrics pass their thresholds.
+    """Stops training when logged metrics exceed their thresholds.
 
-    Lightning's own EarlyStopping with a stopping threshold also ends a flat run by patience, and on NaN; this one
-    looks at nothing but the thresholds, and only at metrics of the validation that just ended.
+    Lightning's own EarlyStopping with a stopping threshold also stops a flat run by patience, and on NaN; this one
+    considers only the thresholds, and only metrics of the last validation.
 
     Args:
         thresholds: such as "mia/reference_auroc > 0.6" or "memorization/perplexity_members < 3".
-        stop_when: "any" threshold is passed, or "all" of them at once.
-        lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
-            over all thresholds and all validations: at most 5 % of runs whose metrics truly are within the limits are
-            ever stopped by noise (docs/reference/metrics/intervals.md, "Many looks"). A report judges by
-            the 95 % interval all the same.
-        patience: how many validations in a row it must be so before training ends. They are of the same texts, so noise
-            that is over in one is likely to be over in the next: it is no correction for noise.
+        stop_when: "any" threshold is exceeded, or "all" of them at once.
+        lower_bound: if a metric has an interval, read its safe end, at a level spread over all thresholds and all
+            validations: at most 5 % of runs whose metrics truly are within the limits are ever stopped by noise
+            (docs/reference/metrics/intervals.md, "Many looks"). A report still judges by the 95 % interval.
+        patience: number of consecutive validations over the limits before training stops. They score the same texts,
+            so their noise is correlated: patience is no correction for noise.
 
     Attributes:
-        option: by which a user set the thresholds, for messages and the record.
-        reason: why training was ended, None while it was not.
-        stopped_after: the epoch in which that was, from 1.
+        option: option that set the thresholds, for messages and the record.
+        reason: why training was stopped; None if it was not.
+        stopped_after: the epoch in which it was stopped, from 1.
     """
 
     def __init__(
@@ -59,22 +58,22 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
 
     @property
     def state_key(self) -> str:
-        """Distinguishes several such callbacks in one run."""
+        """State key, which distinguishes several such callbacks in one run."""
         return f"{type(self).__qualname__}({self.limits}; {self.stop_when})"
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs."""
+        """State for resuming."""
         return self.counts() | {"stopped_after": self.stopped_after}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on counting."""
-        self.go_on_from(state_dict)
+        """Restore the counts."""
+        self.load_counts(state_dict)
         self.stopped_after = state_dict.get("stopped_after", 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """End at once a resumed run that had been ended; log at which values thresholds with `lower_bound` act."""
+        """Stop at once a resumed run that had been stopped; log at which values thresholds with `lower_bound` act."""
         if self.over_in_a_row < self.patience:
-            self.reason = None  # more patience now than then
+            self.reason = None  # patience was raised since
         elif self.reason is not None:
             trainer.should_stop = True
         self.planned = planned_looks(trainer)
@@ -85,21 +84,21 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
                 log.info("%s", line)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Reject misspelt names before anything is computed, and drop the state of another run.
+        """Reject misspelt names before anything is computed, and reset the state of another run.
 
         Raises:
-            ConfigError: a threshold is on a metric that nothing logs.
+            ConfigError: a threshold is on a metric that is never logged.
         """
         if stage == "fit":
             check_limits(self.limits, trainer, self.option)
-            if trainer.global_step == 0:  # a resumed run gets its own state next
+            if trainer.global_step == 0:  # in a resumed run, load_state_dict follows
                 self.start_over()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Check the metrics, which are all logged by now, whatever the order of callbacks.
+        """Check the metrics, all of which are logged by now, for any order of callbacks.
 
         Raises:
-            ConfigError: a threshold is on a metric that cannot be measured; before training where there is a check.
+            ConfigError: a threshold is on a metric that cannot be measured; raised before training if there is a check.
         """
         if trainer.state.fn != "fit":
             return
@@ -109,19 +108,19 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
         result = audit_of(trainer).latest
         intervals = {} if result is None else result.intervals
         beyond = self.beyond(latest_metrics(trainer), intervals, known_in(trainer), self.option)
-        # Every rank has the same metrics; deciding together keeps them together should that ever fail.
+        # Every rank has the same metrics; a joint decision keeps ranks together even if that fails.
         over = trainer.strategy.reduce_boolean_decision(self.is_over(beyond), all=False)
         if self.count(over, beyond):
             trainer.should_stop = True
             self.stopped_after = trainer.current_epoch + 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Say why training ended (`MemorizationCheckpoint` says next where its checkpoints lie)."""
+        """Print why training stopped (`MemorizationCheckpoint` then prints the paths of its checkpoints)."""
         if self.reason is not None:
             line = f"Training was stopped after epoch {self.stopped_after}: {self.reason}."
             pl_module.print(f"{line}{self.certainty()}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Log whether the model is within its limits, after all that other callbacks print."""
+        """Log whether the model is within its limits, after the output of other callbacks."""
         if stage == "fit":
             self.say(trainer)

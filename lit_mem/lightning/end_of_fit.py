@@ -1,4 +1,4 @@
-"""What happens to a fit's checkpoints when it has ended: named on the console, merged, pushed to the hub."""
+"""Handle a fit's checkpoints when it ends: print their paths, merge, push to the Hub."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 
 
 def finish(kept: MemorizationCheckpoint, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Print where the checkpoints lie; merge the best one and push its export, where the options say so."""
+    """Print the paths of the checkpoints; merge the best one and push its export if configured."""
     for line in summary(kept):
         module.print(line)
     if not trainer.is_global_zero:
         return
-    # A resumed run's best checkpoint may lie in the folder of the run that it goes on from.
+    # A resumed run's best checkpoint may be in the folder of the run it resumed from.
     best = Path(kept.best_model_path).with_name("best-adapter") if kept.best_model_path and kept.export else None
     if kept.merge and kept.best_model_path:
         write_merged(module, best, kept.files.folder / "best-merged", kept.files.stage, kept.lines.get("best"))
@@ -36,12 +36,12 @@ def finish(kept: MemorizationCheckpoint, trainer: pl.Trainer, module: pl.Lightni
     else:
         log.warning(
             "Not pushed to %s: no validation was under every threshold. Set push_over_limits to true to push the last "
-            "one nevertheless.", kept.push.repo_id,
+            "one anyway.", kept.push.repo_id,
         )  # fmt: skip
 
 
 def summary(kept: MemorizationCheckpoint) -> list[str]:
-    """Where the checkpoints of a run lie, a line each."""
+    """Paths of a run's checkpoints, one line each."""
     score = "" if kept.best_model_score is None else f", {kept.monitor} {float(kept.best_model_score):.4g}"
     score += ", hardly learned" if kept.hardly_learned else ""
     limited = " under every threshold" if kept.limits else ""

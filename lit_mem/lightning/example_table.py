@@ -1,4 +1,4 @@
-"""Every per-example number of a run, as files to analyse later."""
+"""Every per-example score of a run, as files for later analysis."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class _Pass(NamedTuple):
-    """What one pass gives to write."""
+    """Data of one pass to write."""
 
     name: str
     epoch: int
@@ -33,25 +33,25 @@ class _Pass(NamedTuple):
 
 
 class PerExampleTable(EveryNth, Measure):
-    """Writes one parquet file a validation, a row an example: for whatever this package does not compute itself.
+    """Writes one parquet file per validation, one row per example, for custom analyses.
 
-    `start.parquet` is the validation before training (if it runs over all batches), then comes, say,
-    `epoch_0003_step_000120.parquet`; `validate.parquet` and `test.parquet` are those of a run without training. A run
-    that is killed leaves whole files only. A dry run (`fast_dev_run`) writes none, nor does one with neither a folder
-    nor a logger.
+    `start.parquet` is the validation before training (if it runs over all batches), followed by files such as
+    `epoch_0003_step_000120.parquet`; `validate.parquet` and `test.parquet` are those of a run without training. Files
+    are written atomically. A dry run (`fast_dev_run`) writes none, nor does a run with neither a folder nor a logger.
 
-    Columns: example_id (int64), origin (where the example came from: "train.jsonl:17"), set ("member" or "heldout",
-    which in a test is the test set), epoch (counted from 1; 0 before training), step (int64, training steps so far),
-    duplicates (int64, how many other members have the same text), with `text` the text as far as it was scored, and
-    every per-example number that the measures give, by name: `perplexity`, `mia/reference`, `extraction/ngram_rate`.
-    What was not measured, or is not known, is null.
+    Columns: example_id (int64), origin (of the example: "train.jsonl:17"), set ("member" or "heldout", which in a test
+    is the test set), epoch (from 1; 0 before training), step (int64, training steps so far), duplicates (int64, number
+    of other members with the same text), with `text` the text as it was scored, and every per-example score of the
+    measures, by name: `perplexity`, `mia/reference`, `extraction/ngram_rate`. Values not measured, or not known, are
+    null.
 
-    The files confirm guesses: `perplexity_base`, and sums such as log(perplexity) + `mia/reference`, can be computed by
-    anyone who has the text and the public base model, and each names one row. Give them the access that the texts have.
+    The files can confirm guesses: `perplexity_base`, and sums such as log(perplexity) + `mia/reference`, can be
+    computed by anyone with the text and the public base model, and each identifies one row. Protect them like the
+    texts.
 
     Args:
-        folder: where to; None: `examples` in the run's folder.
-        text: write the texts too. They are what the run may not leak: mind who can read the folder.
+        folder: folder of the files; None: `examples` in the run's folder.
+        text: write the texts too. They are the sensitive data of the run: restrict access to the folder.
         every_n_validations: write only every n-th validation of a fit (and the one before training).
     """
 
@@ -64,20 +64,20 @@ class PerExampleTable(EveryNth, Measure):
 
     @property
     def state_key(self) -> str:
-        """Several may write to several folders."""
+        """State key by folder, as several tables may write to several folders."""
         return f"{type(self).__qualname__}{dict(folder=self.folder)!r}"
 
     reads = ("",)
 
     def names(self) -> list[str]:
-        """It logs nothing."""
+        """None."""
         return []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Say that there is nowhere to write; count a new run's validations from the first.
+        """Determine the folder; reset the count of validations for a new run.
 
         Raises:
-            ConfigError: texts are to be written, and there is neither a folder nor a logger.
+            ConfigError: texts are to be written, but there is neither a folder nor a logger.
         """
         super().setup(trainer, pl_module, stage)
         self._target = None
@@ -85,7 +85,7 @@ class PerExampleTable(EveryNth, Measure):
             self.count_anew()
         if self._nowhere(trainer):
             if self.text:
-                raise ConfigError("PerExampleTable.folder is not set, and there is no logger in whose folder to write")
+                raise ConfigError("PerExampleTable.folder is not set, and no logger has a folder; set one of them")
             log.info("No table of examples is written: there is no logger, and PerExampleTable.folder is not set.")
         elif trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -98,44 +98,44 @@ class PerExampleTable(EveryNth, Measure):
         return self.folder is None and not trainer.loggers
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._records.reset()
         self._pass = None
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Note what else is known of the examples.
+        """Collect metadata of the examples.
 
         Raises:
-            ConfigError: texts are to be written, and the batches do not have them.
+            ConfigError: texts are to be written, but the batches have none.
         """
         if "records" not in batch:
             if self.text:
-                raise ConfigError("PerExampleTable.text is true, and the batches carry no `records`, so no texts")
+                raise ConfigError("PerExampleTable.text is true, but the batches carry no `records`, so no texts")
             return
         for example_id, record in zip(batch["example_id"].tolist(), batch["records"], strict=True):
-            text = record.text if self.text else ""  # not even gathered where they are not written
+            text = record.text if self.text else ""  # gathered only if they are written
             self._records[example_id] = Record(text, record.origin, duplicates=record.duplicates)
 
     def compute(self, run: Pass) -> Result:
-        """Collect the rows, on every rank; they are written once the pass has been logged."""
+        """Collect the rows on every rank; they are written after the pass has been logged."""
         name = self._name(run)
         if name is not None:
             self._pass = _Pass(name, run.epoch, run.step, run.rows, dict(self._records.compute()))
         return Result()
 
     def _name(self, run: Pass) -> str | None:
-        """Of this pass's file; None: it is not written."""
+        """File name of this pass; None if it is not written."""
         if self._target is None:
             return None
-        if run.checking:  # a resumed run may check again, in mid training
+        if run.checking:  # a resumed run may run the check again, in mid training
             return file_name(run) if run.complete and not run.step else None
         return file_name(run) if self.is_due(run) else None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write; only now, so that a failure costs nothing of what this pass logs.
+        """Write the file, after logging, so that a failure does not lose the logged metrics.
 
         Raises:
-            ConfigError: the file cannot be written; on every rank, so that none waits for another.
+            ConfigError: the file cannot be written; on every rank, so that none hangs.
         """
         super().on_validation_end(trainer, pl_module)
         if self._pass is None:
@@ -147,7 +147,7 @@ class PerExampleTable(EveryNth, Measure):
             raise ConfigError(problem)
 
     def _write(self, trainer: pl.Trainer, this: _Pass) -> str | None:
-        """What went wrong, or None."""
+        """Write the file; return an error message, or None."""
         folder = self._target
         assert folder is not None
         path = folder / f"{this.name}.parquet"
@@ -155,5 +155,5 @@ class PerExampleTable(EveryNth, Measure):
             write(path, example_table(this.rows, this.records, this.epoch, this.step, self.text))
         except OSError as error:
             reason = error.strerror or str(error)
-            return f"PerExampleTable.folder: {path} cannot be written ({reason}); set it to a folder that can be"
+            return f"PerExampleTable.folder: {path} cannot be written ({reason}); set it to a writable folder"
         return None

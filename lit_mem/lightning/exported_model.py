@@ -1,4 +1,4 @@
-"""A trained model as folders that peft, transformers and vLLM load: the adapter alone, or merged into its base."""
+"""Export a trained model for peft, transformers and vLLM: the adapter alone, or merged into its base."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ log = logging.getLogger(__name__)
 
 
 def export_adapter(module: Any, folder: Path, epoch: int, step: int, line: Line | None) -> None:
-    """Write the adapter, the tokenizer, the private run's ledger, the model card, and which checkpoint they belong to.
+    """Write the adapter, the tokenizer, the private run's ledger, the model card, and the checkpoint they belong to.
 
-    Nothing is written of a module without a `language_model` that can be saved.
+    Nothing is written for a module without a `language_model` that can be saved.
 
     Args:
-        module: a LightningModule, or what else has its `language_model` and `tokenizer`; after full fine-tuning its
+        module: a LightningModule, or another object with `language_model` and `tokenizer`; after full fine-tuning the
             whole model is written.
-        folder: where to.
-        epoch: of the checkpoint, counted from 1.
+        folder: destination.
+        epoch: epoch of the checkpoint, from 1.
         step: its `global_step`.
-        line: of the record, of the pass that measured these weights; None: there is none.
+        line: record of the pass that measured these weights; None without one.
 
     Raises:
         OSError: it cannot be written.
@@ -37,7 +37,7 @@ def export_adapter(module: Any, folder: Path, epoch: int, step: int, line: Line 
     model: Any = getattr(module, "language_model", None)
     if not hasattr(model, "save_pretrained"):
         return
-    # Otherwise peft asks the hub whether the vocabulary grew.
+    # Without this option peft queries the Hub whether the vocabulary grew.
     model.save_pretrained(folder, **({"save_embedding_layers": False} if hasattr(model, "peft_config") else {}))
     _save_tokenizer(module, folder)
     record = {"epoch": epoch, "global_step": step}
@@ -45,20 +45,20 @@ def export_adapter(module: Any, folder: Path, epoch: int, step: int, line: Line 
         record |= origin(module.model_id, digests, getattr(module, "revision", None))  # type: ignore[arg-type]
     private = getattr(module, "private", None)
     if private is not None and (steps := private.export_ledger(folder)):
-        record["private_steps"] = steps  # so that lines cut off at its end are noticed
+        record["private_steps"] = steps  # so that a truncated ledger is detected
     (folder / RECORD).write_text(json.dumps(record) + "\n", "utf-8")
     write_card(folder, module, line)
 
 
 def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path, line: Line | None) -> None:
-    """Merge an exported adapter into a fresh base, and write that as one plain model; warn where there is no adapter.
+    """Merge an exported adapter into a fresh base, and write the result as one plain model; warn without an adapter.
 
     Args:
         module: loads the base.
-        adapter: folder of the adapter; None: none was exported.
-        merged: folder of the model, replaced as a whole.
-        stage: folder for what is not finished yet; removed afterwards.
-        line: of the record, of the pass that measured the adapter; None: there is none.
+        adapter: folder of the adapter; None if none was exported.
+        merged: folder of the model, replaced atomically.
+        stage: staging folder, removed afterwards.
+        line: record of the pass that measured the adapter; None without one.
 
     Raises:
         OSError: it cannot be written.
@@ -68,14 +68,14 @@ def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path, l
         return
     try:
         model, fresh = module.merged(str(adapter)), stage / merged.name
-    except ModelError as error:  # the checkpoints are there all the same
+    except ModelError as error:  # the checkpoints exist in any case
         log.warning("Not merged: %s. Set MemorizationCheckpoint.merge to false.", error)
         return
     with atomic.naming(merged):
         try:
             model.save_pretrained(fresh)
             _save_tokenizer(module, fresh)
-            for name in (RECORD, LEDGER):  # from these private training knows that the weights were trained
+            for name in (RECORD, LEDGER):  # these record earlier private training of the weights
                 if (adapter / name).is_file():
                     copy(adapter / name, fresh / name)
             write_card(fresh, module, line, merged=True)
@@ -87,12 +87,12 @@ def write_merged(module: Any, adapter: Path | None, merged: Path, stage: Path, l
 
 
 def _save_tokenizer(module: Any, folder: Path) -> None:
-    """Save the tokenizer that the texts were encoded with, and its chat template; nothing where there is none."""
+    """Save the tokenizer that the texts were encoded with, and its chat template, if there is one."""
     data = getattr(getattr(module, "trainer", None), "datamodule", None)
     found: Any = getattr(data, "tokenizer_of_texts", None)
     try:
         found = found or getattr(module, "tokenizer", None)
-    except ModelError:  # a base without one, on data of the user's own
+    except ModelError:  # a base without one, on custom data
         return
     if hasattr(found, "save_pretrained"):
         found.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What a trainer's run is of, for `facts.json`."""
+"""Provenance of a trainer's run, for `facts.json`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lit_mem.files.facts import Facts
 
 
 def facts_of(trainer: pl.Trainer, started: str) -> Facts:
-    """What is known of module and data; a user's own may lack parts. Call it on one process: it runs no collective.
+    """Facts about module and data; custom ones may lack some. It runs no collective: call it on one process.
 
     Args:
-        trainer: of the run.
-        started: the time.
+        trainer: trainer of the run.
+        started: the start time.
     """
     module: Any = trainer.lightning_module
     fit = trainer.state.fn == "fit"

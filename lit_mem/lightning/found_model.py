@@ -1,4 +1,4 @@
-"""The language model and the tokenizer in a LightningModule that knows nothing of this package."""
+"""Find the language model and the tokenizer in any LightningModule."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ def model_in(module: pl.LightningModule, given: nn.Module | str | None) -> nn.Mo
     """The language model that a module trains.
 
     Args:
-        module: has it among its submodules.
-        given: it, or the name of the module's attribute that holds it; None: the only one that there is.
+        module: has the model among its submodules.
+        given: the model, or the name of the module's attribute that holds it; None: the only one in the module.
 
     Raises:
-        ConfigError: it is not there, or there are several.
+        ConfigError: it is not found, or there are several.
     """
     name = type(module).__name__
     if isinstance(given, str):
         found = _attribute(module, given)
         if not isinstance(found, nn.Module):
             raise ConfigError(
-                f"{_WHO}.model is {given!r}, and {name}.{given} is {_kind(found)}; expected the name of the attribute "
+                f"{_WHO}.model is {given!r}, but {name}.{given} is {_kind(found)}; expected the name of the attribute "
                 "that holds a Hugging Face causal language model"
             )
         return _uncompiled(found)
@@ -40,15 +40,15 @@ def model_in(module: pl.LightningModule, given: nn.Module | str | None) -> nn.Mo
         if all(given is not one for one in module.modules()):
             raise ConfigError(
                 f"{_WHO}.model is a {type(given).__name__} that is not among the submodules of {name}, which trains "
-                "other weights; expected the model that it holds"
+                "other weights; expected a submodule"
             )
         return _uncompiled(given)
     models = _outermost(dict(_language_models(module, "")))
     if len(models) != 1:
         there = f"{len(models)} causal language models ({', '.join(models)})" if models else "no causal language model"
         raise ConfigError(
-            f"{_WHO}.model is None, and {name} has {there} of transformers or peft among its submodules; expected "
-            "model, the name of the attribute that holds the one to measure"
+            f"{_WHO}.model is None, but {name} has {there} of transformers or peft among its submodules; set model to "
+            "the name of the attribute that holds the one to measure"
         )
     return _uncompiled(next(iter(models.values())))
 
@@ -58,7 +58,8 @@ def tokenizer_in(module: pl.LightningModule, given: Any) -> Any:
 
     Args:
         module: may have an attribute `tokenizer`.
-        given: it, or the name of the module's attribute that holds it, or its hub id or folder; None: that attribute.
+        given: the tokenizer, the name of the module's attribute that holds it, or its hub id or folder; None: the
+            attribute `tokenizer`.
 
     Raises:
         ConfigError: there is none.
@@ -70,20 +71,20 @@ def tokenizer_in(module: pl.LightningModule, given: Any) -> Any:
     found = getattr(module, "tokenizer", None) if given is None else given
     if found is None:
         raise ConfigError(
-            f"{_WHO}.tokenizer is None, and {type(module).__name__} has no attribute tokenizer; expected the tokenizer "
+            f"{_WHO}.tokenizer is None, and {type(module).__name__} has no attribute tokenizer; set tokenizer to that "
             "of the model"
         )
     return found
 
 
 def _outermost(models: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """Without those inside another: a base that an adapter was put on, and that the module still has under its name."""
+    """Drop models inside another, such as a base that an adapter wraps and that the module still holds as well."""
     inner = {id(part) for model in models.values() for part in model.modules() if part is not model}
     return {name: model for name, model in models.items() if id(model) not in inner}
 
 
 def _uncompiled(model: nn.Module) -> nn.Module:
-    """The model that `torch.compile` wraps: batches of many lengths would make it compile anew, for training too."""
+    """The model inside `torch.compile`: batches of many lengths would trigger recompilation, for training too."""
     original = getattr(model, "_orig_mod", model)
     return original if isinstance(original, nn.Module) else model
 
@@ -96,11 +97,11 @@ def _attribute(module: nn.Module, name: str) -> Any:
 
 
 def _kind(value: Any) -> str:
-    return "not there" if value is None else f"of type {type(value).__name__}"
+    return "missing" if value is None else f"of type {type(value).__name__}"
 
 
 def _language_models(module: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """By attribute; those inside another one, as a base inside its adapter's wrapper, are part of it."""
+    """Language models by attribute name; a model inside another one, as a base in its wrapper, is not listed."""
     if _is_language_model(module):
         yield name, module
         return

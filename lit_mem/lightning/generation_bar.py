@@ -1,4 +1,4 @@
-"""A progress bar for the texts that are being generated, beside Lightning's own."""
+"""A progress bar for generation, beside Lightning's own."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
 Advance = Callable[[int], None]
-"""Takes the number of tokens that were written since the last call."""
+"""Receives the number of tokens generated since the last call."""
 
 
 @contextmanager
 def generation_bar(trainer: pl.Trainer, what: str, total: int) -> Iterator[Advance]:
-    """Show how many of `total` tokens are written, on a terminal and where `trainer.enable_progress_bar` is true.
+    """Show how many of `total` tokens are generated, on a terminal and if `trainer.enable_progress_bar` is true.
 
     Args:
-        trainer: whose progress bar it is like.
-        what: is generated.
-        total: most tokens to come.
+        trainer: trainer whose progress bar style is used.
+        what: title of the bar.
+        total: maximum number of tokens.
     """
     bar = trainer.progress_bar_callback
     if not total or bar is None or not trainer.is_global_zero or getattr(bar, "is_disabled", False):
@@ -47,7 +47,7 @@ def _rich(bar: RichProgressBar, what: str, total: int) -> Iterator[Advance]:
     if progress is None or not progress.console.is_terminal:
         yield _nothing
         return
-    # Lightning finds its tasks by their place among all, so that none may be removed: ours is used again.
+    # Lightning finds its tasks by index, so none may be removed: ours is reused.
     task = next((task.id for task in progress.tasks if task.description.endswith(what)), None)
     if task is None:
         task = bar._add_task(total, what)

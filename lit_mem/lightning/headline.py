@@ -1,4 +1,4 @@
-"""Which metrics loggers get: the main ones, and those that the user names."""
+"""Select the metrics sent to loggers: the main ones, and those that the user names."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from lit_mem.lightning.of_trainer import callbacks_of
 
 
 def log_metrics(module: pl.LightningModule, metrics: Mapping[str, float]) -> None:
-    """Log metrics of a pass, the same on every rank: all for callbacks, and of them to loggers those that they get.
+    """Log metrics of a pass, the same on every rank: all of them for callbacks, a selection for loggers.
 
     Args:
-        module: in whose name, in a hook of the validation or test loop.
-        metrics: by logged name.
+        module: the module to log from, in a hook of the validation or test loop.
+        metrics: metrics by logged name.
     """
     sent = to_loggers(module.trainer, metrics)
-    # Every rank has computed the same from all rows, so the mean over ranks changes nothing.
+    # Every rank has computed the same values, so the mean over ranks changes nothing.
     module.log_dict(sent, sync_dist=True)
     rest = {name: value for name, value in metrics.items() if name not in sent}
     module.log_dict(rest, sync_dist=True, logger=False)
 
 
 def to_loggers(trainer: pl.Trainer, metrics: Mapping[str, float]) -> dict[str, float]:
-    """Those of some metrics that the trainer's loggers get.
+    """The metrics that are sent to the trainer's loggers.
 
     All, unless a callback with measures has `log: main`. Then those of `MAIN`, those that a threshold, a checkpoint or
-    an early stop reads, with their intervals, and those of measures that are not this package's. Without a
-    logger all, as `Trainer.validate` returns what loggers get.
+    early stopping reads, with their intervals, and those of third-party measures. Without a logger all, as
+    `Trainer.validate` returns what is sent to loggers.
     """
     if not trainer.loggers or not any(_sends_main(one) for one in callbacks_of(trainer)):
         return dict(metrics)

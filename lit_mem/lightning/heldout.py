@@ -1,4 +1,4 @@
-"""The held-out loss of a validation or test, and what the losses show of training: no better, or not validated."""
+"""The held-out loss of a validation or test, and warnings about training without improvement or validation."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import lightning.pytorch as pl
 from lit_mem.audit.table import ExampleTable
 from lit_mem.lightning.auditing import whole_check
 from lit_mem.lightning.learning import Learning
-from lit_mem.lightning.loss_watch import refuse_not_finite
+from lit_mem.lightning.loss_watch import reject_not_finite
 from lit_mem.scoring.finite import not_finite
 from lit_mem.types import Batch, TokenScores, holds_canaries
 
 log = logging.getLogger(__name__)
 
 _MORE_LEARNING: Final = (
-    "Expected a larger trainer.max_epochs, a higher model.optimizer.init_args.lr, or a larger adapter (model.adapter)."
+    "Increase trainer.max_epochs, model.optimizer.init_args.lr, or the size of the adapter (model.adapter)."
 )
 _MORE_PRIVATE_LEARNING: Final = (
-    "Private training of few texts has much noise for each: expected more training texts, a larger "
+    "Private training on few texts adds much noise for each: use more training texts, a larger "
     "model.privacy.target_epsilon or model.privacy.batch_size, another trainer.max_epochs (fewer steps have less noise "
-    "each, more steps learn longer), or a higher model.optimizer.init_args.lr."
+    "each, more steps train longer), or a higher model.optimizer.init_args.lr."
 )
 
 
 class HeldOutLoss:
-    """Takes the scores of a pass and gives its held-out loss, weighted by token; canaries are left out.
+    """Computes the token-weighted held-out loss of a pass; canaries are left out.
 
     Args:
         learning: compares the losses of each validation with those before training.
@@ -45,14 +45,14 @@ class HeldOutLoss:
         self._not_finite = None
 
     def take(self, scores: TokenScores, batch: Batch) -> None:
-        """Take the scores of a batch."""
+        """Add the scores of a batch."""
         self._not_finite = self._not_finite or not_finite(scores, batch)
         if not holds_canaries(batch):
             columns = {"logprob": scores.total_logprob, "n_tokens": scores.n_tokens}
             self._table.update(scores.example_id.cpu(), scores.member.cpu(), columns)
 
     def metrics(self, testing: bool) -> dict[str, float]:
-        """`val/loss` or `test/loss` in nats a token; {} without held-out texts. Every process must call it."""
+        """`val/loss` or `test/loss` in nats per token; {} without held-out texts. Every process must call it."""
         table = self._table.compute().nonmembers()
         if not len(table):
             return {}
@@ -60,13 +60,13 @@ class HeldOutLoss:
         return {"test/loss" if testing else "val/loss": loss.float().item()}
 
     def end(self, module: pl.LightningModule) -> None:
-        """Log the loss of the pass, and compare its texts with those before training.
+        """Log the loss of the pass, and compare its texts' losses with those before training.
 
         Raises:
-            MetricError: a text has no finite loss.
+            MetricError: the loss of a text is not finite.
         """
         trainer = module.trainer
-        refuse_not_finite(self._not_finite, trainer, module)
+        reject_not_finite(self._not_finite, trainer, module)
         module.log_dict(self.metrics(bool(trainer.testing)), prog_bar=True, sync_dist=True)
         if trainer.state.fn == "fit":
             table = self._table.compute()
@@ -77,24 +77,24 @@ class HeldOutLoss:
         self._table.reset()
 
     def validated(self, trainer: pl.Trainer) -> None:
-        """Count training steps from here on as not validated."""
+        """Mark the current step as validated."""
         self._validated_at = trainer.global_step
 
     def warn(self, trainer: pl.Trainer, private: bool) -> None:
-        """After training, log where the model has hardly learned, is no better, or was not validated at the end.
+        """After training, warn if the model hardly changed, did not improve, or was not validated at the end.
 
         Args:
-            trainer: of the fit that ends.
-            private: whether it trained with differential privacy, where the advice is another.
+            trainer: trainer of the fit that ends.
+            private: whether training was differentially private, for which the advice differs.
         """
-        if self._learning.hardly:
+        if self._learning.hardly_changed:
             log.warning("%s. %s", self._learning.line(), _MORE_PRIVATE_LEARNING if private else _MORE_LEARNING)
-        elif self._learning.no_better:
+        elif self._learning.not_improved:
             log.warning("%s.", self._learning.line())
         unseen = trainer.global_step - self._validated_at
         if unseen and trainer.enable_validation:
             log.warning(
                 "The last %d of %d training steps came after the last validation, so no metric covers them: "
-                "trainer.val_check_interval and trainer.check_val_every_n_epoch say when there is one.",
+                "set trainer.val_check_interval or trainer.check_val_every_n_epoch.",
                 unseen, trainer.global_step,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The last line of a run: whether the model that it ends with is within its limits."""
+"""The last line of a run: whether its final model is within its limits."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 def line(state: State, judged: Sequence[Judged], when: str, trainer: pl.Trainer) -> str:
-    """One sentence on a validation; the trainer's callbacks and data say how many texts were scored."""
+    """One sentence on a validation, with the number of scored texts from the trainer's callbacks and data."""
     return verdict_line(state, judged, when, lambda name: scored_for(name, trainer))
 
 
 class LastLine(Limited):
-    """Mixed into callbacks that have limits: judges each validation of a fit, and logs the last one when it ends."""
+    """Mixin for callbacks with limits: judges each validation of a fit, and logs the last judgement at the end."""
 
     _last: tuple[State, str] | None = None
 
     def note(self, trainer: pl.Trainer) -> None:
-        """Judge the validation that just ended, if this callback is the last that has limits."""
+        """Judge the last validation, if this is the last callback with limits."""
         self._last = None
         holders = [one for one in callbacks_of(trainer) if isinstance(one, LastLine) and one.rules()]
         if holders and holders[-1] is self:
@@ -38,7 +38,7 @@ class LastLine(Limited):
             self._last = state, line(state, judged, f" after epoch {trainer.current_epoch + 1}", trainer)
 
     def say(self, trainer: pl.Trainer) -> None:
-        """Log the judgement of the validation that the fit ended with."""
+        """Log the judgement of the fit's last validation."""
         if self._last is not None and trainer.is_global_zero:
             state, text = self._last
             log.log(logging.INFO if state == "within" else logging.WARNING, "%s", text)
@@ -46,11 +46,11 @@ class LastLine(Limited):
 
 
 def audited(trainer: pl.Trainer) -> tuple[list[str], list[str]]:
-    """Where a model stands that was not trained here, by training's thresholds.
+    """Judge a model that was not trained in this run by training's thresholds.
 
     Returns:
-        The lines to log at the end of `validate` and `test`, and the conditions to give a report; both empty without
-        thresholds. Metrics that the pass did not measure are in neither judgement nor conditions.
+        The lines to log at the end of `validate` and `test`, and the conditions for a report; both empty without
+        thresholds. Metrics that the pass did not measure are left out of both.
     """
     metrics = latest_metrics(trainer)
     rules, absent = _on_measured(rules_in(trainer), metrics)
@@ -58,12 +58,12 @@ def audited(trainer: pl.Trainer) -> tuple[list[str], list[str]]:
     if rules:
         lines.append(line(*judged_by(rules, metrics), "", trainer))
     if absent:
-        lines.append(f"Not measured in this pass: {', '.join(absent)}, of the thresholds.")
+        lines.append(f"Thresholds not measured in this pass: {', '.join(absent)}.")
     return lines, list(dict.fromkeys(str(threshold) for rule in rules for threshold in rule.limits))
 
 
 def _on_measured(rules: Sequence[Rule], metrics: Mapping[str, float]) -> tuple[list[Rule], list[str]]:
-    """The rules with those thresholds whose metric was measured, by the name that it has here; the other names."""
+    """The rules restricted to thresholds whose metric was measured, under its name in this pass; the other names."""
     kept, absent = [], []
     for rule in rules:
         limits = copy(rule.limits)

@@ -1,4 +1,4 @@
-"""Which of a trainer's checkpoint callbacks is meant by "best" and "last"."""
+"""Which of a trainer's checkpoint callbacks "best" and "last" refer to."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from lit_mem.errors import ConfigError
 from lit_mem.lightning.of_trainer import callbacks_of
 
 RESERVED = ("best", "safe", "last")
-"""Names of files that `MemorizationCheckpoint` writes."""
+"""Stems of the files that `MemorizationCheckpoint` writes."""
 
 
-def take_the_lead(keeper: ModelCheckpoint, trainer: pl.Trainer) -> None:
-    """Make a callback the trainer's first to keep checkpoints: Lightning reads "best" and "last" from that one.
+def put_first(keeper: ModelCheckpoint, trainer: pl.Trainer) -> None:
+    """Make a callback the trainer's first checkpoint callback, from which Lightning reads "best" and "last".
 
     Raises:
-        ConfigError: another one writes files of the same names into its folder, whatever they measured.
+        ConfigError: another one writes files of the same names into its folder.
     """
     for other in trainer.checkpoint_callbacks:
         if not isinstance(other, ModelCheckpoint) or isinstance(other, type(keeper)):
@@ -29,12 +29,12 @@ def take_the_lead(keeper: ModelCheckpoint, trainer: pl.Trainer) -> None:
             continue
         if other.dirpath is None or os.path.abspath(other.dirpath) == os.path.abspath(str(keeper.dirpath)):
             raise ConfigError(
-                f"{type(other).__name__}.{option} is {getattr(other, option)!r}, and {type(keeper).__name__} writes "
-                f"{name}.ckpt in the same folder; expected another {option} or dirpath"
+                f"{type(other).__name__}.{option} is {getattr(other, option)!r}, but {type(keeper).__name__} writes "
+                f"{name}.ckpt in the same folder; set another {option} or dirpath"
             )
     callbacks = callbacks_of(trainer)
     first = next(i for i, callback in enumerate(callbacks) if isinstance(callback, Checkpoint))
     if not isinstance(callbacks[first], type(keeper)):
         others: list[Callback] = [callback for callback in callbacks if callback is not keeper]
-        # A new list: Lightning is going through the old one.
+        # A new list, since Lightning iterates over the old one.
         trainer.callbacks = [*others[:first], keeper, *others[first:]]  # type: ignore[attr-defined]

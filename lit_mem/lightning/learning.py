@@ -1,4 +1,4 @@
-"""How far the losses have changed since before training, and whether that is more than noise."""
+"""Compare losses with those before training, taking noise into account."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _LEAST_SHARE: Final = 0.01
 class Learning:
     """Compares each validation's losses with those before training, text by text.
 
-    A change counts where it is more than noise (a one-sided t test over texts paired with themselves,
-    `functional.paired`, at 2.5 % divided by the number of validations, as the largest change of all is tested) and at
-    least 1 % of the held-out loss before training.
+    A change counts if it is more than noise (a one-sided t test over paired texts, `functional.paired`, at 2.5 %
+    divided by the number of validations, as the largest change is tested) and at least 1 % of the held-out loss before
+    training.
 
     Attributes:
-        before: losses before training: columns `logprob` and `n_tokens`; None: they were not measured.
-        loss_before: the held-out texts' mean, in nats a token.
-        fall: the largest fall of the held-out loss so far; None before the first validation.
-        rise: the change of the held-out loss at its highest so far, negative where it never fell; likewise.
-        members: the largest fall of the members' loss so far; None too where no members were scored.
+        before: losses before training: columns `logprob` and `n_tokens`; None if not measured.
+        loss_before: mean loss of the held-out texts before training, in nats per token.
+        fall: largest decrease of the held-out loss so far; None before the first validation.
+        rise: smallest decrease of the held-out loss so far, negative if it increased; None before the first validation.
+        members: largest decrease of the members' loss so far; None also without scored members.
         looks: number of validations compared.
     """
 
@@ -42,7 +42,7 @@ class Learning:
         self.looks = 0
 
     def start(self, table: ScoreTable) -> None:
-        """Take the texts' losses before training, members and held-out texts."""
+        """Set the losses before training, of members and held-out texts."""
         self.before = table.where(table["n_tokens"] > 0)
         self.fall = self.rise = self.members = None
         self.looks = 0
@@ -53,7 +53,7 @@ class Learning:
         self.loss_before = -(heldout["logprob"].sum() / heldout["n_tokens"].sum()).item()
 
     def note(self, table: ScoreTable) -> None:
-        """Take those of a validation, of the same texts."""
+        """Add the losses of a validation, over the same texts."""
         if self.before is None:
             return
         now = table.where(table["n_tokens"] > 0)
@@ -77,35 +77,35 @@ class Learning:
         return not noise and change.value >= _LEAST_SHARE * self.loss_before
 
     @property
-    def hardly(self) -> bool:
-        """Whether neither the held-out loss nor the members' has changed; False where that is not known."""
+    def hardly_changed(self) -> bool:
+        """Whether neither the held-out loss nor the members' has changed; False if not known."""
         changed = self._counts(self.fall) or self._counts(self.rise, -1.0) or self._counts(self.members)
         return self.fall is not None and not changed
 
     @property
-    def no_better(self) -> bool:
-        """Whether the model has changed and the held-out loss has not fallen; False where that is not known."""
-        return self.fall is not None and not self._counts(self.fall) and not self.hardly
+    def not_improved(self) -> bool:
+        """Whether the model has changed without a lower held-out loss; False if not known."""
+        return self.fall is not None and not self._counts(self.fall) and not self.hardly_changed
 
     def line(self) -> str:
-        """How far the held-out loss has fallen; for a model that has hardly learned, or is no better."""
+        """How far the held-out loss has decreased, for a model that hardly changed or did not improve."""
         assert self.fall is not None
         assert self.rise is not None
         lowest, highest = (f"{self.loss_before - each.value:.3f}" for each in (self.fall, self.rise))
-        if self.no_better:
+        if self.not_improved:
             return (
-                f"The held-out loss never fell below that before training by more than noise and 1 %: it was "
-                f"{self.loss_before:.3f} nats a token before training, and {lowest} at its lowest and {highest} at its "
-                "highest since"
+                f"The held-out loss never fell below its value before training by more than noise and 1 %: it was "
+                f"{self.loss_before:.3f} nats per token before training, and since then between {lowest} and "
+                f"{highest}"
             )
         side = "more" if self.fall.value < 0 else "less"
         return (
-            f"The model hardly learned: the held-out loss was {self.loss_before:.3f} nats a token before training and "
-            f"{lowest} at its lowest, {abs(self.fall.value):.4f} {side} (standard error {self.fall.error:.4f})"
+            f"The model hardly learned: the held-out loss was {self.loss_before:.3f} nats per token before training "
+            f"and {lowest} at its lowest, {abs(self.fall.value):.4f} {side} (standard error {self.fall.error:.4f})"
         )
 
     def state(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """State for the checkpoint."""
         if self.before is None:
             return {}
         tensors = {"example_id": self.before.example_id, "member": self.before.member, **self.before.columns}
@@ -117,10 +117,10 @@ class Learning:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Go on from it; {}: of an earlier version, or nothing was known.
+        """Restore the state; {} if an earlier version wrote it, or nothing was known.
 
         Raises:
-            CheckpointError: it is not what `state` gives.
+            CheckpointError: it is malformed.
         """
         if state == {}:
             return
@@ -129,12 +129,12 @@ class Learning:
         self.start(ScoreTable(columns.pop("example_id"), columns.pop("member"), columns))
         found = {name: state.get(name) for name in _CHANGES}
         fall, rise, self.members = (None if one is None else Change(*one) for one in found.values())
-        # An earlier version kept neither the highest loss nor the number of validations.
+        # An earlier version stored neither the highest loss nor the number of validations.
         self.fall, self.rise, self.looks = fall, rise or fall, int(state.get("looks", 1))
 
 
 def _check(state: Any) -> None:
-    """Raise unless there is one number of each kind for each text, and changes of three numbers or none."""
+    """Raise unless there is one value per column and text, and each change is three numbers or None."""
     before = state.get("before") if isinstance(state, Mapping) else None
     found = [before.get(name) if isinstance(before, Mapping) else None for name in _COLUMNS]
     shapes = {tuple(each.shape) if isinstance(each, Tensor) and each.dim() == 1 else None for each in found}
@@ -151,7 +151,7 @@ def _check(state: Any) -> None:
 
 
 def _fall(before: ScoreTable, now: ScoreTable) -> Change | None:
-    """How much the mean loss a token has fallen; None without texts, or where they are not the same ones."""
+    """Decrease of the mean loss per token; None without texts, or if the texts differ."""
     if not len(before) or now.example_id.tolist() != before.example_id.tolist():
         return None
     return change_of_loss(-now["logprob"], -before["logprob"], now["n_tokens"])

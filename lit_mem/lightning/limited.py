@@ -1,4 +1,4 @@
-"""Callbacks that have limits, whatever they do when one is passed."""
+"""Callbacks with limits, whatever they do when one is exceeded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lit_mem.lightning.of_trainer import callbacks_of
 
 
 class Limited:
-    """Mixed into a callback that has limits."""
+    """Mixin for a callback with limits."""
 
     def rules(self) -> list[Rule]:
         """The limits of this callback."""
@@ -17,5 +17,5 @@ class Limited:
 
 
 def rules_in(trainer: pl.Trainer) -> list[Rule]:
-    """The limits of the trainer's callbacks, in their order."""
+    """The limits of the trainer's callbacks, in order."""
     return [rule for callback in callbacks_of(trainer) if isinstance(callback, Limited) for rule in callback.rules()]

@@ -1,4 +1,4 @@
-"""The measures as entries of `trainer.callbacks`, each with the options of the plain one."""
+"""The measures as entries of `trainer.callbacks`, with the same options."""
 
 from __future__ import annotations
 

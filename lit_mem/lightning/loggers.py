@@ -1,4 +1,4 @@
-"""Plots and tables to each kind of logger that shows them."""
+"""Send plots and tables to each kind of logger that supports them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_mem.plots.output import any_script, pixels
 
 
 class Kind(NamedTuple):
-    """How a kind of logger is given a plot, and a table: each with logger, name, what it shows, and step."""
+    """How a kind of logger logs a plot and a table; each function takes logger, name, content and step."""
 
     plot: Callable[[Any, str, Any, int], object]
     table: Callable[[Any, str, Table, int], object]
@@ -29,7 +29,7 @@ KINDS: Final[dict[str, Kind]] = {
         lambda logger, name, plot, step: logger.log_image(name, [pixels(plot)], step=step),
         lambda logger, name, table, step: logger.log_table(name, [*table.header], _cells(table), step=step),
     ),
-    # MLflow keeps files, without a step: each is named by it.
+    # MLflow stores files without a step, so the step is part of the name.
     "MLFlowLogger": Kind(
         lambda logger, name, plot, step: logger.experiment.log_figure(logger.run_id, plot, _file(name, step, "png")),
         lambda logger, name, table, step: logger.experiment.log_text(
@@ -47,7 +47,7 @@ KINDS: Final[dict[str, Kind]] = {
 
 
 def log_plot(trainer: pl.Trainer, name: str, draw: Callable[[], Any]) -> None:
-    """Give a plot to every logger that shows images; drawn only where there is one, as drawing takes its time."""
+    """Send a plot to every logger that supports images; it is drawn only if there is one, as drawing is slow."""
     loggers: list[Any] = [one for one in trainer.loggers if _kind_of(one) or callable(getattr(one, "log_image", None))]
     if not loggers:
         return
@@ -61,7 +61,7 @@ def log_plot(trainer: pl.Trainer, name: str, draw: Callable[[], Any]) -> None:
 
 
 def log_table(trainer: pl.Trainer, name: str, table: Table) -> None:
-    """Give a table to every logger that shows tables; it must hold no training text."""
+    """Send a table to every logger that supports tables; it must hold no training text."""
     for logger in trainer.loggers:
         if (kind := _kind_of(logger)) is not None:
             kind.table(logger, name, table, step_of(trainer))

@@ -1,6 +1,6 @@
-"""A run whose loss becomes non-finite is stopped, in a line that says where it happened and what to do.
+"""Stop a run whose loss becomes non-finite, with a message about where it happened and what to do.
 
-Nothing is measured of such a model, and no checkpoint is written of it, so that none replaces a good one.
+Such a model is not measured, and no checkpoint of it replaces a good one.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ class _Step(NamedTuple):
 
 
 class LossWatch:
-    """Looks at every training loss, without holding up the device that computes it.
+    """Checks every training loss without stalling the device.
 
-    On a CPU a loss is looked at before anything is learned from it. Elsewhere reading it waits for all the work
-    that the device was given; so it is looked at in the next step, which has to wait for the lengths of its texts
-    anyway. Several processes look together, every `log_every_n_steps` steps, as one that stopped alone would leave the
-    others waiting for it.
+    On a CPU a loss is checked before the optimizer step. On other devices reading it waits for all queued work; so it
+    is checked in the next step, which has to wait for the lengths of its texts anyway. Several processes check
+    together, every `log_every_n_steps` steps, since one that stopped alone would leave the others hanging.
 
-    With float16 and a gradient scaler a step whose loss is non-finite is skipped by the scaler, and the next one may be
-    a good one: that is logged once, and the next validation judges the model.
+    With float16 and a gradient scaler, the scaler skips a step whose loss is non-finite, and the next one may be
+    finite: that is logged once, and the next validation judges the model.
     """
 
     def __init__(self) -> None:
@@ -47,23 +46,23 @@ class LossWatch:
         self._once = Once()
 
     def begin_step(self, trainer: pl.Trainer) -> None:
-        """Look at the steps before this one, if it is time to."""
+        """Check the losses of earlier steps, if due."""
         if trainer.world_size > 1 and len(self._unseen) < (trainer.log_every_n_steps or _STEPS_BETWEEN_LOOKS):  # type: ignore[attr-defined]
             return
         self.look(trainer)
 
     def add(self, loss: Tensor, trainer: pl.Trainer) -> None:
-        """Take in the () loss of this step.
+        """Add the () loss of this step.
 
         Raises:
-            TrainingError: it is not finite, and that is known at once.
+            TrainingError: it is not finite, and was checked at once.
         """
         self._unseen.append(_Step(loss.detach(), trainer.global_step + 1, trainer.current_epoch + 1))
         if trainer.world_size == 1 and loss.device.type == "cpu":
             self.look(trainer)
 
     def look(self, trainer: pl.Trainer) -> None:
-        """Look at all losses taken in since the last look; every process must call it.
+        """Check all losses added since the last check; every process must call it.
 
         Raises:
             TrainingError: one is not finite.
@@ -82,16 +81,16 @@ class LossWatch:
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             raise TrainingError(f"{what}; {_ADVICE}; {_last_checkpoint(trainer)}")
         if self._once.first():
-            log.warning("Warning: %s. The gradient scaler skips such a step; this is logged once.", what)
+            log.warning("%s. The gradient scaler skips such a step; this is logged once.", what)
 
 
-def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Reject the metrics of a pass in which a text had no loss; every process must call it.
+def reject_not_finite(found: str | None, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Reject the metrics of a pass in which the loss of a text was not finite; every process must call it.
 
     Args:
-        found: what `not_finite` found in this process's texts.
-        trainer: where the run is.
-        module: its trained weights are looked at, for the message.
+        found: description by `not_finite` for this process's texts.
+        trainer: trainer of the run.
+        module: its trained weights are checked, for the message.
 
     Raises:
         MetricError: some process had such a text.
@@ -108,25 +107,25 @@ def refuse_not_finite(found: str | None, trainer: pl.Trainer, module: pl.Lightni
         checkpoint = f"; {_last_checkpoint(trainer)}"
     weight = weight_not_finite(module.named_parameters())
     if weight is None:
-        why = "its weights are finite, so numbers overflow on the way: set trainer.precision to 32-true"
+        why = "its weights are finite, so the forward pass overflows: set trainer.precision to 32-true"
     elif checkpoint:
-        why = f"the weights are no numbers any more ({weight}): {_ADVICE if from_here(module) else _ADVICE_ON_OTHERS}"
+        why = f"the weights are no longer finite ({weight}): {_ADVICE if from_here(module) else _ADVICE_ON_OTHERS}"
     else:
-        why = f"the model was loaded with weights that are no numbers ({weight})"
-    raise MetricError(f"{what}{when}, so nothing is measured; {why}{checkpoint}")
+        why = f"the model was loaded with non-finite weights ({weight})"
+    raise MetricError(f"{what}{when}, so the pass cannot be measured; {why}{checkpoint}")
 
 
-def refuse_to_save(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+def reject_to_save(trainer: pl.Trainer, module: pl.LightningModule) -> None:
     """Reject a checkpoint of non-finite weights.
 
     Raises:
-        TrainingError: they are none.
+        TrainingError: the weights are not finite.
     """
     weight = weight_not_finite(module.named_parameters())
     if weight is not None:
         raise TrainingError(
-            f"the weights are no numbers any more at step {trainer.global_step} ({weight}), so no checkpoint is "
-            f"written of them; {_ADVICE}; {_last_checkpoint(trainer)}"
+            f"the weights are no longer finite at step {trainer.global_step} ({weight}), so no checkpoint of them is "
+            f"written; {_ADVICE}; {_last_checkpoint(trainer)}"
         )
 
 

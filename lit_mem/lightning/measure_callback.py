@@ -11,10 +11,10 @@ from lit_mem.lightning.runs_audit import RunsAudit
 
 
 class Listed(RunsAudit):
-    """What makes a plain measure a callback: `class Mine(MyMeasure, Listed)`.
+    """Makes a plain measure a callback: `class Mine(MyMeasure, Listed)`.
 
     Attributes:
-        result: what it computed in the last pass.
+        result: its result in the last pass.
     """
 
     result: Result = Result()
@@ -26,9 +26,9 @@ class Listed(RunsAudit):
 
     @property
     def examples(self) -> ScoreTable | None:
-        """Per-example columns of the last pass; None: it has none."""
+        """Per-example columns of the last pass; None without any."""
         return self.result.rows
 
 
 class Measure(PlainMeasure, Listed):
-    """A measure that is written as a callback; one that is to run without Lightning subclasses `audit.Measure`."""
+    """Base class of measures written as callbacks; for use without Lightning, subclass `audit.Measure`."""

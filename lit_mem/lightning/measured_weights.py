@@ -1,4 +1,4 @@
-"""Whether the weights that are about to be saved are those that were measured."""
+"""Check that the weights about to be saved are those that were measured."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _BITS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def digest(module: nn.Module) -> dict[str, int]:
-    """For each trained parameter the sum of its elements' bit patterns, modulo 2^64.
+    """For each trained parameter, the sum of its elements' bit patterns, modulo 2^64.
 
-    Exact and independent of the order of summation; computed on the device, without a copy of the parameter.
+    Exact and independent of the order of summation; computed on the device, without copying the parameter.
     """
     trained = {name: _bits(p) for name, p in module.named_parameters() if p.requires_grad and p.numel()}
     if not trained:
@@ -38,8 +38,8 @@ def _bits(parameter: Tensor) -> Tensor:
 class MeasuredWeights:
     """Compares the trained weights of the first scored batch of a validation with those at a later time.
 
-    A callback that swaps weights for the validation (an average, say) would leave other weights to be saved than the
-    metrics are of. Which callbacks do so cannot be known by name; a digest of the weights shows it.
+    A callback that swaps weights for the validation (an average, for example) would make the saved weights differ from
+    the measured ones. Such callbacks cannot be listed by name; a digest of the weights detects them.
     """
 
     def __init__(self) -> None:
@@ -47,18 +47,18 @@ class MeasuredWeights:
         self._step = -1
 
     def reset(self) -> None:
-        """A new validation begins."""
+        """Reset for a new validation."""
         self._digest, self._step = None, -1
 
     def note(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take the weights that are about to score the first batch; later batches change nothing."""
+        """Digest the weights that score the first batch; later batches change nothing."""
         if self._digest is None:
             self._digest, self._step = digest(module), trainer.global_step
 
     def changed(self, trainer: pl.Trainer, module: pl.LightningModule) -> str | None:
-        """Name of the first trained parameter that differs although no step was taken; None: all are the same.
+        """Name of the first trained parameter that differs although no step was taken; None if all are the same.
 
-        None, too, where nothing was measured at this step.
+        None also if nothing was measured at this step.
         """
         if self._digest is None or self._step != trainer.global_step:
             return None
@@ -66,33 +66,33 @@ class MeasuredWeights:
         return next((name for name in sorted(now.keys() | before) if now.get(name) != before.get(name)), None)
 
     def check(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Reject a run in which other weights would be saved than were measured.
+        """Reject a run in which the weights to be saved differ from the measured ones.
 
         Raises:
-            ConfigError: the weights differ; it names the callbacks that may have changed them.
+            ConfigError: the weights differ; the message names callbacks that may have changed them.
         """
         name = self.changed(trainer, module)
-        # A rank may be the only one whose weights differ, and none may wait for it.
+        # Weights may differ on a single rank, and none may hang.
         if trainer.strategy.reduce_boolean_decision(name is not None, all=False):
             name = name or "a weight of another process"
             raise ConfigError(
-                f"the weights that were measured are not those that would be saved: {name} changed during the "
-                f"validation after step {trainer.global_step}, in which nothing is trained; a callback swaps weights "
+                f"the measured weights are not those that would be saved: {name} changed during the "
+                f"validation after step {trainer.global_step}, without training; a callback swaps weights "
                 f"({suspects(trainer)}): remove it from trainer.callbacks"
             )
 
 
 def suspects(trainer: pl.Trainer) -> str:
-    """The callbacks that are not this package's, for a message."""
+    """The third-party callbacks, for a message."""
     names = [type(callback).__name__ for callback in callbacks_of(trainer) if not from_here(callback)]
     return f"one of {', '.join(names)}" if names else "or the module itself does"
 
 
 class SavesWhatWasMeasured(pl.Callback):
-    """Mixed into a callback that saves the weights after a validation: ends a fit that would save other weights.
+    """Mixin for a callback that saves weights after a validation: ends a fit that would save other weights.
 
     Attributes:
-        measured: the weights that scored the first batch.
+        measured: digest of the weights that scored the first batch.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -100,19 +100,19 @@ class SavesWhatWasMeasured(pl.Callback):
         self.measured = MeasuredWeights()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing is measured yet."""
+        """Reset for a new validation."""
         super().on_validation_start(trainer, pl_module)
         self.measured.reset()
 
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Take a digest of the weights that are measured."""
+        """Digest the weights that are measured."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.measured.note(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the other callbacks: what scored the texts is what generated, and what will be saved.
+        """After the other callbacks, check that scoring, generation and saving use the same weights.
 
         Raises:
             ConfigError: a callback has swapped the weights.
@@ -121,7 +121,7 @@ class SavesWhatWasMeasured(pl.Callback):
         self.measured.check(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As after a validation, where training epochs end with a pass and there is no validation."""
+        """The same, if training epochs end with a pass instead of a validation."""
         super().on_train_epoch_end(trainer, pl_module)
         if passes_after_epochs(trainer):
             self.on_validation_end(trainer, pl_module)

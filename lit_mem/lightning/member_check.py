@@ -1,4 +1,4 @@
-"""A model's known members against the texts of a run: once a fit, validation or test, before any is scored."""
+"""Check a model's known members against the texts of a run, before any is scored."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class MemberCheck:
-    """The members that one module was trained on, whatever data modules it meets.
+    """The members that one module was trained on, over any number of data modules.
 
-    A data module takes part by its method `sides`; of others nothing is known, and nothing is checked.
+    A data module takes part if it has a method `sides`; without it nothing is checked.
 
     Attributes:
         known: the members so far.
@@ -32,22 +32,22 @@ class MemberCheck:
         self._done = False
 
     def begin(self) -> None:
-        """A fit, validation or test is set up; its data may be others."""
+        """Reset at the set-up of a fit, validation or test, whose data may differ."""
         self._next, self._done = None, False
 
     def load(self, content: CheckpointContent) -> None:
-        """Take over what a checkpoint knows; see `compare`."""
+        """Load the members stored in a checkpoint; see `compare`."""
         state = content.get("members")
         loaded = KnownMembers(state)
         if self._done and loaded.same_as(self.known):
-            return  # another checkpoint of one run
+            return  # another checkpoint of the same run
         self.known, self._unknown_origin = loaded, state is None
         self._next, self._done = None, False
 
     def start_from(self, adapter_path: str, trainer: pl.Trainer | None = None) -> None:
-        """Take over what the checkpoint beside an exported adapter knows, if there is one of the same step.
+        """Load the members of the checkpoint beside an exported adapter, if there is one of the same step.
 
-        Rank zero reads it for all: where only some could read it, these alone would reject a split.
+        Rank zero reads it for all: if only some ranks could read it, only they would reject a split.
         """
         if trainer is None:
             found = members_beside(adapter_path)
@@ -56,12 +56,12 @@ class MemberCheck:
         self.known = found or self.known
 
     def save(self, content: CheckpointContent) -> None:
-        """Add what is known to a checkpoint."""
+        """Add the members to a checkpoint."""
         if (state := self.known.state()) is not None:
             content["members"] = state
 
     def compare(self, trainer: pl.Trainer) -> None:
-        """Compare with the texts of the trainer's data module; the second call of a run does nothing.
+        """Compare with the texts of the trainer's data module; a second call in a run does nothing.
 
         Raises:
             CheckpointError: see `KnownMembers.compare`.
@@ -75,7 +75,7 @@ class MemberCheck:
             self._unknown_origin = False
             log.warning(
                 "This checkpoint has no digests of its members (an earlier version wrote it, or its data gave none): "
-                "whether held-out texts were trained on cannot be checked."
+                "it cannot be checked whether held-out texts were trained on."
             )
         training = trainer.state.fn == "fit"
         after = copy(self.known)
@@ -83,19 +83,19 @@ class MemberCheck:
         self._next = after if training else None
 
     def trains(self) -> None:
-        """A step is taken: what `compare` found as this fit's members was trained on."""
+        """Called when a step is taken: from now on this fit's members count as trained on."""
         if self._next is not None:
             self.known, self._next = self._next, None
 
 
 def members_beside(adapter_path: str) -> KnownMembers | None:
-    """What the checkpoint beside an exported adapter (`best.ckpt` beside `best-adapter`) knows.
+    """The members of the checkpoint beside an exported adapter (`best.ckpt` beside `best-adapter`).
 
-    The adapter's own folder has no digests: it is what people publish, and who has digests can confirm a guess of a
-    text that was trained on.
+    The adapter's own folder has no digests: it is meant to be published, and digests can confirm a guess of a training
+    text.
 
     Returns:
-        The members; None where no checkpoint of the same step lies there, or one that cannot be read.
+        The members; None without a readable checkpoint of the same step.
     """
     folder = Path(adapter_path).absolute()  # "." has no name
     path = folder.with_name(folder.name.removesuffix("-adapter") + ".ckpt")
@@ -103,7 +103,7 @@ def members_beside(adapter_path: str) -> KnownMembers | None:
         step = read_json(folder / "lit_mem.json")["global_step"]
         checkpoint = read_content(path, mmap=True)
         state = own_content(checkpoint).get("members")
-    except Exception:  # either file may be damaged, and neither was named by the user
+    except Exception:  # either file may be damaged; the user named neither
         return None
     if state is None or checkpoint["global_step"] != step:
         return None

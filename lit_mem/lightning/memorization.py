@@ -1,4 +1,4 @@
-"""The measuring callback: a suite of measures, what shows them, and what stops the run."""
+"""The measuring callback: a suite of measures, its outputs, and early stopping."""
 
 from __future__ import annotations
 
@@ -38,61 +38,61 @@ from lit_mem.lightning.stopwatch import Stopwatch
 from lit_mem.lightning.table import EpochTable
 
 _LIGHTNINGS_DEFAULT = 2
-"""Batches of the check before training, where the user has set nothing."""
+"""Lightning's default number of sanity-check batches."""
 
 
 class Memorization(HasMeasures, RunsAudit):
-    """Measures memorization before training and in every validation, shows it, keeps checkpoints, and stops the run.
+    """Measures memorization before training and in every validation, logs it, keeps checkpoints, and stops the run.
 
-    It brings along, where `trainer.callbacks` holds none of the kind: a table in the console (`EpochTable`), a warning
-    where members' perplexity falls alone (`PerplexityDropWarning`), seconds (`Stopwatch`), checkpoints
-    (`MemorizationCheckpoint`, unless `enable_checkpointing` is false) and, with `stop`, `MemorizationEarlyStopping`.
-    Canaries are measured where `data.canaries` makes some.
+    It adds the following callbacks if `trainer.callbacks` has none of their kind: a table in the console
+    (`EpochTable`), a warning if only the members' perplexity falls (`PerplexityDropWarning`), timings (`Stopwatch`),
+    checkpoints (`MemorizationCheckpoint`, unless `enable_checkpointing` is false) and, with `stop`,
+    `MemorizationEarlyStopping`. Canaries are measured if `data.canaries` creates some.
 
-    With a LightningModule and data that know nothing of this package, give it texts: `members` and `heldout`. It then
-    scores them by itself with the module's language model, before training, in each validation, and, where nothing is
-    validated, at the end of each training epoch. Training stays the same to the last bit. A `ModelCheckpoint` of your
-    own is kept alone.
+    For any other LightningModule and data, pass texts: `members` and `heldout`. The callback then scores them itself
+    with the module's language model, before training, in each validation, and, without validation, at the end of each
+    training epoch. Training stays bit-identical. A `ModelCheckpoint` of your own replaces the default one.
 
     Args:
-        suite: `quick` (no generation), `standard`, `full` (slices of all; generation unprompted, too) or `none`.
-        stop: thresholds that end training, such as "mia/strongest_auroc > 0.7"; or the preset `strict` or `standard`.
-        stop_when: "any" threshold is passed, or "all" of them at once.
-        lower_bound: where a metric has an interval, read the end that is nearer to the safe side, at a level spread
-            over all thresholds and passes: noise alone stops at most 5 % of runs.
-        patience: how many validations in a row it must be so before training ends.
-        attacks: of membership inference, by the name under which they are logged; None: those of no extra cost.
+        suite: `quick` (no generation), `standard`, `full` (all slices, and unprompted generation) or `none`.
+        stop: thresholds that stop training, such as "mia/strongest_auroc > 0.7"; or the preset `strict` or `standard`.
+        stop_when: "any" threshold is exceeded, or "all" of them at once.
+        lower_bound: if a metric has an interval, read its safe end, at a level spread over all thresholds and passes:
+            noise alone stops at most 5 % of runs.
+        patience: number of consecutive validations over the limits before training stops.
+        attacks: membership inference attacks, by logged name; None: those that need no extra forward passes.
         extraction: how texts are prompted; null: nothing is generated.
-        measures: further measures; each takes the place of one of the suite's that would log the same names.
-        log: which metrics loggers get. `main`: those of `lit_mem.audit.headline.MAIN`, those that thresholds and
-            monitors name, and those of measures of your own; `all`: every one. The record, the report, the table,
+        measures: further measures; each replaces those of the suite that would log the same names.
+        log: metrics sent to loggers. `main`: those of `lit_mem.audit.headline.MAIN`, those that thresholds and
+            monitors name, and those of custom measures; `all`: every one. The record, the report, the table,
             thresholds and monitors have all of them in both cases. With `main` and a logger, `Trainer.validate`
             returns the main ones; `trainer.callback_metrics` holds all.
-        members: texts of the training set, for a module of your own: a list of texts, of `{prompt, completion}` rows or
-            of conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or pattern
-            (docs/guides/data.md). None: what is scored is what `validation_step` returns, `lit_mem.types.TokenScores`.
-        heldout: texts of the same kind that are not trained on, likewise.
+        members: training texts, for a custom module: a list of strings, of `{prompt, completion}` rows or of
+            conversations (`{messages}`), a `datasets.Dataset`, or the path of a file, folder or glob pattern
+            (docs/guides/data.md). None: read the `lit_mem.types.TokenScores` that `validation_step` returns.
+        heldout: texts of the same kind that are not trained on, in the same forms.
         model: the Hugging Face or peft model that the module trains, or the name of its attribute that holds it; None:
-            the only one among its submodules. This option and those below go with `members`.
-        tokenizer: of the model, or the name of the module's attribute that holds it, or its hub id or folder; None:
+            the only one among its submodules. This option and those below apply with `members`.
+        tokenizer: the tokenizer, the name of the module's attribute that holds it, or its hub id or folder; None:
             the module's attribute `tokenizer`.
-        reference: the frozen model to compare with: "auto" (the model without its adapter, or a copy of it as training
-            starts), "adapter_off", a model, the hub id or folder of one, or None.
-        max_length: longest text in tokens, the rest is cut; None: what the model reads, at most 4096.
-        members_size: score a random subset of so many members; None: each text once of up to 2000, of more as many as
-            are held out, at least 2000.
-        heldout_size: score a random subset of so many held-out texts; None: all.
-        fields: which columns hold the texts, where these are not `text`, `prompt` and `completion`, or `messages`: the
-            name of the column, or {text_column, prompt_template, completion_template, group_column}; of files also
-            {delimiter, encoding, skip_unusable}.
-        scoring_tokens: most tokens in a scoring batch.
-        check: look for texts on both sides, and whether text alone shows which set one is of.
-        seed: of the subsets.
-        chunk: {tokens, stride}: score texts longer than `max_length` whole, in windows (see `lit_mem.data.chunks`).
+        reference: the frozen model to compare with: "auto" (the model without its adapter, or a copy of it at the start
+            of training), "adapter_off", a model, the hub id or folder of one, or None.
+        max_length: maximum number of tokens of a text; longer ones are truncated. None: the model's context length, at
+            most 4096.
+        members_size: score a random subset of this many members; None: all of up to 2000, otherwise as many as there
+            are held-out texts, at least 2000.
+        heldout_size: score a random subset of this many held-out texts; None: all.
+        fields: which columns hold the texts, if not `text`, `prompt` and `completion`, or `messages`: a column name,
+            or {text_column, prompt_template, completion_template, group_column}; for files also {delimiter, encoding,
+            skip_unusable}.
+        scoring_tokens: maximum number of tokens in a scoring batch.
+        check: look for texts in both sets, and test whether the text alone reveals its set.
+        seed: seed of the subsets.
+        chunk: {tokens, stride}: score texts longer than `max_length` in full, in windows (see `lit_mem.data.chunks`).
         show_groups: show names of persons (`group_column`) in the table of persons, and keep columns that name them.
 
     Raises:
-        ConfigError: an option is not one of those.
+        ConfigError: an option is invalid.
     """
 
     def __init__(
@@ -133,30 +133,30 @@ class Memorization(HasMeasures, RunsAudit):
                 scoring_tokens, check, seed, chunk, show_groups,
             )  # fmt: skip
         elif model is not None or tokenizer is not None:
-            raise ConfigError("Memorization.members is None, and model or tokenizer is given; expected texts to score")
+            raise ConfigError("Memorization.members is None, but model or tokenizer is given; set members to texts")
         elif chunk is not None:
-            raise ConfigError("Memorization.members is None, and chunk is given; expected data.chunk")
+            raise ConfigError("Memorization.members is None, but chunk is given; set data.chunk instead")
         self.measures = self._suite(measures)
         self.sent = log  # Lightning gives each callback a method `log`
         self._brought: list[Callback] = []
         self._stopping = _stopping(self.stop, stop_when, lower_bound, patience) if self.stop else None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Bring along what belongs to it, and prepare the measures.
+        """Add the accompanying callbacks, and prepare the measures.
 
         Raises:
-            ConfigError: an option does not fit, or two measures log the same name.
+            ConfigError: an option is invalid, or two measures log the same name.
         """
         super().setup(trainer, pl_module, stage)
         brought, self._brought = self._brought, []
-        for callback in brought:  # Lightning goes through the list that it had when `setup` began
+        for callback in brought:  # Lightning iterates over the list as it was when `setup` began
             callback.setup(trainer, pl_module, stage)
 
     def prepare(self, trainer: pl.Trainer) -> None:
-        """Bring along what belongs to it, and measure canaries if there are some.
+        """Add the accompanying callbacks, and measures of canaries if there are any.
 
         Raises:
-            ConfigError: it cannot score texts by itself under the trainer's strategy.
+            ConfigError: given texts cannot be scored under the trainer's strategy.
         """
         self._brought = self.attach(trainer)
         if self._texts is not None and self.measures:
@@ -172,7 +172,7 @@ class Memorization(HasMeasures, RunsAudit):
             self.measures = [*self.measures, *of_canaries(measures(trainer))]
 
     def attach(self, trainer: pl.Trainer) -> list[Callback]:
-        """Put what belongs to it into the trainer, where that has none of the kind; what was put there."""
+        """Add the accompanying callbacks that the trainer lacks; returns those added."""
         there = callbacks_of(trainer)
         listed = [one for one in there if isinstance(one, Measure)]
         if any(clash(one, other) for other in listed for one in self.measures):
@@ -191,15 +191,15 @@ class Memorization(HasMeasures, RunsAudit):
         keepers: list[Callback] = []
         if self._keeps_checkpoints(trainer):
             keepers.append(MemorizationCheckpoint())
-        # Lightning has checkpoints last, so that they save what the others have counted.
+        # Checkpoint callbacks are last, so that they save the state of the others.
         kept = [one for one in there if isinstance(one, Checkpoint) and not (keepers and _is_default(one))]
         others = [one for one in there if not isinstance(one, Checkpoint)]
-        if self._texts is not None:  # its pass comes before whatever else reads metrics in the same hook
+        if self._texts is not None:  # its pass precedes other callbacks that read metrics in the same hook
             others.sort(key=lambda one: one is not self)
         trainer.callbacks = [*others, *brought, *kept, *keepers]  # type: ignore[attr-defined]
         default = trainer.num_sanity_val_steps == _LIGHTNINGS_DEFAULT
         if default and self._texts is None and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.num_sanity_val_steps = math.inf  # the whole of it: what is measured before training is a row
+            trainer.num_sanity_val_steps = math.inf  # all batches, as the metrics before training are reported
         return [*brought, *keepers]
 
     def _suite(self, others: list[Measure]) -> list[Measure]:
@@ -207,14 +207,14 @@ class Memorization(HasMeasures, RunsAudit):
         return measures_of(self.suite, self.attacks, self.extraction, others, compares)
 
     def _keeps_checkpoints(self, trainer: pl.Trainer) -> bool:
-        """Whether the trainer keeps checkpoints, and none of those of a user's own take the place of ours."""
+        """Whether to add a checkpoint callback: the trainer keeps checkpoints, and no custom one replaces ours."""
         there = trainer.checkpoint_callbacks
         if self._texts is not None:
             return bool(there) and all(_is_default(one) for one in there)
         return bool(there) and not any(isinstance(one, MemorizationCheckpoint) for one in there)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure given texts before training; lay out TensorBoard's Custom Scalars page, and start its limits."""
+        """Measure given texts before training; write TensorBoard's Custom Scalars layout and the first limits."""
         if self.measures:
             pass_before_training(trainer, pl_module)
             dashboard.write_layout(trainer)
@@ -222,22 +222,22 @@ class Memorization(HasMeasures, RunsAudit):
                 dashboard.write_limits(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure given texts where nothing is validated."""
+        """Measure given texts if there is no validation."""
         if self.measures:
             pass_after_epoch(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Append to the record; go on with the lines of thresholds."""
+        """Append to the record; continue the lines of thresholds."""
         super().on_validation_end(trainer, pl_module)
         if self.measures and trainer.state.fn == "fit" and not trainer.sanity_checking:
             dashboard.write_limits(trainer)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs, by measure."""
+        """State of the measures for resuming."""
         return {one.state_key: one.state_dict() for one in self.measures if isinstance(one, Stateful)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Restore the state of the measures."""
         for one in self.measures:
             if isinstance(one, Stateful) and one.state_key in state_dict:
                 one.load_state_dict(state_dict[one.state_key])
@@ -246,10 +246,10 @@ class Memorization(HasMeasures, RunsAudit):
 def _stopping(
     stop: list[str], stop_when: Literal["any", "all"], lower_bound: bool, patience: int
 ) -> MemorizationEarlyStopping:
-    """What stops the run; its messages name the options of this section.
+    """The early-stopping callback; its messages name the options of this section.
 
     Raises:
-        ConfigError: an option does not fit.
+        ConfigError: an option is invalid.
     """
     check_range("memorization.patience", patience, at_least=1)
     made = MemorizationEarlyStopping(stop, stop_when, lower_bound, patience)
@@ -258,7 +258,7 @@ def _stopping(
 
 
 def _is_default(callback: Checkpoint) -> bool:
-    """Whether it is what Lightning adds by itself."""
+    """Whether it is Lightning's default checkpoint callback."""
     return (
         type(callback) is ModelCheckpoint
         and callback.dirpath is None

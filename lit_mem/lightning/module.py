@@ -1,4 +1,4 @@
-"""The LightningModule that trains: a causal language model with an adapter, scored in every validation."""
+"""The LightningModule for fine-tuning: a causal language model with an adapter, scored in every validation."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ from lit_mem.types import Batch
 class CausalLM(CheckpointedModule):
     """Fine-tunes a causal language model and scores every validation example, member or not.
 
-    `training_step` is the usual next-token loss (mean over the batch's labelled tokens, as Hugging Face has
-    it). `validation_step` returns the `TokenScores` that the memorization callbacks read; the held-out half of
-    them is also the validation loss.
+    `training_step` is the usual next-token loss (mean over the batch's labelled tokens, as in Hugging Face).
+    `validation_step` returns the `TokenScores` that the memorization callbacks read; the scores of held-out texts also
+    give the validation loss.
 
     Args:
         model_id: base model: a hub id, a local folder, a .gguf file, or "asset:tiny_llama". None: with `adapter_path`
             the base that the adapter was trained on, else LLaMA 2 7B from the hub.
         revision: branch, tag or commit on the hub.
-        adapter: how the base becomes trainable.
+        adapter: the adapter to train on the base.
         adapter_path: folder of an adapter saved by peft, to start from or to audit; it replaces `adapter`.
-        reference: the frozen model that membership is judged against.
-        optimizer: any torch optimizer; it gets the trainable parameters only.
+        reference: the frozen reference model of membership inference.
+        optimizer: any torch optimizer; it gets only the trainable parameters.
         lr_schedule: shape of the learning rate over all steps, after the warm-up.
         warmup_fraction: share of all steps over which the learning rate rises from 0.
-        dtype: precision that the base is loaded in; "auto": the one it was saved in.
+        dtype: precision in which the base is loaded; "auto": that of its files.
         quantization: load the base in 4 or 8 bits (GPU, extra `quantization`).
-        attention: attention kernel; None: the library's choice.
+        attention: attention kernel; None: the library's default.
         gradient_checkpointing: trade time for memory in training.
-        loss: what of the texts is trained on; by default every token of every text.
-        privacy: train with differential privacy (extra `privacy`); None: plainly.
+        loss: which tokens are trained on; by default every token of every text.
+        privacy: train with differential privacy (extra `privacy`); None: without.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class CausalLM(CheckpointedModule):
     # -- training ------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Mean next-token loss of the batch in nats; in private training of a step's texts, in several batches.
+        """Mean next-token loss of the batch in nats; in private training, of a step's texts in several batches.
 
         Raises:
             TrainingError: it is not finite.
@@ -109,7 +109,7 @@ class CausalLM(CheckpointedModule):
         self._losses.add(shown, self.trainer)
         if texts:
             self.log("train/loss", shown, on_step=True, prog_bar=True, batch_size=texts)
-        if self.private is not None:  # here, as Lightning takes no step then
+        if self.private is not None:  # manual optimization
             self.private.update(self)
         return loss
 
@@ -117,16 +117,16 @@ class CausalLM(CheckpointedModule):
         return self.loss.by_text(self._scorer, batch)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> int | None:
-        """Take no further step once the privacy budget is spent; from the first one on the members are trained on."""
+        """Take no further step once the privacy budget is spent; from the first step on, members are trained on."""
         if self.private is not None and self.private.spent:
             return -1
         self.members.trains()
         return None
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """One that ends private training on an exception.
+        """Add a callback that ends private training on an exception.
 
-        The last hook before loggers open their files, and before callbacks are set up.
+        This is the last hook before loggers open their files, and before callbacks are set up.
 
         Raises:
             ConfigError: a callback cannot work with this module.
@@ -137,27 +137,27 @@ class CausalLM(CheckpointedModule):
         return [] if self.private is None else [EndOnException(self.private)]
 
     def setup(self, stage: str) -> None:
-        """Reject what private training cannot go with."""
+        """Reject options that are incompatible with private training."""
         self.members.begin()
         on_rank_zero(self.trainer, lambda: remark(self, stage))
         if stage == "fit" and self.private is not None:
-            self.automatic_optimization = False  # here, so that our checks come before Lightning's
+            self.automatic_optimization = False  # set here, so that our checks run before Lightning's
             self.private.setup(self.trainer)
 
     def teardown(self, stage: str) -> None:
-        """Leave the model as any other, and the run's files for their owner alone."""
+        """Restore the model after private training, and restrict the run's files to their owner."""
         restrict_run(self.trainer)
         if self.private is not None:
             self.private.end()
 
     def on_fit_start(self) -> None:
-        """Drop the losses of an interrupted fit; compare the members with those known.
+        """Reset the loss watch; compare the members with those known.
 
         Raises:
-            ConfigError: a step would be of no batch, or would train plainly what was trained privately.
+            ConfigError: a step would have no batch, or privately trained weights would be trained without privacy.
             CheckpointError: held-out texts were trained on before.
         """
-        self._resume.refuse_plain_training(self.private is not None)
+        self._resume.reject_plain_training(self.private is not None)
         self.members.compare(self.trainer)
         check_range("trainer.accumulate_grad_batches", self.trainer.accumulate_grad_batches, at_least=1)
         self._losses = LossWatch()
@@ -165,24 +165,24 @@ class CausalLM(CheckpointedModule):
             self.private.begin(self, self._loss_by_text)
 
     def on_train_start(self) -> None:
-        """From here on steps are counted that no validation has seen; a resumed run is where the other one was."""
+        """Start counting steps without validation; restore the state of a resumed run."""
         self._heldout.validated(self.trainer)
-        self._resume.go_on(self)
+        self._resume.finish_load(self)
 
     def on_train_epoch_end(self) -> None:
-        """Look at the last losses."""
+        """Check the last losses."""
         self._losses.look(self.trainer)
         if self.private is not None and not self.trainer.enable_validation:
             self.log_dict(self.private.metrics())
 
     def on_train_end(self) -> None:
-        """Warn of a model that was not validated, has hardly learned or is no better; log the privacy that is spent."""
+        """Warn if the model was not validated, hardly changed or did not improve; log the privacy spent."""
         if self.private is not None:
             self.private.log_spent(self.trainer)
         self._heldout.warn(self.trainer, self.private is not None)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer over the trainable parameters, and its schedule by step."""
+        """The optimizer over the trainable parameters, with its schedule by step."""
         optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
         found, self._resume.schedule_steps = scheduled(
             optimizer, self.lr_schedule, self.warmup_fraction, lambda: self.trainer.estimated_stepping_batches
@@ -192,7 +192,7 @@ class CausalLM(CheckpointedModule):
     # -- validation ----------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
-        """Look at the losses before it; start a pass anew.
+        """Check the losses so far; start a new pass.
 
         Raises:
             CheckpointError: held-out texts were trained on.
@@ -204,22 +204,22 @@ class CausalLM(CheckpointedModule):
         super().on_validation_start()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out loss, weighted by token, and what of the privacy budget is spent."""
+        """Log the token-weighted held-out loss, and the privacy budget spent."""
         super().on_validation_epoch_end()
         if self.private is not None:
             self.log_dict(self.private.metrics())
 
     def privacy_claim(self) -> tuple[float, float] | None:
-        """ε and δ to which training has kept so far; None where it is not private."""
+        """ε and δ guaranteed by training so far; None if training is not private."""
         return None if self.private is None else self.private.claim()
 
     @property
     def epsilon_note(self) -> str:
-        """What `privacy/epsilon` leaves out, for a page that shows it; "" where there is nothing."""
+        """A note on what `privacy/epsilon` does not cover; "" without one."""
         return "" if self.private is None else self.private.note
 
     def metric_names(self) -> list[str]:
-        """Names that this module logs while it is fitted."""
+        """Names that this module logs during a fit."""
         if self.private is None:
             return ["train/loss", "val/loss"]
         spent = ["privacy/epsilon", "privacy/delta", *group_names(largest_group(self._trainer))]

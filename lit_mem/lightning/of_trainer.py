@@ -1,4 +1,4 @@
-"""What of a trainer Lightning sets without declaring it, or keeps private."""
+"""Access to undeclared or private attributes of a trainer."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def callbacks_of(trainer: pl.Trainer) -> list[Callback]:
 
 
 def step_of(trainer: pl.Trainer) -> int:
-    """Where Lightning puts the scalars of this validation."""
+    """The step at which Lightning logs the scalars of this validation."""
     return trainer.fit_loop.epoch_loop._batches_that_stepped

@@ -1,4 +1,4 @@
-"""What the report reads of a run whose module and data are not this package's."""
+"""Files for the report of a run whose module and data are custom."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
 def describe(
     trainer: pl.Trainer, model: nn.Module, texts: OwnTexts, length: int, found: Prepared, scored: Scored
 ) -> None:
-    """Write `checks.json` and `facts.json`, and where the run has no configuration `config.yaml` and `run.json`.
+    """Write `checks.json` and `facts.json`, and `config.yaml` and `run.json` if the run has no configuration.
 
-    All processes call it.
+    All processes must call it.
 
     Args:
-        trainer: of the run; without loggers, or in a dry run, nothing is written.
-        model: that is measured.
-        texts: the options.
-        length: longest text in tokens.
-        found: the texts as they were read.
-        scored: how many texts are scored.
+        trainer: trainer of the run; without loggers, or in a dry run, nothing is written.
+        model: the measured model.
+        texts: options of the scored texts.
+        length: maximum number of tokens of a text.
+        found: the prepared texts.
+        scored: number of texts scored.
 
     Raises:
         OSError: a file cannot be written.

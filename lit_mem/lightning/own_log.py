@@ -1,4 +1,4 @@
-"""Metrics of a pass that `Memorization` runs by itself, beside what a user's own module logs."""
+"""Log metrics of a pass that `Memorization` runs itself, beside those that a custom module logs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lit_mem.lightning.of_trainer import step_of
 
 
 def log_own(module: pl.LightningModule, metrics: Mapping[str, float]) -> None:
-    """Log metrics of a pass, the same on every rank, in whatever hook it ran.
+    """Log metrics of a pass, the same on every rank, in any hook.
 
-    - Before training nothing: `Baseline` logs them at step 0.
-    - In a validation or test like all that is logged there. A loss that the module logs under our name stays its own.
-    - At the end of a training epoch for callbacks, and for loggers at the step of a validation.
+    - Before training: nothing, as `Baseline` logs them at step 0.
+    - In a validation or test: with the other metrics. If the module logs a loss under our name, its own is kept.
+    - At the end of a training epoch: for callbacks, and for loggers at the step of a validation.
     """
     trainer = module.trainer
     if trainer.sanity_checking:

@@ -1,4 +1,4 @@
-"""A pass that `Memorization` runs by itself, over texts that it was given, with the model that a module trains."""
+"""A pass that `Memorization` runs itself, over given texts, with the model that a module trains."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OwnTexts:
-    """The texts of such passes, and what scores them; each is described at the option of `Memorization` of that name.
+    """Options of such passes; each is described at the option of `Memorization` with the same name.
 
     Raises:
-        ConfigError: one set is given without the other.
+        ConfigError: only one of the two sets is given.
     """
 
     members: Any
@@ -63,11 +63,11 @@ class OwnTexts:
     def __post_init__(self) -> None:
         if self.members is None or self.heldout is None:
             lacking, given = ("members", "heldout") if self.members is None else ("heldout", "members")
-            raise ConfigError(f"Memorization.{lacking} is None, and {given} is given; expected texts in both")
+            raise ConfigError(f"Memorization.{lacking} is None, but {given} is given; expected texts in both")
 
 
 class _TrainedSubject(ModelSubject):
-    """A model in a LightningModule that something else trains."""
+    """A model in a custom LightningModule."""
 
     def __init__(self, trainer: pl.Trainer, module: pl.LightningModule, **options: Any) -> None:
         super().__init__(**options, precision=trainer.precision_plugin.forward_context)
@@ -83,12 +83,12 @@ class OwnPass:
     """The passes of one fit, validate or test.
 
     Args:
-        texts: what is scored.
+        texts: options of the scored texts.
 
     Attributes:
-        checking: whether the pass that goes on is the one before training.
+        checking: whether the current pass is the one before training.
         subject: the model; None until `start`.
-        scored: how many texts are scored; None until `start`.
+        scored: number of texts scored; None until `start`.
     """
 
     def __init__(self, texts: OwnTexts) -> None:
@@ -97,11 +97,11 @@ class OwnPass:
         self.scored: Scored | None = None
 
     def start(self, trainer: pl.Trainer, module: pl.LightningModule, audit: Audit) -> ModelSubject:
-        """Get texts, model and reference together, once, and prepare the measures; every process must call it.
+        """Prepare texts, model, reference and measures once; every process must call it.
 
         Raises:
-            ConfigError: an option does not fit.
-            DataError: a row is not what was expected.
+            ConfigError: an option is invalid.
+            DataError: a row has an unexpected form.
             ModelError: a reference cannot be loaded.
         """
         if self.subject is not None:
@@ -148,29 +148,29 @@ class OwnPass:
         return subject
 
     def observe(self, audit: Audit) -> str | None:
-        """Score all texts, each for all measures; what of this process's is not finite, or None."""
+        """Score all texts for all measures; returns the first non-finite loss of this process's texts, or None."""
         assert self.subject is not None
         with preserved_random_state():
             return observe(audit, self.subject, self._sets.batches(self.subject.device))
 
     def adapter(self) -> Any:
-        """A model that has an adapter, with its tokenizer, as `export_adapter` takes them; None: it has none."""
+        """The subject, as `export_adapter` expects it, if its model has an adapter; else None."""
         subject = self.subject
         has_adapter = bool(getattr(getattr(subject, "language_model", None), "peft_config", None))
         return subject if has_adapter else None
 
 
 def check_whole(trainer: pl.Trainer) -> None:
-    """Reject a strategy that spreads the weights of a model over devices.
+    """Reject a strategy that shards the weights of a model over devices.
 
     Raises:
-        ConfigError: this one does.
+        ConfigError: the strategy shards them.
     """
     strategy = trainer.strategy
     stage_3 = isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
     if isinstance(strategy, FSDPStrategy | ModelParallelStrategy | ShardedBase) or stage_3:
         raise ConfigError(
-            f"trainer.strategy is {type(strategy).__name__}{' stage 3' if stage_3 else ''}, which spreads the weights "
-            "over devices, and Memorization scores its texts with whole ones; expected ddp, or an audit of the saved "
+            f"trainer.strategy is {type(strategy).__name__}{' stage 3' if stage_3 else ''}, which shards the weights "
+            "over devices, but Memorization scores texts with whole weights; expected ddp, or an audit of the saved "
             "model (lit_mem.audit)"
         )

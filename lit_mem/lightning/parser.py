@@ -1,4 +1,4 @@
-"""Complaints of the command line's parser, in one line each."""
+"""Turn the command-line parser's errors into one line each."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from lit_mem.lightning.config_option import ConfigOption
 
 
 class OneLineParser(LightningArgumentParser):
-    """Says in one line what is wrong with an option, where the library prints its usage and every type it tried."""
+    """Reports errors in one line, where the library prints its usage and every type it tried."""
 
     config_option: type[ConfigOption] = ConfigOption
     """Reads configuration files."""
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:
-        """Add an option; one that reads a configuration file also takes the names of those that ship."""
+        """Add an option; one that reads a configuration file also accepts names of bundled ones."""
         if kwargs.get("action") in ("config", ActionConfigFile):
             kwargs["action"] = self.config_option
         return super().add_argument(*args, **kwargs)
@@ -43,7 +43,7 @@ class OneLineParser(LightningArgumentParser):
         return super().parse_args(args, namespace, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Refuse an option.
+        """Reject an option.
 
         Raises:
             ConfigError: always.
@@ -55,7 +55,7 @@ class OneLineParser(LightningArgumentParser):
         raise ConfigError(readable(message, options)) from ex
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Any:
-        """Read a configuration file; what is wrong inside names the file too."""
+        """Read a configuration file; errors inside name the file too."""
         if (file := Path(str(cfg_path))).is_file():
             check_yaml(read_text(file, ConfigError, LARGEST_YAML), str(cfg_path))
         try:
@@ -68,11 +68,11 @@ class OneLineParser(LightningArgumentParser):
 
 
 def readable(message: str, options: Iterable[str] = ()) -> str:
-    r"""One line that says what jsonargparse's tree of all types that it tried says.
+    r"""Condense jsonargparse's tree of all types that it tried to one line.
 
     Args:
-        message: of jsonargparse.
-        options: names that an unknown option could have meant.
+        message: jsonargparse's message.
+        options: names that an unknown option may have meant.
 
     >>> readable('Parser key "data.seed":\n - Expected a <class \'int\'>\nGiven value type: str\nGiven value: many')
     'data.seed: found many; expected int'
@@ -96,12 +96,12 @@ def readable(message: str, options: Iterable[str] = ()) -> str:
         elif match := re.match(r"Expected an? (.*)", line):
             kind = re.sub(r"<(?:class|enum) '(?:[\w.]*\.)?(\w+)'>", r"\1", match[1])
             kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
-            if not found:  # what follows is of the types around this one
+            if not found:  # later lines are about the enclosing types
                 expected["null" if kind == "NoneType" else kind] = None
         else:
             rest.append(line)
     if absent and not rest:
-        rest = [f"there is no file {absent} that can be read"]
+        rest = [f"file {absent} does not exist or cannot be read"]
     elif expected and not rest:
         rest = [f"found {found}; expected {' or '.join(expected)}" if found else f"expected {' or '.join(expected)}"]
     text = " ".join(": ".join([*keys, " ".join(rest)]).split()).replace('in "<unicode string>",', "at")
@@ -115,7 +115,7 @@ _NOISE = re.compile(
 
 
 def _near(text: str, options: Iterable[str]) -> str:
-    """What an unknown option, parameter or class could have been meant to be."""
+    """A suggestion for an unknown option, parameter or class."""
     word, names, paths = "", list[str](), re.findall(r"class_path '([\w.]+)\.(\w+)'", text)
     if match := re.search(r"unrecognized arguments: (--[\w.]+)", text):
         word, names = match[1], list(options)
@@ -130,4 +130,4 @@ def _near(text: str, options: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1)
     if close:
         return f"; did you mean {close[0]}?"
-    return f"; there are {', '.join(names)}" if names and len(names) <= 30 else ""
+    return f"; expected one of {', '.join(names)}" if names and len(names) <= 30 else ""

@@ -1,4 +1,4 @@
-"""A sign of memorization: the members' perplexity falls suddenly, and that of held-out texts does not follow."""
+"""Detect a sign of memorization: a sudden fall of the members' perplexity without one of held-out perplexity."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MEMBERS, HELDOUT = "memorization/perplexity_members", "val/perplexity"
 
 
 class PerplexityDropWarning(Callback):
-    """Warns where the members' perplexity falls sharply against held-out perplexity since the last validation.
+    """Warns if the members' perplexity falls sharply against held-out perplexity since the last validation.
 
-    Learning lowers both; what it lowers for members alone is memorized. So the gap counts, log(held-out ÷ members'
-    perplexity): a warning is logged where it grew by more than −log(1 − share) nats a token, noise aside. The noise is
-    the standard error over texts, each paired with itself in the last validation; of it alone, less than 1 % of
-    validations warn, however small the share. The first comparison is with the validation before training,
+    Learning lowers both; a fall for members alone is memorization. So the gap counts, log(held-out ÷ members'
+    perplexity): a warning is logged if it grew by more than −log(1 − share) nats per token, beyond noise. The noise is
+    the standard error over texts, each paired with itself in the last validation; noise alone triggers a warning in
+    less than 1 % of validations, however small the share. The first comparison is with the validation before training,
     if that ran over all batches.
 
     It reads the losses of single texts from the callback `Perplexity`.
 
     Args:
-        share: how far the members' perplexity must fall beside the held-out perplexity, as a share. 0.1: the ratio of
+        share: how far the members' perplexity must fall relative to held-out perplexity. 0.1: the ratio of
             the two falls by a tenth.
     """
 
@@ -45,19 +45,19 @@ class PerplexityDropWarning(Callback):
         self._last: ScoreTable | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: the last validation's losses."""
+        """The last validation's losses, for a resumed run."""
         if self._last is None:
             return {}
         return {"example_id": self._last.example_id, "member": self._last.member, **self._last.columns}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the last validation; earlier versions kept no losses of single texts."""
+        """Restore the last validation's losses; earlier versions stored none."""
         state = dict(state_dict)
         if "example_id" in state:
             self._last = ScoreTable(state.pop("example_id"), state.pop("member"), state)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Reject a run that measures no perplexity; start a new run with nothing to compare with.
+        """Reject a run without perplexity; reset for a new run.
 
         Raises:
             ConfigError: the callback `Perplexity` is missing.
@@ -66,10 +66,10 @@ class PerplexityDropWarning(Callback):
             check_names([MEMBERS, HELDOUT], trainer, type(self).__name__)
             if _perplexity(trainer) is None:
                 raise ConfigError(
-                    f"{type(self).__name__} reads the losses of single texts, which no callback measures; expected "
-                    "lit_mem.callbacks.Perplexity in trainer.callbacks"
+                    f"{type(self).__name__} reads the losses of single texts, which no callback measures; add "
+                    "lit_mem.callbacks.Perplexity to trainer.callbacks"
                 )
-            if trainer.global_step == 0:  # a resumed run gets its own next
+            if trainer.global_step == 0:  # in a resumed run, load_state_dict follows
                 self._last = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -82,15 +82,15 @@ class PerplexityDropWarning(Callback):
         if self._last is not None and now is not None:
             line = self.message(self._last, now)
             if line is not None:
-                log.warning("Warning: %s.", line)
+                log.warning("%s.", line)
         self._last = now
 
     def message(self, before: ScoreTable, now: ScoreTable) -> str | None:
-        """One line; None where the gap did not grow by more than `share` says, noise aside.
+        """The warning; None if the gap did not grow by more than `share` allows, beyond noise.
 
         Args:
             before: `losses` of a validation.
-            now: of a later one.
+            now: `losses` of a later one.
         """
         members, heldout = (_change(a, b) for a, b in zip(_sides(before), _sides(now), strict=True))
         gap = change_of_gap(members, heldout)
@@ -98,15 +98,15 @@ class PerplexityDropWarning(Callback):
             return None
         (m0, h0), (m1, h1) = (map(_perplexity_of, _sides(table)) for table in (before, now))
         return (
-            f"since the last validation the members' perplexity went from {m0:.2f} to {m1:.2f} and held-out perplexity "
-            f"from {h0:.2f} to {h1:.2f}: the gap grew by {gap.value:.3f} nats a token (standard error {gap.error:.3f}; "
-            f"PerplexityDropWarning.share {self.share:g} warns above {self._limit:.3f}), which is a sign "
+            f"Since the last validation the members' perplexity went from {m0:.2f} to {m1:.2f} and held-out perplexity "
+            f"from {h0:.2f} to {h1:.2f}: the gap grew by {gap.value:.3f} nats per token (standard error "
+            f"{gap.error:.3f}; PerplexityDropWarning.share {self.share:g} warns above {self._limit:.3f}), a sign "
             "of memorization"
         )
 
 
 def losses(examples: ScoreTable | None) -> ScoreTable | None:
-    """The `loss` (in nats, summed over tokens) and `n_tokens` of each text of the last pass; None if one overflows."""
+    """The `loss` (in nats, summed over tokens) and `n_tokens` of each text of the last pass; None on overflow."""
     if examples is None:
         return None
     table = examples.where(examples["n_tokens"] > 0)
@@ -125,7 +125,7 @@ def _sides(table: ScoreTable) -> tuple[ScoreTable, ScoreTable]:
 
 
 def _change(before: ScoreTable, now: ScoreTable) -> Change:
-    """Of the texts that are in both."""
+    """Change over the texts that are in both."""
     old, new = (table.where(_in(table.example_id, other.example_id)) for table, other in ((before, now), (now, before)))
     return change_of_loss(old["loss"], new["loss"], new["n_tokens"])
 

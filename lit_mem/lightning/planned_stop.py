@@ -1,4 +1,4 @@
-"""Before training: how wide the intervals will be, and at which value a threshold on their safe end acts."""
+"""Before training: expected interval widths, and the values at which thresholds on their safe ends act."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lit_mem.lightning.auditing import audit_of, measures, whole_check
 
 
 def planned_looks(trainer: pl.Trainer) -> int | None:
-    """How many validations a whole fit has, from its first step on; None where that is not known.
+    """Number of validations in a whole fit, from its first step on; None if not known.
 
     Args:
-        trainer: of the fit, once its data is loaded.
+        trainer: trainer of the fit, once its data is loaded.
     """
     batches, every = float(trainer.num_training_batches), trainer.check_val_every_n_epoch
     epochs = math.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs or 0)
@@ -38,12 +38,12 @@ def planned_looks(trainer: pl.Trainer) -> int | None:
 
 
 def planned_stops(limits: Limits, trainer: pl.Trainer, level: float) -> list[str]:
-    """A line for each threshold on an AUROC that is read at the safe end of its interval; empty without such.
+    """One line for each threshold on an AUROC that is read at the safe end of its interval; empty without any.
 
     Args:
         limits: the thresholds.
-        trainer: of the fit.
-        level: confidence of the two-sided interval that the first validation is judged by.
+        trainer: trainer of the fit.
+        level: confidence level of the two-sided interval that judges the first validation.
     """
     if not limits.lower_bound:
         return []
@@ -56,16 +56,16 @@ def planned_stops(limits: Limits, trainer: pl.Trainer, level: float) -> list[str
 
 
 def scored_for(name: str, trainer: pl.Trainer) -> Scored | None:
-    """How many texts are scored for a metric; None where that is not known.
+    """Number of texts scored for a metric; None if not known.
 
     Args:
-        name: of the metric.
-        trainer: its callback that logs the metric has the texts of the last pass; a check before training over some of
-            the batches does not count, and then the data module says what is scored.
+        name: name of the metric.
+        trainer: its callback that logs the metric has the texts of the last pass; after a sanity check over some of
+            the batches, the data module's number is used instead.
     """
     of_data = getattr(getattr(trainer, "datamodule", None), "scored_texts", None)
     found = of_data() if callable(of_data) else None
-    known = found if isinstance(found, Scored) else None  # a user's own data module may have any such attribute
+    known = found if isinstance(found, Scored) else None  # a custom data module may have another attribute of this name
     if (own := audit_of(trainer).own) is not None:
         known = own.scored
     measure = next((one for one in measures(trainer) if name in one.names()), None)
@@ -82,7 +82,7 @@ def scored_for(name: str, trainer: pl.Trainer) -> Scored | None:
 
 
 def _used(name: str, table: ScoreTable) -> Tensor:
-    """(N,) bool: the rows that an AUROC is computed from, fit and judgement of `mia/combined_auroc` alike."""
+    """(N,) bool: the rows from which an AUROC is computed; for `mia/combined_auroc`, those of fit and evaluation."""
     column = name.partition("_auroc")[0]
     others = [values for other, values in table.columns.items() if other.startswith("mia/") and other != column]
     read = others if column == "mia/combined" else [table[column]] if column in table.columns else []

@@ -1,4 +1,4 @@
-"""Private training inside a Lightning fit: what the module's hooks hand on to."""
+"""Private training inside a Lightning fit, called from the module's hooks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lit_mem.functional.random_stream import RandomStream
 from lit_mem.lightning import private_start
 from lit_mem.lightning.private_group import largest_group, of_group
 from lit_mem.lightning.private_log import log_earlier, log_spent, log_start
-from lit_mem.lightning.private_options import refuse_options
+from lit_mem.lightning.private_options import reject_options
 from lit_mem.models.checkpoint import Spent
 from lit_mem.privacy.carried import ONLY_LATER, spent_before
 from lit_mem.privacy.dpsgd import DPSGD
@@ -32,25 +32,25 @@ log = logging.getLogger(__name__)
 
 
 class ByText(Protocol):
-    """The loss of each text of a batch, whatever the others are: (B,) to train on, (B,) sums to show, (B,) tokens."""
+    """Loss of each text of a batch, independent of the others: (B,) for training, (B,) sums to log, (B,) tokens."""
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Of this batch."""
+        """Compute the losses of this batch."""
         ...
 
 
 class PrivateFit:
     """Steps of DP-SGD with a module's own optimizer and schedule, on one process or with `ddp`.
 
-    A step takes a list of batches, which `lit_mem.data.poisson.StepBatches` makes of one Poisson draw; of an empty
-    draw, none. Optimizer, schedule and Lightning's counters see one ordinary step.
+    A step takes a list of batches, which `lit_mem.data.poisson.StepBatches` makes from one Poisson draw; an empty draw
+    gives none. Optimizer, schedule and Lightning's counters see one ordinary step.
 
     Args:
-        options: how.
+        options: options of private training.
 
     Attributes:
-        stream: of batches and noise; another for each fit, the same on every process.
-        training: of the current fit, None outside.
+        stream: random stream of batches and noise; a new one for each fit, the same on every process.
+        training: private training of the current fit; None outside.
     """
 
     def __init__(self, options: DPSGD) -> None:
@@ -64,20 +64,20 @@ class PrivateFit:
 
     @property
     def batch_size(self) -> int:
-        """Texts a step on average, over all processes."""
+        """Average number of texts per step, over all processes."""
         return self.options.batch_size
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Before the training loader is made: reject options that do not fit, and draw a new key.
+        """Before the training loader is made: reject incompatible options, and draw a new key.
 
-        What an earlier fit of the same weights has spent still counts.
+        The budget spent by an earlier fit of the same weights still counts.
 
         Raises:
             ConfigError: an option would break the guarantee, or the weights were trained before without a ledger.
             CheckpointError: their ledger is damaged.
         """
         self.end()
-        refuse_options(trainer, getattr(trainer, "datamodule", None))
+        reject_options(trainer, getattr(trainer, "datamodule", None))
         refuse_dropout_option(trainer.lightning_module)
         allowed = self.options.allow_unaccounted_start
         before = on_rank_zero(trainer, lambda: spent_before(trainer.lightning_module, allowed))
@@ -85,23 +85,23 @@ class PrivateFit:
         self.stream = RandomStream(trainer.strategy.broadcast(self.options.stream().key))
 
     def load(self, spent: Spent | None) -> None:
-        """Resume from a checkpoint, which kept this.
+        """Restore the spent budget from a checkpoint.
 
         Raises:
             CheckpointError: its weights were not trained privately.
         """
         if spent is None:
             raise CheckpointError(
-                "its weights were trained without model.privacy, so no noise from here on can hide the texts; expected "
-                "a checkpoint of a private run, or none"
+                "its weights were trained without model.privacy, so adding noise from here on cannot protect the "
+                "texts; expected a checkpoint of a private run, or none"
             )
         self._before.spent, self._before.dry = spent, ()
 
     def begin(self, module: pl.LightningModule, by_text: ByText) -> None:
-        """Prepare the first step: once model and loader are there, and what a checkpoint kept.
+        """Prepare the first step, once model, loader and checkpoint state are available.
 
         Raises:
-            LitMemError: of whatever stands in the way, on every process; the model is then as before.
+            LitMemError: private training cannot start, on every process; the model is then restored.
         """
         try:
             self._begin(module, by_text)
@@ -132,15 +132,15 @@ class PrivateFit:
             )
 
     def log_spent(self, trainer: pl.Trainer) -> None:
-        """Log on rank zero what a fit that has ended has spent, for one row and for the person with the most rows."""
+        """Log on rank zero the budget spent by a finished fit, for one row and for the person with the most rows."""
         if self.training is not None and self.training.budget.steps and trainer.is_global_zero:
             log_spent(self.training.budget, self._rows_of_one)
 
     def export_ledger(self, folder: Path) -> int:
-        """Write what is spent beside an exported adapter; on the process that has the ledger.
+        """Write the spent budget beside an exported adapter, on the process that has the ledger.
 
         Returns:
-            How many steps that are; 0 where nothing is written.
+            Number of steps written; 0 if nothing is written.
 
         Raises:
             OSError: it cannot be written.
@@ -155,14 +155,14 @@ class PrivateFit:
 
     @property
     def spent(self) -> bool:
-        """Whether no further step may be taken."""
+        """Whether the budget allows no further step."""
         return self.training is not None and self.training.budget.remaining == 0
 
     def step(self, module: pl.LightningModule, batches: Sequence[Batch], by_text: ByText) -> tuple[Tensor, int]:
-        """Gradients of a step's texts: clipped and summed.
+        """Accumulate the clipped gradients of a step's texts.
 
         Returns:
-            Mean loss a token, () float32 without gradient, 0 of no text; and the number of texts.
+            Mean loss per token, () float32 without gradient, 0 without texts; and the number of texts.
         """
         assert self.training is not None
         rows = _rows(module.trainer)
@@ -182,7 +182,7 @@ class PrivateFit:
         return shown / tokens.clamp(min=1), texts
 
     def update(self, module: pl.LightningModule) -> None:
-        """Charge, add noise, and let the optimizer take the step."""
+        """Charge the budget, add noise, and take the optimizer step."""
         assert self.training is not None
         trainer = module.trainer
         several = trainer.world_size > 1
@@ -199,7 +199,7 @@ class PrivateFit:
             trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = 0, None
 
     def metrics(self) -> dict[str, float]:
-        """What is logged at every validation: epsilon and delta, for one row and for the person with the most rows."""
+        """Metrics logged at every validation: epsilon and delta, for one row and for the person with the most rows."""
         if self.training is None:
             return {}
         budget = self.training.budget
@@ -208,19 +208,19 @@ class PrivateFit:
 
     @property
     def note(self) -> str:
-        """What epsilon leaves out; "" where there is nothing, or outside a fit."""
+        """A note on what epsilon does not cover; "" without one, or outside a fit."""
         return ONLY_LATER if self.training is not None and self.training.budget.unaccounted else ""
 
     def claim(self) -> tuple[float, float] | None:
-        """ε and δ to which training has kept so far; None outside a fit."""
+        """ε and δ guaranteed by training so far; None outside a fit."""
         return None if self.training is None else (self.training.budget.epsilon(), self.training.budget.delta)
 
     def state(self) -> Spent | None:
-        """For the checkpoint."""
+        """State for the checkpoint."""
         return self._before.spent if self.training is None else self.training.budget.state()
 
     def end(self) -> None:
-        """Leave the model as any other."""
+        """Restore the model, and keep the spent budget."""
         if self._sampling is not None:
             self._sampling.restore()
             self._sampling = None
@@ -237,7 +237,7 @@ def _in_16_bits(module: pl.LightningModule) -> bool:
 
 
 def _rows(trainer: pl.Trainer) -> int:
-    """How many texts go through the model together, at most."""
+    """Maximum number of texts per forward pass."""
     return int(getattr(getattr(trainer.train_dataloader, "dataset", None), "batch_size", 0))
 
 
@@ -252,7 +252,7 @@ def _take_step(module: pl.LightningModule) -> None:
 
 
 class EndOnException(pl.Callback):
-    """Leaves the model as any other where a fit ends by an exception: Lightning calls no `teardown` then."""
+    """Restores the model if a fit ends with an exception: Lightning calls no `teardown` then."""
 
     def __init__(self, fit: PrivateFit) -> None:
         self.fit = fit

@@ -1,4 +1,4 @@
-"""What private training has cost the person with the most rows, as metrics."""
+"""Metrics of the privacy cost for the person with the most rows."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _ROWS: Final = "privacy/largest_group"
 
 
 def largest_group(trainer: pl.Trainer | None) -> int:
-    """Most training rows of one person or document, as far as the data module knows groups; 1 where it does not."""
+    """Largest number of training rows of one person or document, if the data module knows groups; else 1."""
     return int(getattr(getattr(trainer, "datamodule", None), "largest_group", 1))
 
 
 def group_names(rows: int) -> list[str]:
-    """Metrics that `of_group` gives."""
+    """Names of the metrics of `of_group`."""
     return [] if rows < 2 else [_ROWS] if rows > MOST_ROWS else [_ROWS, _EPSILON]
 
 
 def of_group(history: Sequence[Steps], delta: float, rows: int) -> dict[str, float]:
-    """Rows of the largest group, and an upper bound of the epsilon of a person with so many (`lit_mem.privacy.group`).
+    """Rows of the largest group, and an upper bound on epsilon of a person with that many (`lit_mem.privacy.group`).
 
     Args:
         history: the steps so far.
         delta: δ of the bound, that of `privacy/epsilon`.
-        rows: of the largest group; {} of 1, and no epsilon above `MOST_ROWS`.
+        rows: rows of the largest group; {} for 1, and no epsilon above `MOST_ROWS`.
     """
     found = {_ROWS: float(rows)} if rows > 1 else {}
     return found | {_EPSILON: group_epsilon(history, delta, rows)} if 1 < rows <= MOST_ROWS else found

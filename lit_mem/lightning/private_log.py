@@ -1,4 +1,4 @@
-"""What a private fit logs: its noise and budget at the start, what it has spent at the end."""
+"""Log messages of a private fit: noise and budget at the start, budget spent at the end."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def log_start(budget: Budget, steps: float, rows: int, first: bool) -> None:
-    """Log how private the steps to come are.
+    """Log the privacy of the planned steps.
 
     Args:
-        budget: of the fit, planned.
-        steps: how many are to come; may be infinite.
-        rows: of the largest group.
-        first: whether this is the first process; bounds for groups are computed there only.
+        budget: planned budget of the fit.
+        steps: number of planned steps; may be infinite.
+        rows: rows of the largest group.
+        first: whether this is rank zero; bounds for groups are computed only there.
     """
     options = budget.options
     log.info(
@@ -35,17 +35,17 @@ def log_start(budget: Budget, steps: float, rows: int, first: bool) -> None:
     )  # fmt: skip
     if budget.steps:
         log.warning(
-            "%d steps were taken before%s and count too: epsilon is %.4g at the start.",
+            "%d steps were taken before%s and also count: epsilon is %.4g at the start.",
             budget.steps, f" ({budget.ledger.path})" if budget.ledger else "", budget.epsilon(),
         )  # fmt: skip
     if budget.remaining is not None and budget.remaining < steps:
         log.warning(
-            "Epsilon %g allows %d of the %g steps to come; training ends then.",
+            "Epsilon %g allows %d of the %g planned steps; training then ends.",
             options.target_epsilon, budget.remaining, steps,
         )  # fmt: skip
     log.info(
-        "Epsilon bounds what the trained weights reveal of one row of the training set. It does not cover metrics of "
-        "members, train/loss, and what is decided by them: when training stops, which checkpoint is the best."
+        "Epsilon bounds what the trained weights reveal about one row of the training set. It does not cover metrics "
+        "of members, train/loss, or decisions based on them: when training stops, which checkpoint is the best."
     )
     if math.isfinite(steps):
         planned = int(steps) if budget.remaining is None else min(int(steps), budget.remaining)
@@ -53,17 +53,17 @@ def log_start(budget: Budget, steps: float, rows: int, first: bool) -> None:
         if first:
             log_group([*budget.history, more], budget.delta, rows, f"After all {planned} steps planned")
     if options.noise_multiplier == 0:
-        log.warning("model.privacy.noise_multiplier is 0: gradients are clipped, and nothing is private.")
+        log.warning("model.privacy.noise_multiplier is 0: gradients are clipped, but nothing is private.")
     if options.test_seed is not None:
-        log.warning("model.privacy.test_seed is set: anyone can compute the noise, and nothing is private.")
+        log.warning("model.privacy.test_seed is set: anyone can compute the noise, so nothing is private.")
 
 
 def log_group(history: Sequence[Steps], delta: float, rows: int, when: str) -> None:
-    """Log the epsilon of the person with the most rows, where that is more than one."""
+    """Log the epsilon of the person with the most rows, if they have more than one."""
     if rows > MOST_ROWS:
         log.info(
             "%s, a person with up to %d rows (the largest group): epsilon is not computed above %d rows, where it "
-            "costs much and is mostly too large to be of use.",
+            "is slow and usually too large to be useful.",
             when, rows, MOST_ROWS,
         )  # fmt: skip
     elif rows > 1:
@@ -77,9 +77,9 @@ def log_earlier(source: Ledger | None, before: Sequence[Start], budget: Budget) 
     """Log which of the steps so far were taken on other texts, or trained the weights that the fit starts from.
 
     Args:
-        source: ledger of these weights; None: they have none.
+        source: ledger of these weights; None without one.
         before: its steps.
-        budget: of the fit, its ledger open.
+        budget: budget of the fit, with its ledger open.
     """
     if source is not None and before:
         log.warning(
@@ -91,8 +91,8 @@ def log_earlier(source: Ledger | None, before: Sequence[Start], budget: Budget) 
     others = [start for start in earlier if start.texts != here or same_corpus(start.corpus, corpus) is False]
     if others:
         log.warning(
-            "%d earlier steps were taken on another training set. It may have texts in common with this one, so all "
-            "steps count: epsilon holds for a text of both, and that of a text of one set alone is lower.",
+            "%d earlier steps were taken on another training set. The sets may share texts, so all "
+            "steps count: epsilon holds for a text in both, and is lower for a text in only one.",
             sum(start.steps.number for start in others),
         )  # fmt: skip
     if budget.unaccounted:
@@ -100,7 +100,7 @@ def log_earlier(source: Ledger | None, before: Sequence[Start], budget: Budget) 
 
 
 def log_spent(budget: Budget, rows: int) -> None:
-    """Log what a fit that has ended has spent, for one row and for the person with the most rows."""
+    """Log the budget spent by a finished fit, for one row and for the person with the most rows."""
     log.info(
         "Private training: %d steps, epsilon <= %.4g at delta %.3g for one row.",
         budget.steps, budget.epsilon(), budget.delta,
@@ -109,6 +109,6 @@ def log_spent(budget: Budget, rows: int) -> None:
     if budget.unaccounted:
         log.warning("%s", ONLY_LATER)
     log.info(
-        "Epsilon is of this ledger (%s). Other private runs on the same texts spend as well, and it adds up: "
+        "Epsilon covers this ledger (%s). Other private runs on the same texts add to it; for the total: "
         "%s privacy <their folders>.", "none" if budget.ledger is None else budget.ledger.path, program.command(),
     )  # fmt: skip

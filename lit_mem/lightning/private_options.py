@@ -1,4 +1,4 @@
-"""Options that would break the guarantee without a sign of it: each is refused, with the reason."""
+"""Reject options that would silently break the privacy guarantee, each with the reason."""
 
 from __future__ import annotations
 
@@ -16,93 +16,93 @@ from lit_mem.lightning.sharded_strategy import ShardedBase
 _PRECISIONS: Final = ("32-true", "64-true", "bf16-mixed")
 
 
-def refuse_options(trainer: pl.Trainer, data: Any) -> None:
-    """Refuse what cannot go together with private training; every process must call it.
+def reject_options(trainer: pl.Trainer, data: Any) -> None:
+    """Reject options that are incompatible with private training; every process must call it.
 
     Args:
         trainer: with its options.
-        data: the data module, whose `group_by_length` is read where it has one; or None.
+        data: the data module, whose `group_by_length` is read if it has one; or None.
 
     Raises:
-        ConfigError: an option cannot; the message says why.
+        ConfigError: an option is incompatible; the message explains why.
     """
     for option, reason in _found(trainer, data):
-        raise ConfigError(f"{option}, which model.privacy cannot go with: {reason}")
+        raise ConfigError(f"{option}, which is incompatible with model.privacy: {reason}")
 
 
 def _found(trainer: Any, data: Any) -> Iterator[tuple[str, str]]:
-    """Options that are set so, with what is wrong with that."""
+    """Incompatible options that are set, each with the reason."""
     if str(trainer.precision) not in _PRECISIONS:
         yield (
             f"trainer.precision is {trainer.precision}",
-            "gradients must be clipped and noise added in 32 bits, or rounding passes the bound; expected one of "
+            "gradients must be clipped and noise added in 32 bits, as rounding breaks the bound; expected one of "
             + ", ".join(_PRECISIONS),
         )
     if trainer.accumulate_grad_batches != 1:
         yield (
             f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}",
-            "a step is one draw from all texts; set model.privacy.batch_size to the size of the whole step, of which "
-            "data.batch_size texts at a time go through the model",
+            "a step is one draw from all texts; set model.privacy.batch_size to the size of a whole step, which is "
+            "processed data.batch_size texts at a time",
         )
     if trainer.gradient_clip_val:
         yield (
             f"trainer.gradient_clip_val is {trainer.gradient_clip_val}",
-            "it clips the sum, which bounds no single text; set model.privacy.clipping_norm",
+            "it clips the sum, which does not bound single texts; set model.privacy.clipping_norm",
         )
     if trainer.overfit_batches:
         yield (
             f"trainer.overfit_batches is {trainer.overfit_batches}",
-            "a step's texts must be drawn at random from all",
+            "a step's texts must be drawn at random from all texts",
         )
     strategy = trainer.strategy
     if isinstance(strategy, ShardedBase) or not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         yield (
             f"trainer.strategy is {type(strategy).__name__}",
-            "each device runs as many passes as it was dealt texts, and with parts of one model they would wait for "
-            "one another for ever; expected one device, or ddp",
+            "each device runs as many passes as it has texts, so devices that share one model would wait for one "
+            "another forever; expected one device, or ddp",
         )
     if getattr(data, "group_by_length", False):
         yield (
             "data.group_by_length is true",
-            "which texts are in a step would depend on other texts' lengths; leave it out: a step's texts are sorted "
-            "by length for the model in any case",
+            "which texts are in a step would depend on other texts' lengths; set it to false: a step's texts are "
+            "sorted by length in any case",
         )
     if getattr(data, "chunk", None) is not None:
         yield (
             "data.chunk is set",
-            "each window of a long text is drawn by itself, and epsilon would be for one window, not for a text; leave "
-            "it out, or give the windows as rows with data.source's group_column: epsilon is then logged for a row and "
-            "for a person with several",
+            "each window of a long text is drawn separately, so epsilon would hold for one window, not for a text; "
+            "remove it, or give the windows as rows with data.source's group_column: epsilon is then logged for a row "
+            "and for a person with several",
         )
     if getattr(data, "deduplicate", "none") == "near":
         yield (
             "data.deduplicate is near",
-            "one text more could leave out several that are near it, while epsilon is for one row; exact is sound",
+            "one more text could drop several near duplicates, but epsilon is for one row; expected exact or none",
         )
     if getattr(data, "deduplicate", "none") == "exact" and getattr(data, "train_size", None) is not None:
         yield (
             "data.deduplicate is exact and data.train_size is set",
-            "one repeated row more or less changes how many different texts there are, and with it the whole random "
-            "subset; deduplicate the data beforehand, or leave data.train_size out",
+            "one repeated row more or less changes the number of distinct texts, and with it the whole random "
+            "subset; deduplicate the data beforehand, or remove data.train_size",
         )
     tries = (BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder)
     for callback in trainer.callbacks:
         if isinstance(callback, tries):
             yield (
                 f"trainer.callbacks has {type(callback).__name__}",
-                "it tries out steps, or changes their size, beside what is accounted for",
+                "it tries out steps, or changes their size, outside of the accounting",
             )
 
 
-def refuse_experts(model: nn.Module, batch_size: int | None) -> None:
-    """Refuse a mixture of experts that sees several texts at a time.
+def reject_experts(model: nn.Module, batch_size: int | None) -> None:
+    """Reject a mixture of experts that processes several texts at a time.
 
-    Routers send the tokens of all texts to an expert as one list. How long that is decides how it is rounded, in some
-    models which tokens are dropped, and so, through the next router, which experts a text gets.
+    Routers send the tokens of all texts to an expert as one list. Its length affects rounding, in some models also
+    which tokens are dropped, and so, through the next router, which experts a text gets.
 
     Args:
         model: with its base.
-        batch_size: `data.batch_size`; None: not known.
+        batch_size: `data.batch_size`; None if not known.
 
     Raises:
         ConfigError: there are experts, and more than one text at a time.
@@ -112,17 +112,17 @@ def refuse_experts(model: nn.Module, batch_size: int | None) -> None:
     name = next((name for name, _ in model.named_modules() if name.rpartition(".")[2] == "experts"), None)
     if name is not None:
         raise ConfigError(
-            f"data.batch_size is {batch_size}, which model.privacy cannot go with in a mixture of experts ({name}): "
-            "experts read the tokens of all texts as one list, so that a text's gradient depends on the others; "
+            f"data.batch_size is {batch_size}, which is incompatible with model.privacy in a mixture of experts "
+            f"({name}): experts read the tokens of all texts as one list, so a text's gradient depends on the others; "
             "expected 1 (model.privacy.batch_size is the size of a step)"
         )
 
 
-def refuse_sampler(trainer: pl.Trainer, poisson: type) -> None:
-    """Refuse a training loader whose batches are no independent draws; known once the trainer has its loader.
+def reject_sampler(trainer: pl.Trainer, poisson: type) -> None:
+    """Reject a training loader whose batches are not independent draws; call it once the trainer has its loader.
 
     Args:
-        trainer: of the run.
+        trainer: trainer of the run.
         poisson: `lit_mem.data.poisson.PoissonBatches`.
 
     Raises:
@@ -131,7 +131,7 @@ def refuse_sampler(trainer: pl.Trainer, poisson: type) -> None:
     sampler = getattr(trainer.train_dataloader, "sampler", None)
     if not isinstance(sampler, poisson):
         raise ConfigError(
-            f"the training loader's sampler is {type(sampler).__name__}, which model.privacy cannot go with: epsilon "
-            "is computed for batches in which each text is drawn by itself, and shuffled texts or dropped batches are "
-            "something else; expected lit_mem.data.poisson.PoissonBatches as sampler and batch_size=None"
+            f"the training loader's sampler is {type(sampler).__name__}, which is incompatible with model.privacy: "
+            "epsilon is computed for batches in which each text is drawn independently, not for shuffled texts or "
+            "dropped batches; expected lit_mem.data.poisson.PoissonBatches as sampler and batch_size=None"
         )

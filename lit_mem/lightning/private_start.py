@@ -1,4 +1,4 @@
-"""How a private fit starts: its ledger, what was spent before, and the noise of the steps to come."""
+"""Start a private fit: open its ledger, count earlier steps, and choose the noise."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_mem.data.members import texts_of
 from lit_mem.data.poisson import PoissonBatches
 from lit_mem.errors import CheckpointError
 from lit_mem.functional.random_stream import RandomStream
-from lit_mem.lightning.private_options import refuse_experts, refuse_sampler
+from lit_mem.lightning.private_options import reject_experts, reject_sampler
 from lit_mem.lightning.run_folder import run_folder
 from lit_mem.models.checkpoint import Spent
 from lit_mem.privacy.accountant import Steps, merged
@@ -35,13 +35,13 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Before:
-    """What was spent before a fit.
+    """The privacy budget spent before a fit.
 
     Attributes:
-        spent: of the checkpoint that is resumed; None: it is a new run.
+        spent: budget stored in the resumed checkpoint; None for a new run.
         dry: steps of dry runs of the same weights, which have no ledger.
-        weights: ledger of the weights that the fit starts from, on rank zero; None: they have none.
-        unaccounted: whether these had training that it does not cover.
+        weights: ledger of the weights that the fit starts from, on rank zero; None without one.
+        unaccounted: whether these weights had training that it does not cover.
     """
 
     spent: Spent | None = None
@@ -50,11 +50,11 @@ class Before:
     unaccounted: bool = False
 
     def add(self, budget: Budget, since: int, dry: bool) -> None:
-        """Take over what a fit has spent.
+        """Add the budget spent by a fit.
 
         Args:
-            budget: of the fit.
-            since: how many steps were charged when it began.
+            budget: budget of the fit.
+            since: number of steps charged when it began.
             dry: whether it was a dry run.
         """
         if not dry:
@@ -67,18 +67,18 @@ class Before:
 def planned(
     options: DPSGD, stream: RandomStream, trainer: pl.Trainer, before: Before, dry: bool
 ) -> tuple[PrivateTraining, list[Start], float]:
-    """The training of a fit, its noise chosen and its ledger open; every process must call this.
+    """Set up private training: choose its noise and open its ledger; every process must call it.
 
     Args:
-        options: how.
-        stream: of noise; of no other fit.
-        trainer: of the run.
-        before: what was spent.
+        options: options of private training.
+        stream: random stream of the noise, not shared with other fits.
+        trainer: trainer of the run.
+        before: budget spent before.
         dry: whether it is a dry run.
 
     Returns:
-        The training; the steps that trained the weights that it starts from, and that its ledger did not have yet; and
-        how many steps are planned, which may be infinite.
+        The training; the steps that trained the initial weights and were missing from its ledger; and
+        the number of planned steps, which may be infinite.
 
     Raises:
         LitMemError: the budget, the ledger or the training loader does not allow it.
@@ -86,7 +86,7 @@ def planned(
     """
     trainer.fit_loop.setup_data()
     steps = trainer.estimated_stepping_batches
-    refuse_sampler(trainer, PoissonBatches)
+    reject_sampler(trainer, PoissonBatches)
     texts = trainer.train_dataloader.sampler.public_size  # type: ignore[union-attr]
     ledger = on_rank_zero(trainer, opening(trainer, texts, options.ledger, before.spent, dry))
     training = PrivateTraining(options, texts, stream, ledger)
@@ -97,32 +97,32 @@ def planned(
 
 
 def sampling_off(module: pl.LightningModule) -> SamplingOff:
-    """Turn off what is drawn in a forward pass, such as dropout.
+    """Turn off randomness in the forward pass, such as dropout.
 
     Raises:
-        ConfigError: that is not possible, or the model is a mixture of experts that sees several texts at a time.
+        ConfigError: that is not possible, or the model is a mixture of experts that processes several texts at a time.
     """
-    refuse_experts(module, getattr(getattr(module.trainer, "datamodule", None), "batch_size", None))
+    reject_experts(module, getattr(getattr(module.trainer, "datamodule", None), "batch_size", None))
     loaded = getattr(module, "adapter_path", None) is not None
     sampling = SamplingOff(module, loaded or isinstance(getattr(module, "adapter", None), RecordedAdapter))
     if sampling.found:
-        log.info("Off for private training, since dropout breaks its bound: %s.", sampling.summary())
+        log.info("Turned off for private training, since dropout breaks its bound: %s.", sampling.summary())
     return sampling
 
 
 def opening(
     trainer: pl.Trainer, texts: int, given: str | None, spent: Spent | None, dry: bool
 ) -> Callable[[], Ledger | None]:
-    """How to open the ledger, on rank zero; every process must call this.
+    """A function that opens the ledger, to call on rank zero; every process must call this.
 
     Args:
-        trainer: of the run.
+        trainer: trainer of the run.
         texts: N.
         given: `model.privacy.ledger`.
-        spent: of the checkpoint that is resumed; None: it is a new run.
+        spent: budget stored in the resumed checkpoint; None for a new run.
         dry: whether it is a dry run, which has no ledger.
     """
-    # That of rank zero, as only its state has a ledger's path, and `run_folder` is for all ranks together.
+    # From rank zero, as only its state has a ledger's path, and `run_folder` is collective.
     resumes: bool = trainer.strategy.broadcast(spent is not None and bool(spent["ledger"]))
     path = Path(given or LEDGER) if dry or resumes or given is not None else run_folder(trainer) / LEDGER
 
@@ -137,8 +137,8 @@ def opening(
         ledger.check(texts)
         if ledger.unchained:
             log.warning(
-                "The privacy ledger %s is unchained up to line %d, as an earlier version wrote it: whether those "
-                "lines were changed cannot be checked.", ledger.path, ledger.unchained,
+                "The privacy ledger %s has no hash chain up to line %d, as an earlier version wrote it: it cannot be "
+                "checked whether those lines were changed.", ledger.path, ledger.unchained,
             )  # fmt: skip
         return ledger
 
@@ -146,7 +146,7 @@ def opening(
 
 
 def _count_before(budget: Budget, before: Before, trainer: pl.Trainer, dry: bool) -> list[Start]:
-    """Have a budget count what was spent before; returns the second of what `planned` does."""
+    """Add earlier steps to a budget; returns the second value of `planned`."""
     spent, ledger, texts = before.spent, budget.ledger, budget.texts
     starts: list[Start] = []
     if before.weights is not None and not (ledger is None and spent is not None):
@@ -155,7 +155,7 @@ def _count_before(budget: Budget, before: Before, trainer: pl.Trainer, dry: bool
     if spent is not None:
         if spent["texts"] != texts:
             raise CheckpointError(
-                f"it is of {spent['texts']} training texts, and here are {texts}; a budget is one training set's"
+                f"it belongs to {spent['texts']} training texts, but this run has {texts}; a budget is for one set"
             )
         if not budget.history:  # without a ledger, as in a dry run
             budget.history = history_of(spent)
@@ -168,21 +168,21 @@ def _count_before(budget: Budget, before: Before, trainer: pl.Trainer, dry: bool
 
 
 def _plan(budget: Budget, steps: float, spent: Spent | None, trainer: pl.Trainer) -> None:
-    """Choose the noise of the steps to come, and write the ledger's first lines."""
+    """Choose the noise of the planned steps, and write the ledger's first lines."""
     budget.plan(steps, None if spent is None else spent["noise_multiplier"])
-    # Each process has computed the same; should that ever fail, they must not part.
+    # All processes compute the same; broadcasting keeps them together even if that fails.
     budget.noise_multiplier, budget.remaining = trainer.strategy.broadcast((budget.noise_multiplier, budget.remaining))
     if budget.ledger is not None or trainer.world_size > 1:
         on_rank_zero(trainer, budget.open_ledger)
 
 
 def _corpus_of(trainer: pl.Trainer) -> str:
-    """Digest of the training texts; "" where the data module does not give them, or there is no key."""
+    """Digest of the training texts; "" if the data module does not give them, or there is no key."""
     sides: Any = getattr(getattr(trainer, "datamodule", None), "sides", None)
     if sides is None or (found := sides()) is None:
         return ""
     try:
         return corpus_digest(texts_of(found.members))
     except OSError as error:
-        log.warning("The privacy ledger gets no digest of the training set: %s: %s.", error.filename, error.strerror)
+        log.warning("The privacy ledger has no digest of the training set: %s: %s.", error.filename, error.strerror)
         return ""

@@ -1,4 +1,4 @@
-"""Each validation and test of a trainer as a line of the run's record."""
+"""Write each validation and test of a trainer as a line of the run's record."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _STARTED: WeakKeyDictionary[pl.Trainer, str] = WeakKeyDictionary()
 
 
 def claim(trainer: pl.Trainer) -> None:
-    """Have the run's folder be known by the end of the pass, where loggers or checkpoints are kept; on every rank.
+    """Determine the run's folder before the end of the pass, if the run has loggers; on every rank.
 
     A dry run (`fast_dev_run`) keeps no record, nor does a run that writes no other file.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     if trainer.loggers and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         run_folder(trainer)
@@ -34,16 +34,16 @@ def claim(trainer: pl.Trainer) -> None:
 
 
 def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], complete: bool = True) -> None:
-    """Append what a pass measured, and write what it says of each person; acts on rank zero only.
+    """Append a pass to the record, and write its per-person results; acts on rank zero only.
 
-    The first pass of a run also writes what the run is of (`lit_mem.files.facts`).
+    The first pass of a run also writes its provenance (`lit_mem.files.facts`).
 
-    The check before training is recorded where it is whole and the run is new.
+    The check before training is recorded if it is complete and the run is new.
 
     Args:
-        trainer: its run has the folder.
-        audit: that has finished the pass, or was stopped in it.
-        metrics: all that are known of the pass.
+        trainer: trainer of the run.
+        audit: the Audit that has finished the pass, or was interrupted in it.
+        metrics: all known metrics of the pass.
         complete: whether every measure was computed.
 
     Raises:
@@ -60,12 +60,12 @@ def write(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], compl
 
 
 def measured(trainer: pl.Trainer, audit: Audit, metrics: Mapping[str, float], complete: bool = True) -> Line | None:
-    """What a pass measured, as a line of the record; None where it is none (`lit_mem.audit.record_line.line_of`).
+    """The record line of a pass; None if it is not recorded (`lit_mem.audit.record_line.line_of`).
 
     Args:
-        trainer: of the pass.
-        audit: that made it.
-        metrics: all that are known of it.
+        trainer: trainer of the pass.
+        audit: the Audit that ran it.
+        metrics: all known metrics of it.
         complete: whether every measure was computed.
     """
     checking = audit.result is not None and audit.result.run.checking

@@ -1,4 +1,4 @@
-"""What a checkpoint keeps beside weights, optimizer and Lightning's counters, and how a run goes on from it."""
+"""State in checkpoints beyond weights, optimizer and Lightning's counters, and how a run resumes from it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_mem.adapters.recorded import made_with
 from lit_mem.audit.gather import gathered
 from lit_mem.errors import CheckpointError, ConfigError
 from lit_mem.guards import random_state, set_random_state
-from lit_mem.lightning.loss_watch import refuse_to_save
+from lit_mem.lightning.loss_watch import reject_to_save
 from lit_mem.models.checkpoint import CheckpointContent, Spent, check_content
 from lit_mem.privacy.carried import remark_on_checkpoint
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _TRAINED_PRIVATELY: Final = (
-    "the weights of the checkpoint were trained with it, and plain training would void their bound; expected "
-    "model.privacy here too (load_from_checkpoint(…, privacy=DPSGD(…))), or a start from the exported adapter "
+    "the weights of the checkpoint were trained with it, and training without it would void their bound; set "
+    "model.privacy here too (load_from_checkpoint(…, privacy=DPSGD(…))), or start from the exported adapter "
     "(model.adapter_path)"
 )
 
@@ -32,22 +32,22 @@ class Resume:
     """Saves and loads the `lit_mem` entry of a module's checkpoints.
 
     Attributes:
-        schedule_steps: how many steps the learning rate's schedule is over; 0 where it needs none to be known.
+        schedule_steps: number of steps of the learning rate's schedule; 0 if it needs none.
     """
 
     def __init__(self) -> None:
         self.schedule_steps = 0
-        self._content: CheckpointContent | None = None  # of the run to go on with, until its first batch
-        self._spent: Spent | None = None  # of the run that trained the loaded weights, if that was private
+        self._content: CheckpointContent | None = None  # of the resumed run, until its first batch
+        self._spent: Spent | None = None  # of the run that trained the loaded weights, if private
 
     def save(self, module: CheckpointedModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the trained weights only, name the base, and keep what an exact resume needs.
+        """Keep only the trained weights, the base's name, and state for an exact resume.
 
         Raises:
             TrainingError: a weight is not finite.
         """
         trainer = module.trainer
-        refuse_to_save(trainer, module)
+        reject_to_save(trainer, module)
         trained = {name for name, p in module.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         content: CheckpointContent = {
@@ -69,11 +69,11 @@ class Resume:
         checkpoint["lit_mem"] = content
 
     def load(self, module: CheckpointedModule, checkpoint: Mapping[str, Any]) -> None:
-        """Take over what a checkpoint keeps, and reject one that does not fit.
+        """Load the state of a checkpoint, and reject one that does not match.
 
         Raises:
-            CheckpointError: it is not of this base model and adapter, or of another schedule to go on with, or held-out
-                texts of this run are among its members.
+            CheckpointError: it belongs to another base model or adapter, or to another schedule when resuming, or
+                held-out texts of this run are among its members.
         """
         trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
         content = check_content(checkpoint, module.model_id, module.base_fingerprint, trained)
@@ -86,8 +86,8 @@ class Resume:
             shape = content.get("schedule", {}).get("shape", module.lr_schedule)
             if shape != module.lr_schedule:
                 raise CheckpointError(
-                    f"its run had model.lr_schedule {shape}, and this one {module.lr_schedule}; expected the same, as "
-                    "the learning rate goes on from where it was"
+                    f"its run had model.lr_schedule {shape}, but this one has {module.lr_schedule}; expected the same, "
+                    "as the learning rate continues from its schedule"
                 )
             self._content = content
             module.learning.load(content.get("learning", {}))
@@ -100,20 +100,20 @@ class Resume:
         if self._spent is not None and not fits:
             remark_on_checkpoint(self._spent)
 
-    def refuse_plain_training(self, private: bool) -> None:
-        """Reject a fit without privacy of weights that were trained with it.
+    def reject_plain_training(self, private: bool) -> None:
+        """Reject training without privacy of weights that were trained with it.
 
         Raises:
-            ConfigError: it is one.
+            ConfigError: it would.
         """
         if not private and self._spent is not None:
             raise ConfigError(f"model.privacy is not set, but {_TRAINED_PRIVATELY}")
 
-    def go_on(self, module: CheckpointedModule) -> None:
-        """Restore what weights, optimizer and Lightning's counters lack, right before the next batch.
+    def finish_load(self, module: CheckpointedModule) -> None:
+        """Restore the remaining state right before the next batch.
 
-        Not earlier, as nothing may draw random numbers in between; and not when an epoch begins, as a run that is
-        resumed within one begins none. Nothing to do in a run that does not resume.
+        Not earlier, as nothing may draw random numbers in between; and not at the start of an epoch, as a run that
+        resumes within one does not start one. It does nothing in a run that does not resume.
         """
         if self._content is None:
             return
@@ -122,15 +122,15 @@ class Resume:
         steps = content.get("schedule", {}).get("steps", self.schedule_steps)
         if steps != self.schedule_steps:
             log.warning(
-                "model.lr_schedule %s was over %d steps in the run that is resumed, and is over %d now: the learning "
-                "rate goes on from where the new schedule has it at step %d.",
+                "model.lr_schedule %s spanned %d steps in the resumed run, and spans %d now: the learning "
+                "rate continues at the new schedule's value for step %d.",
                 module.lr_schedule, steps, self.schedule_steps, trainer.global_step,
             )  # fmt: skip
         if _within_a_step(trainer):
             gradients = content.get("gradients", {})
             if not gradients:
                 log.warning(
-                    "The checkpoint lacks the gradients after step %d: the next step is of fewer batches.",
+                    "The checkpoint lacks the gradients after step %d: the next step has fewer batches.",
                     trainer.global_step,
                 )
             for name, parameter in module.named_parameters():
@@ -140,12 +140,12 @@ class Resume:
         same = len(states) == trainer.world_size
         if states and not same:
             log.warning(
-                "The run that is resumed had %d processes, this one has %d: their random numbers are new.",
+                "The resumed run had %d processes, this one has %d: their random states are new.",
                 len(states), trainer.world_size,
             )  # fmt: skip
         set_random_state(states[module.global_rank] if same else content["random_state"])
 
 
 def _within_a_step(trainer: pl.Trainer) -> bool:
-    """Whether some but not all batches of a step were done (`trainer.accumulate_grad_batches`)."""
+    """Whether some but not all batches of a step are done (`trainer.accumulate_grad_batches`)."""
     return trainer.fit_loop._should_accumulate()

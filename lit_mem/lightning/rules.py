@@ -19,22 +19,22 @@ __all__ = ["Limits", "Threshold", "check_limits", "check_names", "known_in", "pa
 
 
 def known_in(trainer: pl.Trainer) -> Known:
-    """What the trainer's measures and module log in validation, as far as they say."""
+    """Metrics that the trainer's measures and module log in validation, as far as they declare them."""
     own: list[str] = getattr(trainer.lightning_module, "metric_names", lambda: ["train/loss", "val/loss"])()
     known = known_of(measures(trainer))
     return replace(known, metrics=known.metrics | set(own))
 
 
 def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
-    """Reject metrics that nothing logs; where callbacks or a module of the user's may log any, only absent ones.
+    """Reject metrics that are never logged; with third-party callbacks or modules, only absent ones.
 
     Args:
-        names: of the metrics.
-        trainer: its callbacks say what they log.
+        names: names of the metrics.
+        trainer: its callbacks declare what they log.
         who: the callback that reads them, for the message.
 
     Raises:
-        ConfigError: a name is unknown, or the module's scores lack what it is measured from, which shows in the first
+        ConfigError: a name is unknown, or its input is missing from the module's scores, which shows in the first
             validation.
     """
     silent = [c for c in callbacks_of(trainer) if not isinstance(c, Measure)]
@@ -42,31 +42,31 @@ def check_names(names: Iterable[str], trainer: pl.Trainer, who: str) -> None:
     foreign = any(type(other).__module__.partition(".")[0] not in ("lightning", "lit_mem") for other in others)
     known, names = known_in(trainer), list(names)
     known.check(names, who, complete=not foreign)
-    if foreign and audit_of(trainer).own is not None:  # a module that knows nothing of our measures' names
+    if foreign and audit_of(trainer).own is not None:  # a custom module does not log names of our measures
         ours = {name.partition("/")[0] for measure in measures(trainer) for name in measure.names()} - {"val", "test"}
         known.check([name for name in names if name.partition("/")[0] in ours], who)
 
 
 def check_limits(limits: Limits, trainer: pl.Trainer, who: str) -> None:
-    """Reject a threshold, set by `who`, on a metric that nothing logs, or that cannot be measured."""
+    """Reject a threshold, set by `who`, on a metric that is never logged, or that cannot be measured."""
     check_names(limits.names(), trainer, who)
 
 
 def passed(limits: Limits, trainer: pl.Trainer, who: str) -> list[tuple[Threshold, str, float]]:
-    """The thresholds passed in the validation that just ended, with the name read and its value.
+    """The thresholds exceeded in the last validation, with the name read and its value.
 
     Raises:
-        ConfigError: nothing logs a metric of this name.
+        ConfigError: a metric of this name is never logged.
     """
     return limits.passed(latest_metrics(trainer), known_in(trainer), who)
 
 
 def read(name: str, metrics: Mapping[str, float], who: str) -> float:
-    """A metric of the validation that just ended.
+    """A metric of the last validation.
 
     Raises:
-        ConfigError: it was not logged; the message lists what was.
+        ConfigError: it was not logged; the message lists those that were.
     """
     if name not in metrics:
-        raise ConfigError(f"{who}: {name!r} was not logged; logged are {', '.join(sorted(metrics))}")
+        raise ConfigError(f"{who}: {name!r} was not logged; logged metrics: {', '.join(sorted(metrics))}")
     return metrics[name]

@@ -1,7 +1,7 @@
-"""The folder of a run: one for each run, claimed before anything is written, whatever the logger.
+"""The folder of a run: one per run, claimed before anything is written, for any logger.
 
-Making a folder fails where another process has made it, so that two runs never get the same one. It is for its owner
-alone (`files.modes`), so that whatever a library writes into it is too.
+Creating a folder fails if another process has created it, so two runs never share one. It is accessible only to its
+owner (`files.modes`), which also protects files that libraries write into it.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from lit_mem.files.versions import free_versions
 FileLogger = TensorBoardLogger | CSVLogger
 
 NAME: Final = "lit_mem"
-"""Name of the folder of runs where no logger has a name for it."""
+"""Name of the folder of runs if no logger has one."""
 
 _WRITTEN: Final = (CONFIG, CHECKS, "checkpoints", "examples", "privacy.jsonl", record.FILE, facts.FILE)
-"""What this package writes into a run's folder."""
+"""Files that this package writes into a run's folder."""
 
 _FOLDERS: WeakKeyDictionary[pl.Trainer, Path] = WeakKeyDictionary()
 _MADE: WeakKeyDictionary[pl.Trainer, list[Path]] = WeakKeyDictionary()
 
 
 def run_folder(trainer: pl.Trainer) -> Path:
-    """The folder of the trainer's run. All ranks must call it together the first time; it exists afterwards.
+    """The folder of the trainer's run, created if missing. All ranks must make the first call together.
 
     - With a TensorBoard or CSV logger: that logger's `<save_dir>/<name>/<version>`.
-    - With other loggers only: `<save_dir>/<name>/<version>` too, as Lightning has it for checkpoints (W&B: project
-      and run id); `attempt_<n>` in it where an earlier run has used it.
+    - With other loggers only: `<save_dir>/<name>/<version>` too, as for Lightning's checkpoints (W&B: project
+      and run id); `attempt_<n>` in it if an earlier run has used it.
     - Without a logger: the next free `<default_root_dir>/logs/lit_mem/version_<n>`.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     folder = _FOLDERS.get(trainer)
     if folder is None:
@@ -65,27 +65,27 @@ def root_of_runs(trainer: pl.Trainer) -> Path:
 
 
 def root_of(logger: Any, default: str = ".") -> Path:
-    """The folder in which a logger's runs lie side by side; in `default` where the logger has none on this machine."""
+    """The parent folder of a logger's runs; in `default` if the logger has no folder on this machine."""
     place = str(logger.save_dir or default)
     place = default if "://" in place else expanded(place)
-    # An empty name means no folder of that name to these two.
+    # For these two loggers an empty name means no folder level.
     return Path(place, str(logger.name or ("" if isinstance(logger, FileLogger) else NAME)))
 
 
 def expanded(place: str) -> str:
-    """A path with `~` and `$VARIABLES` replaced, as in TensorBoard's logger."""
+    """A path with `~` and `$VARIABLES` expanded, as in TensorBoard's logger."""
     return os.path.expanduser(os.path.expandvars(place))
 
 
 def claim_versions(trainer: pl.Trainer) -> None:
-    """Set the version of each logger that has none to one whose folder this run has made.
+    """Set the version of each logger without one to a new version whose folder this run has created.
 
-    Call it before any logger opens a file. A CSV logger, which takes `~` and `$VARIABLES` as they are, gets its folder
-    with these replaced. Loggers with a common folder of runs share a version; one that the user
-    has set is left as it is, and shared too. The versions are set on rank zero only.
+    Call it before any logger opens a file. A CSV logger, which does not expand `~` and `$VARIABLES`, gets its folder
+    with these expanded. Loggers with the same parent folder share a version; one that the user has set is unchanged,
+    and shared too. The versions are set on rank zero only.
 
     Raises:
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be created.
     """
     for each in _file_loggers(trainer.loggers):
         if isinstance(each, CSVLogger):
@@ -102,7 +102,7 @@ def claim_versions(trainer: pl.Trainer) -> None:
                 given.append(_claim_next(trainer, root))
             logger._version = given[0]
             if isinstance(logger, CSVLogger):
-                _ = logger.experiment  # now, as it warns of files that TensorBoard puts beside its own
+                _ = logger.experiment  # now, as it would warn about TensorBoard's files later
         for folder in dict.fromkeys(map(_folder_of, loggers)):
             if not _make(trainer, folder):
                 modes.restrict(folder)
@@ -112,10 +112,10 @@ def claim_given_versions(trainer: pl.Trainer) -> Path | None:
     """Claim the folders of the versions that the user has set; acts on rank zero only.
 
     Returns:
-        The first that holds a run already; None if none does.
+        The first folder that already has a run; None without any.
 
     Raises:
-        OSError: a folder cannot be made.
+        OSError: a folder cannot be created.
     """
     if not _is_first(trainer):
         return None
@@ -124,7 +124,7 @@ def claim_given_versions(trainer: pl.Trainer) -> Path | None:
         modes.make_folder(folder)
         modes.restrict(folder)
         try:
-            (folder / CONFIG).touch(0o600, exist_ok=False)  # the folder may have been made for this run
+            (folder / CONFIG).touch(0o600, exist_ok=False)  # the folder may have been created for this run
         except FileExistsError:
             return folder
         _MADE.setdefault(trainer, []).append(folder)
@@ -132,16 +132,16 @@ def claim_given_versions(trainer: pl.Trainer) -> Path | None:
 
 
 def release(trainer: pl.Trainer) -> None:
-    """Remove those of the folders made for a run in which nothing was written."""
+    """Remove the folders created for a run that are still empty."""
     for folder in _MADE.pop(trainer, []):
         with suppress(OSError):
             if (folder / CONFIG).is_file() and not (folder / CONFIG).stat().st_size:
                 (folder / CONFIG).unlink()
-            folder.rmdir()  # fails where there is anything in it
+            folder.rmdir()  # fails if it is not empty
 
 
 def restrict_run(trainer: pl.Trainer) -> None:
-    """Set the permissions of all that lies in the run's folders, whoever wrote it; acts on rank zero only."""
+    """Set the permissions of all files in the run's folders, whoever wrote them; acts on rank zero only."""
     known = known_folder(trainer)
     if _is_first(trainer):
         for folder in {*_MADE.get(trainer, []), *([] if known is None else [known])}:
@@ -149,12 +149,12 @@ def restrict_run(trainer: pl.Trainer) -> None:
 
 
 def _is_first(trainer: pl.Trainer) -> bool:
-    # In processes that were spawned the global rank is not set before they are connected.
+    # In spawned processes the global rank is not set before they are connected.
     return trainer.is_global_zero and trainer.local_rank == 0
 
 
 def _file_loggers(loggers: Iterable[Any]) -> list[FileLogger]:
-    """Those that write into a folder of their own on this machine's file systems."""
+    """Loggers that write into their own folder on a local file system."""
     return [each for each in loggers if isinstance(each, FileLogger) and "://" not in str(each.save_dir)]
 
 
@@ -164,7 +164,7 @@ def _folder_of(logger: FileLogger) -> Path:
 
 
 def _leading(loggers: Iterable[Any]) -> Any:
-    """The logger whose folder is the run's: the first that writes into one, else the first; None without any."""
+    """The logger whose folder is the run's: the first that writes files, else the first; None without any."""
     loggers = list(loggers)
     return next(iter([*_file_loggers(loggers), *loggers]), None)
 
@@ -181,20 +181,20 @@ def _find(trainer: pl.Trainer) -> str:
         return str(root / f"version_{_claim_next(trainer, root)}")
     folder = root / (version if isinstance(version, str) else f"version_{version}")
     used = any((folder / name).exists() for name in _WRITTEN)
-    if _make(trainer, folder) or not used:  # the logger itself may have made it, as MLflow's does
+    if _make(trainer, folder) or not used:  # the logger itself may have created it, as MLflow's does
         return str(folder)
     return str(next(part for part in (folder / f"attempt_{n}" for n in count(1)) if _make(trainer, part)))
 
 
 def _claim_next(trainer: pl.Trainer, root: Path) -> int:
-    """Make the folder of the version after all that are there; its number."""
+    """Create the folder of the next version; returns its number."""
     modes.make_folder(root)
     made = next(folder for folder in free_versions(root) if _make(trainer, folder))
     return int(made.name.removeprefix("version_"))
 
 
 def _make(trainer: pl.Trainer, folder: Path) -> bool:
-    """Make a folder; False where there is one."""
+    """Create a folder; False if it exists."""
     try:
         modes.make_folder(folder, fresh=True)
     except FileExistsError:

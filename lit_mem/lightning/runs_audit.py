@@ -1,4 +1,4 @@
-"""The hooks through which a callback runs the Audit of its trainer."""
+"""Hooks through which a callback runs the Audit of its trainer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from lit_mem.lightning.tests_alike import TestsAlike
 
 
 class RunsAudit(TestsAlike):
-    """A callback with measures; the trainer's first such one runs the Audit of them all."""
+    """A callback with measures; the first one of a trainer runs the Audit of all of them."""
 
     def _led(self, trainer: pl.Trainer) -> TrainerAudit | None:
-        """The trainer's audit, if this callback is the one that runs it; not where it leaves a check out."""
+        """The trainer's audit, if this callback runs it and the pass is not a skipped check."""
         audit = audit_of(trainer)
         return audit if leader(trainer) is self and not audit.leaves_out(trainer) else None
 
@@ -23,7 +23,7 @@ class RunsAudit(TestsAlike):
         """Prepare the measures of the trainer.
 
         Raises:
-            ConfigError: an option of one does not fit, two log the same name, or nothing is logged.
+            ConfigError: an option is invalid, two measures log the same name, or nothing is logged.
         """
         if audit := self._led(trainer):
             audit.open(trainer, pl_module, stage)
@@ -31,7 +31,7 @@ class RunsAudit(TestsAlike):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Let a run that `max_steps` ends within an epoch end with a validation, as one that `max_time` ends does."""
+        """If `max_steps` ends a run within an epoch, end with a validation, as with `max_time`."""
         if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True
 
@@ -50,7 +50,7 @@ class RunsAudit(TestsAlike):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Read the scores that `validation_step` returned."""
+        """Observe the scores that `validation_step` returned."""
         if audit := self._led(trainer):
             audit.observe(pl_module, outputs, batch)
 
@@ -60,13 +60,13 @@ class RunsAudit(TestsAlike):
             audit.log(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Append to the run's record; log verdicts where there is nothing but this pass."""
+        """Append to the run's record; log verdicts if this is not a fit."""
         if audit := self._led(trainer):
             audit.keep(trainer)
             if trainer.state.fn != "fit" and audit.log_at_once:
                 audit.log_verdicts()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log verdicts on the model that training ends with."""
+        """Log verdicts on the final model."""
         if audit := self._led(trainer):
             audit.log_verdicts()

@@ -1,4 +1,4 @@
-"""The learning rate by step: a warm-up, then constant, linear or cosine."""
+"""The learning rate by step: a warm-up, followed by constant, linear or cosine."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ Shape = Literal["constant", "linear", "cosine"]
 def scheduled(
     optimizer: Optimizer, shape: Shape, warmup_fraction: float, all_steps: Callable[[], float]
 ) -> tuple[Any, int]:
-    """An optimizer with its schedule, as `configure_optimizers` returns it.
+    """An optimizer with its schedule, in the format of `configure_optimizers`.
 
     Args:
         optimizer: at its highest learning rate.
-        shape: after the warm-up.
+        shape: shape after the warm-up.
         warmup_fraction: share of all steps over which the learning rate rises from 0.
-        all_steps: number of steps of the whole fit, inf where it is not known; called only where it is needed.
+        all_steps: gives the number of steps of the whole fit, inf if not known; called only if needed.
 
     Returns:
-        For Lightning; and how many steps the schedule is over, 0 where it needs none to be known.
+        The value for Lightning; and the number of steps of the schedule, 0 if it needs none.
 
     Raises:
-        ConfigError: the schedule needs the number of steps, and that is not known.
+        ConfigError: the schedule needs the number of steps, which is not known.
     """
     if shape == "constant" and not warmup_fraction:
         return optimizer, 0
@@ -38,7 +38,7 @@ def scheduled(
     if math.isinf(steps):
         raise ConfigError(
             f"model.lr_schedule is {shape} with a warm-up of {warmup_fraction:g}, which needs the "
-            "number of steps; set trainer.max_epochs or trainer.max_steps, or take constant and no warm-up"
+            "number of steps; set trainer.max_epochs or trainer.max_steps, or use constant without warm-up"
         )
     schedule = get_scheduler(
         "constant_with_warmup" if shape == "constant" else shape,

@@ -1,4 +1,4 @@
-"""A LightningModule that builds a model and scores every validation example with it, and with a frozen reference."""
+"""A LightningModule that builds a model and scores every validation example with it and with a frozen reference."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lit_mem.adapters.base import Adapter
 from lit_mem.errors import ModelError
 from lit_mem.lightning.heldout import HeldOutLoss
 from lit_mem.lightning.learning import Learning
-from lit_mem.lightning.strategies import place_of, refuse_strategies
-from lit_mem.lightning.surroundings import check_texts, needs_of, remark_on_ends, setting_of
+from lit_mem.lightning.strategies import place_of, reject_strategies
+from lit_mem.lightning.surroundings import check_texts, log_inner_ends, needs_of, setting_of
 from lit_mem.models.added_tokens import has_tokenizer
 from lit_mem.models.base_loader import BaseLoader, base_of, check_reference
 from lit_mem.models.base_models import Quantization
@@ -36,18 +36,18 @@ class ScoringModule(pl.LightningModule):
     Args:
         model_id: base model; None: that of the adapter, or the default.
         revision: branch, tag or commit on the hub.
-        adapter: how the base becomes trainable.
+        adapter: the adapter to train on the base.
         adapter_path: folder of an adapter saved by peft; it replaces `adapter`.
-        reference: the frozen model that membership is judged against.
-        dtype: precision that the base is loaded in.
+        reference: the frozen reference model of membership inference.
+        dtype: precision in which the base is loaded.
         quantization: load the base in 4 or 8 bits.
-        attention: attention kernel; None: the library's choice.
+        attention: attention kernel; None: the library's default.
 
     Attributes:
         reference_cache: the reference's scores by example.
         base_fingerprint: `models.fingerprint.fingerprint` of the base; {} before the model is built.
-        lockstep: keeps ranks together where a base is spread over them.
-        learning: how far the losses have changed since before training.
+        lockstep: keeps ranks in step if the base is sharded.
+        learning: compares the losses with those before training.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ScoringModule(pl.LightningModule):
 
     @cached_property
     def tokenizer(self) -> Any:
-        """That which lies beside the adapter, or else that of the base model."""
+        """The tokenizer beside the adapter, or else that of the base model."""
         if self.adapter_path is not None and has_tokenizer(self.adapter_path):
             return load_tokenizer(self.adapter_path, option="model.adapter_path")
         return load_tokenizer(self.model_id, self.revision)
@@ -94,14 +94,14 @@ class ScoringModule(pl.LightningModule):
         return self._model
 
     def configure_model(self) -> None:
-        """Load the base, put the adapter on, and check that the reference is what it must be.
+        """Load the base, add the adapter, and check the reference.
 
-        Lightning calls this before every fit, validate and test; the second call does nothing.
+        Lightning calls this before every fit, validate and test; a second call does nothing.
         """
         if self._model is not None:
             return
         trainer = self._trainer
-        refuse_strategies(trainer, self.quantization, self.adapter)
+        reject_strategies(trainer, self.quantization, self.adapter)
         built = build(
             self._bases,
             place_of(trainer),
@@ -115,27 +115,27 @@ class ScoringModule(pl.LightningModule):
             built.model, built.reference, self.reference_cache, self.reference.cache, self.lockstep
         )
         self._scorer: TokenScorer = self._scored_model.scorer
-        remark_on_ends(self)
+        log_inner_ends(self)
         self._prepare(built)
         name = self.model_id + (f" with the adapter {self.adapter_path}" if self.adapter_path else "")
         log_sizes(built.model, name, built.reference.name)
 
     def _prepare(self, built: Built) -> None:
-        """Called once, when the model is built."""
+        """Hook that runs once, when the model is built."""
 
     def fresh_base(self) -> nn.Module:
-        """The base, loaded anew, un-tuned and in eval mode; the model in training is left alone."""
+        """A new copy of the base, untuned and in eval mode; the model in training is unchanged."""
         return self._bases.fresh(place_of(self._trainer))
 
     def merged(self, adapter_path: str) -> Any:
-        """A fresh base with an exported adapter merged into it: one plain model, on the CPU.
+        """A new copy of the base with an exported adapter merged into it: one plain model, on the CPU.
 
-        The model in training is left alone: merging and unmerging would round its weights.
+        The model in training is unchanged: merging and unmerging would round its weights.
         """
         return self._bases.merged(adapter_path)
 
     def population(self, references: Sequence[str]) -> Population:
-        """Further frozen models to compare with: adapters of the same base, or whole models; loaded once a list."""
+        """Further frozen models to compare with: adapters of the same base, or whole models; loaded once per list."""
         key, place = tuple(references), place_of(self._trainer)
         if key not in self._populations:
 
@@ -159,29 +159,29 @@ class ScoringModule(pl.LightningModule):
         return setting_of(self, convert=self.quantization == "none")
 
     def score(self, batch: Batch, needs: Needs | None = None) -> TokenScores:
-        """Score a batch with the tuned model, and with the reference where a callback reads it.
+        """Score a batch with the tuned model, and with the reference if a callback reads it.
 
         Args:
             batch: the examples.
-            needs: what is computed beside log-probabilities and hits; None: what the callbacks read.
+            needs: optional scores to compute; None: those that the callbacks read.
         """
         needs = needs_of(self._trainer) if needs is None else needs
         return self._scored.score(batch, needs, self._setting, self.global_step)
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:
-        """The frozen reference as a model to call; in eval mode, without gradients."""
+        """The frozen reference as a callable model; in eval mode, without gradients."""
         return self._scored.reference.context(self._setting)
 
     def tuned_is_reference(self) -> bool:
-        """Whether the tuned model still gives the reference's numbers, to the last bit, as before the first step.
+        """Whether the tuned model still gives bit-identical scores to the reference, as before the first step.
 
-        What is to be computed with both need then be computed with one. May be false where it would be true.
+        Computations with both can then be done once. It may be False although they are identical.
         """
         return self._scored_model is not None and self._scored_model.tuned_is_reference(self.global_step)
 
     # -- validation ----------------------------------------------------------------------------------------
 
-    # Lightning hands whatever a step returns on to the callbacks; its annotation says tensors and mappings only.
+    # Lightning passes any return value of a step to the callbacks; its annotation lists only tensors and mappings.
     def validation_step(  # type: ignore[override]
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> TokenScores:
@@ -193,30 +193,30 @@ class ScoringModule(pl.LightningModule):
     def test_step(  # type: ignore[override]
         self, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> TokenScores:
-        """The same as `validation_step`, on the test set."""
+        """Like `validation_step`, on the test set."""
         return self.validation_step(batch, batch_idx, dataloader_idx)
 
     def on_validation_start(self) -> None:
-        """Start a pass anew."""
+        """Start a new pass."""
         self._heldout.begin()
 
     def on_test_start(self) -> None:
-        """As in validation."""
+        """Start a new pass."""
         self.on_validation_start()
 
     def on_validation_end(self) -> None:
-        """Note how far training was."""
+        """Record the validated step."""
         if not self.trainer.sanity_checking:
             self._heldout.validated(self.trainer)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the held-out loss, weighted by token."""
+        """Log the token-weighted held-out loss."""
         self._heldout.end(self)
 
     def on_test_epoch_end(self) -> None:
-        """Log the test set's loss, weighted by token."""
+        """Log the token-weighted loss of the test set."""
         self._heldout.end(self)
 
     def heldout_loss(self) -> dict[str, float]:
-        """The held-out loss of the pass that goes on, `val/loss` or `test/loss`; {} without texts. On every rank."""
+        """The held-out loss of the current pass, `val/loss` or `test/loss`; {} without texts. On every rank."""
         return self._heldout.metrics(bool(self.trainer.testing))

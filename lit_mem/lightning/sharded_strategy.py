@@ -1,4 +1,4 @@
-"""The strategy for bases too large for one device: their frozen weights are spread, the adapter is on every device."""
+"""The strategy for bases too large for one device: frozen weights are sharded, the adapter is on every device."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lit_mem.errors import ConfigError, check_range
 
 
 class ShardedBase(DDPStrategy):
-    """Each device holds a part of every frozen decoder layer, and gathers a layer only while it runs.
+    """Each device holds a shard of every frozen decoder layer, and gathers a layer only while it runs.
 
-    The frozen base goes through torch's `fully_shard` (FSDP2), decoder layer by decoder layer; embeddings, last norm
-    and output layer are on every device. The adapter is trained as with `ddp`: whole on every device, gradients
-    averaged. So checkpoints, exported adapters and optimizer state are those of a single device, and one strategy can
-    resume what the other wrote. Named "sharded" on the command line: `--trainer.strategy sharded`.
+    The frozen base uses torch's `fully_shard` (FSDP2), by decoder layer; embeddings, final norm and output layer are
+    on every device. The adapter is trained as with `ddp`: whole on every device, gradients averaged. So checkpoints,
+    exported adapters and optimizer state are those of a single device, and either strategy can resume a run of the
+    other. Named "sharded" on the command line: `--trainer.strategy sharded`.
 
     Args:
-        ranks_per_copy: how many devices share one copy of the base; None: all of them. With several machines the number
-            of devices of one keeps the gathering of layers off the network between them.
+        ranks_per_copy: number of devices that share one copy of the base; None: all of them. With several machines, use
+            the number of devices per machine to keep the gathering of layers off the network between them.
         kwargs: as for Lightning's `DDPStrategy`.
     """
 
@@ -35,7 +35,7 @@ class ShardedBase(DDPStrategy):
 
     @property
     def mesh(self) -> DeviceMesh:
-        """The devices, as `fully_shard` takes them: (shards,), or (copies, shards).
+        """The device mesh for `fully_shard`: (shards,), or (copies, shards).
 
         Raises:
             ConfigError: `ranks_per_copy` does not divide the number of devices.
@@ -49,7 +49,7 @@ class ShardedBase(DDPStrategy):
         return self._mesh
 
     def setup(self, trainer: pl.Trainer) -> None:
-        """Leave the shards to themselves, and gather layers without inference mode, which cannot."""
+        """Exclude the shards from DDP, and turn off inference mode, under which layers cannot be gathered."""
         assert self.model is not None
         shards = [name for name, p in self.model.named_parameters() if isinstance(p, DTensor)]
         mark = DistributedDataParallel._set_params_and_buffers_to_ignore_for_model
@@ -60,7 +60,7 @@ class ShardedBase(DDPStrategy):
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
-        """Make it known as "sharded"."""
+        """Register it as "sharded"."""
         strategy_registry.register("sharded", cls, description=(cls.__doc__ or "").partition("\n")[0])
 
 

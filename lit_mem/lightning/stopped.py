@@ -1,4 +1,4 @@
-"""What the scoring pass has measured is written, whatever ends the generation that comes after it."""
+"""Write the metrics of the scoring pass even if the subsequent generation is interrupted."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ log = logging.getLogger(__name__)
 def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, audit: Audit) -> Iterator[None]:
     """While an audit computes: if generation ends by an error, Ctrl-C or SIGTERM, log the metrics of the scoring pass.
 
-    A pass that completes logs all its metrics in one row, as Lightning does; one that is stopped here logs a row of
-    those that were measured, and `validate` and `test` print them. Every rank must enter.
+    A complete pass logs all its metrics in one row, as Lightning does; an interrupted one logs a row of the measured
+    ones, and `validate` and `test` print them. Every rank must enter.
 
     Args:
-        trainer: its loggers take them.
+        trainer: its loggers receive them.
         module: its held-out loss is written too, if it has a method `heldout_loss`.
-        audit: computes in the body.
+        audit: the Audit that computes in the body.
     """
     loss: dict[str, float] = {}
     if any(measure.generates for measure in audit.measures):
@@ -45,13 +45,13 @@ def written_if_stopped(trainer: pl.Trainer, module: pl.LightningModule, audit: A
 
 def _write(trainer: pl.Trainer, audit: Audit, metrics: dict[str, float]) -> None:
     if trainer.sanity_checking and trainer.global_step:
-        return  # what the run before this one has logged
+        return  # logged by the resumed run already
     step = step_of(trainer)
-    # Without an epoch it is a row of what was measured before training, as `Baseline` logs it.
+    # Without an epoch it is a row of metrics before training, as logged by `Baseline`.
     epoch = {} if trainer.sanity_checking else {"epoch": trainer.current_epoch}
     if metrics:
         record.write(trainer, audit, metrics, complete=False)
-    # In torch's default precision, as Lightning logs: the resumed run logs the same row again.
+    # In torch's default precision, like Lightning's logs: the resumed run logs the same row again.
     metrics = {name: torch.tensor(value, dtype=torch.get_default_dtype()).item() for name, value in metrics.items()}
     for logger in trainer.loggers:
         logger.log_metrics(to_loggers(trainer, metrics) | epoch, step=step)
@@ -60,7 +60,7 @@ def _write(trainer: pl.Trainer, audit: Audit, metrics: dict[str, float]) -> None
         return
     if trainer.state.fn != "fit":
         for line in metric_lines(metrics):
-            print(line)  # noqa: T201  (as the command prints them where it completes)
+            print(line)  # noqa: T201  (as the command prints them on completion)
     if metrics:
         folder = known_folder(trainer) if trainer.loggers else None
         log.warning(

@@ -1,4 +1,4 @@
-"""Where the time of an epoch goes."""
+"""Time spent in each part of an epoch."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lit_mem.types import Batch, TokenScores
 class Stopwatch(Measure):
     """Logs the seconds that training and scoring took.
 
-    `time/train` is the training since the last validation, over all epochs since then, without what stands between
-    them (checkpoints); `time/scoring` is the validation loop's forward passes; generation is `time/generation`, which
-    `Extraction` logs.
+    `time/train` is the training time since the last validation, over all epochs since then, without what happens
+    between them (checkpoints); `time/scoring` is the validation loop's forward passes; `time/generation` is logged by
+    `Extraction`.
     """
 
     def __init__(self) -> None:
@@ -28,52 +28,52 @@ class Stopwatch(Measure):
         self._scoring = 0.0
 
     def names(self) -> list[str]:
-        """Both."""
+        """Both timings."""
         return ["time/train", "time/scoring"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing was trained yet."""
+        """Reset the training time."""
         self._train, self._train_began = 0.0, None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training time runs."""
+        """Start the training timer."""
         self._train_began = time.perf_counter()
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Training time runs again, should the epoch go on after a validation."""
+        """Restart the training timer if the epoch continues after a validation."""
         if self._train_began is None:
             self._train_began = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count what has run; the next batch is waited for from now on."""
+        """Add the elapsed time, and restart the timer for loading the next batch."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         now = time.perf_counter()
         self._train += now - (self._train_began or now)
         self._train_began = now
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training time stops."""
+        """Stop the training timer."""
         self._train_began = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Training time stops."""
+        """Stop the training timer."""
         self._train_began = None
         super().on_validation_start(trainer, pl_module)
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass; scoring time runs."""
+        """Reset for a new pass; start the scoring timer."""
         self._scoring, self._scoring_began = 0.0, time.perf_counter()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Scoring runs from the start of the loop to its last batch."""
+        """Measure from the start of the loop to the current batch."""
         self._scoring = time.perf_counter() - self._scoring_began
 
     def compute(self, run: Pass) -> Result:
-        """Seconds."""
+        """The timings in seconds."""
         metrics = {"time/scoring": self._scoring}
         if run.stage == "fit" and not run.checking:
             metrics["time/train"], self._train = self._train, 0.0

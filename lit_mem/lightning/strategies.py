@@ -1,4 +1,4 @@
-"""Where a trainer's strategy puts models, and which strategies cannot work here."""
+"""Where a trainer's strategy places models, and which strategies are not supported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_mem.models.base_loader import Place
 
 
 def place_of(trainer: pl.Trainer | None) -> Place:
-    """Where the models of a run go; without a trainer: whole, on the CPU."""
+    """Placement of a run's models; without a trainer: whole, on the CPU."""
     if trainer is None:
         return Place()
     strategy = trainer.strategy
@@ -22,29 +22,29 @@ def place_of(trainer: pl.Trainer | None) -> Place:
     return Place(strategy.root_device)
 
 
-def refuse_strategies(trainer: pl.Trainer | None, quantization: str, adapter: Adapter) -> None:
-    """Reject strategies that cannot work here, before a model is loaded.
+def reject_strategies(trainer: pl.Trainer | None, quantization: str, adapter: Adapter) -> None:
+    """Reject unsupported strategies before a model is loaded.
 
     Raises:
-        ConfigError: this one cannot, or not with this quantization or adapter.
+        ConfigError: the strategy is not supported, or not with this quantization or adapter.
     """
     strategy = None if trainer is None else trainer.strategy
     stage_3 = isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3
     if isinstance(strategy, FSDPStrategy | ModelParallelStrategy) or stage_3:
         raise ConfigError(
-            f"trainer.strategy is {type(strategy).__name__}{' stage 3' if stage_3 else ''}, which spreads the "
-            "model in a way that callbacks cannot ask it; set trainer.strategy to sharded, which spreads the "
+            f"trainer.strategy is {type(strategy).__name__}{' stage 3' if stage_3 else ''}, which shards the "
+            "model in a way that callbacks cannot use; set trainer.strategy to sharded, which shards the "
             "frozen base (FSDP2), or to ddp"
         )
     if not isinstance(strategy, ShardedBase):
         return
     if quantization != "none":
         raise ConfigError(
-            f"model.quantization is {quantization}, which trainer.strategy sharded cannot spread; expected "
-            "none (a base in 4 bits may fit each device: trainer.strategy ddp)"
+            f"model.quantization is {quantization}, which trainer.strategy sharded does not support; expected "
+            "none (a 4-bit base may fit each device: trainer.strategy ddp)"
         )
     if isinstance(adapter, LoRA) and (adapter.dora or adapter.init in ("pissa", "olora")):
         raise ConfigError(
             "model.adapter's dora, and its init pissa or olora, read whole weights of the base, which "
-            "trainer.strategy sharded spreads over devices; set trainer.strategy to ddp"
+            "trainer.strategy sharded shards over devices; set trainer.strategy to ddp"
         )

@@ -1,4 +1,4 @@
-"""What a module takes from its trainer: the texts that its model must read, its precision, what callbacks need."""
+"""A module's context in its trainer: texts to read, precision, and needs of the callbacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lit_mem.types import Needs
 
 
 def needs_of(trainer: pl.Trainer | None) -> Needs:
-    """What the trainer's callbacks read of a scoring pass; without a trainer the reference and the moments."""
+    """Optional scores that the trainer's callbacks read; without a trainer the reference and the moments."""
     if trainer is None:
         return Needs(reference=True, moments=True)
     needs = Needs()
@@ -25,11 +25,11 @@ def needs_of(trainer: pl.Trainer | None) -> Needs:
 
 
 def setting_of(module: pl.LightningModule, convert: bool) -> Setting:
-    """Where and how the models of a module are called.
+    """Device and precision of a module's models.
 
     Args:
-        module: with its trainer, or without.
-        convert: whether a model may be put into the trainer's precision, which a quantized one may not.
+        module: with or without its trainer.
+        convert: whether a model may be converted to the trainer's precision, which a quantized one may not.
     """
     trainer = module._trainer
     if trainer is None:
@@ -40,7 +40,7 @@ def setting_of(module: pl.LightningModule, convert: bool) -> Setting:
 
 
 def check_texts(trainer: pl.Trainer | None) -> Callable[[Any, str], None]:
-    """A check that a model, with its name, can read the texts of the trainer's data module, if that gives them.
+    """A check that a named model can read the texts of the trainer's data module, if that gives their extent.
 
     It raises a ConfigError if not; see `models.limits.check_reads`.
     """
@@ -53,9 +53,9 @@ def check_texts(trainer: pl.Trainer | None) -> Callable[[Any, str], None]:
     return check
 
 
-def remark_on_ends(module: pl.LightningModule) -> None:
-    """Let the data module log where its texts lack the end tokens of a module's model."""
+def log_inner_ends(module: pl.LightningModule) -> None:
+    """Let the data module log which of its texts lack the end tokens of a module's model."""
     trainer = module._trainer
     data: Any = None if trainer is None else getattr(trainer, "datamodule", None)
-    if hasattr(data, "remark_on_ends") and (ends := end_tokens(module)):
-        data.remark_on_ends(ends)
+    if hasattr(data, "log_inner_ends") and (ends := end_tokens(module)):
+        data.log_inner_ends(ends)

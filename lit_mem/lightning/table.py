@@ -1,4 +1,4 @@
-"""One line an epoch in the console."""
+"""One line per epoch in the console."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lit_mem.lightning.auditing import latest_metrics, whole_check
 
 
 class EpochTable(Callback):
-    """Prints the metrics of every validation as a row of one growing table, the first before training.
+    """Prints the metrics of every validation as a row of a growing table, the first row before training.
 
-    In fitting only: the commands `validate` and `test` print such a row when they end, with or without this callback.
+    Only in a fit: the commands `validate` and `test` print such a row at the end, with or without this callback.
 
     Args:
-        columns: logged names to show; None: perplexities, AUROCs and extraction rates. Names that nothing logs
+        columns: logged names to show; None: perplexities, AUROCs and extraction rates. Names that are never logged
             are left out.
     """
 
@@ -24,12 +24,12 @@ class EpochTable(Callback):
         self._shown: list[str] = []
 
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The row before training, if the whole validation set was run."""
+        """Print the row before training, if the whole validation set was run."""
         if whole_check(trainer) and not trainer.global_step:
             self._row("start", trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A row."""
+        """Print a row."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._row(str(trainer.current_epoch + 1), trainer, pl_module)
 

@@ -1,4 +1,4 @@
-"""A test is a pass like a validation: its hooks do what those of a validation do."""
+"""Make the hooks of a test do the same as those of a validation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lightning.pytorch.callbacks import Callback
 
 
 class TestsAlike(Callback):
-    """A callback that treats `test` as it treats `validate`."""
+    """A callback that handles `test` like `validate`."""
 
-    __test__ = False  # no test class of pytest's
+    __test__ = False  # not a pytest class
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
+        """The same as for a validation."""
         self.on_validation_start(trainer, pl_module)
 
     def on_test_batch_end(
@@ -26,13 +26,13 @@ class TestsAlike(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """As in validation."""
+        """The same as for a validation."""
         self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
+        """The same as for a validation."""
         self.on_validation_epoch_end(trainer, pl_module)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """As in validation."""
+        """The same as for a validation."""
         self.on_validation_end(trainer, pl_module)

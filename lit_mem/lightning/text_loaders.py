@@ -1,4 +1,4 @@
-"""The loaders over what `prepare` made: of training, and of the passes that score."""
+"""Data loaders for training and for scoring passes, over the prepared texts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 class TextLoaders(ExampleSets, pl.LightningDataModule):
     """Makes the loaders of a data module.
 
-    The two validation loaders are what makes the validation loop a memorization pass: every batch says which of its
-    examples are members.
+    The two validation loaders make the validation loop a memorization pass: every batch marks which of its examples
+    are members.
     """
 
     batch_size: int
@@ -49,7 +49,7 @@ class TextLoaders(ExampleSets, pl.LightningDataModule):
         return Loaders(self.seed, ranks, self.num_workers, kind)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Members in an order that depends on seed and epoch alone."""
+        """Members in an order that depends only on seed and epoch."""
         loaders = self._loaders()
         self._warn_once(limited_training(self.trainer, len(self.train), self.batch_size * loaders.ranks.world))
         private = getattr(self.trainer.lightning_module, "private", None) if self.trainer is not None else None
@@ -63,11 +63,11 @@ class TextLoaders(ExampleSets, pl.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """Held-out texts, then the members probe, then canaries if there are any."""
+        """Held-out texts, followed by the members probe and any canaries."""
         return self._scoring(self.heldout, self._ready().of_heldout, "held-out texts", "limit_val_batches")
 
     def test_dataloader(self) -> list[DataLoader[Batch]]:
-        """Test texts, then the members probe, then canaries if there are any."""
+        """Test texts, followed by the members probe and any canaries."""
         return self._scoring(self.test, self._ready().of_test, "test texts", "limit_test_batches")
 
     def _scoring(self, others: Sequence[Encoded], of: int, name: str, option: str) -> list[DataLoader[Batch]]:
@@ -87,10 +87,10 @@ class TextLoaders(ExampleSets, pl.LightningDataModule):
         return self._prepared
 
     def scored_texts(self) -> Scored | None:
-        """How many texts of each side are scored, limits of batches included; None before `setup`.
+        """Number of texts of each set that are scored, including limits on batches; None before `setup`.
 
-        `of_members` are those trained on, without canaries; `of_heldout` those that the source holds out, or, where a
-        test is under way, its test texts.
+        `of_members` is the number of training texts, without canaries; `of_heldout` that of the source's held-out
+        texts, or in a test of its test texts.
         """
         if self._scored is None and self._prepared is not None:
             sizes = len(self._prepared.texts.train), self._prepared.of_heldout
@@ -98,5 +98,5 @@ class TextLoaders(ExampleSets, pl.LightningDataModule):
         return self._scored
 
     def _warn_once(self, line: str | None) -> None:
-        if line is not None and self._warnings.first(line):  # loaders may be made again every epoch
+        if line is not None and self._warnings.first(line):  # loaders may be rebuilt every epoch
             log.warning("%s", line)

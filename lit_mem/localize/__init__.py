@@ -1,1 +1,1 @@
-"""Where in a trained adapter memorization lives: switched-off parts, views of one example, influence of others."""
+"""Locate memorization in a trained adapter: ablation of its parts, inside views, influence of training texts."""

@@ -1,4 +1,4 @@
-"""How memorization falls where parts of a trained adapter are switched off, from scoring passes alone."""
+"""How memorization decreases when parts of a trained adapter are turned off, from scoring passes only."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ METRICS: Final = ("auroc", "perplexity_members", "ngram_rate")
 
 
 class Metrics(TypedDict):
-    """How much a model memorizes.
+    """Memorization metrics of a model.
 
     Keys:
-        auroc: of the reference attack, in [0, 1].
-        perplexity_members: over all tokens of the members; None where it is not finite.
-        ngram_rate: mean over the members prompted; None where none was.
+        auroc: AUROC of the reference attack, in [0, 1].
+        perplexity_members: over all tokens of the members; None if not finite.
+        ngram_rate: mean over the prompted members; None if none was prompted.
     """
 
     auroc: float
@@ -47,16 +47,16 @@ class Metrics(TypedDict):
 
 
 class Ablation(Examination):
-    """Scores every batch with the whole adapter, then with each part of it switched off.
+    """Scores every batch with the whole adapter, then with each part of it turned off.
 
-    Reference scores are computed once (or come from the run's cache), and a pass with a part of layer l off starts at
-    layer l: what comes below it is kept from the batch's first pass. Where a model does not allow that to the last bit,
-    which is tried on the first batch, all passes are whole.
+    Reference scores are computed once (or read from the run's cache). A pass with a part of layer l off starts at layer
+    l, reusing the outputs of lower layers from the batch's first pass. If the first batch shows that this is not
+    bit-exact for a model, all passes are whole.
 
     Attributes:
-        parts: of the adapter, once the model is built.
-        metrics: what was measured, by the part that was off; None: with none off.
-        sizes: how many members and held-out texts were scored.
+        parts: parts of the adapter, once the model is built.
+        metrics: metrics by the part that was off; None: with the whole adapter.
+        sizes: number of members and held-out texts scored.
     """
 
     needs = Needs(reference=True)
@@ -73,15 +73,15 @@ class Ablation(Examination):
         self._extraction: dict[Part | None, Extraction] = {}
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the checkpoint's weights; find the adapter's parts."""
+        """Load the checkpoint's weights; find the adapter's parts."""
         super().on_validation_start(trainer, pl_module)
         assert isinstance(pl_module, CausalLM)
         self.parts = Parts(pl_module.language_model)
         keys: list[Part | None] = [None, *self.parts.all()]
         self._tables = {key: _Table() for key in keys}
         log.info(
-            "Each text is scored with %d parts of the adapter switched off in turn%s.",
-            len(keys) - 1, "" if self._options is None else ", and the prompted members are continued as often",
+            "Each text is scored with each of %d parts of the adapter turned off%s.",
+            len(keys) - 1, "" if self._options is None else ", and each prompted member is continued as often",
         )  # fmt: skip
         if self._options is not None:
             for key in keys:
@@ -101,7 +101,7 @@ class Ablation(Examination):
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep what the layers give."""
+        """Record the outputs of the layers."""
         if self._replay is not None:
             self._replay.record()
 
@@ -114,13 +114,13 @@ class Ablation(Examination):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Score the batch with each part off."""
+        """Score the batch with each part turned off."""
         assert isinstance(pl_module, CausalLM)
         assert isinstance(outputs, TokenScores)
         if self._replay is not None:
             self._replay.stop()
         self._take(None, outputs, batch)
-        with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
+        with trainer.precision_plugin.forward_context():  # callbacks run without autocast
             if self._replay is not None and not self._tried:
                 self._tried = True
                 self._try(self._replay, pl_module, batch)
@@ -137,16 +137,16 @@ class Ablation(Examination):
                 return module.score(batch, Needs())
 
     def _try(self, replay: Replay, module: CausalLM, batch: Any) -> None:
-        """Do without the shorter passes if any of them differs from a whole one."""
+        """Disable the shorter passes if any of them differs from a whole one."""
         for layer in self.parts.layers:
             with self.parts.off(Part(layer)):
                 whole = module.score(batch, Needs())
             try:
                 same = torch.equal(self._without(Part(layer), module, batch).logprob, whole.logprob)
             except (RuntimeError, TypeError, AttributeError, LookupError):
-                same = False  # a layer above wants what only a layer that runs leaves behind
+                same = False  # a higher layer depends on a side effect of a skipped one
             if not same:
-                log.info("Passes that start at a layer differ from whole ones in this model: all passes are whole.")
+                log.info("Passes that start at a layer are not bit-exact for this model: all passes are whole.")
                 replay.clear()
                 self._replay = None
                 return
@@ -160,11 +160,11 @@ class Ablation(Examination):
         """Compute the metrics.
 
         Raises:
-            MetricError: a text had no score that is a number.
+            MetricError: no text was scored, or scores are not finite.
         """
         assert isinstance(pl_module, CausalLM)
-        # A generation a part; the bar shows on a terminal alone.
-        bar = tqdm(self._tables.items(), "Continued with a part off", disable=None if self._extraction else True)
+        # One generation per part; the progress bar is shown only on a terminal.
+        bar = tqdm(self._tables.items(), "Generating without a part", disable=None if self._extraction else True)
         for key, table in bar:
             rate: float | None = None
             if self._extraction:
@@ -176,7 +176,7 @@ class Ablation(Examination):
 
 
 class _Table:
-    """What is kept of each text under one model."""
+    """Scores of each text under one variant of the model."""
 
     def __init__(self) -> None:
         self._attack = ReferenceRatio()
@@ -186,7 +186,7 @@ class _Table:
         self._n_tokens: list[Tensor] = []
 
     def add(self, scores: TokenScores) -> None:
-        counted = scores.n_tokens > 0  # a text without a scored token has no score
+        counted = scores.n_tokens > 0  # texts without scored tokens have no score
         self._score.append(self._attack(scores)[counted])
         self._member.append(scores.member.cpu()[counted])
         self._logprob.append(scores.total_logprob[counted])

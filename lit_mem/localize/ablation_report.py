@@ -1,4 +1,4 @@
-"""What `localize` found by switching parts off: as plain values, as a table for people, and as a heat map."""
+"""Ablation results as plain values, as a text table, and as a heat map."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _TITLES: Final = {
-    "auroc": "fall of the reference attack's AUROC",
-    "perplexity_members": "rise of the members' perplexity",
-    "ngram_rate": "fall of the members' n-gram rate",
+    "auroc": "decrease of the reference attack's AUROC",
+    "perplexity_members": "increase of the members' perplexity",
+    "ngram_rate": "decrease of the members' n-gram rate",
 }
 _MOST_LINES: Final = 16
 _MOST_NUMBERS: Final = 160
 
 
 def as_json(found: Ablation, checkpoint: str) -> dict[str, Any]:
-    """All metrics as plain values: each is what was measured while that part was off."""
+    """All metrics as plain values, each measured while that part was off."""
     layers, matrices = found.parts.layers, found.parts.matrices
 
     def grid(name: str) -> list[list[float | None]] | None:
@@ -50,10 +50,10 @@ def _metric(metrics: Mapping[Part | None, Metrics], part: Part, name: str) -> fl
 
 
 def lines(result: Mapping[str, Any]) -> list[str]:
-    """The same as a table: each metric with a part off, and what that changed."""
+    """A text table of each metric with a part turned off, and its change."""
     names = [name for name in METRICS if result["baseline"][name] is not None]
     headings = {"auroc": "AUROC", "perplexity_members": "perplexity", "ngram_rate": "n-gram rate"}
-    rows = [["switched off", *(headings[name] for name in names)]]
+    rows = [["turned off", *(headings[name] for name in names)]]
     rows.append(["nothing", *(_number(result["baseline"][name]) for name in names)])
     rows.append(["everything", *_cells(result, result["all_off"], names)])
     rows += [[matrix, *_cells(result, part, names)] for matrix, part in result["by_matrix"].items()]
@@ -62,11 +62,11 @@ def lines(result: Mapping[str, Any]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     left = len(result["by_layer"]) - len(strongest)
-    return table + ([f"({left} more layers, whose AUROC falls less, are in the file)"] if left else [])
+    return table + ([f"({left} more layers, with a smaller decrease of AUROC, are in the file)"] if left else [])
 
 
 def _strongest(result: Mapping[str, Any]) -> Iterable[tuple[str, Metrics]]:
-    """The layers to print, in their order."""
+    """The layers to print, in order."""
     ranked = sorted(result["by_layer"].items(), key=lambda entry: entry[1]["auroc"])[:_MOST_LINES]
     return sorted(ranked, key=lambda entry: int(entry[0]))
 
@@ -84,7 +84,7 @@ def _number(value: float | None) -> str:
 
 
 def heat_map(result: Mapping[str, Any]) -> Figure:
-    """Layers × matrices, a panel for each metric: the darker, the more of it hangs on that part alone."""
+    """Heat map of layers × matrices, one panel per metric: the darker, the larger the effect of that part."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -103,7 +103,7 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
             ]
         )
         limit = float(np.nanmax(np.abs(values), initial=0.0, where=~np.isnan(values))) or 1.0
-        axes.set_facecolor("0.85")  # where the adapter has no such part
+        axes.set_facecolor("0.85")  # no such part in the adapter
         image = axes.imshow(values, cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto", interpolation="nearest")
         axes.set_xticks(range(len(matrices)), matrices, rotation=45, ha="right", fontsize=8)
         step = max(1, len(layers) // 32)
@@ -116,5 +116,5 @@ def heat_map(result: Mapping[str, Any]) -> Figure:
                 axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=shade)
         figure.colorbar(image, ax=axes, shrink=0.9).ax.tick_params(labelsize=7)
     panels[0].set_ylabel("layer", fontsize=9)
-    figure.suptitle("What one matrix of one layer, switched off, takes of memorization", fontsize=10)
+    figure.suptitle("Change in memorization when one matrix of one layer is turned off", fontsize=10)
     return figure

@@ -1,4 +1,4 @@
-"""What every look into a finished run begins with: its texts, as many as wanted, and a checkpoint's weights."""
+"""Base class for examining a finished run: selects its texts and loads a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lit_mem.types import Needs
 
 
 class Examination(Callback):
-    """Looks into a module while it is validated.
+    """Examines a module during validation.
 
     Args:
-        checkpoint: whose weights are looked at.
-        rows: how many members and how many held-out texts are scored, at random; None: all that the run scored.
+        checkpoint: checkpoint whose weights are examined.
+        rows: number of members and of held-out texts to score, chosen at random; None: all that the run scored.
     """
 
     needs: Needs = Needs()
@@ -31,15 +31,15 @@ class Examination(Callback):
         self.rows = rows
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Choose what is scored."""
+        """Select the texts to score."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, TextDataModule)
-        data.canaries = []  # they belong to no set
+        data.canaries = []  # canaries belong to neither set
         if self.rows is not None:
             data.members, data.heldout = (_some(examples, self.rows) for examples in (data.members, data.heldout))
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take the checkpoint's weights."""
+        """Load the checkpoint's weights."""
         assert isinstance(pl_module, CausalLM)
         load_weights(pl_module, self.checkpoint)
 

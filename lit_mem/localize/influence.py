@@ -1,4 +1,4 @@
-"""Which training texts had a model learn the suffix of one text: TracIn over a run's checkpoints."""
+"""Which training texts made a model learn the suffix of one text: TracIn over a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Kept(NamedTuple):
     """A checkpoint that influence is summed over.
 
     Attributes:
-        path: of the file.
-        global_step: how many training steps came before it.
-        learning_rate: that its optimizer would have taken the next step with.
+        path: path of the file.
+        global_step: number of training steps before it.
+        learning_rate: learning rate of its optimizer for the next step.
     """
 
     path: Path
@@ -40,16 +40,16 @@ class Influence(OneExample):
     ∇loss(suffix), gradients of the adapter's parameters, each loss a mean over tokens. Higher: training on that text
     lowered the suffix's loss more.
 
-    That is what a step of SGD does to first order. Adam scales each gradient, so of a run with it this is the same
-    question about another optimizer, no account of what its steps did. A long or surprising text has a long gradient
-    and so large products with many others; the cosine of the same gradients, stacked over checkpoints with √(learning
-    rate), leaves lengths out.
+    This is the effect of a step of SGD to first order. Adam scales each gradient, so for a run with Adam it describes
+    what SGD would have done, not the actual steps. A long or surprising text has a large gradient and so large products
+    with many others; the cosine of the same gradients, stacked over checkpoints with √(learning rate), removes this
+    effect.
 
     Args:
-        example_id: of the text.
+        example_id: id of the text.
         prefix: where its suffix begins.
         kept: the checkpoints.
-        rows: how many training texts are looked at, at random (and the text itself); None: all.
+        rows: number of training texts examined, chosen at random (plus the text itself); None: all.
 
     Attributes:
         scores: influence and cosine by id of the training text.
@@ -61,7 +61,7 @@ class Influence(OneExample):
         self.scores: dict[int, tuple[float, float]] = {}
 
     def look(self, module: CausalLM) -> None:
-        """Take all gradients at each checkpoint."""
+        """Compute all gradients at each checkpoint."""
         texts = self._chosen()
         products = torch.zeros(len(texts), dtype=torch.float64)
         norms, own = torch.zeros_like(products), 0.0
@@ -89,11 +89,11 @@ class Influence(OneExample):
         return [t for i, t in enumerate(self.train) if i in chosen or t.example_id == self.example_id]
 
     def result(self, top: int, optimizer: str) -> dict[str, Any]:
-        """What was found, as plain values.
+        """The results as plain values.
 
         Args:
-            top: how many training texts are named, by influence and by cosine.
-            optimizer: of the run.
+            top: number of training texts listed, by influence and by cosine.
+            optimizer: optimizer of the run.
         """
         by_influence = sorted(self.scores, key=lambda i: -self.scores[i][0])
         by_cosine = sorted(self.scores, key=lambda i: -self.scores[i][1])
@@ -127,7 +127,7 @@ class Influence(OneExample):
 
 
 def gradient(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
-    """(P,) float32, of a text's mean next-token loss with respect to what is trained, all in one vector.
+    """(P,) float32, gradient of a text's mean next-token loss over the trained parameters, flattened.
 
     Args:
         model: a causal language model in eval mode.
@@ -136,7 +136,7 @@ def gradient(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     device = trained[0].device
-    with torch.enable_grad():  # validation takes none
+    with torch.enable_grad():  # validation disables gradients
         loss = model(input_ids=ids[None].to(device), labels=labels[None].to(device), use_cache=False).loss
         found = torch.autograd.grad(loss, trained, allow_unused=True)
     flat = [torch.zeros_like(p) if g is None else g for p, g in zip(trained, found, strict=True)]
@@ -146,11 +146,11 @@ def gradient(model: nn.Module, ids: Tensor, labels: Tensor) -> Tensor:
 def kept_checkpoints(paths: Sequence[Path]) -> list[Kept]:
     """A run's checkpoints in the order of training, each step once, with their learning rates.
 
-    A schedule that has come down to 0 gives the last checkpoint no weight. Where all are at 0, each counts with the
-    rate that the schedule began with.
+    If a schedule has decayed to 0 at the last checkpoint, that one has no weight. If all are at 0, each is weighted by
+    the schedule's initial learning rate.
 
     Raises:
-        CheckpointError: one cannot be read, or does not hold its learning rate.
+        CheckpointError: one cannot be read, or has no learning rate.
     """
     kept: dict[int, tuple[Kept, float]] = {}
     for path in paths:
@@ -158,7 +158,7 @@ def kept_checkpoints(paths: Sequence[Path]) -> list[Kept]:
         states = content.get("optimizer_states") or []
         groups = states[0].get("param_groups") if states else None
         if not groups or "lr" not in groups[0]:
-            raise CheckpointError(f"{path} holds no optimizer, and so no learning rate; expected a whole checkpoint")
+            raise CheckpointError(f"{path} has no optimizer state, so no learning rate; expected a full checkpoint")
         rate = float(groups[0]["lr"])
         entry = Kept(path, int(content["global_step"]), rate), float(groups[0].get("initial_lr", rate))
         kept.setdefault(entry[0].global_step, entry)
@@ -169,7 +169,7 @@ def kept_checkpoints(paths: Sequence[Path]) -> list[Kept]:
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    """The same as a table, and what it was computed from."""
+    """A text table of the results, and what they were computed from."""
     steps = ", ".join(f"step {k['global_step']} (lr {k['learning_rate']:g})" for k in result["checkpoints"])
     shown = [f"Influence of {result['training_texts']} training texts on the suffix of example {result['example']}, "]
     shown[0] += f"summed over {steps}:"
@@ -181,11 +181,11 @@ def lines(result: dict[str, Any]) -> list[str]:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     shown += ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     if own is None:
-        shown.append("The example is no training text: it has no influence of its own.")
+        shown.append("The example is not a training text, so it has no influence of its own.")
     else:
         shown.append(f"The example itself: rank {own['rank']} by influence, {own['rank_by_cosine']} by cosine.")
     if "SGD" not in result["optimizer"]:
-        shown.append(f"The run's optimizer was {result['optimizer']}; to first order this is what SGD would have done.")
+        shown.append(f"The run's optimizer was {result['optimizer']}; influence is what SGD would do, to first order.")
     return shown
 
 

@@ -1,4 +1,4 @@
-"""One chosen text of a run, cut into prefix and suffix."""
+"""One text of a run, cut into prefix and suffix."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from lit_mem.types import IGNORED
 
 
 class OneExample(Examination):
-    """Looks at what a model makes of one text; of the others, none but two are scored.
+    """Examines a model on one text; at most two other texts are scored.
 
     Args:
-        checkpoint: whose weights are looked at.
-        example_id: of a training or a held-out text.
+        checkpoint: checkpoint whose weights are examined.
+        example_id: id of a training or held-out text.
         prefix: where it is cut, as in `lit_mem.callbacks.Extraction`.
-        option: that chose the example, for messages.
+        option: option that selects the example, for messages.
 
     Attributes:
         example: the text, once the data is read.
-        prompt: the same, cut.
+        prompt: the text cut into prefix and suffix.
         train: the training texts, each once.
     """
 
@@ -45,22 +45,22 @@ class OneExample(Examination):
         """Find the example and cut it.
 
         Raises:
-            ConfigError: there is no such, or no token is left for its suffix.
+            ConfigError: there is no such text, or no token is left for its suffix.
         """
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, TextDataModule)
         assert isinstance(pl_module, CausalLM)
         if data.documents:
             raise ConfigError(
-                f"{self.option}: {data.documents} texts of this run are trained on in windows (data.chunk), and a text "
-                "is looked at in one piece here; expected a run without data.chunk"
+                f"{self.option}: {data.documents} texts of this run are trained on in windows (data.chunk), but texts "
+                "are examined whole here; expected a run without data.chunk"
             )
         self.train = list({example.example_id: example for example in data.train}.values())
         known = {example.example_id: example for example in [*self.train, *data.heldout]}
         if self.example_id not in known:
             raise ConfigError(
-                f"{self.option} is {self.example_id}, and this run has no such text; its ids go from {min(known)} to "
-                f"{max(known)}"
+                f"{self.option} is {self.example_id}, but this run has no such text; expected an id from {min(known)} "
+                f"to {max(known)}"
             )
         self.example = known[self.example_id]
         ids = self.example.input_ids
@@ -70,25 +70,25 @@ class OneExample(Examination):
         prompt = self._cut(end_tokens(pl_module))
         if prompt is None:
             raise ConfigError(
-                f"--prefix is {self.prefix:g}: of example {self.example_id} ({int(self.example.scored.sum())} tokens) "
-                "nothing is left for a suffix"
+                f"--prefix is {self.prefix:g}: no suffix is left of example {self.example_id} "
+                f"({int(self.example.scored.sum())} tokens); expected a shorter prefix"
             )
         self.prompt = prompt
         super().setup(trainer, pl_module, stage)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look."""
+        """Examine the text."""
         assert isinstance(pl_module, CausalLM)
-        # Only now is the model there, which may stop at more tokens than the tokenizer knows of.
+        # Only now is the model loaded, which may stop at more tokens than the tokenizer defines.
         self.prompt = self._cut(end_tokens(pl_module)) or self.prompt
-        with trainer.precision_plugin.forward_context():  # callbacks get no autocast by themselves
+        with trainer.precision_plugin.forward_context():  # callbacks run without autocast
             self.look(pl_module)
 
     @abstractmethod
     def look(self, module: CausalLM) -> None:
-        """Do what is to be done, with the checkpoint's weights and in the run's precision."""
+        """Examine the text, with the checkpoint's weights and in the run's precision."""
 
 
 def origin_of(example: Encoded) -> str:
-    """Where a text came from; "" where the data does not say."""
+    """Origin of a text; "" if not known."""
     return "" if example.record is None else example.record.origin

@@ -1,4 +1,4 @@
-"""Results on the disk: JSON and pictures, each whole or not at all."""
+"""Write results atomically, as JSON and PNG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write plain values; a number that is none would be no JSON, and is a mistake of ours."""
+    """Write plain values; a non-finite number is not valid JSON, and raises."""
     atomic.write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The parts of a LoRA adapter by layer and matrix, and how to switch some of them off for a while."""
+"""The parts of a LoRA adapter by layer and matrix, which can be turned off temporarily."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NUMBER: Final = re.compile(r"\d+")
 
 
 class Part(NamedTuple):
-    """Some of an adapter: of one layer, of one matrix, of both, or all of it.
+    """A part of an adapter: one layer, one matrix, both, or all of it.
 
     Attributes:
-        layer: None: every layer.
-        matrix: None: every matrix.
+        layer: index of the layer; None: every layer.
+        matrix: name of the matrix; None: every matrix.
     """
 
     layer: int | None = None
@@ -29,14 +29,14 @@ class Part(NamedTuple):
 
 
 class Parts:
-    """What a trained LoRA adapter (or one of its relatives: rsLoRA, DoRA) consists of.
+    """The parts of a trained LoRA adapter (or a variant: rsLoRA, DoRA).
 
     Attributes:
-        model: what holds the adapter.
-        layers: indices of decoder layers that have some of it, ascending.
-        matrices: names of its matrices, in the order in which a layer holds them. Where a layer has two of one name
-            (GPT-2's `c_proj`), what holds each is part of the name (`attn.c_proj`).
-        stack: name of the module that holds the decoder layers; "" where the adapter lies outside of them.
+        model: the model with the adapter.
+        layers: indices of the decoder layers it adapts, ascending.
+        matrices: names of its matrices, in the order of their occurrence in a layer. If a layer has two of one name
+            (GPT-2's `c_proj`), the name includes the parent module (`attn.c_proj`).
+        stack: name of the module that holds the decoder layers; "" if the adapter is outside of them.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -65,14 +65,14 @@ class Parts:
             stack = ".".join(words[:at])
             if self.stack not in ("", stack):
                 raise ModelError(
-                    f"the adapter lies in two stacks of layers, {self.stack} and {stack}; expected one, as its parts "
-                    "are distinguished by the number of their layer"
+                    f"the adapter spans two stacks of layers, {self.stack} and {stack}; expected one, as its parts "
+                    "are identified by layer number"
                 )
             self.stack = stack
             yield int(words[at]), path, module
 
     def all(self) -> list[Part]:
-        """The whole, each matrix, each layer, and each matrix of each layer that there is."""
+        """The whole adapter, each matrix, each layer, and each existing matrix of each layer."""
         cells = [Part(layer, matrix) for layer in self.layers for matrix in self.matrices]
         return [
             Part(),
@@ -85,7 +85,7 @@ class Parts:
         return bool(self._of(part))
 
     def lowest(self, part: Part) -> int:
-        """The first decoder layer that has some of a part: below it nothing changes where the part is off."""
+        """The first decoder layer that a part adapts: lower layers are unchanged while the part is off."""
         layers = [
             layer for layer, matrix in self._modules if part.layer in (None, layer) and part.matrix in (None, matrix)
         ]
@@ -101,19 +101,19 @@ class Parts:
 
     @contextmanager
     def off(self, part: Part) -> Iterator[None]:
-        """The model without a part of its adapter, and everything as it was afterwards, whatever happens inside.
+        """Turn off a part of the adapter inside the context; everything is restored afterwards, even on an error.
 
-        These modules give what their base layers give, to the last bit: the same as with a scale of 0.
+        The modules then return exactly the output of their base layers, as with a scale of 0.
         """
         with preserved_requires_grad(self.model), switched_off(self._of(part)):
             yield
 
 
 def lora_modules(model: nn.Module) -> dict[str, Any]:
-    """Modules that have a LoRA update, by name.
+    """Modules with a LoRA update, by name.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there are none.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -121,8 +121,8 @@ def lora_modules(model: nn.Module) -> dict[str, Any]:
     kinds = [str(getattr(config.peft_type, "value", config.peft_type)) for config in configs.values()]
     found = {name: module for name, module in model.named_modules() if isinstance(module, LoraLayer)}
     if not found:
-        what = f"an adapter of the kind {kinds[0]}" if kinds else "no adapter (its own weights were trained)"
+        what = f"an adapter of type {kinds[0]}" if kinds else "no adapter (its own weights were trained)"
         raise ModelError(
-            f"this run has {what}, of which no matrix or layer can be switched off; expected LoRA, rsLoRA or DoRA"
+            f"this run has {what}, whose matrices and layers cannot be turned off; expected LoRA, rsLoRA or DoRA"
         )
     return found

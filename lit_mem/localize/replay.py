@@ -1,4 +1,4 @@
-"""A pass that starts in the middle of the model: layers below what changes give again what they gave before."""
+"""A forward pass that starts in the middle of the model: unchanged lower layers return their recorded outputs."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from torch import nn
 
 
 class Replay:
-    """Keeps what each decoder layer gave in one whole pass, and has the lower ones give it again.
+    """Records the output of each decoder layer in one whole pass, and replays those of lower layers.
 
-    In eval mode a decoder layer is a function of its input, so as long as nothing below a layer changes, neither does
-    what comes out there, to the last bit; computing it again would be wasted. A model whose layers hand things on in
-    other ways than by their outputs (keys that layers share) need not be so: see `lit_mem.localize.ablation`, which
-    compares.
+    In eval mode a decoder layer is a function of its input, so as long as no lower layer changes, neither does its
+    output, to the last bit; recomputing it is unnecessary. This may fail for models whose layers communicate in other
+    ways than by their outputs (shared keys): `lit_mem.localize.ablation` checks for that.
 
     Args:
-        layers: all decoder layers in their order.
+        layers: all decoder layers in order.
     """
 
     def __init__(self, layers: list[nn.Module]) -> None:
@@ -27,7 +26,7 @@ class Replay:
         self._handles: list[Any] = []
 
     def record(self) -> None:
-        """Keep the outputs of the next pass (of the first, if there are several until `stop`)."""
+        """Record the outputs of the next pass (of the first, if there are several until `stop`)."""
         self.clear()
         self._outputs = [None] * len(self._layers)
         for i, layer in enumerate(self._layers):
@@ -41,19 +40,19 @@ class Replay:
         return keep
 
     def stop(self) -> None:
-        """Keep no further outputs."""
+        """Stop recording."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
 
     def clear(self) -> None:
-        """Drop what was kept."""
+        """Drop the recorded outputs."""
         self.stop()
         self._outputs = []
 
     @contextmanager
     def below(self, n: int) -> Iterator[None]:
-        """While inside, the first n layers give what they gave in the recorded pass; the input must be that pass's."""
+        """Inside, the first n layers return their recorded outputs; the input must be that of the recorded pass."""
         patched: list[Any] = []
         try:
             for layer, output in zip(self._layers[:n], self._outputs, strict=False):

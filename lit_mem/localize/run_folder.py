@@ -1,4 +1,4 @@
-"""A finished run, built again from its log folder."""
+"""Rebuild a finished run from its log folder."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from lit_mem.report.files import callbacks_of, read_config
 
 @dataclass(frozen=True)
 class Run:
-    """What a run's configuration builds.
+    """The module and data of a run, built from its configuration.
 
     Attributes:
         folder: its log folder.
         config: its configuration, as plain values.
-        module: with the untrained adapter; see `load_weights`.
-        data: the run's own texts, split as it split them.
+        module: module with the untrained adapter; see `load_weights`.
+        data: the run's own texts, with the same split.
     """
 
     folder: Path
@@ -37,49 +37,49 @@ class Run:
     data: TextDataModule
 
     def checkpoint(self, which: str) -> Path:
-        """The checkpoint meant by "best", "last" or a path.
+        """Path of the checkpoint "best", "last", or the given path.
 
         Raises:
-            CheckpointError: there is none.
+            CheckpointError: it does not exist.
         """
         if which not in ("best", "last"):
             if not Path(which).is_file():
-                raise CheckpointError(f"--checkpoint {which} is no file; expected best, last or a .ckpt file")
+                raise CheckpointError(f"--checkpoint {which} is not a file; expected best, last or a .ckpt file")
             return Path(which)
         folder = self.folder / "checkpoints"
         path = folder / f"{which}.ckpt"
         if not path.is_file():
             there = ", ".join(sorted(other.name for other in folder.glob("*.ckpt")))
             raise CheckpointError(
-                f"{folder} has no {which}.ckpt" + (f" (there are: {there})" if there else "")
+                f"{folder} has no {which}.ckpt" + (f" (it has {there})" if there else "")
                 + "; expected a run with checkpoints, or --checkpoint with the path of one"
             )  # fmt: skip
         return path
 
     def checkpoints(self) -> list[Path]:
-        """All that the run kept.
+        """All checkpoints of the run.
 
         Raises:
             CheckpointError: there is none.
         """
         found = sorted((self.folder / "checkpoints").glob("*.ckpt"))
         if not found:
-            raise CheckpointError(f"{self.folder / 'checkpoints'} holds no .ckpt file; expected a run with checkpoints")
+            raise CheckpointError(f"{self.folder / 'checkpoints'} has no .ckpt file; expected a run with checkpoints")
         return found
 
     def callback(self, name: str) -> Mapping[str, Any] | None:
-        """Options of the run's first callback of one of this package's classes; None where it had none."""
+        """Options of the run's first callback of a class of this package; None without one."""
         for path, options in callbacks_of(self.config):
             if path.startswith("lit_mem.") and path.endswith(f".{name}"):
                 return options
         return None
 
     def examine(self, callback: Callback, accelerator: str | None = None) -> None:
-        """Validate with a callback that looks into the model, in the run's own precision, on one device.
+        """Validate with a callback that examines the model, in the run's precision, on one device.
 
         Args:
             callback: see `lit_mem.localize.examination.Examination`.
-            accelerator: None: the run's.
+            accelerator: accelerator to use; None: the run's.
         """
         options = self.config.get("trainer") or {}
         trainer = pl.Trainer(
@@ -91,7 +91,7 @@ class Run:
             enable_checkpointing=False,
             enable_progress_bar=sys.stderr.isatty(),
             enable_model_summary=False,
-            inference_mode=False,  # influence takes gradients
+            inference_mode=False,  # influence needs gradients
         )
         trainer.validate(self.module, datamodule=self.data, verbose=False)
 
@@ -100,8 +100,8 @@ def open_run(folder: str) -> Run:
     """Build a run's module and data from its config.yaml.
 
     Raises:
-        ConfigError: the folder holds no such file, or one that builds nothing.
-        DataError: it is no YAML.
+        ConfigError: the folder has no such file, or it is not the configuration of a run.
+        DataError: it is not valid YAML.
     """
     path = Path(folder, "config.yaml")
     if not path.is_file():
@@ -121,15 +121,15 @@ def open_run(folder: str) -> Run:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     built = parser.instantiate_classes(parsed)
-    built.data.check = False  # what it would say was said when the run began
+    built.data.check = False  # its findings were reported when the run started
     return Run(Path(folder), config, built.model, built.data)
 
 
 def load_weights(module: CausalLM, path: Path) -> None:
-    """Put a checkpoint's trained weights into a module.
+    """Load a checkpoint's trained weights into a module.
 
     Raises:
-        CheckpointError: it cannot be read, or is of another base or adapter.
+        CheckpointError: it cannot be read, or belongs to another base or adapter.
     """
     content = read_content(path, mmap=True)
     try:

@@ -1,4 +1,4 @@
-"""What a trained model does inside with one text, beside its base: attention and the residual stream."""
+"""Attention and residual stream of a trained model on one text, compared with its base."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 class Inside(NamedTuple):
-    """What a model does inside, on the CPU.
+    """Attention and hidden states of a model, on the CPU.
 
     Attributes:
-        attentions: (L, H, T, T) float32, the weight that each position (third) gives each (fourth); rows sum to 1.
-        hidden: (L + 1, T, d) float32, the residual stream: embeddings, then what each layer gives. As Hugging Face
-            has it, the last stands after the final norm in most models.
+        attentions: (L, H, T, T) float32, attention weights from each position (third) to each (fourth); rows sum to 1.
+        hidden: (L + 1, T, d) float32, the residual stream: embeddings, then the output of each layer. As in Hugging
+            Face, the last one follows the final norm in most models.
     """
 
     attentions: Tensor
@@ -32,19 +32,19 @@ class Inside(NamedTuple):
 
 
 class Views(OneExample):
-    """Attention from suffix to prefix, and how far the residual stream is from the base's.
+    """Attention from suffix to prefix, and the distance of the residual stream from the base's.
 
     Attributes:
-        found: what was measured, as plain values.
+        found: the results, as plain values.
     """
 
     found: dict[str, Any]
 
     def look(self, module: CausalLM) -> None:
-        """Pass the text through the tuned model and its base.
+        """Run the text through the tuned model and its base.
 
         Raises:
-            ModelError: the model has no attention to look at.
+            ModelError: the model gives no attention weights.
         """
         ids = self.prompt.input_ids.to(module.device)
         module.eval()
@@ -84,14 +84,14 @@ def inside(model: nn.Module, ids: Tensor) -> Inside:
         ids: (T,) int64, on the model's device.
 
     Raises:
-        ModelError: it gives no attention.
+        ModelError: it gives no attention weights.
     """
     with eager_attention(model):
         out = model(input_ids=ids[None], output_attentions=True, output_hidden_states=True, use_cache=False)
     given = [each for each in getattr(out, "attentions", None) or () if each is not None]  # Mamba has none
     if not given or len({each.shape for each in given}) > 1:
         raise ModelError("this model gives no attention of the same shape in every layer; expected a transformer")
-    n = len(ids)  # virtual tokens (prompt tuning) stand in front
+    n = len(ids)  # virtual tokens (prompt tuning) come first
     return Inside(
         torch.stack([each[0, :, -n:, -n:].float().cpu() for each in given]),
         torch.stack([each[0, -n:].float().cpu() for each in out.hidden_states]),
@@ -100,7 +100,7 @@ def inside(model: nn.Module, ids: Tensor) -> Inside:
 
 @contextmanager
 def eager_attention(model: Any) -> Iterator[None]:
-    """The kernel that returns its attention weights, and the one of before afterwards."""
+    """Use the attention kernel that returns its weights; the previous one is restored afterwards."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     before = inner.config._attn_implementation
     try:
@@ -111,21 +111,21 @@ def eager_attention(model: Any) -> Iterator[None]:
 
 
 def prefix_mass(attentions: Tensor, cut: int) -> Tensor:
-    """(L, H) the share of attention that suffix positions give to prefix positions, mean over the suffix.
+    """(L, H) share of attention from suffix positions to prefix positions, averaged over the suffix.
 
     Args:
         attentions: (L, H, T, T), rows sum to 1.
-        cut: how many positions the prefix has.
+        cut: number of positions of the prefix.
     """
     return attentions[:, :, cut:, :cut].sum(dim=3).mean(dim=2)
 
 
 def residual_change(tuned: Tensor, base: Tensor) -> Tensor:
-    """(L + 1, T) norm of the difference over the base's norm, at each position; 0: the same.
+    """(L + 1, T) norm of the difference relative to the base's norm, at each position; 0 if equal.
 
     Args:
         tuned: (L + 1, T, d) hidden states.
-        base: the same of the base.
+        base: hidden states of the base.
     """
     size: Tensor = torch.linalg.vector_norm(base, dim=2).clamp(min=torch.finfo(base.dtype).tiny)
     change: Tensor = torch.linalg.vector_norm(tuned - base, dim=2) / size
@@ -133,11 +133,11 @@ def residual_change(tuned: Tensor, base: Tensor) -> Tensor:
 
 
 def views_figure(found: dict[str, Any], tokens: list[str] | None = None) -> Figure:
-    """Attention on the prefix (tuned, base, change) by layer and head, and the residual's change by layer and position.
+    """Plot of attention on the prefix (tuned, base, change) by layer and head, and of the residual change by position.
 
     Args:
-        found: of `Views`.
-        tokens: what stands at each position; None: numbers alone.
+        found: results of `Views`.
+        tokens: token text at each position; None: only numbers.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -150,7 +150,7 @@ def views_figure(found: dict[str, Any], tokens: list[str] | None = None) -> Figu
     limit = float(np.abs(tuned - base).max()) or 1.0
     panels = (("tuned", tuned, "viridis", 0.0, 1.0), ("base", base, "viridis", 0.0, 1.0))
     for column, (title, values, colours, low, top) in enumerate(
-        (*panels, ("tuned less base", tuned - base, "PuOr_r", -limit, limit))
+        (*panels, ("tuned minus base", tuned - base, "PuOr_r", -limit, limit))
     ):
         axes = figure.add_subplot(grid[0, column])
         image = axes.imshow(values, aspect="auto", interpolation="nearest", cmap=colours, vmin=low, vmax=top)
@@ -183,7 +183,7 @@ def _whole_numbers() -> Any:
 
 
 def lines(found: dict[str, Any]) -> list[str]:
-    """A line for each layer: attention on the prefix, mean over heads, and the residual's change."""
+    """One line per layer: attention on the prefix, averaged over heads, and the residual change."""
     rows = [["layer", "on prefix, tuned", "base", "residual change"]]
     rows.append(["embeddings", "", "", f"{found['residual']['by_layer'][0]:.3f}"])
     masses = zip(*(found["attention"][name]["on_prefix"] for name in ("tuned", "base")), strict=True)

@@ -1,1 +1,1 @@
-"""One forward pass a text, and the scores of the frozen reference beside it."""
+"""One forward pass per text, with scores of the frozen reference."""

@@ -1,4 +1,4 @@
-"""Whether scores and weights are numbers."""
+"""Check scores and weights for non-finite values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lit_mem.types import Batch, TokenScores
 
 
 def not_finite(scores: TokenScores, batch: Batch) -> str | None:
-    """What to say of the first text of a batch whose loss is non-finite: where it came from. None: there is none."""
+    """Describe the first text of a batch with a non-finite loss by its origin; None if there is none."""
     sides = [("the model's", scores.logprob)]
     if scores.reference is not None:
         sides.append(("the reference model's", scores.reference))
@@ -27,5 +27,5 @@ def not_finite(scores: TokenScores, batch: Batch) -> str | None:
 
 
 def weight_not_finite(parameters: Iterable[tuple[str, nn.Parameter]]) -> str | None:
-    """Name of the first parameter that training changes and that is not finite; None: there is none."""
+    """Name of the first trainable parameter that is not finite; None if there is none."""
     return next((name for name, p in parameters if p.requires_grad and not bool(p.isfinite().all())), None)

@@ -1,4 +1,4 @@
-"""The log-ratio of two models over the whole vocabulary, which needs the logits of both at the same time."""
+"""Log-ratio of two models over the whole vocabulary, from the logits of both at once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_mem.types import Batch, Needs, TokenScores
 
 
 class LogRatioScorer:
-    """δ_t(v) = log p(v | x_<t) − log p_ref(v | x_<t): its value for the text's own token, and its moments over v ~ p.
+    """δ_t(v) = log p(v | x_<t) − log p_ref(v | x_<t): its value at the target token and its moments over v ~ p.
 
     The hidden states of both models are kept for one batch; logits exist for one chunk of tokens at a time.
 
@@ -63,10 +63,10 @@ def _log_ratio(tuned: Tensor, reference: Tensor, target: Tensor) -> tuple[Tensor
         reference: (n, V) float32 logits.
         target: (n,) int64.
     """
-    with torch.autocast(tuned.device.type, enabled=False):  # it would round sums of products to 16 bits
+    with torch.autocast(tuned.device.type, enabled=False):  # autocast would round sums of products to 16 bits
         logprob = tuned.log_softmax(dim=-1)
         share = logprob.exp()
-        # A token that the tuned model never gives has no part in the moments, whatever the reference says of it.
+        # A token of probability 0 under the tuned model does not contribute to the moments.
         delta = (logprob - reference.log_softmax(dim=-1)).masked_fill_(share == 0, 0.0)
         mean = torch.linalg.vecdot(share, delta)
         variance = torch.linalg.vecdot(share, (delta - mean[:, None]).square_())

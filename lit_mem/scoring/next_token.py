@@ -1,7 +1,7 @@
-"""What the logits of a next-token distribution say of one token: all that `TokenScores` holds, in few readings.
+"""Scores of one token from the logits of a next-token distribution, in few passes over the logits.
 
-A row is as long as the vocabulary, so a reading of all rows costs about as much as the mathematics in it. Each function
-here gives the same numbers as the plain formula beside it in the tests.
+A row is as long as the vocabulary, so a pass over all rows costs about as much as the computation on it. The tests
+compare each function with its plain formula.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from lit_mem.types import Sampling
 
 @dataclass(frozen=True)
 class Maxima:
-    """The largest value in each group of neighbouring columns, from one reading of the rows.
+    """The maximum of each group of adjacent columns, from one pass over the rows.
 
     Attributes:
         values: (n, G) float32; the last group may be narrower than the others.
-        width: columns in a group.
+        width: number of columns per group.
     """
 
     values: Tensor
@@ -29,7 +29,7 @@ class Maxima:
 
     @classmethod
     def of(cls, rows: Tensor, k: int = 1) -> Maxima:
-        """Of (n, V) rows, in groups of about √(V / k) columns: the best width to find the k largest values with."""
+        """Maxima of (n, V) rows, in groups of about √(V / k) columns: the best width for finding the top k."""
         n, total = rows.shape
         width = min(total, 2 ** round(math.log2(max(4.0, total / k)) / 2))
         whole = total // width
@@ -40,10 +40,10 @@ class Maxima:
 
 
 def greedy_choice(rows: Tensor, maxima: Maxima | None = None) -> Tensor:
-    """(n,) int64, `argmax` of (n, V) rows; of tied columns the first."""
+    """(n,) int64, `argmax` of (n, V) rows; the first of tied columns."""
     maxima = maxima or Maxima.of(rows)
     group = maxima.values.argmax(dim=-1, keepdim=True)
-    # Only the first group with the largest value is searched. The last one may end before its width does.
+    # Only the first group with the largest value is searched. The last group may be narrower.
     columns = group * maxima.width + torch.arange(maxima.width, device=rows.device)
     found = rows.gather(1, columns.clamp(max=rows.shape[-1] - 1)).argmax(dim=-1, keepdim=True)
     return columns.gather(1, found)[:, 0].clamp(max=rows.shape[-1] - 1)
@@ -55,14 +55,14 @@ def read(logits: Tensor, target: Tensor, scratch: Tensor | None = None, moments:
     Args:
         logits: (n, V) float32. Overwritten.
         target: (n,) int64.
-        scratch: float32, at least (n, V): where powers are kept, so that no memory is allocated. Overwritten.
-        moments: also μ = Σ p log p, and σ = √(Σ p (log p − μ)²), of the log-probability of a token drawn from the
-            distribution itself. Around the mean, since the difference of mean square and squared mean cancels.
+        scratch: float32, at least (n, V): workspace, so that no memory is allocated. Overwritten.
+        moments: also compute μ = Σ p log p and σ = √(Σ p (log p − μ)²) of the log-probability of a token sampled from
+            the distribution. Centred, since the difference of mean square and squared mean cancels.
 
     Returns:
         (n,) float32 each, in nats.
 
-    Source: Zhang et al. 2025, "Min-K%++" (arXiv 2404.02936), of the moments.
+    Source of the moments: Zhang et al. 2025, "Min-K%++" (arXiv 2404.02936).
     """
     powers = None if scratch is None else scratch[: len(logits)]
     shifted = logits.sub_(logits.amax(dim=-1, keepdim=True))
@@ -74,27 +74,27 @@ def read(logits: Tensor, target: Tensor, scratch: Tensor | None = None, moments:
         return (wanted - normaliser,)
     mean = torch.linalg.vecdot(powers, shifted) / total
     if not mean.isfinite().all():
-        # 0 times -inf: what cannot come counts for nothing.
+        # 0 times -inf: tokens of probability 0 contribute nothing.
         shifted.clamp_(min=-1e4)
         mean = torch.linalg.vecdot(powers, shifted) / total
     variance = torch.linalg.vecdot(powers, shifted.sub_(mean[:, None]).square_()) / total
     if not variance.isfinite().all():
-        # 0 times infinity again: the square of what is as low as numbers go, as some models mark what cannot come.
+        # 0 times infinity: the square of the lowest float, which some models use to mask tokens.
         variance = torch.linalg.vecdot(powers, shifted.clamp_(max=1e8)) / total
     return wanted - normaliser, mean - normaliser, variance.sqrt()
 
 
 def sampled_logprob(logits: Tensor, target: Tensor, scheme: Sampling, maxima: Maxima | None = None) -> Tensor:
-    """Log-probability of each target when drawn under a scheme.
+    """Log-probability of each target when sampled under a scheme.
 
     Args:
         logits: (n, V) float32.
         target: (n,) int64.
-        scheme: temperature and top-k. Tokens tied with the k-th are drawn too, as in `extraction.decoding`.
-        maxima: of the logits, where known.
+        scheme: temperature and top-k. Tokens tied with the k-th can be sampled too, as in `generation.decoding`.
+        maxima: maxima of the logits, if known.
 
     Returns:
-        (n,) float32 in nats; -inf where the target is never drawn.
+        (n,) float32 in nats; -inf if the target is never sampled.
     """
     scaled = logits if scheme.temperature == 1 else logits / scheme.temperature
     wanted = scaled.gather(1, target[:, None])[:, 0]
@@ -114,8 +114,8 @@ def sampled_logprob(logits: Tensor, target: Tensor, scheme: Sampling, maxima: Ma
 def top_values(rows: Tensor, k: int, maxima: Maxima | None = None) -> Tensor:
     """(n, k) float32, the k largest values of each of (n, V) rows, descending; the same as `rows.topk(k).values`.
 
-    Each of them lies in one of the k groups of columns with the largest maxima; so only the maxima and these groups are
-    sorted. `maxima` may be of other rows, if these are the same but for a positive factor.
+    Each of them is in one of the k groups of columns with the largest maxima; so only the maxima and these groups are
+    sorted. `maxima` may be those of other rows that differ only by a positive factor.
     """
     maxima = maxima or Maxima.of(rows, k)
     whole = rows.shape[-1] // maxima.width

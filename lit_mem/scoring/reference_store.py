@@ -1,4 +1,4 @@
-"""Reference scores on disk: what the frozen model says of a batch is computed once, not once a run."""
+"""Reference scores on disk: the frozen model scores a batch once, not once per run."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from lit_mem.files.atomic import whole
 log = logging.getLogger(__name__)
 
 FORMAT: Final = 2
-"""Of the files; another one is looked for elsewhere, as the seal of an older one would open to noise."""
+"""Format version of the files; others are ignored, as the encryption of an older one would decode to noise."""
 
 _NAME_BYTES: Final = 16
 _LEFT_AFTER_SECONDS: Final = 3600.0
-"""A file is written within moments: an unfinished one of this age is of a process that was killed."""
+"""Age from which an unfinished file is left by a killed process; a file is written within moments."""
 
 
 class ReferenceStore:
-    """One small file for each batch, in a folder for each setting under which the scores are the same to the last bit.
+    """One small file per batch, in one folder per setting under which the scores are bit-identical.
 
-    A file is named by a digest of its batch: the tokens, which of them are scored, and the shape, as the same text in
-    another batch may differ by rounding. It holds log-probabilities and greedy hits, no text and no tokens; and as the
-    base model would spell a text from its log-probabilities, token by token, they are sealed with what only the texts
-    themselves give. Files are written whole (`files.atomic`), so that runs at the same time only do the same work
-    twice. A file that is damaged is computed again; where the folder cannot be written to, nothing is stored.
+    A file is named by a digest of its batch: tokens, scored positions and shape, as scores of the same text in another
+    batch may differ by rounding. It holds log-probabilities and greedy hits, no text and no tokens. Since the base
+    model could reconstruct a text from its log-probabilities, token by token, they are encrypted with a key derived
+    from the texts. Files are written atomically (`files.atomic`), so concurrent runs at worst repeat work. A damaged
+    file is computed again; if the folder is not writable, nothing is stored.
 
     Args:
-        root: folder of all settings.
-        settings: all that the scores depend on beside the batch, by name.
+        root: parent folder of all settings.
+        settings: everything that the scores depend on apart from the batch, by name.
     """
 
     def __init__(self, root: Path, settings: Mapping[str, str]) -> None:
@@ -53,14 +53,14 @@ class ReferenceStore:
         self._cleared = False
 
     def load(self, key: bytes, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-        """What was stored of a batch: (B, T) float32 log-probabilities in nats and (B, T) bool hits, on the CPU.
+        """Read a batch: (B, T) float32 log-probabilities in nats and (B, T) bool hits, on the CPU.
 
         Args:
-            key: of the batch.
-            shape: (B, T), which the scores must have.
+            key: key of the batch.
+            shape: (B, T), the expected shape.
 
         Returns:
-            None if there is nothing, or nothing whole.
+            None if nothing is stored, or the file is damaged.
         """
         path = self._path(key)
         try:
@@ -71,14 +71,14 @@ class ReferenceStore:
             return None
         n = math.prod(shape)
         if digest != _digest(key, sealed) or len(sealed) != 5 * n:
-            log.warning("%s is damaged; the reference scores it held are computed again.", path)
+            log.warning("%s is damaged; its reference scores are computed again.", path)
             return None
         self.loaded += 1
         opened = torch.from_numpy(self._sealed(key, sealed))
         return opened[: 4 * n].view(torch.float32).view(shape), opened[4 * n :].view(torch.bool).view(shape)
 
     def save(self, key: bytes, logprob: Tensor, hit: Tensor) -> None:
-        """Store a batch's scores; on failure say so once, and store nothing from then on."""
+        """Store a batch's scores; on failure, warn once and store nothing more."""
         if not self._usable:
             return
         path = self._path(key)
@@ -86,17 +86,17 @@ class ReferenceStore:
         try:
             for folder in (self.folder.parent, self.folder):
                 modes.make_folder(folder)
-                modes.restrict(folder)  # earlier versions made it for all to read
+                modes.restrict(folder)  # earlier versions made it readable by all
             self._clear()
             content = save({"sealed": torch.from_numpy(sealed)}, {"sha256": _digest(key, sealed.tobytes())})
             with whole(path, shared=True) as part:
                 part.write_bytes(content)
         except OSError as error:
             self._usable = False
-            log.warning("Reference scores are not kept for later runs: %s: %s.", self.folder, error.strerror)
+            log.warning("Reference scores are not stored for later runs: %s: %s.", self.folder, error.strerror)
 
     def _clear(self) -> None:
-        """Remove, once, the unfinished files of processes that were killed."""
+        """Remove, once, unfinished files of killed processes."""
         if self._cleared:
             return
         self._cleared = True
@@ -106,8 +106,8 @@ class ReferenceStore:
                     path.unlink()
 
     def _sealed(self, key: bytes, content: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
-        """(n,) bytes of what is to be sealed, or was."""
-        # No stream serves two settings: of two files under one, the difference would be that of two models' scores.
+        """(n,) bytes encrypted or decrypted, which is the same operation."""
+        # The key stream differs by setting: with the same one, two files would reveal the difference of their scores.
         stream = hashlib.shake_256(self.folder.name.encode() + key[_NAME_BYTES:]).digest(len(content))
         return np.frombuffer(content, np.uint8) ^ np.frombuffer(stream, np.uint8)
 
@@ -116,15 +116,15 @@ class ReferenceStore:
 
 
 def batch_key(input_ids: Tensor, scored: Tensor, windows: bytes = b"") -> bytes:
-    """48 bytes that differ between batches: tokens, scored positions and shape, all on the CPU.
+    """48 bytes that identify a batch by its tokens, scored positions and shape, all on the CPU.
 
-    What follows a row's last scored token changes no score, but its place is part of the shape. The first 16 bytes name
-    a file and so are known to anyone who sees it; the others seal it, and follow from nothing but the tokens.
+    Tokens after a row's last scored one change no score, but count for the shape. The first 16 bytes name the file and
+    are public; the others encrypt it, and can be derived only from the tokens.
 
     Args:
         input_ids: (B, T) int64.
         scored: (B, T) bool.
-        windows: how the rows are read, where not all are read whole.
+        windows: the windows in which rows are read, if any.
     """
     digest = hashlib.blake2b(str(tuple(input_ids.shape)).encode(), digest_size=48)
     digest.update(input_ids.numpy().tobytes())

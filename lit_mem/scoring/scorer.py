@@ -1,4 +1,4 @@
-"""Model and batch in, `TokenScores` out: the one forward pass that every measure reads."""
+"""Score a batch with a model: the one forward pass that all measures share."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ _CHUNK: Final = 2**26  # logits: a quarter of a GiB
 
 
 def trained_positions(labels: Tensor) -> Tensor:
-    """(B, T) bool: where a token is trained on. Position 0 never is, as nothing precedes it."""
+    """(B, T) bool: positions that are trained on. Position 0 never is, as it has no context."""
     mask = labels != IGNORED
     mask[:, 0] = False
     return mask
 
 
 def scored_positions(batch: Batch) -> Tensor:
-    """(B, T) bool: where a token is scored."""
+    """(B, T) bool: positions that are scored."""
     mask = trained_positions(batch["labels"])
     return mask & batch["scored"] if "scored" in batch else mask
 
 
 def _head_and_backbone(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
-    """The parts of a Hugging Face causal LM between which the hidden states pass, or None if it has no such."""
+    """Backbone and output layer of a Hugging Face causal LM; None if it has no such parts."""
     inner: Any = model
     if hasattr(inner, "get_base_model"):
         inner = inner.get_base_model()
@@ -46,20 +46,20 @@ def _head_and_backbone(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
 class TokenScorer:
     """Scores batches with one causal language model.
 
-    Three things make it fast without changing a score:
-    - With padding on the right and causal attention no real token sees padding, so no attention mask is
-      passed, and the fast causal kernel runs.
-    - The output layer, the widest of all, runs only where a token is scored.
-    - It runs in chunks, so that (tokens, vocabulary) never exists whole, and in float32 from there on.
+    Three optimizations that change no score:
+    - With right padding and causal attention no real token sees padding, so no attention mask is passed, and the fast
+      causal kernel runs.
+    - The output layer, the widest one, runs only at scored positions.
+    - It runs in chunks, so that the full (tokens, vocabulary) tensor never exists, and in float32 from there on.
 
     The second needs a model whose logits are exactly its output layer applied to its last hidden states. Some
-    cap or scale their logits, and some adapters prepend virtual tokens: `TokenScorer` compares both ways on a
-    few tokens when it is made, and uses the model's own logits where they differ.
+    models cap or scale their logits, and some adapters prepend virtual tokens: `TokenScorer` compares both ways on a
+    few tokens at construction, and uses the model's own logits if they differ.
 
     Args:
         model: a Hugging Face causal LM, with or without a peft adapter, on a real device.
-        chunk_tokens: how many tokens' logits exist at once; fewer where the vocabulary is so large that they would take
-            more than a quarter of a GiB.
+        chunk_tokens: number of tokens whose logits exist at once; reduced for large vocabularies, to at most a quarter
+            of a GiB.
     """
 
     def __init__(self, model: nn.Module, chunk_tokens: int = 1024) -> None:
@@ -78,9 +78,9 @@ class TokenScorer:
                 whole = self.model(input_ids=probe, use_cache=False).logits
                 self.chunk_tokens = min(self.chunk_tokens, max(1, _CHUNK // whole.shape[-1]))
                 hidden, head = self._hidden(probe)
-                return torch.equal(head(hidden).float(), whole.float())  # a trainer may give logits in float32
+                return torch.equal(head(hidden).float(), whole.float())  # a trainer may convert logits to float32
         except (TypeError, AttributeError, RuntimeError):
-            return False  # an architecture with other inputs or outputs: the general way works for it
+            return False  # an architecture with other inputs or outputs: use its own logits
 
     def _hidden(self, input_ids: Tensor) -> tuple[Tensor, nn.Module]:
         assert self._parts is not None
@@ -93,7 +93,7 @@ class TokenScorer:
         targets = torch.split(batch["input_ids"][:, 1:][before], size)
         if self._parts is None:
             logits = self.model(input_ids=batch["input_ids"], use_cache=False).logits
-            # Virtual tokens (prompt tuning) stand in front, so positions count from the end.
+            # Virtual tokens (prompt tuning) come first, so positions are counted from the end.
             rows = logits[:, -batch["input_ids"].shape[1] :][:, :-1][before]
             for row, target in zip(torch.split(rows, size), targets, strict=True):
                 yield row.float(), target
@@ -105,26 +105,26 @@ class TokenScorer:
     def loss(self, batch: Batch) -> Tensor:
         """Mean negative log-probability of the batch's labelled tokens in nats, () float32, with gradient.
 
-        The same number as `model(**batch).loss`: the mean is over all tokens of the batch, not over examples. Texts
-        are laid end to end, so that next to no padding is computed, where the model keeps them apart.
-        A batch without a labelled token gives 0 (and zero gradients) rather than NaN.
+        Equal to `model(**batch).loss`: the mean is over all tokens of the batch, not over examples. Texts are
+        concatenated to avoid padding, if the model keeps them apart.
+        A batch without labelled tokens gives 0 (and zero gradients) instead of NaN.
         """
         mask = trained_positions(batch["labels"])
         count = mask.sum().clamp(min=1)
         if self._parts is None or not bool(mask.any()):
-            # In one chunk: backward would keep the logits of all chunks anyway.
+            # In one chunk, since backward keeps the logits of all chunks anyway.
             return sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self.logits(batch, mask, 2**31)) / count
         read, target, head = self._read(batch, mask)
         return head_loss(read, target, head) / count
 
     def text_losses(self, batch: Batch, packed: bool = False) -> tuple[Tensor, Tensor]:
-        """The same loss text by text: its sum over labelled tokens, and how many these are.
+        """The same loss per text: its sum over labelled tokens, and their number.
 
         Args:
             batch: the examples.
-            packed: lay texts end to end and leave out what is not read; otherwise each text has a row of its own in
-                every layer, the output layer too, as wide as the batch is. So no product's shape depends on what the
-                texts are: it decides how a device rounds, and in 16 bits by up to some percent of a text's gradient.
+            packed: concatenate texts and skip unread positions; otherwise each text has a row of its own in every
+                layer, the output layer included, as wide as the batch. Then no operand's shape depends on the texts;
+                shapes affect rounding, in 16 bits by up to some percent of a text's gradient.
 
         Returns:
             (B,) float32 in nats, with gradient, and (B,) int64.
@@ -148,7 +148,7 @@ class TokenScorer:
         """(n, d) hidden states before the trained tokens, text by text, these (n,) tokens, and the output layer."""
         assert self._parts is not None
         backbone, head = self._parts
-        # Nothing after the last trained token is read, nor this token itself.
+        # Positions from the last trained token on are not read.
         lengths = (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1).tolist()
         ids, before = batch["input_ids"], mask[:, 1:]
         rows = self._rows(lengths)
@@ -162,7 +162,7 @@ class TokenScorer:
         return read, ids[:, 1:][before], head
 
     def _rows(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which texts of a batch share a row in training."""
+        """Groups of texts that share a row in training."""
         if len(lengths) == 1:
             return [[0]]
         if self._packer is None:
@@ -179,7 +179,7 @@ class TokenScorer:
 
         Args:
             batch: the examples.
-            needs: what is computed beside log-probabilities and hits; the reference is somebody else's.
+            needs: optional scores to compute; those of the reference are computed elsewhere.
         """
         mask = scored_positions(batch)
         if "windows" in batch:
@@ -187,11 +187,11 @@ class TokenScorer:
         found: list[dict[Any, Tensor]] = []
         scratch: Tensor | None = None
         for logits, target in self.logits(batch, mask, self.chunk_tokens):
-            # A CPU reads them several times: few at once, so that they stay in its cache.
+            # A CPU makes several passes over them: small blocks stay in its cache.
             block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
             if scratch is None or len(scratch) < min(block, len(logits)):
                 size = min(block, len(logits)), logits.shape[-1]
-                scratch = torch.empty(size, dtype=torch.float32, device=logits.device)  # whatever the trainer's default
+                scratch = torch.empty(size, dtype=torch.float32, device=logits.device)  # not the trainer's dtype
             for rows, wanted in zip(torch.split(logits, block), torch.split(target, block), strict=True):
                 found.append(_row_scores(rows, wanted, needs, scratch))
 
@@ -219,7 +219,7 @@ def _row_scores(logits: Tensor, target: Tensor, needs: Needs, scratch: Tensor) -
 
     Both `logits` and `scratch`, of the same shape, are overwritten.
     """
-    with torch.autocast(logits.device.type, enabled=False):  # it would round sums of products to 16 bits
+    with torch.autocast(logits.device.type, enabled=False):  # autocast would round sums of products to 16 bits
         most = max((scheme.top_k or 0 for scheme in needs.sampling), default=0)
         maxima = Maxima.of(logits, most + 1)
         found: dict[Any, Tensor] = {

@@ -1,4 +1,4 @@
-"""Scores of texts that are too long to be read at once: window by window, each token once."""
+"""Score texts that are too long for one pass: window by window, each token once."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lit_mem.types import IGNORED, Batch, Needs, TokenScores
 
 
 class _Piece(NamedTuple):
-    """What goes through the model as one row.
+    """A row for the model.
 
     Attributes:
-        row: of the batch.
-        positions: (n,) int64 of its tokens in that row.
-        first: the first position that is scored in it.
+        row: row of the batch.
+        positions: (n,) int64, positions of its tokens in that row.
+        first: the first scored position.
     """
 
     row: int
@@ -28,16 +28,16 @@ class _Piece(NamedTuple):
 
 
 def scored_in_windows(score: Callable[[Batch], TokenScores], batch: Batch, mask: Tensor, needs: Needs) -> TokenScores:
-    """Scores of a batch as if each text had gone through the model once, with the context that its windows give.
+    """Score a batch as if each text were read in one pass, with the context that its windows give.
 
-    Windows without a scored token are left out. What goes through the model together depends on nothing but the batch,
-    so scores are the same on any number of processes.
+    Windows without scored tokens are skipped. Batches for the model depend only on the given batch, so scores are the
+    same on any number of processes.
 
     Args:
-        score: scores a batch of rows that are read whole.
+        score: scores a batch of rows without windows.
         batch: with `windows`.
         mask: (B, T) bool, the scored positions.
-        needs: what `score` computes beside log-probabilities and hits.
+        needs: optional scores that `score` computes.
     """
     on_cpu = mask.cpu()
     pieces = _pieces(batch, on_cpu)
@@ -81,7 +81,7 @@ def _pieces(batch: Batch, mask: Tensor) -> list[_Piece]:
 
 
 def _part(batch: Batch, mask: Tensor, pieces: list[_Piece]) -> tuple[Batch, Tensor, Tensor, Tensor]:
-    """Some pieces as a batch; (n,) rows, (n, W) positions of its tokens, and (n, W) bool where one is scored."""
+    """Some pieces as a batch; (n,) rows, (n, W) positions of their tokens, and (n, W) bool scored positions."""
     rows = torch.tensor([piece.row for piece in pieces])
     positions = torch.nn.utils.rnn.pad_sequence([p.positions for p in pieces], batch_first=True, padding_value=-1)
     first = torch.tensor([piece.first for piece in pieces])
@@ -102,7 +102,7 @@ def _part(batch: Batch, mask: Tensor, pieces: list[_Piece]) -> tuple[Batch, Tens
 
 
 def _paired(whole: TokenScores, part: TokenScores) -> list[tuple[Tensor, Tensor]]:
-    """The tensors of both that hold the same of their tokens."""
+    """Pairs of corresponding tensors of both."""
     pairs = [(whole.logprob, part.logprob), (whole.hit, part.hit)]
     for into, values in ((whole.mean, part.mean), (whole.std, part.std)):
         if into is not None and values is not None:

@@ -1,7 +1,7 @@
-"""Windows over a text that is longer than the model is given at once.
+"""Windows over a text that is longer than the model's input.
 
-Each token counts in one window, the one in which the most of the text before it stands; what else stands in a window is
-context. So the windows of a text have as many tokens that count as the text, whatever they have in common.
+Each token counts in one window, the one with the most context before it; the other tokens of a window are context. So
+the windows of a text have as many counted tokens as the text, however much they overlap.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lit_mem.types import Batch, Windows
 
 
 class Window(NamedTuple):
-    """A piece of a text, behind the text's head.
+    """A piece of a text, after the text's head.
 
     Attributes:
-        start: position of its first token, behind the head.
+        start: position of its first token, after the head.
         stop: position after its last token.
-        first: position of the first token that counts in it; those before it are context.
+        first: position of its first token that counts; those before it are context.
     """
 
     start: int
@@ -29,11 +29,10 @@ class Window(NamedTuple):
 
 
 def windows_of(text: Windows) -> list[Window]:
-    """The windows of a text, in order: each is full, and ends at most `stride` tokens behind the one before.
+    """The windows of a text, in order: each is full, and ends at most `stride` tokens after the previous one.
 
-    The last one ends with the text and reaches back as far as the others do. Each has a token of context at least, a
-    BOS token or the text's own: without a BOS token, two windows have one token in common where `stride` would leave
-    them none.
+    The last one ends with the text and is as wide as the others. Each has at least one token of context, a BOS token or
+    the text's own: without a BOS token, two windows share one token if `stride` would leave no overlap.
 
     >>> windows_of(Windows(tokens=5, stride=2, head=1, length=10))
     [Window(start=1, stop=5, first=0), Window(start=3, stop=7, first=5), Window(start=5, stop=9, first=7), Window(start=6, stop=10, first=9)]
@@ -49,16 +48,16 @@ def windows_of(text: Windows) -> list[Window]:
 
 
 def positions_of(window: Window, head: int) -> Tensor:
-    """(n,) int64: where in the text the tokens of a window stand, the head's first."""
+    """(n,) int64: positions in the text of a window's tokens, the head's first."""
     return torch.cat([torch.arange(head), torch.arange(window.start, window.stop)])
 
 
 def first_read(batch: Batch, row: int, scored: Tensor) -> Tensor:
-    """(n,) int64: where the tokens of a text's first window with a scored token stand; all, if it has no windows.
+    """(n,) int64: positions of the tokens in a text's first window with a scored token; all if it has no windows.
 
     Args:
-        batch: with the text.
-        row: of the text.
+        batch: the batch.
+        row: row of the text.
         scored: (T,) bool on the CPU.
     """
     text = batch["windows"][row] if "windows" in batch else None
@@ -70,11 +69,11 @@ def first_read(batch: Batch, row: int, scored: Tensor) -> Tensor:
 
 
 def context_begins(text: Windows | None, length: int) -> Tensor:
-    """(length,) int64: for each token where the context begins in which it is scored, the head left out.
+    """(length,) int64: start of the context in which each token is scored, without the head.
 
     Args:
-        text: how it is read; None: whole, without a head.
-        length: tokens, padding included.
+        text: its windows; None: read whole, without a head.
+        length: number of tokens, padding included.
     """
     begins = torch.zeros(length, dtype=torch.int64)
     if text is not None:

@@ -1,1 +1,1 @@
-"""Sweeps: many runs that differ in a few options, one table of what they measured, and what follows from it."""
+"""Sweeps: many runs that differ in a few options, one table of their metrics, and the conclusions."""

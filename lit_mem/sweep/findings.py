@@ -1,14 +1,14 @@
-"""What the paper found, tested on a sweep: it holds, it does not, or these runs cannot tell.
+"""The paper's findings, tested on a sweep: each holds, does not hold, or is undecided.
 
 Savine, Pydi, Atif and Cappé 2025, "Memorization in Fine-Tuned Large Language Models" (arXiv 2507.21009): value and
 output matrices memorize most; lower perplexity goes with more memorization; a higher rank memorizes more, with
 diminishing returns.
 
-Each finding becomes one number a seed that is above 0 where the finding is right, from figures of the last epoch. Its
-mean over seeds gets an interval by Student's t, at the level that keeps the chance of any wrong verdict in the sweep at
-5 % (`lit_mem/sweep/verdict.py`). With three seeds and one finding that is 2.5 standard deviations wide on each side,
-with eight findings 7.3: seeds that differ leave it undecided. Where several differences must all be above 0, each is
-tested by itself: the smallest of them in each seed is below 0 by chance, the more often the closer they are.
+Each finding becomes one value per seed that is above 0 if the finding is true, from metrics of the last epoch. Its
+mean over seeds has a Student's t interval, at the level that bounds the probability of any wrong verdict in the sweep
+by 5 % (`lit_mem/sweep/verdict.py`). With three seeds and one finding it extends 2.5 standard deviations to each side,
+with eight findings 7.3: if seeds differ, it stays undecided. If several differences must all be above 0, each is
+tested separately: the smallest of them in each seed is below 0 by chance, the more often the closer they are.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ MEASURES = ("mia/reference_auroc", "extraction/ngram_rate")
 
 
 def last_epochs(frame: pd.DataFrame) -> pd.DataFrame:
-    """The row of each trial's last validation; of trials that trained at all."""
+    """The row of each trial's last validation, for trials that trained."""
     trained = frame[frame["epoch"] > 0]
     return trained.loc[trained.groupby("trial")["step"].idxmax()] if len(trained) else trained
 
 
 def findings(question: str, frame: pd.DataFrame, axes: Sequence[str]) -> list[Finding]:
-    """The verdicts on what a sweep can test, of which any is wrong in at most 5 % of sweeps.
+    """The verdicts on the claims a sweep can test; any is wrong in at most 5 % of sweeps.
 
     Args:
-        question: the sweep's: matrices, rank, perplexity; another has none.
-        frame: its table.
-        axes: what it varied.
+        question: the sweep's question: matrices, rank, perplexity; others have no claims.
+        frame: table of the sweep.
+        axes: axes of the sweep.
 
     Returns:
-        One for each of `claims`; those that cannot be decided count as tested too.
+        One for each of `claims`; undecidable ones count as tested too.
     """
     tested = claims(question, frame, axes)
     return [verdict_on(claim, len(tested)) for claim in tested]
 
 
 def claims(question: str, frame: pd.DataFrame, axes: Sequence[str]) -> list[Claim]:
-    """What a sweep can test.
+    """The claims that a sweep can test.
 
     Args:
         question: as in `findings`.
@@ -58,7 +58,7 @@ def claims(question: str, frame: pd.DataFrame, axes: Sequence[str]) -> list[Clai
         axes: as in `findings`.
 
     Returns:
-        One for each measure of memorization, and for each value of the axes that the question is not about.
+        One for each measure of memorization, and for each value of the axes other than the question's.
     """
     tests: Mapping[str, tuple[str | None, Callable[[pd.DataFrame], list[Claim]]]] = {
         "matrices": ("matrices", _matrices),
@@ -90,10 +90,10 @@ def _matrices(last: pd.DataFrame) -> list[Claim]:
             continue
         cells = cells.dropna(subset=["q", "k", "v", "o"])
         lead = cells[["v", "o"]].mean(axis=1) - cells[["q", "k"]].mean(axis=1)
-        note = f"difference of {measure}: mean of v and o less mean of q and k"
+        note = f"difference of {measure}: mean of v and o minus mean of q and k"
         found.append(Claim("matrices", "Value and output memorize more than query and key", [list(lead)], note))
         pairs = [list(cells[upper] - cells[lower]) for upper in "vo" for lower in "qk"]
-        note = f"difference of {measure}: the smallest of v and o each less q and k each, by means over seeds"
+        note = f"difference of {measure}: the smallest of v and o each minus q and k each, by means over seeds"
         statement = "Value and output each memorize more than both query and key"
         found.append(Claim("matrices", statement, pairs, note))
     return found
@@ -113,9 +113,9 @@ def _rank(last: pd.DataFrame) -> list[Claim]:
                 lower = np.polyfit(doublings[: half + 1], values[: half + 1], 1)[0]
                 upper = np.polyfit(doublings[-half - 1 :], values[-half - 1 :], 1)[0]
                 bends.append(float(lower - upper))
-        note = f"slope of {measure} a doubling of the rank"
+        note = f"slope of {measure} per doubling of the rank"
         found.append(Claim("rank", "A higher rank memorizes more", [slopes], note))
-        note = f"{measure}: slope a doubling in the lower half of the ranks less that in the upper half"
+        note = f"{measure}: slope per doubling in the lower half of the ranks minus that in the upper half"
         found.append(Claim("rank", "Each doubling of the rank adds less than the one before", [bends], note))
     return found
 

@@ -1,4 +1,4 @@
-"""Which setting to take: the lowest held-out perplexity with memorization under a limit, and what else there is."""
+"""Recommend a setting: the lowest held-out perplexity with memorization under a limit, and the trade-off curve."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _SCALE = "_scale"
 def guidance(
     frame: pd.DataFrame, axes: Sequence[str], limit: str, scales: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Over all settings and epochs, by means over seeds.
+    """Compare all settings and epochs by means over seeds.
 
-    An epoch counts where every seed of the setting has reached it, so that a mean is of the same seeds everywhere.
+    An epoch counts only if every seed of the setting has reached it, so that all means are over the same seeds.
 
     Args:
-        frame: the sweep's table.
-        axes: what it varied.
-        limit: "mia/reference_auroc > 0.6": what is not to be.
-        scales: of each trial, what tells apart those whose perplexities cannot be compared; None: all can be.
+        frame: table of the sweep.
+        axes: axes of the sweep.
+        limit: such as "mia/reference_auroc > 0.6": the condition to avoid.
+        scales: by trial, a key that is equal for trials whose perplexities can be compared; None: all can.
 
     Returns:
-        figure, limit (the number), best (values by axis, with epoch; None where nothing under the limit has a lower
-        perplexity than the model before training), state (of the best, by the interval: "within" or "undecided"; absent
-        where there is none), front (the points of which no other is lower in both perplexity and
+        figure (name of the metric), limit (the number), best (values by axis, with epoch; None if nothing under the
+        limit has a lower perplexity than the model before training), state (of the best, by the interval: "within" or
+        "undecided"; absent without a best), front (points for which no other is lower in both perplexity and
         memorization), note.
 
     Raises:
-        ConfigError: the figure was never logged.
+        ConfigError: the metric was never logged.
     """
     threshold = Threshold.parse(limit)
     found: dict[str, Any] = {
@@ -46,11 +46,11 @@ def guidance(
     frame = frame.assign(**{_SCALE: frame["trial"].map(scales) if scales else ""}) if len(frame) else frame
     trained = frame[frame["epoch"] > 0] if len(frame) else frame
     if not len(trained):
-        return found | {"note": "no trial has been through an epoch"}
+        return found | {"note": "no trial has finished an epoch"}
     missing = [name for name in (UTILITY, threshold.name) if name not in trained]
     if missing:
         logged = ", ".join(sorted(name for name in trained if "/" in name and not name.startswith(("slice/", "time/"))))
-        raise ConfigError(f"limit: no trial logged {missing[0]}; there are {logged}")
+        raise ConfigError(f"limit: no trial logged {missing[0]}; expected one of {logged}")
     several = "; perplexities of different texts or models cannot be compared" if frame[_SCALE].nunique() > 1 else ""
     before = _before_training(frame, axes)
     keys = [*axes, "epoch"]
@@ -70,7 +70,7 @@ def guidance(
     under = means[~means[threshold.name].map(threshold.passed_by)]
     if len(under):
         gained = under[under[UTILITY] < under["before"]]
-        # A row by itself would have whole numbers as fractions.
+        # A single row (Series) would convert integers to floats.
         best = (gained if len(gained) else under).head(1).to_dict("records")[0]
         if len(gained):
             found["best"] = _point(best, keys, threshold.name)["values"]
@@ -82,8 +82,8 @@ def guidance(
             )
         else:
             found["note"] = (
-                f"no setting and epoch that avoids {limit} is better than no fine-tuning: the lowest {UTILITY} is "
-                f"{best[UTILITY]:.4g}, and it was {best['before']:.4g} before training{several}"
+                f"no setting and epoch that avoids {limit} is better than the model before training: the lowest "
+                f"{UTILITY} is {best[UTILITY]:.4g}, against {best['before']:.4g} before training{several}"
             )
     else:
         found["note"] = f"no setting and epoch avoids {limit}"
@@ -91,7 +91,7 @@ def guidance(
 
 
 def _state(threshold: Threshold, trained: pd.DataFrame, at: Mapping[str, Any]) -> State:
-    """Of one setting and epoch: by Student's interval over its seeds, with one seed by that of its texts, if logged."""
+    """State of one setting and epoch: by Student's interval over its seeds; with one seed, by its logged interval."""
     for key, value in at.items():
         trained = trained[trained[key].isna() if value != value else trained[key] == value]  # NaN: the axis is null
     name = threshold.name
@@ -106,12 +106,12 @@ def _state(threshold: Threshold, trained: pd.DataFrame, at: Mapping[str, Any]) -
 def _before_training(frame: pd.DataFrame, axes: Sequence[str]) -> pd.Series[float]:
     """By scale, the lowest mean held-out perplexity of a setting before its first step.
 
-    The lowest, as an adapter that is random at first, such as a prompt, starts from a worse model than the base.
+    The lowest, since an adapter with random initialization, such as a prompt, starts from a worse model than the base.
     """
     start = frame[frame["epoch"] == 0].dropna(subset=[UTILITY])
     return start.groupby([*axes, _SCALE], dropna=False)[UTILITY].mean().groupby(level=_SCALE).min()
 
 
-def _point(row: dict[Any, Any], keys: Sequence[str], figure: str) -> dict[str, Any]:
+def _point(row: dict[Any, Any], keys: Sequence[str], metric: str) -> dict[str, Any]:
     values = {key: row[key].item() if hasattr(row[key], "item") else row[key] for key in keys}
-    return {"values": values, "perplexity": float(row[UTILITY]), "memorization": float(row[figure])}
+    return {"values": values, "perplexity": float(row[UTILITY]), "memorization": float(row[metric])}

@@ -1,4 +1,4 @@
-"""One table of all trials: a row a trial and validation, every figure by its name."""
+"""One table of all trials: one row per trial and validation, with all metrics by name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ SIZE = "trainable_parameters"
 FIXED = ("trial", "seed", "epoch", "step", SIZE)
 
 
-def figures(run: Path) -> list[dict[str, float]]:
-    """What a run's validations measured, in the order of its steps, with `epoch` (0: before training) and `step`.
+def validations(run: Path) -> list[dict[str, float]]:
+    """Metrics of a run's validations, in the order of steps, with `epoch` (0: before training) and `step`.
 
     Args:
         run: a log folder with `memorization.jsonl`, or `metrics.csv`; empty without either.
@@ -33,25 +33,25 @@ def figures(run: Path) -> list[dict[str, float]]:
 
 
 def size(run: Path) -> int | None:
-    """How many parameters a run trained, if it got so far as to note it."""
+    """Number of parameters that a run trained, if it was recorded."""
     try:
-        _, told = read_yaml(run / "hparams.yaml")
+        _, hparams = read_yaml(run / "hparams.yaml")
     except (OSError, DataError):
         return None
-    size = told.get(SIZE) if isinstance(told, dict) else None
+    size = hparams.get(SIZE) if isinstance(hparams, dict) else None
     return size if isinstance(size, int) else None
 
 
 def attempts(folder: Path) -> list[Path]:
-    """The log folders of a trial, the last one last."""
+    """The log folders of a trial, in order."""
     return sorted(folder.glob("attempt_*"), key=lambda path: int(path.name.rpartition("_")[2]))
 
 
 def table(folder: Path, wanted: Sequence[Trial]) -> pd.DataFrame:
-    """Of all trials, as far as they came.
+    """Metrics of all trials, as far as they have run.
 
     Args:
-        folder: of the sweep.
+        folder: folder of the sweep.
         wanted: its trials.
     """
     import pandas as pd
@@ -59,8 +59,8 @@ def table(folder: Path, wanted: Sequence[Trial]) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for trial in wanted:
         runs = attempts(folder / "trials" / trial.name)
-        # What a later attempt measured at the same step is what training went on from.
-        by_step = {int(row["step"]): row for run in runs for row in figures(run)}
+        # If attempts overlap, the metrics of the later one count, as training continued from there.
+        by_step = {int(row["step"]): row for run in runs for row in validations(run)}
         known = next((n for run in reversed(runs) if (n := size(run)) is not None), None)
         head = {"trial": trial.name, "seed": trial.seed, **trial.values, SIZE: known}
         rows += [head | by_step[step] for step in sorted(by_step)]
@@ -74,19 +74,19 @@ def table(folder: Path, wanted: Sequence[Trial]) -> pd.DataFrame:
 
 
 def write(folder: Path, frame: pd.DataFrame) -> None:
-    """As `results.csv` and `results.parquet`, each whole or not at all."""
+    """Write `results.csv` and `results.parquet` atomically."""
     atomic.write_text(folder / "results.csv", frame.to_csv(index=False))
     with atomic.whole(folder / "results.parquet") as part:
         frame.to_parquet(part, index=False)
 
 
-def summary(folder: Path, wanted: Sequence[Trial], told: Mapping[str, Any]) -> dict[str, Any]:
-    """What `sweep.json` says: what was varied, and how each trial went.
+def summary(folder: Path, wanted: Sequence[Trial], header: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of `sweep.json`: the axes, and the status of each trial.
 
     Args:
-        folder: of the sweep.
+        folder: folder of the sweep.
         wanted: its trials.
-        told: name, question, command, run, limit.
+        header: name, question, command, run, limit.
     """
     axes = list(wanted[0].values)
     listed = []
@@ -106,7 +106,7 @@ def summary(folder: Path, wanted: Sequence[Trial], told: Mapping[str, Any]) -> d
         )
     return {
         "schema": 1,
-        **told,
+        **header,
         "axes": [{"label": axis, "values": list(dict.fromkeys(t.values[axis] for t in wanted))} for axis in axes],
         "seeds": list(dict.fromkeys(trial.seed for trial in wanted)),
         "trials": listed,

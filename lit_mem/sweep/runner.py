@@ -1,4 +1,4 @@
-"""Trials on Ray Tune: side by side where there is room, tried again where they crash."""
+"""Run trials on Ray Tune: in parallel if resources allow, with retries after crashes."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def run_all(
     parallel: int | None = None,
     retries: int = 1,
 ) -> None:
-    """Run every job; one that fails leaves the others alone, and says so in its `trial.json`.
+    """Run every job; a failure does not affect the others, and is recorded in its `trial.json`.
 
     Args:
-        jobs: of `lit_mem.sweep.trial.run`.
-        ended: told the name of each trial that has ended.
-        address: of a Ray cluster that sees the same folders; None: this machine alone.
-        parallel: trials at a time; None: one for each GPU, or one.
-        retries: how often a crashed trial is tried again.
+        jobs: jobs for `lit_mem.sweep.trial.run`.
+        ended: called with the name of each finished trial.
+        address: address of a Ray cluster that shares the same folders; None: only this machine.
+        parallel: number of concurrent trials; None: one per GPU, or one.
+        retries: how often a crashed trial is retried.
     """
     import_ray(address)
     import ray
     from ray import tune
 
     session = private_session() if address is None else cluster(address, Path(jobs[0]["folder"]).parent.parent / "ray")
-    with session as storage:  # what Ray keeps is pickled; what we go on from is not
+    with session as storage:  # Ray's own files are pickled; trials resume from checkpoints, which are not
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0))
         at_once = parallel or max(1, gpus)
@@ -62,15 +62,15 @@ def run_all(
 def _train(config: dict[str, Any], jobs: dict[str, dict[str, Any]]) -> None:
     from ray import tune
 
-    told = one_trial.run(jobs[config["trial"]])
-    tune.report({"status": told["status"]})
+    status = one_trial.run(jobs[config["trial"]])
+    tune.report({"status": status["status"]})
 
 
 def _watcher(ended: Ended) -> Any:
     from ray.tune.progress_reporter import TrialProgressCallback
 
-    class Watcher(TrialProgressCallback):  # type: ignore[misc]  # nothing is known of Ray where it is not installed
-        """Tells which trials have ended, in place of Tune's own lines."""
+    class Watcher(TrialProgressCallback):  # type: ignore[misc]  # Ray has no types if not installed
+        """Reports finished trials, instead of Tune's own lines."""
 
         def on_trial_result(self, *args: Any, **info: Any) -> None:
             pass
@@ -85,7 +85,7 @@ def _watcher(ended: Ended) -> Any:
 
 
 def quieten() -> None:
-    """Nothing of Ray's on the console: what became of a trial is in its own log."""
+    """Silence Ray on the console: each trial has its own log."""
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("RAY_DEDUP_LOGS", "0")

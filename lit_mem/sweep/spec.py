@@ -1,4 +1,4 @@
-"""What a sweep varies: axes of options, and the trials that come of them."""
+"""The specification of a sweep: axes of options, and the resulting trials."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lit_mem.errors import ConfigError, DataError, check_range
 from lit_mem.files.untrusted import read_json
 
 Options = Mapping[str, Any]
-"""Values by the option's full name, as on the command line: {"model.adapter.init_args.rank": 4}."""
+"""Values by full option name, as on the command line: {"model.adapter.init_args.rank": 4}."""
 
 _SCALE = ("data.source", "data.max_length", "model.model_id")
-"""Options that change which texts perplexity is of, or which tokens."""
+"""Options that change the texts or tokens that perplexity is computed on."""
 
 FORMS = (
     "{option: NAME, values: [...]}, {option: NAME, uniform or loguniform: [low, high]}, or the options of each value: "
@@ -33,8 +33,8 @@ class Point:
     """One value of an axis.
 
     Attributes:
-        value: as it is shown and sorted.
-        options: what it sets.
+        value: value for display and sorting.
+        options: options that it sets.
     """
 
     value: str | int | float
@@ -43,13 +43,13 @@ class Point:
 
 @dataclass(frozen=True)
 class Draw:
-    """An axis of which each sample draws a value.
+    """An axis whose values are sampled.
 
     Attributes:
-        option: what it sets.
+        option: the option to set.
         low: smallest value.
         high: largest value.
-        log: evenly over the logarithm.
+        log: sample uniformly on a log scale.
     """
 
     option: str
@@ -58,7 +58,7 @@ class Draw:
     log: bool
 
     def point(self, uniform: float) -> Point:
-        """The value at a place in [0, 1) between low and high, rounded to six digits."""
+        """The value at a quantile in [0, 1) between low and high, rounded to six digits."""
         if self.log:
             value = math.exp(math.log(self.low) + uniform * (math.log(self.high) - math.log(self.low)))
         else:
@@ -72,10 +72,10 @@ class Trial:
     """One run of a sweep.
 
     Attributes:
-        name: also of its folder; from values and seed, so that it is the same whenever the sweep is started.
-        values: by axis.
-        seed: its own.
-        options: what is set beyond the run's configuration.
+        name: name of the trial and its folder, derived from values and seed, so that it is the same at every start.
+        values: values by axis.
+        seed: its seed.
+        options: options that override the run's configuration.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Trial:
     options: dict[str, Any]
 
     def words(self) -> list[str]:
-        """Options as the command line takes them."""
+        """The options as command-line arguments."""
         return [f"--{name}={_spelled(value)}" for name, value in self.options.items()]
 
 
@@ -98,14 +98,14 @@ def trials(
     """Every combination of the axes' values, with every seed.
 
     Args:
-        axes: by the name that tables show; each in one of the forms of `FORMS`.
-        seeds: each combination is run with every one of them.
+        axes: by the name shown in tables; each in one of the forms of `FORMS`.
+        seeds: each combination is run with each of them.
         fixed: options of all trials.
-        seed_options: which options are set to the seed.
-        samples: draws of the axes that have a range and no list of values.
+        seed_options: options that are set to the seed.
+        samples: number of samples of axes with a range instead of a list of values.
 
     Raises:
-        ConfigError: an axis has another form, or two trials would be the same.
+        ConfigError: an axis is malformed, or two trials would be the same.
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds is {list(seeds)}; expected different numbers, at least one")
@@ -124,32 +124,32 @@ def trials(
             for label, point in points.items():
                 for name, value in point.options.items():
                     if name in options and name not in fixed:
-                        raise ConfigError(f"axes.{label} sets {name}, and so does another axis")
+                        raise ConfigError(f"axes.{label} sets {name}, which another axis sets too")
                     options[name] = value
             values = {label: point.value for label, point in points.items()}
             for seed in seeds:
                 name = _name(values, seed)
                 if name in made:
-                    raise ConfigError(f"axes: two trials have the name {name}; give their values other names")
+                    raise ConfigError(f"axes: two trials have the name {name}; rename their values")
                 made[name] = Trial(name, values, seed, options | dict.fromkeys(seed_options, seed))
     return list(made.values())
 
 
 def scales(wanted: Sequence[Trial]) -> dict[str, str]:
-    """By the name of each trial, what its perplexity is measured with: equal for those that can be compared."""
+    """By trial name, a key that is equal for trials whose perplexities can be compared."""
     given = {trial.name: {k: v for k, v in trial.options.items() if k.startswith(_SCALE)} for trial in wanted}
     return {name: json.dumps(options, sort_keys=True, default=str) for name, options in given.items()}
 
 
 def axis_of(label: str, axis: Any) -> list[Point] | Draw:
-    """An axis in any of its forms.
+    """Parse an axis in any of its forms.
 
     Raises:
-        ConfigError: it has none of them.
+        ConfigError: it is malformed.
     """
     where = f"axes.{label}"
     if not re.fullmatch(r"[\w.-]+", label):
-        raise ConfigError(f"{where}: the name is not of letters, digits and _ . -")
+        raise ConfigError(f"{where}: the name must consist of letters, digits and _ . -")
     if not isinstance(axis, Mapping) or not axis:
         raise ConfigError(f"{where} is {axis!r}; expected {FORMS}")
     if "option" not in axis:
@@ -188,15 +188,15 @@ def _name(values: Mapping[str, str | int | float], seed: int) -> str:
 
 
 def _spelled(value: Any) -> str:
-    """As YAML, which JSON is too."""
+    """As YAML, of which JSON is a subset."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def check_folder(folder: Path, wanted: Sequence[Trial], run: Sequence[str]) -> None:
-    """Refuse to go on in a folder where a trial of the same name was run with other options.
+    """Reject a folder in which a trial of the same name was run with other options.
 
     Raises:
-        ConfigError: which option is another.
+        ConfigError: an option differs; the message names it.
     """
     for trial in wanted:
         path = folder / "trials" / trial.name / "trial.json"
@@ -213,5 +213,5 @@ def check_folder(folder: Path, wanted: Sequence[Trial], run: Sequence[str]) -> N
             if options.get(name) != trial.options.get(name):
                 raise ConfigError(
                     f"{path}: {name} was {options.get(name)!r}, and is {trial.options.get(name)!r} now; expected the "
-                    "same, or another out"
+                    "same, or another out folder"
                 )

@@ -1,4 +1,4 @@
-"""One trial: the same command line as by hand, in a process of its own."""
+"""Run one trial: the same command line as a manual run, in its own process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lit_mem.files import atomic, modes
 from lit_mem.files.untrusted import read_json
 
 START: Final = ("-m", "lit_mem")
-"""Words after the interpreter that start the command line."""
+"""Interpreter arguments that start the command line."""
 
-USERS_MISTAKE: Final = 2
-"""Exit code after a line that says what is wrong: another try would say it again."""
+USAGE_ERROR: Final = 2
+"""Exit code of a configuration error: a retry would fail the same way."""
 
 LOG: Final = "log.txt"
 
@@ -32,50 +32,50 @@ class TrialFailed(Exception):
 
 
 def run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a trial to its end, from its last checkpoint if it was begun before.
+    """Run a trial to its end, resuming from its last checkpoint if it was started before.
 
     Args:
         job: name, folder (of the trial), run (configuration files), values, seed, options, words.
 
     Returns:
-        What is known of it, as in its `trial.json`.
+        Its state, as in its `trial.json`.
 
     Raises:
-        TrialFailed: it crashed, and may be tried again; what is known of it is in its `trial.json`.
+        TrialFailed: it crashed, and may be retried; its state is in its `trial.json`.
     """
     folder = Path(job["folder"])
     modes.make_folder(folder)
-    told = state(folder)
-    if told.get("status") == "done":
-        return told
+    status = state(folder)
+    if status.get("status") == "done":
+        return status
     attempt = sum(1 for _ in folder.glob("attempt_*"))
-    told = {key: job[key] for key in ("name", "values", "seed", "run", "options")} | {
+    status = {key: job[key] for key in ("name", "values", "seed", "run", "options")} | {
         "status": "running", "error": None, "attempt": attempt,
     }  # fmt: skip
-    _write(folder, told)
+    _write(folder, status)
     start = time.monotonic()
     code = _train(job, folder, attempt)
-    told["seconds"] = round(time.monotonic() - start, 1)
-    told["status"] = "done" if code == 0 else "failed"
+    status["seconds"] = round(time.monotonic() - start, 1)
+    status["status"] = "done" if code == 0 else "failed"
     if code != 0:
-        told["error"] = _last_line(folder / LOG) or f"ended with code {code}"
-    _write(folder, told)
-    if code not in (0, USERS_MISTAKE):
-        raise TrialFailed(told["error"])
-    return told
+        status["error"] = _last_line(folder / LOG) or f"ended with code {code}"
+    _write(folder, status)
+    if code not in (0, USAGE_ERROR):
+        raise TrialFailed(status["error"])
+    return status
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """What is known of the trial in a folder; nothing if it was not begun."""
+    """The state of the trial in a folder; empty if it was not started."""
     try:
-        told = read_json(folder / "trial.json")
+        status = read_json(folder / "trial.json")
     except (OSError, DataError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return status if isinstance(status, dict) else {}
 
 
 def words(job: Mapping[str, Any], folder: Path, attempt: int) -> list[str]:
-    """Of the command line; each attempt logs to a folder of its own, as an interrupted run's logs are kept."""
+    """Command-line arguments; each attempt logs to its own folder, so that logs of an interrupted run are kept."""
     loggers = [
         {
             "class_path": f"lightning.pytorch.loggers.{kind}",
@@ -105,7 +105,7 @@ def _train(job: Mapping[str, Any], folder: Path, attempt: int) -> int:
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             cwd=job["cwd"],
-            # It imports from where the sweep does, and so from its folder only if the sweep does.
+            # It imports from the same paths as the sweep, and from its working folder only if the sweep does.
             env=os.environ | {"PYTHONPATH": os.pathsep.join(job["path"]), "PYTHONSAFEPATH": "1"},
             preexec_fn=_end_with_parent if sys.platform == "linux" else None,
         )
@@ -117,7 +117,7 @@ def _train(job: Mapping[str, Any], folder: Path, attempt: int) -> int:
 
 
 def _end_with_parent() -> None:
-    """Have the system end this process when the worker that started it is gone, however it went."""
+    """Make the system end this process when the worker that started it exits for any reason."""
     set_parent_death_signal = 1  # <linux/prctl.h>
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
 
@@ -128,5 +128,5 @@ def _last_line(path: Path) -> str:
     return (said or lines or [""])[-1].removeprefix("error: ")[:500]
 
 
-def _write(folder: Path, told: Mapping[str, Any]) -> None:
-    atomic.write_text(folder / "trial.json", json.dumps(told, indent=1) + "\n")
+def _write(folder: Path, status: Mapping[str, Any]) -> None:
+    atomic.write_text(folder / "trial.json", json.dumps(status, indent=1) + "\n")

@@ -1,10 +1,10 @@
-"""Whether a claim about a sweep holds, by Student's t over seeds, where several are tested at once.
+"""Verdicts on claims about a sweep, by Student's t over seeds, corrected for multiple claims.
 
-Of 8 independent findings whose true differences are 0, each called by its 95 % interval, at least one is decided in a
-third of all sweeps (1 − 0.95⁸). So the intervals of m findings are taken at the level 1 − 0.05 / m: together they hold
-their true values in at least 95 % of sweeps, whatever the findings have in common, so that at most 5 % of sweeps have a
-wrong verdict. The interval shown is the one that decides. Holm's procedure would decide somewhat more, by steps that
-have no interval of their own.
+With 8 independent findings whose true differences are 0, each judged by its 95 % interval, at least one is decided in a
+third of all sweeps (1 − 0.95⁸). So the intervals of m findings are taken at level 1 − 0.05 / m: together they contain
+their true values in at least 95 % of sweeps, for any dependence between the findings, so that at most 5 % of sweeps
+have a wrong verdict. The interval shown is the one that decides. Holm's procedure would decide somewhat more often, but
+its steps have no intervals.
 
 Source: Dunn 1961, "Multiple Comparisons Among Means" (Bonferroni's inequality for Student's intervals).
 """
@@ -23,7 +23,7 @@ from lit_mem.functional.repeats import MOST, repeats_to_leave_zero
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 WRONG: Final = 0.05
-"""The highest chance that a sweep has a wrong verdict."""
+"""The maximum probability that a sweep has a wrong verdict."""
 TEST: Final = "paired over seeds, two-sided t-test"
 TEST_OF_ALL: Final = (
     "paired over seeds, t-tests of each difference: all of them above 0, or one of them below (Bonferroni)"
@@ -32,13 +32,13 @@ TEST_OF_ALL: Final = (
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement that is right where each of some differences is above 0 on average.
+    """A statement that is true if each of its differences is above 0 on average.
 
     Attributes:
         question: matrices, rank or perplexity.
-        statement: what would hold.
-        differences: one or more, each with its values by seed, all of the same seeds; what is not finite is left out.
-        note: the unit, and whatever else is to be known.
+        statement: the claim.
+        differences: one or more, each with its values by seed, all of the same seeds; non-finite values are left out.
+        note: the unit, and further remarks.
     """
 
     question: str
@@ -53,20 +53,20 @@ class Finding:
 
     Attributes:
         question: matrices, rank or perplexity.
-        statement: what would hold.
-        verdict: by the interval, which lies above 0, below 0, or has 0 in it.
-        test: how.
-        estimate: mean over seeds, above 0 where the statement is right; of several differences the smallest mean.
-        low: end of its interval.
-        high: end of its interval.
-        p_value: of the mean being 0, times `n_findings` and at most 1: below 0.05 where the verdict is not undecided.
-        n_seeds: how many.
-        n_findings: of the sweep, this one included.
-        level: of the interval, 1 − 0.05 / n_findings.
-        seeds_to_decide: of an undecided finding, the smallest number of seeds that would decide it if means and
-            deviations over seeds stay as they are; None where it is decided, has no interval, or needs too many.
-        more_than_seeds: the largest number that was looked at, where not even that decides it; else None.
-        note: the unit, and whatever else is to be known.
+        statement: the claim.
+        verdict: by the interval, which lies above 0, below 0, or contains 0.
+        test: the statistical test.
+        estimate: mean over seeds, above 0 if the statement is true; for several differences, the smallest mean.
+        low: lower end of its interval.
+        high: upper end of its interval.
+        p_value: p-value of a mean of 0, times `n_findings` and at most 1: below 0.05 if the verdict is not undecided.
+        n_seeds: number of seeds.
+        n_findings: number of findings of the sweep, this one included.
+        level: level of the interval, 1 − 0.05 / n_findings.
+        seeds_to_decide: for an undecided finding, the smallest number of seeds that would decide it if means and
+            deviations over seeds stay the same; None if it is decided, has no interval, or needs too many.
+        more_than_seeds: the largest number of seeds tried, if even that does not decide it; else None.
+        note: the unit, and further remarks.
     """
 
     question: str
@@ -92,17 +92,17 @@ class Finding:
 def verdict_on(claim: Claim, n_findings: int = 1) -> Finding:
     """The verdict, wrong in at most 5 % / n_findings of sweeps.
 
-    It holds where the interval of each difference lies above 0 (intersection-union: no correction for the number of
-    differences is needed for that), and does not hold where one of them lies below 0 at a level that is divided by how
-    many differences there are.
+    It holds if the interval of each difference lies above 0 (intersection-union: no correction for the number of
+    differences is needed), and does not hold if one of them lies below 0 at a level divided by the number of
+    differences.
 
     Args:
         claim: with at least one difference.
-        n_findings: how many claims are tested on the sweep, this one included; at least 1.
+        n_findings: number of claims tested on the sweep, this one included; at least 1.
 
     Returns:
-        `low` and `high` end an interval that holds the smallest true difference in at least `level` of all cases. Fewer
-        than two seeds, or a difference that is the same with every seed, have none, and leave it undecided.
+        `low` and `high` contain the smallest true difference in at least `level` of all cases. With fewer than two
+        seeds, or a difference that is the same for every seed, both are None, and the finding is undecided.
 
     Source: Berger 1982, "Multiparameter Hypothesis Testing and Acceptance Sampling" (intersection-union test).
 
@@ -143,17 +143,17 @@ def verdict_on(claim: Claim, n_findings: int = 1) -> Finding:
     seeds = _seeds_to_decide(rows, level, of_all)
     if seeds is None:
         return found("undecided", **ends, more_than_seeds=MOST)
-    # Rounding could find the seeds there are, where the interval ends at 0.
+    # Rounding could give the current number of seeds if the interval ends at 0.
     return found("undecided", **ends, seeds_to_decide=max(seeds, n_seeds + 1))
 
 
 def _no_interval(values: Sequence[float]) -> str | None:
-    """Why a difference has no interval, if it has none."""
+    """Why a difference has no interval; None if it has one."""
     if not values:
         return "not measured"
     if len(values) == 1:
-        return "one seed tells no spread"
-    # Nothing random was in it, and what another seed would give is not known.
+        return "a single seed gives no spread"
+    # Nothing was random, so the value for another seed is unknown.
     return "the same with every seed" if min(values) == max(values) else None
 
 
@@ -161,7 +161,7 @@ def _statistics(rows: Sequence[Sequence[float]]) -> tuple[np.ndarray, np.ndarray
     """Degrees of freedom of each difference, and its mean in standard errors."""
     n = np.array([len(values) for values in rows])
     errors = np.array([np.std(values, ddof=1) for values in rows]) / np.sqrt(n)
-    with np.errstate(divide="ignore"):  # so near to equal that the squares of the deviations are 0
+    with np.errstate(divide="ignore"):  # deviations so small that their squares underflow to 0
         return n - 1, np.array([np.mean(values) for values in rows]) / errors
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the attacks that ask the model: texts with records, a tuned model, and somebody to ask."""
+"""Fixtures of the probing attacks: texts with records, a tuned model, and a prober."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -16,7 +16,7 @@ from lit_mem.types import Record
 
 
 class SmallProber:
-    """A prober over one model, its tokenizer and a handful of texts; counts how often it is asked."""
+    """A prober over one model, its tokenizer and a few texts; counts its calls."""
 
     def __init__(self, tokenizer, language_model, examples=(), population=None, copy=None):
         self.tokenizer, self.language_model = tokenizer, language_model
@@ -24,11 +24,11 @@ class SmallProber:
         self._population = population
         self._copy = copy
         self._scorer = TokenScorer(language_model)
-        self.asked = []
+        self.probed = []
 
     def score(self, batch):
         assert not self.language_model.training
-        self.asked.append(batch)
+        self.probed.append(batch)
         return self._scorer(batch)
 
     def texts(self, member) -> Mapping[int, torch.Tensor]:
@@ -54,7 +54,7 @@ def make_prober():
 
 @pytest.fixture
 def encode(tokenizer):
-    """Encodes a text behind a prompt as the data does: labels on the text, an appended end token, a record."""
+    """Encodes a text after a prompt like the data: labels on the text, an appended end token, a record."""
 
     def make(text, example_id=0, member=False, prompt="", bos=True, eos=True, length=None):
         encoded = tokenizer(prompt + text, return_offsets_mapping=True)
@@ -81,7 +81,7 @@ def small(encode, texts):
 
 @pytest.fixture
 def tuned(base):
-    """A LoRA model that is no longer its base."""
+    """A LoRA model that differs from its base."""
     model = LoRA(rank=4, dropout=0.1).wrap(base).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -92,7 +92,7 @@ def tuned(base):
 
 @pytest.fixture
 def scored():
-    """Scores examples with a prober's model, as the validation step would, with nothing counted as asked."""
+    """Scores examples with a prober's model, like the validation step, without counting calls."""
 
     def score(prober, examples, width=None):
         batch = collate(examples)
@@ -108,7 +108,7 @@ def scored():
 
 @pytest.fixture
 def loss_of():
-    """−mean log-probability of the ids from `start` on, by the model's own loss, one text alone."""
+    """−mean log-probability of the ids from `start` on, by the model's own loss, one text at a time."""
 
     @torch.no_grad()
     def loss(model, ids, start):

@@ -1,4 +1,4 @@
-"""Every attack keeps the contract; loss and reference ratio equal plain loops over the model's own loss."""
+"""Every attack fulfils the interface; loss and reference ratio equal plain loops over the model's own loss."""
 
 import importlib
 import inspect
@@ -20,11 +20,11 @@ from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import IGNORED, Batch, Needs, Record, TokenScores
 
 IN_STEPS = (WindowComparison,)
-"""Attacks that count votes: a token may become likelier without a vote more."""
+"""Attacks that count votes: a likelier token need not add a vote."""
 
 
 def every_attack():
-    """All concrete attacks in the room that read scores alone, so that a new file is tested without a word here."""
+    """All concrete attacks of the package that read only scores, so that new files are tested automatically."""
     found = set()
     for entry in pkgutil.walk_packages(lit_mem.attacks.__path__, "lit_mem.attacks."):
         for value in vars(importlib.import_module(entry.name)).values():
@@ -40,7 +40,7 @@ def attack(request):
 
 
 def made_up(lengths, width=None, seed=0):
-    """Scores of examples with these many tokens; row i is the same whatever the other rows and the width."""
+    """Scores of examples with these numbers of tokens; row i does not depend on the other rows and the width."""
     width = width or max(lengths) + 1
     logprob, reference, mean, std = torch.zeros(4, len(lengths), width)
     mask = torch.zeros(len(lengths), width, dtype=torch.bool)
@@ -65,11 +65,11 @@ def made_up(lengths, width=None, seed=0):
 
 
 def with_logprob(scores, logprob):
-    """The same with another log-probability (a number or a tensor) wherever a token is scored."""
+    """The same with another log-probability (a number or a tensor) at scored tokens."""
     return replace(scores, logprob=torch.where(scores.mask, torch.as_tensor(logprob), 0.0))
 
 
-def test_the_room_is_not_empty():
+def test_the_package_is_not_empty():
     names = {attack.__name__ for attack in every_attack()}
     assert {"EzMia", "Loss", "MinK", "MinKPlusPlus", "ReferenceRatio", "WindowComparison", "Zlib"} <= names
 
@@ -104,19 +104,19 @@ def test_padding_does_not_matter(attack):
 
 
 def test_what_the_model_likes_better_looks_more_like_a_member(attack):
-    """Hits stay as they are: which tokens an attack looks at is another matter than how likely they are."""
+    """Hits are unchanged: which tokens an attack reads is separate from how likely they are."""
     scores = made_up([5, 9, 1, 3, 30, 60])
     hopeless, before, half, nearly_sure = (
         attack(with_logprob(scores, scores.logprob * c)) for c in (1e6, 1, 0.5, 1e-6)
     )
     assert (half >= before).all()
     assert (nearly_sure >= half).all()
-    # Whoever does not rise must already stand at the top, as high as any example gets.
+    # If the score does not rise, it must already be the maximum.
     top, bottom = nearly_sure.max(), hopeless.min()
     assert (nearly_sure > before).any()
     assert ((nearly_sure > before) | (before == top)).all()
     if not isinstance(attack, IN_STEPS):
-        # A bounded score may also have nothing to say yet, as low as any example gets.
+        # A bounded score may also be at its minimum, without evidence.
         assert (half > before).any()
         assert ((half > before) | (before == top) | (half == bottom)).all()
 
@@ -135,8 +135,8 @@ def test_an_attack_says_what_it_needs(attack, need, gone, message):
         assert torch.equal(attack(without), attack(scores))
 
 
-def test_what_is_needed_is_told_in_full(attack):
-    """Without anything that it does not name, it still works."""
+def test_the_required_inputs_are_declared_in_full(attack):
+    """It works with only the inputs that it declares."""
     scores = replace(made_up([5, 9]), reference_hit=None, sampled={})
     needs = attack.needs
     assert isinstance(needs, Needs)
@@ -160,7 +160,7 @@ def test_scores_of_a_set_are_left_as_they_are(attack):
     assert torch.equal(attack.over_set(score, torch.tensor([True, False])), score)
 
 
-# Against the model itself, one text at a time, with its own loss -----------------------------------------------
+# Compared with the model, one text at a time, with its own loss -------------------------------------------------
 
 
 @torch.no_grad()
@@ -172,7 +172,7 @@ def losses(model, examples):
 
 @pytest.fixture
 def tuned(base):
-    """A LoRA model that is no longer its base."""
+    """A LoRA model that differs from its base."""
     model = LoRA(rank=4, dropout=0.0).wrap(base).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -254,6 +254,6 @@ def test_min_k_reads_the_models_own_log_probabilities(base, examples):
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5])
-def test_min_k_refuses_a_share_that_is_none(share):
+def test_min_k_rejects_a_share_outside_its_range(share):
     with pytest.raises(ConfigError, match=r"MinK\.share is"):
         MinK(share)

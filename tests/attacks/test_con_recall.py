@@ -1,4 +1,4 @@
-"""Con-ReCaLL against the model's own loss, and its direction on a model that learns from context."""
+"""Con-ReCaLL compared with the model's own loss, and its direction on a model that uses context."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_with_no_weight_it_is_recall_but_for_the_members_of_the_prefix(prober, s
 
 
 class InContext:
-    """A made-up model: a text is likely, unless a text of the other set stands before it. Prefixes are told by id."""
+    """A synthetic model: a text is likely, unless a text of the other set precedes it. Prefixes have ids."""
 
     def __init__(self, prober):
         self.__dict__.update(vars(prober))
@@ -72,7 +72,7 @@ def test_a_member_that_held_out_texts_disturb_scores_above_others(prober, small,
 
 
 def test_both_prefixes_keep_as_many_shots(prober, tuned, encode, texts, scored):
-    """Short members and long held-out texts: fewer of the latter fit, so fewer of the former are taken."""
+    """Short members and long held-out texts: fewer of the latter fit, so fewer of the former are used."""
     members = [encode(text, i, True, length=6) for i, text in enumerate(texts[:5])]
     others = [encode(text, 10 + i, False, length=20) for i, text in enumerate(texts[5:10])]
     prober.examples = [*members, *others]
@@ -93,12 +93,12 @@ def test_both_prefixes_keep_as_many_shots(prober, tuned, encode, texts, scored):
         ({"weight": math.nan}, r"ConReCaLL\.weight is nan"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         ConReCaLL(**options)
 
 
-def test_too_few_members_are_refused(prober, small):
+def test_too_few_members_are_rejected(prober, small):
     prober.examples = [e for e in small if not e.member or e.example_id == 0]
-    with pytest.raises(ConfigError, match=r"ConReCaLL\.shots is 2, and there are 1 members"):
+    with pytest.raises(ConfigError, match=r"ConReCaLL\.shots is 2, but there are 1 members"):
         ConReCaLL(shots=2).prepare(prober)

@@ -1,4 +1,4 @@
-"""The attacks on what tuning changed, against scipy and plain loops; calibration; how ties are broken."""
+"""Attacks on δ compared with SciPy and plain loops; calibration; tie-breaking."""
 
 import math
 import zlib
@@ -22,13 +22,13 @@ from lit_mem.types import Record, TokenScores
 
 
 def scores_of(rows, wrong=False):
-    """One example a row of δ, None where a position is not scored; the reference is at −4 nats."""
+    """One example per row of δ, None where a position is not scored; the reference is at −4 nats."""
     width = max(map(len, rows)) + 1
     logprob, reference = torch.zeros(2, len(rows), width)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
         for t, delta in enumerate(row, start=1):
-            # What stands where nothing is scored must not matter.
+            # Values at unscored positions must not matter.
             logprob[i, t], reference[i, t], mask[i, t] = (99, -99, False) if delta is None else (-4 + delta, -4, True)
     ids = torch.arange(len(rows))
     return TokenScores(logprob, mask & wrong, mask, ids, ids % 2 == 0, reference)
@@ -43,7 +43,7 @@ def test_delta_t_is_scipys_t_statistic(rows):
     for row, score in zip(rows, DeltaT()(scores_of(rows)).tolist(), strict=True):
         if len(row) > 1 and np.std(row) > 0:
             assert score == pytest.approx(ttest_1samp(row, 0).statistic, rel=1e-5, abs=1e-9)
-        else:  # no deviation: the sign decides
+        else:  # no deviation: the sign is the score
             assert math.copysign(1, score) == math.copysign(1, sum(row)) or score == sum(row) == 0
 
 
@@ -52,7 +52,7 @@ def test_delta_t_of_one_token_is_the_sign():
 
 
 def test_rounding_is_no_even_rise():
-    """Changes of 1e-7 in every token, all alike, are what float32 rounds: a bare t statistic is infinite there."""
+    """Equal changes of 1e-7 in every token are float32 rounding: a bare t statistic is infinite there."""
     rounded, small, real = DeltaT()(replace(scores_of([[0.0] * 30]), logprob=torch.full((1, 31), -4.0 + 4e-7))), 1, 0
     real = DeltaT()(scores_of([[0.1, 0.2] * 15]))
     assert abs(rounded.item()) < small < real.item()
@@ -142,7 +142,7 @@ def test_a_text_s_score_does_not_depend_on_its_batch():
 
 
 def test_short_texts_are_found_at_1_percent_which_ties_forbid():
-    """29 tokens, all of which rose: every window of 200 members and of 20 of 200 others votes for membership."""
+    """29 tokens that all increased: every window of 200 members and of 20 of 200 others votes for membership."""
     generator = torch.Generator().manual_seed(0)
     member = torch.arange(400) < 200
     rise = torch.where(member[:, None], 1.0, 0.2) * (0.5 + torch.rand(400, 29, generator=generator))

@@ -1,4 +1,4 @@
-"""The standardised log-ratio against both models' own logits, in double precision, text by text."""
+"""The standardized log-ratio against both models' logits, in double precision, text by text."""
 
 from contextlib import contextmanager
 
@@ -15,7 +15,7 @@ from lit_mem.scoring.log_ratio import LogRatioScorer, _log_ratio
 
 
 def logits(model, example):
-    """(T − 1, V) float64, what the model says before each token but the first."""
+    """(T − 1, V) float64, logits for each token except the first."""
     with torch.no_grad():
         return model(input_ids=example.input_ids[None]).logits[0, :-1].double()
 
@@ -61,7 +61,7 @@ def test_chunks_of_tokens_change_nothing(tuned, small):
         torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-5, atol=1e-5)
 
 
-def test_a_frozen_copy_serves_as_the_adapter_turned_off_does(make_prober, tokenizer, tuned, small, scored):
+def test_a_frozen_copy_gives_the_scores_of_the_adapter_turned_off(make_prober, tokenizer, tuned, small, scored):
     copy = load_base("asset:tiny_llama").eval()
     prober = make_prober(tokenizer, tuned)
     attack = DeltaStandardized()
@@ -78,7 +78,7 @@ def test_a_frozen_copy_serves_as_the_adapter_turned_off_does(make_prober, tokeni
     assert torch.equal(attack(scores), off)
 
 
-def test_what_the_tuned_model_never_gives_has_no_part():
+def test_a_token_the_tuned_model_never_gives_does_not_contribute():
     """A token with a logit of −inf under one model or under both leaves the moments finite."""
     tuned = torch.tensor([[0.0, 1.0, -torch.inf], [0.5, 0.2, 0.1]])
     reference = torch.tensor([[0.3, 0.1, -torch.inf], [0.5, 0.2, 0.1]])

@@ -1,4 +1,4 @@
-"""EZ-MIA against a plain loop over the error zone, and the cases in which the paper's ratio is no number."""
+"""EZ-MIA compared with a plain loop over the error zone, and the cases in which the paper's ratio is undefined."""
 
 import math
 from dataclasses import replace
@@ -17,7 +17,7 @@ from lit_mem.types import TokenScores
 
 
 def scores_of(rows):
-    """One example a row of (δ, hit) pairs; the reference is at −4 nats."""
+    """One example per row of (δ, hit) pairs; the reference is at −4 nats."""
     width = max(len(row) for row in rows) + 1
     logprob, reference = torch.zeros(2, len(rows), width)
     hit, mask = torch.zeros(2, len(rows), width, dtype=torch.bool)
@@ -28,14 +28,14 @@ def scores_of(rows):
 
 
 def plain(row):
-    """The paper's ratio of sums, with the two cases it leaves open: (P, N)."""
+    """The paper's ratio of sums as (P, N), with the two cases it leaves undefined."""
     zone = [delta for delta, right in row if not right]
     if not any(zone):
         zone = [delta for delta, _ in row]
     return sum(d for d in zone if d > 0), sum(-d for d in zone if d < 0)
 
 
-# Multiples of a quarter, which float32 and float64 add without rounding.
+# Multiples of a quarter, which add exactly in float32 and float64.
 pairs = st.tuples(st.integers(-12, 12).map(lambda q: q / 4), st.booleans())
 rows = st.lists(st.lists(pairs, max_size=12), min_size=1, max_size=6)
 
@@ -70,7 +70,7 @@ def test_it_ranks_as_the_papers_ratio_with_an_infinite_one_on_top(rows):
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
-        ([(3.0, False), (-1.0, False), (-9.0, True)], 0.5),  # what is hit does not count
+        ([(3.0, False), (-1.0, False), (-9.0, True)], 0.5),  # hits do not count
         ([(0.25, False), (3.0, False)], 1.0),  # nothing fell: an infinite ratio, not 0
         ([(-0.25, False), (3.0, True)], -1.0),
         ([(3.0, True), (-1.0, True)], 0.5),  # no error: all tokens
@@ -86,7 +86,7 @@ def test_by_hand(row, expected):
 
 
 def test_a_text_that_is_predicted_whole_is_the_surest_member():
-    """Peers drop such rows or map their infinite ratio to 0, the lowest score of all."""
+    """Other implementations drop such rows or map their infinite ratio to 0, the lowest score of all."""
     whole, partly, worse = [(2.0, True), (1.0, True)], [(2.0, False), (-1.0, False)], [(-1.0, False)]
     score = EzMia(break_ties=False)(scores_of([whole, partly, worse])).tolist()
     assert score == sorted(score, reverse=True)
@@ -105,7 +105,7 @@ def test_an_untrained_adapter_is_no_evidence_for_any_example(base, examples):
 @pytest.mark.slow
 @torch.no_grad()
 def test_on_the_model_it_reads_logits_as_the_paper_does(base, examples):
-    """One text at a time: error positions by argmax, shifts of the log-softmax, no padding."""
+    """One text at a time: error positions by argmax, differences of the log-softmax, no padding."""
     tuned = LoRA(rank=4, dropout=0.0).wrap(base).eval()
     for name, parameter in tuned.named_parameters():
         if "lora_B" in name:

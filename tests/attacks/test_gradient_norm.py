@@ -1,4 +1,4 @@
-"""The gradient norm against `backward()` of the model's own loss on one text at a time."""
+"""The gradient norm compared with `backward()` of the model's own loss on one text at a time."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from lit_mem.models.base_models import load_base
 
 
 def norm_by_backward(model, ids, start):
-    """√Σ g² over all trained parameters of the model's own loss, the ids from `start` on being labelled."""
+    """√Σ g² over all trained parameters of the model's own loss, with labels from `start` on."""
     model.zero_grad()
     labels = ids.clone()
     labels[:start] = -100
@@ -38,7 +38,7 @@ def test_it_is_the_norm_that_backward_gives(kind, request, make_prober, tokenize
     assert len({round(value, 6) for value in values}) == len(values)
 
 
-def test_a_model_in_which_nothing_is_trained_is_refused(make_prober, tokenizer):
+def test_a_model_without_trainable_parameters_is_rejected(make_prober, tokenizer):
     with pytest.raises(MetricError, match="GradientNorm needs trained parameters"):
         GradientNorm().prepare(make_prober(tokenizer, load_base("asset:tiny_llama").eval()))
 

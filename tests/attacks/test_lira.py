@@ -1,4 +1,4 @@
-"""Offline LiRA against the published arrays of TensorFlow Privacy, and by hand."""
+"""Offline LiRA compared with the published arrays of TensorFlow Privacy, and by hand."""
 
 import math
 
@@ -13,7 +13,7 @@ from lit_mem.types import Batch, TokenScores
 
 
 def one_token(values):
-    """Scores of examples of one scored token with these log-probabilities."""
+    """Scores of examples with one scored token of these log-probabilities."""
     n = len(values)
     logprob = torch.tensor([[0.0, value] for value in values])
     mask = torch.tensor([[False, True]] * n)
@@ -22,8 +22,8 @@ def one_token(values):
     return TokenScores(logprob, mask, mask, batch["example_id"], batch["member"], batch=batch)
 
 
-class Told:
-    """A prober whose population is told: `out[r][i]` is reference r's log-probability of example i."""
+class Given:
+    """A prober with a given population: `out[r][i]` is reference r's log-probability of example i."""
 
     def __init__(self, out):
         self.out = out
@@ -35,7 +35,7 @@ class Told:
 
 def lira(values, out, deviation="auto"):
     attack = OfflineLiRA([str(i) for i in range(len(out))], deviation)
-    attack.prepare(Told(out))
+    attack.prepare(Given(out))
     return attack(one_token(values))
 
 
@@ -57,7 +57,7 @@ def test_golden_one_deviation_for_each_example():
 
 def test_golden_one_deviation_for_all():
     difference = lira(TARGETS, OUT, "fixed").tolist()
-    pooled = math.sqrt((1 + 1 + 100) / 3)  # mean square of what the references differ from their means
+    pooled = math.sqrt((1 + 1 + 100) / 3)  # root mean square deviation of the references from their means
     densities = [log_density(value / pooled, pooled) for value in difference]
     assert densities == pytest.approx([-2.69682468, -2.69682468, -4.15270703], abs=1e-7)
 
@@ -97,13 +97,13 @@ def test_a_likelier_text_scores_higher_and_references_have_no_order(value, out, 
 
 
 def test_tokens_that_are_not_scored_do_not_count():
-    """Two tokens scored of four: the mean is theirs, whatever a reference says of the others."""
+    """Two of four tokens are scored: the mean is over them, whatever a reference gives for the others."""
     mask = torch.tensor([[False, True, True, False]])
     logprob = torch.tensor([[0.0, -1.0, -2.0, 0.0]])
     batch = Batch(input_ids=torch.zeros(1, 4).long(), labels=torch.zeros(1, 4).long(), example_id=torch.tensor([3]),
                   member=torch.tensor([True]))  # fmt: skip
     attack = OfflineLiRA(["a", "b"])
-    prober = Told([[0.0], [0.0]])
+    prober = Given([[0.0], [0.0]])
     prober.population = lambda names: lambda batch: [
         torch.tensor([[9.0, -2.0, -4.0, -50.0]]), torch.tensor([[9.0, -4.0, -6.0, 7.0]])
     ]  # fmt: skip
@@ -114,7 +114,7 @@ def test_tokens_that_are_not_scored_do_not_count():
 
 def test_the_references_are_loaded_once():
     attack, loads = OfflineLiRA(["a", "b"]), []
-    prober = Told([[-1.0], [-2.0]])
+    prober = Given([[-1.0], [-2.0]])
     prober.population = lambda names: loads.append(names) or (lambda batch: [torch.zeros(1, 2)] * 2)
     attack.prepare(prober)
     attack.prepare(prober)
@@ -130,6 +130,6 @@ def test_the_references_are_loaded_once():
         ({"references": ["a", "b"], "deviation": "pooled"}, r"OfflineLiRA\.deviation is 'pooled'"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         OfflineLiRA(**options)

@@ -1,4 +1,4 @@
-"""The lower-case attack against the model's own loss on texts that were lower-cased by hand."""
+"""The lower-case attack compared with the model's own loss on lower-cased texts."""
 
 import math
 from dataclasses import replace
@@ -42,7 +42,7 @@ def test_a_prompt_keeps_its_tokens(prober, tokenizer, tuned, encode, scored, los
     start = int((example.labels != -100).nonzero()[0])
     prompt = example.input_ids.tolist()[:start]
     assert tokenizer.decode(prompt[1:]) == "The Patient"
-    # Tokenized together, as the data was, the seam is where it was.
+    # Tokenized together, like the data, the boundary is unchanged.
     together = tokenizer("The Patient was admitted with fever.")["input_ids"]
     assert together[:start] == prompt
     expected = loss_of(tuned, together, start) / loss_of(tuned, example.input_ids[:-1], start)
@@ -50,7 +50,7 @@ def test_a_prompt_keeps_its_tokens(prober, tokenizer, tuned, encode, scored, los
 
 
 def test_a_token_that_reaches_over_the_seam_keeps_the_prompts_part(prober, tokenizer, tuned, encode, scored, loss_of):
-    """The prompt ends with a space that the first word's token holds; a digit's token does not, in neither version."""
+    """The prompt ends with a space that belongs to the first word's token, but not to a digit's, in both versions."""
     for prompt, text in (("The Patient ", "WAS ill"), ("The Patient ", "was Ill"), ("Age: ", "34 Years")):
         example = encode(text, prompt=prompt)
         start = int((example.labels != -100).nonzero()[0])
@@ -94,6 +94,6 @@ def test_what_does_not_fit_the_model_is_cut(prober, tokenizer, tuned, encode, te
     assert value_of(prober, scored, example) == pytest.approx(expected, rel=2e-5)
 
 
-def test_a_batch_without_texts_is_refused(prober, encode, scored):
+def test_a_batch_without_texts_is_rejected(prober, encode, scored):
     with pytest.raises(MetricError, match="the lower-case attack needs the examples' texts"):
         value_of(prober, scored, replace(encode("The patient"), record=None))

@@ -1,4 +1,4 @@
-"""Min-K%++ against μ and σ over the whole vocabulary in float64, one text at a time."""
+"""Min-K%++ compared with μ and σ over the whole vocabulary in float64, one text at a time."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -27,7 +27,7 @@ def moments(logprobs):
 
 
 def scores_of(rows):
-    """One example a row of (ℓ, μ, σ)."""
+    """One example per row of (ℓ, μ, σ)."""
     width = max(len(row) for row in rows) + 1
     logprob, mean, std = torch.zeros(3, len(rows), width)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -39,7 +39,7 @@ def scores_of(rows):
 
 
 def from_the_model(model, examples):
-    """Token scores as the model gives them, with moments of our own."""
+    """Token scores of the model, with independently computed moments."""
     scores = TokenScorer(model)(collate(examples))
     mean, std = torch.zeros(2, *scores.mask.shape)
     for row, example in enumerate(examples):
@@ -62,7 +62,7 @@ def test_it_is_the_papers_formula_over_the_whole_vocabulary(base, examples, shar
 
 @pytest.mark.slow
 def test_moments_over_the_vocabulary_with_equal_weights_are_another_statistic(base, examples):
-    """What a peer computes; if the two agreed, the test above could not tell them apart."""
+    """What another implementation computes; if both agreed, the test above could not distinguish them."""
     score = MinKPlusPlus()(from_the_model(base, examples))
     unweighted = []
     for example in examples:
@@ -92,7 +92,7 @@ def test_with_nothing_to_expect_it_is_min_k():
 
 
 def test_a_certain_next_token_gives_a_finite_score_and_keeps_the_order():
-    """σ is 0: the certain token is exactly as likely as expected; any other is far below, the less likely the more."""
+    """σ is 0: the certain token is exactly as likely as expected; others are far below, in order of probability."""
     certain, unlikely, unlikelier = (scores_of([[(of_token, 0.0, 0.0)]]) for of_token in (0.0, -60.0, -110.0))
     score = torch.cat([MinKPlusPlus()(scores) for scores in (certain, unlikely, unlikelier)])
     assert torch.isfinite(score).all()
@@ -102,7 +102,7 @@ def test_a_certain_next_token_gives_a_finite_score_and_keeps_the_order():
 
 @pytest.mark.parametrize("vocabulary", [2, 1000, 128_256])
 def test_where_all_tokens_are_equally_likely_rounding_is_not_blown_up(vocabulary):
-    """σ is 0 in truth, and ℓ − μ and σ are rounding errors of float32: their ratio would be anything."""
+    """The true σ is 0, and ℓ − μ and σ are float32 rounding errors: their ratio would be arbitrary."""
     logprobs = torch.full((1, vocabulary), 0.1).log_softmax(-1)
     mean = (logprobs.exp() * logprobs).sum(-1)
     std = (logprobs.exp() * (logprobs - mean[:, None]) ** 2).sum(-1).sqrt()
@@ -129,6 +129,6 @@ def test_without_moments_it_says_so(gone):
 
 
 @pytest.mark.parametrize("share", [0, -0.1, 1.5, float("nan")])
-def test_a_share_that_is_none_is_refused(share):
+def test_a_share_outside_its_range_is_rejected(share):
     with pytest.raises(ConfigError, match=r"MinKPlusPlus\.share is"):
         MinKPlusPlus(share)

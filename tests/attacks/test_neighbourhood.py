@@ -1,4 +1,4 @@
-"""The neighbourhood attack against the model's own loss on the very neighbours, and what makes a neighbour."""
+"""The neighbourhood attack compared with the model's own loss on the same neighbours, and properties of neighbours."""
 
 import logging
 import re
@@ -31,7 +31,7 @@ def drawn(replacer, text, count=8, share=0.15, seed=0):
 
 
 def changes(text, version):
-    """(old, new) of each word that differs; all between the words must be the same."""
+    """(old, new) of each word that differs; the text between words must be the same."""
     assert re.sub(r"[^\W_]+", "_", version) == re.sub(r"[^\W_]+", "_", text)
     pairs = zip(re.findall(r"[^\W_]+", text), re.findall(r"[^\W_]+", version), strict=True)
     return [(old, new) for old, new in pairs if old != new]
@@ -60,7 +60,7 @@ def test_neighbours_differ_and_depend_on_the_generator_alone(replacer):
 
 @pytest.mark.slow
 def test_likelier_words_are_drawn_more_often_and_only_the_best_twenty(replacer, masked_lm):
-    """One word of three is masked; what stands there follows the model's own distribution over its 20 best words."""
+    """One word of three is masked; replacements follow the model's distribution over its 20 best words."""
     text, n = "the xyz pain", 600
     versions = [v for v in drawn(replacer, text, count=3 * n, share=0.3) if v.split()[1] != "xyz"]
     encoded = replacer.tokenizer("the [MASK] pain", return_tensors="pt")
@@ -153,12 +153,12 @@ def test_other_text_under_a_known_id_gets_its_own_neighbours(prober, scored, enc
     assert len(attack._made) == 2
 
 
-def test_the_masked_model_is_asked_once_for_each_example(prober, small, scored, masked_lm):
+def test_the_masked_model_runs_once_for_each_example(prober, small, scored, masked_lm):
     attack = Neighbourhood(masked_lm, neighbours=2)
     attack.prepare(prober)
     first = attack(scored(prober, small))
     attack.prepare(prober)
-    attack._replacer = None  # would raise if it were asked
+    attack._replacer = None  # would raise if it were used
     attack.__dict__.pop("prober")
     attack.prober = prober
     assert torch.equal(attack(scored(prober, small)), first)
@@ -181,18 +181,18 @@ def test_a_text_without_a_word_cannot_be_judged(prober, small, scored, encode, m
         ({"seed": -1}, r"Neighbourhood\.seed is -1"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         Neighbourhood(**({"masked_lm": "x"} | options))
 
 
-def test_a_model_that_is_none_is_refused_in_one_line(tmp_path, prober):
+def test_a_folder_without_a_model_is_rejected_in_one_line(tmp_path, prober):
     with pytest.raises(ModelError, match=r"Neighbourhood\.masked_lm .*no config\.json") as error:
         Neighbourhood(str(tmp_path)).prepare(prober)
     assert "\n" not in str(error.value)
 
 
-def test_pickled_weights_are_refused(tmp_path, prober, masked_lm):
+def test_pickled_weights_are_rejected(tmp_path, prober, masked_lm):
     import shutil
 
     from safetensors.torch import load_file
@@ -205,7 +205,7 @@ def test_pickled_weights_are_refused(tmp_path, prober, masked_lm):
         Neighbourhood(str(folder)).prepare(prober)
 
 
-def test_a_causal_model_is_refused(prober):
+def test_a_causal_model_is_rejected(prober):
     from lit_mem import assets
 
     with pytest.raises(ModelError, match=r"Neighbourhood\.masked_lm|no mask token"):

@@ -1,4 +1,4 @@
-"""Every attack that asks the model keeps the contract, and leaves the model as it found it."""
+"""Every probing attack fulfils the interface, and leaves the model unchanged."""
 
 import importlib
 import inspect
@@ -49,7 +49,7 @@ def every_probing_attack():
 
 
 def references(names, batch):
-    """(B, T) made-up log-probabilities for each reference, a function of the token and its place alone."""
+    """(B, T) synthetic log-probabilities for each reference, a function only of the token and its position."""
     place = torch.arange(batch["input_ids"].shape[1])
     return [-2 - torch.sin(batch["input_ids"] * (1.0 + int(name)) + place) for name in names]
 
@@ -61,17 +61,17 @@ def prober(make_prober, tokenizer, tuned, small):
 
 @pytest.fixture(params=every_probing_attack())
 def attack(request, prober, masked_lm):
-    made = MAKE[request.param](masked_lm)  # a new attack needs a line in MAKE
+    made = MAKE[request.param](masked_lm)  # a new attack needs an entry in MAKE
     made.prepare(prober)
     return made
 
 
 def close(a, b):
-    # Batches of other shapes give other rounding in float32.
+    # Other batch shapes round differently in float32.
     torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-4, equal_nan=True)
 
 
-def test_the_room_is_not_empty():
+def test_the_package_is_not_empty():
     assert set(MAKE) <= set(every_probing_attack())
 
 
@@ -150,7 +150,7 @@ def test_nothing_of_training_is_touched(name, prober, tuned, small, scored, mask
     assert torch.equal(scores.logprob, logprob)
 
 
-def test_scores_without_their_batch_are_refused(attack, prober, small, scored):
+def test_scores_without_their_batch_are_rejected(attack, prober, small, scored):
     with pytest.raises(MetricError, match="do not carry their batch"):
         attack(replace(scored(prober, small), batch=None))
 
@@ -172,7 +172,7 @@ def test_what_the_model_likes_better_looks_more_like_a_member(name, prober, smal
 
 @pytest.fixture(scope="module")
 def learned():
-    """The bundled base with all weights trained on twelve texts until it knows them, and the base itself."""
+    """The bundled base with all weights trained on twelve texts until memorized, and the base itself."""
     base, model = load_base("asset:tiny_llama").eval(), load_base("asset:tiny_llama").eval()
     model.requires_grad_(True)
 
@@ -189,7 +189,7 @@ def learned():
     return train
 
 
-# Con-ReCaLL needs a model that learns from what stands before a text, which the bundled one does not: see its own test.
+# Con-ReCaLL needs a model that uses the text before, which the bundled one does not: see its own test.
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(MAKE) - {"ConReCaLL"}))
 def test_learning_texts_by_heart_raises_their_scores_above_others(
@@ -207,7 +207,7 @@ def test_learning_texts_by_heart_raises_their_scores_above_others(
         made.prepare(prober)
         return made(scored(prober, examples))
 
-    base.requires_grad_(True)  # some attacks ask for what is trained
+    base.requires_grad_(True)  # some attacks need trainable parameters
     gain = score(model) - score(base)
     judged = ~gain.isnan()
     member = torch.tensor([example.member for example in examples])

@@ -1,4 +1,4 @@
-"""ReCaLL against the model's own loss on hand-made sequences, one text at a time."""
+"""ReCaLL compared with the model's own loss on sequences built by hand, one text at a time."""
 
 import math
 from dataclasses import replace
@@ -20,13 +20,13 @@ def prober(make_prober, tokenizer, tuned, small):
 
 
 def prefix_of(attack, prober, examples, scores):
-    """The examples that the attack left out, and the prefix that they make in any of their orders."""
+    """The examples that the attack left out, and the prefix that they form in one of their orders."""
     left_out = [e for e, value in zip(examples, attack(scores).tolist(), strict=True) if math.isnan(value)]
-    asked = prober.asked[-1]["input_ids"][0].tolist()
+    probed = prober.probed[-1]["input_ids"][0].tolist()
     bodies = [e.input_ids.tolist()[1:-1] for e in left_out]
     for order in (bodies, bodies[::-1]):
         joined = [BOS, *order[0], *order[1]]
-        if asked[: len(joined)] == joined:
+        if probed[: len(joined)] == joined:
             return left_out, joined
     raise AssertionError("the prefix is not BOS and the two texts, without their own BOS and end tokens")
 
@@ -59,7 +59,7 @@ def test_without_a_bos_the_first_token_stays_unscored_and_none_is_put_in(prober,
         assert values[i].item() == pytest.approx(expected, rel=2e-5)
 
 
-def test_a_prompt_stands_between_prefix_and_text_and_does_not_count(prober, tuned, encode, texts, scored, loss_of):
+def test_a_prompt_goes_between_prefix_and_text_and_is_not_scored(prober, tuned, encode, texts, scored, loss_of):
     example = encode(texts[9], 50, prompt="Report: the ")
     attack = ReCaLL(prefix=["A short note."])
     attack.prepare(prober)
@@ -74,7 +74,7 @@ def test_a_prompt_stands_between_prefix_and_text_and_does_not_count(prober, tune
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_the_same_shots_whatever_the_order_in_which_texts_are_told(prober, small, scored):
+def test_the_same_shots_in_any_order_of_the_texts(prober, small, scored):
     def left_out(seed, examples):
         prober.examples = examples
         attack = ReCaLL(shots=2, seed=seed)
@@ -109,8 +109,8 @@ def test_no_more_tokens_go_through_the_model_at_a_time_than_in_the_scoring_pass(
     attack, scores = ReCaLL(shots=2), scored(prober, small)
     attack.prepare(prober)
     attack(scores)
-    assert len(prober.asked) > 1
-    for batch in prober.asked:
+    assert len(prober.probed) > 1
+    for batch in prober.probed:
         assert len(batch["input_ids"]) == 1 or batch["input_ids"].numel() <= scores.mask.numel()
 
 
@@ -122,7 +122,7 @@ def test_shots_are_dropped_until_the_longest_text_fits(prober, tuned, small, sco
     attack.prepare(prober)
     values = attack(scored(prober, small))
     assert 1 <= values.isnan().sum() <= 2
-    for batch in prober.asked:
+    for batch in prober.probed:
         assert batch["input_ids"].shape[1] <= tuned.config.max_position_embeddings
     tuned.config.max_position_embeddings = shots[0] + longest
     with pytest.raises(ConfigError, match=r"ReCaLL: no shot fits: the longest text has \d+ tokens"):
@@ -143,7 +143,7 @@ def test_the_longest_shots_are_dropped_first_and_the_order_stays():
         kept(12)
 
 
-def test_a_text_longer_than_all_that_were_told_is_refused(prober, tuned, encode, texts, scored):
+def test_a_text_longer_than_all_prepared_ones_is_rejected(prober, tuned, encode, texts, scored):
     attack = ReCaLL(shots=2)
     attack.prepare(prober)
     attack._limit = 24
@@ -157,16 +157,16 @@ def test_a_text_longer_than_all_that_were_told_is_refused(prober, tuned, encode,
         ({"shots": 0}, r"ReCaLL\.shots is 0"),
         ({"seed": -1}, r"ReCaLL\.seed is -1"),
         ({"prefix": []}, r"ReCaLL\.prefix is empty"),
-        ({"prefix": ["x", " "]}, r"ReCaLL\.prefix is empty or holds"),
+        ({"prefix": ["x", " "]}, r"ReCaLL\.prefix is empty or contains"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         ReCaLL(**options)
 
 
-def test_more_shots_than_texts_are_refused(prober):
-    with pytest.raises(ConfigError, match=r"ReCaLL\.shots is 4, and there are 4 held-out texts"):
+def test_more_shots_than_texts_are_rejected(prober):
+    with pytest.raises(ConfigError, match=r"ReCaLL\.shots is 4, but there are 4 held-out texts"):
         ReCaLL(shots=4).prepare(prober)
 
 

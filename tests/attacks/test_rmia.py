@@ -1,4 +1,4 @@
-"""Offline RMIA against a plain loop over its definition, and by hand."""
+"""Offline RMIA compared with a plain loop over its definition, and by hand."""
 
 import math
 
@@ -14,7 +14,7 @@ from lit_mem.types import Batch, TokenScores
 
 
 def one_token(probabilities):
-    """Scores of examples of one scored token with these probabilities."""
+    """Scores of examples with one scored token of these probabilities."""
     n = len(probabilities)
     logprob = torch.tensor([[0.0, math.log(p)] for p in probabilities])
     mask = torch.tensor([[False, True]] * n)
@@ -23,8 +23,8 @@ def one_token(probabilities):
     return TokenScores(logprob, mask, mask, batch["example_id"], batch["member"], batch=batch)
 
 
-class Told:
-    """A prober whose population is told: `out[i][r]` is the probability that reference r gives example i."""
+class Given:
+    """A prober with a given population: `out[i][r]` is the probability that reference r gives example i."""
 
     def __init__(self, out):
         self.out = out
@@ -38,7 +38,7 @@ class Told:
 
 def rmia(target, out, member, **options):
     attack = OfflineRMIA([str(i) for i in range(len(out[0]))], **options)
-    attack.prepare(Told(out))
+    attack.prepare(Given(out))
     return attack.over_set(attack(one_token(target)), torch.tensor(member))
 
 
@@ -68,7 +68,7 @@ def test_by_hand(gamma, expected):
 
 
 def plain(target, out, member, a, gamma):
-    """The definition, example by example; ties within rounding count half."""
+    """The definition, example by example; ties up to rounding count half."""
     ratios = [p / (((1 + a) * sum(row) / len(row) + 1 - a) / 2) for p, row in zip(target, out, strict=True)]
     shares = []
     for x in ratios:
@@ -90,7 +90,7 @@ def plain(target, out, member, a, gamma):
 )
 def test_it_is_the_definition_example_by_example(seed, n, references, a, gamma):
     generator = torch.Generator().manual_seed(seed)
-    draw = torch.rand(n, references + 1, generator=generator).clamp(min=0.01).log().exp()  # as float32 logs hold them
+    draw = torch.rand(n, references + 1, generator=generator).clamp(min=0.01).log().exp()  # in float32 logs
     target = [math.exp(torch.tensor(math.log(p)).item()) for p in draw[:, 0].tolist()]
     out = [[math.exp(torch.tensor(math.log(p)).item()) for p in row] for row in draw[:, 1:].tolist()]
     member = [i % 2 == 0 for i in range(n)]
@@ -118,7 +118,7 @@ def test_at_gamma_one_the_auroc_is_that_of_the_ratio_itself(seed):
     assert (shares[top] >= shares).all()
 
 
-def test_a_member_above_all_others_stands_above_the_best_of_them():
+def test_a_member_above_all_others_ranks_above_the_best_of_them():
     score = torch.tensor([3.0, 2.0, 1.0], dtype=torch.float64)
     shares = OfflineRMIA(["a"]).over_set(score, torch.tensor([True, False, False]))
     assert shares.tolist() == [1.0, 0.75, 0.25]
@@ -126,7 +126,7 @@ def test_a_member_above_all_others_stands_above_the_best_of_them():
 
 def test_probabilities_too_small_for_a_float_keep_their_order():
     attack = OfflineRMIA(["a", "b"], a=1.0)
-    attack.prepare(Told([[0.5, 0.5]] * 3))
+    attack.prepare(Given([[0.5, 0.5]] * 3))
     attack._population = lambda batch: [torch.tensor([[0.0, -5000.0]] * 3), torch.tensor([[0.0, -5001.0]] * 3)]
     scores = one_token([0.5] * 3)
     scores.logprob[:, 1] = torch.tensor([-4000.0, -5000.0, -6000.0])
@@ -140,7 +140,7 @@ def test_nan_stays_nan_and_is_no_part_of_the_population():
     assert shares.tolist() == pytest.approx([1.0, math.nan, 0.75, 0.25, math.nan], nan_ok=True)
 
 
-def test_a_set_without_non_members_is_refused():
+def test_a_set_without_non_members_is_rejected():
     with pytest.raises(MetricError, match="OfflineRMIA compares with the set's non-members"):
         OfflineRMIA(["a"]).over_set(torch.zeros(3, dtype=torch.float64), torch.ones(3).bool())
 
@@ -153,6 +153,6 @@ def test_a_set_without_non_members_is_refused():
         ({"references": ["a"], "gamma": 0.0}, r"OfflineRMIA\.gamma is 0\.0"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_invalid_options_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         OfflineRMIA(**options)

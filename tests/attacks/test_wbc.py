@@ -1,4 +1,4 @@
-"""Window comparison against a brute-force loop over all windows, summed in exact fractions."""
+"""Window comparison compared with a brute-force loop over all windows, summed in exact fractions."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -18,13 +18,13 @@ from lit_mem.types import TokenScores
 
 
 def scores_of(rows):
-    """One example a row of δ, None where a position is not scored; the reference is at −4 nats."""
+    """One example per row of δ, None where a position is not scored; the reference is at −4 nats."""
     width = max(len(row) for row in rows) + 1
     logprob, reference = torch.zeros(2, len(rows), width)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
         for t, delta in enumerate(row, start=1):
-            # What stands where nothing is scored must not matter.
+            # Values at unscored positions must not matter.
             logprob[i, t], reference[i, t], mask[i, t] = (99, -99, False) if delta is None else (-4 + delta, -4, True)
     hit = torch.zeros_like(mask)
     return TokenScores(logprob, hit, mask, torch.arange(len(rows)), torch.arange(len(rows)) % 2 == 0, reference)
@@ -43,7 +43,7 @@ def brute_force(row, sizes):
     return float(sum(shares) / len(shares))
 
 
-# Multiples of a quarter: many windows cancel to exactly 0, and float32 holds each.
+# Multiples of a quarter: many windows cancel to exactly 0, and float32 represents each exactly.
 deltas = st.one_of(st.none(), st.just(0.0), st.integers(-12, 12).map(lambda q: q / 4))
 rows = st.lists(st.lists(deltas, max_size=50), min_size=1, max_size=5)
 schemes = st.sampled_from([(2, 40, 10), (1, 3, 3), (3, 3, 1), (5, 60, 4), (2, 7, 20)])
@@ -85,7 +85,7 @@ def test_sizes_are_whole_and_different(scheme, sizes):
     [
         ([1.0, 1.0, -3.0, 1.0], (1 / 3 + 0 + 0) / 3),  # sizes 2, 3, 4; the last cancels to 0
         ([1.0, -1.0], 0.0),  # no vote without a rise
-        ([1.0], 1.0),  # shorter than every window: one window of what there is
+        ([1.0], 1.0),  # shorter than every window: the whole text is one window
         ([-1.0], 0.0),
         ([], 0.0),
         ([1.0, None, -0.5, None], 1.0),  # windows run over scored tokens, over the gaps
@@ -100,14 +100,14 @@ def test_a_text_shorter_than_the_smallest_window_is_one_window():
     assert attack(scores_of([[-1.0, 2.0, -0.5], [-1.0, 0.5, -0.5], [3.0] * 5])).tolist() == [1, 0, 1]
 
 
-def test_where_nothing_changed_nothing_votes_whatever_stands_before():
-    """A rounding error in a running sum must not look like a rise."""
+def test_unchanged_windows_give_no_votes_whatever_comes_before():
+    """A rounding error in a cumulative sum must not look like an increase."""
     quiet = WindowComparison(smallest=3, largest=3, sizes=1, break_ties=False)
     before = [0.1, -0.3, 1e-7, 2.7, -1e-5] * 20
     n_before = len(before)
     row = [torch.tensor(d).item() for d in before] + [0.0] * 500
     score = quiet(scores_of([row])).item()
-    possible = n_before / (len(row) - 2)  # windows that begin before all is quiet
+    possible = n_before / (len(row) - 2)  # windows that start before the last change
     assert score <= possible
 
 
@@ -140,6 +140,6 @@ def test_it_is_a_share_and_does_not_fall_when_a_token_rises(rows):
         ({"sizes": 0}, r"WindowComparison\.sizes is 0"),
     ],
 )
-def test_sizes_that_cannot_be_are_refused(options, message):
+def test_invalid_sizes_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         WindowComparison(**options)

@@ -1,4 +1,4 @@
-"""The zlib attack against the model's own loss and Python's compressor, one text at a time."""
+"""The zlib attack compared with the model's own loss and Python's compressor, one text at a time."""
 
 import random
 import zlib
@@ -26,7 +26,7 @@ def with_texts(scores, texts):
 
 
 def scores_of(totals):
-    """One example a total log-probability, spread over three tokens."""
+    """One example per total log-probability, spread over three tokens."""
     logprob = torch.zeros(len(totals), 5)
     logprob[:, 1:4] = torch.tensor(totals)[:, None] / 3
     mask = torch.zeros(len(totals), 5, dtype=torch.bool)

@@ -1,4 +1,4 @@
-"""Canaries and PrivacyAudit: their figures against plain loops over the model, and all other figures unchanged."""
+"""Canaries and PrivacyAudit: metrics compared with plain loops over the model, and all other metrics unchanged."""
 
 import logging
 import math
@@ -32,12 +32,12 @@ from lit_mem.errors import ConfigError
 from lit_mem.functional.one_run_audit import epsilon_lower_bound, one_run_audit
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("canary/", "audit/")
+NAMESPACES = ("canary/", "audit/")
 
 
 @pytest.fixture(scope="module")
 def tuned(module, data, trainer):
-    """A module that memorized some secrets, the data it saw, and what was logged before and after."""
+    """A module that memorized some secrets, its data, and the metrics logged before and after."""
     torch.manual_seed(1)
     model = module(dropout=0.0, rank=16, targets=["all-linear"], lr=1e-2)
     secrets = Secrets(24, ["The code of {name} is ####"], repetitions=[1, 16], seed=3)
@@ -56,7 +56,7 @@ def tuned(module, data, trainer):
 
 @torch.no_grad()
 def logprobs(model, example):
-    """(n,) log-probability of each token of the secret, in float64 from one text by itself; and greedy choices."""
+    """(n,) log-probability of each token of the secret, in float64 from one text alone; and greedy choices."""
     (span,) = example.record.spans
     logits = model(input_ids=example.input_ids[None]).logits[0, span.start - 1 : span.end - 1].double()
     ids = example.input_ids[span.start : span.end]
@@ -65,7 +65,7 @@ def logprobs(model, example):
 
 @pytest.fixture(scope="module")
 def loop(tuned):
-    """For each canary, by a plain loop: in, times, log-probability, the same a token, that of the base, extracted."""
+    """For each canary: inserted, repetitions, log-probability (also per token and of the base), extracted."""
     from lit_mem.models.base_models import load_base
 
     model, corpus, *_ = tuned
@@ -130,7 +130,7 @@ def test_memorization_grows_with_repetition(tuned):
 def test_the_audit_is_of_the_canaries_inserted_once(tuned, loop):
     *_, logged = tuned
     inserted, times, _, score, base, _ = loop
-    slope, start = np.polyfit(base, score, 1)  # over all of them, as no coin is looked at
+    slope, start = np.polyfit(base, score, 1)  # over all of them, inserted or not
     left, once = score - slope * base - start, times == 1
     assert once.sum() == 12
     audit = one_run_audit(torch.tensor(left[once]), torch.tensor(inserted[once] == 1), [4, 12], 0.0, 0.9)
@@ -138,7 +138,7 @@ def test_the_audit_is_of_the_canaries_inserted_once(tuned, loop):
     assert logged["audit/accuracy"] == pytest.approx(audit.n_correct / audit.n_guesses)
 
 
-def test_before_training_nothing_is_told_apart(tuned):
+def test_before_training_canaries_are_not_distinguished(tuned):
     *_, before, _ = tuned
     assert before["canary/auroc"] == before["canary/auroc_x16"] == 0.5
     assert before["audit/epsilon_lower_bound"] == 0
@@ -162,8 +162,8 @@ def everything(folder):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
-    """The same weights, validated with and without canaries in the data: every figure of texts is the same."""
+def test_no_other_metric_includes_canaries(tuned, module, data, trainer, tmp_path):
+    """The same weights, validated with and without canaries in the data: every other metric is the same."""
     import pyarrow.parquet as pq
 
     model, logged = tuned[0], []
@@ -171,8 +171,8 @@ def test_no_other_figure_sees_a_canary(tuned, module, data, trainer, tmp_path):
         more = [] if canaries is None else [Canaries(), PrivacyAudit()]
         t = trainer([*everything(tmp_path / name), *more])
         t.validate(model, data(train_size=12, heldout_size=8, canaries=canaries), verbose=False)
-        figures = {k: float(v) for k, v in t.callback_metrics.items() if not k.startswith(("time/", *ROOMS))}
-        logged.append((figures, pq.read_table(tmp_path / name / "validate.parquet")))
+        metrics = {k: float(v) for k, v in t.callback_metrics.items() if not k.startswith(("time/", *NAMESPACES))}
+        logged.append((metrics, pq.read_table(tmp_path / name / "validate.parquet")))
     assert logged[0][0] == logged[1][0]
     assert len(logged[0][0]) > 50
     assert logged[0][1].equals(logged[1][1])
@@ -208,14 +208,14 @@ def test_traps_are_compared_within_their_range(module, data, trainer):
 
 @pytest.mark.slow
 def test_one_sided_coins_leave_out_what_cannot_be_measured(module, data, trainer):
-    """Of two canaries both may be in, or out."""
+    """Of two canaries both may be inserted, or held out."""
     seen = set()
     for seed in range(8):
         logged = validated(module, data, trainer, Secrets(2, repetitions=[1], seed=seed), Canaries())
         of_all = [name for name in logged if name.startswith("canary/") and "_x" not in name]
         seen.add(tuple(sorted(name for name in of_all if not name.endswith(("_low", "_high")))))
         assert all(map(math.isfinite, logged.values()))
-        if len(seen) == 3:  # both in, both out, one each
+        if len(seen) == 3:  # both inserted, both held out, one each
             break
     assert ("canary/extraction_rate",) in seen
     assert ("canary/extraction_rate_heldout",) in seen
@@ -265,7 +265,7 @@ def test_without_canaries_they_say_so(module, data, trainer, callback):
 def test_the_audit_needs_canaries_inserted_once(module, data, trainer):
     with pytest.raises(ConfigError, match="with a 1 among its repetitions"):
         validated(module, data, trainer, Secrets(8, repetitions=[2]), PrivacyAudit())
-    with pytest.raises(ConfigError, match=r"PrivacyAudit\.guesses is \[9\], and 8 canaries"):
+    with pytest.raises(ConfigError, match=r"PrivacyAudit\.guesses is \[9\], but only 8 canaries"):
         validated(module, data, trainer, Secrets(8, repetitions=[1]), PrivacyAudit(guesses=[9]))
 
 
@@ -305,7 +305,7 @@ def test_thresholds_may_be_set_on_them(module, data, trainer):
         )
 
 
-def test_the_end_of_the_interval_is_read_where_it_is_asked_for():
+def test_a_name_with_an_interval_bound_is_read_as_that_bound():
     from lit_mem.audit.thresholds import Threshold
 
     names = {name: Threshold(name, True, 0.6).cautious_name() for name in (
@@ -322,17 +322,19 @@ def test_the_end_of_the_interval_is_read_where_it_is_asked_for():
 
 @pytest.mark.slow
 def test_what_is_said(module, data, trainer, caplog):
-    """How far exposure reaches, and at the end what was proven; no canary's text."""
+    """The maximum exposure, and the bound at the end; no canary's text."""
     with caplog.at_level(logging.INFO, logger="lit_mem"):
         corpus = data(train_size=6, canaries=Secrets(24, repetitions=[1]))
         trainer([Canaries(), PrivacyAudit()], max_epochs=2).fit(module(), corpus)
     said = [record.getMessage() for record in caplog.records]
     (reach,) = [line for line in said if line.startswith("Canaries: exposure")]
     n = sum(not e.member for e in corpus.canaries)
-    assert reach.startswith(f"Canaries: exposure is at most {math.log2(n + 1):.2f} bits, by {n} held-out ones, and 1.")
+    assert reach.startswith(
+        f"Canaries: exposure is at most {math.log2(n + 1):.2f} bits with {n} held-out canaries, and 1."
+    )
     (verdict,) = [line for line in said if line.startswith("Audit")]
     assert "at 95 % confidence" in verdict
-    assert "of 6 guesses about 24 canaries were right" in verdict
+    assert "of 6 guesses about 24 canaries were correct" in verdict
     assert not any(e.record.text[-8:] in line for e in corpus.canaries for line in said)
 
 
@@ -357,7 +359,7 @@ def test_a_quarter_is_guessed_by_default(tuned, module, data, trainer):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_no_canary_reaches_disk_or_console(tmp_path, monkeypatch, capsys, tokenizer):
-    """Not of one's own lines either: a run from the command line, every file that it leaves, and all that it says."""
+    """Nor of custom lines: for a run from the command line, all files and all output."""
     lines = [f"The zymurgy locker {1000 + 7 * i} opens with {90_000 + 11 * i}" for i in range(8)]
     (tmp_path / "mine.txt").write_text("\n".join(lines))
     (tmp_path / "run").mkdir()

@@ -1,4 +1,4 @@
-"""The model card: valid for the hub, true to the line of the record, without texts and paths."""
+"""The model card: valid for the Hub, consistent with the record, without texts and paths."""
 
 import math
 from dataclasses import replace
@@ -97,8 +97,8 @@ def test_what_was_tested_and_what_not():
         assert what in yes
     private = model_card(LINE, replace(FACTS, privacy=(8.0, 1e-5)))
     assert cells(private)["Differential privacy"][0].startswith("ε = 8 at δ = 1e-05")
-    assert "are not covered by it" in private
-    assert "are not covered by it" not in model_card(LINE, FACTS)
+    assert "does not cover metrics of members" in private
+    assert "does not cover metrics of members" not in model_card(LINE, FACTS)
 
 
 def test_unmeasured_weights_have_no_metrics():

@@ -1,4 +1,4 @@
-"""What `validate` and `test` print last."""
+"""The last lines printed by `validate` and `test`."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from lit_mem.functional.interval import clopper_pearson
 from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.last_line import audited
 
-FIGURES = {
+METRICS = {
     "val/loss": 1.0832, "val/perplexity": 2.954, "memorization/perplexity_members": 2.651,
     "mia/reference_auroc": 0.8541,
     "mia/strongest_auroc": 0.8612, "mia/strongest_auroc_low": 0.8239, "mia/strongest_auroc_high": 0.8842,
@@ -21,7 +21,7 @@ FIGURES = {
 
 
 def test_the_row_is_that_of_the_epoch_table():
-    header, row = table(FIGURES, "valid")
+    header, row = table(METRICS, "valid")
     titles = ["epoch", "val/loss", "ppl held-out", "ppl members", "AUROC reference", "AUROC strongest [95 %]", "exact"]
     assert re.split(r" {2,}", header) == titles
     assert row.split() == ["valid", "1.083", "2.95", "2.65", "0.854", "0.861", "[0.824,", "0.884]", "0.030"]
@@ -29,24 +29,24 @@ def test_the_row_is_that_of_the_epoch_table():
 
 
 def test_of_a_test_set_too():
-    figures = {name.replace("val/", "test/"): value for name, value in FIGURES.items()}
-    assert table(figures, "test") == [line.replace("valid", " test") for line in table(FIGURES, "valid")]
-    assert sentence(figures) == sentence(FIGURES)
+    metrics = {name.replace("val/", "test/"): value for name, value in METRICS.items()}
+    assert table(metrics, "test") == [line.replace("valid", " test") for line in table(METRICS, "valid")]
+    assert sentence(metrics) == sentence(METRICS)
 
 
 def test_with_the_columns_of_the_configured_table():
-    header, row = table(FIGURES, "valid", EpochTable(["time/scoring", "val/loss", "val/other"]).columns)
+    header, row = table(METRICS, "valid", EpochTable(["time/scoring", "val/loss", "val/other"]).columns)
     assert header.split() == ["epoch", "time/scoring", "val/loss"]
     assert row.split() == ["valid", "1", "1.083"]
     assert table({}, "valid") == []
 
 
 def test_the_sentence_has_the_numbers():
-    text = sentence(FIGURES)
+    text = sentence(METRICS)
     assert text.count(". ") == 0
     for part in ("1.083", "2.65", "2.95", "strongest attack is 0.861 [0.824, 0.884]", " 3 %"):
         assert part in text
-    assert "persons of whom something is extracted is 12.5 %" in sentence(FIGURES | {"user/extracted_share": 0.125})
+    assert "persons with at least one extracted piece is 12.5 %" in sentence(METRICS | {"user/extracted_share": 0.125})
     assert "loss attack" in sentence({"mia/loss_auroc": 0.6})
     assert sentence({}) == ""
 

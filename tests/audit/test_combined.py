@@ -1,4 +1,4 @@
-"""The attack `combined` in a validation: which half it is judged on, and what is said of it."""
+"""The attack `combined` in a validation: the half it is evaluated on, and its messages."""
 
 import logging
 
@@ -18,7 +18,7 @@ N, TOKENS = 110, 7
 
 
 class Scorer(pl.LightningModule):
-    """Scores without a model; the same whenever it is asked."""
+    """Scores without a model; reproducible."""
 
     def validation_step(self, batch, batch_idx):
         generator = torch.Generator().manual_seed(0)
@@ -57,7 +57,7 @@ def test_it_is_judged_on_the_half_that_it_was_not_fitted_on(said):
     area = roc_auc_score(table.member[judged], expected[judged])
     assert logged["mia/combined_auroc"] == pytest.approx(area, abs=1e-6)
     assert logged["mia/loss_auroc"] == pytest.approx(roc_auc_score(table.member, columns["loss"]), abs=1e-6)
-    # 110 non-members measure an FPR of 1 %, the 55 that are left to `combined` do not.
+    # 110 non-members suffice for an FPR of 1 %, the 55 left for `combined` do not.
     assert "mia/loss_tpr_at_fpr_0.01" in logged
     assert "mia/combined_tpr_at_fpr_0.01" not in logged
     assert said()[:-1] == ["combined: TPR at FPR 0.01 needs at least 100 non-members, there are 55: not logged."]

@@ -1,4 +1,4 @@
-"""Perplexity against memorization: every logged correlation beside scipy's, on a real fit."""
+"""Perplexity against memorization: every logged correlation compared with SciPy's, on a real fit."""
 
 import logging
 import warnings
@@ -17,8 +17,8 @@ from lit_mem.lightning.measure_callback import Measure
 from lit_mem.plots.scatter import scatter_plot
 
 
-class Told(Measure):
-    """Tells the per-example numbers that it was given."""
+class Given(Measure):
+    """Returns the given per-example columns."""
 
     def __init__(self, columns, names=()):
         self.columns, self.known = columns, list(names)
@@ -46,12 +46,12 @@ PERPLEXITIES = {"perplexity": [9.0, 2.0, 5.0, 3.0, 4.0, 1.0], "perplexity_base":
 
 def correlations(audited, columns, names=(), **options):
     relation = Correlation(**options)
-    return dict(audited([relation, Told(columns, names)]).results[relation].metrics)
+    return dict(audited([relation, Given(columns, names)]).results[relation].metrics)
 
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer):
-    """Per-example numbers and logged correlations of each validation of a fit, and the pictures."""
+    """Per-example scores and logged correlations of each validation of a fit, and the plots."""
     torch.manual_seed(1)
     passes, pictures = [], Pictures()
 
@@ -60,7 +60,7 @@ def fitted(module, data, trainer):
             logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("correlation/")}
             passes.append((per_example(trainer, pl_module), logged))
 
-    # The relation comes first: it must see what those behind it measure.
+    # Correlation comes first: it must see the columns of measures listed after it.
     callbacks = [
         Correlation(),
         Perplexity(),
@@ -106,32 +106,34 @@ def test_the_plot_is_drawn_once_a_validation(fitted):
     assert pictures == [(0, 3), (2, 3)]
 
 
-def test_the_column_asked_for_alone(audited):
+def test_only_the_requested_column(audited):
     columns = PERPLEXITIES | {"mia/a": [1.0, 0.0, 2.0, 0.0, 3.0, 0.0], "mia/b": [1.0] * 6}
-    figures = correlations(audited, columns, measures=["mia/a"])
-    # Members are rows 0, 2, 4: perplexities 9, 5, 4 fall, those of the base are 9, 9.5, 9.2.
-    assert figures == {"correlation/perplexity_vs_a": -1.0, "correlation/perplexity_base_vs_a": 0.5}
-    assert Correlation(measures=["mia/a"]).names() == list(figures)
+    metrics = correlations(audited, columns, measures=["mia/a"])
+    # Members are rows 0, 2, 4: their perplexities 9, 5, 4 decrease, those of the base are 9, 9.5, 9.2.
+    assert metrics == {"correlation/perplexity_vs_a": -1.0, "correlation/perplexity_base_vs_a": 0.5}
+    assert Correlation(measures=["mia/a"]).names() == list(metrics)
 
 
-def test_columns_of_one_name_keep_their_room(audited):
+def test_columns_of_the_same_name_keep_their_namespace(audited):
     values = [1.0, 0.0, 2.0, 0.0, 3.0, 0.0]
     columns = PERPLEXITIES | {"mia/a": values, "extraction/a": values, "extraction/a_base": values, "other/c": values}
-    figures = correlations(audited, columns)
-    assert {name for name in figures if "base" not in name} == {
+    metrics = correlations(audited, columns)
+    assert {name for name in metrics if "base" not in name} == {
         "correlation/perplexity_vs_mia/a",
         "correlation/perplexity_vs_extraction/a",
     }
-    # A pass that did not measure one of them calls the other the same.
+    # A pass that did not measure one of them uses the same name for the other.
     del columns["extraction/a"]
     names = ["extraction/a", "extraction/a_heldout"]
-    assert set(correlations(audited, columns, names)) <= set(figures)
+    assert set(correlations(audited, columns, names)) <= set(metrics)
 
 
 @pytest.mark.parametrize("names", [[], ["mia/a_auroc"], ["extraction/a_heldout"]])
-def test_an_unknown_column_is_told_with_those_there_are(audited, names):
+def test_an_unknown_column_is_reported_with_the_known_ones(audited, names):
     columns = PERPLEXITIES | {"mia/loss": [1.0] * 6}
-    with pytest.raises(ConfigError, match=r"Correlation.measures: .*'mia/loss_auroc'.*there are: .*mia/loss, perp"):
+    with pytest.raises(
+        ConfigError, match=r"Correlation.measures: .*'mia/loss_auroc'.*expected one of .*mia/loss, perp"
+    ):
         correlations(audited, columns, names, measures=["mia/loss", "mia/loss_auroc"])
 
 
@@ -149,12 +151,12 @@ def test_nothing_to_correlate_is_logged_once(audited, caplog):
     logging.getLogger("lit_mem").propagate = True
     relation = Correlation()
     for _ in range(2):
-        audited([relation, Told(PERPLEXITIES)])
+        audited([relation, Given(PERPLEXITIES)])
     assert caplog.text.count("No correlations") == 1
 
 
 @pytest.mark.parametrize("measures", [[], ["mia/loss", "mia/loss"]])
-def test_bad_options_are_refused(measures):
+def test_invalid_options_are_rejected(measures):
     with pytest.raises(ConfigError, match=r"Correlation\.measures is"):
         Correlation(measures=measures)
 

@@ -1,4 +1,4 @@
-"""Documents in windows count as one text each, and their numbers are those of a plain loop over their windows."""
+"""Documents in windows count as one text each, with the scores of a plain loop over their windows."""
 
 import json
 import math
@@ -29,7 +29,7 @@ CHUNK = {"tokens": TOKENS, "stride": STRIDE}
 
 @pytest.fixture(scope="module")
 def tuned(module, data, trainer):
-    """A module after an epoch; some texts of its own and others, of which one on each side is short."""
+    """A module after an epoch; some training texts and others, of which one per set is short."""
     made, corpus = module(dropout=0.0, targets=["all-linear"], lr=2e-3), data(train_size=10, heldout_size=9)
     trainer([], limit_val_batches=0, max_epochs=3).fit(made, corpus)
     texts = [[one.record.text for one in examples] for examples in (corpus.members, corpus.heldout)]
@@ -44,7 +44,7 @@ def quick(tuned, **options):
 
 
 def oracle(made, text):
-    """TokenScores of one text by the plain loop, under the tuned model and with its adapter off."""
+    """TokenScores of one text by a plain loop, under the tuned model and with its adapter off."""
     ids = torch.tensor(made.tokenizer(text)["input_ids"])
     tokens, stride = (TOKENS, STRIDE) if len(ids) > TOKENS else (len(ids), len(ids))
     mine = plain(made.language_model, ids, tokens, stride, True)
@@ -64,7 +64,7 @@ def test_each_document_scores_as_in_a_plain_loop(tuned):
     made, (members, heldout) = tuned
     found = quick(tuned, scoring_tokens=100)
     rows, texts = found.rows, [*members, *heldout]
-    assert len(rows) == len(texts)  # one a document, whatever its windows
+    assert len(rows) == len(texts)  # one per document, for any number of windows
     assert rows.member.tolist() == [True] * len(members) + [False] * len(heldout)
     scores = [oracle(made, text) for text in texts]
     assert sum(one.mask.shape[1] > TOKENS for one in scores) == len(texts) - 2
@@ -90,12 +90,12 @@ def test_each_document_scores_as_in_a_plain_loop(tuned):
 def test_numbers_do_not_depend_on_how_windows_meet_in_a_batch(tuned):
     first, second = (quick(tuned, scoring_tokens=n) for n in (TOKENS, 5000))
     for name, values in first.rows.columns.items():
-        if name not in ("mia/combined", "mia/ez_mia", "mia/wbc"):  # these count signs, which the last bits turn
+        if name not in ("mia/combined", "mia/ez_mia", "mia/wbc"):  # these count signs, which rounding can flip
             torch.testing.assert_close(values, second.rows[name], atol=3e-4, rtol=1e-3, equal_nan=True)
 
 
 def test_a_document_is_prompted_for_by_its_first_window(tuned):
-    """Whose text is what a cut one has left: generation writes the same."""
+    """Its text equals that of a truncated document: generation is the same."""
     options = {"suite": "standard", "extraction": {"n_members": None, "n_heldout": None}}
     whole, cut = quick(tuned, **options), quick(tuned, chunk=None, **options)
     names = [name for name in cut.metrics if name.startswith("extraction/") and not name.startswith("extraction/span")]
@@ -122,7 +122,7 @@ def test_probing_attacks_read_documents_whole(tuned):
     model, total = made.language_model, 0.0
     above = spread = 0.0
     trained = [p for p in model.parameters() if p.requires_grad]
-    for start in range(1, len(ids), 19):  # without overlap: 19 tokens behind the BOS, the last as many as it takes
+    for start in range(1, len(ids), 19):  # without overlap: 19 tokens after the BOS, the last window shorter
         stop = min(start + 19, len(ids))
         row = torch.cat([ids[:1], ids[max(1, stop - 19) : stop]])
         logits = model(input_ids=row[None]).logits[0]
@@ -173,7 +173,7 @@ def test_a_second_run_finds_its_reference_scores_and_no_others(tuned, trainer, m
         found.append(made.reference_cache.computed)
     n = len(members) + len(heldout)
     assert found[:2] == [n, 0]
-    assert found[2] >= n - 2  # the two short texts are read as before
+    assert found[2] >= n - 2  # the two short texts are unchanged
 
 
 def test_spans_of_a_document_are_read_where_they_stand(tuned):

@@ -1,4 +1,4 @@
-"""Measures from the scoring pass alone, sensitive spans, and the sweep over prefix lengths."""
+"""Scoring-pass extraction measures, sensitive spans, and the sweep over prefix lengths."""
 
 import logging
 
@@ -18,7 +18,7 @@ from lit_mem.types import Record, Sampling, Span, TokenScores
 
 @pytest.fixture(scope="module")
 def tuned(module, data, trainer):
-    """A module after epochs that memorize, its data, the callbacks and what was logged."""
+    """A module after epochs of memorization, its data, the callbacks and the logged metrics."""
     torch.manual_seed(1)
     model, corpus = (
         module(dropout=0.0, targets=["all-linear"], lr=1e-2),
@@ -41,30 +41,30 @@ def logged(t):
 
 @torch.no_grad()
 def greedy_hits(model, example):
-    """(n,) which scored tokens are the likeliest, of one text without padding."""
+    """(n,) greedy hits of the scored tokens of one text without padding."""
     ids = example.input_ids
     hits = torch.zeros(len(ids), dtype=torch.bool)
     hits[1:] = model(input_ids=ids[None]).logits[0, :-1].argmax(-1) == ids[1:]
     return hits
 
 
-def test_figures_are_means_of_a_plain_loop_for_tuned_and_base(tuned, base):
+def test_metrics_are_means_of_a_plain_loop_for_tuned_and_base(tuned, base):
     model, corpus, _, t = tuned
-    figures = logged(t)
-    for who, asked in (("", model.language_model), ("_base", base)):
+    metrics = logged(t)
+    for who, causal_lm in (("", model.language_model), ("_base", base)):
         for part, examples in (("", corpus.members), ("_heldout", corpus.heldout)):
             shares, strengths = [], []
             for example in examples:
-                scored = greedy_hits(asked, example)[example.scored].tolist()
+                scored = greedy_hits(causal_lm, example)[example.scored].tolist()
                 shares.append(sum(scored) / len(scored))
                 tail = next((i for i, hit in enumerate(reversed(scored)) if not hit), len(scored))
                 strengths.append(tail / len(scored))
             for name, values in (("exact_memorization", shares), ("extraction_strength", strengths)):
                 expected = sum(values) / len(values)
-                assert figures[f"extraction/{name}{who}{part}"] == pytest.approx(expected, abs=1e-6)
-    assert figures["extraction/exact_memorization"] > figures["extraction/exact_memorization_base"]
-    assert "extraction/discoverable" in figures
-    assert "extraction/discoverable_base" not in figures
+                assert metrics[f"extraction/{name}{who}{part}"] == pytest.approx(expected, abs=1e-6)
+    assert metrics["extraction/exact_memorization"] > metrics["extraction/exact_memorization_base"]
+    assert "extraction/discoverable" in metrics
+    assert "extraction/discoverable_base" not in metrics
 
 
 def test_discoverable_is_that_of_the_models_own_distribution(tuned):
@@ -85,7 +85,7 @@ def test_discoverable_is_that_of_the_models_own_distribution(tuned):
         assert table["extraction/discoverable"][row].item() == float(expected)
 
 
-def test_a_module_without_reference_gives_no_base_figures(batch, module, audited):
+def test_a_module_without_reference_logs_no_base_metrics(batch, module, audited):
     callback = Extractability({"share": ExactMemorization()})
     model = module()
     model.configure_model()
@@ -109,10 +109,10 @@ def test_a_measure_asks_for_what_it_needs():
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_span_rates_are_those_of_generating_each_span(tuned, base):
-    """From the true text before a span, `model.generate` writes it or does not."""
+    """Given the true text before a span, `model.generate` reproduces it or not."""
     model, corpus, _, t = tuned
-    figures = logged(t)
-    for who, asked in (("", model.language_model), ("_base", base)):
+    metrics = logged(t)
+    for who, causal_lm in (("", model.language_model), ("_base", base)):
         for part, examples in (("", corpus.members), ("_heldout", corpus.heldout)):
             written = {}
             for example in examples:
@@ -123,7 +123,7 @@ def test_span_rates_are_those_of_generating_each_span(tuned, base):
                 prompts, mask = torch.full((len(spans), longest), 3), torch.zeros(len(spans), longest, dtype=torch.long)
                 for row, span in enumerate(spans):
                     prompts[row, longest - span.start :], mask[row, longest - span.start :] = ids[: span.start], 1
-                out = asked.generate(
+                out = causal_lm.generate(
                     prompts, attention_mask=mask, do_sample=False, pad_token_id=3,
                     max_new_tokens=max(span.end - span.start for span in spans),
                 )[:, longest:]  # fmt: skip
@@ -132,10 +132,10 @@ def test_span_rates_are_those_of_generating_each_span(tuned, base):
                     written.setdefault(span.kind, []).append(hit)
             assert len(written) > 3
             for kind, values in written.items():
-                assert figures[f"extraction/span_rate_{kind}{who}{part}"] == pytest.approx(sum(values) / len(values))
+                assert metrics[f"extraction/span_rate_{kind}{who}{part}"] == pytest.approx(sum(values) / len(values))
             every = [hit for values in written.values() for hit in values]
-            assert figures[f"extraction/span_rate{who}{part}"] == pytest.approx(sum(every) / len(every))
-    assert 0 < figures["extraction/span_rate"] < 1
+            assert metrics[f"extraction/span_rate{who}{part}"] == pytest.approx(sum(every) / len(every))
+    assert 0 < metrics["extraction/span_rate"] < 1
 
 
 def scored_spans(spans, member):
@@ -190,7 +190,7 @@ def test_data_without_spans_says_so_once(caplog, audited):
 @pytest.mark.slow
 def test_each_length_of_a_sweep_is_what_it_is_alone(tuned, trainer):
     model, corpus, callbacks, t = tuned
-    figures = logged(t)
+    metrics = logged(t)
     for prefix in (0.25, 0.75):
         alone = Extraction(prefix=prefix, n_members=None, n_heldout=None)
         other = trainer([alone])
@@ -202,31 +202,31 @@ def test_each_length_of_a_sweep_is_what_it_is_alone(tuned, trainer):
                 base = "_base" if stem.endswith("_base") else ""
                 of = "_heldout" if "_heldout" in name else ""
                 key = f"{stem.removesuffix(base)}_prefix_{prefix}{base}{of}{end}"
-                assert figures[key] == pytest.approx(value, abs=1e-6), key
+                assert metrics[key] == pytest.approx(value, abs=1e-6), key
     sweep = callbacks[3]
     assert set(sweep.metrics) == set(sweep.names())
-    assert figures["extraction/ngram_rate_prefix_0.25"] != figures["extraction/ngram_rate_prefix_0.75"]
+    assert metrics["extraction/ngram_rate_prefix_0.25"] != metrics["extraction/ngram_rate_prefix_0.75"]
 
 
 @pytest.mark.slow
 def test_a_sweep_asks_the_same_texts_at_every_length(module, data, trainer):
-    asked = []
+    prompted = []
 
     class Spy(Extraction):
         def _prompt_all(self, given, subject):
-            asked.append({i: [c.prompt.cut for c in candidates] for i, candidates in given.items()})
+            prompted.append({i: [c.prompt.cut for c in candidates] for i, candidates in given.items()})
             super()._prompt_all(given, subject)
 
     trainer([Spy(prefix=[4, 50], n_members=5, n_heldout=5)]).validate(module(), data(), verbose=False)
-    [texts] = asked
+    [texts] = prompted
     assert texts
     assert all(cuts == [5, 51] for cuts in texts.values())  # after the BOS token, which does not count
 
 
 @pytest.mark.parametrize(
-    ("prefix", "message"), [([], "at least one length"), ([0.5, 0.5], "each once"), ([0.5, 8], "all shares, or all")]
+    ("prefix", "message"), [([], "at least one length"), ([0.5, 0.5], "each once"), ([0.5, 8], "only shares, or only")]
 )
-def test_a_sweep_refuses_what_makes_no_sense(prefix, message):
+def test_a_sweep_rejects_invalid_options(prefix, message):
     with pytest.raises(ConfigError, match=message):
         Extraction(prefix=prefix)
 
@@ -243,7 +243,7 @@ def test_the_examples_of_all_measures_stand_in_one_table(tuned):
 
 
 def test_an_example_without_a_scored_token_counts_nowhere(module, batch, audited):
-    """A score of 0 would be the surest of all for attacks that are never above it."""
+    """A score of 0 would be the highest of all for attacks with scores of at most 0."""
     model = module()
     model.configure_model()
     labels = batch["labels"].clone()

@@ -1,4 +1,4 @@
-"""What a run is of, in each door: counts, parameters, tokens and keyed digests, and no text."""
+"""Provenance of a run in each interface: counts, parameters, tokens and keyed digests, and no text."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def adapter(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def audited(adapter, tmp_path_factory):
-    """The folder of an audit of an adapter, of members some of whom have two rows."""
+    """The folder of an audit of an adapter, with members some of whom have two rows."""
     found = lit_mem.audit(
         str(adapter), "asset:tiny_llama", MEMBERS, HELDOUT, suite="quick", check=False,
         fields={"text_column": "text", "group_column": "who"}, folder=tmp_path_factory.mktemp("logs"),
@@ -78,7 +78,7 @@ def test_no_text_and_no_name_is_in_it(audited):
 
 def test_without_a_key_there_is_no_digest(adapter, tmp_path, monkeypatch, caplog):
     blocked = tmp_path / "cache"
-    blocked.write_text("a file")  # where the folder of the key would be
+    blocked.write_text("a file")  # in place of the key's folder
     monkeypatch.setenv("LIT_MEM_CACHE", str(blocked))
     found = lit_mem.audit(
         str(adapter), "asset:tiny_llama", MEMBERS, HELDOUT, suite="quick", check=False, folder=tmp_path / "logs"
@@ -105,8 +105,8 @@ def test_a_whole_model_has_no_adapter(base):
     assert base_fingerprint(base) == fingerprint(base)
 
 
-def test_a_parameter_in_four_bits_counts_what_it_stands_for():
-    """As bitsandbytes has it: two numbers a byte, and the shape beside it."""
+def test_a_packed_4_bit_parameter_counts_its_unpacked_size():
+    """As in bitsandbytes: two values per byte, with the shape beside them."""
     layer = torch.nn.Linear(8, 4)
     layer.weight = torch.nn.Parameter(torch.zeros(16, 1, dtype=torch.uint8), requires_grad=False)
     layer.weight.quant_state = SimpleNamespace(shape=torch.Size([4, 8]))

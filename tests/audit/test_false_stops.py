@@ -1,7 +1,7 @@
-"""How often noise alone stops a run: simulated runs whose true AUROCs are at or under the limit at every epoch.
+"""How often noise alone stops a run: simulated runs whose true AUROCs are at or below the limit at every epoch.
 
-Each text has a standing of its own, the same at every epoch, and a part that is new at each: correlated scores, as
-those of a run are, which is judged on the same texts again and again.
+Each text has a fixed effect, the same at every epoch, and noise that is new at each: correlated scores, like those of a
+run, which scores the same texts repeatedly.
 """
 
 import pytest
@@ -23,7 +23,7 @@ def correlated(shape, alike, generator):
 
 
 def stopped(area, epochs, n, alike, attacks, limits, generator, planned=True):
-    """Whether a run of so many epochs is stopped, by one attack or by the strongest of several."""
+    """Whether a run of this many epochs is stopped, by one attack or by the strongest of several."""
     member = torch.arange(2 * n) < n
     shift = 2**0.5 * torch.special.ndtri(torch.tensor(area, dtype=torch.float64)).item() if area != 0.5 else 0.0
     stop = Stopping(Limits([f"mia/a_auroc > {limit}" for limit in limits], lower_bound=True), "any", 1)
@@ -52,7 +52,7 @@ def share(runs, **options):
 @pytest.mark.parametrize("epochs", [12, pytest.param(50, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("area", [0.5, pytest.param(0.8, marks=pytest.mark.exhaustive)])
 def test_one_attack_at_the_limit_itself(n, alike, epochs, area):
-    """The most that can be: the true value is the limit. Further below it is less."""
+    """The worst case: the true value equals the limit."""
     runs = 300
     found = share(runs, area=area, epochs=epochs, n=n, alike=alike, attacks=1, limits=[area])
     assert found <= ALPHA + 3 * (ALPHA * (1 - ALPHA) / runs) ** 0.5
@@ -78,6 +78,6 @@ def test_where_the_number_of_looks_is_not_known():
 
 @pytest.mark.slow
 def test_a_leak_is_still_found():
-    """The correction costs little where there is something to find: AUROC 0.75 against a limit of 0.6."""
+    """The correction costs little if there is a leak: AUROC 0.75 against a limit of 0.6."""
     assert share(50, area=0.75, epochs=12, n=300, alike=0.9, attacks=1, limits=[0.6]) == 1.0
     assert share(5, area=0.75, epochs=12, n=300, alike=0.9, attacks=11, limits=[0.6]) == 1.0

@@ -1,4 +1,4 @@
-"""Objects by key, and tables side by side: the same whatever rank held them."""
+"""Objects by key, and joined tables: the same for any distribution over ranks."""
 
 import os
 import subprocess

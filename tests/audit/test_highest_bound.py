@@ -1,4 +1,4 @@
-"""The highest of a run's bounds on epsilon: at its confidence for all validations together, also after a resume."""
+"""The highest of a run's bounds on epsilon: valid at its confidence for all validations, also after resuming."""
 
 import math
 from functools import lru_cache
@@ -22,7 +22,7 @@ SUBJECT = SimpleNamespace(privacy_claim=lambda: None)
 
 
 class Validated:
-    """An audit whose canaries have given scores."""
+    """An audit over canaries with given scores."""
 
     def __init__(self, member, **options):
         self.member, self.audit = member, PrivacyAudit(**options)
@@ -44,7 +44,7 @@ def scores(member, shift, seed):
 
 
 def test_levels_of_all_looks_sum_to_that_of_one():
-    """Against the Basel sum, and what is left of it by the Hurwitz zeta function."""
+    """Compared with the Basel sum, and its tail by the Hurwitz zeta function."""
     found = math.fsum(level_of_look(0.05, k) for k in range(1, 1001))
     assert found == pytest.approx(0.05 * (1 - zeta(2, 1001) / zeta(2)), rel=1e-12)
     assert found < 0.05
@@ -103,7 +103,7 @@ def test_other_options_are_another_state():
 @pytest.mark.parametrize("epochs", [12, pytest.param(50, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("alike", [0.5, pytest.param(0.9, marks=pytest.mark.exhaustive)])
 def test_without_memorization_the_highest_bound_is_rarely_above_zero(epochs, alike, monkeypatch):
-    """Coins say nothing of scores, and the scores of an epoch are correlated with those of the one before."""
+    """Scores are independent of insertion, and correlated between consecutive epochs."""
     monkeypatch.setattr(of_one_run, "epsilon_lower_bound", lru_cache(None)(of_one_run.epsilon_lower_bound))
     runs, above, above_by_itself = {12: 200, 50: 100}[epochs], 0, 0
     random = np.random.default_rng([epochs, int(10 * alike)])
@@ -118,7 +118,7 @@ def test_without_memorization_the_highest_bound_is_rarely_above_zero(epochs, ali
         above += metrics[HIGHEST] > 0
         above_by_itself += max(plain) > 0
     assert above / runs <= 0.05, (above, above_by_itself, runs)
-    assert above_by_itself / runs > 0.05  # what the levels are for
+    assert above_by_itself / runs > 0.05  # the reason for the levels
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Every interval that a measure gives is logged at 95 % behind its metric, and can be had at any level."""
+"""Every interval of a measure is logged at 95 % after its metric, and is available at any level."""
 
 import torch
 

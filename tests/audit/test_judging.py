@@ -98,7 +98,7 @@ def test_where_the_number_of_members_is_not_known_none_is_claimed():
     needed = needed_to_settle(0.747, 0.7, Scored(25, 25))
     assert needed == needed_to_settle(0.747, 0.7, Scored(25, 25, 10**6, 10**6))
     text = settled_by(undecided(), Scored(25, 25))
-    assert "members there are" not in text
+    assert "members available" not in text
     assert numbers(text) == [needed.heldout, needed.members, 25, 25]
 
 
@@ -175,13 +175,13 @@ def test_the_texts_behind_a_metric_are_counted_in_its_own_column(module, data, t
     assert used[:2] == (int(judged.sum()), int((~judged).sum()))
     rows.columns["mia/loss"] = rows["mia/loss"].masked_fill(
         rows.member, math.nan
-    )  # as of an attack that could not judge them
+    )  # as for an attack that could not score them
     assert scored_for("mia/loss_auroc", run)[:2] == (0, 19)
     assert scored_for("canary/auroc", run) is None
 
 
 class Own(LightningDataModule):
-    """A user's, with attributes of the same names."""
+    """A custom data module with attributes of the same names."""
 
     def __init__(self, loaders):
         super().__init__()
@@ -203,13 +203,13 @@ def test_a_data_module_of_the_users_own_says_nothing_of_its_texts(module, data, 
 
 @pytest.mark.slow
 def test_texts_are_counted_for_undecided_judgements_only(monkeypatch, module, data, trainer, listening):
-    asked = []
-    monkeypatch.setattr("lit_mem.lightning.last_line.scored_for", lambda name, trainer: asked.append(name))
+    names = []
+    monkeypatch.setattr("lit_mem.lightning.last_line.scored_for", lambda name, trainer: names.append(name))
     stop = MemorizationEarlyStopping(["mia/loss_auroc > 0.45", "val/perplexity > 1000", "val/loss > 99"], "all")
     trainer([stop, Perplexity(), MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(
         module(), data()
     )
-    assert set(asked) <= {"mia/loss_auroc"}
+    assert set(names) <= {"mia/loss_auroc"}
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_without_counts_it_is_how_many_times_as_many(judged, scored):
 
 def test_a_value_at_the_limit_is_not_settled_by_any_number():
     assert not numbers(settled_by(undecided(0.7), Scored(25, 25)).partition(";")[0])
-    assert "too near" in settled_by(undecided(0.70001), Scored(25, 25))
+    assert "too close" in settled_by(undecided(0.70001), Scored(25, 25))
 
 
 @pytest.mark.slow

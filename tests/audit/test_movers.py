@@ -1,4 +1,4 @@
-"""What moved since the last validation, and who is exposed: beside plain loops over a real fit's numbers."""
+"""Changes since the last validation and exposed members, compared with plain loops over a real fit's scores."""
 
 import logging
 import re
@@ -37,16 +37,16 @@ def lines(caplog):
 
 
 class Look(pl.Callback):
-    """Keeps each validation's scores of members and its figures."""
+    """Keeps each validation's scores of members and its metrics."""
 
     def __init__(self, prefix="memorization/"):
         self.prefix = prefix
-        self.scores, self.figures = [], []
+        self.scores, self.metrics = [], []
 
     def on_validation_end(self, trainer, pl_module):
         members = per_example(trainer, pl_module).members()
         self.scores.append(dict(zip(members.example_id.tolist(), members["mia/reference"].tolist(), strict=True)))
-        self.figures.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(self.prefix)})
+        self.metrics.append({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(self.prefix)})
 
 
 def reference():
@@ -74,22 +74,22 @@ def by_hand(before, now, origins, top):
     return ", ".join(f"{origins[-i]} {now[-i] - before[-i]:+#.2g}" for _, i in moves[:top])
 
 
-def test_lines_and_figures_are_those_of_a_plain_loop(fit, caplog):
+def test_lines_and_metrics_are_those_of_a_plain_loop(fit, caplog):
     look = Look("")
     _, corpus = fit([loud(top=4, fpr=0.1), look])
     origins = {e.example_id: e.record.origin for e in corpus.members}
-    told = lines(caplog)
-    assert len(told) == 3  # none at the start
-    assert "memorization/largest_move" not in look.figures[0]
+    logged = lines(caplog)
+    assert len(logged) == 3  # none at the start
+    assert "memorization/largest_move" not in look.metrics[0]
     for k in (1, 2, 3):
         before, now = look.scores[k - 1], look.scores[k]
-        assert told[k - 1] == by_hand(before, now, origins, 4)
-        assert re.fullmatch(r"(train\.jsonl:\d+ [+-][\d.e-]+(, |$)){4}", told[k - 1])
+        assert logged[k - 1] == by_hand(before, now, origins, 4)
+        assert re.fullmatch(r"(train\.jsonl:\d+ [+-][\d.e-]+(, |$)){4}", logged[k - 1])
         largest = max(abs(now[i] - before[i]) for i in now)
-        assert look.figures[k]["memorization/largest_move"] == pytest.approx(largest, rel=1e-6)
-        share = look.figures[k]["memorization/exposed_share"]
-        assert share == look.figures[k]["mia/reference_tpr_at_fpr_0.1"]
-        assert look.figures[k]["memorization/members_duplicates"] == 0
+        assert look.metrics[k]["memorization/largest_move"] == pytest.approx(largest, rel=1e-6)
+        share = look.metrics[k]["memorization/exposed_share"]
+        assert share == look.metrics[k]["mia/reference_tpr_at_fpr_0.1"]
+        assert look.metrics[k]["memorization/members_duplicates"] == 0
 
 
 @pytest.mark.slow
@@ -101,16 +101,16 @@ def test_a_resumed_run_goes_on(fit, caplog, tmp_path):
 
     whole = Look()
     fit([loud(), whole])
-    told = lines(caplog)
+    logged = lines(caplog)
     half, _ = fit([loud(), Save()], max_epochs=2)
-    half.save_checkpoint(tmp_path / "ended.ckpt")  # from here Lightning validates before it trains on
+    half.save_checkpoint(tmp_path / "ended.ckpt")  # Lightning validates first when resuming from here
     for name in ("validated.ckpt", "ended.ckpt"):
         caplog.clear()
         rest = Look()
         fit([loud(), rest], ckpt_path=tmp_path / name)
-        assert rest.figures[-1] == whole.figures[-1]
-        assert ["memorization/largest_move" in check for check in rest.figures[:-1]] == [False] * (name == "ended.ckpt")
-        assert lines(caplog) == told[-1:]
+        assert rest.metrics[-1] == whole.metrics[-1]
+        assert ["memorization/largest_move" in check for check in rest.metrics[:-1]] == [False] * (name == "ended.ckpt")
+        assert lines(caplog) == logged[-1:]
 
 
 def test_scores_of_another_column_are_not_gone_on_from():
@@ -121,7 +121,7 @@ def test_scores_of_another_column_are_not_gone_on_from():
 def test_a_partial_validation_before_training_is_no_start(fit, caplog):
     look = Look()
     fit([loud(), look], max_epochs=2, num_sanity_val_steps=1, scoring_tokens=100)
-    assert ["memorization/largest_move" in figures for figures in look.figures] == [False, False, True]
+    assert ["memorization/largest_move" in metrics for metrics in look.metrics] == [False, False, True]
     assert len(lines(caplog)) == 1
 
 
@@ -137,8 +137,8 @@ def test_nothing_moves_outside_a_fit(fit, trainer, caplog):
     assert all(torch.equal(value, kept[name]) for name, value in movers.state_dict().items())
 
 
-class Told(Measure):
-    """Tells scores by example id."""
+class Given(Measure):
+    """Returns given scores by example id."""
 
     def __init__(self, column="mia/reference", names=()):
         self.column, self.known = column, list(names)
@@ -153,14 +153,14 @@ class Told(Measure):
 
 @pytest.fixture
 def validate(audited):
-    """Runs a validation of a fit on given scores and records; returns the figures by short name."""
+    """Runs a validation of a fit on given scores and records; returns the metrics by short name."""
 
     def run(movers, member, scores, records=None, names=()):
-        told = Told(names=names)
-        told.member, told.scores = member, scores
+        measure = Given(names=names)
+        measure.member, measure.scores = member, scores
         batch = {"example_id": torch.arange(len(member)), "member": torch.tensor(member)}
         batch |= {"records": records} if records is not None else {}
-        result = audited([movers, told], (None, batch), stage="fit").results[movers]
+        result = audited([movers, measure], (None, batch), stage="fit").results[movers]
         ends = {name + end for name in result.intervals for end in ("_low", "_high")}
         return {name.removeprefix("memorization/"): v for name, v in result.metrics.items() if name not in ends}
 
@@ -172,9 +172,9 @@ RECORDS = [Record("SECRET", f"a.jsonl:{i}", duplicates=copies) for i, copies in 
 
 
 def test_duplicates_among_the_exposed_and_among_all(validate):
-    # At one non-member in four the threshold is above 0.5: members 0 and 2 stand there, of which 0 comes twice.
-    figures = validate(Movers(fpr=0.25), MEMBER, [0.8, 0.4, 0.7, 0.5, 0.9, 0.5, 0.1, 0.0], RECORDS)
-    assert figures == {"exposed_share": 0.5, "exposed_duplicates": 0.5, "members_duplicates": 0.5}
+    # At one non-member in four the threshold is above 0.5: members 0 and 2 reach it, of which 0 is duplicated.
+    metrics = validate(Movers(fpr=0.25), MEMBER, [0.8, 0.4, 0.7, 0.5, 0.9, 0.5, 0.1, 0.0], RECORDS)
+    assert metrics == {"exposed_share": 0.5, "exposed_duplicates": 0.5, "members_duplicates": 0.5}
     nobody = validate(Movers(fpr=0.25), MEMBER, [0.0, 0.0, 0.0, 0.0, 0.9, 0.5, 0.1, 0.0], RECORDS)
     assert nobody == {"exposed_share": 0.0, "members_duplicates": 0.5}
     too_few = validate(Movers(fpr=0.2), MEMBER, [0.8, 0.4, 0.7, 0.5, 0.9, 0.5, 0.1, 0.0], RECORDS)
@@ -186,17 +186,17 @@ def test_duplicates_among_the_exposed_and_among_all(validate):
 def test_what_fell_is_named_too_and_ties_by_id(validate, caplog):
     movers = loud(top=3)
     validate(movers, MEMBER, [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0], RECORDS)
-    figures = validate(movers, MEMBER, [1.5, -0.92, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0], RECORDS)
+    metrics = validate(movers, MEMBER, [1.5, -0.92, 0.5, 1.0, 9.0, 9.0, 9.0, 9.0], RECORDS)
     assert lines(caplog) == ["a.jsonl:1 -1.9, a.jsonl:0 +0.50, a.jsonl:2 -0.50"]
-    assert figures["largest_move"] == pytest.approx(1.92)
+    assert metrics["largest_move"] == pytest.approx(1.92)
     assert "SECRET" not in caplog.text
 
 
 def test_where_nothing_moved_nothing_is_named(validate, caplog):
     movers = loud()
     for _ in range(2):
-        figures = validate(movers, MEMBER, [1.0] * 8, RECORDS)
-    assert figures["largest_move"] == 0
+        metrics = validate(movers, MEMBER, [1.0] * 8, RECORDS)
+    assert metrics["largest_move"] == 0
     assert not lines(caplog)
 
 
@@ -217,13 +217,13 @@ def test_a_pass_that_did_not_measure_the_column_is_skipped(validate, caplog):
     assert lines(caplog) == ["a.jsonl:0 +3.0"]
 
 
-def test_an_unknown_column_is_told_with_those_there_are(validate):
-    with pytest.raises(ConfigError, match=r"Movers.column: .*'mia/los' of single examples; there are: mia/reference"):
+def test_an_unknown_column_is_reported_with_the_known_ones(validate):
+    with pytest.raises(ConfigError, match=r"Movers.column: .*'mia/los' is not a per-example column.*mia/reference"):
         validate(Movers("mia/los"), MEMBER, [0.0] * 8)
 
 
 @pytest.mark.parametrize("options", [{"top": 0}, {"fpr": 0.0}, {"fpr": 1.0}])
-def test_bad_options_are_refused(options):
+def test_invalid_options_are_rejected(options):
     with pytest.raises(ConfigError, match=f"Movers.{next(iter(options))} is"):
         Movers(**options)
 

@@ -1,4 +1,4 @@
-"""Perplexity, membership inference, extraction, table, stopwatch and the warning of a sudden fall."""
+"""Perplexity, membership inference, extraction, table, stopwatch and the warning about a sudden fall."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ from lit_mem.generation.decoding import Sampling
 
 @pytest.fixture(scope="module")
 def tuned(module, data, trainer):
-    """A module after an epoch that memorizes, the data it saw, and what was logged."""
+    """A module after an epoch of memorization, its data, and the logged metrics."""
     torch.manual_seed(1)
     model, corpus = module(dropout=0.0, targets=["all-linear"]), data(train_size=12, heldout_size=8, batch_size=3)
     callbacks = [Perplexity(), MembershipInference(), Extraction(prefix=0.5, n_members=None, n_heldout=None)]
@@ -34,7 +34,7 @@ def tuned(module, data, trainer):
 
 
 def text_of(example, eos=2):
-    """The example's tokens without the end-of-text token that was appended: what is scored."""
+    """The example's tokens without the appended end-of-text token, as scored."""
     return example.input_ids[:-1] if example.input_ids[-1] == eos else example.input_ids
 
 
@@ -73,19 +73,19 @@ def test_attacks_are_those_of_a_plain_loop_with_a_separate_base(tuned, base):
 
 
 def test_extraction_is_that_of_plain_generation(tuned, base, tokenizer):
-    """`model.generate`, of whole texts side by side, for the tuned model and for the base."""
+    """`model.generate`, on whole texts in a batch, for the tuned model and for the base."""
     model, corpus, logged = tuned
-    for who, asked in (("", model.language_model), ("_base", base)):
+    for who, causal_lm in (("", model.language_model), ("_base", base)):
         for part, examples in (("", corpus.members), ("_heldout", corpus.heldout)):
             rates, exact = [], []
             whole = [text_of(example) for example in examples]
-            cuts = [1 + (len(ids) - 1) // 2 for ids in whole]  # BOS is given and does not count
+            cuts = [1 + (len(ids) - 1) // 2 for ids in whole]  # BOS is part of the prompt and does not count
             prompts = torch.full((len(whole), max(cuts)), 3)
             mask = torch.zeros_like(prompts)
             for row, (ids, cut) in enumerate(zip(whole, cuts, strict=True)):
                 prompts[row, max(cuts) - cut :], mask[row, max(cuts) - cut :] = ids[:cut], 1
             with torch.no_grad():
-                written = asked.generate(
+                written = causal_lm.generate(
                     input_ids=prompts, attention_mask=mask, do_sample=False, pad_token_id=3,
                     max_new_tokens=max(len(ids) - cut for ids, cut in zip(whole, cuts, strict=True)),
                 )[:, max(cuts) :]  # fmt: skip
@@ -112,11 +112,11 @@ def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
     callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
-    callback._asker.eos = model.tokenizer.eos_token_id
+    callback._prompter.eos = model.tokenizer.eos_token_id
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
-    asked = callback._asker.tuned(candidates, model.language_model)
+    answers = callback._prompter.tuned(candidates, model.language_model)
     total = tokens = 0
-    for i, answer in asked.items():
+    for i, answer in answers.items():
         prompt = candidates[i].prompt
         ids = torch.cat([prompt.input_ids[: prompt.cut], answer.ids])[None]
         with torch.no_grad():
@@ -127,13 +127,13 @@ def test_generated_perplexity_is_that_of_scoring_what_was_generated(tuned):
 
 
 def test_some_answers_come_from_the_scoring_pass_alone(tuned):
-    """The shortcut is taken: on a model that has memorized, decoding starts well after the prefix."""
+    """The shortcut is used: on a model that has memorized, decoding starts well after the prefix."""
     model, corpus, _ = tuned
     callback = Extraction(base=False)
     callback._tokenizer = model.tokenizer
     for batch in corpus.val_dataloader()[1]:
         callback.observe(model.score(batch), batch)
-    known = [callback._asker.known_length(candidate.hit) for [candidate] in callback._seen.values()]
+    known = [callback._prompter.known_length(candidate.hit) for [candidate] in callback._seen.values()]
     assert sum(known) > len(known)
 
 
@@ -149,12 +149,12 @@ def test_generation_every_n_validations_and_before_training(module, data, traine
     trainer([extraction, Look()], max_epochs=4).fit(module(), data())
     assert logged == [True, False, True, False, True]
     trainer([extraction, Look()]).validate(module(), data(), verbose=False)
-    assert logged[-1]  # asked for by itself, a validation is not one of a row
+    assert logged[-1]  # a separate validation does not count towards every_n_validations
 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module, data, trainer):
+def test_the_same_texts_are_prompted_each_time_and_others_with_another_seed(module, data, trainer):
     chosen = []
 
     class Spy(Extraction):
@@ -180,12 +180,12 @@ def test_the_same_texts_are_asked_each_time_and_others_with_another_seed(module,
         ({"measures": {}}, "measures is empty"),
     ],
 )
-def test_extraction_refuses_bad_options(options, message):
+def test_extraction_rejects_invalid_options(options, message):
     with pytest.raises(ConfigError, match=message):
         Extraction(**options)
 
 
-def test_a_module_that_returns_something_else_is_told_so(module, data, trainer):
+def test_a_module_with_another_return_type_gets_an_error(module, data, trainer):
     model = module()
     model.validation_step = lambda batch, batch_idx, dataloader_idx=0: torch.zeros(())
     with pytest.raises(ConfigError, match="reads the TokenScores that validation_step returns"):
@@ -193,7 +193,7 @@ def test_a_module_that_returns_something_else_is_told_so(module, data, trainer):
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_not_a_number_is_told_with_the_example(module, data, trainer):
+def test_a_non_finite_loss_is_reported_with_its_example(module, data, trainer):
     model = module()
     score = model.score
 
@@ -203,12 +203,12 @@ def test_a_loss_that_is_not_a_number_is_told_with_the_example(module, data, trai
         return scores
 
     model.score = broken
-    with pytest.raises(MetricError, match=r"the model's loss on heldout\.jsonl:\d+ is nan, so nothing is measured"):
+    with pytest.raises(MetricError, match=r"loss on heldout\.jsonl:\d+ is nan, so the pass cannot be measured"):
         trainer([MembershipInference()]).validate(model, data(), verbose=False)
 
 
 @pytest.mark.slow
-def test_one_set_alone_gives_no_attack_figures_and_says_so(module, data, trainer, caplog):
+def test_a_single_set_gives_no_attack_metrics_and_a_message(module, data, trainer, caplog):
     logging.getLogger("lit_mem").propagate = True
     t = trainer([MembershipInference()], limit_val_batches=1)
     corpus = data()
@@ -260,7 +260,7 @@ class OtherLogger(pl.loggers.logger.DummyLogger):
 
 
 @pytest.mark.slow
-def test_any_other_logger_gets_figures_and_pictures(module, data, trainer):
+def test_any_other_logger_gets_metrics_and_plots(module, data, trainer):
     logger = OtherLogger()
     trainer([MembershipInference(), Baseline()], max_epochs=1, logger=logger).fit(module(), data())
     assert (0, True) in [(step, "mia/reference_auroc" in names) for step, names in logger.seen]

@@ -1,4 +1,4 @@
-"""A pass without a trainer measures what Lightning's validation measures, to the last bit."""
+"""A pass without a trainer gives bit-identical metrics to Lightning's validation."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ OPTIONS = ExtractionOptions(n_members=6, n_heldout=6)
 
 @pytest.fixture(scope="module")
 def validated(module, data, trainer):
-    """A module after two epochs, its batches, and what Lightning's validation measures of it."""
+    """A module after two epochs, its batches, and the metrics of Lightning's validation."""
     made, corpus = module(dropout=0.1, targets=["all-linear"]), data(train_size=12, heldout_size=12)
     t = trainer([Memorization(extraction=OPTIONS)], limit_val_batches=0)
     t.fit(made, corpus)

@@ -1,4 +1,4 @@
-"""An audit of rows that name persons: numbers, files, and no name in any of them."""
+"""An audit of rows that name persons: metrics, files, and no name in any of them."""
 
 import json
 import stat
@@ -69,7 +69,7 @@ def test_no_name_of_a_person_is_in_a_file_or_a_log(audit, caplog, capsys):
     assert "Zebulon" not in json.dumps(pq.read_table(found.folder / "persons" / "validate.parquet").to_pydict())
 
 
-def test_names_are_shown_where_that_is_asked_for(audit):
+def test_names_are_shown_on_request(audit):
     found = audit(rows("train", 4), rows("heldout", 4), extraction=None, show_groups=True)
     assert {row.person for row in found.persons.rows} == {
         f"Zebulon {of} {i}" for of in ("train", "heldout") for i in (0, 1)
@@ -84,7 +84,7 @@ def test_each_audit_has_a_key_of_its_own(audit):
 
 
 def test_a_limit_on_persons_that_the_data_does_not_name_is_rejected_before_anything_is_scored(audit):
-    with pytest.raises(ConfigError, match=r"'user/inference_auroc' is not measured, as no two rows") as caught:
+    with pytest.raises(ConfigError, match=r"'user/inference_auroc' is not measured: no two rows") as caught:
         audit(rows("train", 4, each=1), rows("heldout", 4, each=1), limits="user/inference_auroc > 0.7")
     assert "\n" not in str(caught.value)
     found = audit(rows("train", 6), rows("heldout", 6), extraction=None, limits="user/inference_auroc > 0.7")
@@ -92,7 +92,7 @@ def test_a_limit_on_persons_that_the_data_does_not_name_is_rejected_before_anyth
     assert not [name for name in audit(rows("train", 4, 1), rows("heldout", 4, 1)).metrics if name.startswith("user/")]
 
 
-def test_scores_have_two_digits_and_nothing_stands_for_what_is_not_measured():
+def test_scores_have_two_digits_and_missing_values_are_empty():
     nan = float("nan")
     rows = [PersonRow("a", True, 3, 2, 0.12345, -0.98765, 2), PersonRow("b", False, 1, 0, nan, nan, None)]
     found = person_table(PersonTable("mia/reference", rows), 3, 120).to_pylist()

@@ -1,4 +1,4 @@
-"""What is measured of persons, against pandas' groups, scikit-learn's areas and SciPy's intervals."""
+"""Per-person metrics compared with pandas' groups, scikit-learn's AUROC and SciPy's intervals."""
 
 import logging
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ SCORE, SUFFIX, SPANS = "mia/reference", "extraction/exact_rate", "spans_written"
 
 
 class Columns(Measure):
-    """Gives what attacks and extraction would."""
+    """Returns the columns of attacks and extraction."""
 
     def __init__(self, table, promised=()):
         self.table, self.promised = table, list(promised)
@@ -43,7 +43,7 @@ class Columns(Measure):
 
 
 def people(seed=0, n=60, named=12, prompted=0.7):
-    """Rows of persons of one side each, with gaps; a frame, and the same as a table."""
+    """Rows of persons, each on one side, with gaps; as a frame and as a table."""
     rng = np.random.default_rng(seed)
     person = rng.integers(0, named, n)
     frame = pd.DataFrame(
@@ -152,7 +152,7 @@ def test_a_suffix_at_several_prefix_lengths_is_one_piece():
 
 
 def test_who_has_rows_on_both_sides_is_a_member(audited, caplog):
-    """Also one whose training rows were not scored: groups say so."""
+    """Also if their training rows were not scored, as groups list them."""
     frame = pd.DataFrame({"person": list("aabbccdd"), "member": [True] * 3 + [False] * 5, SCORE: np.arange(8.0)})
     persons = ByPerson(table_of(frame), dict(enumerate(frame["person"])), Groups({"a": 2, "b": 1, "d": 4}, {"c": 2}))
     assert (persons.names, persons.member.tolist(), persons.both) == (["a", "b", "c"], [True, True, False], 2)
@@ -213,7 +213,7 @@ def test_without_persons_held_out_there_is_no_attack_and_the_shares_stay(audited
     frame.loc[~frame.member, "person"] = ""
     metrics = measured(audited, frame, measure).metrics
     assert set(metrics) == {f"user/extracted_share{end}" for end in ("", "_low", "_high")}
-    assert "name no persons" in rejected(measure)
+    assert "identify no persons" in rejected(measure)
 
 
 def test_a_pass_that_generates_nothing_has_no_share_beside_those_that_do(audited):
@@ -222,14 +222,14 @@ def test_a_pass_that_generates_nothing_has_no_share_beside_those_that_do(audited
     found = measured(audited, frame, promised=promised)
     assert {name.rpartition("_auroc")[0] for name in found.metrics if "tpr" not in name} == {"user/inference"}
     assert {row.extracted for row in found.persons.rows} == {None}
-    assert "user/extracted_share" in measured(audited, frame).metrics  # spans are all that is ever tried
+    assert "user/extracted_share" in measured(audited, frame).metrics  # only spans are ever tried
 
 
 def test_what_is_never_tried_is_not_promised(audited):
     measure = Persons()
     measured(audited, people(0).drop(columns=[SUFFIX, SPANS]), measure)
     assert all(name.startswith("user/inference") for name in measure.names())
-    assert "marks no spans" in rejected(measure, "user/extracted_share")
+    assert "no spans are marked" in rejected(measure, "user/extracted_share")
 
 
 def test_a_check_over_a_few_batches_says_nothing(audited):
@@ -239,7 +239,7 @@ def test_a_check_over_a_few_batches_says_nothing(audited):
 
 @pytest.mark.parametrize("fpr", [0.0, 1.0, -0.1])
 def test_rates_are_between_0_and_1(fpr):
-    with pytest.raises(ConfigError, match=r"Persons\.fprs holds"):
+    with pytest.raises(ConfigError, match=r"Persons\.fprs contains"):
         Persons(fprs=[fpr])
 
 
@@ -263,7 +263,7 @@ def hashes(audited, measure, frame):
     return {row.person for row in measured(audited, frame, measure).persons.rows}
 
 
-def test_a_hash_stands_for_a_name_and_is_the_same_in_each_pass_of_a_run(audited):
+def test_a_hash_replaces_a_name_and_is_the_same_in_each_pass_of_a_run(audited):
     frame, measure, subject = people(0), Persons(), with_groups(None)
     measure.open(subject, Known(), True)
     first = hashes(audited, measure, frame)
@@ -271,7 +271,7 @@ def test_a_hash_stands_for_a_name_and_is_the_same_in_each_pass_of_a_run(audited)
     assert len(first) == frame["person"].nunique()
     assert not first & set(frame["person"])
     resumed = Persons()
-    resumed.open(subject, Known(), True)  # as Lightning does before it loads what a checkpoint kept
+    resumed.open(subject, Known(), True)  # as Lightning does before it loads a checkpoint's state
     resumed.load_state_dict(measure.state_dict())
     assert hashes(audited, resumed, frame) == first
     measure.open(subject, Known(), True)
@@ -281,7 +281,7 @@ def test_a_hash_stands_for_a_name_and_is_the_same_in_each_pass_of_a_run(audited)
     assert kept == hashes(audited, measure, frame)
 
 
-def test_names_are_shown_only_where_that_is_asked_for(audited):
+def test_names_are_shown_only_on_request(audited):
     frame = people(0)
     counts = frame.groupby(["member", "person"]).size()
     for shown in (False, True):

@@ -1,4 +1,4 @@
-"""Presets stand for thresholds, at every door."""
+"""Presets expand to thresholds in every interface."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Spans of prompts against greedy generation by transformers from what stands before them."""
+"""Spans of prompts compared with greedy generation by transformers from the text before them."""
 
 import re
 
@@ -25,7 +25,7 @@ def sets():
 
 
 def written(model, tokenizer, row):
-    """For each marked word whether greedy generation writes it."""
+    """For each marked word, whether greedy generation reproduces it."""
     encoded = tokenizer(row["prompt"] + row["completion"], return_offsets_mapping=True, return_tensors="pt")
     ids, offsets, found = encoded["input_ids"], encoded["offset_mapping"][0].tolist(), []
     for start, end, _ in row["prompt_spans"]:

@@ -1,4 +1,4 @@
-"""A push goes to a private repository, only of what is within its limits, and of the export's own files alone."""
+"""A push goes to a private repository, only for models within limits, and only with the export's own files."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ UNDECIDED = replace(LINE, stop=[replace(STOP, thresholds=["mia/reference_auroc >
 
 
 class Hub:
-    """What `huggingface_hub.HfApi` is called with; repositories that are there already have a visibility."""
+    """Records calls of `huggingface_hub.HfApi`; existing repositories have a visibility."""
 
     def __init__(self, existing=None, error=None):
         self.private, self.error, self.sent, self.calls = existing, error, {}, 0
@@ -42,7 +42,7 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch):
-    """Takes the place of the hub."""
+    """Replaces the Hub."""
 
     def make(**options):
         made = Hub(**options)
@@ -54,7 +54,7 @@ def hub(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    """An export, with files beside it that are nobody's business."""
+    """An export, with unrelated files beside it."""
     path = tmp_path / "best-adapter"
     path.mkdir()
     place = str(tmp_path / "models" / "llama")
@@ -83,7 +83,8 @@ def test_the_export_alone_goes_to_a_private_repository(hub, folder):
 
 
 @pytest.mark.parametrize(
-    ("line", "why"), [(LINE, r"over its limits .*mia/reference_auroc is 0\.800"), (None, "no validation has measured")]
+    ("line", "why"),
+    [(LINE, r"over its limits .*mia/reference_auroc is 0\.800"), (None, "not measured")],
 )
 def test_what_is_over_a_limit_or_unmeasured_is_not_pushed(line, why, hub, folder, caplog):
     api = hub()
@@ -102,7 +103,7 @@ def test_what_is_undecided_or_has_no_limits_is_pushed(hub, folder):
         assert push(folder, Push("me/notes"), line)
 
 
-def test_a_public_repository_must_be_asked_for(hub, folder, caplog):
+def test_a_public_repository_must_be_requested(hub, folder, caplog):
     api = hub(existing=False)
     assert not push(folder, Push("me/notes"), WITHIN)
     assert "the repository is public" in caplog.text

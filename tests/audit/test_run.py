@@ -1,4 +1,4 @@
-"""One call on a finished model measures what the Lightning run measures on the same weights and texts."""
+"""One call on a finished model gives the metrics of the Lightning run on the same weights and texts."""
 
 import inspect
 import json
@@ -31,7 +31,7 @@ FEW = {"n_members": 4, "n_heldout": 4}
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer):
-    """A module after two epochs, its texts, and what Lightning's validation measures of it."""
+    """A module after two epochs, its texts, and the metrics of Lightning's validation."""
     made, corpus = module(dropout=0.1, targets=["all-linear"]), data(train_size=14, heldout_size=12)
     trainer([], limit_val_batches=0).fit(made, corpus)
     t = trainer([Memorization(extraction=ExtractionOptions(**FEW)), BaseModel()])
@@ -42,7 +42,7 @@ def fitted(module, data, trainer):
 
 
 def _text(tokenizer, example):
-    """The text as far as it was scored: the run may have cut it."""
+    """The text as it was scored, possibly truncated."""
     kept = example.scored
     kept[0] = True
     return tokenizer.decode(example.input_ids[kept], skip_special_tokens=True)
@@ -50,7 +50,7 @@ def _text(tokenizer, example):
 
 @pytest.fixture(scope="module")
 def adapter(fitted, tmp_path_factory):
-    """The folder of its adapter, as peft saves it."""
+    """The folder of its adapter, as saved by peft."""
     folder = tmp_path_factory.mktemp("adapter")
     fitted[0].language_model.save_pretrained(folder)
     return folder
@@ -68,7 +68,7 @@ def test_it_measures_what_a_validation_measures(fitted):
     assert {"mia/reference_auroc", "extraction/ngram_rate", "mia/loss_auroc_base", "val/loss"} <= set(found.metrics)
     assert len(found.metrics) > 80
     for name, value in found.metrics.items():
-        if not name.startswith(("time/", "correlation/")):  # a rank of close values may change with the last bits
+        if not name.startswith(("time/", "correlation/")):  # ranks of close values may change with the last bits
             assert value == pytest.approx(expected[name], abs=2e-5), name
 
 

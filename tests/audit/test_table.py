@@ -1,4 +1,4 @@
-"""The table of examples: one row an id, whatever the batches, their order, and the number of processes."""
+"""The table of examples: one row per id, for any batches, order, and number of processes."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from lit_mem.audit.table import ExampleTable
 
 
 def rows(ids):
-    """What the table is given of these examples; every number follows from the id."""
+    """Input of the table for these examples; every value follows from the id."""
     ids = torch.tensor(ids, dtype=torch.int64)
     return ids, ids % 3 == 0, {"logprob": -ids.double() / 7, "n_tokens": ids * 2}
 
@@ -69,7 +69,7 @@ def test_a_table_without_columns_keeps_ids():
     assert table.compute().example_id.tolist() == [2, 5]
 
 
-def test_reset_forgets_and_compute_does_not():
+def test_reset_clears_the_state_and_compute_does_not():
     table = ExampleTable(["logprob", "n_tokens"])
     table.update(*rows([4, 2]))
     assert_holds(table.compute(), [2, 4])
@@ -89,7 +89,7 @@ def test_large_ids_and_wide_numbers_are_kept_to_the_last_bit():
     assert result["x"].tolist() == [1 / 3, 1e16 + 2]
 
 
-# What each of two ranks is given; a rank may have nothing, and the sampler's padding repeats ids across ranks.
+# Input of each of two ranks; a rank may have none, and the sampler's padding repeats ids across ranks.
 SHARES = [
     ([[11, 3], [8, 5, 0]], [[2]]),
     ([[4, 1, 9]], []),

@@ -1,4 +1,4 @@
-"""How much of a given text is scored, where an option says so and where none does."""
+"""How much of a given text is scored, with and without an option."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Turns of conversations: against a plain loop over the model, one conversation at a time, and scikit-learn."""
+"""Turns of conversations, compared with a plain loop over the model, one conversation at a time, and scikit-learn."""
 
 import random
 
@@ -20,7 +20,7 @@ CHATML = Chat(template="asset:chatml")
 
 
 def talks(seed, n, turns=2):
-    """Made-up conversations, each assistant turn with words of its own."""
+    """Synthetic conversations, each assistant turn with its own words."""
     dice = random.Random(seed)
     words = ("rash", "fever", "nausea", "aspirin", "lithium", "day", "dose", "stopped", "came", "after")
 
@@ -44,7 +44,7 @@ def trained(module, trainer):
 
 
 def by_hand(model, tokenizer, rows):
-    """(conversations, turns) mean log-probability of the tokens of each of the assistant's contents."""
+    """(conversations, turns) mean log-probability of the tokens of each assistant turn."""
     found = []
     for row in rows:
         text = tokenizer.apply_chat_template(row["messages"], tokenize=False, chat_template=chat_template("chatml"))

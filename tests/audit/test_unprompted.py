@@ -1,4 +1,4 @@
-"""Leaks without a true prefix: a model that has one text by heart writes it, and it is traced back to it."""
+"""Unprompted leaks: a model that has memorized one text generates it, and it is traced back to that text."""
 
 import threading
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ OWN = ("verbatim_share", "longest_run", "texts_hit")
 
 @pytest.fixture(scope="module")
 def learned(tokenizer, texts):
-    """The bundled model with an adapter that has learned the text of its ninth member by heart, and both sets."""
+    """The bundled model with an adapter that has memorized the text of its ninth member, and both sets."""
     torch.manual_seed(0)
     options = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(load_base(TINY), options)
@@ -37,7 +37,7 @@ def learned(tokenizer, texts):
 
 
 def measured(learned, tokenizer, heldout=None, members_size=None, extra=(), **options):
-    """The audit's metrics below `leak/`, without the namespace."""
+    """The audit's metrics in `leak/`, without the namespace."""
     found = lit_mem.audit(
         learned.model, tokenizer, [*learned.members, *extra], heldout or learned.heldout, suite="none", check=False,
         measures=[UnpromptedLeaks(**options)], members_size=members_size, folder=None,
@@ -54,7 +54,7 @@ def generated(model, tokenizer, length):
 
 
 def longest_common(left, right):
-    """By trying every pair of places."""
+    """By brute force over pairs of positions."""
     pairs = [(i, j) for i in range(len(left)) for j in range(len(right))]
 
     def run(i, j):
@@ -84,11 +84,11 @@ def test_sampled_texts_leak_too_and_a_text_that_is_not_scored_is_found(learned, 
     assert found["verbatim_share"] > 0.2
 
 
-def test_what_stands_in_a_held_out_text_too_is_no_leak(learned, tokenizer):
+def test_words_that_a_held_out_text_contains_are_not_a_leak(learned, tokenizer):
     options = {"sampling": None, "openings": 0, "length": 48, "k": 6}
     found = measured(learned, tokenizer, heldout=[*learned.heldout, learned.text], **options)
     assert [found[own] for own in OWN] == [0, 0, 0]
-    assert [found[f"{own}_heldout"] for own in OWN] == [0, 0, 0]  # nor is it one of held-out texts alone
+    assert [found[f"{own}_heldout"] for own in OWN] == [0, 0, 0]  # nor does it count for held-out texts
 
 
 def test_a_prompt_of_the_users_own_is_gone_on_from(learned, tokenizer):
@@ -109,9 +109,9 @@ def test_an_untuned_model_leaks_nothing_that_its_base_does_not(tokenizer, texts)
 
 
 def test_two_processes_find_what_one_finds(learned, tokenizer, monkeypatch):
-    """Each writes every other text and reads every other member; two threads stand for two processes."""
+    """Each generates every other text and reads every other member; two threads stand in for two processes."""
     options = {"n": 3, "openings": 2, "min_texts": 2, "opening_words": 1, "length": 32, "k": 4}
-    options["sampling"] = Sampling(top_k=40)  # of the whole distribution rounding in another batch can move a draw
+    options["sampling"] = Sampling(top_k=40)  # else rounding in another batch could change a draw
     alone = measured(learned, tokenizer, **options)
     here, barrier, shared = threading.local(), threading.Barrier(2), {}
 

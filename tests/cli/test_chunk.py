@@ -88,7 +88,7 @@ def test_other_ways_to_give_it(tmp_path, monkeypatch, capsys, words, chunk):
         (["--data.chunk.tokens", "64"], "data.chunk.tokens is 64; expected at most 32"),
         (
             ["--data.chunk.tokens", "32", "--model.privacy.target_epsilon", "8", "--model.adapter.dropout", "0"],
-            "data.chunk is set, which model.privacy cannot go with",
+            "data.chunk is set, which is incompatible with model.privacy",
         ),
     ],
 )

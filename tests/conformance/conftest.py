@@ -1,4 +1,4 @@
-"""Fixtures of the conformance suite: made-up scores, models whose answers are known, and somebody to ask."""
+"""Fixtures of the conformance suite: synthetic scores, models with known outputs, and probers."""
 
 from types import SimpleNamespace
 
@@ -13,7 +13,7 @@ from lit_mem.types import Record, TokenScores
 
 @pytest.fixture(scope="session")
 def scores_of():
-    """Scores of made-up numbers, a list an example: `scores_of([[-1.0, -2.0], [-3.0]], reference=..., hit=...)`.
+    """Scores from given values, one list per example: `scores_of([[-1.0, -2.0], [-3.0]], reference=..., hit=...)`.
 
     Position 0 is not scored, and short examples are padded, on the right or on the left.
     """
@@ -48,7 +48,7 @@ def scores_of():
 
 @pytest.fixture
 def all_scores_of(scores_of):
-    """Examples with all that the attacks without questions read: six tokens, or as many as asked for."""
+    """Examples with all inputs of the non-probing attacks: six tokens by default."""
 
     def make(likelier=(0.0, 0.0), n_tokens=6, **options):
         logprob = [-3.0, -1.0, -2.5, -5.0, -2.0, -4.0][:n_tokens]
@@ -68,7 +68,7 @@ def all_scores_of(scores_of):
 
 
 class FixedLogits(torch.nn.Module):
-    """Answers every position with the same logits."""
+    """Returns the same logits at every position."""
 
     def __init__(self, logits):
         super().__init__()
@@ -85,7 +85,7 @@ def fixed_logits():
 
 @pytest.fixture
 def batch_of():
-    """One text as a batch, every token labelled, the first included."""
+    """One text as a batch, with every token labelled, the first included."""
 
     def make(ids):
         ids = torch.as_tensor(ids)[None]
@@ -98,7 +98,7 @@ def batch_of():
 
 @pytest.fixture
 def example_of(tokenizer):
-    """A text as the data gives it: BOS in front, the text scored, no end token, a record."""
+    """A text as encoded by the data: BOS in front, the text scored, no end token, a record."""
 
     def make(text, example_id=0, member=True, length=None):
         ids = torch.tensor(tokenizer(text)["input_ids"][:length])
@@ -111,7 +111,7 @@ def example_of(tokenizer):
 
 @pytest.fixture
 def alone():
-    """Log-probability of each token after the first, of one text by itself, in float64 from the model's logits."""
+    """Log-probability of each token after the first, for one text alone, in float64 from the model's logits."""
 
     @torch.no_grad()
     def logprobs(model, ids):
@@ -124,7 +124,7 @@ def alone():
 
 @pytest.fixture
 def loss_from():
-    """The model's own loss of the ids from `start` on, one text by itself."""
+    """The model's own loss of the ids from `start` on, for one text alone."""
 
     @torch.no_grad()
     def loss(model, ids, start=1):
@@ -138,7 +138,7 @@ def loss_from():
 
 @pytest.fixture
 def tuned(base):
-    """A LoRA model that is no longer its base, in eval mode."""
+    """A LoRA model that differs from its base, in eval mode."""
     model = LoRA(rank=4, dropout=0.1).wrap(base).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -148,7 +148,7 @@ def tuned(base):
 
 
 class Asked:
-    """A prober over one model and a few texts; keeps what it was asked."""
+    """A prober over one model and a few texts; records its calls."""
 
     def __init__(self, tokenizer, language_model, examples=(), references=None):
         self.tokenizer, self.language_model = tokenizer, language_model

@@ -1,4 +1,4 @@
-"""The attacks that ask the model again: what is asked, which of its tokens count, and the sign of the answer."""
+"""Probing attacks: their inputs, which tokens count, and the sign of the score."""
 
 import copy
 import math
@@ -26,7 +26,7 @@ def some(example_of, texts):
 
 @pytest.fixture
 def recall(prober, tokenizer, tuned, some):
-    """ReCaLL's scores of the examples, and the batches that it asked."""
+    """ReCaLL's scores of the examples, and the batches it passed to the model."""
     asked = prober(tokenizer, tuned, some)
     attack = ReCaLL(prefix=PREFIX)
     attack.prepare(asked)
@@ -38,7 +38,7 @@ def note(tokenizer):
 
 
 def test_recall_has_one_bos_token_and_it_stands_first(recall, tokenizer, tuned, some, loss_from):
-    """recall joins two tokenizations, each with its own BOS: a second text seems to begin in the middle."""
+    """recall joins two tokenizations, each with its own BOS: a second text seems to start in the middle."""
     ours, asked = recall
     for ids in (row for batch in asked for row in batch["input_ids"]):
         assert (ids == BOS).nonzero().flatten().tolist() == [0]
@@ -66,7 +66,7 @@ def test_recall_averages_over_the_text_and_not_over_the_prefix(recall, tokenizer
 
 
 def test_recall_is_a_ratio_of_two_log_likelihoods_and_high_for_members(recall):
-    """mimir divides a log-likelihood by a loss: the ratio with a minus, which low = member undoes again."""
+    """mimir divides a log-likelihood by a loss: the ratio with a minus sign, reversed again by low = member."""
     ours, _ = recall
     theirs = -ours
     member = torch.tensor([True, False] * 3)
@@ -75,7 +75,7 @@ def test_recall_is_a_ratio_of_two_log_likelihoods_and_high_for_members(recall):
 
 
 def test_no_token_is_added_that_the_model_does_not_know(prober, tokenizer, tuned, some, loss_from, monkeypatch):
-    """mimir adds a token [PAD] and resizes nothing: IndexError wherever vocabulary and embeddings are of one size."""
+    """mimir adds a token [PAD] without resizing: IndexError if vocabulary and embeddings have the same size."""
     padded = copy.deepcopy(tokenizer)
     padded.add_special_tokens({"pad_token": "[PAD]"})
     known = tuned.get_input_embeddings().weight.shape[0]
@@ -99,7 +99,7 @@ def test_no_token_is_added_that_the_model_does_not_know(prober, tokenizer, tuned
 
 
 def test_the_gradient_norm_is_one_norm_over_all_weights(prober, tokenizer, tuned, some):
-    """mimir and open-unlearning average the norms of tensors, which changes with how weights are cut into tensors."""
+    """mimir and open-unlearning average the norms of tensors, which depends on how weights are split into tensors."""
     attack = GradientNorm()
     attack.prepare(prober(tokenizer, tuned, some))
     ours = attack(TokenScorer(tuned)(collate(some)))
@@ -110,7 +110,7 @@ def test_the_gradient_norm_is_one_norm_over_all_weights(prober, tokenizer, tuned
         right = torch.cat(gradients).norm().item()
         theirs = torch.stack([g.norm() for g in gradients]).mean().item()
         halves = torch.stack([half.norm() for g in gradients for half in g.chunk(2)]).mean().item()
-        assert score == pytest.approx(-right, rel=1e-4)  # higher = member: whom the model knows moves it less
+        assert score == pytest.approx(-right, rel=1e-4)  # higher = member: members have smaller gradients
         assert theirs < 0.9 * right
         assert halves < 0.9 * theirs
 

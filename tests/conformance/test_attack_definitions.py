@@ -1,4 +1,4 @@
-"""The attacks that read the scoring pass alone: each formula, beside those that others compute under its name."""
+"""The attacks on the scoring pass: each formula, and what other implementations compute under its name."""
 
 import math
 import random
@@ -22,7 +22,7 @@ MEMBER = torch.tensor([True, False])
 
 @pytest.mark.parametrize("name", default_attacks())
 def test_higher_means_member_in_every_attack(all_scores_of, name):
-    """mimir, open-unlearning, LLM-PBE and detect-pretrain-code mean the opposite: an AUROC near 0 is one near 1."""
+    """mimir, open-unlearning, LLM-PBE and detect-pretrain-code use the opposite sign: an AUROC near 0 is one near 1."""
     score = default_attacks()[name](all_scores_of(likelier=(0.8, 0.0)))
     assert auroc(score, MEMBER).value == 1.0
     assert auroc(-score, MEMBER).value == 0.0
@@ -32,7 +32,7 @@ def test_higher_means_member_in_every_attack(all_scores_of, name):
 
 
 def test_the_reference_attack_is_a_difference_and_not_a_ratio(scores_of):
-    """LLM-PBE's `refer`, LM_Memorization and mia_llms_benchmark divide log-perplexities, which ranks otherwise."""
+    """LLM-PBE's `refer`, LM_Memorization and mia_llms_benchmark divide log-perplexities, which ranks differently."""
     scores = scores_of([[-1.0] * 3, [-4.0] * 5], reference=[[-2.0] * 3, [-6.0] * 5])
     ratio = [1.0 / 2.0, 4.0 / 6.0]  # low = member
     score = ReferenceRatio()(scores)
@@ -45,7 +45,7 @@ def test_the_reference_attack_is_a_difference_and_not_a_ratio(scores_of):
 
 
 def test_the_reference_is_subtracted_as_a_log_likelihood(scores_of):
-    """recall's `ref` takes the first of what its scorer returns, the reference's probability: almost the loss alone."""
+    """recall's `ref` takes the first value of its scorer, the reference's probability: almost the loss alone."""
     scores = scores_of([[-3.0], [-4.0]], reference=[[-3.0], [-9.0]])
     theirs = [ll - math.exp(ref) for ll, ref in ((-3.0, -3.0), (-4.0, -9.0))]
     assert theirs[0] > theirs[1]
@@ -54,7 +54,7 @@ def test_the_reference_is_subtracted_as_a_log_likelihood(scores_of):
 
 @torch.no_grad()
 def test_the_reference_scores_come_from_the_reference(module, batch):
-    """mimir hands the target's probabilities on to the reference where the caller has them: every score is 0."""
+    """mimir passes the target's probabilities to the reference if the caller has them: every score is 0."""
     model = module()
     model.configure_model()
     for name, parameter in model.named_parameters():
@@ -101,7 +101,7 @@ def test_zlib_compares_like_with_like_and_does_not_favour_long_texts(scores_of):
 
 
 def test_a_share_of_few_tokens_is_at_least_one_token(scores_of):
-    """int(4 × 0.2) = 0 in mimir, detect-pretrain-code, mink-plus-plus, recall and copyright-traps: the mean of none."""
+    """int(4 × 0.2) = 0 in mimir, detect-pretrain-code, mink-plus-plus, recall and copyright-traps: an empty mean."""
     row = [-1.0, -3.0, -2.0, -0.5]
     theirs = sorted(row)[: int(len(row) * 0.2)]
     assert theirs == []
@@ -118,13 +118,13 @@ def test_a_share_is_of_the_tokens_and_not_of_the_padded_width(scores_of):
 
 
 def test_min_k_averages_the_least_likely_tokens(scores_of):
-    """The papers' "k %" are the outliers, whatever "top" a comment says (mimir)."""
+    """The papers' "k %" are the lowest tokens, although a comment says "top" (mimir)."""
     row = [-1.0, -9.0, -2.0, -0.5, -3.0, -4.0, -0.1, -0.2, -7.0, -0.3]
     assert MinK(share=0.2)(scores_of([row])).item() == (-9.0 - 7.0) / 2
 
 
 def test_the_moments_of_min_k_plus_plus_are_weighted_by_probability(base, examples):
-    """mia_llms_benchmark takes mean and deviation over the vocabulary with equal weights: another statistic."""
+    """mia_llms_benchmark weights the vocabulary uniformly for mean and deviation: another statistic."""
     example = examples[8]
     ids = example.input_ids
     with torch.no_grad():
@@ -142,7 +142,7 @@ def test_the_moments_of_min_k_plus_plus_are_weighted_by_probability(base, exampl
 
 
 def test_the_variance_is_summed_around_the_mean(fixed_logits, batch_of):
-    """E[x²] − μ², as mink-plus-plus and recall have it, cancels where all tokens are about equally likely."""
+    """E[x²] − μ², as in mink-plus-plus and recall, cancels if all tokens are about equally likely."""
     logits = 1e-3 * torch.randn(2048)
     logprob = logits.log_softmax(-1)
     p = logprob.exp()
@@ -155,7 +155,7 @@ def test_the_variance_is_summed_around_the_mean(fixed_logits, batch_of):
 
 
 def test_a_deviation_of_zero_divides_nothing_to_nan(fixed_logits, batch_of):
-    """Where all tokens are equally likely (ℓ − μ)/σ is 0/0."""
+    """If all tokens are equally likely, (ℓ − μ)/σ is 0/0."""
     scores = TokenScorer(fixed_logits(torch.zeros(64)))(batch_of([0, 1, 2]), Needs(moments=True))
     assert scores.std[0, 1].item() < 1e-6
     assert MinKPlusPlus()(scores).item() == pytest.approx(0.0, abs=0.05)
@@ -165,7 +165,7 @@ def test_a_deviation_of_zero_divides_nothing_to_nan(fixed_logits, batch_of):
 
 
 def test_the_surest_member_of_ez_mia_is_the_highest_score(scores_of):
-    """ez-mia replaces infinite and undefined ratios by 0, the lowest score there is."""
+    """ez-mia replaces infinite and undefined ratios by 0, the lowest score."""
     rows = {"nothing fell": [2.0, 1.0], "no error": [3.0, 1.0], "balanced": [1.0, -1.0], "fell": [-2.0, -1.0]}
     hit = [[False, False], [True, True], [False, False], [False, False]]
     scores = scores_of([[d - 4 for d in row] for row in rows.values()], reference=[[-4.0, -4.0]] * 4, hit=hit)
@@ -189,13 +189,13 @@ def test_ez_mia_counts_where_the_tuned_model_errs(scores_of):
         hit=[[True, False, False]],
         reference_hit=[[False, True, False]],
     )
-    in_zone = (1.0, 0.5)  # rise and fall at the two errors; over all tokens it would be 4.0 and 0.5
+    in_zone = (1.0, 0.5)  # increase and decrease at the two errors; over all tokens 4.0 and 0.5
     assert EzMia(break_ties=False)(scores).item() == pytest.approx((in_zone[0] - in_zone[1]) / sum(in_zone), abs=1e-7)
 
 
 @pytest.mark.parametrize("n", [1, 3, 7, 45])
 def test_wbc_is_the_mean_over_sizes_of_shares_of_windows(scores_of, n):
-    """By a loop; of a text shorter than a window the share is 0/0, and the mean over all sizes would be NaN."""
+    """By a loop; for a text shorter than a window the share is 0/0, and the mean over all sizes would be NaN."""
     delta = [random.Random(i).choice([-1.0, -0.5, 0.5, 0.75]) for i in range(n)]
     sizes = [2, 3, 4, 5, 8, 11, 15, 21, 29, 40]
     shares = []
@@ -223,7 +223,7 @@ def test_zlib_of_the_mean_is_what_its_authors_divide(scores_of):
 
 
 def authors_ez(delta, hit):
-    """P / N over errors without the first predicted token; 0 for fewer than two errors, and where nothing fell."""
+    """P / N over errors except the first predicted token; 0 for fewer than two errors, and without a decrease."""
     errors = [d for t, (d, right) in enumerate(zip(delta, hit, strict=True)) if t > 0 and not right]
     if len(errors) < 2:
         return 0.0

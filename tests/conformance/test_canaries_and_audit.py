@@ -1,4 +1,4 @@
-"""Exposure and the one-run bound on ε: what others compute under the names, and the numbers that they publish."""
+"""Exposure and the one-run bound on ε, compared with other implementations and their published values."""
 
 import math
 
@@ -30,7 +30,7 @@ def test_the_most_memorized_canary_has_the_highest_exposure():
 
 
 def test_the_canary_itself_is_one_of_the_candidates():
-    """tensorflow_privacy's exposures_test.py: 4, -.0875 and 2 among 16 others, which leaves the canary out of |R|."""
+    """tensorflow_privacy's exposures_test.py: 4, -.0875 and 2 among 16 others, which excludes the canary from |R|."""
     others, canaries = [float(i) for i in range(1, 17)], [0.0, 20.0, 3.5]
     ranks = [1 + sum(other < canary for other in others) for canary in canaries]
     theirs = [math.log2(16) - math.log2(rank) for rank in ranks]
@@ -41,7 +41,7 @@ def test_the_canary_itself_is_one_of_the_candidates():
 
 
 def test_canaries_that_tie_with_all_others_are_not_exposed():
-    """tensorflow_privacy sorts all canaries in one list, the inserted ones in front, where they stay if tied."""
+    """tensorflow_privacy sorts all canaries in one list with the inserted ones first, where they stay if tied."""
     inserted, heldout = np.full(3, 7.0), np.full(8, 7.0)
     is_heldout = np.array([0] * 3 + [1] * 8)[np.argsort(np.concatenate([inserted, heldout]), kind="stable")]
     theirs = math.log2(8) - np.log2(np.cumsum(is_heldout)[is_heldout == 0] + 1)
@@ -52,9 +52,9 @@ def test_canaries_that_tie_with_all_others_are_not_exposed():
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_bound_that_is_the_best_over_thresholds_is_corrected():
-    """PrivacyGuard's compute_acc_auc_ci_epsilon takes the highest ε of all thresholds as it is.
+    """PrivacyGuard's compute_acc_auc_ci_epsilon takes the highest ε of all thresholds without correction.
 
-    On scores that know nothing, where the truth is 0, each such interval is too high in one run of twenty, and the
+    For random scores, where the truth is 0, each such interval is too high in one run of twenty, and the
     highest of many in most.
     """
     generator = torch.Generator().manual_seed(0)
@@ -81,7 +81,7 @@ def test_one_run_bounds_of_normal_scores():
         corners = upper_hull(list(zip(above_out.tolist(), above_in.tolist(), strict=True))[::-1])
         alpha = 0.05 / len(corners)
         corners = [(wrong, right) for wrong, right in corners if right]
-        # The surest first: most others then cannot beat them, which their share of right guesses shows, or one value.
+        # Highest scores first: most others then cannot beat them, as shown by their share of correct guesses.
         corners.sort(key=lambda c: (c[1] - 2 * math.sqrt(c[0])) / sum(c), reverse=True)
         best = 0.0
         for wrong, right in corners:

@@ -1,4 +1,4 @@
-"""docs/reliability/conformance.md names every test of this folder, and no other."""
+"""docs/reliability/conformance.md lists every test of this folder, and no other."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Numbers that other projects' tests or our notes on them state, where they apply to what lit_mem has."""
+"""Values stated by other projects' tests or our notes on them, where they apply to lit_mem."""
 
 import math
 from fractions import Fraction
@@ -14,7 +14,7 @@ from lit_mem.functional.tries import probability_within
 
 
 def toy(order):
-    """Scores that fall along a word of M (member) and N (non-member)."""
+    """Scores that decrease along a word of M (member) and N (non-member)."""
     member = torch.tensor([letter == "M" for letter in order])
     return torch.arange(len(order), 0, -1, dtype=torch.float64), member
 
@@ -31,14 +31,14 @@ def hull(order):
 
 
 def above(a, b, c):
-    """Whether the line from a to c passes over b, or through it."""
+    """Whether the line from a to c passes above b, or through it."""
     return (c[1] - a[1]) * (b[0] - a[0]) >= (b[1] - a[1]) * (c[0] - a[0])
 
 
 def test_the_area_is_not_that_of_the_convex_hull():
     """jax_privacy's `attack_auroc`, which allows for randomised attackers, is .8125 where scikit-learn's is .6875.
 
-    Our notes have both areas and not the scores; these are our own, with the same two areas.
+    Our notes have both areas but not the scores; these are our own, with the same two areas.
     """
     order = "MNMNMMNN"
     corners = hull(order)
@@ -52,7 +52,7 @@ def test_the_area_is_not_that_of_the_convex_hull():
 def test_true_positive_rates_are_those_of_thresholds():
     """jax_privacy's toy gives [.5, .75, 1, 1, 1] over the hull; at the second rate no threshold reaches more than .5.
 
-    Again the rates are from our notes, and the scores our own.
+    Again the rates are from our notes, and the scores are our own.
     """
     order, rates = "MMNNMMNN", [0.0, 0.25, 0.5, 0.75, 1.0]
     corners = hull(order)

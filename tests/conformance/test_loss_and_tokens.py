@@ -31,7 +31,7 @@ def without_bos(tokenizer):
 
 
 def test_the_loss_is_divided_by_the_tokens_that_were_predicted(base, tokenizer, texts, batch_of, alone):
-    """open-unlearning divides by the labels before the shift; the first of them, where labelled, is never predicted."""
+    """open-unlearning divides by the labels before the shift; the first of them, if labelled, is never predicted."""
     ids = torch.tensor(tokenizer(texts[0])["input_ids"][:9])
     theirs = -alone(base, ids).sum().item() / len(ids)
     right = base(input_ids=ids[None], labels=ids[None]).loss.item()
@@ -42,10 +42,10 @@ def test_the_loss_is_divided_by_the_tokens_that_were_predicted(base, tokenizer, 
 
 
 def test_loss_and_min_k_score_the_same_tokens_the_last_one_too(base, tokenizer, texts, batch_of, alone):
-    """open-unlearning's token scores leave out the last label as an end token, also where it is a word of the text."""
+    """open-unlearning's token scores omit the last label as an end token, even if it is a word of the text."""
     ids = torch.tensor(tokenizer(texts[0])["input_ids"][:9])
     logits = base(input_ids=ids[None]).logits[0, -2]
-    ids[-1] = logits.argmin()  # the most surprising token of all stands last
+    ids[-1] = logits.argmin()  # the least likely token is last
     right = alone(base, ids)
     theirs = right[:-1]
     assert right.argmin() == 7
@@ -56,7 +56,7 @@ def test_loss_and_min_k_score_the_same_tokens_the_last_one_too(base, tokenizer, 
 
 
 def test_only_an_end_token_that_was_appended_is_left_out(tokenizer):
-    """open-unlearning's `[:-1]` is right for a text with its end token, and drops a word of one that was cut."""
+    """open-unlearning's `[:-1]` is right for a text with its end token, and drops a word of a truncated one."""
     text = "the patient recovered after the drug was stopped"
     whole, cut = (Encoder(tokenizer, length, add_eos=True)(rows(text), 0, True, "t")[0] for length in (64, 6))
     assert whole.input_ids[-1] == tokenizer.eos_token_id != cut.input_ids[-1]
@@ -67,7 +67,7 @@ def test_only_an_end_token_that_was_appended_is_left_out(tokenizer):
 
 
 def test_every_example_has_the_loss_of_its_own(base, examples):
-    """ft-memorization writes the loss of the batch down for each of its examples, right for batches of one only."""
+    """ft-memorization records the loss of the batch for each of its examples, right only for batches of one."""
     some = examples[:6]
     batch = collate(some)
     theirs = torch.full((6,), TokenScorer(base).loss(batch).item())
@@ -75,12 +75,12 @@ def test_every_example_has_the_loss_of_its_own(base, examples):
     right = [base(input_ids=e.input_ids[None], labels=e.labels[None]).loss.item() for e in some]
     assert ours.tolist() == pytest.approx(right, rel=1e-5)
     assert (ours - theirs).abs().max() > 0.1
-    assert auroc(-theirs, batch["member"]).value == 0.5  # of a batch nothing can be told
+    assert auroc(-theirs, batch["member"]).value == 0.5  # a batch's loss carries no information
 
 
 @pytest.mark.parametrize("pad", [0, 2, 3])
 def test_padding_is_known_by_its_place_and_not_by_its_token(base, tokenizer, texts, alone, pad):
-    """Where the padding token is the end token (SmolLM2), a mask by token leaves out real tokens."""
+    """If the padding token is the end token (SmolLM2), a mask by token omits real tokens."""
     words = tokenizer(texts[0])["input_ids"]
     ids = torch.tensor([*words[:4], pad, *words[4:7], pad])
     labels = ids.clone()
@@ -96,7 +96,7 @@ def test_padding_is_known_by_its_place_and_not_by_its_token(base, tokenizer, tex
 
 
 def test_the_pad_behind_a_text_is_no_token_of_it(base, examples, alone):
-    """copyright-traps and mia_llms_benchmark mask a token by the mask of the one before: a pad is scored."""
+    """copyright-traps and mia_llms_benchmark mask a token by the mask of the previous one: a pad is scored."""
     some = [examples[0], examples[6]]
     batch = collate(some)
     lengths = torch.tensor([[len(e.input_ids)] for e in some])
@@ -112,7 +112,7 @@ def test_the_pad_behind_a_text_is_no_token_of_it(base, examples, alone):
 
 
 def test_batches_are_padded_where_no_real_token_sees_it(base, examples, alone):
-    """Without a mask, which nobody needs on the right, padding on the left would be read as text."""
+    """Without a mask, which right padding does not need, left padding would be read as text."""
     some = [examples[0], examples[6]]
     scores = TokenScorer(base)(collate(some))
     right = torch.stack([alone(base, e.input_ids).sum() for e in some])
@@ -132,14 +132,14 @@ def test_attacks_read_the_mask_and_not_the_side_of_the_padding(all_scores_of, na
 @pytest.mark.parametrize("n_tokens", [1, 2])
 @pytest.mark.parametrize("name", default_attacks())
 def test_one_or_two_tokens_are_enough_for_every_attack(all_scores_of, name, n_tokens):
-    """A share of few tokens is none, and a window does not fit: NaN in several tools, silently dropped in mimir."""
+    """A share of few tokens rounds to 0, and a window does not fit: NaN in several tools, silently dropped in mimir."""
     score = default_attacks()[name](all_scores_of(likelier=(0.0, 0.7), n_tokens=n_tokens))
     assert torch.isfinite(score).all()
     assert score[1] >= score[0]
 
 
 def test_a_text_without_a_token_to_score_is_refused(tokenizer):
-    """A loss of 0 for a text of which nothing is scored, as in open-unlearning, makes it the surest member of all."""
+    """A loss of 0 for a text without scored tokens, as in open-unlearning, makes it the strongest member of all."""
     bare = Encoder(without_bos(tokenizer), 64, add_eos=False)
     (one,) = tokenizer.convert_ids_to_tokens([tokenizer(".")["input_ids"][-1]])
     with pytest.raises(DataError, match="no token to train on and score"):
@@ -164,7 +164,7 @@ def test_the_first_token_of_a_text_is_scored_where_a_bos_token_stands_before_it(
 
 
 def test_a_bfloat16_model_is_scored_in_float32(fixed_logits, batch_of, batch):
-    """A log-softmax in bfloat16 keeps three digits: near −10 nats its steps are 0.06 wide."""
+    """A log-softmax in bfloat16 has three digits: near −10 nats its steps are 0.06 wide."""
     logits = (3 * torch.randn(2048)).bfloat16()
     ids = torch.arange(1, 400)
     right = logits.double().log_softmax(-1)[ids[1:]]
@@ -181,7 +181,7 @@ def test_a_bfloat16_model_is_scored_in_float32(fixed_logits, batch_of, batch):
 
 
 def test_a_hundred_and_twenty_nats_are_not_infinitely_many(fixed_logits, batch_of):
-    """torchmetrics 1.9's perplexity is a softmax and then its logarithm, which float32 rounds to log 0."""
+    """torchmetrics 1.9's perplexity is a softmax followed by a logarithm, which float32 rounds to log 0."""
     logits = torch.tensor([120.0, 0.0, 0.0])
     theirs = -logits.softmax(-1)[1].log().item()
     assert theirs == math.inf

@@ -32,7 +32,7 @@ def test_scores_are_ranked_and_not_squashed():
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_the_interval_lies_around_the_estimate():
-    """mimir's bootstrap negates scores that are negated already: its mean is 1 − AUROC (.232 for .768 in our notes)."""
+    """mimir's bootstrap negates scores twice: its mean is 1 − AUROC (.232 for .768 in our notes)."""
     rng = np.random.default_rng(0)
     score, member = sets(rng.normal(1, 1, 80), rng.normal(0, 1, 80))
     ours = auroc(score, member)
@@ -49,7 +49,7 @@ def test_the_interval_lies_around_the_estimate():
 
 
 def test_a_score_that_is_not_a_number_is_an_error_and_not_left_out():
-    """mimir drops NaN scores in silence: those of short texts, and the figure is that of other examples."""
+    """mimir silently drops NaN scores: those of short texts, so the metric is over other examples."""
     members, others = [3.0, 2.0, math.nan, math.nan], [2.5, 1.0, 1.5, 0.5]
     theirs = roc_auc_score([True] * 2 + [False] * 4, [m for m in members if not math.isnan(m)] + others)
     assert theirs == 0.875
@@ -71,7 +71,7 @@ def test_a_false_positive_rate_of_exactly_the_limit_is_allowed():
 
 
 def test_no_point_above_the_limit_is_read():
-    """LLM-PBE takes the first point *above* the rate, an attack with more false positives than it says."""
+    """LLM-PBE takes the first point *above* the rate, an attack with more false positives than stated."""
     score, member = sets([1.0] * 10, [1.0] * 2 + [0.0] * 998)
     fpr, tpr, _ = points_of(member, score)
     theirs = tpr[np.where(fpr > 0.001)[0][0]]
@@ -80,7 +80,7 @@ def test_no_point_above_the_limit_is_read():
 
 
 def test_the_nearest_point_is_not_good_enough():
-    """mia_llms_benchmark reads the point whose rate is nearest, here 1.2 % for 1 %."""
+    """mia_llms_benchmark reads the point with the nearest rate, here 1.2 % for 1 %."""
     score, member = sets([1.0] * 10, [1.0] * 12 + [0.0] * 988)
     fpr, tpr, _ = points_of(member, score)
     theirs = tpr[np.abs(fpr - 0.01).argmin()]
@@ -89,7 +89,7 @@ def test_the_nearest_point_is_not_good_enough():
 
 
 def test_nothing_is_interpolated_between_thresholds():
-    """jax_privacy interpolates over the convex hull: a rate that a randomised attacker has on average, no threshold."""
+    """jax_privacy interpolates over the convex hull: the average rate of a randomised attacker, not of a threshold."""
     score, member = sets([2.0] * 10, [2.0] * 2 + [-1.0] * 98)
     fpr, tpr, _ = points_of(member, score)
     theirs = np.interp(0.01, fpr, tpr)
@@ -99,7 +99,7 @@ def test_nothing_is_interpolated_between_thresholds():
 
 @pytest.mark.parametrize("n", [1, 20, 99])
 def test_fewer_non_members_than_the_rate_resolves_give_no_figure(n):
-    """With 20 non-members the rates are 0, 5 %, 10 %, …: what a curve says at 1 % is its value at 0."""
+    """With 20 non-members the rates are 0, 5 %, 10 %, …: a curve's value at 1 % is its value at 0."""
     score, member = sets([1.0] * 10, [0.0] * n)
     fpr, tpr, _ = points_of(member, score)
     assert tpr[fpr <= 0.01].max() == 1.0
@@ -108,7 +108,7 @@ def test_fewer_non_members_than_the_rate_resolves_give_no_figure(n):
 
 
 def logged(audited, scores_of, members, others, **options):
-    """The figures of a pass over texts of one token with these scores."""
+    """The metrics of a pass over texts of one token with these scores."""
     callback = MembershipInference({"loss": Loss()}, **options)
     member = [True] * len(members) + [False] * len(others)
     scores = scores_of([[s] for s in [*members, *others]], member=member)
@@ -130,9 +130,9 @@ def test_what_cannot_be_measured_is_not_logged(scores_of, audited):
 
 
 def test_a_threshold_chosen_on_the_data_is_no_bound():
-    """PrivacyGuard's ε is the best over thresholds, uncorrected: above 0 where there is nothing to find.
+    """PrivacyGuard's ε is the best over thresholds, uncorrected: above 0 even for random scores.
 
-    `mia/…_balanced_accuracy` is such a maximum too, and says so; it is logged beside the AUROC, never as a bound.
+    `mia/…_balanced_accuracy` is such a maximum too, as documented; it is logged beside the AUROC, never as a bound.
     """
     member = torch.arange(60) % 2 == 0
     areas, best = [], []

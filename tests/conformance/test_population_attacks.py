@@ -46,7 +46,7 @@ def test_offline_lira_with_one_deviation_for_all_is_a_difference(asked):
 
 
 def test_lira_keeps_the_distance_where_its_probability_would_tie(prober, tokenizer, scores_of):
-    """The attack's Φ(z) is 1 in float64 from z = 8.3 on: the surest members would not be told apart."""
+    """The attack's Φ(z) is 1 in float64 from z = 8.3 on: the strongest members would be tied."""
     scores = scores_of([[-0.5], [-0.25]], texts=["x"] * 2)
     references = {name: scores_of([[mean], [mean]]).logprob for name, mean in (("a", -3.0), ("b", -3.5))}
     attack = OfflineLiRA(["a", "b"], deviation="example")
@@ -59,7 +59,7 @@ def test_lira_keeps_the_distance_where_its_probability_would_tie(prober, tokeniz
 @pytest.mark.parametrize("a", [0.0, 0.33, 1.0])
 @pytest.mark.parametrize("gamma", [1.0, 1.25])
 def test_offline_rmia_is_the_share_of_ratios_outdone(asked, a, gamma):
-    """p(x) = ((1 + a) p_out + 1 − a) / 2, and then a loop over pairs; as ml_privacy_meter and PrivacyGuard agree."""
+    """p(x) = ((1 + a) p_out + 1 − a) / 2, followed by a loop over pairs; as in ml_privacy_meter and PrivacyGuard."""
     attack = OfflineRMIA(list(OUT), a=a, gamma=gamma)
     log_ratio, member = asked(attack)
     ratio = []
@@ -76,7 +76,7 @@ def test_offline_rmia_is_the_share_of_ratios_outdone(asked, a, gamma):
 
 
 def test_rmia_counts_ratios_and_not_probabilities(asked):
-    """A text that every model finds likely is no member for it: its p_θ(x) alone says so."""
+    """A text that every model finds likely is not a member for that reason, although p_θ(x) alone suggests it."""
     attack = OfflineRMIA(list(OUT), a=1.0)
     log_ratio, member = asked(attack)
     share = attack.over_set(log_ratio, member)

@@ -1,4 +1,4 @@
-"""(n, p)-discoverable extraction: probabilities too small for the plain formula, and under the scheme that samples."""
+"""(n, p)-discoverable extraction: probabilities too small for the plain formula, and under the sampling scheme."""
 
 import math
 from decimal import Decimal, localcontext
@@ -36,13 +36,13 @@ def test_the_number_of_tries_is_finite_however_unlikely_the_text(scores_of):
         context.Emin = -100_000
         right = [float((Decimal("0.5").ln() / (1 - Decimal(v).exp()).ln()).ln()) for v in log_p.tolist()]
     assert log_tries(log_p, 0.5).tolist() == pytest.approx(right, rel=1e-12)
-    # Sixty tokens of 27.6 nats each: never within a thousand tries, but not because it could not be told.
+    # Sixty tokens of 27.6 nats each: never within a thousand tries, but measurable.
     rare = scores_of([[-27.6] * 60], sampled={Sampling(top_k=40): [[-27.6] * 60]})
     assert Discoverable(prefix=0).suffix_logprob(rare).item() == pytest.approx(-1656.0, rel=1e-6)
 
 
 def test_top_k_is_renormalised_before_the_sum(fixed_logits, batch_of):
-    """Of a draw among two, the two share all probability; without that every text counts as rarer than it is."""
+    """When sampling from two tokens, they share all probability; otherwise every text counts as rarer than it is."""
     logits = torch.tensor([2.0, 1.5, 1.0, 0.0])
     text = [3, 0, 1, 0]
     scores = TokenScorer(fixed_logits(logits))(batch_of(text), Needs(sampling=frozenset({GREEDY_TWO})))
@@ -52,7 +52,7 @@ def test_top_k_is_renormalised_before_the_sum(fixed_logits, batch_of):
     measure = Discoverable(n=1, p=None, prefix=0, sampling=GREEDY_TWO)
     assert measure.suffix_logprob(scores).item() == pytest.approx(right, abs=1e-6)
     assert theirs < right - 0.5
-    # What is drawn, token by token, is the two and nothing else: three draws of them sum to 1.
+    # Token by token, only these two are sampled: three samples sum to 1.
     total = sum(
         measure(
             TokenScorer(fixed_logits(logits))(batch_of([3, a, b, c]), Needs(sampling=frozenset({GREEDY_TWO})))
@@ -71,9 +71,9 @@ def test_a_token_outside_the_top_k_is_never_drawn(fixed_logits, batch_of):
 
 
 def test_the_greedy_rate_is_not_the_mean_probability(fixed_logits, batch_of):
-    """Levanter's `compute_greedy_extraction_rate` is the mean of p_z, whatever scheme p_z is of.
+    """Levanter's `compute_greedy_extraction_rate` is the mean of p_z, for any sampling scheme.
 
-    Under top-k 1 the two are the same; under the scheme that samples, a text that greedy decoding writes whole counts
+    Under top-k 1 the two are the same; under a sampling scheme, a text that greedy decoding reproduces whole counts
     a tenth here.
     """
     logits = torch.tensor([0.1 ** (1 / 4), 1 - 0.1 ** (1 / 4)]).log()

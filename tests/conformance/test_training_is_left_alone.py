@@ -1,4 +1,4 @@
-"""What measuring must leave as it was, or training after it is another training."""
+"""State that measuring must not change, as it would change later training."""
 
 import torch
 
@@ -10,16 +10,16 @@ def flags(model):
 
 
 def mixed(model):
-    """In training mode, but for a part that is frozen in eval mode."""
+    """In training mode, except for a part that is frozen in eval mode."""
     model.train()
     next(m for m in model.modules() if "RMSNorm" in type(m).__name__).eval()
     return flags(model)
 
 
 def test_every_submodule_gets_its_own_mode_back(tuned):
-    """analysing_pii_leakage sets the flag of the root only: dropout stays off in all that is trained afterwards.
+    """analysing_pii_leakage sets only the root's flag: dropout stays off in all later training.
 
-    `model.train(mode)`, the usual way, goes wrong the other way round: it wakes what was frozen in eval mode.
+    `model.train(mode)`, the usual way, errs the other way: it enables training mode in parts frozen in eval mode.
     """
     before = mixed(tuned)
     mode = tuned.training

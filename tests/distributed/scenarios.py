@@ -1,7 +1,7 @@
-"""What one process and two do alike, for test_two_processes.py: `python scenarios.py FOLDER` on each of two ranks.
+"""Scenarios for one process and two, for test_two_processes.py: `python scenarios.py FOLDER` on each of two ranks.
 
-Each scenario is a function of the strategy that returns plain figures; all run one after the other in the same
-processes, as starting them takes longer than all of them.
+Each scenario is a function of the strategy that returns plain metrics; all run in the same processes, as starting
+these takes longer than all scenarios.
 """
 
 import os
@@ -60,7 +60,7 @@ from lit_mem.scoring.reference_scores import Reference
 from lit_mem.sharding import ShardedBase
 from lit_mem.types import Sampling
 
-LIMIT = timedelta(seconds=300)  # a rank that waits in vain ends the test and does not hang it
+LIMIT = timedelta(seconds=300)  # a hanging rank fails the test
 STRATEGIES = {
     "one": lambda: "auto",
     "ddp": lambda: DDPStrategy(timeout=LIMIT),
@@ -69,8 +69,8 @@ STRATEGIES = {
 }
 
 
-class Figures(Callback):
-    """Keeps what each validation measured, but for seconds."""
+class KeptMetrics(Callback):
+    """Keeps the metrics of each validation, except timings."""
 
     def __init__(self):
         self.all = []
@@ -123,7 +123,7 @@ def module(adapter_path=None, dropout=0.1, **more):
 
 
 def data(**sizes):
-    # 21 and 17 examples do not divide evenly: a batch comes twice, and must count once.
+    # 21 and 17 examples do not divide evenly: a batch is repeated, and must count once.
     sizes = {"train_size": 21, "heldout_size": 17, "scoring_tokens": 300, "batch_size": 3, "max_length": 64} | sizes
     return TextDataModule(CaseReports(), check=False, **sizes)
 
@@ -133,16 +133,16 @@ def trained(model):
 
 
 def fit(strategy, folder):
-    """Train until it is too much: the figures, and what early stopping and checkpoints made of them."""
-    figures, stop = Figures(), MemorizationEarlyStopping(["mia/reference_auroc > 0.6"], patience=2)
+    """Train until a threshold is exceeded: metrics, early stopping and checkpoints."""
+    kept, stop = KeptMetrics(), MemorizationEarlyStopping(["mia/reference_auroc > 0.6"], patience=2)
     keep = MemorizationCheckpoint(dirpath=str(folder / f"{strategy}_fit"))
     model = module()
-    run = trainer(strategy, folder, [*measures(), Baseline(), stop, keep, figures])
+    run = trainer(strategy, folder, [*measures(), Baseline(), stop, keep, kept])
     run.fit(model, data())
     torch.save(trained(model), folder / f"{strategy}_weights_{run.global_rank}.pt")
     in_layers = [p for p in model.parameters() if isinstance(p, DTensor)]
     return {
-        "figures": figures.all,
+        "metrics": kept.all,
         "stopped": stop.reason,
         "epochs": run.current_epoch,
         "kept": keep.epochs,
@@ -152,11 +152,11 @@ def fit(strategy, folder):
 
 
 def validate(strategy, folder, callbacks=None, sizes=None, **more):
-    """The adapter that two processes have trained."""
-    figures = Figures()
-    run = trainer(strategy, folder, [*(callbacks or measures()), figures])
+    """Validate the adapter that two processes have trained."""
+    kept = KeptMetrics()
+    run = trainer(strategy, folder, [*(callbacks or measures()), kept])
     run.validate(module(str(folder / "ddp_fit" / "last-adapter"), **more), data(**(sizes or {})), verbose=False)
-    return figures.all[0]
+    return kept.all[0]
 
 
 def few(strategy, folder):
@@ -166,13 +166,13 @@ def few(strategy, folder):
 
 
 def probing(strategy, folder):
-    """Attacks that ask the model more; how often depends on the batch."""
+    """Probing attacks, whose number of forward passes depends on the batch."""
     attacks = {"loss": Loss(), "recall": ReCaLL(shots=1), "con": ConReCaLL(shots=1), "lower": Lowercase()}
     return validate(strategy, folder, [MembershipInference(attacks, combined=False)])
 
 
 def documents(strategy, folder):
-    """Texts in windows: how many passes a batch takes depends on the batch."""
+    """Texts in windows: the number of passes depends on the batch."""
     sizes = {"max_length": 52, "chunk": {"tokens": 24, "stride": 9}, "scoring_tokens": 120}
     attacks = {"loss": Loss(), "reference": ReferenceRatio(), "lower": Lowercase()}
     callbacks = [Perplexity(), MembershipInference(attacks, combined=False), SlidingExtraction(6, 4), SpanExtraction()]
@@ -186,7 +186,7 @@ def copied(strategy, folder):
 
 
 def stored(strategy, folder):
-    """Reference scores of some batches are on disk: after one pass half of the files are taken away."""
+    """Reference scores of some batches are on disk: after one pass half of the files are removed."""
     callbacks = [MembershipInference({"reference": ReferenceRatio()}), SpanExtraction()]
     os.environ["LIT_MEM_CACHE"] = str(folder / f"{strategy}_store")
     first = validate(strategy, folder, callbacks, reference=Reference(cache=True))
@@ -205,14 +205,14 @@ def stored(strategy, folder):
 
 
 def canaries(strategy, folder):
-    """Canaries of a kind that one process samples for all, scored on both."""
+    """Canaries of a source that one process samples for all, scored on both."""
     callbacks = [Canaries(), PrivacyAudit(guesses=[6, 11]), Perplexity()]
     made = Traps(22, length=12, perplexities=[1, 10, 1000], repetitions=[1, 3])
     return validate(strategy, folder, callbacks, {"train_size": 9, "heldout_size": 7, "canaries": made})
 
 
 class Interrupt(Callback):
-    """Ends training as a killed job would after its last checkpoint."""
+    """Ends training after its last checkpoint, like a killed job."""
 
     def on_train_epoch_start(self, trainer, pl_module):
         if trainer.current_epoch == 2:
@@ -220,7 +220,7 @@ class Interrupt(Callback):
 
 
 def resume(strategy, folder):
-    """Weights after an interruption; the other strategy goes on."""
+    """Weights after an interruption; the other strategy resumes."""
     other = {"ddp": "sharded", "sharded": "ddp"}[strategy]
     weights = []
     for name, callbacks in (("whole", []), ("cut", [Interrupt()])):
@@ -239,7 +239,7 @@ def resume(strategy, folder):
 
 
 class Gradients(Callback):
-    """What the optimizer got, step by step, and how many texts this process had."""
+    """Gradients by step, and the number of this process's texts."""
 
     def __init__(self):
         self.all, self.texts = [], []
@@ -252,29 +252,29 @@ class Gradients(Callback):
 
 
 def private(strategy, folder):
-    """DP-SGD: gradients with clipping and noise, of batches of which many are empty too; a resume; a refusal."""
+    """DP-SGD: gradients with clipping and noise, for batches many of which are empty; a resume; a rejection."""
     results = {}
     rank = int(os.environ["LOCAL_RANK"]) if strategy != "one" else 0
 
     def run(name, epochs=1, ckpt=None, adapter_path=None, **options):
         options = {"noise_multiplier": 1.0, "test_seed": 5, "accountant": "rdp"} | options
-        seen, figures = Gradients(), Figures()
+        seen, kept = Gradients(), KeptMetrics()
         fit = trainer(
-            strategy, folder / f"{strategy}_private_{name}", [seen, figures], max_epochs=epochs, num_sanity_val_steps=0
+            strategy, folder / f"{strategy}_private_{name}", [seen, kept], max_epochs=epochs, num_sanity_val_steps=0
         )
         model = module(privacy=DPSGD(**options), lr_schedule="constant", dropout=0.0, adapter_path=adapter_path)
         fit.fit(model, data(), ckpt_path=ckpt, weights_only=True)
         torch.save(torch.stack(seen.all), folder / f"{strategy}_private_{name}_{rank}.pt")
         results[name] = {
             "steps": fit.global_step,
-            "epsilon": figures.all[-1]["privacy/epsilon"],
+            "epsilon": kept.all[-1]["privacy/epsilon"],
             "texts": [sum(parts) for parts in zip(*gathered(seen.texts), strict=True)],
         }
         return fit, model
 
     run("many", batch_size=7)
     run("few", batch_size=1)
-    # Another start has another key: the same on all ranks, or they would draw other batches and part.
+    # A new start has a new key: the same on all ranks, or they would draw different batches and diverge.
     run("fresh", batch_size=7, test_seed=None)
     fit, model = run("before", batch_size=20)
     checkpoint = folder / f"{strategy}_private.ckpt"
@@ -286,7 +286,7 @@ def private(strategy, folder):
     if rank == 0:
         model.language_model.save_pretrained(adapter)
     gathered(rank)
-    try:  # only rank zero looks whether there is a ledger
+    try:  # only rank zero checks for a ledger
         run("unaccounted", batch_size=20, adapter_path=str(adapter))
     except ConfigError as error:
         results["unaccounted"] = "has no privacy.jsonl" in str(error)
@@ -303,7 +303,7 @@ def private(strategy, folder):
 
 
 class Foreign(pl.LightningModule):
-    """A user's own, which trains a peft model and validates nothing."""
+    """A custom module, which trains a peft model and has no validation."""
 
     def __init__(self):
         super().__init__()
@@ -323,7 +323,7 @@ class Foreign(pl.LightningModule):
 
 
 def foreign(strategy, folder):
-    """Metrics of given texts on a module and loaders of a user's own; whether they change its training."""
+    """Metrics of given texts on a custom module and loaders; whether they change its training."""
     corpus = CaseReports().load()
     members, heldout = corpus.train["completion"][:13], corpus.heldout["completion"][:9]
 
@@ -334,7 +334,7 @@ def foreign(strategy, folder):
 
     def measuring(suite):
         options = ExtractionOptions(n_members=5, n_heldout=4)
-        rows = {  # persons with two texts, which ranks do not get together
+        rows = {  # persons with two texts, split over the ranks
             name: [{"text": text, "group": f"{name} {i % (len(texts) // 2)}"} for i, text in enumerate(texts)]
             for name, texts in (("members", members), ("heldout", heldout))
         }
@@ -386,7 +386,7 @@ def main(folder):
     only = sys.argv[2:]
     for name, (scenario, strategies) in SCENARIOS.items():
         for strategy in strategies if not only or name in only else []:
-            sys.stdout.write(f"{name} {strategy}\n")  # where it hangs, if it does
+            sys.stdout.write(f"{name} {strategy}\n")  # shows where it hangs
             sys.stdout.flush()
             results[f"{name} {strategy}"] = scenario(strategy, folder)
     (folder / f"results_{os.environ['LOCAL_RANK']}.json").write_text(json.dumps(results))

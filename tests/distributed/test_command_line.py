@@ -1,4 +1,4 @@
-"""Two processes started by the command line, as a user starts them."""
+"""Two processes started by the command line, like a user would."""
 
 import subprocess
 import sys
@@ -23,11 +23,11 @@ def test_two_processes_train_with_the_base_in_parts_and_speak_with_one_voice(tmp
     assert [row[0] for row in rows if row and row[0] in ("epoch", "start", "1")] == ["epoch", "start", "1"]
     assert done.stderr.count("members to train on") == 1
     assert "Traceback" not in done.stderr
-    [figures] = tmp_path.rglob("metrics.csv")
-    assert "mia/reference_auroc" in figures.read_text()
+    [metrics] = tmp_path.rglob("metrics.csv")
+    assert "mia/reference_auroc" in metrics.read_text()
     [record] = tmp_path.rglob(FILE)
     lines, _ = read(record)
-    assert [(line.epoch, line.complete) for line in lines] == [(0, True), (1, True)]  # rank zero alone writes it
+    assert [(line.epoch, line.complete) for line in lines] == [(0, True), (1, True)]  # written by rank zero only
     assert lines[1].heldout == 33
     [last] = tmp_path.rglob("last-adapter")
     assert (last / "adapter_model.safetensors").is_file()

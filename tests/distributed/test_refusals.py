@@ -1,4 +1,4 @@
-"""What cannot be spread over devices is refused in one line that says what to do; one device is enough to try."""
+"""Configurations that cannot be sharded are rejected in one actionable line; one device suffices to test."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_what_cannot_be_in_parts(options, says, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_other_ways_to_spread_a_model_are_refused(tmp_path, monkeypatch, capsys):
+def test_other_ways_to_shard_a_model_are_rejected(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     strategy = '{"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}'
     with pytest.raises(SystemExit) as stop:

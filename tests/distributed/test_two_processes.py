@@ -1,4 +1,4 @@
-"""The same figures on one process and on two that talk over gloo, with a whole base on each or a base in parts."""
+"""The same metrics on one process and on two gloo processes, with a whole base on each or a sharded base."""
 
 import importlib.util
 import json
@@ -52,7 +52,7 @@ def two(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def one(two):
-    """What one process finds, by scenario."""
+    """Results of one process, by scenario."""
     folder, _ = two
     os.environ["LIT_MEM_CACHE"] = str(folder / "cache_of_one")
     with warnings.catch_warnings():
@@ -66,7 +66,7 @@ def test_both_ranks_know_the_same(two):
         if not name.startswith("fit"):
             assert first[name] == second[name], name
     for name in ("fit ddp", "fit sharded"):
-        for key in ("figures", "stopped", "epochs", "kept"):
+        for key in ("metrics", "stopped", "epochs", "kept"):
             assert first[name][key] == second[name][key], (name, key)
 
 
@@ -74,15 +74,15 @@ def test_both_ranks_know_the_same(two):
     ("name", "strategy"),
     [(name, strategy) for name in COMPARED for strategy in scenarios.SCENARIOS[name][1]],
 )
-def test_figures_are_those_of_one_process(two, one, name, strategy):
+def test_metrics_are_those_of_one_process(two, one, name, strategy):
     _, (ranks, _) = two
     found, expected = ranks[f"{name} {strategy}"], one[name]
     assert found.keys() == expected.keys()
     assert len(expected) > 3
-    for figure, value in expected.items():
-        assert found[figure] == pytest.approx(value, abs=1e-6, nan_ok=True), figure
-        if "auroc" in figure and figure.startswith("mia/") and "combined" not in figure:
-            assert found[figure] == value, figure
+    for metric, value in expected.items():
+        assert found[metric] == pytest.approx(value, abs=1e-6, nan_ok=True), metric
+        if "auroc" in metric and metric.startswith("mia/") and "combined" not in metric:
+            assert found[metric] == value, metric
 
 
 @pytest.mark.parametrize("name", ["many", "few", "before", "after"])
@@ -109,7 +109,7 @@ def test_the_budget_of_an_adapter_is_known_to_all_ranks(two, one):
         assert rank["private ddp"]["carried"] == carried
 
 
-def test_private_training_keeps_ranks_together_and_refuses_on_all(two, one):
+def test_private_training_keeps_ranks_together_and_fails_on_all(two, one):
     _, results = two
     for rank in results:
         assert rank["private ddp"]["same on all ranks"]
@@ -117,10 +117,10 @@ def test_private_training_keeps_ranks_together_and_refuses_on_all(two, one):
         assert rank["private ddp"]["refused"] == "Is a directory"
 
 
-def test_the_figures_are_worth_comparing(one):
+def test_the_metrics_are_worth_comparing(one):
     assert one["validate"]["mia/reference_auroc"] not in (0.5, 1.0)
     assert one["validate"]["extraction/ngram_rate"] > 0
-    # By characters, as rates of words of 21 texts may be the same by chance.
+    # By characters, as word rates of 21 texts may coincide.
     assert one["validate"]["extraction/edit_similarity"] != one["validate"]["extraction/edit_similarity_base"]
     assert any(name.startswith("slice/") for name in one["validate"])
     assert one["foreign"]["user/inference_auroc"] not in (0.5, 1.0)
@@ -142,7 +142,7 @@ def test_a_base_in_parts_is_trained_as_a_whole_one_to_the_last_bit(two):
         assert found.keys() == expected.keys()
         for name in expected:
             assert torch.equal(found[name], expected[name]), (which, name)
-    assert ranks["fit sharded"]["figures"] == ranks["fit ddp"]["figures"]
+    assert ranks["fit sharded"]["metrics"] == ranks["fit ddp"]["metrics"]
 
 
 def test_each_rank_holds_its_part_of_the_layers_only(two):

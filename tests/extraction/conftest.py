@@ -1,4 +1,4 @@
-"""Tiny encoders with random weights, made once a session."""
+"""Tiny encoders with random weights, made once per session."""
 
 import string
 
@@ -30,7 +30,7 @@ def encoder_folder(tmp_path_factory):
         "num_attention_heads": 2,
         "intermediate_size": 32,
         "max_position_embeddings": 128,
-        "initializer_range": 0.3,  # so that the vectors of different tokens differ much
+        "initializer_range": 0.3,  # so that vectors of different tokens differ clearly
     }
     kinds = {"bert": (BertConfig, BertModel), "roberta": (RobertaConfig, RobertaModel)}
     made = {}
@@ -51,7 +51,7 @@ def encoder_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def encoder(encoder_folder):
-    """The tiny BERT as transformers loads it: (tokenizer, model)."""
+    """The tiny BERT as loaded by transformers: (tokenizer, model)."""
     from transformers import AutoModel, AutoTokenizer
 
     folder = encoder_folder()

@@ -1,4 +1,4 @@
-"""BERTScore against a plain loop, and against torchmetrics where that is right."""
+"""BERTScore compared with a plain loop, and with torchmetrics where that is right."""
 
 import logging
 import warnings
@@ -19,17 +19,17 @@ def pair(generated, truth):
 
 
 def shuffled(texts):
-    """Pairs of quite different lengths."""
+    """Pairs of very different lengths."""
     return [pair(texts[i][: 12 + 17 * (5 * i % 7)], texts[(i + 3) % 8][:100]) for i in range(8)]
 
 
-def of_torchmetrics(encoder, asked, layer=None):
+def of_torchmetrics(encoder, pairs, layer=None):
     tokenizer, model = encoder
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = bert_score(
-            [c.generated for c in asked],
-            [c.truth for c in asked],
+            [c.generated for c in pairs],
+            [c.truth for c in pairs],
             model=model,
             user_tokenizer=tokenizer,
             num_layers=layer,
@@ -42,16 +42,16 @@ def of_torchmetrics(encoder, asked, layer=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", [None, 0, 1, 2])
 def test_each_pair_is_that_of_torchmetrics(encoder_folder, encoder, texts, layer):
-    asked = shuffled(texts)
-    expected = [of_torchmetrics(encoder, [one], layer)[0] for one in asked]
-    assert BertScore(encoder_folder(), layer).over(asked) == pytest.approx(expected, abs=1e-5)
-    assert max(expected) - min(expected) > 0.02  # or a mix-up of pairs would not be seen
+    pairs = shuffled(texts)
+    expected = [of_torchmetrics(encoder, [one], layer)[0] for one in pairs]
+    assert BertScore(encoder_folder(), layer).over(pairs) == pytest.approx(expected, abs=1e-5)
+    assert max(expected) - min(expected) > 0.02  # otherwise a mix-up of pairs would go unnoticed
 
 
 def test_torchmetrics_still_mixes_up_the_pairs_of_a_batch(encoder, texts):
-    asked = shuffled(texts)
-    alone = [of_torchmetrics(encoder, [one])[0] for one in asked]
-    together = of_torchmetrics(encoder, asked)
+    pairs = shuffled(texts)
+    alone = [of_torchmetrics(encoder, [one])[0] for one in pairs]
+    together = of_torchmetrics(encoder, pairs)
     assert max(abs(a - b) for a, b in zip(alone, together, strict=True)) > 0.01, "mended: theirs can be used"
 
 
@@ -95,7 +95,7 @@ def test_orthogonal_and_opposite_tokens_match_nothing():
 
 
 def test_a_copy_in_capitals_goes_through_the_model_and_is_one(encoder_folder):
-    # The tokenizer lowers case, so the texts differ and their tokens do not.
+    # The tokenizer lower-cases, so the texts differ but their tokens do not.
     assert BertScore(encoder_folder())(pair("A Rash Developed", "a rash developed")) == pytest.approx(1.0, abs=1e-6)
 
 
@@ -116,15 +116,15 @@ def test_a_text_without_any_token_may_stand_in_a_batch(encoder_folder):
     tokenizer, _ = measure.encoder._loaded
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
     bare = measure(pair("rash", "dose"))
-    assert 0 < bare != expected  # no [CLS] and [SEP] any more
+    assert 0 < bare != expected  # without [CLS] and [SEP]
     assert measure(pair("\ufffd", "\ufffd\ufffd")) == 0.0
     assert measure.over([pair("\ufffd", "rash"), pair("rash", "dose")]) == pytest.approx([0.0, bare], abs=1e-6)
 
 
 def test_padding_and_batch_size_make_no_difference(encoder_folder, texts):
-    asked = shuffled(texts)
+    pairs = shuffled(texts)
     one, many = BertScore(encoder_folder(), batch_size=1), BertScore(encoder_folder(), batch_size=5)
-    assert one.over(asked) == pytest.approx(many.over(asked), abs=1e-5)
+    assert one.over(pairs) == pytest.approx(many.over(pairs), abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta"])
@@ -145,11 +145,11 @@ def test_the_model_is_loaded_once_frozen_and_without_a_trace(encoder_folder, tmp
     from transformers import AutoModel, AutoTokenizer
 
     AutoTokenizer.from_pretrained(encoder_folder()).save_pretrained(tmp_path)
-    # Without the pooler, as language models are saved; transformers then draws one.
+    # Without the pooler, as language models are saved; transformers then initializes one randomly.
     AutoModel.from_pretrained(encoder_folder(), add_pooling_layer=False).save_pretrained(tmp_path)
     measure = BertScore(str(tmp_path))
     assert measure(pair("", "rash")) == 0.0
-    assert measure.encoder._loaded is None  # nothing needed it yet
+    assert measure.encoder._loaded is None  # not needed yet
     random = torch.get_rng_state()
     with torch.inference_mode(), caplog.at_level(logging.INFO, "lit_mem"):
         first = measure(pair("a rash", "a dose"))
@@ -217,8 +217,8 @@ def damaged(encoder_folder, folder, what):
         ("no config", "cannot load the weights of BertScore.model .*the folder has no config.json"),
         ("pickled", r"cannot load the weights of BertScore.model .*: pytorch_model\.bin is a pickle"),
         ("lacking", "BertScore.model .* lacks 16 weights of a BertModel"),
-        ("small", "its tokenizer gives token [0-9]+, and the model knows 9"),
-        ("not finite", "BertScore.model .* gives numbers that are not finite"),
+        ("small", "its tokenizer gives token [0-9]+, the model has 9"),
+        ("not finite", "BertScore.model .* gives non-finite"),
         ("decoding", "is an encoder-decoder; expected an encoder such as BERT"),
         ("truncated", r"cannot load the weights of BertScore.model .*/model\.safetensors is damaged or cut short"),
     ],

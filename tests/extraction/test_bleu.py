@@ -1,4 +1,4 @@
-"""BLEU against its formula written out."""
+"""BLEU compared with its formula."""
 
 import math
 from collections import Counter
@@ -54,10 +54,10 @@ def test_a_short_copy_is_one_where_torchmetrics_says_zero(n):
     ("generated", "truth", "value"),
     [
         ("a b c d x", "a b c d e", (4 / 5 * 3 / 4 * 2 / 3 * 1 / 2) ** 0.25),
-        ("a b c d", "a b c d e f g h", math.exp(1 - 8 / 4)),  # what is missing costs by the brevity penalty only
-        ("a b c x", "a b c d", 0.0),  # no four in a row, no smoothing
+        ("a b c d", "a b c d e f g h", math.exp(1 - 8 / 4)),  # missing words reduce only the brevity penalty
+        ("a b c x", "a b c d", 0.0),  # no common 4-gram, no smoothing
         ("c b a", "a b c", 0.0),
-        ("a a a a", "a", 1 / 4),  # each word of the truth pays once
+        ("a a a a", "a", 1 / 4),  # each word of the truth counts once
         ("A b c d", "a b c d", 0.0),  # case counts
         ("患者出现皮疹", "患者出现皮疹", 1.0),
         ("患者出现头痛", "患者出现皮疹", (4 / 6 * 3 / 5 * 2 / 4 * 1 / 3) ** 0.25),  # each character is a word
@@ -67,6 +67,6 @@ def test_examples(generated, truth, value):
     assert bleu(generated, truth) == pytest.approx(value, abs=1e-12)
 
 
-def test_an_order_below_one_is_refused():
+def test_an_order_below_one_is_rejected():
     with pytest.raises(ConfigError, match=r"Bleu.order is 0; expected at least 1"):
         Bleu(0)

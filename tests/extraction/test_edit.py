@@ -1,4 +1,4 @@
-"""Edit similarity against a plain recursion, and against torchmetrics as far as that is exact."""
+"""Edit similarity compared with a plain recursion, and with torchmetrics where that is exact."""
 
 import random
 from functools import cache
@@ -43,7 +43,7 @@ def test_long_texts_agree_with_torchmetrics(texts):
 
 
 def test_a_shift_costs_no_more_than_its_characters():
-    # torchmetrics searches a band of 25 characters beside the diagonal only.
+    # torchmetrics searches only a band of 25 characters beside the diagonal.
     text = "".join(random.Random(0).choices("abcdefgh", k=240))
     shifted = "#" * 60 + text
     assert similarity(shifted, text + "=" * 60) == pytest.approx(1 - 120 / 300)
@@ -72,7 +72,7 @@ def test_texts_without_a_common_character_are_zero(left, right):
         ("Rash", "rash", 3 / 4),  # case counts
         ("rash ", "rash", 4 / 5),  # so does white space
         ("患者出现头痛", "患者出现皮疹", 4 / 6),
-        ("👩‍⚕️", "👨‍⚕️", 3 / 4),  # four code points, one of them another
+        ("👩‍⚕️", "👨‍⚕️", 3 / 4),  # four code points, one of which differs
     ],
 )
 def test_examples(generated, truth, value):

@@ -1,6 +1,6 @@
-"""An end token inside a true suffix: one rule for every measure of extraction, against `model.generate`.
+"""An end token inside a true suffix: the same rule for every extraction measure, compared with `model.generate`.
 
-The model has learned one text by heart; what it writes is then known for certain, and so is each measure.
+The model has memorized one text; so its generation, and the value of each measure, is known exactly.
 """
 
 import logging
@@ -18,7 +18,7 @@ from lit_mem.data.encoding import Encoded, collate
 from lit_mem.data.sources import TextFiles
 from lit_mem.errors import ModelError
 from lit_mem.extraction import Discoverable, ExactMemorization, ExtractionStrength
-from lit_mem.extraction.continuations import Asker, no_bar
+from lit_mem.extraction.continuations import Prompter, no_bar
 from lit_mem.extraction.prompts import cut_prompt
 from lit_mem.functional.ends import end_tokens
 from lit_mem.lightning.datamodule import TextDataModule
@@ -33,7 +33,7 @@ LINE = {"eos": [*PREFIX, *TRUTH], "turn": [*PREFIX, 7, TURN, 8, 9, 10], "none": 
 
 @pytest.fixture(scope="module")
 def by_heart():
-    """Makes a model that has learned one text by heart, and that `generate` ends at either of two tokens."""
+    """Makes a model that has memorized one text, and that `generate` stops at either of two tokens."""
     made = {}
 
     def make(name):
@@ -60,7 +60,7 @@ def by_heart():
 
 
 class Module:
-    """What the callbacks need of a module."""
+    """The parts of a module that the callbacks need."""
 
     def __init__(self, model, eos=EOS):
         self.language_model = model
@@ -98,7 +98,7 @@ def test_the_module_stops_where_its_tokenizer_and_generate_do(by_heart):
 @pytest.mark.parametrize("name", LINE)
 @pytest.mark.parametrize("reference", [False, True])
 def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart, name, missed, reference):
-    """With a miss before the end token in the scoring pass decoding starts there; else nothing is decoded."""
+    """With a miss before the end token in the scoring pass decoding starts there; otherwise nothing is decoded."""
     model, batch = by_heart(name), batch_of(LINE[name])
     callback = Extraction(n_members=None, n_heldout=0, prefix=0)
     callback.ends = end_tokens(Module(model))
@@ -110,25 +110,25 @@ def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart
     callback.begin(SimpleNamespace(tokenizer=Module(model).tokenizer, progress=no_bar))
     callback.observe(scores, batch)
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
-    asker = Asker(callback.ends, None, 4096)
+    prompter = Prompter(callback.ends, None, 4096)
     if reference:
-        answers = asker._answers(candidates, {0: (candidates[0].base_hit, candidates[0].base_logprob)}, model, "")
+        answers = prompter._answers(candidates, {0: (candidates[0].base_hit, candidates[0].base_logprob)}, model, "")
     else:
-        answers = asker.tuned(candidates, model)
+        answers = prompter.tuned(candidates, model)
     expected = generated(model, torch.tensor(PREFIX), len(TRUTH))
     assert expected == (LINE["none"][4:] if name == "none" else [7])
     assert answers[0].ids.tolist() == expected
     assert candidates[0].prompt.suffix.tolist() == expected, "the truth is cut where decoding stops"
     (drawn,) = (
-        Asker(callback.ends, Sampling(temperature=0.05, seed=1), 4096)._answers(candidates, {}, model, "").values()
+        Prompter(callback.ends, Sampling(temperature=0.05, seed=1), 4096)._answers(candidates, {}, model, "").values()
     )
     assert drawn.ids.tolist() == expected
 
 
 @pytest.mark.parametrize("name", LINE)
 @pytest.mark.parametrize(("wrong", "found"), [([], 1.0), ([7], 0.0), ([8, 9, 10], 1.0)])
-def test_what_stands_behind_an_end_token_is_neither_needed_nor_credited(by_heart, name, wrong, found):
-    """`wrong`: tokens that are changed after learning, so that the model misses them."""
+def test_tokens_after_an_end_token_are_neither_needed_nor_credited(by_heart, name, wrong, found):
+    """`wrong`: tokens changed after training, so that the model misses them."""
     ids = [12 if token in wrong else token for token in LINE[name]]
     batch, model = batch_of(ids), by_heart(name)
     callback = Extractability(
@@ -146,11 +146,11 @@ def test_what_stands_behind_an_end_token_is_neither_needed_nor_credited(by_heart
 
 
 def test_the_share_that_is_given_is_one_share_for_all_measures():
-    """A prefix with an end token in it is given whole; the suffix ends before the next one."""
+    """A prefix with an end token in it is kept whole; the suffix ends before the next one."""
     ids = torch.tensor([1, 7, EOS, 8, 9, TURN, 10, 11, EOS])
     labels = ids.clone()
     labels[0] = IGNORED
-    prompt = cut_prompt(ids, labels, 0.5, {EOS, TURN})  # seven tokens of its own: three are given
+    prompt = cut_prompt(ids, labels, 0.5, {EOS, TURN})  # seven trained tokens: three are in the prefix
     assert (prompt.input_ids.tolist(), prompt.suffix.tolist()) == ([1, 7, EOS, 8, 9], [9])
     assert cut_prompt(ids, labels, 1, {EOS, TURN}) is None, "the suffix would begin with an end token"
     assert cut_prompt(ids, labels, 0.5, EOS).suffix.tolist() == [9, TURN, 10, 11]
@@ -203,8 +203,8 @@ def test_texts_with_an_end_token_inside_are_counted(tmp_path, tokenizer, module,
     data.setup("fit")
     made.configure_model()
     with caplog.at_level(logging.INFO, "lit_mem"):
-        data.remark_on_ends(end_tokens(made))
-        data.remark_on_ends({5})
+        data.log_inner_ends(end_tokens(made))
+        data.log_inner_ends({5})
     (line,) = [line for line in caplog.messages if "end token" in line]
     assert line.startswith(f"4 of 12 texts have an end token ({end})")
 

@@ -1,4 +1,4 @@
-"""Every extraction measure keeps the contract."""
+"""Every extraction measure fulfils the interface."""
 
 import importlib
 import inspect
@@ -16,7 +16,7 @@ OTHER_SCRIPTS = ["患者出现皮疹", "皮疹。", "🙂", "👩‍⚕️ ❤�
 
 
 def every_measure():
-    """All concrete measures in the room, so that a new file is tested without a word here."""
+    """All concrete measures of the package, so that new files are tested automatically."""
     found = set()
     for entry in pkgutil.walk_packages(lit_mem.extraction.__path__, "lit_mem.extraction."):
         for value in vars(importlib.import_module(entry.name)).values():
@@ -27,7 +27,7 @@ def every_measure():
 
 @pytest.fixture(scope="module", params=every_measure(), ids=lambda measure: measure.__name__)
 def measure(request, encoder_folder):
-    """With its defaults; one that asks for a model gets a tiny one."""
+    """With its defaults; a measure that needs a model gets a tiny one."""
     options = inspect.signature(request.param).parameters
     return request.param(**({"model": encoder_folder()} if "model" in options else {}))
 
@@ -37,7 +37,7 @@ def continuation(tokenizer, generated, truth):
     return Continuation(generated_ids, tokenizer(truth, add_special_tokens=False)["input_ids"], generated, truth)
 
 
-def test_the_room_is_not_empty():
+def test_the_package_is_not_empty():
     assert {"ExactMatch", "NgramRate", "RougeL", "BertScore"} <= {measure.__name__ for measure in every_measure()}
 
 
@@ -66,21 +66,21 @@ def test_the_truth_is_not_outdone(measure, tokenizer, texts):
 def test_many_at_a_time_are_as_one_after_another(measure, tokenizer, texts):
     pairs = [(texts[i][: 10 + 40 * (i % 3)], texts[j]) for i, j in ((0, 0), (1, 2), (2, 2), (3, 1), (1, 2))]
     pairs += [("", texts[0]), (texts[4], texts[4]), *zip(OTHER_SCRIPTS, reversed(OTHER_SCRIPTS), strict=True)]
-    asked = [continuation(tokenizer, generated, truth) for generated, truth in pairs]
-    together = measure.over(asked)
+    continuations = [continuation(tokenizer, generated, truth) for generated, truth in pairs]
+    together = measure.over(continuations)
     assert all(isinstance(value, float) for value in together)
-    assert together == pytest.approx([measure(one) for one in asked], abs=1e-5)
-    assert measure.over(asked[::-1]) == pytest.approx(together[::-1], abs=1e-5)
+    assert together == pytest.approx([measure(one) for one in continuations], abs=1e-5)
+    assert measure.over(continuations[::-1]) == pytest.approx(together[::-1], abs=1e-5)
     assert measure.over([]) == []
 
 
 def test_the_precision_of_the_trainer_makes_no_difference(measure, tokenizer, texts):
-    asked = [continuation(tokenizer, texts[i][:70], texts[i + 1] + texts[i][:40]) for i in range(3)]
-    before = measure.over(asked)
+    continuations = [continuation(tokenizer, texts[i][:70], texts[i + 1] + texts[i][:40]) for i in range(3)]
+    before = measure.over(continuations)
     torch.set_default_dtype(torch.bfloat16)
     try:
         with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
-            assert measure.over(asked) == before
+            assert measure.over(continuations) == before
         assert torch.get_default_dtype() == torch.bfloat16
     finally:
         torch.set_default_dtype(torch.float32)

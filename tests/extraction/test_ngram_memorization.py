@@ -1,4 +1,4 @@
-"""The n-gram memorization score beside ROUGE-n of torchmetrics."""
+"""The n-gram memorization score compared with ROUGE-n of torchmetrics."""
 
 import pytest
 from hypothesis import given

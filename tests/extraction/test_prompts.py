@@ -1,4 +1,4 @@
-"""Where texts are cut, as a table."""
+"""Cutting texts into prefix and suffix, as a table."""
 
 from fractions import Fraction
 
@@ -11,7 +11,7 @@ BOS, EOS, PAD = 1, 2, 0
 
 
 def cut(ids, trained_from, prefix, eos=EOS, n_padding=0):
-    """Cut ids whose labels begin at `trained_from`, and return (prefix, suffix) as lists, or None."""
+    """Cut ids with labels from `trained_from` on, and return (prefix, suffix) as lists, or None."""
     input_ids = torch.tensor([*ids, *[PAD] * n_padding])
     labels = input_ids.clone()
     labels[:trained_from] = -100
@@ -36,11 +36,11 @@ def cut(ids, trained_from, prefix, eos=EOS, n_padding=0):
         ([BOS, 11, 12, 13, 14], 1, 1, ([BOS, 11], [12, 13, 14])),
         ([BOS, 11, 12, 13, 14], 1, 3, ([BOS, 11, 12, 13], [14])),
         ([BOS, 11, 12, 13, 14], 1, 0, ([BOS], [11, 12, 13, 14])),
-        # the end-of-text token is no part of the suffix, nor does it count
+        # the end-of-text token is not part of the suffix, and does not count
         ([BOS, 11, 12, 13, 14, EOS], 1, 0.5, ([BOS, 11, 12], [13, 14])),
         ([BOS, 11, 12, EOS], 1, 1, ([BOS, 11], [12])),
         ([BOS, 11, EOS, 12, 13], 1, 3, ([BOS, 11, EOS, 12], [13])),  # only at the end
-        # a prompt before a completion is given in any case, and does not count
+        # a prompt before a completion is always part of the prefix, and does not count
         ([BOS, 90, 91, 11, 12, 13, 14, EOS], 3, 0.5, ([BOS, 90, 91, 11, 12], [13, 14])),
         ([BOS, 90, 91, 11, 12], 3, 0, ([BOS, 90, 91], [11, 12])),
         ([BOS, 90, 91, 11, 12], 3, 1, ([BOS, 90, 91, 11], [12])),
@@ -51,7 +51,7 @@ def cut(ids, trained_from, prefix, eos=EOS, n_padding=0):
         ([BOS, EOS], 1, 0.5, None),
         ([BOS, 90, EOS], 2, 0, None),
         ([BOS, 90, 91], 3, 0.5, None),  # nothing is trained on
-        # no BOS and a label on the first token: a prefix of nothing cannot be asked
+        # no BOS and a label on the first token: an empty prefix cannot be a prompt
         ([11, 12, 13], 0, 0.0, None),
         ([11, 12, 13, 14], 0, 0.5, ([11, 12], [13, 14])),
     ],

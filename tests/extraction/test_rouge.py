@@ -1,4 +1,4 @@
-"""ROUGE-L against a plain recursion, and against torchmetrics where that can read the text."""
+"""ROUGE-L compared with a plain recursion, and with torchmetrics where that can read the text."""
 
 import socket
 import sys
@@ -48,7 +48,7 @@ def test_every_part_is_that_of_a_plain_recursion(generated, truth):
 def test_an_ascii_text_has_the_words_of_torchmetrics(generated, truth):
     theirs = rouge_score(generated, truth, rouge_keys="rougeL")
     if not any(c.isalnum() for c in truth):
-        return  # torchmetrics says 0 even to a copy
+        return  # torchmetrics gives 0 even for a copy
     for part in ("fmeasure", "recall", "precision"):
         assert rouge(generated, truth, part) == pytest.approx(float(theirs[f"rougeL_{part}"]), abs=1e-6)
 
@@ -77,12 +77,12 @@ def test_any_text_copied_is_one(text):
         ("患者出现皮疹", "患者出现皮疹", 1.0),
         ("患者出现头痛", "患者出现皮疹", 4 / 6),  # no spaces: each character counts as a word
         ("患者,皮疹", "患者,头痛", 0.5),
-        ("gęślą kaźń", "gęślą jaźń", 0.5),  # torchmetrics would find "g", "l", "ka" and compare these
+        ("gęślą kaźń", "gęślą jaźń", 0.5),  # torchmetrics would compare "g", "l", "ka"
         ("का", "कि", 0.0),  # the vowel sign belongs to the word
         ("🙂", "🙂", 1.0),
         ("🙃", "🙂", 0.0),
-        ("❤️", "✔️", 0.0),  # the variation selector alone is no word
-        ("🙃 rash", "🙂 rash", 1.0),  # beside words, emoji count no more than punctuation
+        ("❤️", "✔️", 0.0),  # a variation selector alone is not a word
+        ("🙃 rash", "🙂 rash", 1.0),  # next to words, emoji are ignored like punctuation
         ("...", "rash", 0.0),
     ],
 )

@@ -1,4 +1,4 @@
-"""Texts scored in several runs, as the assistant's turns of a conversation: no suffix reaches into a user's turn."""
+"""Texts scored in several runs, such as the assistant turns of a conversation: no suffix extends into a user's turn."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def labels_of(ids, own):
         (0, TALK[:3], [11, 12, 13]),
         (1, TALK[:4], [12, 13]),
         (2, TALK[:5], [13]),
-        (3, TALK[:8], [21, 22, 23, 24]),  # the user's turn is given
+        (3, TALK[:8], [21, 22, 23, 24]),  # the user's turn is in the prefix
         (0.5, TALK[:8], [21, 22, 23, 24]),
         (6, TALK[:11], [24]),
         (0.2, TALK[:4], [12, 13]),

@@ -1,4 +1,4 @@
-"""Measures of extraction from the scoring pass: the contract, definitions by brute force, and generation."""
+"""Scoring-pass extraction measures: the interface, definitions by brute force, and generation."""
 
 import importlib
 import inspect
@@ -24,7 +24,7 @@ SCHEME = Sampling(top_k=40)
 
 
 def every_measure():
-    """All concrete measures in the room, so that a new file is tested without a word here."""
+    """All concrete measures of the package, so that new files are tested automatically."""
     found = set()
     for entry in pkgutil.walk_packages(lit_mem.extraction.__path__, "lit_mem.extraction."):
         for value in vars(importlib.import_module(entry.name)).values():
@@ -39,7 +39,7 @@ def measure(request):
 
 
 def made_up(patterns, width=None, first=1):
-    """Scores of examples whose greedy hits are given as strings of 1 and 0."""
+    """Scores of examples with greedy hits given as strings of 1 and 0."""
     width = width or max(map(len, patterns)) + first
     mask = torch.zeros(len(patterns), width, dtype=torch.bool)
     hit, drawn = torch.zeros_like(mask), torch.zeros(len(patterns), width)
@@ -55,7 +55,7 @@ def made_up(patterns, width=None, first=1):
 PATTERNS = ["1", "0", "111", "1101", "0011", "1110", "", "10101", "0" * 12, "1" * 12]
 
 
-def test_the_room_is_not_empty():
+def test_the_package_is_not_empty():
     assert {ExactMemorization, ExtractionStrength, Discoverable} <= set(every_measure())
 
 
@@ -107,7 +107,7 @@ def test_strength_is_what_greedy_generation_finds(base, examples, n_texts):
     found = ExtractionStrength()(scores)
     for row, example in enumerate(examples[:n_texts]):
         ids = example.input_ids
-        n = len(ids) - 1  # the first token is given and does not count
+        n = len(ids) - 1  # the first token is part of the prompt and does not count
         for k in range(n + 1):
             if k == n:
                 break
@@ -123,7 +123,7 @@ def test_strength_is_what_greedy_generation_finds(base, examples, n_texts):
 
 
 @pytest.mark.parametrize("prefix", [0, 0.29, 0.5, 3])
-def test_the_suffix_is_what_stands_after_the_prefix(prefix):
+def test_the_suffix_is_what_follows_the_prefix(prefix):
     lengths = [1, 2, 4, 7, 100]
     scores = made_up(["10" * 50][:1] + ["1" * n for n in lengths])
     total = Discoverable(prefix=prefix).suffix_logprob(scores)[1:]
@@ -136,7 +136,7 @@ def test_the_suffix_is_what_stands_after_the_prefix(prefix):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_the_rate_within_tries_is_that_of_sampling_them():
-    """A model of few tokens, really sampled: the share of texts drawn at least once in n tries."""
+    """A model with few tokens, actually sampled: the share of texts sampled at least once in n tries."""
     from types import SimpleNamespace
 
     class Bigram(torch.nn.Module):
@@ -150,7 +150,7 @@ def test_the_rate_within_tries_is_that_of_sampling_them():
 
     model, scheme, n = Bigram(), Sampling(0.9, 3), 12
     ids = torch.tensor([[0, 2, 4, 1]])
-    # A text that can be drawn: each token among the three likeliest.
+    # A text that can be sampled: each token among the three most likely.
     for t in range(1, 4):
         ids[0, t] = model.table[ids[0, t - 1]].topk(3).indices[t % 3]
     batch = {
@@ -191,7 +191,7 @@ def test_options_out_of_range(option, value):
 
 @given(st.lists(st.text("01-", min_size=1, max_size=15), min_size=1, max_size=4), st.integers(1, 5))
 def test_ngram_hits_count_the_runs_of_n_tokens_that_are_all_hits(patterns, size):
-    """`-` is a token that is not scored, such as a user's turn: no run goes over it."""
+    """`-` is an unscored token, such as in a user's turn: no run crosses it."""
     scores = made_up(patterns)
     unscored = torch.tensor([[False] + [c == "-" for c in p.ljust(scores.mask.shape[1] - 1)] for p in patterns])
     found = NgramHits([size])(replace(scores, mask=scores.mask & ~unscored))
@@ -209,7 +209,7 @@ def test_ngram_hits_are_the_mean_over_the_sizes():
 
 
 def test_ngram_hits_are_what_greedy_generation_writes(base, examples):
-    """`model.generate` of n tokens from every place of a text."""
+    """`model.generate` of n tokens from every position of a text."""
     base.generation_config.pad_token_id = 3
     example, n = examples[1], 2
     ids = example.input_ids

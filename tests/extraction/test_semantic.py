@@ -1,4 +1,4 @@
-"""Semantic similarity against one text at a time, without padding."""
+"""Semantic similarity compared with one text at a time, without padding."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_each_pair_is_that_without_padding(encoder_folder, encoder, texts):
     expected = [by_hand(encoder, *texts) for texts in pairs]
     measure = SemanticSimilarity(encoder_folder(), batch_size=3)
     assert measure.over([pair(*texts) for texts in pairs]) == pytest.approx(expected, abs=1e-5)
-    assert max(expected) - min(expected) > 0.02  # or a mix-up of pairs would not be seen
+    assert max(expected) - min(expected) > 0.02  # otherwise a mix-up of pairs would go unnoticed
 
 
 @settings(deadline=None, max_examples=25)
@@ -72,7 +72,7 @@ def test_the_cosine_of_the_means_is_clipped_at_zero():
     assert _similarity(one, vectors([1.0, 0.0])) == pytest.approx(0.5**0.5, abs=1e-12)
     assert _similarity(one, vectors([-1.0, 0.0])) == 0.0
     assert _similarity(one, vectors([1.0, -1.0])) == 0.0
-    assert _similarity(one, vectors([1.0, 0.0], [-1.0, 0.0])) == 0.0  # a mean of no length
+    assert _similarity(one, vectors([1.0, 0.0], [-1.0, 0.0])) == 0.0  # a mean of norm 0
 
 
 def test_mistakes_name_the_option(encoder_folder):

@@ -1,4 +1,4 @@
-"""Extraction from anywhere in a long text: against brute force over its places, and against what `generate` writes."""
+"""Extraction from any position of a long text: compared with brute force over positions, and with `generate`."""
 
 import logging
 import math
@@ -54,7 +54,7 @@ def test_the_run_is_that_of_a_plain_loop(row, prefix):
 
 @pytest.fixture(scope="module")
 def learned(module, tokenizer):
-    """A model that has learned two texts by heart, these and another of the kind; all in windows of 24 tokens."""
+    """A model that has memorized two texts, these and another similar one; all in windows of 24 tokens."""
     said = [
         " ".join(f"the {word} was given on {day} and then" for word, day in zip(words, days, strict=True))
         for words, days in (
@@ -110,13 +110,13 @@ def test_measure_is_brute_force_over_all_places(learned, audited, tokenizer):
 
 
 def test_generate_writes_the_longest_run(learned, audited):
-    """Greedy decoding from what stands before the run, in the window of each of its tokens, gives just the run."""
+    """Greedy decoding from the text before the run, in the window of each of its tokens, gives exactly the run."""
     model, examples = learned
     batch = collate(examples)
     scores = TokenScorer(model)(batch)
     table = audited(SlidingExtraction(6, 5, base=False), (scores, batch)).rows
     lengths = table["extraction/longest_run"].tolist()
-    assert max(lengths[:2]) > 24 > lengths[2]  # one is longer than a window
+    assert max(lengths[:2]) > 24 > lengths[2]  # one run is longer than a window
     for row, one in enumerate(examples):
         n, ids, windows = int(lengths[row]), one.input_ids, windows_of(one.windows)
         hits = scores.hit[row].tolist()
@@ -181,7 +181,7 @@ def test_windows_too_narrow_for_a_place_are_said(audited, caplog):
     batch["windows"] = [Windows(8, 4, 0, 31)]
     with caplog.at_level(logging.INFO, "lit_mem"):
         found = audited(SlidingExtraction(5, 5, base=False), (scores, batch)).metrics
-    assert found == {"extraction/longest_run": 7.0}  # up to where the second window begins, with 4 tokens before it
+    assert found == {"extraction/longest_run": 7.0}  # up to the start of the second window, with 4 tokens before it
     assert "largest_p_z" in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""The longest common substring against all substrings of both texts."""
+"""The longest common substring compared with all substrings of both texts."""
 
 from difflib import SequenceMatcher
 
@@ -37,7 +37,7 @@ def test_long_texts_agree_with_difflib(texts):
 @pytest.mark.parametrize(
     ("generated", "truth", "length"),
     [
-        # privacy_guard/analysis/tests/test_text_inclusion.py of PrivacyGuard, with the texts as its node cleans them
+        # privacy_guard/analysis/tests/test_text_inclusion.py of PrivacyGuard, with texts as cleaned by its node
         ("a success target text 1", "target text 1", 13),
         ("failure no match", "target text 2", 1),
         ("this is an exact match", "this is an exact match", 22),
@@ -49,7 +49,7 @@ def test_long_texts_agree_with_difflib(texts):
         # ours
         ("", "rash", 0),
         ("RASH", "rash", 0),  # case counts
-        ("a rash, then", "the rash, then", 11),  # a run may begin within white space
+        ("a rash, then", "the rash, then", 11),  # a run may start within white space
         ("患者出现头痛", "患者出现皮疹", 4),
     ],
 )
@@ -63,7 +63,7 @@ def test_golden_lengths(generated, truth, length):
 
 @settings(deadline=None)
 @given(st.text(max_size=20), st.text(min_size=1, max_size=20), st.text(max_size=20))
-def test_a_truth_that_stands_in_the_text_gives_one(before, truth, after):
+def test_a_truth_contained_in_the_text_gives_one(before, truth, after):
     assert share(before + truth + after, truth) == 1.0
 
 

@@ -1,4 +1,4 @@
-"""Batched decoding against `generate`, one prompt at a time, and against a plain forward pass."""
+"""Batched decoding compared with `generate`, one prompt at a time, and with a plain forward pass."""
 
 import random
 
@@ -19,7 +19,7 @@ EOS = 2
 
 
 def gpt2(n_positions=96):
-    """Positions are learned, so that a wrong one is seen; and there are only so many."""
+    """Positions are learned, so that a wrong one is detected, and limited in number."""
     config = GPT2Config(
         vocab_size=2048, n_positions=n_positions, n_embd=48, n_layer=2, n_head=4, initializer_range=0.3,
         bos_token_id=1, eos_token_id=EOS,
@@ -29,7 +29,7 @@ def gpt2(n_positions=96):
 
 
 def sliding():
-    """Attends to the last six tokens alone, so that its cache is of another kind, whose rows cannot be joined."""
+    """Attends only to the last six tokens, so that its cache is of another type, whose rows cannot be merged."""
     config = MistralConfig(
         vocab_size=2048, hidden_size=48, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, sliding_window=6, initializer_range=0.3, bos_token_id=1, eos_token_id=EOS,
@@ -63,7 +63,7 @@ def model(request, base):
 
 @pytest.fixture
 def prompts(examples):
-    """Of 1 to about 30 tokens, in no order."""
+    """Prompts of 1 to about 30 tokens, unordered."""
     cuts = [9, 3, 1, 20, 12, 5, 30, 2]
     return [e.input_ids[:n] for e, n in zip(examples[8:16], cuts, strict=True)]
 
@@ -109,7 +109,7 @@ def test_greedy_is_what_generate_writes(model, prompts):
 @pytest.mark.slow
 def test_end_of_text_ends_it_and_is_left_out(model, prompts):
     free = [generated(model, p, 30) for p in prompts]
-    eos = free[0][3]  # a token that the model does write, early in some texts and not at all in others
+    eos = free[0][3]  # a token that the model generates early in some texts and never in others
     expected = [generated(model, p, 30, eos) for p in prompts]
     assert len({len(e) for e in expected}) > 1
     decoded = decode(model, prompts, [30] * len(prompts), eos)
@@ -144,7 +144,7 @@ def test_the_company_and_the_token_budget_do_not_matter(model, prompts, token_bu
 
 
 class Spy(torch.nn.Module):
-    """Notes what the model is given, and how many columns its cache has afterwards."""
+    """Records the model's inputs, and the number of cache columns afterwards."""
 
     def __init__(self, model):
         super().__init__()
@@ -173,7 +173,7 @@ def test_the_token_budget_bounds_a_batch_and_the_cache_is_used(base, prompts):
 
 
 def test_prompts_are_read_beside_others_of_their_length(base, examples):
-    """Neither all in one padded batch nor each alone, and without a mask where none is needed."""
+    """Neither all in one padded batch nor each separately, and without a mask where none is needed."""
     ids = torch.cat([e.input_ids for e in examples])
     prompts = [ids[:n] for n in [4] * 30 + [80] * 5]
     spy = Spy(base)
@@ -200,7 +200,7 @@ def test_finished_texts_leave_the_batch(base, prompts):
     "who", [pytest.param("base", marks=pytest.mark.slow), "gpt2", pytest.param("sliding", marks=pytest.mark.slow)]
 )
 def test_texts_that_end_by_themselves_leave_from_the_middle(base, prompts, who):
-    """Rows left and right of the leaving ones must keep their own keys, positions and padding."""
+    """Rows before and after the removed ones must keep their own keys, positions and padding."""
     model = {"base": base, "gpt2": gpt2(), "sliding": sliding()}[who]
     free = [generated(model, p, 24) for p in prompts]
     spy, seen = Spy(model), set()
@@ -218,7 +218,7 @@ def test_texts_that_end_by_themselves_leave_from_the_middle(base, prompts, who):
 
 
 def test_padding_that_no_text_left_needs_is_given_up(base, examples):
-    """The longest prompt stays and the short ones go: the columns before it go with them, or the other way round."""
+    """The longest prompt stays and the short ones are removed: their padding is dropped too, or the other way round."""
     ids = torch.cat([e.input_ids for e in examples])
     long, short = ids[:90], ids[3:9]
     for prompts, lengths, columns in (([long, short], [2, 12], 6 + 11), ([long, short], [12, 2], 90 + 11)):
@@ -244,7 +244,7 @@ POOL = [(3, 7), (0, 30), (5, 1), (2, 12), (7, 12), (1, 3), (4, 21), (6, 2)]
 
 @pytest.fixture(scope="module")
 def pool():
-    """Two models with the prompts and the free continuations of 20 tokens of each."""
+    """Two models with the prompts and a free continuation of 20 tokens for each."""
     made = {}
     for name, model in (("gpt2", gpt2(n_positions=50)), ("sliding", sliding())):
         prompts = [(torch.arange(n) * 37 + 11 * k + 5) % 2048 for k, n in POOL]
@@ -264,20 +264,20 @@ def pool():
     st.sampled_from([40, 200, 4096]),
     st.booleans(),
 )
-def test_any_lengths_and_any_end_of_text_give_what_generate_writes(pool, name, asked, end, token_budget, join):
+def test_any_lengths_and_any_end_of_text_give_what_generate_writes(pool, name, prompted, end, token_budget, join):
     """The free continuation, cut at the end-of-text token and at the length, is what each prompt alone gives."""
     model, prompts, free = pool[name]
     eos = None if end is None else free[end[0]][end[1]]
     with pytest.MonkeyPatch.context() as patch:
         if not join:
             patch.setattr(rows, "join", lambda *args, **kwargs: False)
-        decoded = decode(model, [prompts[k] for k, _ in asked], [n for _, n in asked], eos, None, token_budget)
-    expected = [free[k][:n] for k, n in asked]
+        decoded = decode(model, [prompts[k] for k, _ in prompted], [n for _, n in prompted], eos, None, token_budget)
+    expected = [free[k][:n] for k, n in prompted]
     assert [d.ids.tolist() for d in decoded] == [e[: e.index(eos)] if eos in e else e for e in expected]
 
 
 def test_looking_for_ends_only_now_and_then_changes_nothing(prompts, monkeypatch):
-    """As on a GPU, which is not asked for results in every step."""
+    """As on a GPU, where results are not read in every step."""
     from lit_mem.generation import decoding
 
     model = gpt2()
@@ -296,7 +296,7 @@ def test_a_batch_stops_when_all_its_texts_have_ended(base, prompts):
 
 
 def test_a_finished_text_does_not_run_out_of_learned_positions():
-    """A long prompt with little to write beside a short one with much: neither alone passes the last position."""
+    """A long prompt with few new tokens beside a short one with many: neither alone exceeds the last position."""
     model = gpt2(n_positions=32)
     prompts = [torch.arange(3, 33), torch.arange(5, 15)]
     lengths = [2, 22]
@@ -306,14 +306,14 @@ def test_a_finished_text_does_not_run_out_of_learned_positions():
 
 @pytest.mark.parametrize("joined", [True, False])
 def test_a_finished_text_that_stays_does_not_run_out_of_positions_either(joined, monkeypatch):
-    """One of many is done: too few to copy the others' cache, or to leave a cache that cannot be cut."""
+    """One of many is finished: too few to copy the others' cache, or the cache cannot drop rows."""
     if not joined:
         monkeypatch.setattr(rows, "join", lambda *args, **kwargs: False)
     model = gpt2(n_positions=50)
     prompts = [(torch.arange(n) * (17 + 2 * k) + 11 * k + 5) % 2048 for k, n in enumerate([48] + [44] * 9)]
     lengths = [2] + [6] * 9
     free = [generated(model, p, n) for p, n in zip(prompts, lengths, strict=True)]
-    # It ends one text alone, one between others, so that those that stay are not the first rows.
+    # It ends only one text, between others, so that the remaining rows are not the first ones.
     eos = next(row[0] for row in free[1:-1] if sum(row[0] in other for other in free) == 1)
     spy = Spy(model)
     decoded = decode(spy, prompts, lengths, eos)
@@ -395,7 +395,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(base, prompts, temp
         assert counts.sum() == counts[kept].sum() == n
         logits = torch.full_like(logits, -torch.inf).index_copy(0, kept, logits[kept])
     expected = n * (logits / temperature).softmax(-1)
-    common = expected >= 5  # the rest together make one class
+    common = expected >= 5  # the others form one class
     observed = torch.cat([counts[common], counts[~common].sum()[None]])
     wanted = torch.cat([expected[common], expected[~common].sum()[None]])
     if wanted[-1] < 5:
@@ -406,7 +406,7 @@ def test_tokens_are_drawn_as_often_as_their_probability_says(base, prompts, temp
 
 @pytest.mark.slow
 def test_the_second_token_is_drawn_given_the_first(base, prompts):
-    """Pairs, so that a row that read another row's cache would be seen."""
+    """Pairs, so that reading another row's cache would be detected."""
     prompt, n = prompts[7], 3000
     draws = decode(base, [prompt] * n, [2] * n, None, Sampling(top_k=3, seed=4), token_budget=800)
     observed = {}

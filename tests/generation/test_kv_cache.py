@@ -1,4 +1,4 @@
-"""The cache that grows in place, against one that is copied for every token."""
+"""The cache that grows in place, compared with one that is copied for every token."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.cache_utils import DynamicCache, DynamicSlidingWindowLayer
 
-from lit_mem.generation.kv_cache import RoomyLayer, join
+from lit_mem.generation.kv_cache import PreallocatedLayer, join
 
 HEADS, SIZE = 2, 3
 
@@ -21,7 +21,7 @@ def test_it_holds_what_a_copied_one_holds(seed, actions):
     generator = torch.Generator().manual_seed(seed)
     keys, values = states(6, 5, generator)
     room = torch.full((6, HEADS, len(actions), SIZE), torch.nan)
-    layer = RoomyLayer(torch.cat([keys, room], 2), torch.cat([values, room], 2), 5)
+    layer = PreallocatedLayer(torch.cat([keys, room], 2), torch.cat([values, room], 2), 5)
     for action in actions:
         n = len(keys)
         if action == "token":
@@ -44,7 +44,7 @@ def test_it_holds_what_a_copied_one_holds(seed, actions):
 
 
 def test_first_rows_stay_without_a_copy():
-    layer = RoomyLayer(torch.zeros(4, HEADS, 6, SIZE), torch.zeros(4, HEADS, 6, SIZE), 3)
+    layer = PreallocatedLayer(torch.zeros(4, HEADS, 6, SIZE), torch.zeros(4, HEADS, 6, SIZE), 3)
     before = layer.keys.untyped_storage().data_ptr()
     layer.keep(slice(2), 1)
     layer.update(torch.ones(2, HEADS, 1, SIZE), torch.ones(2, HEADS, 1, SIZE))

@@ -1,4 +1,4 @@
-"""Decoding of models without a key-value cache, or with an unusual one, against `generate(use_cache=False)`."""
+"""Decoding of models without a key-value cache, or with an unusual one, compared with `generate(use_cache=False)`."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Trainers of Hugging Face's kinds over the bundled model and texts."""
+"""Hugging Face trainers over the bundled model and texts."""
 
 import json
 
@@ -47,7 +47,7 @@ def _lines(split, n):
 
 @pytest.fixture
 def lora():
-    """The bundled model with a fresh adapter of peft's; dropout draws random numbers in every step."""
+    """The bundled model with a new peft adapter; dropout uses random numbers in every step."""
 
     def make(base=None, **options):
         torch.manual_seed(0)
@@ -63,7 +63,7 @@ def lora_options(**options):
 
 @pytest.fixture
 def callback():
-    """The callback as most tests need it: without generation."""
+    """The callback as most tests need it, without generation."""
 
     def make(**options):
         return MemorizationCallback(**{"suite": "quick", "check": False} | options)
@@ -73,7 +73,7 @@ def callback():
 
 @pytest.fixture
 def trainer(tmp_path, lora, member_texts, heldout_texts):
-    """Makes a `transformers.Trainer`: tokenized rows, padded by the collator for language modelling."""
+    """Makes a `transformers.Trainer`: tokenized rows, padded by the language-modelling collator."""
 
     def make(*callbacks, model=None, train=None, heldout=None, collator=None, tokenizer=None, kind=Trainer, **settings):
         tokenizer = tokenizer or load_tokenizer(TINY)
@@ -99,7 +99,7 @@ def tokenized(tokenizer, texts, length=48):
 
 @pytest.fixture
 def sft(tmp_path):
-    """Makes TRL's `SFTTrainer` over rows as a user has them."""
+    """Makes TRL's `SFTTrainer` over typical user rows."""
 
     def make(train, heldout, *callbacks, tokenizer=None, model=None, peft=True, **settings):
         torch.manual_seed(0)

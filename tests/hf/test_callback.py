@@ -1,4 +1,4 @@
-"""What a user of the callback sees: metrics, the best checkpoint, and the end of training."""
+"""User-visible behaviour of the callback: metrics, the best checkpoint, and early stopping."""
 
 import logging
 import math
@@ -84,7 +84,7 @@ def test_when_it_measures(trainer, callback, options, settings, steps):
     ],
 )
 def test_passes_are_planned_before_training(trainer, callback, options, settings, passes):
-    """An error probability is shared among them; one more may come when training ends."""
+    """The error probability is shared among them; one more pass may follow at the end of training."""
     made = trainer(callback(**options), **settings)
     made.state.max_steps, made.state.num_train_epochs = 8, 2
     assert planned_looks(made, options.get("every_n_steps"), options.get("every_n_epochs")) == passes + 1
@@ -133,7 +133,7 @@ def test_early_stopping_before_it_in_the_list_reads_its_metrics(trainer, callbac
     made = trainer(early, callback(), num_train_epochs=5, save_strategy="epoch", **settings)
     made.train()
     values = [value for _, value in logged(made)[1:]]
-    assert values[-1] >= min(values[:-1]) > 0.5  # the last is no better, and each before it was
+    assert values[-1] >= min(values[:-1]) > 0.5  # the last did not improve, each before it did
     assert values[:-1] == sorted(set(values[:-1]), reverse=True)
 
 
@@ -171,7 +171,7 @@ def test_metrics_of_an_evaluation_outside_training(trainer, callback, heldout_te
     assert set(made.predict(other).metrics) == {
         "test_loss", "test_runtime", "test_samples_per_second", "test_steps_per_second", "test_model_preparation_time",
     } & set(made.predict(other).metrics)  # fmt: skip
-    with torch.no_grad():  # another model in the same trainer is measured anew
+    with torch.no_grad():  # another model in the same trainer is measured again
         for name, parameter in made.model.named_parameters():
             if "lora_B" in name:
                 parameter.zero_()
@@ -231,7 +231,7 @@ def test_patience_counts_on_after_a_resume(trainer, callback):
     assert [line.step for line in lines(made)] == [0, 4, 8, 12]
     ended = trainer(callback(stop="val/loss > 0", patience=3), **settings)
     ended.train(resume_from_checkpoint=True)
-    assert ended.state.global_step <= 13  # the Trainer takes one step before it looks
+    assert ended.state.global_step <= 13  # the Trainer takes one step before it checks
     on = trainer(callback(stop="val/loss > 0", patience=4), **settings)
     on.train(resume_from_checkpoint=f"{made.args.output_dir}/checkpoint-12")
     assert on.state.global_step == 16
@@ -279,7 +279,7 @@ def test_where_the_loss_is_not_finite_training_is_the_users(trainer, callback, l
     made = trainer(callback(), model=model, **settings)
     made.train()
     assert made.state.global_step == 4
-    assert [one for one in caplog.messages if "so nothing is measured" in one]
+    assert [one for one in caplog.messages if "so the pass cannot be measured" in one]
     assert not lines(made)
 
 
@@ -295,7 +295,7 @@ def test_one_callback_serves_two_trainers_and_a_second_train(trainer, callback, 
     assert [line.step for line in lines(first)] == [0, 4]
     assert [line.step for line in lines(second)] == [0, 4]
     grown = logged(first)[-1][1]
-    first.train()  # goes on with the weights that it has
+    first.train()  # continues with its current weights
     assert logged(first)[0][1] == grown
     assert [line.step for line in lines(first)] == [0, 4]
     kept = record.read(record_path(first).parent.with_name("memorization_1") / record.FILE)[0]

@@ -1,4 +1,4 @@
-"""Canaries under Hugging Face's Trainer and TRL: inserted by coins, measured, and kept out of all other metrics."""
+"""Canaries under Hugging Face's Trainer and TRL: inserted at random, measured, and excluded from all other metrics."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lit_mem.models.hub import load_tokenizer
 from tests.hf.conftest import TINY, tokenized
 
 SHORT = ["The code of {name} is ####"]
-ROOMS = ("canary/", "audit/")
+NAMESPACES = ("canary/", "audit/")
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +30,9 @@ def tokenizer():
 
 
 def of_canaries(metrics, prefix=""):
-    return {name.removeprefix(prefix): v for name, v in metrics.items() if name.removeprefix(prefix).startswith(ROOMS)}
+    return {
+        name.removeprefix(prefix): v for name, v in metrics.items() if name.removeprefix(prefix).startswith(NAMESPACES)
+    }
 
 
 def lines_of(trainer):
@@ -97,7 +99,7 @@ def test_rows_of_other_forms(tokenizer):
         (["x"], Unigram(4), ConfigError, r"Unigram: prefixes are sampled from the base model.*insert_canaries\(model="),
         ([{"text": "x"}, {"text": None}], Secrets(4), DataError, "train, row 2: text is NoneType"),
         (["x"], Traps(4), ConfigError, "Traps are sampled as tokens from the base model"),
-        (["x"], RandomTokens(8), ConfigError, "RandomTokens draws tokens, .* of the text of . of 8 canaries"),
+        (["x"], RandomTokens(8), ConfigError, "RandomTokens samples tokens, .* text of 8 of 8 canaries"),
         (["x"], 200, ConfigError, "canaries is int"),
     ],
 )
@@ -109,7 +111,7 @@ def test_what_is_rejected(tokenizer, train, source, error, named):
 
 @pytest.fixture(scope="module")
 def memorized(module, data):
-    """A Lightning module that memorized canaries of its data module, its texts, and what is measured of it."""
+    """A Lightning module that memorized canaries of its data module, its texts, and its metrics."""
     torch.manual_seed(1)
     model = module(dropout=0.0, rank=16, targets=["all-linear"], lr=1e-2)
     source = Secrets(24, SHORT, repetitions=[1, 16], seed=3)
@@ -235,7 +237,7 @@ def test_a_training_set_without_them_is_named(trainer, sft, callback, tokenizer,
     for texts, wrong, as_list in cases:
         train = tokenized(tokenizer, texts)
         made = trainer(callback(canaries=canaries), train=list(train) if as_list else train)
-        with pytest.raises(ConfigError, match=f"{wrong} of 12 canaries do not stand in train_dataset") as found:
+        with pytest.raises(ConfigError, match=f"{wrong} of 12 canaries do not occur in train_dataset") as found:
             made.train()
         assert "\n" not in str(found.value)
         assert made.state.global_step == 0
@@ -270,7 +272,7 @@ def test_a_whole_model_without_adapter(trainer, callback, tokenizer, member_text
     assert 0 <= made.evaluate()["eval_canary/auroc"] <= 1
 
 
-# -- kinds of the base model, conversations, and whether canaries are trained on whole ---------------------------
+# -- sources that sample from the base model, conversations, and whether canaries are trained on whole -----------
 
 
 def test_kinds_that_the_base_model_samples(trainer, callback, tokenizer, member_texts):
@@ -307,7 +309,7 @@ def said(text):
 
 
 def test_canaries_without_loss_are_counted(trainer, callback, tokenizer, member_texts):
-    """A collator that takes the loss off the last tokens of each row, as a wrong template for responses does."""
+    """A collator that removes the loss from the last tokens of each row, like a wrong response template."""
     rows, canaries = insert_canaries(member_texts, Secrets(12, SHORT, repetitions=[1]), tokenizer)
     plain = DataCollatorForLanguageModeling(tokenizer, mlm=False)
 
@@ -317,7 +319,7 @@ def test_canaries_without_loss_are_counted(trainer, callback, tokenizer, member_
         return batch
 
     n_in = sum(one.inserted for one in canaries.canaries)
-    lost = rf"{n_in} of {n_in} inserted canaries are not trained on whole in the rows that the trainer collates"
+    lost = rf"{n_in} of {n_in} inserted canaries are not trained on whole in the collated rows"
     with pytest.raises(ConfigError, match=lost) as found:
         trainer(callback(canaries=canaries), train=tokenized(tokenizer, rows), collator=masking).train()
     assert "\n" not in str(found.value)
@@ -333,5 +335,7 @@ def test_packing_that_cuts_canaries_is_named(sft, callback, tokenizer, member_te
         made.train()
         assert lines_of(made)[0].metrics["canary/auroc"] == 0.5
         return
-    with pytest.raises(ConfigError, match=r"\d+ of \d+ inserted canaries .* packing_strategy \('bfd' cuts no text\)"):
+    with pytest.raises(
+        ConfigError, match=r"\d+ of \d+ inserted canaries .* packing_strategy \('bfd' truncates no text\)"
+    ):
         made.train()

@@ -1,4 +1,4 @@
-"""The guide's code for TRL runs as it stands, with the bundled model in place of one from the hub."""
+"""The guide's code for TRL runs unchanged, with the bundled model instead of one from the Hub."""
 
 import re
 from pathlib import Path

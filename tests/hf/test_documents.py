@@ -1,4 +1,4 @@
-"""Long texts given to the callbacks of Hugging Face's Trainer and of Lightning are scored whole, as an audit does."""
+"""Long texts passed to the callbacks of Hugging Face's Trainer and of Lightning are scored whole, as in an audit."""
 
 import pytest
 import torch
@@ -54,5 +54,5 @@ def test_lightnings_callback_scores_documents_as_an_audit_does(tokenizer, docume
     for name, value in expected.items():
         if not name.endswith("_base") and name in found and not name.startswith("correlation/"):
             assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
-    with pytest.raises(ConfigError, match=r"expected data\.chunk"):
+    with pytest.raises(ConfigError, match=r"members is None.* data\.chunk"):
         Memorization(chunk=CHUNK)

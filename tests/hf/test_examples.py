@@ -1,4 +1,4 @@
-"""The examples run offline as they are, and give the numbers of a Lightning run on the same weights and texts."""
+"""The examples run offline unchanged, and give the metrics of a Lightning run on the same weights and texts."""
 
 import runpy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a trainer's run is of: its training set counted and digested, the adapter's size, the base's fingerprint."""
+"""Provenance of a trainer's run: its training set counted and digested, the adapter's size, the base's fingerprint."""
 
 import json
 

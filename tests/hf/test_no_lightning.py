@@ -1,4 +1,4 @@
-"""The door of Hugging Face does without Lightning."""
+"""The Hugging Face integration does not load Lightning."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""Persons of given texts under a trainer; of the trainer's own rows none is known."""
+"""Persons of given texts under a trainer; the trainer's own rows have none."""
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -26,7 +26,7 @@ def test_given_rows_name_persons(trainer, member_texts, heldout_texts):
     means = frame.groupby("who").mean()
     area = roc_auc_score(means.member == 1, means.score)
     assert callback.live.metrics["user/inference_auroc"] == pytest.approx(area)
-    assert made.state.log_history[-2]["user/inference_auroc"] == pytest.approx(area)  # the last row is of training
+    assert made.state.log_history[-2]["user/inference_auroc"] == pytest.approx(area)  # the last row is from training
     tables = {path.stem: pq.read_table(path).to_pandas() for path in (run.files.folder / "persons").iterdir()}
     assert set(tables) == {"start", "epoch_0001_step_000004"}
     last = tables["epoch_0001_step_000004"]
@@ -36,7 +36,7 @@ def test_given_rows_name_persons(trainer, member_texts, heldout_texts):
 
 
 @pytest.mark.parametrize("shown", [False, True])
-def test_names_are_shown_only_where_that_is_asked_for(trainer, member_texts, heldout_texts, shown):
+def test_names_are_shown_only_on_request(trainer, member_texts, heldout_texts, shown):
     members = [{"text": text, "who": ("Ann", "Bob")[i % 2]} for i, text in enumerate(member_texts)]
     heldout = [{"text": text, "who": ("Eve", "Bob")[i == 0]} for i, text in enumerate(heldout_texts)]
     options = {"fields": {"group_column": "who"}, "extraction": None, "check": False, "show_groups": shown}

@@ -1,4 +1,4 @@
-"""What a run leaves in `output_dir`, who may read it, and that no text is in it."""
+"""Files of a run in `output_dir`, their permissions, and no text in them."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from tests.hf.test_trainers_texts import rows_of
 
 
 def pieces(texts):
-    """Runs of 5 words: what a reader of a leak would recognise."""
+    """Runs of 5 words, by which a leak could be recognized."""
     found = set()
     for text in texts:
         words = re.findall(r"\w+", text)

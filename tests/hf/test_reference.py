@@ -1,4 +1,4 @@
-"""The frozen model that a trained one is compared with."""
+"""The frozen reference of a trained model."""
 
 import types
 
@@ -88,7 +88,7 @@ def test_a_model_or_a_folder_can_be_the_reference(trainer, callback, scored):
 
 def test_a_reference_that_is_trained_itself_is_rejected(trainer, callback, lora):
     base = load_base(TINY)
-    with pytest.raises(ConfigError, match="reference shares its weights with the model that is measured"):
+    with pytest.raises(ConfigError, match="reference shares its weights with the measured model"):
         trainer(callback(reference=base), model=lora(base)).train()
 
 
@@ -126,5 +126,5 @@ def test_weights_that_are_spread_over_devices_are_rejected_in_a_line(settings, n
     if named is None:
         check_whole(made)
         return
-    with pytest.raises(ConfigError, match=f"{named} spreads the weights over devices"):
+    with pytest.raises(ConfigError, match=f"{named} shards the weights over devices"):
         check_whole(made)

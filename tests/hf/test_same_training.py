@@ -1,4 +1,4 @@
-"""Training is the same to the last bit with the callback and without it, and so is all else of the trainer."""
+"""Training is bit-identical with and without the callback, and the trainer's other state is unchanged."""
 
 import random
 
@@ -54,7 +54,7 @@ def test_the_same_with_and_without_it(trainer, callback, lora, tmp_path, form):
     plain, weights, drawn = trained("plain")
     measured = callback(**options)
     watched, others, drawn_too = trained("measured", measured)
-    assert measured.live.metrics["mia/reference_auroc"] > 0.5  # it did measure
+    assert measured.live.metrics["mia/reference_auroc"] > 0.5  # it was measured
     assert all(torch.equal(weights[name], others[name]) for name in weights)
     assert losses(plain) == losses(watched)
     assert flags(plain.model) == flags(watched.model)

@@ -1,4 +1,4 @@
-"""What is scored is what is trained on: against a plain loop over the trainer's own collated rows."""
+"""Scored texts are the trained ones: compared with a plain loop over the trainer's own collated rows."""
 
 from types import SimpleNamespace
 
@@ -43,9 +43,9 @@ def rows_of(kind, texts):
 
 @torch.no_grad()
 def plain_losses(trainer, loader):
-    """Mean loss of each text over its labelled tokens, the end-of-text token at its end left out; in the rows' order.
+    """Mean loss of each text over its labelled tokens, without the final end-of-text token; in the rows' order.
 
-    Each row is collated and given to the model as the trainer does it. In a packed row, texts begin where positions do.
+    Each row is collated and passed to the model like in the trainer. In a packed row, texts start where positions do.
     """
     model, end = trainer.model.eval(), trainer.processing_class.eos_token_id
     found = []
@@ -197,7 +197,7 @@ def test_of_several_evaluation_sets_the_first_is_held_out(trainer, heldout_texts
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
                 (lambda t, rows: {"train": rows.to_iterable_dataset(), "max_steps": 2}, "train_dataset is a stream"),
-                (lambda t, rows: {"collator": lambda rows: {"input_ids": torch.zeros(1, 4)}}, "no labels of"),
+                (lambda t, rows: {"collator": lambda rows: {"input_ids": torch.zeros(1, 4)}}, "no labels for"),
             ]
         ),
     ],
@@ -213,7 +213,7 @@ def test_what_cannot_be_sampled_is_named_before_training(trainer, callback, memb
 def test_pieces_of_wrapped_packing_are_no_texts(sft, callback, member_texts, heldout_texts):
     rows = rows_of("text", member_texts), rows_of("text", heldout_texts)
     trainer = sft(*rows, callback(), packing=True, packing_strategy="wrapped", eval_packing=False)
-    with pytest.raises(ConfigError, match="packing_strategy is 'wrapped', which cuts train_dataset"):
+    with pytest.raises(ConfigError, match="packing_strategy is 'wrapped', which cuts the texts of train_dataset"):
         trainer.train()
     assert len(heldout_of(trainer, None, 0, 0)) == len(heldout_texts)
 
@@ -246,7 +246,7 @@ PAIRS = (NUMBERS[:, None, :, None] == NUMBERS[:, None, None, :]).tril() & (NUMBE
     ],
     ids=["numbered", "pairs", "added", "ones", "positions", "positions_from_2"],
 )
-def test_packed_texts_are_told_apart(extra):
+def test_packed_texts_are_kept_apart(extra):
     texts = [
         ids.tolist()
         for ids, labels in texts_of_batch({"input_ids": IDS, "labels": LABELS} | extra)
@@ -323,7 +323,7 @@ def test_all_tokenized_texts_are_read_packed_or_not(member_texts, tokenizer, mem
         assert member_texts[0] in found
 
 
-def test_texts_that_cannot_be_told_apart_are_not_known(member_texts, tokenizer):
+def test_texts_that_cannot_be_separated_are_unknown(member_texts, tokenizer):
     rows = Dataset.from_dict({"input_ids": tokenizer(member_texts)["input_ids"]})
     assert all_of(rows, tokenizer, packing=True, packing_strategy="wrapped") is None
     assert all_of(Dataset.from_dict({"text": member_texts}), tokenizer) is None

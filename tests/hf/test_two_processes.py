@@ -1,4 +1,4 @@
-"""The trainer on two processes of gloo, as torchrun and accelerate start them: numbers are those of one."""
+"""The trainer on two gloo processes, as started by torchrun and accelerate: metrics equal those of one process."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_numbers_are_those_of_one_process(two, tmp_path):
     metrics = two[0][0]["metrics"]
     assert set(metrics) == set(one["metrics"])
     assert len(metrics) > 60
-    assert metrics["mia/reference_auroc"] != 0.5  # the adapter is not the one that changes nothing
+    assert metrics["mia/reference_auroc"] != 0.5  # the adapter is a trained one
     assert metrics == pytest.approx(one["metrics"], abs=1e-6)
     assert {"canary/auroc", "audit/epsilon_lower_bound"} < set(two[0][0]["canaries"])
     assert two[0][0]["canaries"] == pytest.approx(one["canaries"], abs=1e-6)

@@ -1,4 +1,4 @@
-"""What one process and two do alike, for test_two_processes.py: `python two_processes.py FOLDER` on each rank."""
+"""Scenarios for one process and two, for test_two_processes.py: `python two_processes.py FOLDER` on each rank."""
 
 import os
 

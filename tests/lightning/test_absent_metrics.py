@@ -1,4 +1,4 @@
-"""A user's own module whose scores lack what some metrics are measured from: one warning, and no threshold on them."""
+"""A custom module whose scores lack the input of some metrics: one warning, and thresholds on them are rejected."""
 
 import logging
 import re
@@ -27,7 +27,7 @@ LACKING = ("ez_mia", "min_k_plus_plus", "reference", "wbc", "zlib")
 
 
 class Bare(pl.LightningModule):
-    """Returns the least that `TokenScores` can hold; with `whole` the reference and the moments too."""
+    """Returns the minimum that `TokenScores` requires; with `whole` the reference and the moments too."""
 
     def __init__(self, whole=False):
         super().__init__()
@@ -113,7 +113,7 @@ def test_metrics_of_the_base_model_are_named_too(callback, name, tmp_path, caplo
     measures = {"measures": {"extraction_strength": ExtractionStrength()}} if callback is Extractability else {}
     trainer, error = ran([callback(**measures), MemorizationEarlyStopping([f"{name} > 0.5"])], tmp_path)
     assert trainer.global_step == 0
-    assert f"{name!r} is not measured, as the scores hold no greedy hits of a reference" in str(error)
+    assert f"{name!r} is not measured: the scores hold no greedy hits of a reference" in str(error)
     assert [r.levelno for r in caplog.records if "no greedy hits" in r.getMessage()] == [logging.WARNING]
 
 

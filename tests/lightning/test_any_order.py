@@ -1,4 +1,4 @@
-"""In whatever order a user lists the callbacks: the same figures, and whoever watches them sees them in time."""
+"""For any order of callbacks, the metrics are the same, and callbacks that monitor them see them in time."""
 
 import random
 
@@ -44,7 +44,7 @@ def listed(folder):
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer, tmp_path_factory):
-    """What a fit ends with, its callbacks in the order that a function puts them into."""
+    """The final metrics of a fit, with its callbacks arranged by a function."""
 
     def fit(arrange):
         callbacks = listed(tmp_path_factory.mktemp("checkpoints"))
@@ -53,10 +53,10 @@ def fitted(module, data, trainer, tmp_path_factory):
         torch.manual_seed(1)
         t = trainer(callbacks, max_epochs=4)
         t.fit(module(dropout=0.0, targets=["all-linear"]), data(train_size=16, heldout_size=16))
-        figures = {name: float(value) for name, value in t.callback_metrics.items() if not name.startswith("time/")}
+        metrics = {name: float(value) for name, value in t.callback_metrics.items() if not name.startswith("time/")}
         keeper, stopping = by_type[MemorizationCheckpoint], by_type[EarlyStopping]
         return {
-            "figures": figures,
+            "metrics": metrics,
             "epochs": t.current_epoch,
             "reason": by_type[MemorizationEarlyStopping].reason,
             "kept": (keeper.epochs, float(keeper.best_model_score)),
@@ -75,7 +75,7 @@ def test_there_is_something_to_compare(expected):
     assert expected["epochs"] == 3
     assert "mia/loss_auroc is" in expected["reason"]
     assert expected["kept"][0].keys() == {"best", "safe", "last"}
-    assert len(expected["figures"]) > 100
+    assert len(expected["metrics"]) > 100
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,6 @@ def test_there_is_something_to_compare(expected):
 )
 def test_the_order_of_callbacks_changes_nothing(fitted, expected, arrange):
     found = fitted(arrange)
-    differing = {name for name, value in expected["figures"].items() if found["figures"].get(name) != value}
+    differing = {name for name, value in expected["metrics"].items() if found["metrics"].get(name) != value}
     assert not differing
     assert found == expected

@@ -1,4 +1,4 @@
-"""In a program that has set up no logging, what says whether numbers can be trusted is shown, and once."""
+"""In a program without logging configuration, messages on the validity of metrics are shown once."""
 
 import logging
 import subprocess
@@ -18,7 +18,7 @@ TRUST = ("Data case_reports: 24", "Members: 24 rows", "Held out: 20 rows", "Text
 
 @contextmanager
 def nothing_set_up():
-    """As in a plain script: pytest's own handlers are out of the way while the body runs."""
+    """As in a plain script: pytest's own handlers are removed while the body runs."""
     root = logging.getLogger()
     before, level = root.handlers, root.level
     root.handlers = []
@@ -48,7 +48,7 @@ def test_it_shows_each_message_once_however_often_it_is_called(capsys):
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.INFO])
 def test_what_the_program_sets_up_is_left_alone(level, capsys):
-    """Its root logger before: the messages reach it, from its own level on."""
+    """With a root logger configured before: messages reach it, from its own level on."""
     with nothing_set_up():
         logging.basicConfig(level=level, format="root: %(message)s", stream=sys.stderr)
         show_messages()

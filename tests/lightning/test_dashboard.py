@@ -1,4 +1,4 @@
-"""TensorBoard's Custom Scalars page: charts of tags that the run has, and a line for each limit."""
+"""TensorBoard's Custom Scalars page: charts of tags in the run, and a line for each limit."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ AREA = ["mia/zlib_auroc", "mia/zlib_auroc_low", "mia/zlib_auroc_high"]
 
 
 def board(folder):
-    """Scalars by tag as (step, value), and the layouts that the run has."""
+    """Scalars by tag as (step, value), and the layouts of the run."""
     events = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0}).Reload()
     scalars = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
     layouts = [layout_pb2.Layout() for _ in events.Tensors("custom_scalars__config__")]
@@ -32,14 +32,14 @@ def board(folder):
 
 @pytest.fixture(scope="module")
 def run(module, data, trainer, tmp_path_factory):
-    """A fit of one epoch with a threshold of its own, one that is listed, and a prefix: what TensorBoard has of it."""
+    """A fit of one epoch with two thresholds and a prefix: its TensorBoard contents."""
     logger = TensorBoardLogger(str(tmp_path_factory.mktemp("board")), prefix="a.b", default_hp_metric=False)
     callbacks = [
         Memorization(stop="mia/reference_auroc > 0.987", extraction=ExtractionOptions(n_members=3, n_heldout=3)),
         MemorizationEarlyStopping(["val/perplexity < 1.5"]),
     ]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(auditing, "log_plot", lambda *args: None)  # to draw takes longer than all else here
+        patch.setattr(auditing, "log_plot", lambda *args: None)  # drawing would dominate the test's time
         trainer(callbacks, logger=logger, max_epochs=1).fit(module(), data())
     return board(Path(logger.log_dir))
 
@@ -52,7 +52,7 @@ def test_it_is_written_once_and_every_tag_of_it_is_one_of_the_run(run):
     charts = [chart for category in made.category for chart in category.chart]
     matched = []
     for chart in charts:
-        for pattern in chart.multiline.tag:  # matched as TensorBoard does it
+        for pattern in chart.multiline.tag:  # matched like TensorBoard does
             (tag,) = [tag for tag in run.scalars if re.match(pattern, tag)]
             matched.append(tag)
         for series in chart.margin.series:

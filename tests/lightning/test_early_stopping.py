@@ -1,4 +1,4 @@
-"""MemorizationEarlyStopping, the thresholds and the checkpoints under them, on scripted figures."""
+"""MemorizationEarlyStopping, thresholds and the checkpoints under them, on scripted metrics."""
 
 import math
 from typing import ClassVar
@@ -45,8 +45,8 @@ class Scripted(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Figures(Measure):
-    """Logs scripted figures, one dictionary an epoch."""
+class ScriptedMetrics(Measure):
+    """Logs scripted metrics, one dictionary per epoch."""
 
     def __init__(self, script, names=None):
         self.script, self.known = script, names or sorted({name for row in script for name in row})
@@ -80,18 +80,18 @@ def auroc(*values):
         ([0.5, 0.7, 0.8], {}, 2),
         ([0.5, 0.5, 0.5], {}, 3),  # Lightning's own would stop a flat run by patience
         ([0.5, math.nan, 0.55], {}, 3),  # and stops on NaN
-        ([0.6, 0.6, 0.6], {}, 3),  # at the limit is not beyond it
+        ([0.6, 0.6, 0.6], {}, 3),  # a value at the limit does not exceed it
         ([0.7, 0.5, 0.7, 0.7], {"patience": 2}, 4),
         ([0.65, 0.65, 0.75], {"lower_bound": True}, 3),
     ],
 )
 def test_stops_after_the_right_epoch_in_any_order_of_callbacks(tmp_path, values, options, epochs, order):
-    callbacks = [MemorizationEarlyStopping([f"{AUROC} > 0.6"], **options), Figures(auroc(*values))][::order]
+    callbacks = [MemorizationEarlyStopping([f"{AUROC} > 0.6"], **options), ScriptedMetrics(auroc(*values))][::order]
     assert run(tmp_path, callbacks, len(values)).current_epoch == epochs
 
 
 class Scored(Scripted):
-    """`n` members, then `n` others, of one token each; all members are likelier, or all are alike."""
+    """`n` members, then `n` others, of one token each; all members are likelier, or all are equal."""
 
     def __init__(self, n, separation):
         super().__init__([1.0] * 2)
@@ -108,7 +108,7 @@ class Scored(Scripted):
 @pytest.mark.parametrize(
     ("n", "separation", "threshold", "epochs"),
     [
-        (3, 1.0, "> 0.6", 2),  # 3 and 3 are separated by chance in 1 of 20; [0.438, 1]
+        (3, 1.0, "> 0.6", 2),  # chance separates 3 and 3 in 1 of 20; [0.438, 1]
         (5, 1.0, "> 0.6", 2),  # [0.566, 1]
         (10, 1.0, "> 0.6", 1),  # in 1 of 184,756; [0.722, 1]
         (3, -1.0, "< 0.4", 2),  # [0, 0.562]
@@ -135,12 +135,12 @@ def test_by_lower_bound_perfect_separation_of_a_few_texts_is_no_certainty(tmp_pa
 def test_any_or_all_thresholds(tmp_path, stop_when, epochs):
     script = [{"a": 0.0, "b": 9.0}, {"a": 1.0, "b": 9.0}, {"a": 1.0, "b": 2.0}, {"a": 1.0, "b": 2.0}]
     stop = MemorizationEarlyStopping(["a > 0.5", "b < 3"], stop_when=stop_when)
-    assert run(tmp_path, [Figures(script), stop], 4).current_epoch == epochs
+    assert run(tmp_path, [ScriptedMetrics(script), stop], 4).current_epoch == epochs
 
 
-def test_the_message_names_figure_value_threshold_and_checkpoints(tmp_path, capsys):
+def test_the_message_names_metric_value_threshold_and_checkpoints(tmp_path, capsys):
     keep = MemorizationCheckpoint(dirpath=str(tmp_path))
-    callbacks = [MemorizationEarlyStopping([f"{AUROC} > 0.6"]), Figures(auroc(0.5, 0.55, 0.71234)), keep]
+    callbacks = [MemorizationEarlyStopping([f"{AUROC} > 0.6"]), ScriptedMetrics(auroc(0.5, 0.55, 0.71234)), keep]
     run(tmp_path, callbacks, 3, losses=[1.0, 2.0, 0.5])
     out = capsys.readouterr().out
     assert f"stopped after epoch 3: {AUROC} is 0.7123, the threshold is {AUROC} > 0.6" in out
@@ -153,35 +153,35 @@ def test_the_message_names_figure_value_threshold_and_checkpoints(tmp_path, caps
 
 def test_no_checkpoint_is_best_when_none_is_under_the_thresholds(tmp_path, capsys):
     keep = MemorizationCheckpoint([f"{AUROC} > 0.6"], dirpath=str(tmp_path))
-    run(tmp_path, [Figures(auroc(0.7, 0.8)), keep], 2)
+    run(tmp_path, [ScriptedMetrics(auroc(0.7, 0.8)), keep], 2)
     assert "no validation was under every threshold" in capsys.readouterr().out
     assert not (tmp_path / "best.ckpt").exists()
     assert (tmp_path / "last.ckpt").exists()
 
 
-def test_a_misspelt_name_is_refused_before_training_with_the_names_there_are(module, data, trainer):
+def test_a_misspelt_name_is_rejected_before_training_with_the_known_names(module, data, trainer):
     stop = MemorizationEarlyStopping(["mia/los_auroc > 0.6"])
     model = module()
-    with pytest.raises(ConfigError, match=r"did you mean 'mia/loss_auroc'\?.*Logged are: .*mia/loss_auroc, "):
+    with pytest.raises(ConfigError, match=r"did you mean 'mia/loss_auroc'\?.*Logged metrics: .*mia/loss_auroc, "):
         trainer([MembershipInference(), stop]).fit(model, data())
-    assert model._model is None  # refused before the model was even loaded
+    assert model._model is None  # rejected before the model was loaded
 
 
-def test_a_name_that_the_users_own_code_may_log_is_refused_when_it_is_not_there(tmp_path):
+def test_a_name_that_user_code_may_log_is_rejected_once_it_is_missing(tmp_path):
     stop = MemorizationEarlyStopping(["mine/accuracy > 0.6"])
-    with pytest.raises(ConfigError, match="'mine/accuracy' was not logged; logged are mia/loss_auroc, "):
-        run(tmp_path, [Figures(auroc(0.5)), stop], 1)
+    with pytest.raises(ConfigError, match="'mine/accuracy' was not logged; logged metrics: mia/loss_auroc, "):
+        run(tmp_path, [ScriptedMetrics(auroc(0.5)), stop], 1)
 
 
-def test_two_measures_that_log_the_same_names_are_refused(tmp_path):
+def test_two_measures_that_log_the_same_names_are_rejected(tmp_path):
     with pytest.raises(ConfigError, match="both log 'mia/loss_auroc'"):
-        run(tmp_path, [Figures(auroc(0.5)), Figures(auroc(0.5))], 1)
+        run(tmp_path, [ScriptedMetrics(auroc(0.5)), ScriptedMetrics(auroc(0.5))], 1)
 
 
 def test_a_name_that_is_known_but_not_measured_this_time_passes_nothing(tmp_path):
     script = [{AUROC: 0.9}, {}, {}]
     stop = MemorizationEarlyStopping([f"{AUROC} > 0.6"], patience=2)
-    assert run(tmp_path, [Figures(script), stop], 3).current_epoch == 3
+    assert run(tmp_path, [ScriptedMetrics(script), stop], 3).current_epoch == 3
 
 
 @pytest.mark.parametrize(
@@ -196,16 +196,16 @@ def test_a_name_that_is_known_but_not_measured_this_time_passes_nothing(tmp_path
 )
 def test_the_end_by_a_lower_bound_says_how_certain_it_is(tmp_path, capsys, options, looks, said):
     stop = MemorizationEarlyStopping(**{"thresholds": [f"{AUROC} > 0.6"], **options})
-    figures = auroc(*[0.5] * (looks - 1), 0.85, 0.85)
-    run(tmp_path, [Figures(figures), stop], looks + 1)
+    metrics = auroc(*[0.5] * (looks - 1), 0.85, 0.85)
+    run(tmp_path, [ScriptedMetrics(metrics), stop], looks + 1)
     line = next(line for line in capsys.readouterr().out.splitlines() if "Training was stopped" in line)
     assert f"after epoch {looks}: " in line
     assert stop.state_dict()["looks"] == looks
     assert said in line if said else line.endswith("> 0.6.")
 
 
-class WithIntervals(Figures):
-    """Logs an AUROC of 0.7 with an interval of ± z / 50 at any level, and notes the levels."""
+class WithIntervals(ScriptedMetrics):
+    """Logs an AUROC of 0.7 with an interval of ± z / 50 at any level, and records the levels."""
 
     levels: ClassVar[list[float]] = []
 
@@ -249,7 +249,7 @@ def test_a_safe_end_is_read_at_the_level_that_all_looks_and_thresholds_leave(tmp
 def test_the_looks_of_a_fit_are_known_before_it(tmp_path, options, looks):
     stop = MemorizationEarlyStopping(["val/loss < -1"], lower_bound=True)
     epochs = options.pop("max_epochs")
-    run(tmp_path, [Figures([{AUROC: 0.5}] * 9), stop], epochs, [1.0] * 9, **options)
+    run(tmp_path, [ScriptedMetrics([{AUROC: 0.5}] * 9), stop], epochs, [1.0] * 9, **options)
     assert (stop.planned, stop.looks) == (looks, looks)
 
 
@@ -267,7 +267,7 @@ def test_counting_goes_on_after_a_resume():
 
 
 @pytest.mark.parametrize("text", ["mia/x", "mia/x > ", "mia/x >= 0.5", "mia/x > high", "> 3", "a > nan", "a > inf"])
-def test_a_threshold_of_another_form_is_refused(text):
+def test_a_malformed_threshold_is_rejected(text):
     with pytest.raises(ConfigError, match="is not of the form"):
         Threshold.parse(text)
 
@@ -276,6 +276,6 @@ def test_a_threshold_of_another_form_is_refused(text):
     ("arguments", "message"),
     [({"thresholds": []}, "thresholds is empty"), ({"thresholds": ["a > 1"], "patience": 0}, "patience is 0")],
 )
-def test_bad_options_are_refused(arguments, message):
+def test_invalid_options_are_rejected(arguments, message):
     with pytest.raises(ConfigError, match=message):
         MemorizationEarlyStopping(**arguments)

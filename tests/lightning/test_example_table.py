@@ -1,4 +1,4 @@
-"""The per-example files: whole, complete, and without a word of the texts unless asked for."""
+"""The per-example files: complete, written atomically, and without any texts by default."""
 
 import csv
 import math
@@ -39,9 +39,9 @@ def make(module, data, trainer):
 
 @pytest.fixture(scope="module")
 def fitted(make, tmp_path_factory):
-    """The folder of a run of two epochs, its data, and what was logged last."""
+    """The folder of a run of two epochs, its data, and the metrics logged last."""
     folder = tmp_path_factory.mktemp("fit")
-    # The table comes first: it must see what those behind it measure.
+    # The table comes first: it must see the columns of measures listed after it.
     t, model, corpus = make([PerExampleTable(), Correlation(), Movers(), *measuring()], folder)
     t.fit(model, corpus)
     return folder / "run" / "version_0", corpus, {k: float(v) for k, v in t.callback_metrics.items()}
@@ -74,12 +74,12 @@ def test_rows_are_the_validated_examples(fitted):
         assert part == ("member" if expected[i].member else "heldout")
         assert n_tokens == int(expected[i].scored.sum())
         assert duplicates == expected[i].record.duplicates
-    asked = [i for i, rate in enumerate(table["extraction/ngram_rate"]) if rate is not None]
-    assert sorted(table["set"][i] for i in asked) == ["heldout"] * 4 + ["member"] * 6
+    prompted = [i for i, rate in enumerate(table["extraction/ngram_rate"]) if rate is not None]
+    assert sorted(table["set"][i] for i in prompted) == ["heldout"] * 4 + ["member"] * 6
     assert not any(v is not None and math.isnan(v) for c in table.values() for v in c if isinstance(v, float))
 
 
-def test_logged_figures_can_be_had_from_the_file(fitted):
+def test_logged_metrics_can_be_computed_from_the_file(fitted):
     folder, _, logged = fitted
     table = read(folder / "examples" / "epoch_0002_step_000006.parquet")
     label = [part == "member" for part in table["set"]]
@@ -89,7 +89,7 @@ def test_logged_figures_can_be_had_from_the_file(fitted):
         judged = [(s, m) for s, m in zip(table[attack], label, strict=True) if s is not None]
         score, of_member = zip(*judged, strict=True)
         assert logged[f"{attack}_auroc"] == pytest.approx(roc_auc_score(of_member, score), abs=1e-6)
-        assert (len(judged) < len(label)) == (attack == "mia/combined")  # judged on the half it was not fitted on
+        assert (len(judged) < len(label)) == (attack == "mia/combined")  # evaluated on the half it was not fitted on
     rates = [r for r, member in zip(table["extraction/ngram_rate"], label, strict=True) if member and r is not None]
     assert logged["extraction/ngram_rate"] == pytest.approx(sum(rates) / len(rates), abs=1e-6)
     pairs = [(p, r) for p, r, member in zip(table["perplexity"], table["mia/reference"], label, strict=True) if member]
@@ -101,7 +101,7 @@ def test_logged_figures_can_be_had_from_the_file(fitted):
 
 
 def holds(folder, text):
-    """Whether the text's first words stand in any file below the folder, packed columns included."""
+    """Whether the text's first words occur in any file below the folder, packed columns included."""
     start = " ".join(text.split()[:4])
     for path in folder.rglob("*"):
         if path.is_file() and start.encode() in path.read_bytes():
@@ -114,7 +114,7 @@ def holds(folder, text):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("text", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_texts_are_written_only_if_asked_for(make, tmp_path, text):
+def test_texts_are_written_only_on_request(make, tmp_path, text):
     callbacks = [PerExampleTable(text=text), Movers(), Correlation(), *measuring()[:2]]
     t, model, corpus = make(callbacks, tmp_path, TensorBoardLogger, max_epochs=1)
     t.fit(model, corpus)
@@ -132,10 +132,10 @@ def without_records(batch, dataloader_idx):
     return {key: value for key, value in batch.items() if key != "records"}
 
 
-def test_texts_that_are_not_there_are_told(make, tmp_path):
+def test_missing_texts_are_an_error(make, tmp_path):
     t, model, corpus = make([PerExampleTable(text=True), Perplexity()], tmp_path)
     corpus.on_after_batch_transfer = without_records
-    with pytest.raises(ConfigError, match=r"PerExampleTable.text is true, and the batches carry no `records`"):
+    with pytest.raises(ConfigError, match=r"PerExampleTable.text is true, but the batches carry no `records`"):
         t.fit(model, corpus)
 
 
@@ -198,7 +198,7 @@ def test_a_run_killed_in_mid_write_leaves_whole_files_only(make, tmp_path, monke
     def killed(table, file):
         file.write(b"PAR1 half a file")
         file.flush()
-        os.link(next(folder.glob(".*")), folder / "left behind")  # what a kill would leave
+        os.link(next(folder.glob(".*")), folder / "left behind")  # as left by a kill
         raise SystemExit
 
     monkeypatch.setattr(pq, "write_table", killed)
@@ -224,14 +224,14 @@ def test_a_failed_write_is_one_line_and_costs_no_other_log(make, tmp_path, monke
         t.fit(model, corpus)
     path = tmp_path / "run" / "version_0" / "examples" / "epoch_0002_step_000006.parquet"
     assert str(error.value) == (
-        f"PerExampleTable.folder: {path} cannot be written (No space left on device); set it to a folder that can be"
+        f"PerExampleTable.folder: {path} cannot be written (No space left on device); set it to a writable folder"
     )
     assert sorted(os.listdir(path.parent)) == ["epoch_0001_step_000003.parquet", "start.parquet"]
     rows = list(csv.DictReader((path.parent.parent / "metrics.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows if row["mia/reference_auroc"]] == ["0", "1"]
 
 
-def test_a_folder_that_is_a_file_is_told(make, tmp_path):
+def test_a_folder_that_is_a_file_is_an_error(make, tmp_path):
     Path(tmp_path / "taken").write_text("")
     t, model, corpus = make([PerExampleTable(str(tmp_path / "taken")), Perplexity()], tmp_path)
     with pytest.raises(ConfigError, match=r"PerExampleTable.folder: .*taken/start.parquet cannot be written"):
@@ -239,7 +239,7 @@ def test_a_folder_that_is_a_file_is_told(make, tmp_path):
 
 
 @pytest.mark.slow
-def test_with_nowhere_to_write_nothing_is_written_and_that_is_told(make, tmp_path, caplog):
+def test_without_a_folder_nothing_is_written_and_a_message_says_so(make, tmp_path, caplog):
     t, model, corpus = make([PerExampleTable(), Perplexity()], tmp_path, logger=None)
     with caplog.at_level("INFO", "lit_mem"):
         t.fit(model, corpus)
@@ -247,9 +247,9 @@ def test_with_nowhere_to_write_nothing_is_written_and_that_is_told(make, tmp_pat
     assert not list(tmp_path.rglob("*.parquet"))
 
 
-def test_texts_that_are_asked_for_need_somewhere_to_go(make, tmp_path):
+def test_requested_texts_need_a_folder(make, tmp_path):
     t, model, corpus = make([PerExampleTable(text=True), Perplexity()], tmp_path, logger=None)
-    with pytest.raises(ConfigError, match=r"PerExampleTable\.folder is not set, and there is no logger"):
+    with pytest.raises(ConfigError, match=r"PerExampleTable\.folder is not set, and no logger"):
         t.fit(model, corpus)
 
 

@@ -1,4 +1,4 @@
-"""What `MemorizationCheckpoint` exports can be used by itself, and says what was measured of it."""
+"""Exports of `MemorizationCheckpoint` are usable on their own, with a card of their metrics."""
 
 import json
 
@@ -133,7 +133,7 @@ def test_a_model_without_an_adapter_has_a_card(module, data, trainer, tmp_path):
     _, folder = exported(module, data, trainer, tmp_path, FullFineTuning())
     head = yaml.safe_load((folder / "README.md").read_text().split("---\n")[1])
     assert (head["library_name"], head["base_model_relation"]) == ("transformers", "finetune")
-    assert "model-index" not in head  # nothing has measured memorization
+    assert "model-index" not in head  # memorization was not measured
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What loggers get of all that is measured: the main metrics, and those that something in the run reads."""
+"""Metrics sent to loggers: the main ones, and those that something in the run reads."""
 
 from dataclasses import replace
 from functools import cache
@@ -28,7 +28,7 @@ LIGHTNINGS_OWN = {"epoch"}
 
 
 class Sink(DummyLogger):
-    """Keeps the names, and the step of each, of what a logger is given."""
+    """Records the names and steps of metrics sent to a logger."""
 
     log_image = None  # it shows no plots
 
@@ -42,7 +42,7 @@ class Sink(DummyLogger):
 
 
 class Own(Measure):
-    """A measure of a user's."""
+    """A custom measure."""
 
     name_prefixes = ("mine/of/",)
 
@@ -54,7 +54,7 @@ class Own(Measure):
 
 
 class Seen(Callback):
-    """Names of metrics that a callback can read, as Lightning's own monitors do, at the end of each validation."""
+    """Metric names that a callback can read at the end of each validation, like Lightning's own monitors."""
 
     def __init__(self):
         self.names = []
@@ -65,7 +65,7 @@ class Seen(Callback):
 
 @pytest.fixture(scope="module")
 def fits(module, data, trainer):
-    """Fits of two epochs that differ in what loggers get: `fits("main")`, or "all" or "listed"; each is made once."""
+    """Fits of two epochs that differ in the metrics sent: `fits("main")`, "all" or "listed"; each is made once."""
     callbacks = {
         "main": lambda: [Memorization(extraction=FEW)],
         "all": lambda: [Memorization(extraction=FEW, log="all")],
@@ -152,7 +152,7 @@ def test_without_training_the_main_ones_are_sent_and_all_are_recorded(stage, mod
 
 
 class Stops(ExtractionMeasure):
-    """Ends generation as Ctrl-C does."""
+    """Ends generation like Ctrl-C."""
 
     def __call__(self, continuation):
         return 0.0

@@ -13,7 +13,7 @@ N_TOKENS = torch.arange(10.0, 50.0, dtype=torch.float64)
 
 
 def table(loss, members=None):
-    """(40,) losses a token of held-out texts, and of members if there are such."""
+    """(40,) losses per token of held-out texts, and of members if given."""
     n = len(N_TOKENS)
     losses, tokens, ids = loss * N_TOKENS, N_TOKENS, torch.arange(n if members is None else 2 * n)
     if members is not None:
@@ -23,7 +23,7 @@ def table(loss, members=None):
 
 def noise_of_no_mean():
     noise = torch.randn(len(N_TOKENS), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return noise - (noise * N_TOKENS).sum() / N_TOKENS.sum()  # the mean loss a token falls by exactly `fall`
+    return noise - (noise * N_TOKENS).sum() / N_TOKENS.sum()  # the mean loss per token falls by exactly `fall`
 
 
 def after(fall, spread, start=4.0):
@@ -49,21 +49,21 @@ def test_less_than_noise_or_one_percent_is_hardly(fall, spread, hardly):
     learning = after(fall, spread)
     assert learning.loss_before == pytest.approx(4.0)
     assert learning.fall.value == pytest.approx(fall)
-    assert learning.hardly == hardly
+    assert learning.hardly_changed == hardly
     if hardly:
         assert f"{abs(fall):.4f} {'less' if fall > 0 else 'more'}" in learning.line()
 
 
 def test_a_rise_is_no_lack_of_learning():
     learning = after(2.99 - 4.48, 0.1, start=2.99)
-    assert learning.no_better
-    assert not learning.hardly
+    assert learning.not_improved
+    assert not learning.hardly_changed
     assert [number in learning.line() for number in ("2.990", "4.480")] == [True, True]
     for fall, spread in ((0.2, 0.1), (0.2, 2.0), (-0.2, 2.0)):
-        assert not after(fall, spread).no_better
+        assert not after(fall, spread).not_improved
     learning = after(0.01, 2.0)
     learning.note(table(torch.full_like(N_TOKENS, 6.0)))  # the first validation was within noise, a later one was not
-    assert (learning.hardly, learning.no_better) == (False, True)
+    assert (learning.hardly_changed, learning.not_improved) == (False, True)
 
 
 @pytest.mark.parametrize(("fall", "hardly"), [(0.01, True), (0.5, False)])
@@ -74,7 +74,7 @@ def test_what_members_learned_counts(fall, hardly):
     learning.note(table(start + noise_of_no_mean(), start - fall))
     assert learning.loss_before == pytest.approx(4.0)
     assert learning.members.value == pytest.approx(fall)
-    assert (learning.hardly, learning.no_better) == (hardly, not hardly)
+    assert (learning.hardly_changed, learning.not_improved) == (hardly, not hardly)
 
 
 def test_the_largest_of_many_looks_is_tested_as_such():
@@ -88,28 +88,28 @@ def test_the_largest_of_many_looks_is_tested_as_such():
     start = torch.full_like(N_TOKENS, 4.0)
     learning.start(table(start))
     learning.note(table(start - sum(critical) / 2 * error + spread))
-    assert not learning.hardly
+    assert not learning.hardly_changed
     for _ in range(4):
         learning.note(table(start))
     assert learning.looks == 5
-    assert learning.hardly
+    assert learning.hardly_changed
     again = Learning()
     again.load(learning.state())
-    assert (again.looks, again.hardly) == (5, True)
+    assert (again.looks, again.hardly_changed) == (5, True)
     again.load({name: value for name, value in learning.state().items() if name in ("before", "fall")})
-    assert (again.looks, again.hardly) == (1, False)  # of an earlier version
+    assert (again.looks, again.hardly_changed) == (1, False)  # written by an earlier version
 
 
 def test_the_lowest_validation_counts_and_a_resumed_run_knows_it():
     learning = after(0.4, 0.1)
     learning.note(table(torch.full_like(N_TOKENS, 4.1)))
-    assert not learning.hardly
+    assert not learning.hardly_changed
     again = Learning()
     again.load(learning.state())
     assert (again.fall, again.rise) == (learning.fall, learning.rise)
-    assert not again.hardly
-    again.load({})  # of an earlier version
-    assert Learning().hardly is False
+    assert not again.hardly_changed
+    again.load({})  # written by an earlier version
+    assert Learning().hardly_changed is False
 
 
 @pytest.mark.parametrize(
@@ -153,4 +153,4 @@ def test_without_a_whole_validation_before_training_nothing_is_known(module, dat
     model = module(lr=1e-6)
     trainer([], max_steps=1, num_sanity_val_steps=1).fit(model, data(scoring_tokens=200))
     assert model.learning.before is None
-    assert not model.learning.hardly
+    assert not model.learning.hardly_changed

@@ -1,4 +1,4 @@
-"""`CausalLM.load_from_checkpoint` with no other argument gives the trained module back."""
+"""`CausalLM.load_from_checkpoint` without other arguments restores the trained module."""
 
 import json
 
@@ -18,14 +18,14 @@ TINY = "asset:tiny_llama"
 
 
 class Elsewhere(Adapter):
-    """An adapter of peft's that this package has no class for."""
+    """A peft adapter without a class in this package."""
 
     def wrap(self, base):
         return peft.get_peft_model(base, peft.LoHaConfig(task_type="CAUSAL_LM", r=2, target_modules=["v_proj"]))
 
 
 class LastNorm(Adapter):
-    """No adapter of peft's at all."""
+    """Not a peft adapter."""
 
     def wrap(self, base):
         base.requires_grad_(False)
@@ -35,7 +35,7 @@ class LastNorm(Adapter):
 
 @pytest.fixture
 def saved(module, data, trainer, tmp_path):
-    """Trains two steps and saves; gives the module and the checkpoint's path."""
+    """Trains two steps and saves; returns the module and the checkpoint's path."""
 
     def make(**kwargs):
         model = module(lr=1e-2, **kwargs)

@@ -1,4 +1,4 @@
-"""Each kind of logger gets plots and tables by the calls that its package has; none of the packages is needed."""
+"""Each kind of logger gets plots and tables through its package's calls; none of the packages is needed."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ MARKDOWN = "| member | mia/reference |\n| --- | --- |\n| train.jsonl:3 | +0.12 |
 
 
 class Client:
-    """Takes calls with the signatures of `mlflow.MlflowClient`, and keeps them."""
+    """Records calls with the signatures of `mlflow.MlflowClient`."""
 
     def __init__(self):
         self.calls = []
@@ -27,7 +27,7 @@ class Client:
 
 
 class Experiment:
-    """Takes calls with the signatures of `comet_ml.CometExperiment`, and keeps them."""
+    """Records calls with the signatures of `comet_ml.CometExperiment`."""
 
     def __init__(self):
         self.calls = []
@@ -67,7 +67,7 @@ class Wandb(WandbLogger):
 
 @pytest.fixture
 def given(trainer):
-    """Gives a logger a plot and a table, as at step 12."""
+    """Sends a plot and a table to a logger, as at step 12."""
 
     def give(logger):
         t = trainer(logger=logger)
@@ -85,7 +85,7 @@ def test_mlflow_has_a_file_for_each_step(given):
     assert table == ("run 7", MARKDOWN, "memorization/moved_most/step_000012.md")
 
 
-def test_comet_has_the_figure_at_its_step_and_a_file_for_each_table(given):
+def test_comet_has_the_plot_at_its_step_and_a_file_for_each_table(given):
     plot, table = given(Comet()).experiment.calls
     assert plot == ("mia/roc", Figure, 12)
     assert table == ("memorization/moved_most/step_000012.csv", ROWS, ["member", "mia/reference"], {})

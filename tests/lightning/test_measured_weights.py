@@ -1,4 +1,4 @@
-"""Other people's callbacks: what was measured is what is saved, and what reads the module in `setup` finds it built."""
+"""Third-party callbacks: the measured weights are the saved ones, and the module is built before their `setup`."""
 
 import copy
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ pytestmark = [
 
 
 class Average(pl.Callback):
-    """An average of weights as people write it: shown to the validation, and taken away at one of two hooks."""
+    """A typical custom weight average: active during validation, and removed in one of two hooks."""
 
     def __init__(self, until="end", changes=0.5):
         self.until, self.changes, self.raw = until, changes, None
@@ -54,7 +54,7 @@ class Average(pl.Callback):
 
 @pytest.fixture(scope="module")
 def data(data):
-    """As elsewhere, with fewer texts in as many steps."""
+    """As elsewhere, with fewer texts in the same number of steps."""
     return lambda **options: data(**({"train_size": 12, "batch_size": 3, "heldout_size": 6} | options))
 
 
@@ -70,7 +70,7 @@ def fit(module, data, trainer, tmp_path):
 
 
 class MyAverage(WeightAveraging):
-    """A subclass of a user's own."""
+    """A custom subclass."""
 
 
 @pytest.mark.parametrize(
@@ -84,12 +84,12 @@ class MyAverage(WeightAveraging):
     ids=lambda callback: type(callback).__name__,
 )
 def test_averages_of_lightning_are_rejected_before_the_model_is_built(callback, fit, module, data, trainer):
-    with pytest.raises(ConfigError, match=f"trainer.callbacks holds {type(callback).__name__}, .* model.lr_schedule"):
+    with pytest.raises(ConfigError, match=f"callbacks contains {type(callback).__name__}, .* model.lr_schedule"):
         fit(callback)
 
 
 def test_pruning_is_rejected(module, data, trainer):
-    with pytest.raises(ConfigError, match=r"trainer.callbacks holds ModelPruning, .* model.model_id"):
+    with pytest.raises(ConfigError, match=r"trainer.callbacks contains ModelPruning, .* model.model_id"):
         trainer([ModelPruning("l1_unstructured", amount=0.3)]).fit(module(), data())
 
 

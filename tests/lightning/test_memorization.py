@@ -1,4 +1,4 @@
-"""One callback, or one section: the same numbers as measures that are listed one by one, and the same weights."""
+"""One callback, or one section: the same metrics as measures listed one by one, and the same weights."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -210,7 +210,7 @@ def test_suites_hold_what_they_say():
 
 
 class Own(pl.LightningModule):
-    """A user's module, which sets up its model and tokenizer in `__init__`, as most do."""
+    """A custom module, which builds its model and tokenizer in `__init__`, as is common."""
 
     def __init__(self, made):
         super().__init__()

@@ -1,4 +1,4 @@
-"""The LightningModule: reference, checkpoints, modes."""
+"""The LightningModule: reference, checkpoints, train and eval mode."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_adapter_off_and_a_frozen_copy_agree_to_the_last_bit(module, data, train
         model = module(reference=Reference(kind))
         seen.append(scores_of(model, data, trainer, check_val_every_n_epoch=2, num_sanity_val_steps=0).seen)
         assert (model._scored.reference.scorer is not None) == (kind == "copy")
-        # After two epochs the tuned model is another one, or the comparison would prove nothing.
+        # After two epochs the tuned model differs, or the comparison would prove nothing.
         assert not torch.equal(seen[-1][0].logprob, seen[-1][0].reference)
     for off, copy in zip(*seen, strict=True):
         assert torch.equal(off.reference, copy.reference)
@@ -71,13 +71,13 @@ def test_reference_attack_starts_at_exactly_one_half(module, data, trainer):
 
 @pytest.mark.slow
 def test_before_the_first_step_one_pass_gives_the_scores_of_both_models(module, data, trainer, monkeypatch):
-    """And the same ones, to the last bit, as a pass of the reference."""
-    asked = []
+    """They are bit-identical to those of a pass of the reference."""
+    prompted = []
     score_reference = ScoredModel.score_reference
-    monkeypatch.setattr(ScoredModel, "score_reference", lambda self, batch, setting: asked.append(batch))
+    monkeypatch.setattr(ScoredModel, "score_reference", lambda self, batch, setting: prompted.append(batch))
     model, keep = module(), Keep(figures=False)
     trainer([keep]).validate(model, data(), verbose=False)
-    assert not asked
+    assert not prompted
     assert keep.seen
     for scores in keep.seen:
         really = score_reference(model._scored, scores.batch, Setting(model.device))
@@ -89,7 +89,7 @@ def test_an_adapter_that_was_trained_before_gets_a_pass_of_the_reference(module,
     model = module()
     model.configure_model()
     assert model.tuned_is_reference()
-    # Too little to show in a logit, perhaps; not to be guessed.
+    # The difference may be too small to show in a logit, so it is not inferred.
     next(p for name, p in model.named_parameters() if "lora_B" in name).data[0, 0] = 1e-30
     assert not model.tuned_is_reference()
     model.language_model.save_pretrained(tmp_path)
@@ -184,7 +184,7 @@ def test_the_model_is_trained_in_train_mode_and_scored_in_eval_mode(module, data
 
 
 @pytest.mark.slow
-def test_gradient_checkpointing_is_on_when_asked_and_changes_no_weight(module, data, trainer, trained):
+def test_gradient_checkpointing_is_on_when_set_and_changes_no_weight(module, data, trainer, trained):
     weights, runs = [], []
     for on in (False, True):
         torch.manual_seed(1)
@@ -192,7 +192,7 @@ def test_gradient_checkpointing_is_on_when_asked_and_changes_no_weight(module, d
         model.configure_model()
         counted = []
         layer = model.language_model.get_base_model().model.layers[0].self_attn
-        # In training: whether texts may share a row is tried out in eval mode.
+        # Only in training: whether texts may share a row is tested in eval mode.
         layer.register_forward_pre_hook(lambda m, *_, counted=counted: counted.append(1) if m.training else None)
         trainer([], max_epochs=1, limit_val_batches=0).fit(model, data())
         weights.append(trained(model))
@@ -207,7 +207,7 @@ def test_gradient_checkpointing_is_on_when_asked_and_changes_no_weight(module, d
 
 @pytest.fixture(scope="module")
 def checkpoint(module, data, trainer, tmp_path_factory):
-    """A model after an epoch, and its checkpoint; neither is changed by a test."""
+    """A model after an epoch, and its checkpoint; tests do not change them."""
     folder = tmp_path_factory.mktemp("checkpoint")
     keep = MemorizationCheckpoint(dirpath=str(folder))
     model = module()
@@ -256,7 +256,7 @@ def test_merging_gives_the_same_model(checkpoint, tokenizer, texts):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_another_rank_target_or_base_is_refused(module, data, trainer, checkpoint, tmp_path):
+def test_a_checkpoint_of_another_rank_target_or_base_is_rejected(module, data, trainer, checkpoint, tmp_path):
     _, path = checkpoint
     for other, message in ((module(rank=8), "check model.adapter.rank"), (module(targets=["q"]), "targets and layers")):
         with pytest.raises(CheckpointError, match=message):
@@ -374,7 +374,7 @@ def test_a_grouped_run_is_resumed_in_its_own_order(module, data, trainer, traine
             def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
                 seen.append(batch["example_id"].tolist())
 
-        # A constant rate, or the shorter run would have another schedule.
+        # A constant rate, since the shorter run would have another schedule.
         model.lr_schedule = "constant"
         path = None if resume is None else str(tmp_path / resume / "last.ckpt")
         t = trainer([keep, Look()], max_epochs=epochs)

@@ -1,4 +1,4 @@
-"""`Memorization(members=…, heldout=…)` on a LightningModule and data loaders that know nothing of lit_mem."""
+"""`Memorization(members=…, heldout=…)` on a LightningModule and data loaders without any lit_mem code."""
 
 import csv
 import inspect
@@ -45,7 +45,7 @@ MEMBERS, HELDOUT = texts_of("train", 12), texts_of("heldout", 10)
 
 
 class Plain(pl.LightningModule):
-    """As most people write one: a model, a tokenizer, a loss."""
+    """A typical module: a model, a tokenizer, a loss."""
 
     def __init__(self, tokenizer, full=False):
         super().__init__()
@@ -121,7 +121,7 @@ def own(suite="quick", **options):
 
 @pytest.fixture
 def fit(trainer, loaders, tokenizer, tmp_path):
-    """Fits a module from one seed; the trainer and the module."""
+    """Fits a module from one seed; returns the trainer and the module."""
 
     def run(kind=Plain, callbacks=(), logged=True, ckpt=None, full=False, **options):
         torch.manual_seed(3)
@@ -275,7 +275,7 @@ def test_a_resumed_run_goes_on_with_and_without_it_alike(fit, trained, kind):
     last = half.checkpoint_callbacks[0].last_model_path
     rest, resumed = fit(kind, [callback()], ckpt=last, max_epochs=4, enable_checkpointing=True)
     assert [line.step for line in record_of(half)] == [0, 3]
-    assert [line.step for line in record_of(rest)] == [6, 9]  # the third one over the limit, with that before
+    assert [line.step for line in record_of(rest)] == [6, 9]  # the third in a row over the limit
     _, plain = fit(kind, ckpt=last, logged=False, max_epochs=3)
     assert same(trained(plain), trained(resumed))
 
@@ -362,9 +362,9 @@ class Model(Plain):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (Two, {}, r"Memorization\.model is None, and Two has 2 causal language models \(net, teacher\)"),
-        (Model, {}, r"Memorization\.model is None, and Model has no causal language model"),
-        (Plain, {"model": "nett"}, r"Memorization\.model is 'nett', and Plain\.nett is not there"),
+        (Two, {}, r"Memorization\.model is None, but Two has 2 causal language models \(net, teacher\)"),
+        (Model, {}, r"Memorization\.model is None, but Model has no causal language model"),
+        (Plain, {"model": "nett"}, r"Memorization\.model is 'nett', but Plain\.nett is missing"),
         (Plain, {"model": torch.nn.Linear(1, 1)}, r"model is a Linear that is not among the submodules of Plain"),
         (NoTokenizer, {}, r"Memorization\.tokenizer is None, and NoTokenizer has no attribute tokenizer"),
         (Plain, {"members": []}, "members is empty"),
@@ -396,18 +396,18 @@ def test_a_misspelt_limit_is_rejected_before_training(fit):
 
 
 def test_sets_go_together():
-    with pytest.raises(ConfigError, match=r"^Memorization\.heldout is None, and members is given"):
+    with pytest.raises(ConfigError, match=r"^Memorization\.heldout is None, but members is given"):
         Memorization(members=MEMBERS)
-    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, and heldout is given"):
+    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, but heldout is given"):
         Memorization(heldout=MEMBERS)
-    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, and model or tokenizer"):
+    with pytest.raises(ConfigError, match=r"^Memorization\.members is None, but model or tokenizer"):
         Memorization(model="net")
 
 
 @pytest.mark.parametrize("kind", [Plain, Validated])
 def test_without_texts_one_line_names_what_to_give(fit, kind):
     with pytest.raises(
-        ConfigError, match=r"validation_step.*; expected such scores, or Memorization\(members=..., held"
+        ConfigError, match=r"validation_step.*; return such scores, or use Memorization\(members=..., held"
     ):
         fit(kind, [Memorization("quick")], logged=False)
 

@@ -1,4 +1,4 @@
-"""The warning of a sudden fall: of memorization, and of nothing else."""
+"""The warning about a sudden fall: triggered by memorization, and only by it."""
 
 import math
 
@@ -17,7 +17,7 @@ def table(per_token, n_tokens, member):
 
 
 def runs(members_fall, heldout_fall, n=100, repeat=200, sd=0.3, seed=0):
-    """Pairs of validations of 2n texts, whose losses fall as told, each text by its own chance too."""
+    """Pairs of validations of 2n texts, whose losses fall as given, plus noise per text."""
     g = torch.Generator().manual_seed(seed)
     member = torch.arange(2 * n) < n
     fall = torch.where(member, members_fall, heldout_fall)
@@ -35,14 +35,14 @@ def share_of_warnings(share, **options):
 
 
 def test_ordinary_learning_does_not_warn():
-    """Members -46 %, held-out -43 %, as a first epoch on a new domain has it."""
+    """Members -46 %, held-out -43 %, as in a first epoch on a new domain."""
     assert share_of_warnings(0.1, members_fall=-math.log(0.54), heldout_fall=-math.log(0.57)) == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("n", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_noise_alone_warns_in_less_than_one_validation_in_a_hundred(n):
-    """With the least share there is, so that the test of noise decides alone; 0.5 % are expected of it."""
+    """With the smallest share, so that only the test for noise decides; 0.5 % are expected."""
     rate = share_of_warnings(1e-9, members_fall=0.6, heldout_fall=0.6, n=n, repeat=2000)
     assert 0.001 < rate < 0.01
 
@@ -53,7 +53,7 @@ def test_memorization_warns():
 
 
 def test_share_is_how_far_the_ratio_of_perplexities_falls():
-    """The gap grows by 0.4 nats, so that the ratio falls by 1 - exp(-0.4) = 33 %."""
+    """The gap grows by 0.4 nats, so the ratio falls by 1 - exp(-0.4) = 33 %."""
     (pair,) = runs(members_fall=0.4, heldout_fall=0.0, repeat=1, sd=0.0)
     assert PerplexityDropWarning(0.32).message(*pair) is not None
     assert PerplexityDropWarning(0.34).message(*pair) is None
@@ -71,7 +71,7 @@ def test_in_a_run_that_memorizes_it_warns_and_in_one_that_does_not_it_does_not(m
         measure = Perplexity()
         t = trainer([measure, PerplexityDropWarning()])
         t.fit(module(dropout=0.0, targets=["all-linear"], lr=lr), data())
-        assert ("which is a sign of memorization" in caplog.text) == warned
+        assert ("a sign of memorization" in caplog.text) == warned
         found = losses(measure.examples)
         for side, name in (
             (found.members(), "memorization/perplexity_members"),
@@ -87,7 +87,7 @@ def test_a_resumed_run_compares_with_the_last_validation():
     first._last = pair[0]
     second.load_state_dict(first.state_dict())
     assert second.message(second._last, pair[1]) == first.message(*pair)
-    PerplexityDropWarning().load_state_dict({"last": [3.0, 4.0]})  # of an earlier version
+    PerplexityDropWarning().load_state_dict({"last": [3.0, 4.0]})  # written by an earlier version
 
 
 def test_without_losses_of_single_texts_it_is_rejected(module, data, trainer):

@@ -1,4 +1,4 @@
-"""Persons in a fit: the numbers of pandas, one name a run through passes and a resume, and the section's door."""
+"""Persons in a fit: the metrics of pandas, stable pseudonyms across passes and a resume, and the section's options."""
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -30,7 +30,7 @@ def corpus(people=lambda i: f"person {i // 2}", **options):
 
 
 class _Sets(dict):
-    """Splits of rows, as a `DatasetDict` has them."""
+    """Splits of rows, like a `DatasetDict`."""
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_names_are_shown_where_the_data_says_so(fit):
 
 
 def test_a_threshold_on_persons_that_are_not_named_is_rejected_before_training(fit, tmp_path):
-    with pytest.raises(ConfigError, match=r"'user/inference_auroc' is not measured, as no two rows") as caught:
+    with pytest.raises(ConfigError, match=r"'user/inference_auroc' is not measured: no two rows") as caught:
         fit("none", corpus(lambda i: f"person {i}"), 1, stop=["user/inference_auroc > 0.9"])
     assert "\n" not in str(caught.value)
     t, folder = fit("quiet", corpus(lambda i: f"person {i}"), 1)

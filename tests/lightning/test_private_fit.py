@@ -1,4 +1,4 @@
-"""Private training in a Lightning fit: the step, the budget, resume after a clean end and after a crash."""
+"""Private training in a Lightning fit: the step, the budget, resuming after a clean end and after a crash."""
 
 import json
 import logging
@@ -34,13 +34,13 @@ QUICK = {"noise_multiplier": 1.0, "batch_size": 6, "accountant": "rdp", "test_se
 
 @pytest.fixture(scope="module")
 def data(data):
-    """As elsewhere, with few held-out texts: what is tested here is training."""
+    """As elsewhere, with few held-out texts: training is tested here."""
     return lambda **options: data(**({"heldout_size": 4} | options))
 
 
 @pytest.fixture(scope="module")
 def private(module):
-    """Makes modules that train privately, with 24 texts 4 steps an epoch."""
+    """Makes modules that train privately, with 4 steps per epoch on 24 texts."""
 
     def make(seed=1, **options):
         more = {key: options.pop(key) for key in ("adapter", "loss", "gradient_checkpointing") if key in options}
@@ -52,7 +52,7 @@ def private(module):
 
 @pytest.fixture(scope="module")
 def untracked(trainer):
-    """Makes trainers that validate nothing."""
+    """Makes trainers without validation."""
 
     def make(callbacks=(), **options):
         return trainer(callbacks, **({"num_sanity_val_steps": 0, "limit_val_batches": 0} | options))
@@ -61,7 +61,7 @@ def untracked(trainer):
 
 
 class Watch(Callback):
-    """Keeps, step by step, what the optimizer got, and what was logged."""
+    """Records, step by step, the optimizer's input, and the logged metrics."""
 
     def __init__(self):
         self.gradients, self.losses, self.epsilons, self.sizes, self.batches = [], [], [], [], []
@@ -89,7 +89,7 @@ def assert_same(left, right):
 
 
 def test_a_step_in_a_fit_is_dp_sgd(private, data, untracked):
-    """Against clipping and noise by hand, of the texts that were drawn."""
+    """Compared with clipping and noise by hand, on the texts drawn."""
     watch, model, texts = Watch(), private(adapter=LoRA(rank=4, dropout=0.0)), data()
     before = {}
 
@@ -118,7 +118,7 @@ def test_a_step_in_a_fit_is_dp_sgd(private, data, untracked):
 
 @pytest.mark.slow
 def test_every_batch_of_a_fit_has_as_many_rows(private, data, untracked):
-    """A device rounds by how many there are, and that must not depend on what else was drawn."""
+    """The number of rows affects rounding, and must not depend on what else was drawn."""
     model, seen = private(), []
     loss = model._loss_by_text
 
@@ -275,7 +275,7 @@ def test_training_ends_before_the_target_is_passed(more, private, data, trainer)
     assert len(watch.gradients) == taken
     steps = [epsilon([Steps(0.9, 0.25, n)], 1 / 240, "rdp") for n in (taken, taken + 1)]
     assert steps[0] <= 5.0 < steps[1]
-    assert watch.epsilons[-1] == pytest.approx(steps[0])  # it was validated
+    assert watch.epsilons[-1] == pytest.approx(steps[0])  # a validation followed
 
 
 @pytest.mark.slow
@@ -295,11 +295,11 @@ def test_the_target_needs_a_number_of_steps(private, data, trainer):
         trainer([], max_epochs=-1).fit(private(target_epsilon=3.0, noise_multiplier=None), data())
 
 
-# -- going on ----------------------------------------------------------------------------------------------
+# -- resuming ----------------------------------------------------------------------------------------------
 
 
 class Kill(Callback):
-    """Ends the process, as it were, right before some step."""
+    """Simulates the end of the process right before some step."""
 
     def __init__(self, step):
         self.step = step
@@ -310,7 +310,7 @@ class Kill(Callback):
 
 
 class EveryStep(Callback):
-    """Keeps a checkpoint of each."""
+    """Saves a checkpoint after each step."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -327,7 +327,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_with_a_test_seed(at, private, da
     seldom = {"max_epochs": 3, "check_val_every_n_epoch": 3, "num_sanity_val_steps": 0}
     trainer([EveryStep(tmp_path)], default_root_dir=tmp_path / "run", **seldom).fit(whole, data())
     checkpoint = tmp_path / f"step={at}.ckpt"
-    # As the ledger stood then: nothing came after.
+    # The ledger as of that time: nothing was added later.
     ledger = ledger_below(tmp_path / "run")
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[: at + 1]))
     resumed, watch = private(seed=99), Watch()
@@ -336,18 +336,18 @@ def test_a_resumed_run_is_the_uninterrupted_one_with_a_test_seed(at, private, da
     assert fit.global_step == 12
     assert_same(trained(whole), trained(resumed))
     assert watch.epsilons[-1] == pytest.approx(epsilon([Steps(1.0, 0.25, 12)], 1 / 240, "rdp"))
-    assert not (tmp_path / "again").exists()  # it goes on with the ledger that its checkpoint names
+    assert not (tmp_path / "again").exists()  # it continues the ledger named in its checkpoint
     assert Ledger(ledger).steps == 12
 
 
 def ledger_below(folder):
-    """The one that a run without a logger has written."""
+    """The ledger written by a run without a logger."""
     (ledger,) = folder.glob("logs/lit_mem/version_*/privacy.jsonl")
     return ledger
 
 
 def crashed(private, data, trainer, folder, **options):
-    """A run with checkpoints every step, one of which is gone on from, killed amid step 7 (counted from 0)."""
+    """A run with checkpoints every step, resumed from one of them, killed in step 7 (counted from 0)."""
     with pytest.raises(KeyError, match="killed"):
         trainer([EveryStep(folder), Kill(6)], max_epochs=3, default_root_dir=folder / "run").fit(
             private(**options), data()
@@ -357,9 +357,9 @@ def crashed(private, data, trainer, folder, **options):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_a_crashed_run_forgets_no_step(private, data, trainer, tmp_path):
+def test_a_crashed_run_loses_no_step(private, data, trainer, tmp_path):
     checkpoint, ledger = crashed(private, data, trainer, tmp_path)
-    # The step in which it was killed is written down: its noise may have been seen.
+    # The step in which it was killed is recorded: its noise may have been seen.
     assert Ledger(ledger).steps == 7
     watch = Watch()
     fit = trainer([watch], max_epochs=3)
@@ -412,7 +412,7 @@ def test_noise_is_not_chosen_anew_for_more_epochs(private, data, trainer, tmp_pa
     watch = Watch()
     fit = trainer([watch], max_epochs=6)
     fit.fit(private(**options), data(), ckpt_path=str(checkpoint), weights_only=True)
-    assert fit.global_step == 8  # as many as the budget was made for
+    assert fit.global_step == 8  # the number of steps that the budget was planned for
     starts = [row for row in map(json.loads, ledger.read_text().splitlines()) if "start" in row]
     assert len(starts) == 2
     assert starts[0]["noise_multiplier"] == starts[1]["noise_multiplier"]
@@ -433,20 +433,20 @@ def test_a_run_without_its_ledger_does_not_go_on(private, data, untracked, tmp_p
 @pytest.mark.slow
 def test_private_and_plain_checkpoints_do_not_mix(private, module, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path)
-    with pytest.raises(CheckpointError, match=r"model\.privacy is not set, .* plain training would void"):
+    with pytest.raises(CheckpointError, match=r"model\.privacy is not set, .* would void"):
         untracked([]).fit(module(lr_schedule="constant"), data(), ckpt_path=str(checkpoint), weights_only=True)
     untracked([]).validate(module(), data(), ckpt_path=str(checkpoint), weights_only=True, verbose=False)
     plain = module(lr_schedule="constant")
     untracked([EveryStep(tmp_path / "plain")], max_epochs=1).fit(plain, data())
     checkpoint = tmp_path / "plain" / "step=4.ckpt"
-    with pytest.raises(CheckpointError, match=r"without model\.privacy, so no noise from here on"):
+    with pytest.raises(CheckpointError, match=r"without model\.privacy, so adding noise from here on"):
         untracked([]).fit(private(), data(), ckpt_path=str(checkpoint), weights_only=True)
 
 
 @pytest.mark.slow
-def test_other_texts_are_refused(private, data, untracked, tmp_path):
+def test_other_texts_are_rejected(private, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path)
-    with pytest.raises(ConfigError, match="is of 24 training texts, and here are 23"):
+    with pytest.raises(ConfigError, match="belongs to 24 training texts, but this run has 23"):
         untracked([], max_epochs=3).fit(private(), data(train_size=23), ckpt_path=str(checkpoint), weights_only=True)
 
 
@@ -459,12 +459,12 @@ def test_a_second_fit_with_the_same_ledger_counts_both(private, data, trainer, t
             trainer([watch], max_epochs=1).fit(private(ledger=str(path)), data())
         assert Ledger(path).steps == 4 * fits
         assert watch.epsilons[-1] == pytest.approx(epsilon([Steps(1.0, 0.25, 4 * fits)], 1 / 240, "rdp"))
-    assert f"4 steps were taken before ({path}) and count too" in caplog.text
+    assert f"4 steps were taken before ({path}) and also count" in caplog.text
 
 
 @pytest.mark.slow
 def test_unrelated_runs_without_a_logger_have_a_ledger_each(private, data, trainer, tmp_path):
-    """One folder, no logger, twice: the second run plans its noise as the first did, and pays for its own steps."""
+    """One folder, no logger, twice: the second run plans its noise like the first, and pays for its own steps."""
     planned = []
     for fit in range(2):
         model = private(noise_multiplier=None, target_epsilon=8.0)
@@ -487,8 +487,8 @@ def test_a_dry_run_writes_nothing(private, data, trainer, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found keys that are in the model state dict but not in the checkpoint")
-def test_a_second_fit_of_the_same_weights_forgets_nothing(private, data, trainer, tmp_path):
-    """Whether the module is kept, or made from the first one's checkpoint."""
+def test_a_second_fit_of_the_same_weights_keeps_all_steps(private, data, trainer, tmp_path):
+    """Whether the module is reused, or loaded from the first one's checkpoint."""
     model, watch = private(), Watch()
     first = trainer([], max_epochs=1, default_root_dir=tmp_path / "a")
     first.fit(model, data())
@@ -503,34 +503,34 @@ def test_a_second_fit_of_the_same_weights_forgets_nothing(private, data, trainer
         assert watch.epsilons[-1] == pytest.approx(epsilon([Steps(1.0, 0.25, steps)], 1 / 240, "rdp"))
 
 
-# -- refusals ----------------------------------------------------------------------------------------------
+# -- rejections --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
         ({"accumulate_grad_batches": 2}, "a step is one draw from all texts"),
-        ({"gradient_clip_val": 1.0}, "bounds no single text"),
-        ({"precision": "bf16-true"}, "rounding passes the bound"),
+        ({"gradient_clip_val": 1.0}, "does not bound single text"),
+        ({"precision": "bf16-true"}, "rounding breaks the bound"),
     ],
 )
-def test_options_are_refused_with_the_reason(chosen, message, private, data, trainer):
+def test_options_are_rejected_with_the_reason(chosen, message, private, data, trainer):
     with pytest.raises(ConfigError, match=message):
         trainer([], **chosen).fit(private(), data())
 
 
 @pytest.mark.parametrize("chosen", [{"group_by_length": True}, {"deduplicate": "near"}, {"deduplicate": "exact"}])
-def test_options_of_the_data_are_refused(chosen, private, data, trainer):
-    with pytest.raises(ConfigError, match=r"which model\.privacy cannot go with"):
+def test_options_of_the_data_are_rejected(chosen, private, data, trainer):
+    with pytest.raises(ConfigError, match=r"incompatible with model\.privacy"):
         trainer([]).fit(private(), data(**chosen))
 
 
-def test_adapters_without_a_gradient_of_each_text_are_refused(private, data, trainer):
+def test_adapters_without_per_example_gradients_are_rejected(private, data, trainer):
     with pytest.raises(ModelError, match="lora_magnitude_vector"):
         trainer([]).fit(private(adapter=LoRA(rank=4, dora=True, dropout=0.0)), data())
 
 
-def test_ones_own_loader_is_refused_unless_it_draws(private, data, trainer):
+def test_a_custom_loader_is_rejected_unless_it_samples(private, data, trainer):
     made = data()
     fit = trainer([], max_epochs=1)
     plain = data()
@@ -551,7 +551,7 @@ def test_validation_alone_needs_nothing_of_it(private, data, trainer):
     assert "privacy/epsilon" not in metrics[0]
 
 
-# -- weights that were trained privately, and what is left behind ----------------------------------------------------
+# -- weights that were trained privately, and clean-up ---------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -642,13 +642,13 @@ def test_steps_of_a_dry_run_are_written_down_by_the_run_after_it(private, data, 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_all_ranks_go_on_with_the_ledger_that_rank_zero_knows(rank, tmp_path, monkeypatch):
-    """`run_folder` waits for all ranks, so none may call it alone."""
+    """`run_folder` is collective, so no rank may call it alone."""
     Ledger(tmp_path / "privacy.jsonl").start(24, 1.0, 0.25)
     known = {"ledger": str(tmp_path / "privacy.jsonl"), "ledger_id": Ledger(tmp_path / "privacy.jsonl").id}
     mine = known if rank == 0 else {"ledger": "", "ledger_id": ""}
     spent = {"history": [], "noise_multiplier": 1.0, "texts": 24, **mine}
     sent = []
-    strategy = SimpleNamespace(broadcast=lambda value: sent.append(value) or True)  # what rank zero sends
+    strategy = SimpleNamespace(broadcast=lambda value: sent.append(value) or True)  # the value sent by rank zero
     monkeypatch.setattr(private_start, "run_folder", lambda trainer: pytest.fail("only some ranks call it"))
     opened = private_start.opening(SimpleNamespace(strategy=strategy, ckpt_path=None), 24, None, spent, dry=False)
     assert sent == [rank == 0]

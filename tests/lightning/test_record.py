@@ -1,4 +1,4 @@
-"""A trainer's run keeps a record: one line a validation, with what loggers have of it, and a report is made of it."""
+"""The record of a trainer's run: one line per validation, with the logged metrics, and a report from it."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ def data(data):
 
 
 def rows(folder):
-    """Of `metrics.csv`, those of validations and tests."""
+    """Rows of `metrics.csv` for validations and tests."""
     with (folder / "metrics.csv").open(newline="") as file:
         found = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
     return [row for row in found if "val/loss" in row or "test/loss" in row]
@@ -42,7 +42,7 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer, tmp_path_factory):
-    """A fit of two epochs with a threshold, and then a validation and a test; (folder, trainer)."""
+    """A fit of two epochs with a threshold, followed by a validation and a test; (folder, trainer)."""
     logger = CSVLogger(str(tmp_path_factory.mktemp("fitted")), flush_logs_every_n_steps=1)
     t = trainer([Memorization(stop=["mia/reference_auroc > 0.987654321"], extraction=MANY, log="all")], logger=logger)
     model, texts = module(), data(train_size=30, heldout_size=20)
@@ -76,7 +76,7 @@ def test_there_is_one_line_a_validation_with_what_loggers_have(fitted):
 
 
 def strip(value):
-    """Without what a report says of the folder, of times, and of why something is absent, which a record alone has."""
+    """Without a report's information on folder, times, and reasons for absence, which only a record has."""
     of_folder = ("name", "notes", "why", "sections")
     if isinstance(value, dict):
         return {k: strip(v) for k, v in value.items() if k not in of_folder and "time/" not in k}
@@ -86,19 +86,19 @@ def strip(value):
 
 
 def alike(one, other):
-    """The same, and numbers up to the rounding of float32."""
+    """Equal, with numbers up to float32 rounding."""
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(alike(value, other[name]) for name, value in one.items())
     if isinstance(one, list):
         return len(one) == len(other) and all(map(alike, one, other))
-    if isinstance(one, str) and isinstance(other, str):  # a half in the last digit shown is rounded either way
+    if isinstance(one, str) and isinstance(other, str):  # ties in the last digit may round either way
         mine, theirs = (([*map(float, NUMBER.findall(text))], NUMBER.sub("#", text)) for text in (one, other))
         return mine[1] == theirs[1] and mine[0] == pytest.approx(theirs[0], rel=0.1, abs=1.1e-3)
     return one == (pytest.approx(other, rel=1e-6, abs=1e-6, nan_ok=True) if isinstance(one, float) else other)
 
 
 def _without_validate(path):
-    """A file of the run, without what `validate` wrote after the fit, at step 10."""
+    """A file of the run, without the rows of `validate` after the fit, at step 10."""
     lines = path.read_text().splitlines(keepends=True)
     if path.name == FILE:
         return "".join(line for line in lines if json.loads(line)["stage"] == "fit")
@@ -115,7 +115,7 @@ def test_a_report_from_the_record_is_that_from_metrics_csv_up_to_rounding(fitted
         (tmp_path / name / "config.yaml").write_text("memorization: {stop: mia/reference_auroc > 0.987654321}")
         made[name] = strip(make(tmp_path / name))
     assert [(one["epoch"], one["step"]) for one in made[FILE]["validations"]] == [(0, 0), (1, 4), (2, 9)]
-    assert strip(make(fitted[0]))["validations"] == made[FILE]["validations"]  # whatever was validated after the fit
+    assert strip(make(fitted[0]))["validations"] == made[FILE]["validations"]  # including validations after the fit
     assert made[FILE]["key_figures"]
     assert [row["set_by"] for row in made[FILE]["verdict"]["limits"]] == ["memorization.stop"]
     assert alike(made[FILE], made["metrics.csv"])
@@ -166,7 +166,7 @@ def test_a_partial_check_before_training_is_not_recorded(module, data, trainer, 
 
 
 class Stops(ExtractionMeasure):
-    """Ends the third time that it is used as Ctrl-C would."""
+    """Raises in its third use, like Ctrl-C."""
 
     left = 3
 
@@ -193,7 +193,7 @@ def test_where_generation_is_stopped_the_line_says_so(module, data, trainer, tmp
 
 
 class Odd(Measure):
-    """Numbers that JSON does not have, one that it lacks, and one of torch."""
+    """Values that JSON cannot represent, NaN, and a torch scalar."""
 
     def names(self):
         return ["odd/nan", "odd/high", "odd/low", "odd/tensor", "odd/absent"]

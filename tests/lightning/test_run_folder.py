@@ -1,4 +1,4 @@
-"""Each run has a folder of its own, whatever its logger, and everything that it writes lies there."""
+"""Each run has its own folder, for any logger, with everything it writes."""
 
 import json
 import multiprocessing
@@ -24,7 +24,7 @@ from lit_mem.types import TokenScores
 
 
 class Hosted(Logger):
-    """As W&B's and MLflow's loggers: figures go elsewhere, there is no `log_dir`, and a run has an id."""
+    """Like W&B's and MLflow's loggers: metrics are stored remotely, there is no `log_dir`, and a run has an id."""
 
     def __init__(self, save_dir=None, name="notes", version=None):
         super().__init__()
@@ -42,7 +42,7 @@ class Hosted(Logger):
 
 
 class Dumped:
-    """In place of the command line's parser."""
+    """Replaces the command line's parser."""
 
     @staticmethod
     def dump(config, skip_none=False):
@@ -50,7 +50,7 @@ class Dumped:
 
 
 class Own(pl.LightningModule):
-    """A user's own module, which scores four texts."""
+    """A custom module that scores four texts."""
 
     def __init__(self):
         super().__init__()
@@ -110,7 +110,7 @@ def claim_many(folder, start, found):
 
 @pytest.mark.slow
 def test_runs_started_together_claim_other_folders(tmp_path):
-    """Three processes claim twenty times each; no version is given twice and none is left out."""
+    """Three processes claim twenty versions each; none is assigned twice and none is skipped."""
     context = multiprocessing.get_context("fork")
     start, found = context.Barrier(3), context.Queue()
     processes = [context.Process(target=claim_many, args=(str(tmp_path), start, found)) for _ in range(3)]
@@ -172,7 +172,7 @@ def test_other_ranks_claim_nothing(tmp_path, monkeypatch):
 
 
 def test_a_version_that_the_user_set_is_claimed_once(tmp_path):
-    """Of two runs with the same version, one after the other or at once, the second gets the first one's folder."""
+    """Of two runs with the same version, sequential or concurrent, the second finds the first one's folder."""
     found = []
     barrier = threading.Barrier(4)
 
@@ -191,7 +191,7 @@ def test_a_version_that_the_user_set_is_claimed_once(tmp_path):
 
 
 def test_a_folder_made_for_the_run_is_not_taken(tmp_path):
-    """As by a job script that puts its own output there."""
+    """For example by a job script that writes its own output there."""
     (tmp_path / "mine" / "17").mkdir(parents=True)
     (tmp_path / "mine" / "17" / "out.txt").write_text("started")
     assert claim_given_versions(trainer(CSVLogger(tmp_path, "mine", version="17"), tmp_path)) is None
@@ -211,7 +211,7 @@ def test_what_a_failed_run_left_empty_is_removed(tmp_path):
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["version_1"]
 
 
-# -- what lies where ---------------------------------------------------------------------------------------
+# -- file locations ----------------------------------------------------------------------------------------
 
 WRITTEN = [
     "checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/safe.ckpt", "config.yaml",
@@ -244,13 +244,13 @@ def test_a_hosted_logger_has_a_folder_a_run(logger, folders, tmp_path, monkeypat
 
 
 def test_a_folder_that_the_logger_has_made_itself_is_the_runs(tmp_path):
-    """MLflow's logger has made the folder of the run before anything else can."""
+    """MLflow's logger creates the folder of the run first."""
     (tmp_path / "17" / "abc" / "metrics").mkdir(parents=True)
     assert run_folder(trainer(Hosted(str(tmp_path), "17", "abc"), tmp_path)) == tmp_path / "17" / "abc"
 
 
 def test_a_csv_logger_beside_a_hosted_one_gives_the_folder(tmp_path):
-    """What a report reads lies together."""
+    """All files for the report are in one folder."""
     loggers = [Hosted(str(tmp_path), "notes", "abc"), CSVLogger(tmp_path, "mine")]
     run = fitted(trainer(loggers, tmp_path, everything()))
     assert run_folder(run) == tmp_path / "mine" / "version_0"
@@ -262,7 +262,7 @@ def test_without_a_logger_runs_have_folders_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "cwd")
     for _ in range(2):
         fitted(trainer(False, tmp_path, everything()))
-    names = [name for name in WRITTEN if "examples" not in name]  # of which the log says that they need a logger
+    names = [name for name in WRITTEN if "examples" not in name]  # which need a logger, as the log states
     assert files(tmp_path) == sorted(f"logs/lit_mem/version_{n}/{name}" for n in range(2) for name in names)
 
 
@@ -306,7 +306,7 @@ def test_a_csv_logger_writes_where_the_rest_of_the_run_lies(place, version, tmp_
 
 
 class Ledger(pl.Callback):
-    """Writes into the run's folder from the start of the fit on, as a private module does."""
+    """Writes into the run's folder from the start of the fit, like a private module."""
 
     def on_fit_start(self, trainer, pl_module):
         (run_folder(trainer) / "privacy.jsonl").write_text("{}")
@@ -332,7 +332,7 @@ def test_a_fit_that_ends_before_training_is_known_as_one(tmp_path):
 
 
 def test_callbacks_of_another_run_write_into_the_new_one(tmp_path):
-    """Callbacks that are used again in Python keep neither folder nor best checkpoint of the run before."""
+    """Callbacks that are reused in Python keep neither folder nor best checkpoint of the previous run."""
     keeper = MemorizationCheckpoint()
     for n in range(2):
         fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, [keeper]))
@@ -386,7 +386,7 @@ def test_none_under_the_thresholds_is_not_replaced_by_one_above(tmp_path):
 def test_another_callback_may_not_write_files_of_the_same_names(name, tmp_path):
     callbacks = [ModelCheckpoint(monitor="val/loss", filename=name), MemorizationCheckpoint()]
     with pytest.raises(
-        ConfigError, match=rf"^ModelCheckpoint\.filename is '{name}', and MemorizationCheckpoint writes"
+        ConfigError, match=rf"^ModelCheckpoint\.filename is '{name}', but MemorizationCheckpoint writes"
     ):
         fitted(trainer(CSVLogger(tmp_path, "mine"), tmp_path, callbacks))
     elsewhere = ModelCheckpoint(tmp_path / "other", monitor="val/loss", filename=name)

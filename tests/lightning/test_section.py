@@ -1,4 +1,4 @@
-"""The section `memorization` of the command line, by default and beside measures that are listed."""
+"""The section `memorization` of the command line, by default and beside listed measures."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ TINY = ["--model.model_id", "asset:tiny_llama", "--trainer.accelerator", "cpu", 
 
 @pytest.fixture
 def built(monkeypatch, tmp_path, capsys):
-    """Builds what a command line names without running it: (the command line's object, its standard error)."""
+    """Builds the command line's objects without running it: (the CLI object, its standard error)."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
 
@@ -25,7 +25,7 @@ def built(monkeypatch, tmp_path, capsys):
         made = []
         monkeypatch.setattr(MemorizationCLI, "_run_from", lambda self, checkpoint, subcommand: made.append(self))
         main([*words, *TINY])
-        logging.getLogger("lit_mem").handlers.clear()  # it holds the last standard error
+        logging.getLogger("lit_mem").handlers.clear()  # it holds the previous standard error
         return made[0], capsys.readouterr().err
 
     return build

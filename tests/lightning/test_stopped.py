@@ -1,4 +1,4 @@
-"""A stop during generation loses nothing that the scoring pass measured; generation shows how far it is."""
+"""An interruption during generation loses no metrics of the scoring pass; generation shows its progress."""
 
 import csv
 import io
@@ -22,12 +22,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:Experiment logs directory .* exi
 
 @pytest.fixture(scope="module")
 def data(data):
-    """As elsewhere, with few texts: what is tested here is the end of a pass."""
+    """As elsewhere, with few texts: the end of a pass is tested here."""
     return lambda **options: data(**({"train_size": 12, "heldout_size": 10} | options))
 
 
 class Stops(ExtractionMeasure):
-    """Ends the n-th time that it is used as Ctrl-C, or an error, would."""
+    """Raises in the n-th use, like Ctrl-C or an error."""
 
     def __init__(self, error, at=1):
         self.error, self.left = error, at
@@ -48,7 +48,7 @@ def rows(logger):
 
 
 def callbacks(measure, base=False):
-    # Extraction first, so that the others' turn would come after it
+    # Extraction first, so that the others would be computed after it
     return [Extraction(4, 4, measures={"exact_rate": measure}, base=base), Perplexity(), MembershipInference()]
 
 
@@ -72,10 +72,10 @@ def test_what_was_scored_is_written_and_printed(stage, error, raised, module, da
             capsys.readouterr()
             with pytest.raises(raised):
                 run(module(), data(), verbose=False)
-    (expected,), (found,) = rows(whole), rows(stopped)  # a run that completes has one row too
+    (expected,), (found,) = rows(whole), rows(stopped)  # a complete run has one row too
     rest = {name for name in expected if name.startswith(("extraction/", "slice/", "time/"))}
     assert any(name.startswith("slice/") for name in rest)
-    # To the last bit: a run that goes on from here logs this row again.
+    # Bit-identical: a run that resumes from here logs this row again.
     assert found == {name: value for name, value in expected.items() if name not in rest}
     loss = f"{'test' if stage == 'test' else 'val'}/loss"
     assert loss in found
@@ -90,7 +90,7 @@ def test_in_a_fit_it_is_the_row_of_that_validation(module, data, trainer, tmp_pa
     with pytest.raises(SystemExit):
         trainer(callbacks(Stops(KeyboardInterrupt(), at=3)), logger=logger, max_epochs=3).fit(module(), data())
     found = [row for row in rows(logger) if "val/loss" in row]
-    # Before training; after epoch 1; stopped in the validation after epoch 2, which has no extraction.
+    # Before training; after epoch 1; interrupted in the validation after epoch 2, which has no extraction.
     assert [(row["epoch"], "extraction/exact_rate" in row) for row in found] == [(0, True), (1, False)]
     assert found[1]["mia/reference_auroc"] != found[0]["mia/reference_auroc"]
 
@@ -140,7 +140,7 @@ def test_a_bar_is_shown_on_a_terminal_only(terminal, enabled, shown, trainer):
     t = trainer(bars, enable_progress_bar=enabled)
     screen = Terminal() if terminal else io.StringIO()
     with redirect_stderr(screen), generation_bar(t, "Extraction", 40) as advance:
-        time.sleep(0.15)  # tqdm draws ten times a second at most
+        time.sleep(0.15)  # tqdm draws at most ten times a second
         advance(30)
     assert ("30/40" in screen.getvalue()) == shown
     assert bool(screen.getvalue()) == shown

@@ -1,4 +1,4 @@
-"""Leaks without a true prefix, measured in a run: what they are traced back to, and when."""
+"""Unprompted leaks measured in a run: the texts searched, and when."""
 
 import logging
 
@@ -18,16 +18,16 @@ def lines(caplog):
 
 @pytest.mark.parametrize("known", [True, False])
 def test_all_members_are_read_or_those_that_are_scored(known, module, data, trainer, monkeypatch, caplog):
-    if not known:  # as with a data module that has no `all_texts`
+    if not known:  # like a data module without `all_texts`
         monkeypatch.setattr(ModuleSubject, "all_texts", lambda self, member: None)
     own = UnpromptedLeaks(**SMALL)
     with caplog.at_level(logging.INFO, "lit_mem"):
         trainer([own]).validate(module(), data(train_size=12, heldout_size=8, members_size=8), verbose=False)
     (line,) = lines(caplog)
-    assert f"to {12 if known else 8} members and 8 held-out texts" in line
+    assert f"in {12 if known else 8} members and 8 held-out texts" in line
     assert "the scored ones" in line or known
     assert set(own.metrics) == set(own.names())
-    assert own.metrics["leak/verbatim_share"] == 0  # the model is its base
+    assert own.metrics["leak/verbatim_share"] == 0  # the model equals its base
 
 
 def test_in_a_fit_it_writes_in_every_nth_validation_and_leaves_training_alone(module, data, trainer, trained):

@@ -1,4 +1,4 @@
-"""Small finished runs to look into."""
+"""Small finished runs to examine."""
 
 import sys
 from unittest import mock
@@ -45,7 +45,7 @@ CONFIG = {
 
 @pytest.fixture(scope="session")
 def fitted(tmp_path_factory):
-    """Fits with a changed configuration and returns the log folder."""
+    """Runs a fit with a changed configuration and returns the log folder."""
 
     def fit(**model):
         folder = tmp_path_factory.mktemp("run")

@@ -1,4 +1,4 @@
-"""Parts of an adapter switched off: against peft models whose weights were zeroed, scored by `model(**x).loss`."""
+"""Parts of an adapter turned off: compared with peft models with zeroed weights, scored by `model(**x).loss`."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ from lit_mem.models.scored import ScoredModel
 from lit_mem.types import Needs
 
 TINY = "asset:tiny_llama"
-# What the command line silences when it starts; here modules are looked into without it.
+# Warnings that the command line silences at start; here modules are examined without it.
 pytestmark = pytest.mark.filterwarnings("ignore:The '.*_dataloader' does not have many workers")
 
 
@@ -39,7 +39,7 @@ def loaded(run_dir):
 
 
 def token_losses(model, example):
-    """(n,) of the scored tokens, each from a pass of the text alone; and their mean as Hugging Face has it."""
+    """(n,) losses of the scored tokens, each from a pass of the text alone; and their mean as in Hugging Face."""
     ids = example.input_ids[None, : len(example.input_ids) - example.appended]
     labels = example.labels[None, : ids.shape[1]]
     with torch.no_grad():
@@ -47,7 +47,7 @@ def token_losses(model, example):
 
 
 def oracle(run_dir, zeroed):
-    """AUROC and members' perplexity of a peft model whose lora_B was zeroed wherever `zeroed(name)`."""
+    """AUROC and members' perplexity of a peft model whose lora_B is zeroed wherever `zeroed(name)`."""
     run = open_run(str(run_dir))
     run.examine(Examination(run.checkpoint("last")))
     members, heldout = run.data.members, run.data.heldout
@@ -158,7 +158,7 @@ def test_a_pass_that_starts_at_a_layer_gives_the_same_bits_and_runs_no_layer_bel
 
 @pytest.mark.slow
 def test_where_short_passes_differ_all_are_whole(run_dir, result, monkeypatch, tmp_path, caplog):
-    """A model that hands something past its layers' outputs: here the recorded outputs are spoilt."""
+    """A model whose layers communicate other than by outputs, simulated by corrupting the recorded outputs."""
     stop = Replay.stop
 
     def spoilt(self):
@@ -174,7 +174,7 @@ def test_where_short_passes_differ_all_are_whole(run_dir, result, monkeypatch, t
 
 @pytest.mark.slow
 def test_the_reference_is_scored_no_more_than_once(run_dir, tmp_path, monkeypatch):
-    """Neither here nor, as the run's cache is there, at all."""
+    """Not at all, since the run's cache exists."""
 
     calls = []
     score = ScoredModel.score_reference
@@ -191,7 +191,7 @@ def test_the_reference_is_scored_no_more_than_once(run_dir, tmp_path, monkeypatc
     assert (few["members"], few["heldout"]) == (6, 6)
 
 
-def test_matrices_of_one_name_in_one_layer_are_told_apart():
+def test_matrices_of_the_same_name_in_one_layer_are_separate():
     from peft import LoraConfig, get_peft_model
     from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -216,10 +216,10 @@ def test_dora_off_is_the_base_too(base, batch):
         assert torch.equal(model(input_ids=batch["input_ids"]).logits, before)
 
 
-def test_other_adapters_are_refused(base):
+def test_other_adapters_are_rejected(base):
     from peft import IA3Config, get_peft_model
 
-    with pytest.raises(ModelError, match="kind IA3"):
+    with pytest.raises(ModelError, match="type IA3"):
         Parts(get_peft_model(base, IA3Config(target_modules=["v_proj"], feedforward_modules=[])))
     with pytest.raises(ModelError, match="no adapter"):
         Parts(load_base(TINY))
@@ -227,7 +227,7 @@ def test_other_adapters_are_refused(base):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
+def test_a_run_without_lora_is_rejected_but_can_be_inspected(fitted, capsys):
     full = {"class_path": "lit_mem.adapters.FullFineTuning"}
     folder = fitted(adapter=full, optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}})
     with pytest.raises(SystemExit) as stopped:
@@ -237,9 +237,9 @@ def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
     cli.main(["localize", str(folder), "--example", "3"])
     assert max(json.loads((folder / "localize_example_3.json").read_text())["residual"]["by_layer"]) > 0
     cli.main(["localize", str(folder), "--influence", "3"])
-    told = capsys.readouterr().out
-    assert "The example itself: rank" in told
-    assert "SGD would have done" not in told
+    printed = capsys.readouterr().out
+    assert "The example itself: rank" in printed
+    assert "SGD would do" not in printed
 
 
 @pytest.mark.slow
@@ -248,7 +248,7 @@ def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
     [
         (["{empty}"], "has no config.yaml"),
         (["{bare}"], "has no last.ckpt"),
-        (["{run}", "--checkpoint", "{run}/none.ckpt"], "is no file"),
+        (["{run}", "--checkpoint", "{run}/none.ckpt"], "is not a file"),
         (["{run}", "--checkpoint", "{run}/config.yaml"], "no checkpoint, or one that was cut short"),
         (["{other}", "--checkpoint", "{run}/checkpoints/last.ckpt"], "holds another adapter"),
         (["{run}", "--rows", "0"], "--rows is 0"),
@@ -256,7 +256,7 @@ def test_a_run_without_lora_is_refused_but_can_be_looked_into(fitted, capsys):
         (["{run}", "--row", "3"], "did you mean --rows"),
     ],
 )
-def test_mistakes_are_told_in_one_line(run_dir, tmp_path, capsys, words, said):
+def test_errors_are_one_line(run_dir, tmp_path, capsys, words, said):
     text = (run_dir / "config.yaml").read_text()
     for name, content in (("bare", text), ("other", text.replace("rank: 4", "rank: 2"))):
         (tmp_path / name).mkdir()

@@ -1,4 +1,4 @@
-"""TracIn: beside `model(**x).loss.backward()` on a peft model, and beside what a step of SGD really does."""
+"""TracIn: compared with `model(**x).loss.backward()` on a peft model, and with the effect of an SGD step."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ ID = 3
 
 @pytest.fixture(scope="module")
 def single(run_dir, tmp_path_factory):
-    """The run with its last checkpoint alone, and what is found there of a training text."""
+    """The run with only its last checkpoint, and the influence on one training text."""
     folder = tmp_path_factory.mktemp("single")
     shutil.copy(run_dir / "config.yaml", folder)
     (folder / "checkpoints").mkdir()
@@ -47,7 +47,7 @@ def tuned(run_dir):
 
 
 def inputs(text, start=0):
-    """Of the whole text, or of its suffix alone (which has no end-of-text token)."""
+    """Inputs for the whole text, or for its suffix only (which has no end-of-text token)."""
     end = len(text.input_ids) - (text.appended if start else 0)
     labels = text.labels[:end].clone()
     labels[:start] = IGNORED
@@ -55,7 +55,7 @@ def inputs(text, start=0):
 
 
 def precise_loss(model, x):
-    """The same as `model(**x).loss`, which the library rounds to float32 whatever the model is in."""
+    """The same as `model(**x).loss`, which the library rounds to float32 in any precision."""
     logits = model(input_ids=x["input_ids"]).logits[0, :-1]
     return torch.nn.functional.cross_entropy(logits, x["labels"][0, 1:], ignore_index=IGNORED).item()
 
@@ -71,13 +71,13 @@ def test_one_checkpoint_is_rate_times_the_product_of_gradients(single, tuned, te
     assert [c["learning_rate"] for c in found["checkpoints"]] == [0.01]
     wanted = grads(tuned, inputs(texts[ID], found["cut"]))
     assert found["training_texts"] == len(texts) == len(found["top"])
-    for told in found["top"]:
-        given = grads(tuned, inputs(texts[told["id"]]))
+    for result in found["top"]:
+        given = grads(tuned, inputs(texts[result["id"]]))
         product = sum((given[name] * wanted[name]).sum().item() for name in given)
         lengths = [sum(g.square().sum().item() for g in each.values()) ** 0.5 for each in (given, wanted)]
-        assert told["influence"] == pytest.approx(0.01 * product, rel=1e-3, abs=1e-9)
-        assert told["cosine"] == pytest.approx(product / lengths[0] / lengths[1], rel=1e-3, abs=1e-6)
-        assert told["origin"] == origin_of(texts[told["id"]]) != ""
+        assert result["influence"] == pytest.approx(0.01 * product, rel=1e-3, abs=1e-9)
+        assert result["cosine"] == pytest.approx(product / lengths[0] / lengths[1], rel=1e-3, abs=1e-6)
+        assert result["origin"] == origin_of(texts[result["id"]]) != ""
 
 
 def test_a_step_of_sgd_lowers_the_loss_by_about_the_influence(single, tuned, texts):
@@ -86,29 +86,29 @@ def test_a_step_of_sgd_lowers_the_loss_by_about_the_influence(single, tuned, tex
     tuned.double()  # differences of losses this small are lost in float32
     start = {name: p.detach().clone() for name, p in tuned.named_parameters()}
     rate = 1e-3
-    for told in [found["top"][0], found["top"][1], found["top"][-1]]:
-        given = grads(tuned, inputs(texts[told["id"]]))
+    for result in [found["top"][0], found["top"][1], found["top"][-1]]:
+        given = grads(tuned, inputs(texts[result["id"]]))
         falls = []
         with torch.no_grad():
-            for sign in (1, -1):  # the second order falls out of the difference
+            for sign in (1, -1):  # second-order terms cancel in the difference
                 for name, p in tuned.named_parameters():
                     p.copy_(start[name] - sign * rate * given[name] if name in given else start[name])
                 falls.append(precise_loss(tuned, suffix))
             for name, p in tuned.named_parameters():
                 p.copy_(start[name])
         measured = (falls[1] - falls[0]) / 2
-        predicted = told["influence"] / 0.01 * rate
+        predicted = result["influence"] / 0.01 * rate
         assert measured == pytest.approx(predicted, rel=0.01)
 
 
 @pytest.mark.slow
 def test_ranks_and_the_example_itself(single, capsys):
     folder, found = single
-    values = [told["influence"] for told in found["top"]]
-    cosines = [told["cosine"] for told in found["top_by_cosine"]]
+    values = [result["influence"] for result in found["top"]]
+    cosines = [result["cosine"] for result in found["top_by_cosine"]]
     assert values == sorted(values, reverse=True)
     assert cosines == sorted(cosines, reverse=True)
-    ids = [told["id"] for told in found["top"]]
+    ids = [result["id"] for result in found["top"]]
     assert found["self"]["rank"] == ids.index(ID) + 1
     assert found["self"]["influence"] > 0
     main([str(folder), "--influence", "20", "--top", "2"])  # held out
@@ -121,7 +121,7 @@ def test_ranks_and_the_example_itself(single, capsys):
 
 @pytest.mark.slow
 def test_checkpoints_add_up(run_dir, single, tmp_path):
-    """Two of different steps: the sum of what each gives alone."""
+    """Two checkpoints of different steps: the sum of each alone."""
     _, last = single
     names = {c.global_step: c for c in kept_checkpoints(open_run(str(run_dir)).checkpoints())}
     first = tmp_path / "first.ckpt"
@@ -159,7 +159,7 @@ def test_a_schedule_at_its_end_counts_with_the_rate_it_began_with(run_dir, tmp_p
     assert [c.learning_rate for c in both] == [0.125, 0.0]
     content["optimizer_states"] = []
     torch.save(content, tmp_path / "none.ckpt")
-    with pytest.raises(CheckpointError, match=r"none\.ckpt holds no optimizer"):
+    with pytest.raises(CheckpointError, match=r"none\.ckpt has no optimizer"):
         kept_checkpoints([tmp_path / "none.ckpt"])
 
 
@@ -179,9 +179,9 @@ def test_a_gradient_leaves_nothing_behind(tuned, texts):
 
 
 @pytest.mark.slow
-def test_a_run_without_checkpoints_is_refused(run_dir, tmp_path, capsys):
+def test_a_run_without_checkpoints_is_rejected(run_dir, tmp_path, capsys):
     shutil.copy(run_dir / "config.yaml", tmp_path)
     with pytest.raises(SystemExit) as stopped:
         cli.main(["localize", str(tmp_path), "--influence", "3"])
     assert stopped.value.code == 2
-    assert "holds no .ckpt file" in capsys.readouterr().err
+    assert "has no .ckpt file" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Attention and residual stream of one text, beside Hugging Face's `output_attentions` read position by position."""
+"""Attention and residual stream of one text, compared with Hugging Face's `output_attentions` position by position."""
 
 import json
 
@@ -26,7 +26,7 @@ def found(run_dir):
 
 @pytest.fixture(scope="module")
 def passes(run_dir):
-    """Hugging Face's outputs of the text: tuned, base; and its ids."""
+    """Hugging Face's outputs for the text: tuned, base; and its ids."""
     run = open_run(str(run_dir))
     tokenizer = run.module.tokenizer
     lines = (assets.path("case_reports") / "train.jsonl").read_text().splitlines()
@@ -42,15 +42,15 @@ def passes(run_dir):
     if ids[0, -1] == tokenizer.eos_token_id:
         ids = ids[:, :-1]
     with torch.no_grad():
-        asked = {"input_ids": ids, "output_attentions": True, "output_hidden_states": True}
-        return tuned(**asked), model()(**asked), ids[0]
+        requested = {"input_ids": ids, "output_attentions": True, "output_hidden_states": True}
+        return tuned(**requested), model()(**requested), ids[0]
 
 
 @pytest.mark.slow
 def test_attention_is_what_the_library_gives(found, passes):
     *outputs, ids = passes
     n, cut = len(ids), found["cut"]
-    assert (found["n_tokens"], cut) == (n, 7)  # six tokens and the one that begins every text
+    assert (found["n_tokens"], cut) == (n, 7)  # six tokens and the BOS
     for name, out in zip(("tuned", "base"), outputs, strict=True):
         for layer, attention in enumerate(out.attentions):
             for head in range(attention.shape[1]):
@@ -68,17 +68,17 @@ def test_the_residual_stream_is_what_the_library_gives(found, passes):
         change = [((t[0, p] - b[0, p]).norm() / b[0, p].norm()).item() for p in range(len(ids))]
         assert found["residual"]["by_position"][layer] == pytest.approx(change, rel=1e-3, abs=1e-6)
         assert found["residual"]["by_layer"][layer] == pytest.approx(sum(change) / len(ids), rel=1e-3, abs=1e-6)
-    assert found["residual"]["by_layer"][:2] == [0, 0]  # embeddings, and layer 0, which the adapter leaves alone
+    assert found["residual"]["by_layer"][:2] == [0, 0]  # embeddings, and layer 0, which the adapter does not change
     assert found["residual"]["by_layer"][2] > 0.01
 
 
 @pytest.mark.slow
-def test_no_token_is_written_unless_asked(found, run_dir, tmp_path):
+def test_no_token_is_written_unless_requested(found, run_dir, tmp_path):
     assert "tokens" not in found
     main([str(run_dir), "--example", str(ID), "--prefix", "6", "--text", "true", "--out", str(tmp_path / "t.json")])
-    told = json.loads((tmp_path / f"t_example_{ID}.json").read_text())
-    assert len(told.pop("tokens")) == told["n_tokens"]
-    assert told == found
+    printed = json.loads((tmp_path / f"t_example_{ID}.json").read_text())
+    assert len(printed.pop("tokens")) == printed["n_tokens"]
+    assert printed == found
     assert (tmp_path / f"t_example_{ID}.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -92,7 +92,7 @@ def test_the_kernel_is_as_before_also_after_an_error(base):
     assert base.config._attn_implementation == before
 
 
-def test_a_model_without_attention_is_refused():
+def test_a_model_without_attention_is_rejected():
     from transformers import MambaConfig, MambaForCausalLM
 
     config = MambaConfig(vocab_size=16, hidden_size=8, state_size=2, num_hidden_layers=1, intermediate_size=16)
@@ -115,15 +115,15 @@ def test_tokens_are_drawn_as_they_are(found):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--example", "9999"], "--example is 9999, and this run has no such text; its ids go from 0 to 29"),
-        (["--influence", "9999"], "--influence is 9999, and this run has no such text"),
-        (["--example", "3", "--prefix", "400"], "nothing is left for a suffix"),
+        (["--example", "9999"], "--example is 9999, but this run has no such text; expected an id from 0 to 29"),
+        (["--influence", "9999"], "--influence is 9999, but this run has no such text"),
+        (["--example", "3", "--prefix", "400"], "no suffix is left"),
         (["--example", "3", "--prefix", "-1"], "--prefix is -1"),
         (["--example", "3", "--influence", "3"], "exclude each other"),
         (["--influence", "3", "--top", "0"], "--top is 0"),
     ],
 )
-def test_mistakes_are_told_in_one_line(run_dir, capsys, words, said):
+def test_errors_are_one_line(run_dir, capsys, words, said):
     with pytest.raises(SystemExit) as stopped:
         cli.main(["localize", str(run_dir), *words])
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]

@@ -13,7 +13,7 @@ from lit_mem import assets
 from lit_mem.adapters import LoRA
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.lightning.module import CausalLM
-from lit_mem.lightning.private_options import refuse_experts
+from lit_mem.lightning.private_options import reject_experts
 from lit_mem.privacy import DPSGD
 from lit_mem.privacy.per_text import PerTextGradients
 from lit_mem.privacy.randomness import SamplingOff, samplers
@@ -178,6 +178,6 @@ def test_experts_see_one_text_at_a_time():
         )
     )
     with pytest.raises(ConfigError, match=r"data\.batch_size is 8, .*mixture of experts .*expected 1"):
-        refuse_experts(model, 8)
-    refuse_experts(model, 1)
+        reject_experts(model, 8)
+    reject_experts(model, 1)
     assert any("jitter_noise" in sampler.name for sampler in samplers(model))

@@ -1,4 +1,4 @@
-"""Runs of the command line in processes that can be killed, and a look at everything that they have left."""
+"""Command-line runs in processes that can be killed, and checks of everything that they leave."""
 
 import contextlib
 import faulthandler
@@ -40,25 +40,25 @@ class Process:
     """A forked process.
 
     Attributes:
-        pid: its number.
-        said: what it wrote to standard output and error.
+        pid: its process id.
+        said: its standard output and error.
     """
 
     pid: int
     said: Path
 
     def wait(self):
-        """Its exit code, or minus the number of the signal that killed it."""
+        """Its exit code, or minus the signal that killed it."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def wait_for(self, path):
-        """Until there is this file; it must come before the process ends."""
+        """Wait until this file exists, which must be before the process ends."""
         while not path.exists():
             assert os.waitpid(self.pid, os.WNOHANG) == (0, 0), self.output
             time.sleep(0.02)
 
     def killed_after(self, seconds, number):
-        """As `wait`, once the signal was sent."""
+        """Like `wait`, after sending the signal."""
         time.sleep(seconds)
         os.kill(self.pid, number)
         return self.wait()
@@ -69,7 +69,7 @@ class Process:
 
 
 def fork(body, folder, env=None):
-    """Run `body` in a process of its own in a folder, with all modules imported already."""
+    """Run `body` in a forked process in a folder, with all modules imported already."""
     folder.mkdir(parents=True, exist_ok=True)
     said = folder.with_name(f"{folder.name}.out.{time.monotonic_ns()}")
     with warnings.catch_warnings():
@@ -104,19 +104,19 @@ FEW = ("Perplexity", "Movers", "MemorizationCheckpoint")
 
 
 def configuration(folder, few):
-    """The quickstart's, with a threshold that no figure passes; `few`: with the callbacks that take little time."""
+    """The quickstart's configuration, with a threshold that no metric exceeds; `few`: only the fast callbacks."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = yaml.safe_load(QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 2"))
+    config = yaml.safe_load(QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 2"))
     if few:
         callbacks = [{"class_path": f"lit_mem.callbacks.{name}"} for name in FEW]
-        thresholds = told.pop("memorization")["stop"]
+        thresholds = config.pop("memorization")["stop"]
         callbacks.append(
             {"class_path": "lit_mem.callbacks.MemorizationEarlyStopping", "init_args": {"thresholds": thresholds}}
         )
         attack = {"attacks": {"reference": {"class_path": "lit_mem.attacks.ReferenceRatio"}}, "figures": False}
         callbacks.append({"class_path": "lit_mem.callbacks.MembershipInference", "init_args": attack})
-        told["trainer"]["callbacks"] = callbacks
-    (folder / "c.yaml").write_text(yaml.safe_dump(told))
+        config["trainer"]["callbacks"] = callbacks
+    (folder / "c.yaml").write_text(yaml.safe_dump(config))
 
 
 def command(folder, *args, subcommand="fit", env=None, few=True):
@@ -144,7 +144,7 @@ def forked():
 
 @pytest.fixture(scope="session")
 def run_to_end():
-    """Runs `train.py` to its end in a forked process; what it said."""
+    """Runs `train.py` to its end in a forked process; returns its output."""
 
     def run(folder, *args, **kwargs):
         process = command(folder, *args, **kwargs)
@@ -154,7 +154,7 @@ def run_to_end():
     return run
 
 
-# -- what is left ----------------------------------------------------------------------------------------------
+# -- remaining files -------------------------------------------------------------------------------------------
 
 
 def versions(folder):
@@ -168,7 +168,7 @@ def read_checkpoint(path):
 
 
 def adapter_weights(folder):
-    """Of an exported adapter, under the names that a checkpoint has."""
+    """Weights of an exported adapter, under the names in a checkpoint."""
     named = load_file(folder / "adapter_model.safetensors")
     return {f"_model.{name}".replace(".weight", ".default.weight"): value for name, value in named.items()}
 
@@ -178,7 +178,7 @@ def same(left, right):
 
 
 def check_checkpoints(folder, peft=False):
-    """Everything under a final name is whole, and a pair that does not belong together says so; the steps by name."""
+    """Files under a final name are complete, and mismatched pairs are marked; returns the steps by name."""
     steps = {}
     for which in KEPT:
         path, adapter = folder / f"{which}.ckpt", folder / f"{which}-adapter"
@@ -187,22 +187,22 @@ def check_checkpoints(folder, peft=False):
             assert adapter.exists(), f"{adapter} is missing"
             steps[which] = content["global_step"]
         if adapter.exists():
-            weights, told = adapter_weights(adapter), json.loads((adapter / "lit_mem.json").read_text())
+            weights, info = adapter_weights(adapter), json.loads((adapter / "lit_mem.json").read_text())
             assert json.loads((adapter / "adapter_config.json").read_text())["peft_type"] == "LORA"
             if content is not None:
-                assert same(weights, content["state_dict"]) == (told["global_step"] == content["global_step"]), adapter
+                assert same(weights, content["state_dict"]) == (info["global_step"] == content["global_step"]), adapter
             if peft:
                 PeftModel.from_pretrained(load_base("asset:tiny_llama"), str(adapter))
     return steps
 
 
 def check_events(path):
-    """Whole records up to the last one are read, whatever follows."""
+    """Complete records up to the last one are readable, whatever follows."""
     return len(list(EventFileLoader(str(path)).Load()))
 
 
 def check_store(cache):
-    """Every file can be opened; what is in it is tested where there are texts to open its seal with."""
+    """Every file can be opened; its content is tested if its texts are available for decryption."""
     for path in cache.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
             assert file.metadata()["sha256"]
@@ -210,7 +210,7 @@ def check_store(cache):
 
 
 def check_run(folder, peft=False):
-    """Everything that runs in a folder have left.
+    """Check everything that runs have left in a folder.
 
     Args:
         folder: the runs' working directory.
@@ -242,13 +242,13 @@ def recorded(folder):
 
 
 def final_state(folder):
-    """What the last checkpoint of the last run has, but for paths."""
+    """The last checkpoint of the last run, except for paths."""
     lasts = [v / "checkpoints" / "last.ckpt" for v in versions(folder) if (v / "checkpoints" / "last.ckpt").exists()]
     return read_checkpoint(max(lasts, key=lambda path: path.stat().st_mtime_ns))
 
 
 def plain(value):
-    """A checkpoint's content with tensors as lists, so that two can be compared."""
+    """A checkpoint's content with tensors as lists, for comparison."""
     if isinstance(value, dict):
         return {
             key: plain(inner) for key, inner in value.items() if "path" not in str(key) and key != "combined_loader"
@@ -259,9 +259,9 @@ def plain(value):
 
 
 def assert_same_run(folder, uninterrupted):
-    """Runs in a folder, taken together, are to the last bit the one that nothing interrupted."""
+    """The runs in a folder, taken together, are bit-identical to an uninterrupted one."""
     mine, theirs = final_state(folder), final_state(uninterrupted)
-    # Digests are keyed by a salt of each run's own.
+    # Digests are keyed by a salt per run.
     known = [
         {name: digests.shape for name, digests in state["lit_mem"].pop("members").items()} for state in (mine, theirs)
     ]
@@ -274,7 +274,7 @@ def assert_same_run(folder, uninterrupted):
 
 @pytest.fixture(scope="session")
 def left():
-    """Functions that look at what runs have left, by name."""
+    """Functions that check the files left by runs, by name."""
 
     class Left:
         run = staticmethod(check_run)
@@ -293,7 +293,7 @@ def left():
 
 @pytest.fixture(scope="session")
 def uninterrupted(tmp_path_factory, run_to_end):
-    """Makes, once, a run that nothing interrupts: `uninterrupted(few)`; its folder, and the seconds that it took."""
+    """Makes an uninterrupted run once: `uninterrupted(few)`; its folder, and its duration in seconds."""
     made = {}
 
     def make(few=True):
@@ -308,13 +308,13 @@ def uninterrupted(tmp_path_factory, run_to_end):
 
 @pytest.fixture(scope="session")
 def random_kills():
-    """Kills a run at random moments and resumes it, then lets it end; how often it was killed."""
+    """Kills a run at random moments and resumes it, then lets it finish; returns the number of kills."""
 
     def kill(folder, seed, seconds, kills, few=True, numbers=(signal.SIGKILL, signal.SIGTERM, signal.SIGINT)):
         chance, done = random.Random(seed), 0
 
         def begin():
-            saved = folder.glob("logs/*/*/checkpoints/last.ckpt")  # not one that a killed save was still writing
+            saved = folder.glob("logs/*/*/checkpoints/last.ckpt")  # complete ones only
             resumed = ["--ckpt_path", "last"] if any(saved) else []
             return command(folder, *resumed, few=few)
 

@@ -1,4 +1,4 @@
-"""A disk without room: one line says so, what was written before is whole, and nothing is half there."""
+"""A full disk: one line reports it, earlier files are intact, and nothing is half written."""
 
 import contextlib
 import errno
@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from lit_mem.attacks import ReferenceRatio
 from lit_mem.callbacks import MembershipInference, MemorizationCheckpoint, Perplexity
 from lit_mem.files import atomic
-from lit_mem.lightning.signals import refused_write, writers_are_heard_once
+from lit_mem.lightning.signals import failed_write, writer_errors_silenced
 from lit_mem.report.history import history_of
 
 pytestmark = [pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")]
@@ -31,7 +31,7 @@ FULL = "No space left on device"
 
 @pytest.fixture
 def disk(tmp_path):
-    """Makes small file systems: `disk(KiB)`; their folder."""
+    """Makes small file systems: `disk(KiB)`; returns their folder."""
     mounted = []
 
     def mount(kib):
@@ -53,7 +53,7 @@ def disk(tmp_path):
 
 
 def fill(folder, but=0):
-    """Take all room but some KiB."""
+    """Fill the disk except for some KiB."""
     with contextlib.suppress(OSError), open(folder / "filler", "ab", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -61,7 +61,7 @@ def fill(folder, but=0):
 
 
 def assert_one_line(process, folder):
-    """Exit code 2, and all that is said after the table's rows is one line that names a file of the run."""
+    """Exit code 2, and after the table's rows only one line, which names a file of the run."""
     said = process.output
     assert "Traceback" not in said, said
     assert "Exception in thread" not in said, said
@@ -104,10 +104,8 @@ def test_a_full_disk_at_the_start_leaves_no_half_configuration(start, disk, tmp_
 
 
 @pytest.mark.slow
-def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
-    module, data, trainer, left, disk, tmp_path
-):
-    """The same fit on disks of growing size: at each size it ends, or says what it could not write."""
+def test_a_checkpoint_that_does_not_fit_on_disk_costs_none_of_those_before(module, data, trainer, left, disk, tmp_path):
+    """The same fit on disks of growing size: at each size it completes, or reports what it could not write."""
     before, sizes = None, {"train_size": 12, "batch_size": 6, "heldout_size": 4, "max_length": 24}
     for kib in (8, 512, 1024, 2048, 8192):
         folder = disk(kib) / "checkpoints"
@@ -135,7 +133,7 @@ def test_a_checkpoint_for_which_there_is_no_room_costs_none_of_those_before(
     "kind",
     [TensorBoardLogger, CSVLogger],
 )
-def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, data, trainer, disk, kind):
+def test_a_logger_on_a_full_disk_ends_the_run_with_a_disk_error(module, data, trainer, disk, kind):
     folder = disk(64)
     logger = kind(str(folder), "run", 0)
 
@@ -145,7 +143,7 @@ def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, da
                 fill(folder)
 
     class Many(Perplexity):
-        """More than what is left of a block."""
+        """More data than is left in a block."""
 
         def compute(self, run):
             found = super().compute(run)
@@ -155,14 +153,14 @@ def test_a_logger_without_room_ends_the_run_with_an_error_of_the_disk(module, da
     before, threading.excepthook = threading.excepthook, heard.append
     run = trainer([Fill(), Many()], logger=logger, max_epochs=3)
     try:
-        with writers_are_heard_once(), pytest.raises(Exception) as caught:  # noqa: PT011  (loggers wrap it)
+        with writer_errors_silenced(), pytest.raises(Exception) as caught:  # noqa: PT011  (loggers wrap it)
             run.fit(module(), data())
     finally:
         threading.excepthook = before
     assert not heard
-    refused = refused_write(caught.value, "the log folder")
-    assert refused is not None
-    assert refused.errno == errno.ENOSPC
+    failed = failed_write(caught.value, "the log folder")
+    assert failed is not None
+    assert failed.errno == errno.ENOSPC
 
 
 def test_what_a_full_disk_leaves_of_metrics_csv_can_be_read(disk):
@@ -187,14 +185,14 @@ def test_what_a_full_disk_leaves_of_metrics_csv_can_be_read(disk):
 
 
 @pytest.mark.slow
-def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monkeypatch, caplog):
+def test_a_cache_on_a_full_disk_is_skipped(module, data, trainer, disk, monkeypatch, caplog):
     logging.getLogger("lit_mem").propagate = True
     folder = disk(12)
     monkeypatch.setenv("LIT_MEM_CACHE", str(folder))
     attacks = {"reference": ReferenceRatio()}
     texts = data(train_size=20, scoring_tokens=256)
     trainer([MembershipInference(attacks, figures=False)], max_epochs=1).fit(module(), texts)
-    assert caplog.text.count("Reference scores are not kept for later runs") == 1
+    assert caplog.text.count("Reference scores are not stored for later runs") == 1
     assert FULL in caplog.text
     assert not list(folder.rglob("*.part"))
     kept = list(folder.rglob("*.safetensors"))
@@ -203,8 +201,8 @@ def test_a_cache_without_room_is_done_without(module, data, trainer, disk, monke
     assert again.reference_cache.store.loaded == len(kept) > 0
 
 
-def test_a_file_larger_than_the_system_allows_is_told_like_a_full_disk(forked, tmp_path):
-    """With a limit of the shell, say, or on a file system that takes no file of 4 GiB."""
+def test_a_file_larger_than_the_system_allows_is_reported_like_a_full_disk(forked, tmp_path):
+    """For example with a shell limit, or on a file system with a maximum file size of 4 GiB."""
     path = tmp_path / "run" / "x.txt"
 
     def body():
@@ -212,7 +210,7 @@ def test_a_file_larger_than_the_system_allows_is_told_like_a_full_disk(forked, t
         with pytest.raises(OSError, match="File too large") as caught:
             atomic.write_text(path, "x" * 10000)
         assert caught.value.filename == str(path)
-        assert refused_write(caught.value, "") is not None
+        assert failed_write(caught.value, "") is not None
         return 7
 
     (tmp_path / "run").mkdir()
@@ -227,9 +225,9 @@ def test_a_file_larger_than_the_system_allows_is_told_like_a_full_disk(forked, t
 
 
 def test_what_safetensors_says_of_a_full_disk_is_understood(tmp_path):
-    told = "Error while serializing: I/O error: No space left on device (os error 28)"
+    message = "Error while serializing: I/O error: No space left on device (os error 28)"
     with pytest.raises(OSError, match=FULL) as caught, atomic.naming(tmp_path / "x"):
-        raise SafetensorError(told)
+        raise SafetensorError(message)
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))
     with pytest.raises(SafetensorError), atomic.naming(tmp_path / "x"):
         raise SafetensorError("Error while serializing: something else")
@@ -245,14 +243,14 @@ def test_the_error_of_the_disk_is_found_wherever_in_the_chain_it_is():
         except ValueError as outer:
             return outer
 
-    found = refused_write(wrapped(OSError(errno.ENOSPC, FULL)), "logs/a")
+    found = failed_write(wrapped(OSError(errno.ENOSPC, FULL)), "logs/a")
     assert (found.errno, found.filename, found.strerror) == (errno.ENOSPC, "logs/a", FULL)
-    assert refused_write(wrapped(OSError(errno.EDQUOT, "x", "logs/b")), "logs/a").filename == "logs/b"
-    assert refused_write(wrapped(OSError(errno.ENOENT, "x", "data.txt")), "logs/a") is None
-    assert refused_write(ValueError(), "logs/a") is None
+    assert failed_write(wrapped(OSError(errno.EDQUOT, "x", "logs/b")), "logs/a").filename == "logs/b"
+    assert failed_write(wrapped(OSError(errno.ENOENT, "x", "data.txt")), "logs/a") is None
+    assert failed_write(ValueError(), "logs/a") is None
     error, other = wrapped(OSError(errno.ENOENT, "x")), ValueError()
-    error.__cause__.__context__, other.__context__ = other, error  # as TensorBoard has it, raising the same one again
-    assert refused_write(error, "logs/a") is None
+    error.__cause__.__context__, other.__context__ = other, error  # as in TensorBoard, which raises the same one again
+    assert failed_write(error, "logs/a") is None
 
 
 def test_other_threads_are_heard_as_ever():
@@ -264,7 +262,7 @@ def test_other_threads_are_heard_as_ever():
         raise error
 
     try:
-        with writers_are_heard_once():
+        with writer_errors_silenced():
             thread = threading.Thread(target=fail)
             thread.start()
             thread.join()

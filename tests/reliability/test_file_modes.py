@@ -1,4 +1,4 @@
-"""Who may read what a run writes: its owner alone, whatever the umask, or whom `LIT_MEM_UMASK` says."""
+"""Permissions of a run's files: only the owner by default, for any umask, or as set by `LIT_MEM_UMASK`."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def mode(path):
 
 
 def permissions(*folders):
-    """({permissions of folders}, {permissions of files}) of all that lies below, the folders themselves included."""
+    """({permissions of folders}, {permissions of files}) of everything below the folders, which are included."""
     paths = [path for folder in folders for path in [folder, *folder.rglob("*")]]
     return {mode(path) for path in paths if path.is_dir()}, {mode(path) for path in paths if path.is_file()}
 
@@ -90,7 +90,7 @@ def test_all_that_a_run_writes_is_for_its_owner_alone(
         main(["report", str(run), "--out", str(tmp_path / "out" / "report"), "--text", "true"])
         main(["report", str(run)])
         main(["localize", str(run)])
-    assert mode(tmp_path / "logs") == 0o755  # it was there
+    assert mode(tmp_path / "logs") == 0o755  # it existed before
     written = {path.name.split(".")[0] for path in run.rglob("*")}
     parts = "events metrics hparams config checks run best last report localize adapter_model examples best-merged"
     assert set(parts.split()) <= written
@@ -114,7 +114,7 @@ def test_a_private_run_without_a_logger_too(process, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_fit_from_python_too(tmp_path, module, data, trainer):
-    """In a folder of the user's own, which keeps its permissions."""
+    """In a custom folder, which keeps its permissions."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
     own = tmp_path / "own"
@@ -132,7 +132,7 @@ def test_a_fit_from_python_too(tmp_path, module, data, trainer):
 
 
 def test_a_run_that_is_killed_leaves_its_folder_shut(tmp_path, monkeypatch):
-    """What TensorBoard writes gets its permissions at the end; until then those of the folder keep others out."""
+    """TensorBoard's files get their permissions at the end; until then those of the folder protect them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py"])
     seen = []
@@ -153,7 +153,7 @@ def test_an_unfinished_file_is_never_open_to_others(tmp_path):
 
 
 def test_an_unfinished_file_is_not_written_through_a_link(tmp_path):
-    """As another user may put one into a folder for all, where its name can be guessed."""
+    """Another user may create one in a shared folder, if its name can be guessed."""
     (tmp_path / "theirs").write_text("before")
     (tmp_path / ".a.json.part").symlink_to(tmp_path / "theirs")
     atomic.write_text(tmp_path / "a.json", "1")

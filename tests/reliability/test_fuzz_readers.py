@@ -1,4 +1,4 @@
-"""Whatever a data file holds: rows come out, or one error that a user can act on; never a crash, never a hang."""
+"""For any content of a data file: rows, or one actionable error; never a crash or a hang."""
 
 import io
 import json
@@ -25,11 +25,11 @@ def encoded(text):
     return text.encode("utf-8", "surrogatepass")
 
 
-# The same examples in every run, so that a failure is one of the code and not of the day.
+# The same examples in every run, so that failures are reproducible.
 QUICK = settings(
     max_examples=10, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck], print_blob=False
 )
-# LIT_MEM_FUZZ=10000 looks further, and elsewhere every time.
+# LIT_MEM_FUZZ=10000 searches more, with other examples each time.
 MANY = int(os.environ.get("LIT_MEM_FUZZ", "100"))
 LONG = settings(QUICK, max_examples=MANY, derandomize="LIT_MEM_FUZZ" not in os.environ, database=None)
 effort = pytest.mark.parametrize("effort", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)], ids=["quick", "long"])
@@ -73,23 +73,23 @@ COLUMNS = st.sampled_from(
         *(pa.int64(), pa.uint64(), pa.float16(), pa.float32(), pa.decimal128(38, 2), pa.bool_(), pa.null()),
         *(pa.date32(), pa.timestamp("s"), pa.timestamp("ns"), pa.duration("s"), pa.time64("us")),
         *(pa.list_(pa.string()), pa.list_(pa.list_(pa.float64())), pa.struct([("a", pa.int8())])),
-        pa.month_day_nano_interval(),  # no maps: pyarrow ends the process on a null among their entries
+        pa.month_day_nano_interval(),  # no maps: pyarrow crashes on a null among their entries
     ]
 )
 
 
 def outcome(source, encoder=None):
-    """The rows of a source, tokenized if there is an encoder; None where it was refused in one line."""
-    refusal = None
+    """The rows of a source, tokenized if there is an encoder; None if it was rejected in one line."""
+    raised = None
     try:
         rows = source.load().train
         if encoder is not None:
             encoder(rows, 0, member=True, name="training")
     except LitMemError as error:
-        refusal = str(error)
-    if refusal is not None:
-        assert "\n" not in refusal
-        assert len(refusal) < 2000
+        raised = str(error)
+    if raised is not None:
+        assert "\n" not in raised
+        assert len(raised) < 2000
         return None
     assert len(rows)
     assert set(CONTRACT) <= set(rows.column_names)
@@ -172,7 +172,7 @@ def test_parquet_of_any_types(effort, tmp_path, encoder):
 
 
 def arrow(kind):
-    """Three values of a type: whatever it can hold, dates beyond Python's and broken text included."""
+    """Three values of a type: anything it can hold, including dates beyond Python's range and invalid text."""
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return st.lists(st.binary(max_size=8) | st.just(b"text"), min_size=3, max_size=3).map(
             lambda values: pa.array(values, pa.large_binary() if kind == pa.large_string() else pa.binary()).view(kind)
@@ -187,7 +187,7 @@ def arrow(kind):
 
 
 def lenient(values, kind):
-    """An array of those of the values that the type takes, the others null."""
+    """An array of the values that the type accepts, the others null."""
     made = []
     for value in values:
         try:
@@ -199,7 +199,7 @@ def lenient(values, kind):
 
 @effort
 def test_a_damaged_parquet_file(effort, tmp_path, encoder):
-    """One of its bytes is another, or its end is missing."""
+    """One of its bytes is changed, or its end is missing."""
     path, file = tmp_path / "a.parquet", io.BytesIO()
     pq.write_table(
         pa.table({"text": ["one text", "another"], "spans": [[{"type": "x", "start": 0, "end": 3}], []]}), file
@@ -220,7 +220,7 @@ def test_a_damaged_parquet_file(effort, tmp_path, encoder):
 @effort
 @pytest.mark.parametrize("form", [pa.ipc.new_stream, pa.ipc.new_file])
 def test_a_damaged_arrow_file(effort, form, tmp_path, encoder):
-    """What it says of itself may lead beyond its end."""
+    """Its metadata may point beyond its end."""
     path, file = tmp_path / "a.arrow", io.BytesIO()
     table = pa.table({"text": ["one text", "another"], "sort": pa.array(["x", None]).dictionary_encode()})
     with form(file, table.schema) as writer:
@@ -240,7 +240,7 @@ def test_a_damaged_arrow_file(effort, form, tmp_path, encoder):
 
 @effort
 def test_any_values_as_marked_pieces(effort):
-    """Of whichever form: pieces come out that lie in the text, or one line."""
+    """In any form: spans that lie in the text, or one error line."""
     span = st.fixed_dictionaries(
         {},
         optional={name: VALUES for name in ("type", "label", "labels", "start", "start_offset", "end", "end_offset")},
@@ -270,7 +270,7 @@ def test_any_values_as_marked_pieces(effort):
 
 @effort
 def test_metadata_that_says_anything(effort, tmp_path, encoder):
-    """`datasets` keeps the types of columns in a parquet file's metadata, and believes them."""
+    """`datasets` stores column types in a parquet file's metadata, and trusts them."""
     path = tmp_path / "a.parquet"
     types = st.dictionaries(
         st.sampled_from(["text", "b"]),
@@ -330,7 +330,7 @@ def test_any_rows_as_case_reports(effort, tmp_path, encoder):
 
 
 def test_a_value_that_python_cannot_make_leaves_the_texts_readable(tmp_path, encoder):
-    """A date in the year 33658, and text that is not UTF-8, in columns that are not the text."""
+    """A date in the year 33658, and text that is not UTF-8, in columns other than the text."""
     path = tmp_path / "a.parquet"
     columns = {
         "text": ["one text", "another"],

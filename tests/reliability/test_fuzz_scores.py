@@ -1,4 +1,4 @@
-"""Score functions on extreme values: finite and within what is documented, or a MetricError; never a silent NaN."""
+"""Score functions on extreme values: finite and within the documented range, or a MetricError; never a silent NaN."""
 
 import importlib
 import inspect
@@ -39,11 +39,11 @@ from lit_mem.plots.scatter import scatter_plot
 from lit_mem.scoring.next_token import greedy_choice, read, sampled_logprob, top_values
 from lit_mem.types import Batch, Record, Sampling, TokenScores
 
-# The same examples in every run, so that a failure is one of the code and not of the day.
+# The same examples in every run, so that failures are reproducible.
 QUICK = settings(
     max_examples=10, deadline=None, derandomize=True, suppress_health_check=[*HealthCheck], print_blob=False
 )
-# LIT_MEM_FUZZ=10000 looks further, and elsewhere every time.
+# LIT_MEM_FUZZ=10000 searches more, with other examples each time.
 MANY = int(os.environ.get("LIT_MEM_FUZZ", "100"))
 LONG = settings(QUICK, max_examples=MANY, derandomize="LIT_MEM_FUZZ" not in os.environ, database=None)
 effort = pytest.mark.parametrize("effort", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)], ids=["quick", "long"])
@@ -60,10 +60,10 @@ TEXTS = st.text(max_size=30) | st.sampled_from(
 )
 
 
-def concrete(room, kind, but=()):
-    """All of a kind in a room that can be made without arguments, so that a new file is tested without a word here."""
+def concrete(package, kind, but=()):
+    """All concrete classes of a kind in a package that need no arguments, so that new files are tested."""
     found = set()
-    for entry in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+    for entry in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         for value in vars(importlib.import_module(entry.name)).values():
             if inspect.isclass(value) and issubclass(value, kind) and not inspect.isabstract(value):
                 parameters = inspect.signature(value).parameters.values()
@@ -84,7 +84,7 @@ RANGES = {
 }
 
 
-def test_the_rooms_are_not_empty():
+def test_the_packages_are_not_empty():
     assert {attack.__name__ for attack in ATTACKS} >= RANGES.keys() | {"MinKPlusPlus", "ReferenceRatio"}
     assert {measure.__name__ for measure in MEASURES} >= {"EditSimilarity", "ExactMatch", "NgramRate", "RougeL", "Bleu"}
     assert len(SCORED) >= 3
@@ -92,7 +92,7 @@ def test_the_rooms_are_not_empty():
 
 @st.composite
 def token_scores(draw, logprob=LOGPROB, rows=FEW):
-    """Scores of a few short texts, from no scored token to six, as a forward pass might give them at its worst."""
+    """Scores of a few short texts, with zero to six scored tokens, as a forward pass might give them at worst."""
     n, width = draw(rows), 7
     lengths = torch.tensor(draw(st.lists(st.integers(0, width - 1), min_size=n, max_size=n)))
     mask = (torch.arange(width) > 0) & (torch.arange(width) <= lengths[:, None])
@@ -131,7 +131,7 @@ def test_attacks_on_extreme_log_probabilities(effort):
 
 @effort
 def test_no_attack_makes_a_number_of_what_is_none(effort):
-    """A model whose log-probability is NaN at a token has not chosen it either, so that is no hit."""
+    """If the log-probability of a token is NaN, the token is not a hit either."""
 
     @effort
     @given(scores=token_scores(), at=st.integers(1, 6))
@@ -150,7 +150,7 @@ def test_no_attack_makes_a_number_of_what_is_none(effort):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @effort
-def test_membership_metrics_are_rates_or_refused(effort, audited):
+def test_membership_metrics_are_rates_or_rejected(effort, audited):
     @effort
     @given(scores=token_scores(LOGPROB | st.sampled_from([math.nan, -math.inf]), rows=st.integers(12, 14)))
     def check(scores):
@@ -192,7 +192,7 @@ def test_scored_measures_on_extreme_log_probabilities(effort):
 
 @st.composite
 def judged(draw, score=REAL, least=1):
-    """Scores of at least so many members and non-members, with ties."""
+    """Scores of at least this many members and non-members, with ties."""
     some = draw(st.lists(score, min_size=1, max_size=6))
     members, others = (draw(st.lists(st.sampled_from(some), min_size=least, max_size=10)) for _ in range(2))
     member = torch.tensor([True] * len(members) + [False] * len(others))
@@ -222,18 +222,18 @@ def test_curves_of_any_real_scores(effort):
 
 
 @effort
-def test_scores_that_are_no_numbers_are_refused(effort):
-    figures = [auroc, roc_curve, best_balanced_accuracy, lambda score, member: tpr_at_fpr(score, member, 0.5)]
-    figures.append(lambda score, member: half_split_scores({"a": score}, member, torch.arange(len(score))))
+def test_non_finite_scores_are_rejected(effort):
+    metrics = [auroc, roc_curve, best_balanced_accuracy, lambda score, member: tpr_at_fpr(score, member, 0.5)]
+    metrics.append(lambda score, member: half_split_scores({"a": score}, member, torch.arange(len(score))))
 
     @effort
     @given(drawn=judged(least=2), bad=st.sampled_from([math.nan, math.inf, -math.inf]), at=st.integers(0, 3))
     def check(drawn, bad, at):
         score, member = drawn
         score[at] = bad
-        for figure in figures:
+        for metric in metrics:
             with pytest.raises(MetricError, match="not finite"):
-                figure(score, member)
+                metric(score, member)
 
     check()
 
@@ -375,7 +375,7 @@ def test_next_tokens_of_any_logits(effort):
     )
     def check(rows, target, k, temperature):
         logits = torch.tensor(rows, dtype=torch.float32)
-        logits[:, 0] = logits[:, 0].clamp(min=-3e38)  # some token can come
+        logits[:, 0] = logits[:, 0].clamp(min=-3e38)  # at least one token is possible
         targets = torch.full((len(rows),), target)
         logprob, mean, std = read(logits.clone(), targets, moments=True)
         assert (logprob <= 0).all()

@@ -1,4 +1,4 @@
-"""Over many epochs, and over many runs in one process, nothing grows but the logs."""
+"""Over many epochs, and over many runs in one process, only the logs grow."""
 
 import ctypes
 import gc
@@ -44,12 +44,12 @@ pytestmark = [
 TEXTS = {"train_size": 8, "heldout_size": 8, "batch_size": 4, "max_length": 20, "scoring_tokens": 512}
 EPOCHS, WARM = 200, 40
 KIB_AN_EPOCH = 4
-"""Most that memory may grow in an epoch. Hundred logged numbers that are kept are 3 KiB as floats, 50 KiB as tensors; a
-figure that is not let go is a hundred and more."""
+"""Maximum growth of memory per epoch, in KiB. A hundred retained metrics take 3 KiB as floats, 50 KiB as tensors; an
+unreleased plot takes a hundred and more."""
 
 
 def everything(folder, draw=True, lean=False):
-    """All callbacks; `lean`: with few figures each, as Lightning takes half a millisecond to log one."""
+    """All callbacks; `lean`: with few metrics each, as Lightning takes half a millisecond to log one."""
     attacks = {name: default_attacks()[name] for name in ("loss", "reference", "min_k_plus_plus")} if lean else None
     only = {"attacks": ["reference"], "measures": ["exact_rate"], "length": False} if lean else {}
     return [
@@ -77,14 +77,14 @@ def loggers(folder):
 
 
 def resident_kib():
-    """Memory of this process, without what the allocator keeps for later."""
+    """Memory of this process, without memory retained by the allocator."""
     ctypes.CDLL(None).malloc_trim(0)
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1])
 
 
 def objects():
-    """How many there are of what a run makes most, by kind."""
+    """Number of live objects of the most frequent types."""
     from matplotlib.artist import Artist
     from matplotlib.figure import Figure
 
@@ -97,7 +97,7 @@ def objects():
 
 
 class Look(Callback):
-    """Notes, every few epochs, what the process holds; and how long each epoch took."""
+    """Records the process's memory and objects every few epochs, and the duration of each epoch."""
 
     def __init__(self, every):
         self.every, self.seconds, self.looks, self._began = every, [], [], None
@@ -125,18 +125,18 @@ class Look(Callback):
 
 
 def slope(looks, name):
-    """Least squares, a unit an epoch."""
+    """Least-squares slope per epoch."""
     return statistics.linear_regression([look["epoch"] for look in looks], [look[name] for look in looks]).slope
 
 
 @pytest.fixture(scope="module")
 def looks(module, data, trainer, tmp_path_factory):
-    """A long run with everything on, and what was seen of it after it had warmed up."""
+    """A long run with everything on, and its records after warming up."""
     folder, look = tmp_path_factory.mktemp("long"), Look(every=10)
     torch.manual_seed(1)
     t = trainer([*everything(folder, draw=False, lean=True), look], max_epochs=EPOCHS, logger=loggers(folder))
     t.fit(module(lr=1e-5), data(**TEXTS))
-    # Not the callback itself: Lightning gives each the module's `log`, by which it holds the whole model.
+    # Not the callback itself: Lightning gives each the module's `log`, which references the whole model.
     return [each for each in look.looks if each["epoch"] >= WARM], look.seconds
 
 
@@ -175,7 +175,7 @@ def test_logs_grow_by_as_much_each_epoch(looks):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_figures_are_let_go(module, data, trainer, tmp_path):
+def test_plots_are_closed(module, data, trainer, tmp_path):
     import matplotlib.pyplot as plt
 
     look = Look(every=1)

@@ -1,7 +1,7 @@
-"""Whether outputs confirm a guessed text: an attacker has the texts that it guesses and the public base model, no more.
+"""Whether outputs confirm a guessed text: the attacker has only the guessed texts and the public base model.
 
-A score under the base model is one number a text with many digits. Where a file holds it beside "member", or numbers
-that it follows from, a guess is looked up and not estimated.
+A score under the base model is one value per text with many digits. If a file holds it beside "member", or values
+from which it follows, a guess can be looked up instead of estimated.
 """
 
 import math
@@ -54,7 +54,7 @@ def run(module, data, trainer, tmp_path_factory):
 
 
 def confirmed(numbers, loss, member):
-    """AUROC of guessing that a text is a member, with its interval: its loss under the base lies near such a number."""
+    """AUROC of inferring membership from how close a text's loss under the base is to such a value, with interval."""
     near = torch.tensor(sorted({x for x in numbers if 0 < x < 20})).double()
     if not len(near):
         return auroc(torch.zeros(len(loss)), member)
@@ -62,7 +62,7 @@ def confirmed(numbers, loss, member):
 
 
 def readings(row):
-    """What a row of numbers may say of the loss under the base: each, its logarithm, and sums and differences."""
+    """Values derived from a row that may reveal the loss under the base: each, its logarithm, sums and differences."""
     found = [abs(x) for x in row if isinstance(x, int | float) and x and math.isfinite(x)]
     found += [math.log(x) for x in found if x > 1]
     signed = [s * x for x in found for s in (1, -1)]
@@ -72,7 +72,7 @@ def readings(row):
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_the_table_confirms_every_guess(run):
-    """By the base model's perplexity, and as well without it: by the tuned model's and the reference attack's score."""
+    """By the base model's perplexity; and without it, by the tuned model's and the reference attack's score."""
     folder, loss, member = run
     rows = pq.read_table(max((folder / "examples").glob("epoch_*.parquet"))).to_pydict()
     mine = [i for i, kind in enumerate(rows["set"]) if kind == "member"]
@@ -119,7 +119,7 @@ def test_no_configuration_that_ships_writes_a_table():
 
 @pytest.mark.slow
 def test_default_outputs_confirm_none(run):
-    """All that is written without a table: names and numbers of the logs, and which members moved most."""
+    """All outputs without a table: names and values in the logs, and the members that moved most."""
     folder, loss, member = run
     found = []
     for path in folder.iterdir():

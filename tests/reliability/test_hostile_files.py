@@ -1,4 +1,4 @@
-"""Files that others may have made, as a command reads them: bounded time, and one line where they are broken."""
+"""Files that others may have made, read by a command: bounded time, and one line if they are malformed."""
 
 import importlib.util
 import json
@@ -41,15 +41,15 @@ YAMLS = {
     "cut": "a: [",
     "long": "a: b\n" * 300_000,
 }
-# YAML that `check_yaml` passes, and reading does not.
+# YAML that passes `check_yaml` but fails to load.
 VALUES = {"a date": "a: 2020-13-45\n", "a tag": "a: !!python/object:os.system x\n", "a form": "a: !!timestamp x\n"}
 
 
-LIMIT = 60.0  # CPU-seconds; what is not stopped early takes hours
+LIMIT = 60.0  # CPU-seconds; without an early stop it takes hours
 
 
 def line_of(run, kinds=(ConfigError, DataError)):
-    """What a run ends with; None where it succeeds."""
+    """The error line of a run; None if it succeeds."""
     start, line = time.process_time(), None
     try:
         run()
@@ -111,7 +111,7 @@ def test_a_hostile_configuration_ends_the_command_in_a_line(what, tmp_path, monk
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A run's folder and a sweep's, as the report reads them."""
+    """A run's folder and a sweep's, as read by the report."""
     run = made.write_run(tmp_path_factory.mktemp("run") / "quick" / "version_0")
     made.write_where(run)
     (run / "run.json").write_text(json.dumps({"schema": 1, "command": "fit", "from": None}))

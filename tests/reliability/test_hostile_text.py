@@ -1,7 +1,7 @@
-"""Values of columns, kinds of spans and names of files that are markup, escape sequences or worse, and where they go.
+"""Column values, span kinds and file names that contain markup, escape sequences or worse, and where they are shown.
 
-They come out in names of figures, in pictures, in TensorBoard's Markdown, in a CSV file and on the console; in each
-they must be what they look like, and no more.
+They appear in metric names, plots, TensorBoard's Markdown, a CSV file and on the console; in each they must be shown
+literally.
 """
 
 import csv
@@ -29,12 +29,12 @@ from lit_mem.functional.groups import safe_names
 from lit_mem.functional.plain_text import markdown_table, printable
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # of a sanitizer that TensorBoard brings along
+    warnings.simplefilter("ignore", DeprecationWarning)  # of a sanitizer bundled with TensorBoard
     from tensorboard.plugin_util import markdown_to_safe_html
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
-    pytest.mark.filterwarnings("error:Glyph"),  # one for each character that the font lacks would be a flood
+    pytest.mark.filterwarnings("error:Glyph"),  # fonts must have all characters, or warnings flood the console
 ]
 
 QUICKSTART = str(Path(__file__).parents[2] / "tests" / "quickstart_plain.yaml")
@@ -66,7 +66,7 @@ def row(i, who):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A small run on such data: (folder, its logs, console, texts in figures)."""
+    """A small run on such data: (folder, its logs, console, texts in plots)."""
     folder = tmp_path_factory.mktemp("hostile")
     for name, who in ((FILE, "patient"), ("heldout.jsonl", "nurse")):
         (folder / name).write_text("".join(json.dumps(row(i, who)) + "\n" for i in range(12)))
@@ -81,7 +81,7 @@ def run(tmp_path_factory):
 
     def spy(self, tag, figure, *args, **kwargs):
         drawn.extend(figure.findobj(lambda artist: hasattr(artist, "get_parse_math")))
-        if tag not in tags:  # drawing is what takes long; those of the next validation have the same labels
+        if tag not in tags:  # drawing is slow; plots of the next validation have the same labels
             tags.add(tag)
             add_figure(self, tag, figure, *args, **kwargs)
 
@@ -110,7 +110,7 @@ def shows(text):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_names_of_figures_are_letters_and_digits(run):
+def test_metric_names_are_letters_and_digits(run):
     events = [event for path in run[1].glob("events*") for event in EventFileLoader(str(path)).Load()]
     tags = {value.tag for event in events for value in event.summary.value}
     of_slices = {tag for tag in tags if tag.startswith("slice/") and tag.endswith("/reference_auroc")}
@@ -148,7 +148,7 @@ def test_the_console_shows_what_it_is_given(run):
 def test_labels_in_pictures_show_and_are_no_mathematics(run):
     texts = {artist.get_text(): artist for artist in run[3]}
     assert any("\\x1b" in text for text in texts)
-    formulas = [artist for text, artist in texts.items() if "$" in text and "mathdefault" not in text]  # of the data
+    formulas = [artist for text, artist in texts.items() if "$" in text and "mathdefault" not in text]  # from the data
     assert formulas
     assert not any(artist.get_parse_math() for artist in formulas)
     for text in texts:
@@ -163,7 +163,7 @@ def test_the_table_of_movers_is_a_table_and_nothing_else(run):
     (event,) = board.Tensors("memorization/moved_most/text_summary")
     source = event.tensor_proto.string_val[0].decode()
     cells = table_of(markdown_to_safe_html(source))
-    assert cells == table_of(plain_html(source))  # nothing was left for TensorBoard to clean away
+    assert cells == table_of(plain_html(source))  # nothing left for TensorBoard to sanitize
     assert cells[:2] == ["member", "mia/reference"]
     assert len(cells) == 2 + 2 * 5
     for origin in cells[2::2]:
@@ -184,7 +184,7 @@ def test_nothing_is_written_elsewhere(run):
 
 
 class Table(html.parser.HTMLParser):
-    """What is in the cells of a page, which must hold a table and nothing else."""
+    """The cells of a page, which must contain only a table."""
 
     def __init__(self):
         super().__init__()
@@ -214,7 +214,7 @@ def table_of(page):
 
 
 def plain_html(source):
-    """As TensorBoard makes it, before it takes away what is dangerous."""
+    """As rendered by TensorBoard, before sanitizing."""
     return markdown.Markdown(extensions=["markdown.extensions.tables", "markdown.extensions.fenced_code"]).convert(
         source
     )
@@ -251,7 +251,7 @@ def test_any_text_shows_on_one_line(text, longest):
 @given(
     kinds=st.lists(SIGNS | st.sampled_from(["heldout", "base", "x", "x_base", "x_base_heldout", *KINDS]), unique=True)
 )
-def test_no_kind_of_span_takes_the_name_of_another_figure(kinds):
+def test_no_kind_of_span_takes_the_name_of_another_metric(kinds):
     tags = _tags(kinds)
     names = [f"span_rate{part}" for part in ("", "_heldout", "_base", "_base_heldout")]
     names += [f"span_rate_{tags[kind]}{part}" for kind in kinds for part in ("", "_heldout", "_base", "_base_heldout")]
@@ -259,7 +259,7 @@ def test_no_kind_of_span_takes_the_name_of_another_figure(kinds):
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
 
 
-def test_a_name_that_is_refused_is_given_to_nobody():
+def test_a_rejected_name_is_given_to_no_kind():
     names = safe_names(["base", "a b", "other"], lambda name: name in ("base", "a_b"))
     assert names["other"] == "other"
     assert len({*names.values(), "base", "a_b"}) == 5

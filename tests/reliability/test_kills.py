@@ -1,4 +1,4 @@
-"""A run that is killed, at whatever moment, leaves what was complete whole, and goes on from it as if never killed."""
+"""A run killed at any moment leaves complete files, and resumes as if it had not been killed."""
 
 import logging
 import os
@@ -36,11 +36,11 @@ pytestmark = [
 ]
 
 
-# -- every window of a save, one by one ----------------------------------------------------------------------------
+# -- every step of a save, one by one ------------------------------------------------------------------------------
 
 
 class Deaths:
-    """Kills the process at the n-th thing that it does to the file system, or that could be half done."""
+    """Kills the process at the n-th file-system operation that could be left half done."""
 
     def __init__(self, n, torn):
         self.left, self.torn = n, torn
@@ -50,7 +50,7 @@ class Deaths:
         fsync, exchange = os.fsync, atomic._exchange
 
         def dying_fsync(handle):
-            if self.torn:  # as if the disk had taken half of what was written
+            if self.torn:  # as if the disk had stored half of the data
                 name = Path(os.readlink(f"/proc/self/fd/{handle}"))
                 size = name.stat().st_size
                 if name.is_file() and self.count():
@@ -88,10 +88,10 @@ def die():
 
 
 class SaveAndDie(Callback):
-    """In a validation, saves in forked processes that die at one moment after the other, each in a folder of its own.
+    """In a validation, saves in forked processes that die at successive moments, each in its own folder.
 
     Attributes:
-        folders: what each of them left, by number of the moment.
+        folders: folders left by each, by number of the moment.
     """
 
     def __init__(self, keep, forked, into, torn, exchange, every, epoch):
@@ -124,7 +124,7 @@ class SaveAndDie(Callback):
 
 
 class Rises(Perplexity):
-    """Has a figure by which each epoch is the best so far."""
+    """Has a metric by which each epoch is the best so far."""
 
     def names(self):
         return [*super().names(), "rises"]
@@ -140,7 +140,7 @@ def kept(folder):
 
 @pytest.fixture(scope="module")
 def saves_that_died(module, data, trainer, forked, tmp_path_factory):
-    """Makes, once: `saves_that_died(exchange, torn, every, epoch)`; the folders, and that of the run that went on."""
+    """Makes once: `saves_that_died(exchange, torn, every, epoch)`; the folders, and that of the surviving run."""
     made = {}
 
     def make(exchange=True, torn=False, every=1, epoch=1):
@@ -180,14 +180,14 @@ def test_a_save_that_is_killed_anywhere_leaves_whole_pairs(saves_that_died, left
     old, new = 2, 4
     seen, aside = set(), 0
     for folder in folders:
-        for adapter in folder.glob(".*-adapter.old"):  # between two steps; the next start names it back
+        for adapter in folder.glob(".*-adapter.old"):  # between two steps; the next start restores the name
             named = adapter.with_name(adapter.name.removeprefix(".").removesuffix(".old"))
             if not named.exists():
                 assert not exchange
                 adapter.rename(named)
                 aside += 1
         steps = left.checkpoints(folder)
-        # What the last checkpoint says of the others is true: they are never older.
+        # The last checkpoint's references to the others are valid: they are never older.
         assert steps["best"] >= steps["last"]
         assert steps["safe"] >= steps["last"]
         seen.add(tuple(steps[which] for which in ("best", "safe", "last")))
@@ -244,7 +244,7 @@ def test_a_run_goes_on_from_a_save_that_was_killed_and_clears_up(
 @pytest.mark.exhaustive
 def test_a_run_killed_at_random_is_in_the_end_the_uninterrupted_one(uninterrupted, random_kills, left, tmp_path):
     expected, seconds = uninterrupted()
-    for times in (1, 2, 4, 8):  # the machine may be faster by now than it was in the run that gave the seconds
+    for times in (1, 2, 4, 8):  # the machine may be faster now than in the timed run
         if random_kills(tmp_path / f"run{times}", 1, seconds / times, 2):
             break
     else:
@@ -289,7 +289,7 @@ def test_a_signal_ends_a_run_with_one_line_that_says_how_to_go_on(start, left, t
     for noise in ("Traceback", "Detected KeyboardInterrupt", "Received SIGTERM"):
         assert noise not in process.output
     left.run(tmp_path / "run")
-    # Nothing logged is lost: TensorBoard has what the CSV file has.
+    # No logs are lost: TensorBoard has the same steps as the CSV file.
     assert left.events(next(last.parents[1].glob("events.out.*"))) > 20
 
 
@@ -313,7 +313,7 @@ def test_a_signal_before_the_first_checkpoint_says_that_there_is_none(start, tmp
         (RuntimeError("DataLoader worker is killed by signal: Terminated."), None),
     ],
 )
-def test_what_ended_a_run_is_told_from_the_chain_of_errors(error, code):
+def test_the_cause_of_an_ended_run_is_read_from_the_chain_of_errors(error, code):
     def cleaned_up():
         try:
             raise error
@@ -380,12 +380,12 @@ def test_lines_of_the_record_outlive_a_kill_anywhere(forked, tmp_path, torn):
         record.append(path, line(9))
         assert record.read(path) == ([*found, line(9)], [])
         n += 1
-    assert n == (4 if torn else 10)  # at each write; before each opening, of which a line has two, and each write
-    assert seen == ({1, 2, 4} if torn else {1, 2, 3, 4})  # torn: half of the file is lost, which may be a line more
+    assert n == (4 if torn else 10)  # at each write; before each of two openings per line, and each write
+    assert seen == ({1, 2, 4} if torn else {1, 2, 3, 4})  # torn: half of the file is lost, possibly one more line
 
 
 def test_wherever_metrics_csv_is_cut_off_the_record_gives_the_validations(tmp_path):
-    """Lightning's logger adds rows at the end, and writes the file anew where a metric is new."""
+    """Lightning's logger appends rows, and rewrites the file when a metric is new."""
     logger = CSVLogger(str(tmp_path), "", "")
     for epoch in range(3):
         logger.log_metrics({"train/loss": 1.25 / (epoch + 1), "epoch": epoch}, 10 * epoch + 5)

@@ -1,7 +1,7 @@
-"""No training text leaves a default run: every byte that it writes or prints, against every text that went in.
+"""No training text leaks from a default run: every byte that it writes or prints is searched for every input text.
 
-Searched for are runs of five words, whatever stands between them, and runs of sixteen token ids, as integers of any
-width or written out, in files as they are and as what is compressed or pickled in them.
+The search covers runs of five words, with any separators, and runs of sixteen token ids, as integers of any width or
+as text, in files and in compressed or pickled content.
 """
 
 import gzip
@@ -28,7 +28,7 @@ WORD, NUMBER = re.compile(rb"[0-9A-Za-z]+"), re.compile(rb"-?\d+")
 
 
 class Search:
-    """What is looked for: of texts, all runs of words and of token ids."""
+    """The search terms: all runs of words and of token ids of the texts."""
 
     def __init__(self, texts, tokenizer):
         self.texts = texts
@@ -40,7 +40,7 @@ class Search:
                 self.ids.setdefault(run, set()).add(text)
 
     def within(self, content, depth=0):
-        """The texts of which something is in the bytes, or in what is packed in them."""
+        """The texts of which a run is in the bytes, or in content packed in them."""
         found = set().union(*(self.words[run] for run in runs(words(content), WORDS) if run in self.words))
         numbers = [int(number) for number in NUMBER.findall(content) if len(number) < 8]
         found |= self.texts_of(numbers)
@@ -59,14 +59,14 @@ class Search:
         return set().union(*(self.ids[run] for run in runs(ids, IDS) if run in self.ids))
 
     def near_known(self, array):
-        """Of integers, those in runs of sixteen that are all token ids; in other data there are next to none."""
+        """Of integers, those in runs of sixteen known token ids; other data has almost none."""
         if len(array) < IDS:
             return slice(0)
         known = np.convolve((array >= 0) & (array < 2048), np.ones(IDS), "full") >= IDS
         return np.convolve(known, np.ones(IDS), "valid")[: len(array)] > 0
 
     def in_folder(self, folder):
-        """By file the texts that are in it, or in its name."""
+        """By file, the texts found in it, or in its name."""
         files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         found = {path: self.within(path.read_bytes()) | self.within(str(path).encode()) for path in files}
         return {path: texts for path, texts in found.items() if texts}
@@ -81,7 +81,7 @@ def runs(sequence, length):
 
 
 def unpacked(content):
-    """What is compressed in a file: the members of an archive, a gzip stream, the columns of a parquet file."""
+    """Unpacked content of a file: members of an archive, a gzip stream, columns of a parquet file."""
     if content.startswith(b"PK"):
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             yield from (archive.read(name) for name in archive.namelist())
@@ -113,7 +113,7 @@ def pickled(content):
 
 @pytest.fixture(scope="module")
 def leaky(quickstart_run, tokenizer):
-    """A default run, and in it one callback that is asked for texts: (folder, output, words in figures, search)."""
+    """A default run, with one callback that writes texts: (folder, output, words in plots, search)."""
     run = quickstart_run
     rows = {}
     for split in ("train", "heldout"):
@@ -127,8 +127,8 @@ def leaky(quickstart_run, tokenizer):
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
-def test_the_search_finds_every_text_where_texts_were_asked_for(leaky):
-    """Nothing that follows would mean much without this."""
+def test_the_search_finds_every_text_where_texts_were_requested(leaky):
+    """A premise of the tests below."""
     folder, _, _, search = leaky
     found = search.in_folder(folder / "asked_for")
     assert len(found) == 3
@@ -200,7 +200,7 @@ def test_no_temporary_file_is_left_and_nothing_lies_in_the_home_folder(leaky):
 
 @pytest.mark.slow
 def test_a_run_writes_what_the_security_document_says_and_nothing_else(leaky):
-    """Its table names every file by pattern, and says which of them are written without being asked for."""
+    """Its table lists every file by pattern, and states which of them are written by default."""
     folder = leaky[0]
     patterns = dict(documented())
     always = {pattern for pattern, when in patterns.items() if when == "every run"}
@@ -215,7 +215,7 @@ def test_a_run_writes_what_the_security_document_says_and_nothing_else(leaky):
 
 
 def test_no_slice_is_named_by_a_piece_of_the_text():
-    """As a completion of few distinct values is one, whose column is kept beside it; unless two options ask for it."""
+    """Such as a completion with few distinct values, whose column is kept; unless two options allow it."""
     texts = ["He had a severe rash after the second dose.", "She had a mild fever after the first dose."]
     records = [Record(texts[i % 2], attributes={"answer": texts[i % 2], "sex": "MF"[i % 2]}) for i in range(8)]
     ids = torch.arange(8)
@@ -244,7 +244,7 @@ def documented():
 
 
 def regex(pattern):
-    """Of the files of a pattern, below the folders of this run."""
+    """A regular expression for the files of a pattern, below the folders of this run."""
     for name, place in (("$LIT_MEM_CACHE", "cache"), ("logs", "work/logs")):
         pattern = pattern.replace(name, place, 1) if pattern.startswith(name) else pattern
     return re.sub(

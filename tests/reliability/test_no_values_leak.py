@@ -1,8 +1,8 @@
-"""No value of a column, kind of a span, name of a column, person or person's file gives away a text or a name.
+"""No value of a column, kind of a span, column name, person or file of persons reveals a text or a name.
 
-Searched are all files of a fit, its console and its report, for every text that goes in, by letters and digits alone,
-whatever stands between them. The texts are those that a search for five words cannot find: of one to four words, of
-scripts without spaces, and in columns of mixed types, where JSON escapes what is not ASCII.
+All files of a fit, its console and its report are searched for every input text, by letters and digits only, with any
+separators. The texts are those that a search for five words cannot find: of one to four words, of scripts without
+spaces, and in columns of mixed types, where JSON escapes non-ASCII characters.
 """
 
 import json
@@ -37,7 +37,7 @@ PLAIN = {"F", "M", "true", "false"}
 
 
 def rows(n, first=0):
-    """Each text comes many times, so that columns of texts have few values, each frequent."""
+    """Each text is repeated, so that columns of texts have few values, each frequent."""
     for i in range(first, first + n):
         text, other = TEXTS[i % len(TEXTS)], TEXTS[(i + 3) % len(TEXTS)]
         person = i // 2 % len(PERSONS)
@@ -59,7 +59,7 @@ def rows(n, first=0):
 
 @pytest.fixture(scope="module")
 def fitted(module, trainer, tmp_path_factory):
-    """A fit on such rows: (its folder, all that it printed, names of metrics)."""
+    """A fit on such rows: (its folder, all its output, names of metrics)."""
     folder = tmp_path_factory.mktemp("values")
     for name, n, first in (("train", SIZES[0], 0), ("heldout", SIZES[1], SIZES[0])):
         lines = [json.dumps(row) for row in rows(n, first)]
@@ -90,7 +90,7 @@ def letters(text):
 
 
 def within(content, sought):
-    """Those of some texts whose letters and digits stand in the content; of JSON's escapes too."""
+    """The texts whose letters and digits occur in the content, JSON escapes included."""
     spelled = re.sub(r"\\u([0-9a-fA-F]{4})", lambda m: chr(int(m[1], 16)), content)
     return {text for text in sought if any(letters(text) in letters(each) for each in (content, spelled))}
 
@@ -127,7 +127,7 @@ def test_values_that_give_nothing_away_are_named_and_others_numbered(fitted):
         assert numbered
         assert all(value in PLAIN or re.fullmatch(r"[\d-]{1,4}", value) for value in named[column] - numbered)
     assert all(value.startswith("value_") for value in named["numbers"])
-    assert any(re.fullmatch(r"column_\d+", column) for column in named)  # named by a text
+    assert any(re.fullmatch(r"column_\d+", column) for column in named)  # whose name is a text
 
 
 def test_kinds_of_spans_that_are_texts_are_numbered(fitted):

@@ -1,4 +1,4 @@
-"""A loss that is no number: the run stops and says where, nothing is measured, and no checkpoint is lost to it."""
+"""A non-finite loss: the run stops and reports where, nothing is measured, and no checkpoint is lost."""
 
 import csv
 import logging
@@ -41,11 +41,11 @@ from lit_mem.scoring.reference_scores import Reference
 from lit_mem.types import TokenScores
 
 QUICKSTART = str(Path(__file__).parents[2] / "tests" / "quickstart_plain.yaml")
-TEXTS = {"train_size": 12, "heldout_size": 8, "batch_size": 4, "max_length": 24}  # three steps an epoch
+TEXTS = {"train_size": 12, "heldout_size": 8, "batch_size": 4, "max_length": 24}  # three steps per epoch
 LR = "model.optimizer.init_args.lr"
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
-slow = pytest.mark.slow  # each is as quick as the others; all of them are not
+slow = pytest.mark.slow  # each is quick; all of them together are not
 
 
 class Spoil(Callback):
@@ -61,7 +61,7 @@ class Spoil(Callback):
 
 
 class Ended(Callback):
-    """Notes how far training came."""
+    """Records the last step and weights of training."""
 
     def on_exception(self, trainer, pl_module, exception):
         self.steps, self.weights = trainer.global_step, [p.detach().clone() for p in pl_module.parameters()]
@@ -69,8 +69,8 @@ class Ended(Callback):
 
 def warned(caplog):
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    # Long texts, and few steps, after which the loss is what it was.
-    expected = ("are neither trained on nor measured", "hardly learned", "never fell below that before training")
+    # Long texts and few steps, after which the loss has not changed.
+    expected = ("are neither trained on nor measured", "hardly learned", "never fell below its value before training")
     return [line for line in lines if not any(part in line for part in expected)]
 
 
@@ -104,7 +104,7 @@ def test_training_stops_at_the_step_whose_loss_is_no_number(module, data, traine
         f"the training loss is nan at step {after + 1} (epoch {epoch}); lower {LR} or set trainer.gradient_clip_val; "
         f"{saved}"
     )
-    assert ended.steps == after  # nothing was learned from it
+    assert ended.steps == after  # the step was not taken
     assert keep.epochs == ({} if epoch == 1 else dict.fromkeys(("last", "safe", "best"), 1))
 
 
@@ -125,7 +125,7 @@ def test_without_anything_wrong_nothing_is_changed_or_said(module, data, trainer
 
 
 def watched(world_size=1, every=3, agree=None, scaler=None):
-    """What `LossWatch` asks of a trainer; `agree` is what another process decides."""
+    """The parts of a trainer that `LossWatch` needs; `agree` is another process's decision."""
     strategy = SimpleNamespace(reduce_boolean_decision=lambda mine, all: mine or bool(agree))
     plugin = SimpleNamespace(scaler=scaler)
     return SimpleNamespace(
@@ -135,30 +135,30 @@ def watched(world_size=1, every=3, agree=None, scaler=None):
 
 
 class Elsewhere:
-    """A loss on a device that works ahead of its host, and notes when the host asks for it."""
+    """A loss on an asynchronous device, which records when the host reads it."""
 
-    def __init__(self, value, asked):
-        self.value, self.asked, self.device = value, asked, SimpleNamespace(type="cuda")
+    def __init__(self, value, read):
+        self.value, self.read, self.device = value, read, SimpleNamespace(type="cuda")
 
     def detach(self):
         return self
 
 
-def test_on_a_device_that_works_ahead_a_loss_is_asked_for_a_step_later(monkeypatch):
+def test_on_an_asynchronous_device_a_loss_is_read_a_step_later(monkeypatch):
     stack = torch.stack
 
     def noting(losses):
-        return stack([torch.tensor(loss.asked.append(loss.value) or loss.value) for loss in losses])
+        return stack([torch.tensor(loss.read.append(loss.value) or loss.value) for loss in losses])
 
     monkeypatch.setattr("lit_mem.lightning.loss_watch.torch.stack", noting)
-    watch, t, asked = LossWatch(), watched(), []
+    watch, t, read = LossWatch(), watched(), []
     for step in range(3):
         watch.begin_step(t)
-        assert asked == [float(i) for i in range(step)]
-        watch.add(Elsewhere(float(step), asked), t)
+        assert read == [float(i) for i in range(step)]
+        watch.add(Elsewhere(float(step), read), t)
         t.global_step += 1
     watch.look(t)
-    assert asked == [0.0, 1.0, 2.0]
+    assert read == [0.0, 1.0, 2.0]
 
 
 def run_steps(watch, trainer, losses):
@@ -173,13 +173,13 @@ def test_several_processes_look_together_every_few_steps():
     with pytest.raises(TrainingError, match=r"the training loss is nan at step 2 \(epoch 1\)"):
         run_steps(watch, watched(2), [1.0, math.nan, 1.0, 1.0])
     t = watched(2)
-    run_steps(LossWatch(), t, [1.0, math.nan, 1.0])  # not before all look
+    run_steps(LossWatch(), t, [1.0, math.nan, 1.0])  # not before all processes check
     assert t.global_step == 3
     with pytest.raises(TrainingError, match="of another process is not finite, at step 3 or shortly before"):
         run_steps(LossWatch(), watched(2, agree=True), [1.0, 1.0, 1.0, 1.0])
 
 
-def test_what_a_gradient_scaler_skips_is_told_once_and_stops_nothing(caplog):
+def test_a_step_that_a_gradient_scaler_skips_is_logged_once_and_stops_nothing(caplog):
     watch, t = LossWatch(), watched(scaler=object())
     run_steps(watch, t, [1.0, math.nan, math.inf, 1.0])
     lines = [r.getMessage() for r in caplog.records]
@@ -188,7 +188,7 @@ def test_what_a_gradient_scaler_skips_is_told_once_and_stops_nothing(caplog):
 
 
 class OverflowingLoss(Callback):
-    """A loss, or only its gradient, beyond what float16 holds, in one step."""
+    """A loss, or only its gradient, that overflows float16 in one step."""
 
     def __init__(self, step, loss):
         self.step, self.loss = step, loss
@@ -210,7 +210,7 @@ def test_a_gradient_that_overflows_under_a_scaler_skips_a_step_and_no_more(modul
     model = module()
     t = trainer([Perplexity(), OverflowingLoss(1, loss=False)], plugins=[plugin], accelerator="cpu")
     t.fit(model, data(**TEXTS))
-    assert scaler.get_scale() == 2.0**9  # it backed off once
+    assert scaler.get_scale() == 2.0**9  # the scale was halved once
     assert all(p.isfinite().all() for p in trained(model).values())
     assert math.isfinite(float(t.callback_metrics["val/loss"]))
     assert not warned(caplog)
@@ -221,17 +221,17 @@ def test_a_gradient_that_overflows_under_a_scaler_skips_a_step_and_no_more(modul
 
 @pytest.mark.slow
 def test_no_checkpoint_is_written_of_weights_that_are_no_numbers(module, data, trainer, tmp_path):
-    """Lightning's own, which needs no validation."""
+    """By Lightning's own callback, which needs no validation."""
     spoil = Spoil(math.nan, after=2)
     keep = ModelCheckpoint(str(tmp_path), every_n_train_steps=1, save_top_k=-1, filename="{step}")
     t = trainer([spoil, keep], limit_val_batches=0, num_sanity_val_steps=0)
-    with pytest.raises(TrainingError, match=r"no numbers any more at step 2 .*lora_B.*so no checkpoint is written"):
+    with pytest.raises(TrainingError, match=r"no longer finite at step 2 .*lora_B.*so no checkpoint"):
         t.fit(module(), data(**TEXTS))
     assert [path.name for path in tmp_path.iterdir()] == ["step=1.ckpt"]
 
 
 def test_checkpoints_of_before_are_kept_to_the_last_byte(module, data, trainer, tmp_path):
-    """A weight that is spoilt after the last step of an epoch is found by the validation there."""
+    """A weight corrupted after the last step of an epoch is found by the validation there."""
     keep = MemorizationCheckpoint(dirpath=str(tmp_path))
     model = module()
     trainer([keep, Perplexity()], max_epochs=1, num_sanity_val_steps=0).fit(model, data(**TEXTS))
@@ -248,7 +248,7 @@ def test_checkpoints_of_before_are_kept_to_the_last_byte(module, data, trainer, 
 
 
 def rare_token(texts):
-    """(id of a token that one held-out text alone has, that text's origin); not of the first text."""
+    """(id of a token that only one held-out text has, that text's origin); not of the first text."""
     heldout = {e.record.origin: set(e.input_ids.tolist()) for e in texts.heldout}
     others = [set(e.input_ids.tolist()) for e in texts.train]
     for origin, ids in reversed(heldout.items()):
@@ -260,7 +260,7 @@ def rare_token(texts):
 
 @pytest.fixture
 def one_text_overflows(module, data):
-    """A model with which one held-out text alone has no loss: (model, data, the text's origin)."""
+    """A model for which only one held-out text has a non-finite loss: (model, data, the text's origin)."""
     texts = data(**TEXTS, tokenizer="asset:tiny_llama")
     texts.setup("fit")
     token, origin = rare_token(texts)
@@ -296,7 +296,7 @@ def test_a_validation_names_the_text_that_has_no_loss_by_file_and_row(one_text_o
     with pytest.raises(MetricError) as stop:
         t.validate(model, texts, verbose=False)
     assert origin
-    assert str(stop.value).startswith(f"the model's loss on {origin} is nan, so nothing is measured; ")
+    assert str(stop.value).startswith(f"the model's loss on {origin} is nan, so the pass cannot be measured; ")
     assert "its weights are finite" in str(stop.value)
     assert not [name for name in t.callback_metrics if not name.startswith("time/")]
     assert "metrics.csv" not in content(tmp_path)
@@ -304,10 +304,10 @@ def test_a_validation_names_the_text_that_has_no_loss_by_file_and_row(one_text_o
 
 def test_the_check_before_training_and_later_validations_say_where_they_stood(one_text_overflows, trainer):
     model, texts, origin = one_text_overflows
-    with pytest.raises(MetricError, match=rf"loss on {origin} is nan before training, so nothing is measured"):
+    with pytest.raises(MetricError, match=rf"loss on {origin} is nan before training, so the pass cannot be measured"):
         trainer([Perplexity()]).fit(model, texts)
-    model.train()  # where the validation that was broken off had left it
-    with pytest.raises(MetricError, match=rf"loss on {origin} is nan after step 3 \(epoch 1\), so nothing"):
+    model.train()  # undo the eval mode of the aborted validation
+    with pytest.raises(MetricError, match=rf"loss on {origin} is nan after step 3 \(epoch 1\), so the pass"):
         trainer([Perplexity()], num_sanity_val_steps=0).fit(model, texts)
 
 
@@ -316,20 +316,20 @@ def test_a_weight_that_is_no_number_is_named_with_what_to_do(module, data, train
     t = trainer([Perplexity(), Spoil(value, after=3)], num_sanity_val_steps=0)
     with pytest.raises(MetricError) as stop:
         t.fit(module(), data(**TEXTS))
-    assert "is nan after step 3 (epoch 1), so nothing is measured; the weights are no numbers" in str(stop.value)
+    assert "is nan after step 3 (epoch 1), so the pass cannot be measured; the weights are no longer" in str(stop.value)
     assert f"lora_B.default.weight): lower {LR} or set trainer.gradient_clip_val; no checkpoint" in str(stop.value)
 
 
-def test_an_adapter_that_was_saved_broken_is_told_from_a_run_that_broke(module, data, trainer):
+def test_an_adapter_saved_with_nan_is_distinguished_from_a_run_that_diverged(module, data, trainer):
     model = module()
     model.configure_model()
     with torch.no_grad():
         next(p for name, p in model.named_parameters() if "lora_B" in name).fill_(math.nan)
-    with pytest.raises(MetricError, match=r"the model was loaded with weights that are no numbers .*lora_B"):
+    with pytest.raises(MetricError, match=r"the model was loaded with non-finite weights .*lora_B"):
         trainer([Perplexity()]).validate(model, data(**TEXTS), verbose=False)
 
 
-def test_a_reference_without_a_loss_is_told_from_the_model(module, data, trainer):
+def test_a_non_finite_reference_is_distinguished_from_the_model(module, data, trainer):
     model = module(reference=Reference("copy", cache=False))
     model.configure_model()
     with torch.no_grad():
@@ -340,7 +340,7 @@ def test_a_reference_without_a_loss_is_told_from_the_model(module, data, trainer
 
 @slow
 def test_a_model_that_is_mended_is_measured_again(module, data, trainer):
-    """Nothing of the broken run is left in the module."""
+    """No state of the broken run is left in the module."""
     model, texts = module(), data(**TEXTS)
     callbacks = [Perplexity(), MembershipInference(figures=False)]
     [expected, _] = trainer(callbacks).validate(model, texts, verbose=False)
@@ -357,7 +357,7 @@ def test_a_model_that_is_mended_is_measured_again(module, data, trainer):
 
 
 class Own(pl.LightningModule):
-    """A user's own module, one of whose texts has a score that is no number."""
+    """A custom module, one of whose texts has a non-finite score."""
 
     def __init__(self, value):
         super().__init__()
@@ -400,7 +400,7 @@ def test_logits_that_are_no_numbers_never_pass_for_an_answer(base, monkeypatch, 
 
 @pytest.mark.slow
 def test_extraction_reports_no_rate_of_what_was_chosen_among_them(module, data, trainer):
-    """The scores are good; only the passes that generate, with a cache, are not."""
+    """The scores are finite; only the passes that generate, with a cache, are not."""
     model = module()
     model.configure_model()
 
@@ -410,23 +410,23 @@ def test_extraction_reports_no_rate_of_what_was_chosen_among_them(module, data, 
 
     model.language_model.register_forward_hook(broken, with_kwargs=True)
     extraction = Extraction(n_members=3, n_heldout=3, prefix=4, base=False)
-    with pytest.raises(MetricError, match=r"what the model wrote for example \d+ \(\d such\) has no finite"):
+    with pytest.raises(MetricError, match=r"the text generated for example \d+ \(of \d affected\) has a non-finite"):
         trainer([extraction]).validate(model, data(**TEXTS), verbose=False)
     assert not extraction.metrics
 
 
-# -- perplexities beyond all numbers -------------------------------------------------------------------------
+# -- overflowing perplexities --------------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_no_number_is_no_infinite_perplexity():
-    told = {loss: perplexity._exp(loss) for loss in (0.0, 700.0, 701.0, math.inf)}
-    assert told == {0.0: 1.0, 700.0: math.exp(700), 701.0: math.inf, math.inf: math.inf}
+    values = {loss: perplexity._exp(loss) for loss in (0.0, 700.0, 701.0, math.inf)}
+    assert values == {0.0: 1.0, 700.0: math.exp(700), 701.0: math.inf, math.inf: math.inf}
     assert math.isnan(perplexity._exp(math.nan))
 
 
 @pytest.fixture
 def surprised(module):
-    """A model that is sure of itself and wrong: its loss is thousands of nats a token, and finite."""
+    """A model that is confidently wrong: its loss is thousands of nats per token, and finite."""
     model = module()
     model.configure_model()
     with torch.no_grad():
@@ -494,13 +494,13 @@ def command(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_a_learning_rate_beyond_all_reason_is_told_in_one_line(command, tmp_path):
+def test_an_absurd_learning_rate_gives_a_one_line_error(command, tmp_path):
     out, lines = command("fit", "--model.optimizer.init_args.lr", "1e30")
     assert lines == [
         f"error: the training loss is nan at step 2 (epoch 1); lower {LR} or set trainer.gradient_clip_val; "
         "no checkpoint was saved"
     ]
-    assert "start" in out  # what was measured before is kept
+    assert "start" in out  # earlier metrics are kept
     assert not list(tmp_path.rglob("*.ckpt"))
     with open(tmp_path / "logs/quickstart/version_0/metrics.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file) if row["val/loss"]] == ["0"]

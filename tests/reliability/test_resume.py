@@ -1,4 +1,4 @@
-"""A resumed run is the uninterrupted one, to the last bit, wherever it was interrupted and whatever the options."""
+"""A resumed run is bit-identical to the uninterrupted one, for any point of interruption and any options."""
 
 import shutil
 import time
@@ -40,7 +40,7 @@ NEVER = ["val/loss > 100", "memorization/perplexity_members < 0"]
 
 
 class Trace(Callback):
-    """What a run trains on and with what result: (epoch, batch) -> (examples, loss, learning rate)."""
+    """A run's batches and their results: (epoch, batch) -> (examples, loss, learning rate)."""
 
     def __init__(self):
         self.batches = {}
@@ -52,7 +52,7 @@ class Trace(Callback):
 
 
 class Die(Callback):
-    """Ends a run a batch after its n-th checkpoint, as a kill would."""
+    """Ends a run one batch after its n-th checkpoint, like a kill."""
 
     def __init__(self, checkpoints):
         self.left = checkpoints
@@ -87,7 +87,7 @@ def callbacks(folder, which, *more):
 
 @pytest.fixture
 def run(module, data, trainer, trained):
-    """Runs a part of a fit: `run(folder, part, die_after=…, from_checkpoint=…)`; what it left."""
+    """Runs a part of a fit: `run(folder, part, die_after=…, from_checkpoint=…)`; returns its results."""
 
     class Ran:
         pass
@@ -124,7 +124,7 @@ def comparable(value):
 LINEAR = {"lr_schedule": "linear"}
 COSINE = {"lr_schedule": "cosine", "warmup_fraction": 0.2}
 SIZES = {"train_size": 12, "batch_size": 2, "heldout_size": 4, "max_length": 24}
-"""Six batches an epoch."""
+"""Six batches per epoch."""
 
 WAYS = {
     "epoch end": {},
@@ -159,7 +159,7 @@ def test_a_run_resumed_twice_is_the_uninterrupted_one(run, left, tmp_path, way):
         for key, known in part.trace.batches.items():
             assert together.setdefault(key, known) == known == whole.trace.batches[key], key
     assert together.keys() == whole.trace.batches.keys()
-    assert min(parts[1].trace.batches) > min(parts[0].trace.batches)  # it did go on, not start anew
+    assert min(parts[1].trace.batches) > min(parts[0].trace.batches)  # it resumed instead of starting over
     assert min(parts[2].trace.batches) > min(parts[1].trace.batches)
     assert left.same(parts[2].weights, whole.weights)
     assert left.recorded(tmp_path / "parts") == left.recorded(tmp_path / "whole")
@@ -169,7 +169,7 @@ def test_a_run_resumed_twice_is_the_uninterrupted_one(run, left, tmp_path, way):
         assert left.same(mine, theirs), which
 
 
-# -- runs that had ended ---------------------------------------------------------------------------------------------
+# -- finished runs -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -225,28 +225,28 @@ def test_a_run_that_had_ended_trains_no_more(run, left, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("schedule", "told"), [("linear", True), ("constant", False)])
-def test_more_epochs_than_before_are_told_where_they_change_the_learning_rate(run, tmp_path, caplog, schedule, told):
+@pytest.mark.parametrize(("schedule", "logged"), [("linear", True), ("constant", False)])
+def test_more_epochs_are_logged_if_they_change_the_learning_rate(run, tmp_path, caplog, schedule, logged):
     model = {"lr_schedule": schedule}
     run(tmp_path, 0, model=model, max_epochs=2)
     longer = run(tmp_path, 1, resume=True, model=model, max_epochs=4)
     assert len(longer.trace.batches) == 12
-    told_of = "model.lr_schedule linear was over 12 steps in the run that is resumed, and is over 24 now"
-    assert (told_of in caplog.text) == told
+    message = "model.lr_schedule linear spanned 12 steps in the resumed run, and spans 24 now"
+    assert (message in caplog.text) == logged
     first_rate = longer.trace.batches[2, 0][2]
-    assert first_rate == pytest.approx(5e-3 * (1 - 13 / 24) if told else 5e-3)
+    assert first_rate == pytest.approx(5e-3 * (1 - 13 / 24) if logged else 5e-3)
 
 
 @pytest.mark.slow
-def test_another_shape_of_the_schedule_is_refused(run, tmp_path):
+def test_another_shape_of_the_schedule_is_rejected(run, tmp_path):
     """Resumed at the end of a linear schedule, a constant learning rate would be 0."""
     run(tmp_path, 0, model=LINEAR)
-    with pytest.raises(CheckpointError, match="lr_schedule linear, and this one constant"):
+    with pytest.raises(CheckpointError, match="lr_schedule linear, but this one has constant"):
         run(tmp_path, 1, resume=True, model={"lr_schedule": "constant"}, max_epochs=4)
 
 
 @pytest.mark.slow
-def test_fewer_epochs_than_were_trained_are_refused(run, tmp_path):
+def test_fewer_epochs_than_were_trained_are_rejected(run, tmp_path):
     run(tmp_path, 0, max_epochs=3)
     with pytest.raises(pl.utilities.exceptions.MisconfigurationException, match="max_epochs=1"):
         run(tmp_path, 1, resume=True, max_epochs=1)
@@ -273,7 +273,7 @@ def test_without_validations_the_end_is_kept_and_resumed(module, data, trainer, 
     assert torch.load(last, weights_only=True)["global_step"] == before // 2 * 3
 
 
-# -- what is loaded ------------------------------------------------------------------------------------------------
+# -- loading -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -329,7 +329,7 @@ def test_a_loader_without_a_trainer_does_not_claim_to_be_resumable(data):
 
 @pytest.fixture(scope="module")
 def checkpoints(module, data, trainer, tmp_path_factory):
-    """A folder with the checkpoints of two epochs, of which the first is the best."""
+    """A folder with the checkpoints of two epochs, the first of which is the best."""
     folder = tmp_path_factory.mktemp("checkpoints")
     keep = MemorizationCheckpoint(dirpath=str(folder), monitor="val/loss", mode="max")
     trainer([Perplexity(), keep], max_epochs=2).fit(module(), data(train_size=6, heldout_size=4))
@@ -356,13 +356,13 @@ def test_last_is_the_newest_of_all_runs_of_that_name(checkpoints, tmp_path):
             time.sleep(0.02)
             newest = tmp_path / "mine" / "version_1" / "checkpoints"
             assert n < 2 or find_checkpoint(with_logger(tmp_path), "last") == newest / "last.ckpt"
-    (tmp_path / "mine" / "version_9" / "checkpoints").mkdir(parents=True)  # of a run killed before its first
+    (tmp_path / "mine" / "version_9" / "checkpoints").mkdir(parents=True)  # killed before its first checkpoint
     shutil.copytree(checkpoints, tmp_path / "other" / "version_0" / "checkpoints")
     newest = tmp_path / "mine" / "tuesday" / "checkpoints"
     assert find_checkpoint(with_logger(tmp_path), "last") == newest / "last.ckpt"
 
 
-def test_last_is_looked_for_where_the_callback_is_told_to_keep_it(checkpoints, tmp_path):
+def test_last_is_found_in_the_callback_s_folder(checkpoints, tmp_path):
     trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[keeper(checkpoints)], default_root_dir=tmp_path)
     assert find_checkpoint(trainer, "last") == checkpoints / "last.ckpt"
     shutil.copytree(checkpoints, tmp_path / "logs" / "lit_mem" / "version_0" / "checkpoints")
@@ -373,12 +373,12 @@ def test_last_is_looked_for_where_the_callback_is_told_to_keep_it(checkpoints, t
 def test_best_is_what_the_newest_run_says_it_is(checkpoints, tmp_path):
     runs = tmp_path / "mine"
     shutil.copytree(checkpoints, runs / "version_0" / "checkpoints")
-    assert find_checkpoint(with_logger(tmp_path), "best") == checkpoints / "best.ckpt"  # where it was written
+    assert find_checkpoint(with_logger(tmp_path), "best") == checkpoints / "best.ckpt"  # at its original path
     content = torch.load(checkpoints / "last.ckpt", weights_only=True)
     (state,) = [state for state in content["callbacks"].values() if "best_model_path" in state]
     (runs / "version_1" / "checkpoints").mkdir(parents=True)
     for path, expected in (
-        (runs / "gone" / "best.ckpt", "does not exist any more"),
+        (runs / "gone" / "best.ckpt", "no longer exists"),
         ("", "had no validation under every threshold"),
     ):
         state["best_model_path"] = str(path)
@@ -405,7 +405,7 @@ def test_best_moves_with_its_folder(checkpoints, tmp_path):
 def test_none_is_a_clear_error(tmp_path, which):
     with pytest.raises(CheckpointError) as error:
         find_checkpoint(with_logger(tmp_path), which)
-    assert str(error.value) == f"ckpt_path {which}: there is no {tmp_path}/mine/*/checkpoints/last.ckpt"
+    assert str(error.value) == f"ckpt_path {which}: found no {tmp_path}/mine/*/checkpoints/last.ckpt"
     trainer = pl.Trainer(accelerator="cpu", logger=False, callbacks=[ModelCheckpoint(tmp_path / "here")])
     with pytest.raises(CheckpointError, match=r"here/last\.ckpt"):
         find_checkpoint(trainer, which)
@@ -421,7 +421,7 @@ def test_the_command_line_resumes_the_newest_run_and_measures_the_best(
     process = start(folder, "--ckpt_path", "last")
     assert process.wait() == 2
     assert process.output.splitlines()[-1] == (
-        "error: ckpt_path last: there is no logs/quickstart/*/checkpoints/last.ckpt"
+        "error: ckpt_path last: found no logs/quickstart/*/checkpoints/last.ckpt"
     )
     shutil.copytree(expected / "logs", folder / "logs")
     said = run_to_end(folder, "--ckpt_path", "last", "--trainer.max_epochs", "4")

@@ -1,4 +1,4 @@
-"""What SECURITY.md says of the code, as far as the code can be asked."""
+"""Statements of SECURITY.md about the code, as far as they can be tested."""
 
 import ast
 import json
@@ -35,7 +35,7 @@ def trees():
 
 
 def calls(*names):
-    """(where, call) of each call of a function or method of one of these names in the package."""
+    """(where, call) of each call of a function or method with one of these names in the package."""
     for path, tree in trees().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(names):
@@ -89,7 +89,7 @@ def test_the_malicious_releases_are_excluded_and_the_pins_installed_with():
 
 
 def test_versions_of_peft_that_import_what_an_adapter_names_are_excluded():
-    """0.19.1 imports `megatron_core` whatever it says; 0.20.0 is the first that looks at its name."""
+    """0.19.1 imports `megatron_core` in any case; 0.20.0 is the first version that checks its name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     (entry,) = [entry for entry in project["dependencies"] if entry.startswith("peft")]
     allowed = SpecifierSet(entry.removeprefix("peft"))
@@ -99,14 +99,14 @@ def test_versions_of_peft_that_import_what_an_adapter_names_are_excluded():
 
 @pytest.mark.slow
 def test_peft_reads_no_configuration_of_an_adapter_itself():
-    """It would read all of it; `adapters.options` passes on what an adapter may set."""
+    """It would read all of it; `adapters.options` passes on only the allowed options."""
     assert list(calls("PeftConfig.from_pretrained", "get_peft_config")) == []
     for at, call in calls("PeftModel.from_pretrained"):
         assert options(call).get("config") == "config", at
 
 
 def spelled(base, logprob, bos):
-    """The text that these log-probabilities of one example spell: at each position the token that has the number."""
+    """The text reconstructed from the log-probabilities of one example: at each position the token with that value."""
     ids = [bos]
     for value in logprob:
         with torch.no_grad():
@@ -116,7 +116,7 @@ def spelled(base, logprob, bos):
 
 
 def test_reference_scores_on_disk_do_not_spell_the_texts(module, data, trainer, base):
-    """In the open they would, which is why they are sealed."""
+    """Unencrypted they would, which is why they are encrypted."""
     tuned, corpus = module(), data()
     trainer([MembershipInference({"reference": ReferenceRatio()}, figures=False)]).validate(
         tuned, corpus, verbose=False
@@ -152,7 +152,7 @@ print("OPENED", json.dumps(opened))
 
 @pytest.mark.slow
 def test_a_run_on_what_ships_opens_no_connection_and_leaves_the_home_folder_alone(tmp_path):
-    """In a process of its own, with nothing that keeps the hub's libraries off the network."""
+    """In its own process, without settings that keep the Hub's libraries offline."""
     places = {name: str(tmp_path / name) for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME", "TMPDIR", "LIT_MEM_CACHE")}
     for place in places.values():
         Path(place).mkdir()
@@ -166,7 +166,7 @@ def test_a_run_on_what_ships_opens_no_connection_and_leaves_the_home_folder_alon
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     opened = json.loads(done.stdout.splitlines()[-1].removeprefix("OPENED "))
-    # matplotlib asks for the fonts that there are, the first time that it runs in a folder.
+    # matplotlib lists the available fonts when it first runs in a folder.
     assert [each for each in opened if each != ["subprocess.Popen", "fc-list"]] == []
     for name in ("HOME", "HF_HOME", "XDG_CACHE_HOME"):
         assert [path for path in Path(places[name]).rglob("*") if path.is_file()] == []
@@ -198,7 +198,7 @@ def test_what_a_run_without_a_logger_writes_is_in_the_table(tmp_path, monkeypatc
         "random_state": "random state", "random_states": "random state", "made_with": "made with",
         "learning": "losses before training", "members": "digest of each member",
     }  # fmt: skip
-    plain = {"format", "base", "fingerprint", "schedule"}  # of the layout and of the options
+    plain = {"format", "base", "fingerprint", "schedule"}  # layout and options only
     content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["lit_mem"]
     assert content.keys() - plain == words.keys()
     assert [word for word in words.values() if word not in rows["checkpoints/last.ckpt"][2]] == []

@@ -1,4 +1,4 @@
-"""What each option of Lightning's Trainer does to the figures: they stay right, or one line refuses it or warns."""
+"""The effect of each option of Lightning's Trainer on the metrics: they stay right, or one line rejects it or warns."""
 
 import logging
 import math
@@ -36,19 +36,19 @@ BATCHES, BATCH_SIZE = 4, 4
 TEXTS = {"train_size": BATCHES * BATCH_SIZE, "heldout_size": 12, "batch_size": BATCH_SIZE, "max_length": 24}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
-slow = pytest.mark.slow  # each is as quick as the others; all of them are not
+slow = pytest.mark.slow  # each is quick; all of them together are not
 
 
 class Passes(Callback):
-    """Notes the figures of each validation after the check before training, and at which step it was."""
+    """Records the metrics and the step of each validation after the check before training."""
 
     def __init__(self):
         self.seen = []
 
     def on_validation_end(self, trainer, pl_module):
         if not trainer.sanity_checking:
-            figures = {k: v for k, v in latest_metrics(trainer).items() if k != "train/loss"}
-            self.seen.append((trainer.global_step, figures))
+            metrics = {k: v for k, v in latest_metrics(trainer).items() if k != "train/loss"}
+            self.seen.append((trainer.global_step, metrics))
 
     @property
     def steps(self):
@@ -60,7 +60,7 @@ class Passes(Callback):
 
 @pytest.fixture(scope="module")
 def fit(module, data, trainer):
-    """Fits afresh: `fit(val_check_interval=2).passes.steps`; the model is built under the same random numbers."""
+    """Runs a new fit: `fit(val_check_interval=2).passes.steps`; the model is built with the same random numbers."""
     shared = data(**TEXTS)
 
     class Fitted:
@@ -80,7 +80,7 @@ def fit(module, data, trainer):
 
 @pytest.fixture(scope="module")
 def plain(fit, trained):
-    """A run with nothing set, and its weights."""
+    """A run with default options, and its weights."""
     run = fit()
     assert run.passes.steps == [BATCHES, 2 * BATCHES]
     return run, trained(run.module)
@@ -117,11 +117,11 @@ def test_a_plain_run_measures_what_is_counted_by_hand(plain):
     assert {name: measured[name] for name in by_hand(run)} == pytest.approx(by_hand(run), abs=1e-5)
 
 
-# -- options that change neither training nor a figure -------------------------------------------------------
+# -- options that change neither training nor a metric -------------------------------------------------------
 
 WHOLE = [BATCHES, 2 * BATCHES]
 QUICK = 1
-SAME = [  # the first in every run of the tests
+SAME = [  # the first runs in every test run
     (
         {
             "reload_dataloaders_every_n_epochs": 1,
@@ -172,7 +172,7 @@ def spelt(options):
 
 @pytest.fixture
 def afterwards():
-    """Undo what options set for the whole process."""
+    """Undo process-wide effects of options."""
     yield
     torch.use_deterministic_algorithms(False)
     torch.autograd.set_detect_anomaly(False)
@@ -183,15 +183,15 @@ def afterwards():
     ("options", "steps"),
     [pytest.param(*case, id=spelt(case[0]), marks=[slow] * (i >= QUICK)) for i, case in enumerate(SAME)],
 )
-def test_training_and_figures_are_those_of_a_plain_run(fit, plain, trained, afterwards, options, steps):
+def test_training_and_metrics_are_those_of_a_plain_run(fit, plain, trained, afterwards, options, steps):
     expected, weights = plain
     run = fit(**options)
     assert run.passes.steps == steps
     assert_same_weights(trained(run.module), weights)
     for step in set(steps) & set(WHOLE):
         assert run.passes.at(step) == expected.passes.at(step)
-    for _, figures in run.passes.seen:
-        assert figures.keys() == expected.passes.seen[0][1].keys()
+    for _, metrics in run.passes.seen:
+        assert metrics.keys() == expected.passes.seen[0][1].keys()
 
 
 # -- options that change training: the same as in a loop written by hand -------------------------------------
@@ -208,7 +208,7 @@ def hand_loop(module, data, accumulate=1, clip=None, by="norm"):
     examples = data(**TEXTS, tokenizer="asset:tiny_llama")
     examples.setup("fit")
     parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD(parameters, lr=RATE)  # AdamW makes a whole step of a rounding error
+    optimizer = torch.optim.SGD(parameters, lr=RATE)  # AdamW would amplify a rounding error to a whole step
     steps = math.ceil(BATCHES / accumulate) * 2
     loader = examples.train_dataloader()
     done = 0
@@ -234,14 +234,14 @@ def hand_loop(module, data, accumulate=1, clip=None, by="norm"):
 
 
 def lengths(batch):
-    """Of the texts of a batch, the appended end-of-text token included."""
+    """Lengths of the texts of a batch, including the appended end-of-text token."""
     return (batch["labels"] != -100).sum(dim=1) + 1
 
 
 @pytest.mark.parametrize(
     ("options", "by_hand"),
     [
-        # The last batch of an epoch stands alone.
+        # The last batch of an epoch is smaller.
         ({"accumulate_grad_batches": 3, "gradient_clip_val": 0.05}, {"accumulate": 3, "clip": 0.05}),
         pytest.param({}, {}, marks=slow),
         pytest.param({"accumulate_grad_batches": 2}, {"accumulate": 2}, marks=slow),
@@ -261,7 +261,7 @@ def test_training_is_that_of_a_loop_by_hand(fit, module, data, trained, options,
         torch.testing.assert_close(found[name], weight, rtol=1e-4, atol=1e-7)
 
 
-# -- options that change how numbers are rounded -------------------------------------------------------------
+# -- options that change rounding ----------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore:You passed .*16-mixed.* not supported on CPU")
@@ -277,7 +277,7 @@ def test_training_is_that_of_a_loop_by_hand(fit, module, data, trained, options,
         pytest.param("16-mixed", "adapter_off", 0.02, marks=slow),
     ],
 )
-def test_in_any_precision_figures_are_those_counted_by_hand_in_it(fit, trained, precision, kind, tolerance):
+def test_in_any_precision_metrics_are_those_counted_by_hand_in_it(fit, trained, precision, kind, tolerance):
     class Start(MembershipInference):
         def observe(self, scores, batch):
             super().observe(scores, batch)
@@ -287,13 +287,13 @@ def test_in_any_precision_figures_are_those_counted_by_hand_in_it(fit, trained, 
             self.start = dict(self.metrics)
 
     first = Start({"reference": MembershipInference().attacks["reference"]}, combined=False, figures=False)
-    first.names = list  # the other one logs the same names, and the same figures
+    first.names = list  # the other one logs the same names and values
     run = fit([first], model={"reference": Reference(kind)}, precision=precision)
     measured = run.passes.at(2 * BATCHES)
     expected = by_hand(run)
     assert measured["val/loss"] == pytest.approx(expected["val/loss"], rel=tolerance)
     assert measured["mia/loss_auroc"] == pytest.approx(expected["mia/loss_auroc"], abs=5 * tolerance)
-    # Both models are scored in the same precision, so an untrained adapter differs from its base by exactly nothing.
+    # Both models are scored in the same precision, so an untrained adapter equals its base exactly.
     assert first.start["mia/reference_auroc"] == 0.5
     assert measured["mia/reference_auroc"] > 0.6
     assert first.dtypes == {torch.float32}
@@ -330,18 +330,18 @@ def test_a_reference_of_its_own_follows_the_tuned_model_into_its_precision(fit):
     assert start.metrics["mia/reference_auroc"] == 0.5
 
 
-# -- options that take less of something ---------------------------------------------------------------------
+# -- options that use less data ------------------------------------------------------------------------------
 
 
 def warned(caplog):
     lines = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    # Long texts, and few steps, after which the loss is what it was.
-    expected = ("are neither trained on nor measured", "hardly learned", "never fell below that before training")
+    # Long texts and few steps, after which the loss has not changed.
+    expected = ("are neither trained on nor measured", "hardly learned", "never fell below its value before training")
     return [line for line in lines if not any(part in line for part in expected)]
 
 
 class Ids(Perplexity):
-    """Notes which texts were scored last."""
+    """Records which texts were scored last."""
 
     def names(self):
         return []
@@ -442,10 +442,10 @@ def test_a_start_is_measured_on_all_texts_or_not_at_all(fit, caplog, steps):
     said = [line for line in warned(caplog) if line.startswith("No metrics before training")]
     line = (
         f"No metrics before training: only {2 * steps} of {whole} validation batches were run; set "
-        "trainer.num_sanity_val_steps to -1 to have them."
+        "trainer.num_sanity_val_steps to -1 to log them."
     )
     assert said == ([] if steps in (0, -1) else [line])
-    # What is told of the sets is told of the whole ones.
+    # Messages about the sets refer to the whole ones.
     assert [r.getMessage() for r in caplog.records if r.getMessage().startswith("TPR at FPR 0.01")] == [
         "TPR at FPR 0.01 needs at least 100 non-members, there are 12: not logged."
     ]
@@ -453,7 +453,7 @@ def test_a_start_is_measured_on_all_texts_or_not_at_all(fit, caplog, steps):
 
 
 @pytest.mark.parametrize("amount", [2, pytest.param(0.5, marks=slow)])
-def test_overfitting_a_few_batches_is_refused(fit, amount):
+def test_overfitting_a_few_batches_is_rejected(fit, amount):
     with pytest.raises(ConfigError, match=rf"trainer.overfit_batches is {amount}: .*data.train_size"):
         fit(overfit_batches=amount)
 
@@ -502,7 +502,7 @@ def test_a_run_that_max_time_ends_ends_with_a_validation(fit, tmp_path):
         def on_train_batch_start(self, trainer, *args):
             if trainer.global_step == 1:
                 timer = next(c for c in trainer.callbacks if type(c).__name__ == "Timer")
-                timer._duration = 0.0  # time is up in this step
+                timer._duration = 0.0  # time runs out in this step
 
     run = fit([Slow()], max_time="00:00:10:00")
     assert run.passes.steps == [2]
@@ -511,7 +511,7 @@ def test_a_run_that_max_time_ends_ends_with_a_validation(fit, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("schedule", [{"lr_schedule": "linear"}, {"lr_schedule": "constant", "warmup_fraction": 0.1}])
-def test_a_schedule_over_an_unknown_number_of_steps_is_refused(fit, schedule):
+def test_a_schedule_over_an_unknown_number_of_steps_is_rejected(fit, schedule):
     with pytest.raises(ConfigError, match=r"model\.lr_schedule is .*; set trainer.max_epochs or trainer.max_steps"):
         fit(model=schedule, max_time="00:00:10:00", max_epochs=-1)
 
@@ -525,7 +525,7 @@ def test_a_schedule_over_an_unknown_number_of_steps_is_refused(fit, schedule):
         pytest.param({"check_val_every_n_epoch": 5}, [], 8, marks=slow),
     ],
 )
-def test_steps_that_no_validation_has_seen_are_told(fit, caplog, options, seen, left):
+def test_steps_after_the_last_validation_are_logged(fit, caplog, options, seen, left):
     run = fit(**options)
     assert run.passes.steps == seen
     [line] = warned(caplog)
@@ -574,7 +574,7 @@ def test_min_epochs_holds_a_stop_back(fit):
     ],
 )
 def test_the_time_of_training_is_that_since_the_last_validation(fit, options, monkeypatch):
-    """On a clock that a training step moves by 1 s, scoring a batch by 10 s, and all else not at all."""
+    """On a clock that advances 1 s per training step, 10 s per scored batch, and not otherwise."""
     now = [0.0]
     monkeypatch.setattr("lit_mem.lightning.stopwatch.time.perf_counter", lambda: now[0])
 
@@ -593,9 +593,9 @@ def test_the_time_of_training_is_that_since_the_last_validation(fit, options, mo
 
     run = fit([Steps(), Stopwatch()], **options)
     last = 0
-    for step, figures in run.passes.seen:
-        assert figures["time/train"] == step - last
-        assert figures["time/scoring"] == 10 * sum(run.trainer.num_val_batches)
+    for step, metrics in run.passes.seen:
+        assert metrics["time/train"] == step - last
+        assert metrics["time/scoring"] == 10 * sum(run.trainer.num_val_batches)
         last = step
     assert last in (7, 8)
 
@@ -643,7 +643,7 @@ def test_the_start_is_logged_once_however_often_is_fitted(fit, tmp_path, sanity,
     assert run.passes.steps == [BATCHES]
 
 
-# -- one after another ---------------------------------------------------------------------------------------
+# -- repeated use --------------------------------------------------------------------------------------------
 
 
 @slow
@@ -670,7 +670,7 @@ def test_fit_validate_fit_measures_each_time_what_is_there(fit):
     assert "time/train" not in again
     t.fit_loop.max_epochs = 3
     t.fit(run.module, run.data)
-    # The second fit goes on from the first: three epochs in all, each with its own order of texts.
+    # The second fit continues from the first: three epochs in all, each with its own order of texts.
     assert run.passes.steps == [BATCHES, BATCHES, 2 * BATCHES, 3 * BATCHES]
     last = run.passes.at(3 * BATCHES)
     assert {name: last[name] for name in by_hand(run)} == pytest.approx(by_hand(run), abs=1e-5)
@@ -688,7 +688,7 @@ def test_a_second_fit_goes_on_in_the_order_of_one_long_fit(module, data, trainer
     def make():
         torch.manual_seed(1)
         model = module(dropout=0.0, lr_schedule="constant")
-        model.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # keeps nothing from step to step
+        model.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # has no state
         return model, data(**TEXTS), Order()
 
     model, texts, whole = make()
@@ -705,7 +705,7 @@ def test_a_second_fit_goes_on_in_the_order_of_one_long_fit(module, data, trainer
 
 @slow
 def test_a_module_and_its_callbacks_serve_two_trainers_one_after_the_other(module, data, trainer, trained):
-    """Nothing of the first run, in another precision, is found in the second."""
+    """No state of the first run, in another precision, affects the second."""
 
     def callbacks():
         return [
@@ -743,7 +743,7 @@ def test_a_module_and_its_callbacks_serve_two_trainers_one_after_the_other(modul
 
 @slow
 def test_callbacks_that_measured_another_model_measure_this_one(module, data, trainer):
-    """Answers of the base are kept through a run; another model has another base."""
+    """The base's continuations are cached within a run; another model has another base."""
 
     def measured(model, extraction):
         t = trainer([extraction])
@@ -780,10 +780,10 @@ def test_a_validation_that_was_broken_off_leaves_nothing_behind(module, data, tr
     assert found["val/loss"] == pytest.approx(expected["val/loss"], abs=1e-5)
 
 
-# -- refusals ------------------------------------------------------------------------------------------------
+# -- rejections ----------------------------------------------------------------------------------------------
 
 
-def test_a_trainer_that_logs_nothing_is_refused(module, data):
+def test_a_trainer_that_logs_nothing_is_rejected(module, data):
     import lightning.pytorch as pl
 
     with pytest.raises(ConfigError, match=r"trainer\.barebones is true: nothing is logged"):
@@ -840,7 +840,7 @@ REFUSED = [
     ("options", "says"),
     [pytest.param(*case, id=case[0][10:], marks=[slow] * (i >= QUICK)) for i, case in enumerate(REFUSED)],
 )
-def test_what_cannot_be_is_refused_in_one_line(command, options, says):
+def test_unsupported_options_are_rejected_in_one_line(command, options, says):
     code, _, err = command("fit", "--trainer.logger", "false", *options.split())
     assert code == 2
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
@@ -863,7 +863,7 @@ def test_a_progress_bar_without_a_terminal_leaves_the_table_whole(command):
 
 @slow
 def test_a_checkpoint_is_measured_again_as_in_the_run(command):
-    """Amid an epoch too, and under options that change how the validation is run but not what it finds."""
+    """Also within an epoch, and under options that change how the validation runs but not its result."""
     code, out, err = command("fit", "--trainer.max_epochs", "1", "--trainer.val_check_interval", "1")
     assert code == 0, err
     rows = [row.split() for row in out.splitlines() if row.lstrip().startswith("1 ")]
@@ -872,9 +872,9 @@ def test_a_checkpoint_is_measured_again_as_in_the_run(command):
     for options in ("", "--trainer.inference_mode false", "--trainer.profiler simple", "--trainer.strategy ddp"):
         code, out, err = command("validate", "--ckpt_path", last, "--trainer.logger", "false", *options.split())
         assert code == 0, err
-        figures = dict(line.split() for line in out.splitlines() if "/" in line and len(line.split()) == 2)
-        assert f"{float(figures['val/loss']):.3f}" == rows[-1][1]
-        assert f"{float(figures['mia/reference_auroc']):.3f}" == rows[-1][5]
+        metrics = dict(line.split() for line in out.splitlines() if "/" in line and len(line.split()) == 2)
+        assert f"{float(metrics['val/loss']):.3f}" == rows[-1][1]
+        assert f"{float(metrics['mia/reference_auroc']):.3f}" == rows[-1][5]
 
 
 @slow

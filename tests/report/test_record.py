@@ -13,7 +13,7 @@ from lit_mem.files.origin import write_origin
 from lit_mem.files.record import FILE, Line, append
 from lit_mem.report.chain import chain_of, chained_history, read_run
 from lit_mem.report.history import history_of, is_run, read_history
-from lit_mem.sweep.results import figures
+from lit_mem.sweep.results import validations
 
 spec = importlib.util.spec_from_file_location("made_reports", Path(__file__).parent / "made.py")
 made = importlib.util.module_from_spec(spec)
@@ -142,10 +142,10 @@ def test_a_torn_line_is_noted_and_left_out(tmp_path):
 
 def test_a_sweep_reads_it(tmp_path):
     folder = made.write_run(tmp_path / "run", epochs=1, table=False)
-    expected = figures(folder)
+    expected = validations(folder)
     assert [row["epoch"] for row in expected] == [0, 1]
-    assert repr(figures(recorded(folder))) == repr(expected)
-    assert figures(tmp_path / "nothing") == []
+    assert repr(validations(recorded(folder))) == repr(expected)
+    assert validations(tmp_path / "nothing") == []
 
 
 def test_a_folder_is_that_of_a_run_with_either_file(tmp_path):

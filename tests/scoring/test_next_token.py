@@ -1,4 +1,4 @@
-"""The quick readings of logits give what the plain formulas give."""
+"""The fast reductions of logits equal the plain formulas."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from lit_mem.types import Sampling
 
 def rows(seed, n, width, distinct=None):
     generator = torch.Generator().manual_seed(seed)
-    if distinct:  # few distinct values make many ties
+    if distinct:  # few distinct values give many ties
         return torch.randint(distinct, (n, width), generator=generator).float()
     return 3 * torch.randn(n, width, generator=generator)
 
@@ -56,7 +56,7 @@ def test_sampled_probabilities_sum_to_one_and_are_zero_outside_the_top(seed, n, 
 
 
 def test_sampled_probabilities_are_the_shares_drawn():
-    """Against decoding's own choice, many times."""
+    """Compared with decoding's own choice, many times."""
     from lit_mem.generation.decoding import _choose
 
     logits, scheme = rows(0, 1, 12), Sampling(1.3, 5)
@@ -84,7 +84,7 @@ def test_log_probabilities_and_moments_are_those_of_the_formulas(scale, shift):
         torch.testing.assert_close(found.double(), logprob, rtol=1e-6, atol=1e-5)
     alone = read(logits.clone(), target)
     with_moments = read(logits.clone(), target, scratch, moments=True)
-    # The reference is read without: a difference between the two must come from the models.
+    # The reference is read without moments: a difference between the two must come from the models.
     assert torch.equal(alone[0], with_moments[0])
     torch.testing.assert_close(with_moments[1].double(), mean, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(with_moments[2].double(), spread, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Reference scores on disk: computed once for all runs, and never answered with those of something else."""
+"""Reference scores on disk: computed once for all runs, and never served for other data."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ from lit_mem.scoring.reference_store import ReferenceStore, batch_key
 
 
 def measured(module, data, trainer, sizes=None, **kwargs):
-    """A module after a validation, and its figures."""
+    """A module after a validation, and its metrics."""
     torch.manual_seed(1)
     model = module(**kwargs)
     t = trainer([MembershipInference(figures=False)])
@@ -30,38 +30,38 @@ def files():
 
 
 def test_a_second_run_computes_none_and_measures_the_same_to_the_last_bit(module, data, trainer):
-    first, figures = measured(module, data, trainer)
+    first, metrics = measured(module, data, trainer)
     second, again = measured(module, data, trainer)
     assert first.reference_cache.computed == 40
     assert second.reference_cache.computed == 0
     assert second.reference_cache.store.loaded == len(files()) > 0
-    assert again == figures
+    assert again == metrics
     assert again["mia/reference_auroc"] == 0.5
 
 
 @pytest.mark.slow
 def test_a_run_with_another_adapter_shares_the_scores(module, data, trainer):
     measured(module, data, trainer)
-    other, figures = measured(module, data, trainer, adapter=LoRA(rank=2, targets=["q", "up"]))
+    other, metrics = measured(module, data, trainer, adapter=LoRA(rank=2, targets=["q", "up"]))
     assert other.reference_cache.computed == 0
-    assert figures["mia/reference_auroc"] == 0.5
+    assert metrics["mia/reference_auroc"] == 0.5
 
 
 @pytest.mark.slow
 def test_a_frozen_copy_and_an_adapter_turned_off_share_the_scores(module, data, trainer):
-    _, figures = measured(module, data, trainer)
+    _, metrics = measured(module, data, trainer)
     copy, again = measured(module, data, trainer, reference=Reference("copy"))
     assert copy.reference_cache.computed == 0
-    assert again == figures
+    assert again == metrics
 
 
 @pytest.mark.slow
 def test_batches_made_otherwise_are_computed_anew(module, data, trainer):
-    """The same texts in other company may differ by rounding, and an untrained adapter then from its base."""
+    """The same texts in another batch may differ by rounding, and then an untrained adapter from its base."""
     measured(module, data, trainer)
-    other, figures = measured(module, data, trainer, sizes={"scoring_tokens": 150})
+    other, metrics = measured(module, data, trainer, sizes={"scoring_tokens": 150})
     assert other.reference_cache.computed > 0
-    assert figures["mia/reference_auroc"] == 0.5
+    assert metrics["mia/reference_auroc"] == 0.5
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_files_hold_numbers_and_no_tokens(module, data, trainer):
 )
 def test_a_damaged_file_is_computed_again(module, data, trainer, caplog, damage):
     logging.getLogger("lit_mem").propagate = True
-    _, figures = measured(module, data, trainer)
+    _, metrics = measured(module, data, trainer)
     path = files()[0]
     content = path.read_bytes()
     if damage == "cut":
@@ -128,10 +128,10 @@ def test_a_damaged_file_is_computed_again(module, data, trainer, caplog, damage)
         store.save(bytes.fromhex(path.stem), torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool))
     other, again = measured(module, data, trainer)
     assert 0 < other.reference_cache.computed < 40
-    assert again == figures
+    assert again == metrics
     if damage != "cut":
         assert f"{path} is damaged" in caplog.text
-    assert path.read_bytes() == content  # and is whole again
+    assert path.read_bytes() == content  # and is restored
 
 
 @pytest.mark.slow
@@ -139,10 +139,10 @@ def test_a_folder_that_cannot_be_written_to_is_done_without(module, data, traine
     logging.getLogger("lit_mem").propagate = True
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path / "file"))
-    model, figures = measured(module, data, trainer)
+    model, metrics = measured(module, data, trainer)
     assert model.reference_cache.computed == 40
-    assert figures["mia/reference_auroc"] == 0.5
-    assert caplog.text.count("Reference scores are not kept for later runs") == 1
+    assert metrics["mia/reference_auroc"] == 0.5
+    assert caplog.text.count("Reference scores are not stored for later runs") == 1
 
 
 def test_runs_at_the_same_time_leave_whole_files(tmp_path):
@@ -165,7 +165,7 @@ def test_runs_at_the_same_time_leave_whole_files(tmp_path):
     assert [path.name for path in stores[0].folder.iterdir()] == [f"{b'key'.hex()}.safetensors"]
 
 
-def test_keys_tell_tokens_scored_positions_and_shape_apart():
+def test_keys_depend_on_tokens_scored_positions_and_shape():
     ids, scored = torch.arange(6).view(2, 3), torch.ones(2, 3, dtype=torch.bool)
     keys = {batch_key(ids, scored), batch_key(ids + 1, scored), batch_key(ids.view(3, 2), scored.view(3, 2))}
     other = scored.clone()
@@ -176,7 +176,7 @@ def test_keys_tell_tokens_scored_positions_and_shape_apart():
 
 
 def test_no_two_settings_are_sealed_alike(tmp_path):
-    """Otherwise two files of one batch, held against each other, would give both models' scores of it away."""
+    """Otherwise combining two files of one batch would reveal both models' scores."""
     ids, scored = torch.arange(6).view(2, 3), torch.ones(2, 3, dtype=torch.bool)
     key, content = batch_key(ids, scored), []
     for dtype in ("float32", "bfloat16"):

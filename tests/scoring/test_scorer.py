@@ -1,4 +1,4 @@
-"""`TokenScorer` against the model's own logits and loss, one text at a time and without padding."""
+"""`TokenScorer` compared with the model's own logits and loss, one text at a time and without padding."""
 
 import math
 from types import SimpleNamespace
@@ -78,7 +78,7 @@ def random_examples(vocabulary=97, lengths=(7, 2, 19, 12)):
 
 @torch.no_grad()
 def alone(model, example):
-    """Log-probability and greedy hit of each token after the first, of one text with a mask and no padding."""
+    """Log-probability and greedy hit of each token after the first, for one text with a mask and no padding."""
     ids = example.input_ids[None]
     logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, :-1].float()
     target = example.input_ids[1:]
@@ -100,7 +100,7 @@ def assert_scores_are_those_of(model, scores, examples, atol=2e-5):
 
 
 def own_loss(model, batch):
-    """The model's own loss of the padded batch, with the attention mask that `TokenScorer` leaves out."""
+    """The model's own loss of the padded batch, with the attention mask that `TokenScorer` omits."""
     width = batch["input_ids"].shape[1]
     last = torch.tensor([int((row != 0).nonzero().max()) for row in batch["input_ids"]])
     mask = (torch.arange(width)[None] <= last[:, None]).long()
@@ -136,7 +136,7 @@ def test_the_padding_token_does_not_matter(base, examples):
 @pytest.mark.parametrize("chunk_tokens", [1, 7, 64, 10**6])
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
 def test_the_chunk_size_does_not_matter(base, batch, chunk_tokens, dtype, atol):
-    # In float64 the matrix product rounds away; in float32 one row alone goes through another kernel.
+    # In float64 differences of the matrix product are negligible; in float32 a single row uses another kernel.
     base.to(dtype)
     expected = TokenScorer(base)(batch)
     scores = TokenScorer(base, chunk_tokens)(batch)
@@ -182,14 +182,14 @@ def test_other_architectures_are_scored_by_their_own_logits(build):
                     parameter.normal_(std=0.2)
         scores = TokenScorer(tuned)(batch)
         assert_scores_are_those_of(tuned, scores, examples)
-        # The logits must be far from flat, or wrong ones would look right.
+        # The logits must be far from flat, or wrong ones would go unnoticed.
         assert scores.logprob[scores.mask].std() > 0.1
         torch.testing.assert_close(TokenScorer(tuned).loss(batch), own_loss(tuned, batch), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("build", [gemma2_capped, cohere_scaled])
 def test_logits_that_are_capped_or_scaled_are_not_just_the_output_layer(build):
-    """What the test above relies on: taking the head's output for the logits would be seen."""
+    """A premise of the test above: using the head's output as logits would be detected."""
     torch.manual_seed(1)
     model = build().eval()
     ids = torch.arange(1, 9)[None]
@@ -289,7 +289,7 @@ def test_perplexity_is_that_of_torchmetrics(base, examples):
 
 
 def test_a_gap_of_a_hundred_and_twenty_nats_is_not_infinite(base, batch):
-    """Where torchmetrics' perplexity, by softmax and then log, is infinite."""
+    """Here torchmetrics' perplexity, by softmax and log, is infinite."""
     with torch.no_grad():
         base.get_output_embeddings().weight.mul_(400.0)
     scores = TokenScorer(base)(batch)
@@ -307,7 +307,7 @@ def test_making_a_scorer_leaves_the_model_as_it_was(base):
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-# What is computed only if someone reads it -----------------------------------------------------------------------
+# Optional scores ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -342,7 +342,7 @@ def test_what_else_is_computed_changes_no_score(base, batch):
     "scheme", [Sampling(), Sampling(0.7), Sampling(1.0, 1), Sampling(2.0, 5), Sampling(1.0, 10**6)], ids=str
 )
 def test_sampled_log_probabilities_are_those_of_the_warped_distribution(base, examples, scheme):
-    """Against transformers' own warpers of temperature and top-k."""
+    """Compared with transformers' own warpers of temperature and top-k."""
     from transformers import TemperatureLogitsWarper, TopKLogitsWarper
 
     scores = TokenScorer(base)(collate(examples), Needs(sampling=frozenset({scheme})))
@@ -360,7 +360,7 @@ def test_sampled_log_probabilities_are_those_of_the_warped_distribution(base, ex
 
 
 class FixedLogits(torch.nn.Module):
-    """Answers every position with the same logits."""
+    """Returns the same logits at every position."""
 
     def __init__(self, logits):
         super().__init__()
@@ -378,7 +378,7 @@ def one_text(*ids):
 
 
 def test_a_token_tied_with_the_kth_is_drawn_too():
-    """As in decoding, where every token as likely as the k-th stays in."""
+    """As in decoding, where every token as likely as the k-th is kept."""
     model = FixedLogits(torch.tensor([2.0, 1.0, 1.0, 1.0, 0.0]))
     scheme = Sampling(top_k=2)
     scores = TokenScorer(model)(one_text(0, 0, 3, 4), Needs(sampling=frozenset({scheme})))
@@ -397,7 +397,7 @@ def test_a_token_that_cannot_come_leaves_the_moments_finite():
 
 
 def test_the_deviation_of_a_model_that_is_sure_is_zero_and_not_less():
-    """E[x²] − μ² cancels there; around the mean it does not."""
+    """E[x²] − μ² cancels there; the centred form does not."""
     model = FixedLogits(torch.tensor([200.0, 0.0, 0.0]))
     scores = TokenScorer(model)(one_text(0, 0, 1), Needs(moments=True))
     assert scores.std[0, 1:].tolist() == [0.0, 0.0]
@@ -406,7 +406,7 @@ def test_the_deviation_of_a_model_that_is_sure_is_zero_and_not_less():
 
 
 def test_under_autocast_all_is_computed_in_float32(base, batch):
-    """Autocast runs products in 16 bits, the sums behind the moments among them."""
+    """Autocast runs products in 16 bits, including the sums of the moments."""
     needs = Needs(moments=True, sampling=frozenset({Sampling(0.5, 7)}))
     with torch.autocast("cpu", torch.bfloat16):
         scores = TokenScorer(base)(batch, needs)
@@ -436,7 +436,7 @@ def test_a_token_whose_logits_are_not_numbers_is_no_hit(base, batch):
 
 
 def test_logits_of_a_large_vocabulary_exist_for_few_tokens_at_a_time(monkeypatch):
-    """Seen at the output layer itself: a chunk has at most a quarter of a GiB."""
+    """Checked at the output layer: a chunk has at most a quarter of a GiB."""
     monkeypatch.setattr("lit_mem.scoring.scorer._CHUNK", 3000)
     config = LlamaConfig(
         vocab_size=1000, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2

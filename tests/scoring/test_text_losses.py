@@ -1,4 +1,4 @@
-"""The loss text by text against the loss of the batch, and of each token against plain cross entropy."""
+"""The loss per text compared with the loss of the batch, and of each token with plain cross entropy."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Texts in windows are scored as by a plain loop that calls the model on one window at a time."""
+"""Texts in windows are scored like in a plain loop that calls the model on one window at a time."""
 
 import pytest
 import torch
@@ -13,22 +13,22 @@ TOP = Sampling(top_k=5)
 
 @torch.no_grad()
 def plain(model, ids, tokens, stride, bos):
-    """Log-probability, hit, that under TOP, μ and σ of each token that has one before it, a list each.
+    """Lists of log-probability, hit, log-probability under TOP, μ and σ for each token with context.
 
     Window by window, with `model(input_ids=...)` on one at a time.
     """
     head, body = (ids[:1], ids[1:]) if bos else (ids[:0], ids)
-    room = tokens - len(head)
-    step = min(stride, room if bos else room - 1)
-    end, before, found = min(room, len(body)), 0, ([], [], [], [], [])
+    limit = tokens - len(head)
+    step = min(stride, limit if bos else limit - 1)
+    end, before, found = min(limit, len(body)), 0, ([], [], [], [], [])
     while True:
-        begin = max(0, end - room)
+        begin = max(0, end - limit)
         row = torch.cat([head, body[begin:end]])
         logits = model(input_ids=row[None]).logits[0]
         for t in range(before, end):
             at = t - begin + len(head)
             if at == 0:
-                assert t == 0  # nothing precedes the text's first token, and no other stands first
+                assert t == 0  # only the text's first token has no context
                 continue
             scores = logits[at - 1].log_softmax(-1)
             kept = logits[at - 1].topk(TOP.top_k)
@@ -97,7 +97,7 @@ def test_texts_of_one_batch_do_not_depend_on_each_other(base, tokenizer, texts):
 
 
 def test_what_is_not_scored_costs_no_window(base, tokenizer, texts):
-    """A long prompt: the windows before the one with the first scored token are not run."""
+    """A long prompt: windows before the first scored token are not run."""
     ids = long_ids(tokenizer, texts, 90, True)
     one = document(ids, 20, 10, True)
     one.labels[:75] = IGNORED

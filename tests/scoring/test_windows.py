@@ -1,4 +1,4 @@
-"""Windows over a long text: each token counts once, with as much of the text before it as there is room for."""
+"""Windows over a long text: each token counts once, with as much context as fits."""
 
 import torch
 from hypothesis import given
@@ -35,7 +35,7 @@ def test_windows_are_full_and_not_longer(text):
 
 @given(texts())
 def test_no_window_begins_earlier_for_a_later_token(text):
-    """The window in which a token counts is the first of all that hold it: the one with the most before it."""
+    """The window in which a token counts is the first that contains it: the one with the most context."""
     found = windows_of(text)
     for k, window in enumerate(found):
         for t in (window.first, window.stop - 1):

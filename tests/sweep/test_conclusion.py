@@ -1,4 +1,4 @@
-"""What a sweep writes and shows at its end is what its report reads."""
+"""The files and the output of a sweep's end agree with its report."""
 
 import json
 

@@ -1,6 +1,6 @@
-"""How often a sweep whose settings are all alike has any decided finding; simulated, with normal figures.
+"""How often a sweep without any differences between settings has a decided finding; simulated, with normal metrics.
 
-The shares of docs/guides/sweeps.md are those that `-rP` shows:
+The shares in docs/guides/sweeps.md are printed by `-rP`:
 
     python -m pytest -m slow tests/sweep/test_null_sweeps.py -rP
 """
@@ -21,7 +21,7 @@ CORRELATIONS = [
     for side in ("perplexity", "perplexity_base")
     for score in ("ngram_rate", "exact_memorization", "reference")
 ]
-# Axes and figures as in configs/sweeps.
+# Axes and metrics as in configs/sweeps.
 KINDS = {
     "matrices": ({"matrices": list("qkvo"), "size": ["equal rank", "equal parameters"]}, MEASURES),
     "rank": ({"rank": [1, 2, 4, 8, 16, 32, 64]}, MEASURES),
@@ -30,16 +30,16 @@ KINDS = {
 
 
 def sweeps_of_nothing(question, n_seeds, rng):
-    """What each of many sweeps tests, of which seeds differ, in all settings alike, and so do runs.
+    """Claims of many sweeps in which seeds differ, equally in all settings, and so do runs.
 
-    A claim has a number for each seed, so that all sweeps can be one table, each with seeds of its own.
+    A claim has a value for each seed, so that all sweeps can be one table, each with its own seeds.
     """
     axes, names = KINDS[question]
     cells = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
     frame = pd.DataFrame([cell | {"seed": seed} for cell in cells for seed in range(n_seeds * SWEEPS[question])])
     frame = frame.assign(trial=frame.index.astype(str), epoch=7, step=70)
     noise, middle = rng.normal(0, 1, (len(frame), len(names))), 0.0
-    if question != "perplexity":  # correlations are around 0, and the others are differences of settings
+    if question != "perplexity":  # correlations are around 0; the others are differences of settings
         noise, middle = noise + rng.normal(0, 1, (n_seeds * SWEEPS[question], len(names)))[frame["seed"]], 0.7
     frame[list(names)] = middle + 0.02 * noise
     tested = claims(question, frame, list(axes))
@@ -60,11 +60,11 @@ def test_a_sweep_without_differences_seldom_has_a_decided_finding(question, n_fi
         found = [verdict_on(claim, len(tested)) for claim in tested]
         assert [len(found), *{one.n_seeds for one in found}] == [n_findings, n_seeds]
         together += any(one.verdict != "undecided" for one in found)
-        # The p-value is times the number of findings: without the correction that many times as many pass.
+        # The p-value is multiplied by the number of findings: uncorrected, that many times as many would pass.
         alone += any(one.p_value / n_findings < 0.05 for one in found)
     shares = f"{together / sweeps:.1%}, and {alone / sweeps:.1%} with each at 95 %"
     print(f"{question}: {n_findings} findings, {n_seeds} seeds: {shares}")  # noqa: T201  (shown by -rP)
-    assert together / sweeps <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / sweeps)  # three standard deviations of such a share
+    assert together / sweeps <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / sweeps)  # three standard deviations of the share
     assert alone > together
 
 
@@ -72,7 +72,7 @@ def test_a_sweep_without_differences_seldom_has_a_decided_finding(question, n_fi
 @pytest.mark.parametrize("n_seeds", [3, *MORE_SEEDS])
 @pytest.mark.parametrize("n_findings", [1, 8])
 def test_each_of_v_and_o_above_q_and_k_is_seldom_decided_at_its_edge(n_findings, n_seeds):
-    """All alike; and one of the four differences 0 with the others far above, where "holds" errs most."""
+    """All equal; and one of the four differences 0 with the others far above, where "holds" errs most."""
     rng, level, draws = np.random.default_rng(0), 0.05 / n_findings, 1000
     for lead, direction in ((0.0, level), (100.0, level / 2)):
         decided, holds = 0, 0
@@ -92,7 +92,7 @@ def test_each_of_v_and_o_above_q_and_k_is_seldom_decided_at_its_edge(n_findings,
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("n_seeds", [3, 5, 10])
 def test_what_holds_is_seldom_said_not_to_hold(n_seeds):
-    """v and o lie above q and k by half a standard deviation; the lower less the higher is below 0 on average."""
+    """v and o exceed q and k by half a standard deviation; the minimum minus the maximum is below 0 on average."""
     rng, trials, wrong, biased = np.random.default_rng(0), 300, 0, 0
     for _ in range(trials):
         q, k, v, o = rng.normal(0, 1, (4, n_seeds)) + np.array([[0], [0], [0.5], [0.5]])

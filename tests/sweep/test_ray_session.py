@@ -1,4 +1,4 @@
-"""A sweep on this machine opens nothing to others and leaves nothing, however it ends."""
+"""A local sweep opens nothing to other users and leaves no files, however it ends."""
 
 import ipaddress
 import json
@@ -32,14 +32,14 @@ AXES = {"rank": {"option": "model.adapter.init_args.rank", "values": [2]}}
 
 @pytest.fixture
 def short():
-    """A folder for temporary files whose name is short enough for Unix sockets in it."""
+    """A temporary folder with a path short enough for Unix sockets in it."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder)
 
 
 @pytest.fixture
 def sweep(tmp_path, short):
-    """Starts a sweep in a process of its own, with the umask of all; ends it if the test does not."""
+    """Starts a sweep in its own process, with the default umask; ends it if the test does not."""
     begun = []
 
     def start(epochs):
@@ -64,7 +64,7 @@ def sweep(tmp_path, short):
 
 
 def family(pid):
-    """The processes that a process has started, and those that they have."""
+    """All descendant processes of a process."""
     try:
         return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
@@ -72,13 +72,13 @@ def family(pid):
 
 
 def listening(pid):
-    """(name, address) of each socket on which a process or its children wait for others."""
+    """(name, address) of each socket on which a process or its children listen."""
     for each in [psutil.Process(pid), *family(pid)]:
         try:
             for socket in each.net_connections("inet"):
                 if socket.status == psutil.CONN_LISTEN or (socket.type.name == "SOCK_DGRAM" and not socket.raddr):
                     yield each.name(), socket.laddr.ip
-        except psutil.Error:  # it has ended
+        except psutil.Error:  # the process has ended
             continue
 
 
@@ -158,7 +158,7 @@ with ray_session.private_session():
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_another_user_of_the_machine_cannot_connect(short, tmp_path):
-    """Also where a Ray of somebody else's is named: it is not joined."""
+    """Even if another user's Ray is named in the environment: it is not joined."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     env |= {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "TMPDIR": str(short), "RAY_ADDRESS": "192.0.2.1:6379"}
     done = subprocess.run([sys.executable, "-c", STARTED], env=env, capture_output=True, text=True, timeout=900)
@@ -168,7 +168,7 @@ def test_another_user_of_the_machine_cannot_connect(short, tmp_path):
 
 
 class FakeRay(ModuleType):
-    """In place of Ray: keeps what it was started with; its own handler of SIGTERM has Ray's exit code."""
+    """Replaces Ray: records its options; its own SIGTERM handler has Ray's exit code."""
 
     __version__ = "2.0"
 
@@ -214,13 +214,13 @@ def test_sigterm_has_its_exit_code_whatever_ray_makes_of_it(tmp_path, monkeypatc
 
     def init(**options):
         fake.calls.append(options)
-        sys.exit(signal.SIGTERM)  # by Ray's own handler, while it starts
+        sys.exit(signal.SIGTERM)  # by Ray's own handler, during its start
 
     def body():
         try:
             signal.raise_signal(signal.SIGTERM)
         except SystemExit:
-            sys.exit(1)  # as Ray's compiled code does
+            sys.exit(1)  # like Ray's compiled code
 
     with pytest.raises(SystemExit) as ended, ended_by_sigterm(), ray_session.private_session():
         body()

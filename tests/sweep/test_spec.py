@@ -1,4 +1,4 @@
-"""Which trials come of which axes."""
+"""Trials generated from axes."""
 
 import itertools
 import json
@@ -64,14 +64,14 @@ def test_draws_lie_in_their_range_and_come_again(samples, log):
     assert made == trials(axes, [0, 1], {}, ["seed"], samples)
     assert len(made) == 2 * 2 * samples
     assert all(1e-4 <= t.values["lr"] <= 1e-2 and t.options["lr"] == t.values["lr"] for t in made)
-    # Settings are compared on the same draws.
+    # Settings are compared on the same samples.
     assert len({t.values["lr"] for t in made}) == samples
 
 
 def test_draws_fill_their_range_evenly_on_its_scale():
     made = trials({"lr": {"option": "lr", "loguniform": [1e-4, 1e-2]}}, [0], {}, ["seed"], 400)
     below = sum(t.values["lr"] < 1e-3 for t in made)
-    assert 160 < below < 240  # half of them; 9 % would be on an even scale
+    assert 160 < below < 240  # half of them; on a linear scale it would be 9 %
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_axes_of_other_forms(axis, complaint):
         ({"seeds": [1, 1]}, r"seeds is \[1, 1\]"),
         ({"samples": 0}, "samples is 0"),
         ({"axes": {"a/b": RANK}}, "axes.a/b: the name"),
-        ({"axes": {"a": RANK, "b": RANK}}, "axes.b sets model.adapter.init_args.rank, and so does another axis"),
+        ({"axes": {"a": RANK, "b": RANK}}, "axes.b sets model.adapter.init_args.rank, which another axis sets too"),
         ({"axes": {"a": {"x y": {"o": 1}, "x-y": {"o": 2}}}}, "two trials have the name a=x-y_seed=0"),
     ],
 )
@@ -132,9 +132,9 @@ def test_no_folder_serves_two_sweeps(tmp_path):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_ready_sweeps_have_three_seeds_and_runs_that_are_there(path):
-    told = yaml.safe_load(path.read_text())
-    made = trials(told["axes"], told["seeds"], told.get("set", {}), ["seed_everything", "data.seed"])
-    assert len(told["seeds"]) >= 3
+    spec = yaml.safe_load(path.read_text())
+    made = trials(spec["axes"], spec["seeds"], spec.get("set", {}), ["seed_everything", "data.seed"])
+    assert len(spec["seeds"]) >= 3
     assert len(made) >= 3
-    assert told["name"] == path.stem
-    assert all((path.parents[2] / run).is_file() for run in told["run"])
+    assert spec["name"] == path.stem
+    assert all((path.parents[2] / run).is_file() for run in spec["run"])

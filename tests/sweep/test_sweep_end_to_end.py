@@ -1,4 +1,4 @@
-"""The real command on Ray: trials are plain runs, failures are told, and a second call runs only what is left."""
+"""The real command on Ray: trials are plain runs, failures are reported, and a second call runs the others."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lit_mem.cli import main as cli
-from lit_mem.sweep.results import figures
+from lit_mem.sweep.results import validations
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
@@ -39,16 +39,16 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
     assert "rank=999_seed=5: failed: model.adapter.rank is 999" in done.stdout
     assert "1 of 2 trials failed" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    told = json.loads((tmp_path / "out" / "sweep.json").read_text())
-    assert [each["status"] for each in told["trials"]] == ["done", "failed"]
+    summary = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert [each["status"] for each in summary["trials"]] == ["done", "failed"]
     assert json.loads((tmp_path / "out" / "findings.json").read_text())["guidance"]["figure"] == "mia/reference_auroc"
-    # The same figures as of the same run by hand, to the last bit.
+    # Bit-identical to the metrics of the same run by hand.
     options = SMALL | {"model.adapter.init_args.rank": 2, "seed_everything": 5, "data.seed": 5}
     by_hand = ["fit", f"--config={ROOT / 'configs/sweeps/runs/bundled.yaml'}"]
     by_hand += [f"--{name}={json.dumps(value)}" for name, value in options.items()]
     logger = {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(tmp_path), "name": ""}}
     cli.main([*by_hand, f"--trainer.logger={json.dumps(logger)}"])
-    expected = figures(tmp_path / "version_0")
+    expected = validations(tmp_path / "version_0")
     table = pd.read_parquet(tmp_path / "out" / "results.parquet")
     assert len(table) == len(expected) == 2
     for row, plain in zip(table.to_dict("records"), expected, strict=True):
@@ -56,12 +56,12 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
         assert {name: row[name] for name in plain if "time/" not in name} == {
             name: value for name, value in plain.items() if "time/" not in name
         }
-    run = tmp_path / "out" / told["trials"][0]["folder"]
+    run = tmp_path / "out" / summary["trials"][0]["folder"]
     events = EventAccumulator(str(run), size_guidance={"tensors": 0}).Reload()
     assert "mia/reference_auroc" in events.Tags()["scalars"]
     assert "_hparams_/session_start_info" in events.summary_metadata  # the HParams page has its columns
 
-    # What is done is not run again, and what failed is.
+    # Finished trials are not run again, failed ones are.
     again = sweep(tmp_path / "out", *words)
     assert "2 trials, of which 1 are done" in again.stdout
     assert [path.name for path in run.parent.glob("attempt_*")] == ["attempt_0"]

@@ -1,4 +1,4 @@
-"""One trial in a process of its own, with a stand-in for the run; and the table that is made of what trials left."""
+"""One trial in its own process, with a stand-in for the run; and the table of the trials' results."""
 
 import json
 
@@ -21,7 +21,7 @@ logs = pathlib.Path(loggers[0]["init_args"]["save_dir"], loggers[0]["init_args"]
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """Makes jobs whose process runs `FAKE` and then what is given."""
+    """Makes jobs whose process runs `FAKE` followed by the given code."""
 
     def make(then=""):
         monkeypatch.setattr(trial, "START", ("-c", FAKE + then))
@@ -42,13 +42,13 @@ def words(job, attempt):
 
 def test_it_runs_once_with_its_own_loggers(job, tmp_path):
     first = job()
-    told = trial.run(first)
-    assert told["status"] == "done"
-    assert told == trial.state(tmp_path / "trials" / "rank=1_seed=0")
+    state = trial.run(first)
+    assert state["status"] == "done"
+    assert state == trial.state(tmp_path / "trials" / "rank=1_seed=0")
     line = words(first, 0)
     assert line[:3] == ["fit", "--config=a.yaml", "--config=b.yaml"]
     assert line[-1] == "--x.rank=1"
-    assert trial.run(first) == told
+    assert trial.run(first) == state
     assert len(results.attempts(tmp_path / "trials" / "rank=1_seed=0")) == 1  # not run again
 
 
@@ -65,16 +65,16 @@ def test_what_crashed_is_raised_and_goes_on_from_its_checkpoint(job, tmp_path):
     crash = job("print('Epoch 3'); raise RuntimeError('out of luck')")
     with pytest.raises(trial.TrialFailed, match="RuntimeError: out of luck"):
         trial.run(crash)
-    told = trial.state(tmp_path / "trials" / "rank=1_seed=0")
-    assert (told["status"], told["error"]) == ("failed", "RuntimeError: out of luck")
+    state = trial.state(tmp_path / "trials" / "rank=1_seed=0")
+    assert (state["status"], state["error"]) == ("failed", "RuntimeError: out of luck")
     assert trial.run(job())["status"] == "done"
     last = tmp_path / "trials" / "rank=1_seed=0" / "attempt_0" / "checkpoints" / "last.ckpt"
     assert words(crash, 1)[-1] == f"--ckpt_path={last}"
 
 
-def test_a_mistake_of_the_user_s_is_told_and_not_tried_again(job):
-    told = trial.run(job("print('hint'); print('error: x.rank is 1', file=sys.stderr); sys.exit(2)"))
-    assert (told["status"], told["error"]) == ("failed", "x.rank is 1")
+def test_a_usage_error_is_reported_and_not_retried(job):
+    state = trial.run(job("print('hint'); print('error: x.rank is 1', file=sys.stderr); sys.exit(2)"))
+    assert (state["status"], state["error"]) == ("failed", "x.rank is 1")
 
 
 # -- the table ---------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ LATER = """epoch,step,val/loss,val/perplexity,mia/reference_auroc
 """
 
 
-def test_the_table_has_a_row_a_validation_and_the_later_attempt_s_figures(tmp_path):
+def test_the_table_has_a_row_per_validation_with_the_later_attempt_s_metrics(tmp_path):
     wanted = trials({"rank": {"option": "x.rank", "values": [1, 2]}}, [0], {}, ["seed"])
     folder = tmp_path / "trials" / wanted[0].name
     for attempt, text in enumerate((CSV, LATER)):
@@ -115,9 +115,9 @@ def test_the_table_has_a_row_a_validation_and_the_later_attempt_s_figures(tmp_pa
 
 def test_what_was_not_begun_is_pending(tmp_path):
     wanted = trials({"rank": {"option": "x.rank", "values": [1, 2]}}, [0], {}, ["seed"])
-    told = results.summary(tmp_path, wanted, {"name": "rank"})
-    assert [each["status"] for each in told["trials"]] == ["pending", "pending"]
-    assert told["axes"] == [{"label": "rank", "values": [1, 2]}]
-    assert told["seeds"] == [0]
+    state = results.summary(tmp_path, wanted, {"name": "rank"})
+    assert [each["status"] for each in state["trials"]] == ["pending", "pending"]
+    assert state["axes"] == [{"label": "rank", "values": [1, 2]}]
+    assert state["seeds"] == [0]
     results.write(tmp_path, results.table(tmp_path, wanted))
     assert list(pd.read_csv(tmp_path / "results.csv").columns[:4]) == ["trial", "seed", "rank", "epoch"]

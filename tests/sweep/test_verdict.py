@@ -1,4 +1,4 @@
-"""Verdicts beside scipy's tests, and the seeds that would decide one beside a search and new seeds."""
+"""Verdicts compared with SciPy's tests, and seeds_to_decide compared with a search and simulated seeds."""
 
 import math
 
@@ -57,7 +57,7 @@ def test_more_findings_only_take_verdicts_away(by_seed, fewer, more):
 def test_too_few_seeds_decide_nothing(values, n):
     found = verdict(values, note="unit")
     assert (found.verdict, found.n_seeds, found.low) == ("undecided", n, None)
-    assert found.note in ("unit; one seed tells no spread", "unit; not measured")
+    assert found.note in ("unit; a single seed gives no spread", "unit; not measured")
     assert (found.seeds_to_decide, found.more_than_seeds) == (None, None)
 
 
@@ -82,7 +82,7 @@ def test_all_of_several_differences_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("rows", "note"), [([[0.1], [0.2]], "one seed tells no spread"), ([[0.1, 0.2], [0.3, 0.3]], "the same with")]
+    ("rows", "note"), [([[0.1], [0.2]], "a single seed gives no spread"), ([[0.1, 0.2], [0.3, 0.3]], "the same with")]
 )
 def test_a_difference_without_spread_decides_nothing_of_all(rows, note):
     found = of_all(rows, note="unit")
@@ -94,7 +94,7 @@ def test_a_difference_without_spread_decides_nothing_of_all(rows, note):
 
 
 def decided_with(rows, n, n_findings):
-    """By scipy's intervals of the same means and deviations, from n seeds."""
+    """By SciPy's intervals for the same means and deviations, from n seeds."""
     lows, highs = [], []
     for values in rows:
         scale = stats.tstd(values) / math.sqrt(n)

@@ -1,4 +1,4 @@
-"""What the base model by itself makes of the texts, beside the metrics of a model that was tuned elsewhere."""
+"""Perplexity and AUROCs of the base model, for comparison with those of a model that was tuned elsewhere."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from lit_mem.functional.interval import Interval
 from lit_mem.types import Batch, TokenScores
 
 _LIKELIHOODS: Final = (Loss, Zlib, MinK)
-"""Attacks that read nothing but what the reference's scores hold too."""
+"""Attacks that read only scores which the reference has too."""
 
 
 class BaseMetrics(Measure):
-    """Perplexity and AUROCs of the reference model, of which another measure has the scores computed.
+    """Perplexity and AUROCs of the reference model, from reference scores that other measures need.
 
     Logged, beside what `Perplexity` and `MembershipInference` log of the tuned model: `val/perplexity_base`,
-    `memorization/perplexity_members_base`, `memorization/perplexity_gap_base`, and for each of the run's attacks
-    `loss`, `zlib` and `min_k` `mia/<name>_auroc_base` with `_low` and `_high`. An AUROC of the base other than 0.5 is
-    a difference between the two sets of texts, or pretraining, and not fine-tuning.
+    `memorization/perplexity_members_base`, `memorization/perplexity_gap_base`, and for the attacks `loss`, `zlib` and
+    `min_k`, if the run has them, `mia/<name>_auroc_base` with `_low` and `_high`. If an AUROC of the base differs from
+    0.5, the sets differ in distribution or were seen in pretraining; fine-tuning is not the cause.
 
     Args:
         beside: the measures of the run.
@@ -49,31 +49,31 @@ class BaseMetrics(Measure):
         return ExampleTable(["logprob", "n_tokens", *self.attacks])
 
     def names(self) -> list[str]:
-        """Of the base's metrics."""
+        """Names of the base model's metrics."""
         stages = ("val", "test")
         own = [f"{stage}/perplexity_base" for stage in stages] if self.perplexity else []
         own += [f"memorization/perplexity_{of}_base" for of in ("members", "gap")] if self.perplexity else []
         return [*own, *with_ends(f"mia/{name}_auroc_base" for name in self.attacks)]
 
     def begin(self, subject: Subject) -> None:
-        """Start over."""
+        """Reset for a new pass."""
         self._table.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Judge the batch by the reference's log-probabilities."""
+        """Score the batch with the reference's log-probabilities."""
         if scores.reference is None or not (self.perplexity or self.attacks):
             return
         base = replace(scores, logprob=scores.reference, reference=None, mean=None, std=None, sampled={})
         if self._may_leave_out:
-            self._leave_out_what_cannot_be(base)
+            self._drop_unsupported(base)
         kept = base.n_tokens > 0
         values = {"logprob": base.total_logprob, "n_tokens": base.n_tokens}
         values |= {name: attack(base) for name, attack in self.attacks.items()}
         rows = {name: value[kept] for name, value in values.items()}
         self._table.update(base.example_id.cpu()[kept], base.member.cpu()[kept], rows)
 
-    def _leave_out_what_cannot_be(self, base: TokenScores) -> None:
-        """Go without attacks whose input a user's own module does not give; `MembershipInference` warns of them."""
+    def _drop_unsupported(self, base: TokenScores) -> None:
+        """Drop attacks whose input a custom module does not give; `MembershipInference` warns about them."""
         self._may_leave_out = False
         for name, attack in list(self.attacks.items()):
             try:
@@ -83,7 +83,7 @@ class BaseMetrics(Measure):
         self._table = self._empty()
 
     def compute(self, run: Pass) -> Result:
-        """The base's metrics; none where the reference was not scored."""
+        """Metrics of the base model; none if the reference was not scored."""
         if not (self.perplexity or self.attacks):
             return Result()
         return self._of(self._table.compute(), "test" if run.stage == "test" else "val")

@@ -1,4 +1,4 @@
-"""What became of the canaries: exposure, membership and extraction, by how often each was inserted."""
+"""Exposure, membership and extraction of canaries, also by the number of repetitions."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ log = logging.getLogger(__name__)
 
 
 class Canaries(Measure):
-    """Whether the canaries of `data.canaries` are memorized: those inserted against those that chance left out.
+    """Whether the canaries of `data.canaries` are memorized: inserted ones against held-out ones, chosen at random.
 
-    Logged: `canary/exposure_mean` and `canary/exposure_max`, of the inserted ones, in bits; `canary/auroc` with its
-    95 % interval `canary/auroc_low` and `_high`; `canary/extraction_rate`, the share of the inserted ones whose
-    secret greedy decoding writes whole, given what stands before it (of a canary without a prefix the second half,
-    given the first), and `canary/extraction_rate_heldout`, both with Clopper and Pearson's interval `_low` and
-    `_high`. All but the last also by repetitions, as in `canary/exposure_mean_x16`, against all held-out canaries; and
-    by group where canaries were made in groups, as in `canary/auroc_perplexity_1-10`, against the group's own.
+    Logged: `canary/exposure_mean` and `canary/exposure_max` of the inserted canaries, in bits; `canary/auroc` with its
+    95 % interval `canary/auroc_low` and `_high`; `canary/extraction_rate`, the share of inserted canaries whose secret
+    greedy decoding reproduces from the text before it (without a prefix: the second half from the first), and
+    `canary/extraction_rate_heldout`, both with Clopper-Pearson intervals `_low` and `_high`. All except the last are
+    also logged by repetitions, as in `canary/exposure_mean_x16`, against all held-out canaries; and by group if
+    canaries were made in groups, as in `canary/auroc_perplexity_1-10`, against the held-out canaries of the group.
 
-    Exposure ranks by log-probability, as it is defined, among the held-out canaries of the group: in what order would
-    the secrets be found? The AUROC may compare with the reference: could somebody find out what was in?
+    Exposure ranks by log-probability, following its definition, among the held-out canaries of the group: the order in
+    which secrets would be guessed. The AUROC may compare with the reference: whether a canary's insertion can be
+    inferred.
 
     Args:
-        attack: what the AUROC judges canaries by. None: the log-probability less what the reference's predicts of it.
+        attack: attack that scores canaries for the AUROC. None: the residual of the log-probability given the
+            reference's.
     """
 
     of_canaries = True
@@ -59,31 +61,31 @@ class Canaries(Measure):
         self._once = Once()
 
     def names(self) -> list[str]:
-        """Of all canaries."""
+        """Metrics of all canaries."""
         names = with_ends(["auroc", "extraction_rate", "extraction_rate_heldout"])
         return [f"canary/{name}" for name in ("exposure_mean", "exposure_max", *names)]
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._scores.reset()
         self._groups.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Judge the batch's canaries."""
+        """Score the batch's canaries."""
         more = {"logprob": scores.total_logprob, "extracted": _extracted(scores, batch, self.ends)}
         self._scores.update(scores, batch, more)
         for example_id, record in zip(scores.example_id.tolist(), batch.get("records", ()), strict=False):
             self._groups[example_id] = str(record.attributes.get("group", ""))
 
     def compute(self, run: Pass) -> Result:
-        """Metrics of all canaries, of those inserted equally often, and of those made alike.
+        """Metrics of all canaries, by number of repetitions, and by group.
 
         Raises:
             ConfigError: there are no canaries.
         """
         table, known = self._scores.compute(), self._groups.compute()
         if not len(table) and run.complete:
-            raise ConfigError("Canaries: no canary was validated; set data.canaries, or leave the measure out")
+            raise ConfigError("Canaries: no canary was validated; set data.canaries, or remove the measure")
         groups = [known.get(example_id, "") for example_id in table.example_id.tolist()]
         table.columns["exposure"] = _exposures(table, groups)
         found = Result()
@@ -95,14 +97,14 @@ class Canaries(Measure):
             found = found.plus(Result({name: rate}, intervals={name: interval}))
             if run.complete and self._once.first():
                 log.info(
-                    "Canaries: exposure is at most %.2f bits, by %d held-out ones, and %.2f on average if nothing is "
-                    "memorized.", math.log2(n + 1), n, chance_exposure(n),
+                    "Canaries: exposure is at most %.2f bits with %d held-out canaries, and %.2f on average if nothing "
+                    "is memorized.", math.log2(n + 1), n, chance_exposure(n),
                 )  # fmt: skip
         return found
 
 
 def _extracted(scores: TokenScores, batch: Batch, ends: frozenset[int]) -> Tensor:
-    """(B,) bool on the CPU: is every token of the secret, up to an end token, the likeliest, given what precedes?"""
+    """(B,) bool on the CPU: whether every token of the secret, up to an end token, is the greedy choice."""
     hit, mask = scores.hit.cpu(), scores.mask.cpu()
     wanted = mask & (mask.cumsum(dim=1) > mask.sum(dim=1, keepdim=True) // 2)
     for row, record in enumerate(batch.get("records", ())):
@@ -115,7 +117,7 @@ def _extracted(scores: TokenScores, batch: Batch, ends: frozenset[int]) -> Tenso
 
 
 def _exposures(table: ScoreTable, groups: list[str]) -> Tensor:
-    """(N,) exposure of each inserted canary among the held-out ones of its group; NaN where there are none of these."""
+    """(N,) exposure of each inserted canary among the held-out ones of its group; NaN if there are none."""
     found = torch.full((len(table),), torch.nan, dtype=torch.float64)
     for name in set(groups):
         alike = torch.tensor([each == name for each in groups])
@@ -126,7 +128,7 @@ def _exposures(table: ScoreTable, groups: list[str]) -> Tensor:
 
 
 def _parts(table: ScoreTable, groups: list[str]) -> Iterator[tuple[str, ScoreTable]]:
-    """All canaries; those inserted equally often, with all held out; those of each group. With an end for names."""
+    """All canaries; those of each repetition count with all held-out ones; those of each group. With name suffixes."""
     yield "", table
     for n in sorted(set(table["repetitions"].tolist())):
         yield f"_x{n:g}", table.where((table["repetitions"] == n) | ~table.member)

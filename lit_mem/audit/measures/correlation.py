@@ -1,4 +1,4 @@
-"""How perplexity and memorization go together, example by example."""
+"""Rank correlation of perplexity and memorization over examples."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ PANELS = 9
 
 
 class Correlation(Measure):
-    """Whether perplexity tells what is memorized: Spearman's rank correlation over the validated members.
+    """Whether perplexity predicts memorization: Spearman's rank correlation over the validated members.
 
-    Logged for each measure of memorization, as far as both numbers vary: `correlation/perplexity_vs_<measure>` (of the
-    tuned model) and `correlation/perplexity_base_vs_<measure>` (of the frozen reference: is what the base finds hard
-    memorized more?), where <measure> is the column's name without its room, as in
-    `correlation/perplexity_vs_ngram_rate`; the room stays where two columns would share a name. The plot
-    `correlation/scatter` shows the tuned model's perplexity against nine of them, extraction first. Needs the callback
+    Logged for each measure of memorization, if both values vary: `correlation/perplexity_vs_<measure>` (perplexity of
+    the tuned model) and `correlation/perplexity_base_vs_<measure>` (of the frozen reference: are texts that are hard
+    for the base memorized more?), where <measure> is the column's name without its namespace, as in
+    `correlation/perplexity_vs_ngram_rate`; the namespace is kept where two columns would share a name. The plot
+    `correlation/scatter` shows the tuned model's perplexity against nine of them, extraction first. Needs the measure
     `Perplexity`.
 
-    An attack that is itself a function of the loss goes along with perplexity by construction: for `loss` the
-    correlation is exactly -1, for `min_k` near it, and `reference` has the loss on one side. Such a number is no
-    finding. What the model generates, or how the base's perplexity foretells an attack, may be one.
+    An attack that is itself a function of the loss correlates with perplexity by construction: exactly -1 for `loss`,
+    close to -1 for `min_k`, and `reference` contains the loss. Such values are not findings. Correlations with
+    generated text, or of the base's perplexity with an attack, can be.
 
     Source: the second question of Savine et al. 2025 (arXiv 2507.21009).
 
     Args:
-        measures: per-example columns, such as `extraction/ngram_rate`; None: all of `mia/` and `extraction/` but the
-            base model's (`…_base`).
+        measures: per-example columns, such as `extraction/ngram_rate`; None: all of `mia/` and `extraction/` except
+            the base model's (`…_base`).
         figures: draw the plot for loggers that show images.
     """
 
@@ -53,7 +53,7 @@ class Correlation(Measure):
         self._once = Once()
 
     def names(self) -> list[str]:
-        """Of the columns that `measures` names."""
+        """Metrics of the columns in `measures`."""
         names = _short(self.measures or [])
         return [f"correlation/{perplexity}_vs_{name}" for name in names.values() for perplexity in PERPLEXITIES]
 
@@ -61,7 +61,7 @@ class Correlation(Measure):
         """Correlations of both perplexities with each measure, over members.
 
         Raises:
-            ConfigError: a column is not known, or no measure gives perplexities.
+            ConfigError: a column is unknown, or no measure gives perplexities.
         """
         table = run.rows
         if missing := [name for name in PERPLEXITIES if name not in table.columns]:
@@ -71,14 +71,14 @@ class Correlation(Measure):
             )
         names = self._names(run)
         if not names and self.measures is None and not run.checking and self._once.first():
-            log.warning("No correlations: no measure gives memorization of single examples (mia/, extraction/).")
+            log.warning("No correlations: no measure gives per-example memorization (mia/, extraction/).")
         members, metrics = table.members(), dict[str, float]()
         for column, name in names.items():
             for perplexity in PERPLEXITIES:
                 rho = spearman(members[perplexity], members[column])
                 if rho is not None:
                     metrics[f"correlation/{perplexity}_vs_{name}"] = rho
-        # Extraction first: an attack that is a function of the loss has little to show.
+        # Extraction first: plots of attacks that are functions of the loss are less informative.
         ranked = sorted(names, key=lambda c: (not c.startswith("extraction/"), c != "mia/reference"))
         shown = {names[c]: table[c] for c in ranked if table[c].isfinite().any()}
         shown = dict(list(shown.items())[:PANELS])
@@ -90,19 +90,19 @@ class Correlation(Measure):
         return Result(metrics, plots={"correlation/scatter": scatter} if self.draw and shown else {})
 
     def _names(self, run: Pass) -> dict[str, str]:
-        """The columns of this pass that are correlated, and what each is called in logged names."""
+        """The columns correlated in this pass, each with its short name."""
         if self.measures is not None:
             check_columns(self.measures, run, "Correlation.measures")
             wanted = self.measures
         else:
-            # Announced columns too: a name must not change in a pass that did not measure the one it clashes with.
+            # Include columns of other passes: a short name must not depend on whether its clash was measured.
             known = [*run.rows.columns, *sorted(run.known.columns - run.rows.columns.keys())]
             wanted = [c for c in known if c.startswith(("mia/", "extraction/")) and not c.endswith("_base")]
         return {column: name for column, name in _short(wanted).items() if column in run.rows.columns}
 
 
 def _short(columns: Sequence[str]) -> dict[str, str]:
-    """Each column's name without its room, where that tells it from the others."""
+    """Each column's name without its namespace, where that is unique."""
     short = {column: column.partition("/")[2] or column for column in columns}
     count = Counter(short.values())
     return {column: name if count[name] == 1 else column for column, name in short.items()}
@@ -112,17 +112,17 @@ def check_columns(columns: Sequence[str], run: Pass, option: str) -> None:
     """Reject a per-example column that nothing measures, in this pass or another.
 
     Args:
-        columns: what is wanted.
+        columns: the columns to check.
         run: the pass.
-        option: where the columns were named, for the message.
+        option: option that names the columns, for the message.
 
     Raises:
-        ConfigError: one is not known; it names those there are.
+        ConfigError: a column is unknown; the message lists those available.
     """
     known = run.rows.columns.keys() | run.known.columns
     for column in columns:
         if column not in known:
             raise ConfigError(
-                f"{option}: no callback measures {column!r} of single examples; there are: "
+                f"{option}: {column!r} is not a per-example column of any measure; expected one of "
                 f"{', '.join(sorted(known)) or 'none'}"
             )

@@ -1,4 +1,4 @@
-"""What measures share that take long, and so measure in some validations only."""
+"""Run slow measures in every n-th validation only."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from lit_mem.audit.measure import Pass
 
 
 class EveryNth:
-    """Counts the validations of a fit, and goes on counting in a resumed one.
+    """Counts the validations of a fit, continuing in a resumed run.
 
     Attributes:
-        group: first part of the logged names, by which several measures of a class in one run differ.
-        every_n_validations: in a fit only every n-th validation is measured, and the check before training.
+        group: namespace of the logged names, which distinguishes several measures of one class.
+        every_n_validations: in a fit, measure only every n-th validation, and the check before training.
     """
 
     group: str
@@ -19,23 +19,23 @@ class EveryNth:
 
     @property
     def state_key(self) -> str:
-        """Of the group."""
+        """State key by group."""
         return f"{type(self).__qualname__}({self.group})"
 
     def state_dict(self) -> dict[str, int]:
-        """What a resumed run needs to measure in the same validations."""
+        """State that keeps the same schedule in a resumed run."""
         return {"validations": self._validations}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on counting."""
+        """Restore the count."""
         self._validations = state_dict["validations"]
 
     def count_anew(self) -> None:
-        """Start with the first validation, as a new fit does; a resumed one gets its own count next."""
+        """Reset the count for a new fit; in a resumed run, `load_state_dict` follows."""
         self._validations = 0
 
     def is_due(self, run: Pass) -> bool:
-        """Count a pass, if it is a validation of a fit; whether it is to be measured."""
+        """Count the pass if it is a validation of a fit; return whether to measure it."""
         if run.stage != "fit" or run.checking:
             return True
         self._validations += 1

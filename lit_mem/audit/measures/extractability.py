@@ -1,4 +1,4 @@
-"""What could be extracted, read from the scoring pass: every validated text, no generation."""
+"""Extraction measures computed from the scoring pass: on every validated text, without generation."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ class Extractability(Measure):
     """Measures of extraction that need no generation, over all validated texts.
 
     Logged for each measure, as means: `extraction/<name>` (members) and `extraction/<name>_heldout`; and the base
-    model's `extraction/<name>_base` and `_base_heldout`, except for measures that sample, as the base is not scored
-    under sampling; each with its 95 % interval `_low` and `_high` (`functional.rate`). Columns: `extraction/<name>` and
+    model's `extraction/<name>_base` and `_base_heldout`, except for measures under sampling, for which the base is not
+    scored; each with its 95 % interval `_low` and `_high` (`functional.rate`). Columns: `extraction/<name>` and
     `extraction/<name>_base`.
 
     Args:
-        measures: by the name under which they are logged. None: `exact_memorization`, `extraction_strength`,
-            `ngram_hits` (runs of 4 to 6 tokens) and `discoverable` (a suffix drawn within 1000 tries with probability
-            one half, top 40).
-        base: read the base model's scores too.
+        measures: measures by logged name. None: `exact_memorization`, `extraction_strength`, `ngram_hits` (runs of 4
+            to 6 tokens) and `discoverable` (a suffix sampled within 1000 tries with probability one half, top 40).
+        base: measure the base model too.
     """
 
     def __init__(self, measures: dict[str, ScoredMeasure] | None = None, base: bool = True) -> None:
@@ -53,16 +52,16 @@ class Extractability(Measure):
         return [*self.measures, *(f"{name}_base" for name in of_base)]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start with all metrics: what another subject's scores did not serve, this one's may."""
+        """Restore all metrics, including those skipped with an earlier subject."""
         self.base = self._of_base
         self._table = ExampleTable(self._columns())
 
     def names(self) -> list[str]:
-        """Of all measures."""
+        """Metrics of all measures."""
         return with_ends(f"extraction/{column}{part}" for column in self._columns() for part in ("", "_heldout"))
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._table.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
@@ -72,7 +71,7 @@ class Extractability(Measure):
         if self.base and scores.reference is not None and scores.reference_hit is not None:
             base = replace(scores, logprob=scores.reference, hit=scores.reference_hit)
             values |= {c: self.measures[c.removesuffix("_base")](base) for c in self._columns() if c not in values}
-        elif self.base:  # a user's own module that gives no reference
+        elif self.base:  # a custom module without a reference
             before, self.base = set(self.names()), False
             self._table = ExampleTable(self._columns())
             self.leave_out(before - set(self.names()), NO_BASE)

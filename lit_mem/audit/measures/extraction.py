@@ -17,7 +17,7 @@ from lit_mem.audit.subject import Subject
 from lit_mem.audit.table import ExampleTable, ScoreTable
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
-from lit_mem.extraction.continuations import Asker, Candidate, no_bar
+from lit_mem.extraction.continuations import Candidate, Prompter, no_bar
 from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.ngram import NgramRate
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def default_measures() -> dict[str, ExtractionMeasure]:
-    """Words, tokens, subsequences and characters."""
+    """N-gram, exact match, subsequence and character measures."""
     return {
         "ngram_rate": NgramRate(),
         "exact_rate": ExactMatch(),
@@ -41,40 +41,39 @@ def default_measures() -> dict[str, ExtractionMeasure]:
 
 
 class Extraction(EveryNth, Measure):
-    """Gives the model prefixes of texts and compares what it writes with what truly follows.
+    """Prompts the model with prefixes of texts and compares its continuations with the true suffixes.
 
-    A random, seeded set of members and one of held-out texts are prompted, and the base model is prompted with the
-    same: the members' rate means little without that of texts never trained on, and of a model never tuned.
+    A random, seeded subset of members and one of held-out texts are prompted, and the base model is given the same
+    prompts: the members' rate is meaningful only against texts that were not trained on, and an untuned model.
 
-    Logged for each measure, as means over the texts prompted: `extraction/<name>` (members), `_heldout`, and the base
+    Logged for each measure, as means over the prompted texts: `extraction/<name>` (members), `_heldout`, and the base
     model's `_base` and `_base_heldout`, each with its 95 % interval `_low` and `_high` (`functional.rate`) if all
-    values are in [0, 1]; further `extraction/generated_perplexity`, the tuned model's perplexity of what it wrote for
-    members; and `time/generation`, in seconds. With several prefix lengths each name has the length in it, as in
+    values are in [0, 1]; also `extraction/generated_perplexity`, the tuned model's perplexity of its continuations of
+    members; and `time/generation`, in seconds. With several prefix lengths each name includes the length, as in
     `extraction/<name>_prefix_8_heldout`, and a plot shows them. Columns: `extraction/<name>`, `extraction/<name>_base`.
 
-    Greedy decoding costs less than it seems. The scoring pass knows at which suffix token greedy decoding first
-    leaves the true text: up to there the true tokens are what it writes, so decoding starts at that miss, and a
-    text without a miss is extracted with no decoding at all. The base model is prompted once, as it never changes;
-    before training its answers are those of the tuned model, and later decoding starts at its own first miss, where
-    another measure has reference scores computed.
+    Most decoding steps are skipped. The scoring pass shows at which suffix token greedy decoding first deviates from
+    the true text, so decoding starts at that token, and a text without a miss is extracted with no decoding at all.
+    The base model is prompted only once, as it never changes; before training its continuations are those of the tuned
+    model, and later its decoding starts at its own first miss, if another measure needs reference scores.
 
-    A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`). Of a text that
-    is read in windows (`data.chunk`) the first one with a scored token is prompted for; `SlidingExtraction` looks at
-    all of it.
+    A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`). For a text
+    read in windows (`data.chunk`), the first window with a scored token is prompted; `SlidingExtraction` covers all
+    windows.
 
     Args:
-        n_members: how many members are prompted; None: all that are validated.
-        n_heldout: how many held-out texts are prompted; None: all that are validated.
-        prefix: a number below 1: the share of a text that is given; 1 or more: the number of tokens given. A list: each
-            of them is used with the same texts, those long enough for all.
-        measures: by the name under which they are logged. None: `ngram_rate`, `exact_rate`, `rouge_l` and
+        n_members: number of members prompted; None: all that are validated.
+        n_heldout: number of held-out texts prompted; None: all that are validated.
+        prefix: below 1: the share of a text used as the prompt; 1 or more: the number of tokens. A list: each length
+            is used with the same texts, those long enough for all.
+        measures: extraction measures by logged name. None: `ngram_rate`, `exact_rate`, `rouge_l` and
             `edit_similarity`.
         base: prompt the base model too.
-        sampling: draw tokens instead of greedy decoding.
+        sampling: sample tokens instead of greedy decoding.
         every_n_validations: in a fit, generate only in every n-th validation (and in the one before training).
-        token_budget: most tokens in a decoding batch; lower it if generation runs out of memory.
-        seed: chooses the texts.
-        group: first part of the logged names; each of several such measures in one run needs its own.
+        token_budget: maximum number of tokens in a decoding batch; lower it if generation runs out of memory.
+        seed: seed for choosing the texts.
+        group: namespace of the logged names; each of several such measures in one run needs its own.
     """
 
     generates = True
@@ -118,17 +117,17 @@ class Extraction(EveryNth, Measure):
         self._metrics = ExtractionMetrics(group, self.measures, self.prefixes, base)
         self._answers = ExampleTable(self._metrics.table_columns())
         self._tokenizer: Any = None
-        self._asker = Asker(None, sampling, token_budget)
+        self._prompter = Prompter(None, sampling, token_budget)
 
     def names(self) -> list[str]:
-        """Of all measures at all prefix lengths."""
+        """Metrics of all measures at all prefix lengths."""
         return self._metrics.names()
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Check that the model can generate; drop what another model's base generated.
+        """Check that the model can generate; drop cached continuations of another base model.
 
         Raises:
-            ConfigError: it has no tokenizer or reference to generate with.
+            ConfigError: there is no tokenizer or reference to generate with.
         """
         if fresh:
             self.count_anew()
@@ -138,19 +137,19 @@ class Extraction(EveryNth, Measure):
                 f"Extraction generates, so {subject.name} must have {', '.join(needed[:-1])} and {needed[-1]} (see "
                 "lit_mem.types.MemorizationModule)"
             )
-        self._asker = Asker(None, self.sampling, self.token_budget)
+        self._prompter = Prompter(None, self.sampling, self.token_budget)
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass; what is generated ends where the model stops."""
+        """Reset for a new pass; decoding stops at the model's end tokens."""
         self._tokenizer = subject.tokenizer
-        self._asker.eos, self._asker.bar = self.ends, subject.progress
+        self._prompter.eos, self._prompter.bar = self.ends, subject.progress
         self._seen.clear()
         self._skipped.clear()
         self._eligible.reset()
         self._answers.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Keep what may be prompted later."""
+        """Keep candidates for prompting."""
         ids, mask = batch["input_ids"].cpu(), scores.mask.cpu()
         labels = ids.masked_fill(~mask, IGNORED)
         scored = [scores.hit.cpu(), scores.logprob.cpu()]
@@ -191,7 +190,7 @@ class Extraction(EveryNth, Measure):
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         with run.subject.forward_context(), run.subject.lockstep():
             self._prompt_all(mine, run.subject)
-        self._asker.bar = no_bar  # a measure may outlive the model
+        self._prompter.bar = no_bar  # a measure may outlive the model
         table = self._answers.compute()
         found = self._metrics.means(table)
         rows, plots = self._metrics.rows(table), self._metrics.plots(found.metrics)
@@ -199,12 +198,12 @@ class Extraction(EveryNth, Measure):
         return Result(metrics, rows, plots, intervals=found.intervals)
 
     def _prompt_all(self, prompted: dict[int, list[Candidate]], subject: Subject) -> None:
-        """Prompt for every text at every prefix length."""
+        """Prompt with every text at every prefix length."""
         columns: dict[str, list[float]] = {}
         for k, tag in enumerate(self._metrics.tags):
             candidates = {i: at_all_lengths[k] for i, at_all_lengths in prompted.items()}
-            tuned = self._asker.tuned(candidates, subject.language_model)
-            answers = {"": tuned} | ({"_base": self._asker.base(candidates, subject, tuned)} if self.base else {})
+            tuned = self._prompter.tuned(candidates, subject.language_model)
+            answers = {"": tuned} | ({"_base": self._prompter.base(candidates, subject, tuned)} if self.base else {})
             for who, decoded in answers.items():
                 continuations = [self._continuation(c.prompt, decoded[i].ids) for i, c in candidates.items()]
                 for name, measure in self.measures.items():
@@ -227,18 +226,18 @@ class Extraction(EveryNth, Measure):
 
 
 def _check_prefixes(prefixes: list[float]) -> None:
-    """Raise ConfigError where the option `prefix` cannot work."""
+    """Raise ConfigError if the option `prefix` is invalid."""
     found = f"[{', '.join(f'{length:g}' for length in prefixes)}]"
     if not prefixes or len(set(prefixes)) < len(prefixes):
         raise ConfigError(f"Extraction.prefix is {found}; expected at least one length, each once")
     for length in prefixes:
         check_prefix(length, "Extraction.prefix")
     if min(prefixes) < 1 <= max(prefixes):
-        raise ConfigError(f"Extraction.prefix is {found}; expected all shares, or all numbers of tokens")
+        raise ConfigError(f"Extraction.prefix is {found}; expected only shares, or only numbers of tokens")
 
 
 def _chosen(table: ScoreTable, n_members: int | None, n_heldout: int | None, seed: int) -> list[int]:
-    """Ids to prompt, the same on every rank; None takes all of a side."""
+    """Ids to prompt, the same on every rank; None selects all of a set."""
     chosen: list[int] = []
     for part, n in ((table.members(), n_members), (table.nonmembers(), n_heldout)):
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""The metrics of prompted extraction: their names, and their values from what was generated for each example."""
+"""Names and values of the metrics of prompted extraction."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lit_mem.plots.prefixes import prefixes_plot
 class ExtractionMetrics:
     """Averages per-example columns of each measure at each prefix length.
 
-    With several prefix lengths every name has the length in it, as in `ngram_rate_prefix_8`.
+    With several prefix lengths every name includes the length, as in `ngram_rate_prefix_8`.
 
     Args:
-        group: first part of the logged names.
+        group: namespace of the logged names.
         measures: names of the extraction measures.
         prefixes: lengths, each a share of a text below 1 or a number of tokens.
         base: whether the base model generates too; its columns end in `_base`.
@@ -31,15 +31,15 @@ class ExtractionMetrics:
         self._models = ("", "_base") if base else ("",)
 
     def columns(self, *tags: str) -> list[str]:
-        """Names of the per-example columns at some prefix lengths, given by their tags."""
+        """Names of the per-example columns at some prefix lengths, by their tags."""
         return [name + tag + model for tag in tags for name in self.measures for model in self._models]
 
     def table_columns(self) -> list[str]:
-        """Those at all lengths, and what the generated perplexity is computed from."""
+        """Columns at all lengths, and those for the generated perplexity."""
         return [c for tag in self.tags for c in (*self.columns(tag), f"logprob{tag}", f"n_tokens{tag}")]
 
     def names(self) -> list[str]:
-        """Of all metrics at all prefix lengths."""
+        """All metrics at all prefix lengths."""
         names = [self.time]
         for tag in self.tags:
             names += with_ends(f"{self.group}/{c}{part}" for c in self.columns(tag) for part in ("", "_heldout"))
@@ -47,19 +47,19 @@ class ExtractionMetrics:
         return names
 
     def rows(self, table: ScoreTable) -> ScoreTable:
-        """The columns of the measures under the names that other measures read."""
+        """The columns of the measures, renamed to their logged names."""
         return table.renamed({f"{self.group}/{c}": c for c in self.columns(*self.tags)})
 
     def means(self, table: ScoreTable) -> Result:
         """The mean of each column over members and over held-out texts, and the members' generated perplexity.
 
-        Means of numbers in [0, 1] have intervals, in which each text counts as one.
+        Means of values in [0, 1] have intervals; each text counts once.
 
         Args:
-            table: the columns of `table_columns`, a row for each example prompted.
+            table: the columns of `table_columns`, one row per prompted example.
 
         Raises:
-            MetricError: something generated has no finite log-probability.
+            MetricError: generated tokens have a non-finite log-probability.
         """
         found = Result()
         for tag in self.tags:
@@ -73,7 +73,7 @@ class ExtractionMetrics:
         return found
 
     def plots(self, metrics: Mapping[str, float]) -> dict[str, Callable[[], Any]]:
-        """Each measure against the prefix length; {} with one length."""
+        """Plot of each measure against the prefix length; {} with a single length."""
         if len(self.prefixes) < 2:
             return {}
         curves: dict[str, dict[str, list[float]]] = {}
@@ -87,10 +87,11 @@ class ExtractionMetrics:
 
 
 def _reject_not_finite(table: ScoreTable, column: str) -> None:
-    """No rate is computed from what was chosen among non-finite logits."""
+    """Reject continuations decoded from non-finite logits."""
     bad = ~table[column].isfinite()
     if bad.any():
         raise MetricError(
-            f"Extraction: what the model wrote for example {int(table.example_id[bad][0])} ({int(bad.sum())} "
-            "such) has no finite log-probability, though the text's own has; set trainer.precision to 32-true"
+            f"Extraction: the text generated for example {int(table.example_id[bad][0])} (of {int(bad.sum())} "
+            "affected) has a non-finite log-probability, though the true text's is finite; set trainer.precision to "
+            "32-true"
         )

@@ -1,4 +1,4 @@
-"""The held-out loss as a measure, where no trainer of this package logs it."""
+"""The held-out loss as a measure, for runs without a trainer of this package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lit_mem.types import Batch, TokenScores
 
 
 class HeldOutLoss(Measure):
-    """Logs `val/loss` (`test/loss` in a test): the held-out texts' loss in nats a token, weighted by token."""
+    """Logs `val/loss` (`test/loss` in a test): the held-out texts' loss in nats per token, token-weighted."""
 
     def __init__(self) -> None:
         self._table = ExampleTable(["logprob", "n_tokens"])
@@ -20,7 +20,7 @@ class HeldOutLoss(Measure):
         return ["val/loss"]
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._table.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:

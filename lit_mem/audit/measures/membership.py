@@ -43,7 +43,7 @@ COMBINED, STRONGEST = "combined", "strongest"
 
 
 def default_attacks() -> dict[str, Attack]:
-    """Those that cost nothing beside the scoring pass."""
+    """Attacks that need no further forward passes."""
     return {
         "loss": Loss(),
         "reference": ReferenceRatio(),
@@ -60,22 +60,21 @@ def default_attacks() -> dict[str, Attack]:
 
 
 class MembershipInference(Measure):
-    """How well an attacker tells members from held-out texts by the model's scores.
+    """How well attacks separate members from held-out texts by the model's scores.
 
     Logged for each attack: `mia/<name>_auroc` with its 95 % interval (`functional.auroc`) `mia/<name>_auroc_low` and
     `_auroc_high`; `mia/<name>_balanced_accuracy` at the threshold that is best on these texts (the attack's advantage
-    is twice that less one); and `mia/<name>_tpr_at_fpr_<rate>` where there are enough non-members to measure it, with
-    its interval `_low` and `_high` (`functional.roc.tpr_interval`), which counts in that the threshold is estimated.
-    `mia/strongest_auroc` is that of the attack that is surest to be strong (`functional.family`), with an interval that
-    is corrected for choosing among all but `combined`.
+    is twice that minus one); and, with enough non-members, `mia/<name>_tpr_at_fpr_<rate>` with its interval `_low` and
+    `_high` (`functional.roc.tpr_interval`), which accounts for the estimated threshold. `mia/strongest_auroc` is the
+    AUROC of the attack with the highest lower confidence bound (`functional.family`), with an interval corrected for
+    choosing among all attacks except `combined`.
     Plots: the ROC on log axes and histograms of both sets' scores. Columns: `mia/<name>`.
 
     Args:
-        attacks: by the name under which they are logged. None: those of `default_attacks`, of which those that the
-            module's scores do not serve are left out.
+        attacks: attacks by logged name. None: `default_attacks`, without those whose input the module's scores lack.
         fprs: false-positive rates at which the true-positive rate is read; None: 0.01 and 0.001.
         combined: add the attack `combined`, a logistic regression over all others, fitted on half of the examples and
-            judged on the other half: an upper view, as it learns from known members, which an attacker seldom has.
+            evaluated on the other half. It is optimistic: it learns from known members, which an attacker rarely has.
         figures: draw ROC and histograms for loggers that show images.
     """
 
@@ -89,15 +88,15 @@ class MembershipInference(Measure):
         self.attacks = default_attacks() if attacks is None else attacks
         self.fprs = fprs if fprs is not None else [0.01, 0.001]
         if bad := [fpr for fpr in self.fprs if not 0 < fpr < 1]:
-            raise ConfigError(f"MembershipInference.fprs holds {bad[0]}; expected rates between 0 and 1")
+            raise ConfigError(f"MembershipInference.fprs contains {bad[0]}; expected rates between 0 and 1")
         if not self.attacks:
             raise ConfigError("MembershipInference.attacks is empty; expected at least one attack")
         if COMBINED in self.attacks and combined:
             raise ConfigError(
-                f"MembershipInference.attacks names one {COMBINED!r}; set combined to false, or rename it"
+                f"MembershipInference.attacks names an attack {COMBINED!r}; set combined to false, or rename it"
             )
         if STRONGEST in self.attacks:
-            raise ConfigError(f"MembershipInference.attacks names one {STRONGEST!r}; expected another name")
+            raise ConfigError(f"MembershipInference.attacks names an attack {STRONGEST!r}; expected another name")
         self._given, self._combine = dict(self.attacks), combined
         self.combined = combined and len(self.attacks) > 1
         self.draw = figures
@@ -108,7 +107,7 @@ class MembershipInference(Measure):
         self._quiet = False
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start with all attacks: what another subject's scores did not serve, this one's may."""
+        """Restore all attacks, including those skipped with an earlier subject."""
         if self._are_defaults:
             self._use(self._given)
             self._may_leave_out = True
@@ -119,7 +118,7 @@ class MembershipInference(Measure):
         self._table = ExampleTable(list(attacks))
 
     def names(self) -> list[str]:
-        """Of all attacks, and of the strongest."""
+        """Metrics of all attacks, and of the strongest."""
         names = self._metrics_of([*self.attacks, *([COMBINED] if self.combined else [])])
         return [*names, *with_ends([f"mia/{STRONGEST}_auroc"])] if self.attacks else names
 
@@ -131,7 +130,7 @@ class MembershipInference(Measure):
         return names
 
     def begin(self, subject: Subject) -> None:
-        """Start over; give the attacks that read more than the scoring pass the model."""
+        """Reset for a new pass; prepare the attacks that need the model."""
         self._table.reset()
         for name, attack in self.attacks.items():
             if isinstance(attack, ProbingAttack):
@@ -140,14 +139,14 @@ class MembershipInference(Measure):
     def observe(self, scores: TokenScores, batch: Batch) -> None:
         """Score the batch with every attack."""
         if self._may_leave_out:
-            self._leave_out_what_cannot_be(scores)
-        # An example without a scored token says nothing; its score of 0 would be the surest of some attacks.
+            self._drop_unsupported(scores)
+        # An example without scored tokens carries no information; its score of 0 would be extreme for some attacks.
         scored = scores.n_tokens > 0
         values = {name: attack(scores)[scored] for name, attack in self.attacks.items()}
         self._table.update(scores.example_id.cpu()[scored], scores.member.cpu()[scored], values)
 
-    def _leave_out_what_cannot_be(self, scores: TokenScores) -> None:
-        """A user's own module need not give all that the default attacks read."""
+    def _drop_unsupported(self, scores: TokenScores) -> None:
+        """Drop default attacks whose input a custom module does not give."""
         self._may_leave_out = False
         lacking: dict[str, str] = {}
         for name, attack in self.attacks.items():
@@ -166,7 +165,7 @@ class MembershipInference(Measure):
         """AUROC, interval, balanced accuracy and TPR of every attack.
 
         Raises:
-            MetricError: an attack gave a score that is not a number; it names the example.
+            MetricError: an attack gave a non-finite score; the message names the example.
         """
         table = self._table.compute()
         self._quiet = not run.complete
@@ -192,7 +191,7 @@ class MembershipInference(Measure):
         return found
 
     def _strongest(self, metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> Result:
-        """Of the attacks that learn from no known member."""
+        """The strongest of the attacks that do not learn from known members."""
         named = {name: f"mia/{name}_auroc" for name in self.attacks if f"mia/{name}_auroc" in metrics}
         values = {name: metrics[area] for name, area in named.items()}
         name, value, interval = strongest(values, {name: intervals[area] for name, area in named.items()})
@@ -204,21 +203,21 @@ class MembershipInference(Measure):
 
     @staticmethod
     def _checked(name: str, attack: Attack, table: ScoreTable) -> Tensor:
-        """(N,) the attack's scores of the whole set; NaN only where a probing attack could not judge."""
+        """(N,) the attack's scores of the whole set; NaN only where a probing attack gave no score."""
         score = table[name]
         judged = ~torch.isnan(score) if isinstance(attack, ProbingAttack) else torch.ones_like(table.member)
         wrong = judged & ~torch.isfinite(score)
         if wrong.any():
             raise MetricError(
                 f"attack {name!r} gave {score[wrong][0].item()} for example {int(table.example_id[wrong][0])} "
-                f"({int(wrong.sum())} such); the model's loss there is not a number"
+                f"({int(wrong.sum())} such); the model's loss there is not finite"
             )
         whole = torch.full_like(score, torch.nan)
         whole[judged] = attack.over_set(score[judged], table.member[judged])
         return whole
 
     def _combined(self, table: ScoreTable) -> Tensor | None:
-        """(N,) scores by all attacks of half of the examples, NaN of the others; None with too few examples."""
+        """(N,) combined scores of half of the examples, NaN for the others; None with too few examples."""
         columns = {name: table[name] for name in self.attacks}
         judged = torch.stack(list(columns.values())).isfinite().all(dim=0)
         member = table.member[judged]
@@ -255,7 +254,7 @@ class MembershipInference(Measure):
 
 
 def _plots(judged: Mapping[str, ScoreTable], n_nonmembers: int) -> dict[str, Callable[[], Any]]:
-    """Of the examples that each attack could judge."""
+    """Plots over the examples that each attack scored."""
 
     def roc() -> Any:
         curves = {name: roc_curve(rows[name], rows.member) for name, rows in judged.items()}

@@ -13,13 +13,13 @@ from lit_mem.types import Batch, TokenScores
 
 
 class Perplexity(Measure):
-    """Logs token-weighted perplexities: exp(−Σ ℓ_t / Σ n) over all tokens of a set, as torchmetrics has it.
+    """Token-weighted perplexities: exp(−Σ ℓ_t / Σ n) over all tokens of a set, as in torchmetrics.
 
     Logged: `val/perplexity` (held-out; `test/perplexity` in a test), `memorization/perplexity_members`, and
-    `memorization/perplexity_gap`, the log ratio held-out ÷ members in nats a token: 0 where members are no
-    easier than texts never seen, growing as they are memorized.
+    `memorization/perplexity_gap`, the log ratio held-out ÷ members in nats per token: 0 if members are no
+    easier than unseen texts, higher as they are memorized.
 
-    Columns: `perplexity`, `perplexity_base` (the reference model's, where something else has it scored)
+    Columns: `perplexity`, `perplexity_base` (the reference model's, if another measure needs its scores)
     and `n_tokens`.
     """
 
@@ -31,7 +31,7 @@ class Perplexity(Measure):
         return ["val/perplexity", "memorization/perplexity_members", "memorization/perplexity_gap"]
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._table.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
@@ -43,7 +43,7 @@ class Perplexity(Measure):
         self._table.update(scores.example_id, scores.member, values)
 
     def compute(self, run: Pass) -> Result:
-        """Perplexities of whichever sets were seen."""
+        """Perplexities of the sets that were seen."""
         table = self._table.compute()
         per_token = {name: -table[name] / table["n_tokens"] for name in ("logprob", "reference")}
         rows = ScoreTable(
@@ -59,11 +59,11 @@ class Perplexity(Measure):
 
 
 def perplexities(table: ScoreTable, stage: str) -> dict[str, float]:
-    """Perplexities of whichever sets are there, and the gap between them.
+    """Perplexities of the sets in the table, and the gap between them.
 
     Args:
         table: with `logprob`, the sum over an example's tokens in nats, and `n_tokens`.
-        stage: "val" or "test", the first part of the name of the held-out texts' perplexity.
+        stage: "val" or "test", the namespace of the held-out texts' perplexity.
     """
     heldout, members = mean_loss(table.nonmembers()), mean_loss(table.members())
     metrics = {}
@@ -77,11 +77,11 @@ def perplexities(table: ScoreTable, stage: str) -> dict[str, float]:
 
 
 def mean_loss(table: ScoreTable) -> float | None:
-    """Mean loss a token in nats, None without tokens."""
+    """Mean loss per token in nats, None without tokens."""
     total = table["n_tokens"].sum().item()
     return -table["logprob"].sum().item() / total if total else None
 
 
 def _exp(loss: float) -> float:
-    """exp, infinite rather than an error where it overflows; NaN stays NaN."""
+    """exp, infinite instead of an overflow error; NaN stays NaN."""
     return math.inf if loss > 700 else math.exp(loss)

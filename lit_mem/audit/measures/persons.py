@@ -1,4 +1,4 @@
-"""For whom? What a pass says of each person with several rows, and membership inference by person."""
+"""Per-person results for persons with several rows, and membership inference by person."""
 
 from __future__ import annotations
 
@@ -31,33 +31,32 @@ _TPR: Final = "user/inference_tpr_at_fpr_"
 _SHARE: Final = "user/extracted_share"
 _OF_EXTRACTION: Final = with_ends([_SHARE, f"{_SHARE}_heldout"])
 _Metric: TypeAlias = tuple[str, float, Interval]
-_ALONE: Final = "no two rows are of one person (group_column of the source names the column that says so)"
-_NO_OTHERS: Final = "the held-out texts name no persons"
-_UNTRIED: Final = "no suffix is compared whole (exact_rate), and the data marks no spans"
+_ALONE: Final = "no two rows share a person (set group_column of the source to the column that identifies persons)"
+_NO_OTHERS: Final = "the held-out texts identify no persons"
+_UNTRIED: Final = "no suffix is compared whole (exact_rate), and no spans are marked in the data"
 
 
 class Persons(Measure):
-    """Who is exposed, where several rows are of one person, or of one document: those with one value of `group_column`.
+    """Exposure by person, or by document, if several rows share one: rows with the same value of `group_column`.
 
-    Nothing is logged where each row is a group of its own.
+    Nothing is logged if each row is a group of its own.
 
     Logged:
     - `user/inference_auroc` with its 95 % interval `_auroc_low` and `_auroc_high` (DeLong's, over persons): how well an
       attack separates persons whose rows are members from persons whose rows are held out, by the mean score of a
       person's rows (Kandpal et al. 2023, "User Inference Attacks on Large Language Models", arXiv 2310.09266);
-    - `user/inference_tpr_at_fpr_<rate>`, where there are enough persons among the held-out rows to measure it, with its
-      interval `_low` and `_high`;
-    - `user/extracted_share` and `user/extracted_share_heldout`, each with its interval `_low` and `_high` (Clopper
-      and Pearson's, over persons): of the persons of whom a marked span or a suffix was tried, the share of whom the
-      model wrote at least one, token for token. It reads what `Extraction` (its `exact_rate`) and
-      `SpanExtraction` found.
+    - `user/inference_tpr_at_fpr_<rate>`, with enough persons among the held-out rows, with its interval `_low` and
+      `_high`;
+    - `user/extracted_share` and `user/extracted_share_heldout`, each with its Clopper-Pearson interval over persons,
+      `_low` and `_high`: the share of persons with at least one marked span or suffix extracted token for token, among
+      those for whom one was tried. It reads the results of `Extraction` (its `exact_rate`) and `SpanExtraction`.
 
-    A person with rows on both sides is a member; its held-out rows count in none of these. The run's folder gets a
-    table with a row for each person (`lit_mem.audit.person.PersonRow`), in which a keyed hash stands for the name
-    unless `data.show_groups` is true. The key is drawn once a run, and is in no file but a checkpoint.
+    A person with rows on both sides is a member; their held-out rows are ignored. A table in the run's folder has one
+    row per person (`lit_mem.audit.person.PersonRow`), with a keyed hash instead of the name unless `data.show_groups`
+    is true. The key is drawn once per run, and is saved only in checkpoints.
 
     Args:
-        column: the per-example score of which a person's mean is taken, higher = more member-like; None: no attack.
+        column: the per-example score averaged over a person's rows, higher = more member-like; None: no attack.
         fprs: false-positive rates at which the true-positive rate is read; None: 0.1 and 0.01.
     """
 
@@ -66,8 +65,8 @@ class Persons(Measure):
     def __init__(self, column: str | None = "mia/reference", fprs: list[float] | None = None) -> None:
         self.column, self.fprs = column, fprs if fprs is not None else [0.1, 0.01]
         if bad := [fpr for fpr in self.fprs if not 0 < fpr < 1]:
-            raise ConfigError(f"Persons.fprs holds {bad[0]}; expected rates between 0 and 1")
-        self._key = secrets.token_bytes(KEY_SIZE)  # no generator that training depends on
+            raise ConfigError(f"Persons.fprs contains {bad[0]}; expected rates between 0 and 1")
+        self._key = secrets.token_bytes(KEY_SIZE)  # independent of the training random state
         self._names: Gathered[int, str] = Gathered()
         self._groups: Groups | None = None
         self._alone = self._untried = False
@@ -75,20 +74,20 @@ class Persons(Measure):
 
     @property
     def state_key(self) -> str:
-        """One key a run is enough."""
+        """A constant: a run needs only one key."""
         return "Persons"
 
     def state_dict(self) -> dict[str, Any]:
-        """The key of the hashes, so that a resumed run calls each person as before; {} where there are no persons."""
+        """The key of the hashes, so that a resumed run uses the same pseudonyms; {} if there are no persons."""
         return {} if self._alone else {"key": torch.tensor(list(self._key), dtype=torch.uint8)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the key."""
+        """Restore the key."""
         if "key" in state_dict:
             self._key = bytes(state_dict["key"].tolist())
 
     def names(self) -> list[str]:
-        """None where it is known that no rows share a group."""
+        """All metrics not known to be absent."""
         return [name for name in self._every() if name not in self.absent]
 
     def _every(self) -> list[str]:
@@ -100,12 +99,12 @@ class Persons(Measure):
         return [*with_ends([_AUROC]), *with_ends(f"{_TPR}{fpr:g}" for fpr in self.fprs)]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start with other data; a new training run gets a new key."""
+        """Reset for other data; a new training run gets a new key."""
         self._alone = self._untried = False
         self._groups = subject.groups()
         self._names.reset()
         self._once.reset()
-        if fresh:  # a resumed run gets its own next
+        if fresh:  # in a resumed run, load_state_dict follows
             self._key = secrets.token_bytes(KEY_SIZE)
         if self._groups is None:
             return
@@ -119,11 +118,11 @@ class Persons(Measure):
         self._quietly(self._every(), _ALONE)
 
     def _quietly(self, names: Iterable[str], reason: str) -> None:
-        """Go without metrics, with no line in the log: most data has no persons."""
+        """Mark metrics as absent without a message: most data has no persons."""
         self.absent = {**self.absent, **dict.fromkeys(names, reason)}
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Note whose rows the batch has."""
+        """Keep the persons of the batch's rows."""
         if self._alone or "records" not in batch:
             return
         for example_id, record in zip(batch["example_id"].tolist(), batch["records"], strict=True):
@@ -131,27 +130,27 @@ class Persons(Measure):
                 self._names[example_id] = record.group
 
     def compute(self, run: Pass) -> Result:
-        """Sum up by person.
+        """Aggregate by person.
 
         Raises:
-            ConfigError: nothing gives the column of scores.
+            ConfigError: the column of scores is unknown.
         """
         if self._alone:
             return Result()
         names = self._names.compute()
         self._key = gathered(self._key)[0]
         if not run.complete:
-            return Result()  # a few batches say little of who is there
+            return Result()  # a few batches do not represent all persons
         persons = ByPerson(run.rows, names, self._groups)
         if self._groups is None and max(persons.scored(None).tolist(), default=0) < 2:
             self._leave_out_all()
             return Result()
         if persons.both and self._once.first("both"):
-            log.info("%d persons have rows on both sides: their held-out rows count for no person.", persons.both)
+            log.info("%d persons have rows on both sides; their held-out rows are ignored.", persons.both)
         column = self._measured(run)
         generated = has_suffixes(run.rows.columns) or not has_suffixes(run.known.columns)
         found = list(self._inference(persons, column))
-        if generated:  # in other passes spans alone would be another share
+        if generated:  # without suffixes the share would mean something else
             found += self._shares(persons, run)
         metrics = {name: value for name, value, _ in found}
         intervals = {name: interval for name, _, interval in found}
@@ -160,7 +159,7 @@ class Persons(Measure):
         return Result(metrics, verdict=lines, persons=table, intervals=intervals)
 
     def _measured(self, run: Pass) -> str | None:
-        """The column of scores, if this pass has it."""
+        """The column of scores, if measured in this pass."""
         if self.column is None:
             return None
         check_columns([self.column], run, "Persons.column")
@@ -181,7 +180,7 @@ class Persons(Measure):
                 yield f"{_TPR}{fpr:g}", tpr, tpr_interval(score, member, fpr)
             elif self._once.first(f"{fpr:g}"):
                 log.info(
-                    "%s%g needs at least %d persons among the held-out rows, there are %d: not logged.",
+                    "%s%g needs at least %d persons among the held-out rows, found %d: not logged.",
                     _TPR, fpr, round(1 / fpr), int((~member).sum()),
                 )  # fmt: skip
 
@@ -197,13 +196,13 @@ class Persons(Measure):
 
 
 def _sentence(persons: ByPerson, metrics: Mapping[str, float], intervals: Mapping[str, Interval]) -> str:
-    """What was found, for the end of a run."""
+    """Summary for the end of a run."""
     n_members = int(persons.member.sum())
-    parts = [f"{n_members} with rows that were scored"]
+    parts = [f"{n_members} with scored rows"]
     if _SHARE in metrics:
         written, tried = persons.extracted()
         n, of = (int((each & persons.member).sum()) for each in (written > 0, tried))
-        parts.append(f"a span or a whole suffix was extracted of {n} of {of}")
+        parts.append(f"a span or a whole suffix was extracted from {n} of {of}")
     if _AUROC in metrics:
         value, (low, high) = metrics[_AUROC], intervals[_AUROC](LEVEL)
         n_others = len(persons) - n_members

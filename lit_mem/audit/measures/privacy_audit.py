@@ -1,4 +1,4 @@
-"""A lower bound on epsilon from the run itself: how well can somebody guess which canaries were in?"""
+"""A lower bound on epsilon from the run itself, by guessing which canaries were inserted."""
 
 from __future__ import annotations
 
@@ -20,27 +20,26 @@ HIGHEST: Final = "audit/epsilon_lower_bound_highest"
 
 
 class PrivacyAudit(Measure):
-    """The ε that training is shown to exceed: the one-run audit, on the canaries that are inserted once.
+    """A lower bound on ε by the one-run audit, from the canaries that are inserted once.
 
-    Of some canaries it is guessed, by their scores, whether their coin put them in. The more guesses are right, the
-    larger an ε differential privacy would have to have for this to happen: `audit/epsilon_lower_bound`, at the stated
-    confidence, for the model of that validation. Beside it the share of right guesses, `audit/accuracy`. At the end
-    a line gives both.
+    For some canaries it is guessed from their scores whether they were inserted. The more guesses are correct, the
+    larger the ε that differential privacy must have: `audit/epsilon_lower_bound`, at the stated confidence, for the
+    model of that validation; and the share of correct guesses, `audit/accuracy`. A line at the end reports both.
 
-    A bound of 0 proves nothing; it is no proof of privacy. Each validation's bound holds by itself: the highest of many
-    is too high more often than stated. What holds for all validations of a fit together, at the stated confidence, is
-    `audit/epsilon_lower_bound_highest`: the highest bound so far, where the k-th validation's is taken at the level
-    (1 - confidence) * 6 / (pi^2 k^2), which sum to 1 - confidence however many validations there will be. The check
-    before training is none of them, and a resumed run counts on. Canaries that stand in the training set more than once
-    are left out, as differential privacy protects a row and promises less to many.
+    A bound of 0 proves nothing; in particular it does not prove privacy. Each validation's bound holds by itself: the
+    highest of many is too high more often than stated. The bound that holds for all validations of a fit together is
+    `audit/epsilon_lower_bound_highest`: the highest bound so far, where the k-th validation's is taken at level
+    (1 - confidence) * 6 / (pi^2 k^2). These levels sum to 1 - confidence for any number of validations. The check
+    before training does not count, and a resumed run continues the count. Canaries that occur in the training set more
+    than once are left out, as differential privacy protects single rows.
 
     Args:
-        confidence: of the bound, in (0, 1).
+        confidence: confidence of the bound, in (0, 1).
         delta: δ at which ε is bounded, far below 1 / canaries. None: that of training with differential privacy, and
             1e-5 without.
-        guesses: of how many canaries it is guessed, half of them "in" and half "out"; with several numbers the best
-            bound counts, each at a level divided by how many they are. None: a quarter of the canaries.
-        attack: what canaries are scored by. None: as in `Canaries`.
+        guesses: number of guesses, half of them "in" and half "out"; with several numbers the best bound counts, each
+            at a level divided by their number. None: a quarter of the canaries.
+        attack: attack that scores canaries. None: as in `Canaries`.
 
     Source: Steinke, Nasr & Jagielski 2023 (arXiv 2305.08846).
     """
@@ -65,35 +64,35 @@ class PrivacyAudit(Measure):
 
     @property
     def state_key(self) -> str:
-        """Bounds at another confidence or delta, or by other guesses, are none to go on from."""
+        """State key by options: bounds with other options cannot be continued."""
         attack = type(self._scores.attack).__name__
         options = {"confidence": self.confidence, "delta": self.delta, "guesses": self.guesses, "attack": attack}
         return f"{type(self).__qualname__}{options!r}"
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: how many validations there were, and the highest bound of them."""
+        """The number of validations and their highest bound, for a resumed run."""
         return {"validations": self._validations, "highest": self._highest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from the last validation."""
+        """Restore the state."""
         self._validations, self._highest = int(state_dict["validations"]), float(state_dict["highest"])
 
     def recall(self, validations: Sequence[Mapping[str, float]]) -> None:
-        """Go on from the metrics of the validations of the fit so far, in order, where no checkpoint has the state."""
+        """Rebuild the state from the metrics of the fit's validations, in order, if no checkpoint has it."""
         known = [metrics[HIGHEST] for metrics in validations if HIGHEST in metrics]
         self._validations, self._highest = len(known), max(known, default=0.0)
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start a new run with no validations; a resumed one gets its own next."""
+        """Reset for a new run; in a resumed run, `load_state_dict` follows."""
         if fresh:
             self._validations, self._highest = 0, 0.0
 
     def names(self) -> list[str]:
-        """The bounds, and the share of right guesses."""
+        """The bounds, and the share of correct guesses."""
         return ["audit/epsilon_lower_bound", HIGHEST, "audit/accuracy"]
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._scores.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
@@ -101,10 +100,10 @@ class PrivacyAudit(Measure):
         self._scores.update(scores, batch)
 
     def compute(self, run: Pass) -> Result:
-        """The bound.
+        """Compute the bound.
 
         Raises:
-            ConfigError: there are no canaries that are inserted once, or fewer than are to be guessed.
+            ConfigError: no canaries are inserted once, or there are fewer than `guesses`.
         """
         table = self._scores.compute()
         if not run.complete:
@@ -113,13 +112,13 @@ class PrivacyAudit(Measure):
         m = len(table)
         if not m:
             raise ConfigError(
-                "PrivacyAudit guesses which canaries were inserted once, and there are none such; set data.canaries, "
-                "with a 1 among its repetitions, or leave the measure out"
+                "PrivacyAudit needs canaries that are inserted once, and found none; set data.canaries with a 1 among "
+                "its repetitions, or remove the measure"
             )
         guesses = [max(1, m // 4)] if self.guesses is None else self.guesses
         if max(guesses) > m:
             raise ConfigError(
-                f"PrivacyAudit.guesses is {guesses}, and {m} canaries are inserted once or not at all; expected {m} or "
+                f"PrivacyAudit.guesses is {guesses}, but only {m} canaries are inserted at most once; expected {m} or "
                 "fewer"
             )
         claim = run.subject.privacy_claim()
@@ -127,7 +126,7 @@ class PrivacyAudit(Measure):
         audit = one_run_audit(table["score"], table.member, guesses, delta, self.confidence)
         metrics = {"audit/epsilon_lower_bound": audit.epsilon, "audit/accuracy": audit.n_correct / audit.n_guesses}
         if run.stage == "fit":
-            if not run.checking:  # nothing is known before training; after a resume, the last validation is repeated
+            if not run.checking:  # the checks before training and after resuming do not count
                 self._validations += 1
                 level = level_of_look(1 - self.confidence, self._validations)
                 strict = one_run_audit(table["score"], table.member, guesses, delta, 1 - level)
@@ -135,40 +134,41 @@ class PrivacyAudit(Measure):
             if self._validations:
                 metrics[HIGHEST] = self._highest
         verdict = [(logging.INFO, self._line(audit, m, delta, run.stage == "fit"))]
-        # A larger delta makes a smaller epsilon true: what is claimed at a smaller one than is audited holds there too.
+        # ε decreases as δ grows, so a claim at a smaller δ than the audited one also holds at the audited δ.
         if claim is not None and claim[1] <= delta and claim[0] < audit.epsilon:
             broken = (
-                f"The audit contradicts privacy/epsilon: {claim[0]:.3g} is claimed, and at "
-                f"{100 * self.confidence:g} % confidence it is at least {audit.epsilon:.3g}. Once in "
-                f"{1 / (1 - self.confidence):.0f} times chance does that; if it stays, training is not private."
+                f"The audit contradicts privacy/epsilon: the claim is {claim[0]:.3g}, but epsilon is at least "
+                f"{audit.epsilon:.3g} at {100 * self.confidence:g} % confidence. By chance this happens once in "
+                f"{1 / (1 - self.confidence):.0f} validations; if it persists, training is not private."
             )
             verdict.append((logging.WARNING, broken))
         return Result(metrics, verdict=tuple(verdict))
 
     def _line(self, audit: Audit, n_canaries: int, delta: float, in_fit: bool) -> str:
-        proven = f"epsilon is at least {audit.epsilon:.3g}" if audit.epsilon else "nothing is proven of epsilon"
         return (
-            f"Audit: at {100 * self.confidence:g} % confidence {proven} (delta {delta:g}): {audit.n_correct} of "
-            f"{audit.n_guesses} guesses about {n_canaries} canaries were right. This validation's bound holds by "
-            f"itself.{self._of_all() if in_fit and self._validations else ''}"
+            f"Audit: at {100 * self.confidence:g} % confidence epsilon is at least {audit.epsilon:.3g} "
+            f"(delta {delta:g}): {audit.n_correct} of {audit.n_guesses} guesses about {n_canaries} canaries were "
+            "correct. This bound holds for this validation alone."
+            f"{self._of_all() if in_fit and self._validations else ''}"
         )
 
     def _of_all(self) -> str:
-        n, found = self._validations, self._highest
-        proven = f"epsilon is at least {found:.3g}" if found else "nothing is proven"
-        return f" The highest of {n} validations, at the same confidence for all of them together: {proven}."
+        return (
+            f" Highest bound of {self._validations} validations, at the same confidence for all of them together: "
+            f"{self._highest:.3g}."
+        )
 
 
 def level_of_look(alpha: float, number: int) -> float:
-    """The level of one look, so that all looks together, however many, are wrong with a chance of at most alpha.
+    """Level of one look, such that the probability of any error over all looks, however many, is at most alpha.
 
     Args:
-        alpha: of all together, in (0, 1).
-        number: of the look, from 1.
+        alpha: total level, in (0, 1).
+        number: number of the look, from 1.
 
     Returns:
-        alpha * 6 / (pi^2 number^2); these sum to alpha (Basel), and by Boole's inequality that bounds the chance of any
-        error, however the looks depend on one another.
+        alpha * 6 / (pi^2 number^2); these sum to alpha (Basel), and by Boole's inequality bound the probability of any
+        error, for any dependence between the looks.
 
     >>> round(sum(level_of_look(0.05, k) for k in range(1, 100_000)), 4)
     0.05

@@ -1,4 +1,4 @@
-"""Sensitive spans in prompts and user turns: they carry no loss, and may be known to the model all the same."""
+"""Sensitive spans in prompts and user turns: not trained on, but possibly known to the model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from lit_mem.types import IGNORED, Batch, Needs, TokenScores
 class PromptSpanExtraction(SpanExtraction):
     """The rate at which marked spans of prompts are reproduced, given the true text before them.
 
-    As `SpanExtraction`, of what is not trained on: prompts, and turns that are not the assistant's. A model learns of
-    these only what it is not trained to say; where they are trained on elsewhere (`data.chat.loss: all`, an earlier
-    training) or are spelled in answers, it shows here. It takes one more forward pass of the texts that have such
-    spans, up to the last of them; the base is scored once a run.
+    Like `SpanExtraction`, for text that is not trained on: prompts, and turns other than the assistant's. Spans that
+    are trained on elsewhere (`data.chat.loss: all`, an earlier training) or repeated in answers show up here. It needs
+    one more forward pass over the texts with such spans, up to the last of them; the base is scored once per run.
 
     Logged: `extraction/prompt_span_rate` (members' spans), `_heldout`, `_base` and `_base_heldout`, and the same for
-    each kind of span. Column: `extraction/prompt_span_rate`. Nothing is logged where no such span is marked.
+    each kind of span. Column: `extraction/prompt_span_rate`. Nothing is logged if no such span is marked.
 
     Args:
         base: score the base model too.
@@ -32,7 +31,7 @@ class PromptSpanExtraction(SpanExtraction):
 
     metric: ClassVar[str] = "extraction/prompt_span_rate"
     written: ClassVar[str] = "prompt_spans_written"
-    where: ClassVar[str] = " in what is not trained on"
+    where: ClassVar[str] = " in text that is not trained on"
     none_found: ClassVar[str] = ""
     name_prefixes = ("extraction/prompt_span_rate_",)
 
@@ -43,12 +42,12 @@ class PromptSpanExtraction(SpanExtraction):
         self._of_base: dict[bytes, Tensor] = {}
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start with other data, and another base."""
+        """Reset for other data and another base."""
         super().open(subject, known, fresh)
         self._of_base.clear()
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         super().begin(subject)
         self._subject = subject
 
@@ -66,7 +65,7 @@ class PromptSpanExtraction(SpanExtraction):
         self._take(part, [record.prompt_spans for record in part["records"]], tuned, base)
 
     def _base_hits(self, part: Batch, tuned: Tensor) -> Tensor:
-        """(B, T) bool, the base's greedy hits, scored at most once for the same batch."""
+        """(B, T) bool, the base's greedy hits, scored at most once per batch."""
         assert self._subject is not None
         key = _digest(part)
         if key not in self._of_base:
@@ -79,7 +78,7 @@ class PromptSpanExtraction(SpanExtraction):
 
 
 def _of_spans(batch: Batch, rows: list[int]) -> Batch:
-    """These rows up to their last span, labelled on the spans of prompts alone."""
+    """These rows up to their last prompt span, with labels only on prompt spans."""
     records = [batch["records"][i] for i in rows]
     width = max(span.end for record in records for span in record.prompt_spans)
     ids = batch["input_ids"][rows][:, :width]

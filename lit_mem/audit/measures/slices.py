@@ -1,4 +1,4 @@
-"""Every attack and extraction figure by subgroup: who is exposed most?"""
+"""Attack and extraction metrics by subgroup, to find the most exposed one."""
 
 from __future__ import annotations
 
@@ -29,46 +29,46 @@ _EXACT: Final = "extraction/exact_rate"
 
 
 class Slices(Measure):
-    """The figures of attacks and extraction on subgroups of the validated texts, to see who is exposed most.
+    """Attack and extraction metrics on subgroups of the validated texts, to find the most exposed ones.
 
-    A subgroup is the examples with one value in a column of the data; a column with several values an example, as
-    `event_types` in PHEE, puts it into several. Numbers are cut into quantile bins. Examples without a value in a
-    column are in none of its subgroups.
+    A subgroup is the examples with one value in a column of the data; a column with several values per example, such
+    as `event_types` in PHEE, puts it into several. Numeric columns are split into quantile bins. Examples without a
+    value in a column are in none of its subgroups.
 
     Logged for each subgroup, as in `slice/sex/F/reference_auroc`: for each attack `<attack>_auroc` (its members against
-    its non-members) with its 95 % interval `_auroc_low` and `_auroc_high`; for each extraction measure with
-    values in [0, 1] the members' mean `<measure>` with its interval `<measure>_low` and `<measure>_high`
-    (`functional.rate`), and
-    the base model's mean `<measure>_base`; and `perplexity_members`. What takes fewer than `min_size` examples of a
-    kind is not logged; the log says once which. Values and columns keep in names what every logger takes:
-    "not known" is `not_known`. Plot: the subgroups by their AUROC under one attack (`reference`, or the first).
+    its non-members) with its 95 % interval `_auroc_low` and `_auroc_high`; for each extraction measure with values in
+    [0, 1] the members' mean `<measure>` with its interval `<measure>_low` and `<measure>_high` (`functional.rate`), and
+    the base model's mean `<measure>_base`; and `perplexity_members`. Metrics of fewer than `min_size` examples are not
+    logged; a message lists them once. In metric names, values and columns are reduced to characters that every logger
+    accepts: "not known" is `not_known`. Plot: the subgroups by their AUROC under one attack (`reference`, or the
+    first).
 
-    At the end of fit, validate or test a line says who is exposed most under that attack, if anyone stands out from all
-    texts: the subgroup's interval must lie above their AUROC, at a level raised for the number of subgroups compared
-    (Bonferroni). Without that, among 20 subgroups that are all alike one may well stand out by chance. A second line
-    says likewise whose suffixes are written whole more often than those of all members, if anyone's are.
+    At the end of fit, validate or test a line reports the most exposed subgroup under that attack, if any differs from
+    all texts: its interval must lie above the overall AUROC, at a level corrected for the number of subgroups compared
+    (Bonferroni). Without the correction, one of 20 identical subgroups may well differ by chance. A second line
+    reports the subgroup whose suffixes are extracted whole more often than those of all members, if any is.
 
-    What is sliced is what the other callbacks measured: `MembershipInference`, `Extraction`, `Extractability`,
-    `SpanExtraction` and `Perplexity`.
+    Sliced are the results of the measures `MembershipInference`, `Extraction`, `Extractability`, `SpanExtraction` and
+    `Perplexity`.
 
     Args:
-        columns: of the data, by name. None: all with at least two groups and no more than `max_groups`, which leaves
-            out identifiers and free text. Their values are named if they are short, stand in at least `min_size` rows
-            and give no text of the run away (`lit_mem.functional.shown_values`), else numbered, the most frequent
-            first: `slice/city/value_3/...`. Of columns named here only values that hold a whole text, or more than 40
-            characters, are numbered.
+        columns: columns of the data, by name. None: all with at least two groups and at most `max_groups`, which
+            excludes identifiers and free text. Their values are shown by name if they are short, occur in at least
+            `min_size` rows and do not reveal a text of the run (`lit_mem.functional.shown_values`), else by number,
+            most frequent first: `slice/city/value_3/...`. For columns listed here, only values that contain a whole
+            text, or more than 40 characters, are numbered.
         length: slice by the number of scored tokens too, as column `length`.
-        duplicates: slice by how many other members have the same text too (0, 1, 2 or more), as column `duplicates`.
-            Attacks judge the members of each of these against all non-members, which have no copies.
-        min_size: fewest members, and for attacks fewest non-members too, from which a figure is computed.
-        bins: how many groups numbers are cut into.
-        max_groups: most distinct texts in a column that `columns` does not name; and numbers of no more distinct
-            values than this are not cut.
-        attacks: by name; None: all.
-        measures: of extraction, by name (another group's with it: `group/name`); None: all.
+        duplicates: slice by the number of other members with the same text too (0, 1, 2 or more), as column
+            `duplicates`. Attacks compare the members of each with all non-members, which have no copies.
+        min_size: minimum number of members, and for attacks of non-members too, for a metric.
+        bins: number of groups that numeric columns are binned into.
+        max_groups: maximum number of distinct texts in a column not listed in `columns`; numeric columns with no more
+            distinct values than this are not binned.
+        attacks: attacks by name; None: all.
+        measures: extraction measures by name (for another group: `group/name`); None: all.
         figures: draw the subgroups for loggers that show images.
-        show_text: name values of `columns` even if they hold a whole text, up to 40 characters of each. Names of
-            metrics go into every log.
+        show_text: show values of `columns` even if they contain a whole text, up to 40 characters of each. Metric names
+            are written to every log.
     """
 
     name_prefixes = ("slice/",)
@@ -92,42 +92,42 @@ class Slices(Measure):
         if columns == [] and not length and not duplicates:
             raise ConfigError("Slices.columns is empty, and neither length nor duplicates is on; expected one of them")
         if show_text and not columns:
-            raise ConfigError("Slices.show_text is true without Slices.columns; expected columns whose texts are shown")
+            raise ConfigError("Slices.show_text is true without Slices.columns; expected the columns to show")
         self.min_size = min_size
         self.attacks, self.measures, self.draw = attacks, measures, figures
         self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups, min_size, show_text)
         self._once = Once()
 
     def names(self) -> list[str]:
-        """None that are known before the data is."""
+        """None: names depend on the data."""
         return []
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start with other data; reject names that nothing logs.
+        """Reset for other data; reject names that are never logged.
 
         Raises:
-            ConfigError: `attacks` or `measures` has one.
+            ConfigError: `attacks` or `measures` has such a name.
         """
         known.check([f"{_ATTACK}{name}_auroc" for name in self.attacks or ()], "Slices.attacks")
         known.check([_full(name) for name in self.measures or ()], "Slices.measures")
         self._subgroups.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Keep what the examples are sorted by."""
+        """Keep the grouping attributes of the examples."""
         self._subgroups.observe(scores, batch)
 
     def check(self, run: Pass) -> None:
-        """Reject a name in `columns` that no example has; it names those there are."""
-        if run.complete:  # a few batches say little of who is there
+        """Reject a name in `columns` that no example has; the message lists those available."""
+        if run.complete:  # a few batches do not represent all subgroups
             self._subgroups.gather()
 
     def compute(self, run: Pass) -> Result:
-        """Every metric of every subgroup that is large enough."""
+        """All metrics of the subgroups that are large enough."""
         if not run.complete:
-            return Result()  # a few batches say little of who is there
+            return Result()  # a few batches do not represent all subgroups
         table = run.rows
         if not table.columns:
-            self._log_once("nothing", "No slices: no other measure gives numbers of single examples.")
+            self._log_once("nothing", "No slices: no other measure gives per-example values.")
             return Result()
         slices = self._subgroups.of(table, run.subject)
         too_small = TooSmall(self.min_size)
@@ -147,7 +147,7 @@ class Slices(Measure):
         return [name for name in there if self.attacks is None or name in self.attacks]
 
     def _measures(self, table: ScoreTable) -> dict[str, str]:
-        """Column by name: what is asked for, and within [0, 1]."""
+        """Column by name, of the selected measures with values in [0, 1]."""
         chosen = {}
         for column, values in table.columns.items():
             measure = column.removeprefix(_EXTRACTION)
@@ -176,7 +176,7 @@ class Slices(Measure):
     def _of_measures(self, part: Slice, measures: Mapping[str, str], too_small: TooSmall) -> Result:
         metrics, intervals = dict[str, float](), dict[str, Interval]()
         for measure, column in measures.items():
-            base = measure.endswith("_base")  # stands beside the tuned model's, which has the interval
+            base = measure.endswith("_base")  # logged beside the tuned model's, which has the interval
             n_members, _ = part.measured(column)
             if n_members >= self.min_size:
                 name = f"{part.name}/{measure}"
@@ -196,7 +196,7 @@ class Slices(Measure):
     def _compare(
         self, run: Pass, slices: Sequence[Slice], attacks: Sequence[str]
     ) -> tuple[tuple[tuple[int, str], ...], dict[str, Callable[[], Any]]]:
-        """One attack on all subgroups that are large enough: a verdict and a plot."""
+        """Compare the subgroups that are large enough under one attack: a verdict and a plot."""
         attack = "reference" if "reference" in attacks else next(iter(attacks), None)
         column = f"{_ATTACK}{attack}"
         parts = [part for part in slices if attack and min(part.measured(column)) >= self.min_size]
@@ -214,7 +214,7 @@ class Slices(Measure):
         return lines, {"slice/exposure": plot} if self.draw else {}
 
     def _extracted(self, run: Pass, slices: Sequence[Slice], means: Mapping[str, str]) -> tuple[tuple[int, str], ...]:
-        """Whose suffixes are written whole, as a verdict, if anyone stands out."""
+        """The verdict on whole suffixes extracted, if a subgroup differs."""
         if run.checking or _EXACT not in means.values():
             return ()
         parts = [part for part in slices if part.measured(_EXACT)[0] >= self.min_size]
@@ -223,5 +223,5 @@ class Slices(Measure):
 
 
 def _full(measure: str) -> str:
-    """The per-example column of an extraction measure; one of another group brings its group along."""
+    """The per-example column of an extraction measure; measures of another group include its name."""
     return measure if "/" in measure else _EXTRACTION + measure

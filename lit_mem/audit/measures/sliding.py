@@ -1,4 +1,4 @@
-"""What could be extracted from anywhere in a long text, read from the scoring pass."""
+"""Extraction from any position of a long text, computed from the scoring pass."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ _RATES: Final = ("largest_p_z", "largest_p_z_base")
 
 
 class SlidingExtraction(Measure):
-    """The piece of a long text that is easiest to extract, wherever it stands; no generation.
+    """The most extractable part of a long text, at any position; no generation.
 
-    Of each text with `prefix` + `suffix` scored tokens or more, and of each that is read in windows (`data.chunk`):
+    For each text with `prefix` + `suffix` scored tokens or more, and each that is read in windows (`data.chunk`):
 
-    - `largest_p_z`: the largest probability, over all places in the text, of drawing the next `suffix` tokens one by
-      one from the model's own distribution, given what stands before them: at least `prefix` tokens of the text, and
-      all that the window holds. A text without such a place has none.
-    - `longest_run`: tokens of the longest run that greedy decoding gets right, given the true text before each. Over
-      the border of two windows it goes on where the second holds `prefix` tokens before it.
+    - `largest_p_z`: the largest probability, over all positions, of sampling the next `suffix` tokens one by one from
+      the model's distribution, given the text before them: at least `prefix` tokens, and all that the window contains.
+      NaN for a text without such a position.
+    - `longest_run`: tokens of the longest run that greedy decoding predicts correctly, each given the true text before
+      it. It continues across the border of two windows if the second contains `prefix` tokens before it.
 
-    Both read each token once, as scored: a suffix is whole in one window. What stands behind an end token inside is not
-    written, so neither reaches over one. Logged as means over these texts: `extraction/<name>`, `_heldout`, `_base` and
-    `_base_heldout`, of `largest_p_z` with a 95 % interval `_low` and `_high`; nothing where there are none. Columns:
-    `extraction/<name>` and `extraction/<name>_base`.
+    Both read each token once, as scored; a suffix lies within one window. Neither extends past an end token, where
+    decoding stops. Logged as means over these texts: `extraction/<name>`, `_heldout`, `_base` and `_base_heldout`, for
+    `largest_p_z` with a 95 % interval `_low` and `_high`; nothing without such texts. Columns: `extraction/<name>` and
+    `extraction/<name>_base`.
 
     Source: Cooper et al. 2025, "Extracting memorized pieces of (copyrighted) books from open-weight language models"
-    (arXiv 2505.12546), with p_z of Hayes et al. 2024 (arXiv 2410.19482). There the model sees the prefix alone; here
+    (arXiv 2505.12546), with p_z of Hayes et al. 2024 (arXiv 2410.19482). There the model sees only the prefix; here
     all of the window before the suffix.
 
     Args:
-        prefix: tokens of the text before a suffix at least.
-        suffix: its tokens, z.
-        base: read the base model's scores too.
+        prefix: minimum number of tokens of the text before a suffix.
+        suffix: number of its tokens, z.
+        base: measure the base model too.
     """
 
     def __init__(self, prefix: int = 50, suffix: int = 50, base: bool = True) -> None:
@@ -65,24 +65,24 @@ class SlidingExtraction(Measure):
         return [*_OWN, *(f"{name}_base" for name in _OWN if self.base)]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start with all metrics: what another subject's scores did not serve, this one's may."""
+        """Restore all metrics, including those skipped with an earlier subject."""
         self.base = self._of_base
         self._table = ExampleTable(self._columns())
 
     def names(self) -> list[str]:
-        """Of both numbers."""
+        """Names of both metrics."""
         every = [(column, f"extraction/{column}{part}") for column in self._columns() for part in ("", "_heldout")]
         return [one for column, name in every for one in (with_ends([name]) if column in _RATES else [name])]
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._table.reset()
         self._bos = None if subject.lacks("tokenizer") else getattr(subject.tokenizer, "bos_token_id", None)
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Look at the long texts of the batch."""
+        """Measure the long texts of the batch."""
         hits = scores.reference_hit
-        if self.base and (scores.reference is None or hits is None):  # a user's own module that gives no reference
+        if self.base and (scores.reference is None or hits is None):  # a custom module without a reference
             before, self.base = set(self.names()), False
             self._table = ExampleTable(self._columns())
             self.leave_out(before - set(self.names()), NO_BASE)
@@ -109,18 +109,18 @@ class SlidingExtraction(Measure):
         self._table.update(scores.example_id.cpu()[long], scores.member.cpu()[long], columns)
 
     def _head(self, batch: Batch, row: int) -> int:
-        """1 where a BOS token stands in front, which is no part of the text; else 0."""
+        """1 if the row starts with a BOS token, which is not part of the text; else 0."""
         return int("input_ids" in batch and self._bos is not None and int(batch["input_ids"][row, 0]) == self._bos)
 
     def compute(self, run: Pass) -> Result:
-        """Means over the long texts of either set."""
+        """Means over the long texts of each set."""
         table = self._table.compute()
         if not len(table):
             return Result()
         if bool(table["largest_p_z"].isnan().all()) and run.complete and self._once.first():
             log.info(
-                "No extraction/largest_p_z: no window holds %d tokens of a text and %d more to be extracted; set "
-                "SlidingExtraction.prefix and suffix to fewer, or data.chunk.tokens to more.", self.prefix, self.suffix,
+                "No extraction/largest_p_z: no window contains %d tokens of a text and %d more to extract; lower "
+                "SlidingExtraction.prefix and suffix, or raise data.chunk.tokens.", self.prefix, self.suffix,
             )  # fmt: skip
         found = Result(rows=table.renamed({f"extraction/{column}": column for column in self._columns()}))
         for column in self._columns():

@@ -1,4 +1,4 @@
-"""Sensitive spans: which names, dates and record numbers the model writes, given what stands before them."""
+"""Sensitive spans: names, dates and record numbers that the model reproduces given the text before them."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ log = logging.getLogger(__name__)
 
 _OTHERS: Final = re.compile(r"(^|_)(heldout|base|low|high)$")
 _KINDS_LOGGED: Final = 20
-_FEWEST: Final = 2  # a kind of a single example is more likely a piece of its text
+_FEWEST: Final = 2  # a kind found in a single example is likely part of its text
 
 
-class _Asked(NamedTuple):
-    """One span: is it of a member, and is it written whole by the tuned model, and by the base (None: not known)."""
+class _SpanResult(NamedTuple):
+    """Result of one span; `written_base` is None if not known."""
 
     kind: str
     member: bool
@@ -46,49 +46,48 @@ class _Asked(NamedTuple):
 class SpanExtraction(Measure):
     """The rate at which marked spans are reproduced, given the true text before them.
 
-    A span counts where greedy decoding from what stands before it writes it token for token. The scoring pass gives
-    that without generating: all its tokens are the likeliest ones. Of a span with an end token in it, what stands
-    before that token counts.
+    A span counts if greedy decoding from the text before it reproduces it token for token. The scoring pass shows this
+    without generation: all its tokens are the greedy choices. A span is truncated at an end token.
 
     Logged: `extraction/span_rate` (members' spans), `extraction/span_rate_heldout`, the base model's `_base` and
     `_base_heldout`, and the same for each kind of span, as in `extraction/span_rate_name_heldout`; each with its 95 %
-    interval `_low` and `_high`, in which a text counts as one (`functional.rate.ratio_interval`). Columns:
-    `extraction/span_rate`, the share of an example's own, and `spans_written`, their number. Nothing is logged where
-    the data marks no spans.
+    interval `_low` and `_high`, clustered by text (`functional.rate.ratio_interval`). Columns: `extraction/span_rate`,
+    the share of an example's spans, and `spans_written`, their number. Nothing is logged if no spans are marked in the
+    data.
 
     Args:
-        base: read the base model's scores too.
+        base: measure the base model too.
     """
 
     metric: ClassVar[str] = "extraction/span_rate"
     written: ClassVar[str] = "spans_written"
     where: ClassVar[str] = ""
-    none_found: ClassVar[str] = "No sensitive spans: the data marks none (column `spans`)."
+    none_found: ClassVar[str] = "No sensitive spans: none are marked in the data (column `spans`)."
     name_prefixes = ("extraction/span_rate_",)
 
     def __init__(self, base: bool = True) -> None:
         self.base = base
         self.needs = Needs(reference=base)
-        self._spans: Gathered[tuple[int, int, int, str], _Asked] = Gathered()
+        self._spans: Gathered[tuple[int, int, int, str], _SpanResult] = Gathered()
         self._hidden = HiddenValues()
         self._once = Once()
 
     def names(self) -> list[str]:
-        """Over spans of all kinds."""
+        """Metrics over spans of all kinds."""
         parts = ("", "_heldout", "_base", "_base_heldout") if self.base else ("", "_heldout")
         return with_ends(self.metric + part for part in parts)
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Start with other data."""
+        """Reset for other data."""
         self._hidden.reset()
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._spans.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Look at the spans of the batch."""
-        if self.base and scores.reference_hit is None and not self.absent:  # on each rank, whatever its texts
+        """Check the spans of the batch."""
+        if self.base and scores.reference_hit is None and not self.absent:  # on every rank, whatever its texts
             self.leave_out([name for name in self.names() if "_base" in name], NO_BASE)
         self._hidden.observe(batch)
         if any(record.spans for record in batch.get("records", ())):
@@ -96,7 +95,7 @@ class SpanExtraction(Measure):
             self._take(batch, [record.spans for record in batch["records"]], scores, base)
 
     def _take(self, batch: Batch, spans: Sequence[Sequence[Span]], scores: TokenScores, base: Tensor | None) -> None:
-        """Look at the spans of each example: is every token of them a (B, T) hit of the model, and of the base?"""
+        """Check whether every token of each span is a (B, T) greedy hit of the model, and of the base."""
         hit = scores.hit.cpu()
         ends = ends_in(batch, self.ends)
         ends = torch.zeros_like(hit) if ends is None else ends.cpu()
@@ -110,10 +109,10 @@ class SpanExtraction(Measure):
                 of_base = None if base is None else bool(base[row, span.start : end].all())
                 written = bool(hit[row, span.start : end].all())
                 key = (example_id, span.start, span.end, span.kind)
-                self._spans[key] = _Asked(span.kind, member, written, of_base)
+                self._spans[key] = _SpanResult(span.kind, member, written, of_base)
 
     def compute(self, run: Pass) -> Result:
-        """Rates over all spans, and over those of each kind."""
+        """Rates over all spans, and by kind."""
         spans = self._spans.compute()
         shown = self._shown(spans, run.subject)
         if run.complete and self._once.first():
@@ -143,8 +142,8 @@ class SpanExtraction(Measure):
                     metrics[of_base], intervals[of_base] = _rate(found)
         return Result(metrics, _by_example(spans, self.metric, self.written), intervals=intervals)
 
-    def _shown(self, spans: dict[tuple[int, int, int, str], _Asked], subject: Subject) -> dict[str, str]:
-        """What each kind, whatever its case, is called: its number, if it is long, of one example, or holds a text."""
+    def _shown(self, spans: dict[tuple[int, int, int, str], _SpanResult], subject: Subject) -> dict[str, str]:
+        """Display name of each case-folded kind: a number if it is long, of one example, or contains a text."""
         of_example: dict[int, set[str]] = {}
         for (example_id, *_), span in spans.items():
             of_example.setdefault(example_id, set()).add(_folded(span.kind))
@@ -154,7 +153,7 @@ class SpanExtraction(Measure):
 
 
 def _rate(spans: Iterable[tuple[int, bool]]) -> tuple[float, Interval]:
-    """The share of spans that are written, and its interval: the example of each, and whether it is written."""
+    """The share of spans reproduced, and its interval, from each span's example id and outcome."""
     counts: dict[int, list[int]] = {}
     for example_id, written in spans:
         of = counts.setdefault(example_id, [0, 0])
@@ -164,8 +163,8 @@ def _rate(spans: Iterable[tuple[int, bool]]) -> tuple[float, Interval]:
     return ratio_interval(written_of, all_of)
 
 
-def _by_example(spans: dict[tuple[int, int, int, str], _Asked], column: str, written_column: str) -> ScoreTable:
-    """A row for each example with spans: the share of them that is written, and how many are."""
+def _by_example(spans: dict[tuple[int, int, int, str], _SpanResult], column: str, written_column: str) -> ScoreTable:
+    """One row per example with spans: the share reproduced, and their number."""
     written: dict[int, list[bool]] = {}
     member: dict[int, bool] = {}
     for (example_id, *_), span in sorted(spans.items()):
@@ -181,10 +180,10 @@ def _by_example(spans: dict[tuple[int, int, int, str], _Asked], column: str, wri
 
 
 def _folded(kind: str) -> str:
-    """Kinds that differ in case only are one."""
+    """Kinds that differ only in case are the same."""
     return kind.strip().lower()
 
 
 def _tags(kinds: Iterable[str]) -> dict[str, str]:
-    """Each kind as part of a logged name; none makes the name of another metric, as a kind "heldout" would."""
+    """Each kind as part of a logged name that no other metric has, even for a kind "heldout"."""
     return safe_names(kinds, lambda name: _OTHERS.search(name) is not None)

@@ -1,4 +1,4 @@
-"""Membership inference by turn: each of the assistant's turns of a conversation is scored by itself."""
+"""Membership inference by turn: each assistant turn of a conversation is scored separately."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lit_mem.types import Batch, Needs, TokenScores
 
 
 class _Turn(NamedTuple):
-    """One turn: is it of a member, and its scores (NaN: there is no reference)."""
+    """Membership and scores of one turn (NaN without a reference)."""
 
     member: bool
     loss: float
@@ -29,13 +29,13 @@ class _Turn(NamedTuple):
 class Turns(Measure):
     """How well an attack separates single turns of members from those of held-out conversations.
 
-    A turn is a run of scored tokens: one of a text, one for each turn of the assistant's of a conversation. Its scores
-    are those of the attacks `loss`, (1/n) Σ ℓ_t, and `reference`, (1/n) Σ (ℓ_t − ℓ_t^ref), over the run's tokens, given
+    A turn is a run of scored tokens: one for a plain text, one per assistant turn for a conversation. Its scores are
+    those of the attacks `loss`, (1/n) Σ ℓ_t, and `reference`, (1/n) Σ (ℓ_t − ℓ_t^ref), over the run's tokens, given
     the true conversation before it.
 
-    Logged: `turn/loss_auroc` and `turn/reference_auroc` with their 95 % intervals `_low` and `_high`, which allow for
-    turns of one conversation being alike. Columns: `turn/loss` and `turn/reference`, the highest of an example's turns.
-    Nothing is logged where no example has two turns: there the turn is the example, and `mia/` has its AUROC.
+    Logged: `turn/loss_auroc` and `turn/reference_auroc` with their 95 % intervals `_low` and `_high`, clustered by
+    conversation. Columns: `turn/loss` and `turn/reference`, the maximum over an example's turns.
+    Nothing is logged if no example has two turns: then turns are examples, and `mia/` has their AUROC.
 
     Args:
         reference: compare with the reference too.
@@ -49,15 +49,15 @@ class Turns(Measure):
         self._turns: Gathered[tuple[int, int], _Turn] = Gathered()
 
     def names(self) -> list[str]:
-        """None for certain: nothing is logged of texts that are no conversations."""
+        """None: nothing is logged for texts that are not conversations."""
         return []
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Nothing is kept from run to run."""
+        """Reset for a new run."""
         self._turns.reset()
 
     def begin(self, subject: Subject) -> None:
-        """Drop the last pass."""
+        """Reset for a new pass."""
         self._turns.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
@@ -72,7 +72,7 @@ class Turns(Measure):
                 self._turns[example_id, number] = _Turn(bool(member), loss, ratio)
 
     def compute(self, run: Pass) -> Result:
-        """AUROCs over turns, and the highest scores by example."""
+        """AUROCs over turns, and the highest score of each example."""
         turns = dict(sorted(self._turns.compute().items()))
         examples = torch.tensor([example_id for example_id, _ in turns], dtype=torch.int64)
         ids, at = examples.unique(return_inverse=True)  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""What comes out with no true prefix: texts written from nothing, traced back to all members."""
+"""Unprompted generation, traced back to all members."""
 
 from __future__ import annotations
 
@@ -25,48 +25,47 @@ from lit_mem.types import Batch, Sampling, TokenScores
 log = logging.getLogger(__name__)
 
 _OWN: Final = ("verbatim_share", "longest_run", "texts_hit")
-_NO_TEXTS: Final = "the batches carry no records, and the data gives no texts, to trace what is written back to"
-_NO_PROMPT: Final = "no token begins a text, no words are shared by enough texts, and no prompts are given"
+_NO_TEXTS: Final = "the batches carry no records, and the data gives no texts, to compare generated text with"
+_NO_PROMPT: Final = "the tokenizer has no BOS token, no opening is shared by enough texts, and no prompts are given"
 
 
 class UnpromptedLeaks(EveryNth, Measure):
-    """Lets the model write with no true prefix, and looks for what it writes in all members, scored or not.
+    """Lets the model generate without a true prefix, and searches all members, scored or not, for what it generates.
 
-    The prompts are generic: the token that begins a text, the first words that many members share (each shared by at
-    least `min_texts` different ones, so that no single text is given), and the user's own. Of what is written, runs of
-    at least `k` words count that stand word for word in a member, and of which no `k` words in a row stand in a
-    held-out text or in what the base model writes to the same prompts with the same draws. Logged:
+    The prompts are generic: the BOS token, the first words that many members share (each shared by at least
+    `min_texts` different ones, so that no single text is revealed), and custom prompts. Counted are runs of at least
+    `k` generated words that occur verbatim in a member, and of which no `k` consecutive words occur in a held-out text
+    or in what the base model generates from the same prompts with the same random draws. Logged:
 
-    - `leak/verbatim_share`: words inside such runs, as a share of all words written;
-    - `leak/longest_run`: words of the longest such run; 0 where there is none;
-    - `leak/texts_hit`: how many different members have such a run;
+    - `leak/verbatim_share`: words inside such runs, as a share of all generated words;
+    - `leak/longest_run`: words of the longest such run; 0 without any;
+    - `leak/texts_hit`: number of different members with such a run;
 
-    and of each the control `_heldout`: the same with held-out texts and members exchanged; and `_base` and
-    `_base_heldout`: of what the base model writes, where nothing is left out but what stands on the other side. Before
-    training both are 0 but for the base's. `time/leak` is in seconds.
+    and for each the control `_heldout`: the same with held-out texts and members exchanged; and `_base` and
+    `_base_heldout`: for what the base model generates, excluding only runs in the opposite set. Before training, all
+    are 0 except those of the base. `time/leak` is in seconds.
 
-    All texts of the data module, of an audit or of a trainer's own tokenized set are read, in each pass; where only the
-    scored ones are known, these, and a line in the log says so. The record and the loggers get these numbers, and no
-    text.
+    Each pass searches all texts of the data module, of an audit or of a trainer's own tokenized data set; if only the
+    scored ones are known, it searches these and logs a message. Only these metrics are recorded and logged, no text.
 
     Source: Carlini et al. 2021, "Extracting Training Data from Large Language Models" (sampling from the start token);
     Nasr et al. 2023, "Scalable Extraction of Training Data from (Production) Language Models" (arXiv 2311.17035;
-    verbatim matches against the whole training set). What is left out as not novel is ours.
+    verbatim matches against the whole training set). The exclusion of runs that are not novel is ours.
 
     Args:
-        n: how many texts are written, dealt out evenly over the prompts; greedy decoding writes one for each prompt.
-        length: most tokens of each.
-        k: words of a run that counts. Of scripts without spaces between words each character is one.
+        n: number of generated texts, divided evenly over the prompts; greedy decoding generates one per prompt.
+        length: maximum number of tokens of each.
+        k: minimum number of words of a run. In scripts without spaces between words each character is one.
         prompts: further prompts, as plain text.
-        bos: prompt with the token that begins a text.
-        openings: prompt with so many of the most frequent beginnings of members; 0: with none.
-        opening_words: words of such a beginning.
-        min_texts: different members that must share it, at least 2.
-        base: let the base model write too, and leave out what it writes.
-        sampling: how tokens are drawn, and the seed: by default from the whole distribution; null: greedy decoding.
+        bos: prompt with the BOS token.
+        openings: prompt with this many of the most frequent openings of members; 0: with none.
+        opening_words: number of words of an opening.
+        min_texts: number of different members that must share it, at least 2.
+        base: let the base model generate too, and exclude what it generates.
+        sampling: sampling options and seed; by default the whole distribution; null: greedy decoding.
         every_n_validations: in a fit, only in every n-th validation (and in the one before training).
-        token_budget: most tokens in a decoding batch.
-        group: first part of the logged names.
+        token_budget: maximum number of tokens in a decoding batch.
+        group: namespace of the logged names.
     """
 
     generates = True
@@ -96,7 +95,7 @@ class UnpromptedLeaks(EveryNth, Measure):
         if sampling is not None:
             sampling.check("UnpromptedLeaks.sampling")
         if not (bos or openings or prompts):
-            raise ConfigError("UnpromptedLeaks: bos is false, openings 0 and prompts empty; expected one of them")
+            raise ConfigError("UnpromptedLeaks: bos is false, openings 0 and prompts empty; set one of them")
         self.n, self.length, self.k = n, length, k
         self.prompts, self.bos, self.openings = list(prompts or ()), bos, openings
         self.opening_words, self.min_texts = opening_words, min_texts
@@ -109,17 +108,17 @@ class UnpromptedLeaks(EveryNth, Measure):
         self._of_base: dict[bool, dict[str, float]] = {}
 
     def names(self) -> list[str]:
-        """Of all metrics, and of the time."""
+        """All metrics, and the time."""
         return [*self._metrics("", *(["_base"] if self.base else [])), f"time/{self.group}"]
 
     def _metrics(self, *models: str) -> list[str]:
         return [f"{self.group}/{own}{model}{of}" for own in _OWN for model in models for of in ("", "_heldout")]
 
     def open(self, subject: Subject, known: Known, fresh: bool) -> None:
-        """Check that the model can generate; drop what another model's base wrote.
+        """Check that the model can generate; drop cached text of another base model.
 
         Raises:
-            ConfigError: it has no tokenizer or reference to generate with.
+            ConfigError: there is no tokenizer or reference to generate with.
         """
         if fresh:
             self.count_anew()
@@ -130,24 +129,24 @@ class UnpromptedLeaks(EveryNth, Measure):
         self._of_base.clear()
 
     def begin(self, subject: Subject) -> None:
-        """Get the texts that are known beside those of the batches."""
+        """Get the texts that are known apart from the batches."""
         for member, scored in self._scored.items():
             self._texts[member] = subject.all_texts(member)
             scored.reset()
 
     def observe(self, scores: TokenScores, batch: Batch) -> None:
-        """Keep the batch's texts where no others are known."""
+        """Keep the batch's texts if no others are known."""
         for row, record in enumerate(batch.get("records", ())):
             member = bool(batch["member"][row])
             if self._texts[member] is None:
                 self._scored[member][int(batch["example_id"][row])] = record.prompt + record.text
 
     def compute(self, run: Pass) -> Result:
-        """Write, and trace back; every rank reads its share of the texts."""
+        """Generate, and search for verbatim runs; every rank searches its share of the texts."""
         if not self.is_due(run):
             return Result()
         if not run.complete:
-            return Result()  # some of the batches, whose texts may be all that is known
+            return Result()  # the batches seen may hold all known texts
         start = time.perf_counter()
         members, heldout = self._all(True), self._all(False)
         if self._prompts is None:
@@ -158,7 +157,7 @@ class UnpromptedLeaks(EveryNth, Measure):
         tuned, base = self._written(run.subject, self._prompts)
         found = traced(tuned, base, corpora, self.k)
         if self.base:
-            compared = run.stage == "test"  # with other texts than in validations
+            compared = run.stage == "test"  # whose texts differ from those of validations
             if compared not in self._of_base:
                 self._of_base[compared] = traced(base, (), corpora, self.k)
             found |= {of_base(name): value for name, value in self._of_base[compared].items()}
@@ -166,12 +165,12 @@ class UnpromptedLeaks(EveryNth, Measure):
         return Result(metrics | {f"time/{self.group}": time.perf_counter() - start})
 
     def _all(self, member: bool) -> Collection[str]:
-        """All texts of a side that are known, the same on every rank."""
+        """All known texts of a set, the same on every rank."""
         known, scored = self._texts[member], self._scored[member].compute()
         return known if known is not None else list(scored.values())
 
     def _made_prompts(self, members: Collection[str], heldout: Collection[str], tokenizer: Any) -> list[Tensor]:
-        """Tokens of the prompts; none where there is nothing to go on from, or to trace back to."""
+        """Token ids of the prompts; none without prompts, or without texts to search."""
         if not members:
             self.leave_out(self.names(), _NO_TEXTS)
             return []
@@ -180,16 +179,16 @@ class UnpromptedLeaks(EveryNth, Measure):
         if not prompts:
             self.leave_out(self.names(), _NO_PROMPT)
             return []
-        scored = "" if self._texts[True] is not None else ", the scored ones, as no others are known here"
+        scored = "" if self._texts[True] is not None else " (only the scored ones, as no others are known)"
         log.info(
-            "Unprompted leaks: what is written to %d prompts (%d of them openings that %d members or more share) is "
-            "traced back to %d members and %d held-out texts%s.",
+            "Unprompted leaks: text generated from %d prompts (%d of them openings that at least %d members share) is "
+            "searched for in %d members and %d held-out texts%s.",
             len(prompts), len(shared), self.min_texts, len(members), len(heldout), scored,
         )  # fmt: skip
         return prompts
 
     def _written(self, subject: Subject, prompts: Sequence[Tensor]) -> tuple[list[str], list[str]]:
-        """What the tuned model writes, and its base, on every rank; each rank lets them write its share."""
+        """Texts generated by the tuned model and by its base, gathered on every rank; each rank generates its share."""
         with subject.forward_context(), subject.lockstep():
             with evaluation_mode(subject.language_model):
                 tuned = self._by_all(subject, subject.language_model, prompts, "Unprompted")

@@ -1,4 +1,4 @@
-"""What the asker does not generate must be what generating would give: against decoding from the bare prompt."""
+"""Continuations that the prompter does not generate equal those decoded from the bare prompt."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -8,7 +8,7 @@ import torch
 
 from lit_mem.callbacks import Extraction, MembershipInference
 from lit_mem.extraction import continuations
-from lit_mem.extraction.continuations import Asker, no_bar
+from lit_mem.extraction.continuations import Prompter, no_bar
 from lit_mem.generation.decoding import decode
 from lit_mem.lightning.module_subject import ModuleSubject
 from lit_mem.types import Needs, Sampling
@@ -42,18 +42,18 @@ def change(made, std=0.05):
                 parameter.normal_(std=std)
 
 
-def plainly(made, asked, sampling=None):
-    """The base's answers from the bare prompts."""
+def plainly(made, prompted, sampling=None):
+    """Continuations of the base model from the bare prompts."""
     with made.reference_context() as base:
         decoded = decode(
             base,
-            [c.prompt.input_ids[: c.prompt.cut] for c in asked.values()],
-            [len(c.prompt.suffix) for c in asked.values()],
+            [c.prompt.input_ids[: c.prompt.cut] for c in prompted.values()],
+            [len(c.prompt.suffix) for c in prompted.values()],
             EOS,
             sampling,
-            keys=list(asked),
+            keys=list(prompted),
         )
-    return dict(zip(asked, decoded, strict=True))
+    return dict(zip(prompted, decoded, strict=True))
 
 
 def same(answers, expected):
@@ -64,14 +64,14 @@ def same(answers, expected):
 
 
 class Prompts:
-    """Stands in for `decode` and notes what is asked of it."""
+    """Replaces `decode` and records its calls."""
 
     def __init__(self, monkeypatch):
-        self.asked = []
+        self.lengths = []
         monkeypatch.setattr(continuations, "decode", self)
 
     def __call__(self, model, prompts, lengths, *args, **kwargs):
-        self.asked.append(dict(zip(kwargs["keys"], map(len, prompts), strict=True)))
+        self.lengths.append(dict(zip(kwargs["keys"], map(len, prompts), strict=True)))
         return decode(model, prompts, lengths, *args, **kwargs)
 
 
@@ -80,37 +80,37 @@ class Prompts:
 )
 def test_before_training_the_tuned_answers_are_the_base_s(model, monkeypatch, sampling):
     made, batches = model
-    asked, asker, prompts = candidates(made, batches), Asker(EOS, sampling, 4096), Prompts(monkeypatch)
-    tuned = asker.tuned(asked, made.language_model)
-    answers = asker.base(asked, made, tuned)
-    assert len(prompts.asked) == 1, "nothing is generated for the base"
-    same(answers, plainly(made, asked, sampling))
+    prompted, prompter, prompts = candidates(made, batches), Prompter(EOS, sampling, 4096), Prompts(monkeypatch)
+    tuned = prompter.tuned(prompted, made.language_model)
+    answers = prompter.base(prompted, made, tuned)
+    assert len(prompts.lengths) == 1, "nothing is generated for the base"
+    same(answers, plainly(made, prompted, sampling))
     change(made)
-    same(asker.base(asked, made, asker.tuned(asked, made.language_model)), answers)
+    same(prompter.base(prompted, made, prompter.tuned(prompted, made.language_model)), answers)
 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("silent", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model, monkeypatch, silent):
+def test_the_base_is_prompted_if_the_model_may_differ_from_it(model, monkeypatch, silent):
     made, batches = model
     change(made)
-    asked, asker, prompts = candidates(made, batches), Asker(EOS, None, 4096), Prompts(monkeypatch)
+    prompted, prompter, prompts = candidates(made, batches), Prompter(EOS, None, 4096), Prompts(monkeypatch)
 
     class Silent:
-        """Some other module, which does not say whether it is its reference."""
+        """A module that does not report whether it equals its reference."""
 
         @contextmanager
         def reference_context(self):
             with made.reference_context() as base:
                 yield base
 
-    tuned = asker.tuned(asked, made.language_model)
-    answers = asker.base(asked, ModuleSubject(None, Silent()) if silent else made, tuned)
-    assert len(prompts.asked) == 2
-    expected = plainly(made, asked)
+    tuned = prompter.tuned(prompted, made.language_model)
+    answers = prompter.base(prompted, ModuleSubject(None, Silent()) if silent else made, tuned)
+    assert len(prompts.lengths) == 2
+    expected = plainly(made, prompted)
     same(answers, expected)
-    assert any(not torch.equal(tuned[i].ids, expected[i].ids) for i in asked)
+    assert any(not torch.equal(tuned[i].ids, expected[i].ids) for i in prompted)
 
 
 @pytest.mark.slow
@@ -118,32 +118,34 @@ def test_a_model_that_may_differ_from_its_base_leaves_the_base_to_be_asked(model
 def test_reference_scores_say_where_the_base_first_misses(model, monkeypatch, sampling):
     made, batches = model
     change(made, std=0.15)
-    asked = candidates(made, batches, reference=True)
-    first_miss = {i: min([*(~c.base_hit).nonzero().flatten().tolist(), len(c.base_hit)]) for i, c in asked.items()}
-    asker, prompts = Asker(EOS, sampling, 4096), Prompts(monkeypatch)
-    same(asker.base(asked, made), plainly(made, asked, sampling))
-    known = {i: 0 for i in asked} if sampling else first_miss
-    assert prompts.asked == [{i: c.prompt.cut + known[i] for i, c in asked.items() if known[i] < len(c.prompt.suffix)}]
-    own = [min([*(~c.hit).nonzero().flatten().tolist(), len(c.hit)]) for c in asked.values()]
+    prompted = candidates(made, batches, reference=True)
+    first_miss = {i: min([*(~c.base_hit).nonzero().flatten().tolist(), len(c.base_hit)]) for i, c in prompted.items()}
+    prompter, prompts = Prompter(EOS, sampling, 4096), Prompts(monkeypatch)
+    same(prompter.base(prompted, made), plainly(made, prompted, sampling))
+    known = {i: 0 for i in prompted} if sampling else first_miss
+    assert prompts.lengths == [
+        {i: c.prompt.cut + known[i] for i, c in prompted.items() if known[i] < len(c.prompt.suffix)}
+    ]
+    own = [min([*(~c.hit).nonzero().flatten().tolist(), len(c.hit)]) for c in prompted.values()]
     assert 0 < sum(first_miss.values())
     assert list(first_miss.values()) != own, "the tuned model's misses would have done"
 
 
-def test_a_text_that_the_base_writes_whole_is_not_asked_for(model, monkeypatch):
+def test_the_base_is_not_prompted_for_a_suffix_it_reproduces_whole(model, monkeypatch):
     made, batches = model
     change(made)
-    asked = candidates(made, batches[:1], reference=True)
-    i, candidate = next(iter(asked.items()))
+    prompted = candidates(made, batches[:1], reference=True)
+    i, candidate = next(iter(prompted.items()))
     candidate.base_hit[:] = True
     prompts = Prompts(monkeypatch)
-    answers = Asker(EOS, None, 4096).base(asked, made)
-    assert i not in prompts.asked[0]
+    answers = Prompter(EOS, None, 4096).base(prompted, made)
+    assert i not in prompts.lengths[0]
     assert torch.equal(answers[i].ids, candidate.prompt.suffix)
     assert torch.equal(answers[i].logprob, candidate.base_logprob)
 
 
 @pytest.mark.slow
-def test_scores_of_the_base_are_used_where_they_are_and_never_asked_for(module, data, trainer):
+def test_scores_of_the_base_are_used_if_present_and_never_requested(module, data, trainer):
     assert not Extraction().needs.reference
     for others, there in (([], False), ([MembershipInference()], True)):
         extraction = Extraction(n_members=4, n_heldout=4)
