@@ -207,7 +207,7 @@ MISTAKES = [
     logger(
         "logger version used twice",
         {"save_dir": "logs", "name": "a", "version": 3},
-        "trainer.logger: logs/a/version_3 already holds a run", "expected a version that is free",
+        "trainer.logger: logs/a/version_3 already holds a run", "expected a free version",
         files={"logs/a/version_3/config.yaml": "kept"},
     ),
     logger("log folder cannot be", {"save_dir": "/proc/nowhere"}, "/proc/nowhere", "No such file", marks=linux),

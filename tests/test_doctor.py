@@ -102,7 +102,7 @@ def test_torch_that_cannot_be_imported(report, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     found, code = report()
     assert code == 1
-    assert found["Devices"] == ["not known without torch"]
+    assert found["Devices"] == ["unknown without torch"]
     assert found["Problems"][0].startswith("torch cannot be imported: ModuleNotFoundError: ")
 
 

@@ -1,4 +1,4 @@
-"""A first configuration for a file of texts: what is chosen for it, and the YAML that says so with the alternatives."""
+"""A first configuration for a file of texts: the chosen options, and YAML with alternatives in comments."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _ASSET: Final = "asset:"
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of the files.
+    """What is known about the files.
 
     Attributes:
-        train: path, as it was given.
+        train: path, as given.
         heldout: likewise; None: rows of `train` are held out.
-        n_rows: of `train`.
-        n_groups: in `roles.group`; 0 where there is none.
-        repeats: rows of `train` whose text an earlier row has.
-        roles: of the columns.
-        spans: the column of spans, "spans" where there is none; None: the column of that name holds none.
-        lengths: of the texts.
-        model_id: of the model.
+        n_rows: number of rows in `train`.
+        n_groups: number of groups in `roles.group`; 0 if there is none.
+        repeats: number of rows of `train` that repeat an earlier row's text.
+        roles: roles of the columns.
+        spans: the column of spans, "spans" if there is none; None if the column of that name holds no spans.
+        lengths: token lengths of the texts.
+        model_id: hub id or folder of the model.
         reading: how files are read.
-        own_heldout: whether the held-out texts are in the folder `train`.
-        has_template: whether its tokenizer is known to have a chat template.
+        own_heldout: whether the folder `train` contains the held-out texts.
+        has_template: whether the model's tokenizer is known to have a chat template.
     """
 
     train: str
@@ -57,7 +57,7 @@ class Found:
 
 
 def max_length(lengths: TokenLengths, model_id: str) -> int:
-    """Tokens that hold every text of at most 512, else 95 % of them; at most 2,048, and what the model reads.
+    """The length in tokens that fits all texts if at most 512, else 95 % of them; at most 2,048 and the model's limit.
 
     Raises:
         ConfigError: the longest prompt alone fills it.
@@ -69,14 +69,14 @@ def max_length(lengths: TokenLengths, model_id: str) -> int:
         wanted = max(wanted, lengths.longest_prompt + _ROOM)
     if lengths.counted and lengths.longest_prompt + 1 >= most:
         raise ConfigError(
-            f"the longest prompt has {lengths.longest_prompt} tokens, and {model_id} is trained on at most {most}: no "
-            "token of its completion would be left; expected shorter prompts, or another --model"
+            f"the longest prompt has {lengths.longest_prompt} tokens, and {model_id} is trained on at most {most}: its "
+            "completion would be truncated away; expected shorter prompts, or another --model"
         )
     return min(next((size for size in _SIZES if size >= wanted), _SIZES[-1]), most)
 
 
 def batch_size(length: int) -> int:
-    """Texts a step.
+    """Texts per step.
 
     >>> [batch_size(length) for length in (64, 256, 384, 512, 1024, 2048)]
     [8, 8, 4, 4, 2, 1]
@@ -88,7 +88,7 @@ def batch_size(length: int) -> int:
 
 
 def heldout_fraction(n_rows: int) -> float:
-    """A fifth, more where that would be under 100 rows, but at most half; a tenth of many.
+    """A fifth, more if that is under 100 rows, but at most half; a tenth of large sets.
 
     >>> [heldout_fraction(n) for n in (60, 250, 600, 20_000)]
     [0.5, 0.4, 0.2, 0.1]
@@ -97,13 +97,13 @@ def heldout_fraction(n_rows: int) -> float:
 
 
 def configuration(found: Found, command: str) -> str:
-    """The YAML; its comments name columns and counts, and no value of the data."""
+    """The YAML; its comments show column names and counts, but no value of the data."""
     return "\n".join(_lines(found, command)) + "\n"
 
 
 def _lines(found: Found, command: str) -> Iterator[str]:
     lengths, size = found.lengths, max_length(found.lengths, found.model_id)
-    yield f"# A first configuration for {found.n_rows} texts. Paths are relative to the folder of the command:"
+    yield f"# A first configuration for {found.n_rows} texts. Paths are relative to the folder the command runs in:"
     yield f"#   {command}"
     yield "# Every option: the same command with --help, or --print_config in place of --config."
     yield "seed_everything: 0"
@@ -113,8 +113,8 @@ def _lines(found: Found, command: str) -> Iterator[str]:
     yield "memorization:"
     yield "  suite: standard  # or quick (generates no text), full (all subgroups)"
     stands_for = "; ".join(PRESETS["standard"])
-    yield f"  stop: [standard]  # stands for {stands_for}; or strict, or thresholds of yours; [] trains to the end"
-    yield "  lower_bound: true  # noise alone stops at most 5 % of runs; false: stop as soon as a value is beyond"
+    yield f"  stop: [standard]  # stands for {stands_for}; or strict, or your own thresholds; [] never stops"
+    yield "  lower_bound: true  # noise alone stops at most 5 % of runs; false: stop once a value is beyond the limit"
     yield "model:"
     yield f"  model_id: {quoted(found.model_id)}  # a hub id, a folder, a .gguf file, or asset:tiny_llama (bundled)"
     yield "  adapter:  # or IA3, PromptTuning, HeadOnly, FullFineTuning"
@@ -123,26 +123,26 @@ def _lines(found: Found, command: str) -> Iterator[str]:
     yield "  optimizer:"
     yield "    class_path: torch.optim.AdamW"
     rate = "0.0005" if found.model_id.startswith(_ASSET) else "0.0002"
-    yield f"    init_args: {{lr: {rate}}}  # higher learns, and memorizes, faster"
+    yield f"    init_args: {{lr: {rate}}}  # a higher one learns, and memorizes, faster"
     yield "data:"
     yield from _source(found)
     how, whole = "" if lengths.counted else "about ", lengths.whole
     yield f"  # Tokens: the texts have {how}{whole.median} (median), {whole.high} (95 %), {whole.longest} (longest)."
-    yield f"  max_length: {size}  # what is beyond is cut; chunk: {{}} reads it in windows"
+    yield f"  max_length: {size}  # longer texts are truncated; chunk: {{}} scores them in windows"
     yield f"  batch_size: {batch_size(size)}"
     if found.heldout is None and not found.own_heldout:
         by = f"by {shown(found.roles.group)}" if found.roles.group else "at random"
-        yield f"  heldout_fraction: {heldout_fraction(found.n_rows):g}  # share of the rows that is held out, {by}"
+        yield f"  heldout_fraction: {heldout_fraction(found.n_rows):g}  # share of held-out rows, chosen {by}"
     repeats = f"{found.repeats} rows repeat an earlier text; " if found.repeats else ""
-    yield f"  deduplicate: none  # {repeats}exact or near trains on each text once"
+    yield f"  deduplicate: none  # {repeats}exact or near: train on each text once"
     if found.spans is None:
-        yield "  spans_column: null  # the column spans does not mark pieces of the text"
+        yield "  spans_column: null  # the column spans does not mark spans of the text"
     elif found.spans == found.roles.spans:
-        yield f"  spans_column: {quoted(found.spans)}  # marks the pieces that must not leak"
+        yield f"  spans_column: {quoted(found.spans)}  # marks the spans that must not leak"
 
 
 def _steps_a_line(found: Found, texts_a_step: int) -> int:
-    """At least two points of the training loss an epoch; by groups a split may leave fewer members than planned."""
+    """At least two points of the training loss per epoch; a split by groups may leave fewer members than planned."""
     share = 1 if found.heldout or found.own_heldout else 1 - heldout_fraction(found.n_rows)
     return min(10, max(1, int(found.n_rows * share) // texts_a_step // 2))
 
@@ -151,19 +151,19 @@ def _source(found: Found) -> Iterator[str]:
     roles, reading = found.roles, found.reading
     if roles.chat is not None:
         yield "  chat:"
-        yield "    loss: assistant  # each turn of the assistant's; or last (the last of them), all (all of the text)"
+        yield "    loss: assistant  # every assistant turn; or last (only the last one), all (the whole conversation)"
         if found.has_template:
-            yield "    template: null  # the tokenizer's own; or a file with another"
+            yield "    template: null  # the tokenizer's own; or a file"
         else:
-            yield "    template: asset:chatml  # or a file with another; the model's tokenizer seems to have none"
+            yield "    template: asset:chatml  # or a file; the model's tokenizer seems to have no template"
     yield "  source:"
     yield f"    class_path: lit_mem.data.sources.{'TextFiles' if roles.chat is None else 'ChatFiles'}"
     yield "    init_args:"
     yield f"      train: {quoted(found.train)}"
     if found.own_heldout:
-        yield "      # heldout and test: the sets of these names in this folder; other paths take their place"
+        yield "      # heldout and test: the files of these names in this folder, unless other paths are set"
     elif found.heldout is None:
-        yield "      # heldout: a file of texts that are never trained on; without one, rows of train are held out"
+        yield "      # heldout: a file of texts that are never trained on; without it, rows of train are held out"
     else:
         yield f"      heldout: {quoted(found.heldout)}"
     if reading.delimiter is not None:
@@ -171,15 +171,15 @@ def _source(found: Found) -> Iterator[str]:
     if reading.encoding != Reading().encoding:
         yield f"      encoding: {quoted(reading.encoding)}"
     if reading.skip_unusable:
-        yield "      skip_unusable: true  # rows that cannot be used are left out, with a warning"
+        yield "      skip_unusable: true  # unusable rows are skipped, with a warning"
     if roles.chat is not None:
-        yield f"      form: auto  # recognised by the columns: {shown(roles.chat.name)} holds {roles.chat.form}"
+        yield f"      form: auto  # detected from the columns: {shown(roles.chat.name)} holds {roles.chat.form}"
     elif roles.pair:
-        yield "      # The prompt is given; the loss is on the completion alone."
+        yield "      # The loss is on the completion only, given the prompt."
         yield f"      prompt_template: {quoted(roles.pair.prompt_template)}"
         yield f"      completion_template: {quoted(roles.pair.completion_template)}"
         if roles.texts:
-            yield f"      # or text_column in place of both, to train on whole texts: {listed(roles.texts)}"
+            yield f"      # or text_column instead of both, to train on whole texts: {listed(roles.texts)}"
     elif roles.text is not None:
         others = f"  # other columns of texts: {listed(roles.texts)}" if roles.texts else ""
         yield f"      text_column: {quoted(roles.text)}{others}"
@@ -188,10 +188,10 @@ def _source(found: Found) -> Iterator[str]:
         others = f", or {listed(roles.groups)}" if roles.groups else ""
         yield f"      group_column: {quoted(roles.group)}  # {found.n_groups} groups{others}; null: rows are unrelated"
     else:
-        others = f"  # it could be {listed(roles.groups)}" if roles.groups else ""
+        others = f"  # candidates: {listed(roles.groups)}" if roles.groups else ""
         yield f"      group_column: null{others}"
     if roles.unusable_groups:
-        yield f"      # Rows without a value, or with a fraction, keep out: {listed(roles.unusable_groups)}"
+        yield f"      # Not candidates, since they have empty or fractional values: {listed(roles.unusable_groups)}"
 
 
 def quoted(text: str) -> str:

@@ -162,7 +162,7 @@ def read_history(path: Path) -> History:
     cut = bool(text) and not text.endswith("\n")
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(header) or (cut and number == len(lines)):
-            history.notes.append(f"{path.name}: row {number} was cut short and is left out")
+            history.notes.append(f"{path.name}: row {number} is incomplete and was skipped")
             continue
         row = dict(zip(header, cells, strict=True))
         values = {

@@ -114,7 +114,7 @@ def test_a_model_larger_than_its_weights_is_refused_before_it_is_made(options, h
         ("[" * 200_000, "nested too deeply"),
         ('{"a": ' + "[" * 150 + "]" * 150 + "}", "nested too deeply"),
         (json.dumps({"a": "x" * 5_000_000}), "bytes; expected fewer"),
-        ("{", "no JSON that can be read"),
+        ("{", "invalid JSON"),
     ],
 )
 @pytest.mark.parametrize("name", ["config", "tokenizer_config", "special_tokens_map", "added_tokens"])

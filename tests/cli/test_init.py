@@ -190,7 +190,7 @@ def test_held_out_texts_of_a_file_of_their_own(init, parsed, tmp_path):
     out, made = init("notes.jsonl", "other.jsonl")
     assert made["data"]["source"]["init_args"]["heldout"] == "other.jsonl"
     assert "heldout_fraction" not in made["data"]
-    assert "Held out: 21 rows, 1 with a text of the other file, 2 but for case" in out
+    assert "Held out: 21 rows, 1 with a text of the training file, 2 ignoring case" in out
     assert "Groups in both files: 1." in out
     data = parsed()
     assert (len(data.train), len(data.heldout)) == (40, 21)
@@ -230,15 +230,15 @@ def test_the_file_is_for_its_owner_and_overwritten_only_by_force(init, rejected,
     init("notes.jsonl")
     assert stat.S_IMODE(os.stat("notes.yaml").st_mode) == 0o600
     Path("notes.yaml").write_text("mine")
-    assert "notes.yaml is there already; --force" in rejected("notes.jsonl")
+    assert "notes.yaml already exists; use --force" in rejected("notes.jsonl")
     assert Path("notes.yaml").read_text() == "mine"
     init("notes.jsonl", "--force")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    assert "expected a file that ends in .yaml" in rejected("notes.jsonl", "--output", "notes.jsonl", "--force")
+    assert "expected a .yaml file" in rejected("notes.jsonl", "--output", "notes.jsonl", "--force")
     os.rename("notes.jsonl", "notes2.yaml")
     os.symlink("notes2.yaml", "notes3.yaml")
-    assert "is a file of texts" in rejected("notes2.yaml", "--output", "notes3.yaml", "--force")
-    assert "no folder a" in rejected("notes.jsonl", "--output", "a/b.yaml")
+    assert "is an input file" in rejected("notes2.yaml", "--output", "notes3.yaml", "--force")
+    assert "the folder a does not exist" in rejected("notes.jsonl", "--output", "a/b.yaml")
 
 
 CHATS = {

@@ -77,7 +77,7 @@ def test_cut_at_any_byte_whole_lines_are_left_and_the_next_line_replaces_the_res
     found, notes = read(path)
     assert repr(found) == repr(three[:n])
     torn = not content[:cut].endswith(b"\n") and cut > 0
-    assert notes == ([f"{FILE}: line {n + 1} was cut short and is left out"] if torn else [])
+    assert notes == ([f"{FILE}: line {n + 1} is incomplete and was skipped"] if torn else [])
     append(path, of(30))
     found, notes = read(path)
     assert repr(found) == repr([*three[:n], of(30)])
@@ -153,8 +153,8 @@ STOP = {"set_by": "S", "thresholds": ["a > 1"], "stop_when": "any", "lower_bound
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("", "no JSON"),
-        ("{", "no JSON"),
+        ("", "invalid JSON"),
+        ("{", "invalid JSON"),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "version is None"),
         (changed(version=2), "version is 2"),

@@ -145,7 +145,7 @@ def broken(kind, folder):
     [
         ("missing", "holds no adapter_model.safetensors; pickled weights are refused"),
         ("damaged", "is damaged or cut short"),
-        ("config", "adapter_config.json: no JSON that can be read"),
+        ("config", "adapter_config.json: invalid JSON"),
         ("too few", "does not fit this base model"),
         ("too many", "does not fit this base model: it holds"),
     ],

@@ -82,7 +82,7 @@ def fields_of(given: Fields) -> TextFields | ChatFields | UsualFields:
     names = _CHATS if chats else _TEXTS
     if unknown := [name for name in options if name not in (*names, *_READING)]:
         known = dict.fromkeys((*names, *_READING) if chats else (*names, *_CHATS, *_READING))
-        raise ConfigError(f"fields has no option {unknown[0]!r}; there are {', '.join(known)}")
+        raise ConfigError(f"fields has no option {unknown[0]!r}; expected one of {', '.join(known)}")
     reading = Reading(**{name: options.pop(name) for name in _READING if name in options}, section="fields")
     if options.keys() <= {"group_column"}:
         return UsualFields(**options, section="fields", reading=reading)

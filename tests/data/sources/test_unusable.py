@@ -87,5 +87,5 @@ def test_an_audit_has_these_options_among_its_fields(fields, tmp_path, warned):
     pairs = [{"prompt": "a", "completion": "b"}, {"prompt": "c"}]
     corpus, said = warned(TwoSets(write(tmp_path / "p.jsonl", pairs), [pairs[0]], {"skip_unusable": True}).load)
     assert corpus.train["prompt"][:] == ["a"]  # the usual columns still
-    with pytest.raises(errors.ConfigError, match=r"fields has no option 'skip'; there are .*skip_unusable"):
+    with pytest.raises(errors.ConfigError, match=r"fields has no option 'skip'; expected one of .*skip_unusable"):
         TwoSets(members, heldout, {"skip": True})
