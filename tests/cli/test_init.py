@@ -272,15 +272,15 @@ def test_a_column_of_texts_goes_before_one_of_conversations(init, tmp_path):
     [
         (None, ["notes.jsonl"], "notes.jsonl: no such file"),
         ("", ["notes.jsonl"], "is empty"),
-        ('{"text": "secret one two"}\n' * 9, ["notes.jsonl"], "too small, with 9 rows; expected at least 10"),
-        ('{"age": 5}\n' * 20, ["notes.jsonl"], "no column of texts"),
+        ('{"text": "secret one two"}\n' * 9, ["notes.jsonl"], "has 9 rows; expected at least 10"),
+        ('{"age": 5}\n' * 20, ["notes.jsonl"], "no text column"),
         (
             '{"text": "secret one two"}\n' * 20 + '{"text": null}',
             ["notes.jsonl"],
             "(--skip_unusable leaves them out): line 21, field 'text': found null",
         ),
         ('{"text": "secret one two"}\n' * 20 + "[3]", ["notes.jsonl"], "line 21, found list, expected an object"),
-        ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no column of texts"),
+        ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no text column"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "./none"], "./none, which does not exist"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "asset:x"], "no bundled asset 'x'"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--modle", "x"], "init: unrecognized arguments: --modle"),
@@ -299,7 +299,7 @@ def test_what_cannot_be_used_is_one_line(content, words, found, rejected, tmp_pa
 def test_the_same_held_out_texts_and_a_prompt_that_leaves_no_room_are_rejected(rejected, tmp_path):
     lines(tmp_path / "notes.jsonl", notes())
     lines(tmp_path / "same.jsonl", notes())
-    assert "each text is in the other file too" in rejected("notes.jsonl", "same.jsonl", "--model", TINY)
+    assert "every text is also in the training file" in rejected("notes.jsonl", "same.jsonl", "--model", TINY)
     lines(tmp_path / "notes.jsonl", [{"prompt": "word " * 600, "completion": note(i)} for i in range(20)])
     assert re.search(r"longest prompt has \d+ tokens, .* at most 512", rejected("notes.jsonl", "--model", TINY))
 

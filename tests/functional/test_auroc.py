@@ -226,9 +226,9 @@ def test_any_dtype_of_score(dtype):
 @pytest.mark.parametrize(
     ("score", "member", "message"),
     [
-        ([1.0, 2.0], [True, True], "2 members, 0 non-members"),
-        ([1.0, 2.0], [False, False], "0 members, 2 non-members"),
-        ([], [], "0 members, 0 non-members"),
+        ([1.0, 2.0], [True, True], "2 members and 0 non-members"),
+        ([1.0, 2.0], [False, False], "0 members and 2 non-members"),
+        ([], [], "0 members and 0 non-members"),
         ([1.0, float("nan"), float("nan")], [True, True, False], "2 of 3 attack scores are not finite"),
         ([1.0, float("inf")], [True, False], "1 of 2 attack scores"),
         ([1.0, -float("inf")], [True, False], "1 of 2 attack scores"),

@@ -235,7 +235,7 @@ def test_columns_of_other_types_are_read():
 @pytest.mark.parametrize(("n_members", "n_others"), [(3, 20), (20, 3), (0, 20), (20, 0), (0, 0)])
 def test_with_fewer_examples_than_two_in_each_half_it_says_what_to_do(n_members, n_others):
     member = torch.tensor([True] * n_members + [False] * n_others, dtype=torch.bool)
-    with pytest.raises(MetricError, match=f"needs 4 .* there are {n_members} and {n_others}; validate more examples"):
+    with pytest.raises(MetricError, match=f"needs 4 .* found {n_members} and {n_others}: validate more examples"):
         combine({"a": torch.randn(len(member))}, member)
 
 

@@ -72,5 +72,5 @@ def test_golden_examples(generated, truth, rate):
 
 @pytest.mark.parametrize("truth", ["", " \n\t"])
 def test_a_truth_without_words_is_an_error(truth):
-    with pytest.raises(ValueError, match="no word"):
+    with pytest.raises(ValueError, match="no words"):
         ngram_match_rate("anything", truth)

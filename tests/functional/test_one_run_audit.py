@@ -258,7 +258,7 @@ def test_the_audit_is_the_best_bound_at_the_divided_level():
 
 @pytest.mark.parametrize("counts", [(5, 6, 1), (5, 3, 4), (5, 3, -1), (0, 1, 0)])
 def test_counts_that_cannot_be_are_refused(counts):
-    with pytest.raises(MetricError, match="cannot be"):
+    with pytest.raises(MetricError, match="expected correct <= guesses <= canaries"):
         p_value(*counts, 1.0)
 
 
@@ -287,7 +287,7 @@ def test_scores_that_cannot_be_audited_are_refused(score, guesses, message):
 
 
 def test_more_guesses_than_canaries_are_refused():
-    with pytest.raises(MetricError, match=r"3 and 3 guesses .* 5 canaries"):
+    with pytest.raises(MetricError, match=r"3 and 3 guesses.* at most 5 canaries"):
         n_correct_guesses(torch.arange(5.0), torch.zeros(5, dtype=torch.bool), 3, 3)
 
 

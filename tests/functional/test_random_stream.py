@@ -67,7 +67,7 @@ GOLDEN = [0.06291333548175193, 0.2733198522683893, 0.4798010749179391]
 
 
 def test_a_short_key_is_refused():
-    with pytest.raises(ValueError, match="32 bytes, not 4"):
+    with pytest.raises(ValueError, match="4 bytes; expected 32"):
         RandomStream(b"four")
 
 
