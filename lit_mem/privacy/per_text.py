@@ -19,7 +19,7 @@ from lit_mem.adapters.experts import has_experts
 from lit_mem.errors import ModelError
 from lit_mem.guards import preserved_random_state
 from lit_mem.privacy.extra import import_opacus
-from lit_mem.privacy.randomness import refuse_random
+from lit_mem.privacy.randomness import check_not_random
 from lit_mem.types import IGNORED
 
 Losses = Callable[[Tensor, Tensor], Tensor]
@@ -44,7 +44,7 @@ class PerTextGradients:
         import_opacus()
         from opacus.grad_sample import GradSampleHooks
 
-        refuse_model(model)
+        check_model(model)
         self.model = model
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.parameters: list[nn.Parameter] = [p for p in model.parameters() if p.requires_grad]
@@ -132,7 +132,7 @@ class PerTextGradients:
 
         with preserved_random_state(), torch.enable_grad():
             state = {name: b.detach().clone() for name, b in self.model.named_buffers()}
-            refuse_random(together, self.model, tolerance)
+            check_not_random(together, self.model, tolerance)
             found = together()
             with _without_dropout(self.model, self.parameters):
                 alone = [
@@ -173,7 +173,7 @@ class PerTextGradients:
         self._hooks.cleanup()
 
 
-def refuse_model(model: nn.Module) -> None:
+def check_model(model: nn.Module) -> None:
     """Refuse a model of which no gradient of each text can be had.
 
     Raises:

@@ -52,7 +52,7 @@ class Sampler(NamedTuple):
 def samplers(model: nn.Module) -> list[Sampler]:
     """Dropout modules, and options of modules and configurations by name: dropout, layer drop, jitter of routers.
 
-    What samples without such a number is seen by `refuse_random` alone.
+    What samples without such a number is seen by `check_not_random` alone.
     """
     found = []
     ours = _of_adapters(model)
@@ -101,7 +101,7 @@ def _collect(config: Any, name: str, into: dict[int, tuple[str, Any]]) -> None:
         _collect(value, f"{name}.{key}", into)
 
 
-def refuse_dropout_option(module: Any) -> None:
+def reject_dropout_option(module: Any) -> None:
     """Refuse dropout of the adapter before a model is loaded.
 
     Args:
@@ -160,7 +160,7 @@ class SamplingOff:
         return ", ".join(f"{name} {same[0].value:g}" for name, same in kinds.items())
 
 
-def refuse_random(compute: Callable[[], Sequence[Tensor]], model: nn.Module, tolerance: float) -> None:
+def check_not_random(compute: Callable[[], Sequence[Tensor]], model: nn.Module, tolerance: float) -> None:
     """Refuse a model whose gradients depend on random numbers.
 
     The same texts, under two seeds of every global generator: they must be the same to the last bit. Where kernels of

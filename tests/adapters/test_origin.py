@@ -62,7 +62,7 @@ def test_an_exported_adapter_knows_the_weights_of_its_base(bases, exported, capl
     load_adapter(load_base(str(moved)), exported)  # the same weights elsewhere, and in another precision
     load_adapter(load_base(str(moved), dtype="bfloat16"), exported)
     assert complaints(caplog) == []
-    with pytest.raises(ModelError, match=r"was trained on the base '.*base_a' .* the base here is '.*base_b'"):
+    with pytest.raises(ModelError, match=r"was trained on the base '.*base_a' .* base is '.*base_b'"):
         load_adapter(load_base(str(bases / "base_b")), exported)
 
 
@@ -147,7 +147,7 @@ def test_an_adapter_is_no_model(also, bases, tmp_path):
     shutil.copytree(bases / "adapter_a", folder)
     for name in also:
         shutil.copy(assets.path("tiny_llama") / name, folder)
-    adapter, complaint = str(folder), rf"'{folder}' is an adapter of the base '.*base_a'; expected a whole model"
+    adapter, complaint = str(folder), rf"'{folder}' is an adapter of the base '.*base_a'; expected a full model"
     for make in (
         lambda: CausalLM(model_id=adapter),
         lambda: CausalLM(model_id=TINY, reference=Reference(model_id=adapter)),

@@ -66,10 +66,10 @@ def test_positions_of_families(family):
 
 def test_virtual_tokens_are_counted_in_the_message():
     model = PromptTuning(tokens=20).wrap(made("gpt2"))
-    with pytest.raises(ConfigError, match=r"has 5 tokens and model\.adapter puts 20 virtual tokens in front"):
+    with pytest.raises(ConfigError, match=r"has 5 tokens and model\.adapter prepends 20 virtual tokens"):
         check_reads(model, "it", 5, 63)
     model = PromptTuning(tokens=24).wrap(made("gpt2"))
-    with pytest.raises(ConfigError, match="puts 24 virtual tokens in front, and it reads 24"):
+    with pytest.raises(ConfigError, match="prepends 24 virtual tokens, but it reads 24"):
         check_reads(model, "it", 5, 63)
 
 

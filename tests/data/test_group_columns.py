@@ -36,7 +36,7 @@ def test_columns_that_name_groups_are_found_and_no_others():
     )  # fmt: skip
     found = ["id", "id_as_float", "id_as_text", "name", "tags", "some"]
     assert group_columns([data]) == found
-    assert group_columns([data], but="tags") == [name for name in found if name != "tags"]
+    assert group_columns([data], skip="tags") == [name for name in found if name != "tags"]
     assert group_columns([data.select(range(12)), data.select(range(12, 24)).remove_columns("name")]) == found
     alone = data.remove_columns("group").add_column("group", data["origin"][:])
     assert group_columns([alone]) == []

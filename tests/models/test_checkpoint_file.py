@@ -53,8 +53,8 @@ BROKEN = {
     "text": (lambda path: path.write_text("text"), "is no checkpoint"),
     "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cut short"),
     "another zip": (other_zip, "is damaged"),
-    "code": (lambda path: torch.save({"a": Code()}, path), "holds pickled objects"),
-    "a flipped bit": (flip, "is damaged: .*is not what was written there"),
+    "code": (lambda path: torch.save({"a": Code()}, path), "contains pickled objects"),
+    "a flipped bit": (flip, "is damaged: .*does not match its checksum"),
 }
 
 

@@ -20,9 +20,9 @@ def line(error, what="weights", name="org/model-4013", option="data.tokenizer"):
         (OSError("You are trying to access a gated repo.\nMake sure to have access"), "it is gated"),
         (OSError("401 Client Error: Unauthorized for url"), "it is gated"),
         (OSError("403 Forbidden: Authorization error."), "it is gated"),
-        (OSError("We couldn't connect to load org/model-4013"), "neither a folder here nor in the local hub cache"),
+        (OSError("We couldn't connect to load org/model-4013"), "neither a local folder nor in the hub cache"),
         (OSError("org/model-4013 has no file named model.safetensors"), "it has no .safetensors file"),
-        (ValueError("requires you to execute custom code"), "it needs code that comes with it"),
+        (ValueError("requires you to execute custom code"), "it needs its own code"),
         (KeyError("weight"), "KeyError: 'weight'"),
     ],
 )

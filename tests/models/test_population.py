@@ -143,11 +143,11 @@ def broken(kind, folder):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "holds no adapter_model.safetensors; pickled weights are refused"),
-        ("damaged", "is damaged or cut short"),
+        ("missing", "has no adapter_model.safetensors; pickled weights are not loaded"),
+        ("damaged", "is damaged or truncated"),
         ("config", "adapter_config.json: invalid JSON"),
         ("too few", "does not fit this base model"),
-        ("too many", "does not fit this base model: it holds"),
+        ("too many", "does not fit this base model: it has"),
     ],
 )
 def test_a_broken_adapter_is_refused_wherever_it_stands(kind, message, first, adapters, tmp_path, loads):

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ModelError
-from lit_mem.privacy.per_text import PerTextGradients, refuse_model
+from lit_mem.privacy.per_text import PerTextGradients, check_model
 
 LENGTHS = (19, 2, 12, 7, 3)
 
@@ -259,7 +259,7 @@ def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
     scaling = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     base = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, rope_parameters=scaling)).requires_grad_(False)
     with pytest.raises(ModelError, match=r"rotary_emb scales positions by the longest text .*rope_type dynamic"):
-        refuse_model(LoRA(rank=4, targets=["v"], dropout=0.0).wrap(base))
+        check_model(LoRA(rank=4, targets=["v"], dropout=0.0).wrap(base))
 
 
 @pytest.mark.parametrize(
@@ -279,6 +279,6 @@ def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
 def test_models_without_a_gradient_of_each_text_are_refused(make, message, fresh_llama):
     model = make(fresh_llama.requires_grad_(False))
     with pytest.raises(ModelError, match=message):
-        refuse_model(model)
+        check_model(model)
     with pytest.raises(ModelError, match=message):
         PerTextGradients(model)
