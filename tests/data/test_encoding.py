@@ -64,7 +64,7 @@ def test_a_long_text_is_cut_and_counted(tokenizer, caplog):
 
 
 def test_nothing_left_to_score_is_refused_with_the_row(tokenizer):
-    with pytest.raises(DataError, match=r"file:2: no token to train on and score is left"):
+    with pytest.raises(DataError, match=r"file:2: no token left to train on and score"):
         encode(tokenizer, ("", "A rash."), ("word " * 50, "end"), max_length=10)
 
 

@@ -87,7 +87,7 @@ def test_a_mistyped_file_is_not_answered_with_the_names_of_many(tmp_path, n, nam
 
 def test_a_group_in_a_message_is_not_quoted(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a", "who": 190370.25}\n{"text": "b", "who": 2}')
-    with pytest.raises(DataError, match="line 1, field 'who': found a number with a fraction") as error:
+    with pytest.raises(DataError, match="line 1, field 'who': found a fractional number") as error:
         TextFiles(str(tmp_path / "a.jsonl"), group_column="who").load()
     assert "190370" not in str(error.value)
 

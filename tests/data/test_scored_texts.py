@@ -81,7 +81,7 @@ def test_copies_of_a_member_are_trained_on_and_not_scored(caplog):
     assert [copies[text] for text in notes(4)] == [2, 1, 1, 0]
     assert data.scored_texts()._asdict() == {"members": 20, "of_members": 24, "heldout": 5, "of_heldout": 5}
     (line,) = [line for line in caplog.messages if line.startswith("Scored")]
-    assert "20 different texts among 24 members" in line
+    assert "20 distinct texts among 24 members" in line
 
 
 def test_without_repeats_and_groups_the_sample_is_that_of_the_seed_alone():

@@ -446,7 +446,7 @@ def test_private_and_plain_checkpoints_do_not_mix(private, module, data, untrack
 @pytest.mark.slow
 def test_other_texts_are_refused(private, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path)
-    with pytest.raises(ConfigError, match="is of 24 training texts, and here are 23"):
+    with pytest.raises(ConfigError, match="is for 24 training texts, but there are 23"):
         untracked([], max_epochs=3).fit(private(), data(train_size=23), ckpt_path=str(checkpoint), weights_only=True)
 
 

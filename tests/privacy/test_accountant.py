@@ -163,7 +163,7 @@ def test_noise_takes_earlier_steps_into_account():
 
 
 def test_a_spent_budget_is_refused():
-    with pytest.raises(ConfigError, match=r"no noise keeps epsilon at 1 .* before the first of which 23\.1 is spent"):
+    with pytest.raises(ConfigError, match=r"no noise keeps epsilon at 1 .* after an epsilon of 23\.1 already spent"):
         noise_for(1.0, 1e-5, 0.05, 100, [Steps(0.6, 0.1, 100)], "rdp")
 
 

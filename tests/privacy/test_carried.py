@@ -95,7 +95,7 @@ def test_a_run_from_a_private_adapter_counts_its_steps(run, moved, tmp_path, cap
 
 
 def test_a_target_that_the_adapter_has_spent_is_refused(run, moved, tmp_path):
-    with pytest.raises(ConfigError, match=r"target_epsilon is 1, and .* is spent already in 4 steps"):
+    with pytest.raises(ConfigError, match=r"target_epsilon is 1, but .* is already spent in 4 steps"):
         run(tmp_path, {"adapter_path": str(moved)}, target_epsilon=1.0)
 
 
@@ -215,7 +215,7 @@ def test_validation_of_a_private_adapter_logs_its_epsilon(by, moved, exported, m
 def test_plain_training_from_a_private_adapter_is_warned_of(moved, module, data, trainer, caplog):
     with caplog.at_level(logging.WARNING, "lit_mem"):
         trainer([], max_epochs=1, **FEW).fit(module(adapter_path=str(moved), lr_schedule="constant"), data())
-    assert "was trained with differential privacy, and model.privacy is not set" in caplog.text
+    assert "was trained with differential privacy, but model.privacy is not set" in caplog.text
 
 
 def test_the_ledger_of_a_run_is_not_that_of_an_adapter_that_was_put_beside_its_checkpoints(
@@ -243,9 +243,9 @@ def test_a_ledger_without_a_start_is_not_taken_for_one_that_covers_the_training(
     content, run, moved, module, data, trainer, tmp_path
 ):
     (moved / "privacy.jsonl").write_text(content)
-    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl holds no start of a run"):
+    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl has no start of a run"):
         run(tmp_path, {"adapter_path": str(moved)})
-    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl holds no start of a run"):
+    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl has no start of a run"):
         trainer([], **FEW).validate(module(adapter_path=str(moved)), data(), verbose=False)
 
 

@@ -251,13 +251,13 @@ def test_delta_is_a_tenth_of_one_in_n():
         ({"delta": 0.0}, "delta is 0.0; expected above 0 and below 1"),
         ({"delta": 1.0}, "delta is 1.0"),
         ({"noise_multiplier": -1.0}, "noise_multiplier is -1.0"),
-        ({"noise_multiplier": 0.0, "target_epsilon": 1.0}, "noise_multiplier is 0, which spends more"),
+        ({"noise_multiplier": 0.0, "target_epsilon": 1.0}, "noise_multiplier is 0, which exceeds any"),
         ({"clipping_norm": 0.0}, "clipping_norm is 0.0"),
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"test_seed": -1}, "test_seed is -1"),
         ({"batch_size": 20}, "batch_size is 20, and there are 20 training texts; expected fewer"),
-        ({"delta": 0.06}, r"delta is 0.06; expected below 1/N = 0.05: already who publishes"),
-        ({"target_epsilon": 0.2, "noise_multiplier": 0.3}, "a step with noise_multiplier 0.3 costs more"),
+        ({"delta": 0.06}, r"delta is 0.06; expected below 1/N = 0.05: publishing one"),
+        ({"target_epsilon": 0.2, "noise_multiplier": 0.3}, "one step with noise_multiplier 0.3 costs more"),
         ({"target_epsilon": 1.0, "noise_multiplier": None, "steps": float("inf")}, "needs the number of steps"),
     ],
 )
@@ -396,7 +396,7 @@ def test_a_malformed_record_of_a_checkpoint_is_refused(wrong):
 def test_a_ledger_of_other_texts_is_refused(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     killed_after(3, 2, tuned, path)
-    with pytest.raises(ConfigError, match=re.escape(f"{path} is of 20 training texts, and here are 21")):
+    with pytest.raises(ConfigError, match=re.escape(f"{path} is for 20 training texts, but there are 21")):
         private(texts=21, ledger=Ledger(path))
 
 
@@ -405,7 +405,7 @@ def test_what_is_spent_already_counts_toward_the_target(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     killed_after(9, 2, tuned, path)
     spent = epsilon([Steps(1.0, 0.2, 9)], 1 / 200, "rdp")
-    with pytest.raises(ConfigError, match=r"target_epsilon is 2, and .* is spent already in 9 steps"):
+    with pytest.raises(ConfigError, match=r"target_epsilon is 2, but .* is already spent in 9 steps"):
         private(ledger=Ledger(path), target_epsilon=2.0)
     made = private(ledger=Ledger(path), target_epsilon=spent + 1, noise_multiplier=None, steps=10)
     assert made.budget.noise_multiplier > 1.0

@@ -207,7 +207,7 @@ def test_copied_steps_count_and_other_texts_are_no_obstacle(path):
     assert [start.copied for start in again.starts] == [True, False]
     assert again.starts[0].id == first.id
     again.check(100)
-    with pytest.raises(ConfigError, match="is of 100 training texts, and here are 50"):
+    with pytest.raises(ConfigError, match="is for 100 training texts, but there are 50"):
         again.check(50)
 
 

@@ -217,7 +217,7 @@ def test_the_check_finds_a_layer_that_does_not_keep_texts_apart(tuned):
     model = tuned()
     layer = model.get_base_model().model.layers[1]
     layer.mlp = Flattened(layer.mlp)
-    with pytest.raises(ModelError, match="it does not keep texts apart"):
+    with pytest.raises(ModelError, match="it does not process texts independently"):
         PerTextGradients(model).check(by_ids(model, lambda total, count: total / count))
 
 
@@ -270,7 +270,7 @@ def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
         (with_head, r"lm_head\.lora_A.* is part of the output layer"),
         (with_trained_head, r"lm_head.* is part of the output layer"),
         (with_checkpointing, "gradient checkpointing is not reentrant"),
-        (with_batch_norm, "mlp.extra takes statistics over all texts of a batch"),
+        (with_batch_norm, "mlp.extra uses statistics over all texts of a batch"),
         (lambda base: base.requires_grad_(True), r"embed_tokens\.weight is trained"),
         (lambda base: base.requires_grad_(False), "no parameter of the model is trained"),
     ],

@@ -166,7 +166,7 @@ def test_a_state_of_the_texts_is_found(tuned, mean_losses):
     model = tuned()
     layer = model.get_base_model().model.layers[1]
     layer.mlp.act_fn = Counting(layer.mlp.act_fn)
-    with pytest.raises(ModelError, match=r"keeps a state of the texts .*act_fn\.seen changes"):
+    with pytest.raises(ModelError, match=r"keeps a state of its training texts .*act_fn\.seen changes"):
         check(model, mean_losses)
 
 

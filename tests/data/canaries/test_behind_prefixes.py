@@ -181,7 +181,7 @@ def test_a_fit_with_plain_lora_refuses_new_tokens(module, data, trainer):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_a_base_model_they_are_refused(tokenizer, kind):
-    with pytest.raises(ConfigError, match=f"{kind.__name__}: prefixes are sampled from the base model"):
+    with pytest.raises(ConfigError, match=f"{kind.__name__}: no base model to sample prefixes from"):
         kind().make(Setting(tokenizer))
 
 
@@ -193,7 +193,11 @@ def test_without_a_base_model_they_are_refused(tokenizer, kind):
         (Unigram, {"rarest": 0}, r"rarest is 0; expected above 0"),
         (Bigram, {"rarest": 1.5}, r"rarest is 1\.5"),
         (UnlikelySuffix, {"perplexity": 1}, r"perplexity is 1; expected above 1"),
-        (UnlikelySuffix, {"temperatures": [2.0, 1.0]}, r"temperatures is \[2\.0, 1\.0\]; expected at least one, each"),
+        (
+            UnlikelySuffix,
+            {"temperatures": [2.0, 1.0]},
+            r"temperatures is \[2\.0, 1\.0\]; expected at least one, in ascending order",
+        ),
         (UnlikelySuffix, {"temperatures": []}, r"temperatures is \[\]"),
         (NewTokens, {"n": 1}, r"n is 1; expected at least 2"),
     ],

@@ -128,7 +128,7 @@ def test_more_secrets_than_there_are_is_refused(setting, monkeypatch):
         ({"repetitions": []}, r"data.canaries.repetitions is \[\]; expected at least one number"),
         ({"repetitions": [4, 0]}, r"repetitions is \[4, 0\]"),
         ({"templates": []}, "data.canaries.templates is empty"),
-        ({"templates": ["Code ###"]}, "templates has 'Code ###'; expected words and then 4 or more"),
+        ({"templates": ["Code ###"]}, "templates has 'Code ###'; expected text followed by at least 4"),
         ({"templates": ["#### is the code"]}, "expected words"),
     ],
 )
@@ -269,7 +269,7 @@ def test_a_range_that_the_base_does_not_write(trapping, monkeypatch):
 
 
 def test_traps_need_a_base_model_and_a_first_token(setting, trapping, tokenizer):
-    with pytest.raises(ConfigError, match="the module trained gives none"):
+    with pytest.raises(ConfigError, match="no base model to sample from"):
         made(Traps(4), setting)
     bare = SimpleNamespace(
         bos_token_id=None, eos_token_id=None, all_special_ids=[], added_tokens_decoder={}, vocab_size=9
@@ -280,7 +280,7 @@ def test_traps_need_a_base_model_and_a_first_token(setting, trapping, tokenizer)
 
 @pytest.mark.parametrize("edges", [[], [10], [0.5, 10], [10, 10], [1, 30, 10]])
 def test_ranges_that_are_none(edges):
-    with pytest.raises(ConfigError, match=r"data\.canaries\.perplexities is .*expected two numbers or more"):
+    with pytest.raises(ConfigError, match=r"data\.canaries\.perplexities is .*expected at least two ascending numbers"):
         Traps(perplexities=edges)
 
 

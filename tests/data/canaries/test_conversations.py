@@ -103,7 +103,7 @@ def test_canaries_that_the_tokenizer_alters_are_counted(lowering, tmp_path, chat
     path = tmp_path / "mine.txt"
     path.write_text("all small\nOne LARGE\nanother small\nand LARGE again\n")
     made = Lines(str(path)).make(Setting(lowering))
-    altered = r"^data\.canaries: 2 of 4 canaries \(mine\.txt:2 is the first\) are altered"
+    altered = r"^data\.canaries: 2 of 4 canaries \(first: mine\.txt:2\) are altered"
     with pytest.raises(ConfigError, match=altered) as found:
         encoded(made, lowering, 256, True, 0, chat)
     assert "\n" not in str(found.value)
@@ -121,6 +121,6 @@ def test_canaries_that_would_be_cut_are_counted(tokenizer, form, chunk):
     source = RandomTokens(6, length=limit)
     options = {"max_length": limit, "canary_source": source, "check": False, "chunk": chunk, "heldout_fraction": 0.5}
     chat = {} if form == "text" else {"chat": CHATML}
-    cut = rf"6 of 6 canaries would be cut: the longest has \d+ tokens, and data\.max_length is {limit}; expected"
+    cut = rf"6 of 6 canaries would be truncated: the longest has \d+ tokens, and data\.max_length is {limit}; expected"
     with pytest.raises(ConfigError, match=cut):
         prepare(texts, tokenizer, DataOptions(**options, **chat))

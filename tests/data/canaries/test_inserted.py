@@ -79,7 +79,9 @@ def test_groups_are_told(tokenizer):
 
 
 def test_one_that_would_be_cut_is_refused(tokenizer):
-    cut = r"data\.canaries: 12 of 12 canaries would be cut: the longest has \d\d tokens, and data\.max_length is 12"
+    cut = (
+        r"data\.canaries: 12 of 12 canaries would be truncated: the longest has \d\d tokens, and data\.max_length is 12"
+    )
     with pytest.raises(ConfigError, match=cut) as error:
         secrets(tokenizer, max_length=12)
     assert "number" not in str(error.value)
@@ -184,7 +186,7 @@ def test_the_log_says_how_many(pair, data, caplog):
     counts = Counter(e.repetitions for e in inserted)
     assert line == (
         f"Canaries: {len(inserted)} of 30 are inserted, by fair coins ({counts[1]} 1-fold, {counts[4]} 4-fold, "
-        f"{counts[16]} 16-fold): {sum(e.repetitions for e in inserted)} of {len(corpus.train)} training rows. No other "
+        f"{counts[16]} 16-fold): {sum(e.repetitions for e in inserted)} of {len(corpus.train)} training rows. Other "
         "figure has them."
     )
     # The checks of the data speak of the texts alone.

@@ -136,7 +136,7 @@ def test_templates_that_change_what_was_said_are_rejected(chat, template):
     ("messages", "found"),
     [
         ("text", "found str"),
-        ([], "no message with role assistant"),
+        ([], "no assistant message has text"),
         ([{"role": "user", "content": "secret"}], "no message with role assistant"),
         (talk("secret", " "), "no message with role assistant"),
         (["secret"], "message 1: found str"),
@@ -146,7 +146,7 @@ def test_templates_that_change_what_was_said_are_rejected(chat, template):
         ([{"role": "user", "content": [{"type": "image"}]}], "message 1: found a list"),
         ([{"role": "assistant", "content": "secret", "tool_calls": [{}]}], "message 1: found a tool call without"),
         ([{"role": "assistant", "content": "secret", "tool_calls": "secret"}], "message 1: its tool_calls are not"),
-        (talk("secret", "\ud800"), "message 2: its content holds half a character"),
+        (talk("secret", "\ud800"), "message 2: its content has a lone surrogate"),
     ],
 )
 def test_malformed_messages_are_one_line_without_text(chat, messages, found):
@@ -265,7 +265,7 @@ def test_long_conversations_are_cut_and_counted(chat, caplog):
 
 def test_nothing_left_to_score_is_one_line_with_the_row(chat):
     tokenizer = chat("chatml")
-    with pytest.raises(DataError, match=r"b:2: no token to train on and score is left: .* data.max_length is 5"):
+    with pytest.raises(DataError, match=r"b:2: no token left to train on and score: .* data.max_length is 5"):
         encode([talk("q", "a")], tokenizer, 5, origins=["b:2"])
     with pytest.raises(DataError, match=r"^held-out:2: message 1: has no role"):
         encode([ROWS[0], [{}]], tokenizer, 50, name="held-out")

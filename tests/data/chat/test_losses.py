@@ -94,7 +94,7 @@ def test_a_cut_conversation_counts_its_turns(real, caplog):
     assert trained(cut) == trained(whole)[:second]
     found, warned = caplog.messages
     n = len(whole.input_ids)
-    assert f"1 with 2 turns of the assistant's; {100 * sum(trained(cut)) / n:.1f} %" in found
+    assert f"1 with 2 assistant turns; {100 * sum(trained(cut)) / n:.1f} %" in found
     assert f"data.max_length={second} cuts 1 of 1 training conversations: {n - second} of {n} tokens" in warned
     assert "; 1 of 2 turns are cut" in warned
 

@@ -102,5 +102,5 @@ def test_numbers_that_cannot_be_are_rejected(repeated, message):
 
 def test_more_reports_than_there_are_are_rejected(tmp_path):
     write(tmp_path)
-    with pytest.raises(ConfigError, match=r"repeated asks for 3 different reports; there are 1$"):
+    with pytest.raises(ConfigError, match=r"repeated needs 3 distinct reports; expected at most 1$"):
         CaseReports(str(tmp_path), repeated={1: 2, 5: 1}).load()

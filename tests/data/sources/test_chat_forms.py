@@ -99,7 +99,7 @@ def test_the_choice_can_be_set(tmp_path):
 @pytest.mark.parametrize(
     ("row", "found"),
     [
-        ({"messages": [USER]}, "found no message of the assistant's"),
+        ({"messages": [USER]}, "found no assistant message"),
         ({"messages": []}, "found no message of the assistant's"),
         ({"messages": None}, "found nothing, expected a list"),
         ({"messages": [USER, {"role": "assistant"}]}, "message 2: has no content"),
@@ -165,7 +165,7 @@ def test_marks_of_pairs_go_to_their_messages():
 
 
 def test_sides_of_two_kinds_are_rejected():
-    with pytest.raises(DataError, match="one set holds conversations and another texts"):
+    with pytest.raises(DataError, match="one set has conversations and another texts"):
         checked_texts(TwoSets([{"messages": [USER, ASSISTANT]}], ["A note."]), DataOptions(check=False))
 
 

@@ -59,7 +59,10 @@ def test_templates_and_groups(tmp_path):
             ["line 2", "'a'", "whitespace"],
         ),
         ({"text_column": "q", "group_column": "h"}, ["no column 'h'"]),
-        ({"text_column": "q", "group_column": "g"}, ["line 2", "'g'", "a fraction, expected a text or a whole number"]),
+        (
+            {"text_column": "q", "group_column": "g"},
+            ["line 2", "'g'", "a fractional number, expected a string or an integer"],
+        ),
     ],
 )
 def test_bad_fields_are_named(tmp_path, options, parts):

@@ -89,7 +89,7 @@ def hub(tmp_path, monkeypatch):
 
 def test_a_folder_of_the_hub_with_such_a_column_is_rejected_in_one_line(hub):
     parquet(hub, extra=ODD["map"])
-    rejected(HubDataset(str(hub)).load, "map<string, string", "TextFiles leaves it out")
+    rejected(HubDataset(str(hub)).load, "map<string, string", "TextFiles skips it")
 
 
 def test_pictures_and_structs_of_the_hub_are_not_opened(hub):
@@ -140,7 +140,7 @@ def test_groups_are_compared_by_value_whatever_kind_of_file_holds_them(tmp_path)
     [
         ([1.0, float("nan"), 2.0, 3.0], "found nan"),
         ([1.0, None, 2.0, 3.0], "found null"),
-        ([1.0, 1.5, 2.0, 3.0], "found a number with a fraction"),
+        ([1.0, 1.5, 2.0, 3.0], "found a fractional number"),
     ],
 )
 def test_a_group_that_is_no_whole_number_is_named_by_row_and_the_message_holds_together(values, found, tmp_path):

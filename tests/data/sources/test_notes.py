@@ -89,7 +89,7 @@ def test_brat_marks_a_note_beside_it_fragment_by_fragment(notes):
         ("T1\tName 0 x\tAnn", "line 1: malformed"),
         ("T1 Name 0 3 Ann", "line 1: malformed"),
         ("T1", "line 1: malformed"),
-        ("\nT1\tName 5 3\tAnn", "line 2: found a span that is not in the note, which has 9 characters"),
+        ("\nT1\tName 5 3\tAnn", "line 2: found a span outside the note, which has 9 characters"),
         ("T1\tName 0 30\tAnn", "not in the note"),
         ("T1\tName 1 4\tAnn", "do not lead to its text"),
     ],

@@ -37,7 +37,7 @@ def test_rows_are_left_out_counted_and_named(tmp_path, warned):
     rows = corpus.train
     assert (rows["completion"][:], rows["origin"][:]) == (["a", "b", "d"], ["a.jsonl:1", "a.jsonl:3", "a.jsonl:6"])
     assert rows["who"][:] == [None, 1, 2]
-    assert "5 of 8 rows cannot be used and are left out: line 2, field 'text': found null" in warning
+    assert "5 of 8 rows cannot be used and are skipped: line 2, field 'text': found null" in warning
     assert [f"line {n}," in warning for n in (2, 4, 5, 7, 8)] == [True] * 5
     assert "more" not in warning
     assert "secret" not in warning
