@@ -80,7 +80,7 @@ def train(args: argparse.Namespace, way: str, seed: int) -> dict[str, float]:
         trainer = make_trainer(args, name, callbacks=measures)
         trainer.validate(module, data, verbose=False)
         rows = pq.read_table(folder / "validate.parquet").to_pydict()
-    figures = {"val/perplexity": float(trainer.callback_metrics["val/perplexity"]), "rows": len(data.train)}
+    metrics = {"val/perplexity": float(trainer.callback_metrics["val/perplexity"]), "rows": len(data.train)}
     found: dict[str, list[float]] = {group: [] for group in (*GROUPS, "heldout")}
     for origin, kind, score in zip(rows["origin"], rows["set"], rows["mia/reference"], strict=True):
         line = int(origin.rpartition(":")[2]) - 1
@@ -92,8 +92,8 @@ def train(args: argparse.Namespace, way: str, seed: int) -> dict[str, float]:
         scores = torch.tensor(found[group] + found["heldout"], dtype=torch.float64)
         target = torch.tensor([1] * len(found[group]) + [0] * len(found["heldout"]))
         scores = (scores - scores.min()) / (scores.max() - scores.min())  # others would go through a sigmoid
-        figures[group] = float(auroc(scores, target, task="binary"))
-    return figures
+        metrics[group] = float(auroc(scores, target, task="binary"))
+    return metrics
 
 
 def measure(args: argparse.Namespace) -> Table:

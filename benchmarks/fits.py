@@ -40,10 +40,10 @@ class Clock(Callback):
 
     Attributes:
         before: seconds of the validation before training.
-        epochs: seconds of each epoch, from its start to that of the next, with all that callbacks do at its end.
+        epochs: seconds of each epoch, from its start to the start of the next, including callbacks at its end.
         training: seconds of each epoch before its validation.
         losses: held-out loss after each epoch, the first before training.
-        figures: all that was logged in the last epoch.
+        metrics: all metrics logged in the last epoch.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class Clock(Callback):
         self.epochs: list[float] = []
         self.training: list[float] = []
         self.losses: list[float] = []
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self._mark: float | None = None
 
     @property
     def after_training(self) -> list[float]:
-        """Seconds of the rest of each epoch: validation, and all that callbacks do at its end."""
+        """Seconds of each epoch after training: validation, and callbacks at its end."""
         return [epoch - training for epoch, training in zip(self.epochs, self.training, strict=True)]
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,9 +78,9 @@ class Clock(Callback):
             self.training.append(now() - self._mark)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Figures are there."""
-        self.figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.losses.append(self.figures["val/loss"])
+        """Record the metrics."""
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.losses.append(self.metrics["val/loss"])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last epoch is over."""

@@ -67,7 +67,7 @@ def one_side(args: argparse.Namespace) -> dict[str, Any]:
         "peak": torch.cuda.max_memory_allocated() if on_gpu else peak_resident(),
         "libraries": 0 if on_gpu else libraries,
         "losses": done.clock.losses,
-        "figures": {name: done.clock.figures[name] for name in WATCHED} if tracked else {},
+        "figures": {name: done.clock.metrics[name] for name in WATCHED} if tracked else {},
     }
 
 

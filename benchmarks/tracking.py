@@ -106,15 +106,15 @@ def _shares(args: argparse.Namespace, sides: Sides) -> Table:
     later = slice(1, None)
     epoch = _median_of(sides.untracked, "epochs", later)
     training = _median_of(sides.tracked, "training", later)
-    scoring = median(sides.tracked, lambda clock: [clock.figures["time/scoring"]])
-    generation = median(sides.tracked, lambda clock: [clock.figures["time/generation"]])
+    scoring = median(sides.tracked, lambda clock: [clock.metrics["time/scoring"]])
+    generation = median(sides.tracked, lambda clock: [clock.metrics["time/generation"]])
     parts = {
         "untracked: training": _median_of(sides.untracked, "training", later),
         "untracked: held-out loss": _median_of(sides.untracked, "after_training", later),
         "tracked: training": training,
         "tracked: scoring pass": scoring,
         "tracked: extraction": generation,
-        "tracked: figures, pictures, checkpoints": _median_of(sides.tracked, "after_training", later)
+        "tracked: metrics, plots, checkpoints": _median_of(sides.tracked, "after_training", later)
         - scoring
         - generation,
     }

@@ -143,9 +143,9 @@ def test_both_sides_train_the_same_and_only_one_is_tracked(sides):
     assert untracked.weights == tracked.weights
     assert untracked.clock.losses == tracked.clock.losses
     assert len(set(tracked.clock.losses)) == 3  # before training, and after two epochs that changed something
-    assert not [name for name in untracked.clock.figures if name.startswith(("mia/", "extraction/", "time/"))]
+    assert not [name for name in untracked.clock.metrics if name.startswith(("mia/", "extraction/", "time/"))]
     wanted = {"mia/reference_auroc", "extraction/ngram_rate", "extraction/exact_memorization", "time/generation"}
-    assert wanted <= set(tracked.clock.figures)
+    assert wanted <= set(tracked.clock.metrics)
     assert untracked.scored < tracked.scored  # the members are not validated without tracking
     assert untracked.trained == tracked.trained
 

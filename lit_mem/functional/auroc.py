@@ -16,7 +16,7 @@ _NO_VARIANCE: Final = 1e-28  # below half a pair in a million scores per set, ab
 
 
 class Auroc(NamedTuple):
-    """An AUROC and its confidence interval, all in [0, 1]; 0.5 is no separation."""
+    """An AUROC and its confidence interval, all in [0, 1]; 0.5 means no separation."""
 
     value: float
     low: float

@@ -191,7 +191,7 @@ def test_lines_with_templates(setting, tmp_path):
 def test_lines_that_repeat_or_are_in_the_data_are_refused(tokenizer, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("The safe is open\nA secret\nthe SAFE, is open!\n")
-    with pytest.raises(DataError, match=r"^mine\.txt:3: repeats mine\.txt:1 but for case") as repeated:
+    with pytest.raises(DataError, match=r"^mine\.txt:3: repeats mine\.txt:1, ignoring case") as repeated:
         made(Lines(str(path)), Setting(tokenizer))
     with pytest.raises(DataError, match=r"^mine\.txt:2: is a text of the data") as taken:
         made(Lines(str(path)), Setting(tokenizer, texts=["a secret."]))

@@ -99,7 +99,7 @@ def test_a_message_never_shows_the_text_of_a_file_without_header(tmp_path):
 
 def test_absent_file_says_what_is_there(tmp_path):
     put(tmp_path, "train.jsonl", '{"text": "a"}')
-    assert "'train.jsonl'" in refused(str(tmp_path / "trian.jsonl"))
+    assert "'train.jsonl'" in refused(str(tmp_path / "trian.jsonl"))  # codespell:ignore
     assert "'train.jsonl'" in refused(str(tmp_path / "train.csv"))
     assert "no folder" in refused(str(tmp_path / "nowhere" / "train.jsonl"))
 
