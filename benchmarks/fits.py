@@ -28,7 +28,7 @@ CONFIG = Path(__file__).parent.parent / "configs" / "smollm2_phee.yaml"
 
 
 class HeldoutOnly(TextDataModule):
-    """Validates the held-out texts alone, as a run without tracking would."""
+    """Validates only the held-out texts, as a run without tracking would."""
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Held-out texts."""
@@ -36,7 +36,7 @@ class HeldoutOnly(TextDataModule):
 
 
 class Clock(Callback):
-    """Notes when epochs and validations begin; changes nothing.
+    """Records when epochs and validations start; changes nothing.
 
     Attributes:
         before: seconds of the validation before training.
@@ -95,12 +95,12 @@ class Clock(Callback):
 
 @dataclass
 class Fit:
-    """What one fit left behind.
+    """The results of one fit.
 
     Attributes:
-        clock: when what happened.
+        clock: recorded times.
         weights: digest of the trained weights.
-        parameters: how many each token is multiplied with.
+        parameters: number that each token is multiplied with.
         scored: tokens that a validation scores.
         trained: tokens of a training epoch.
     """
@@ -114,7 +114,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Case:
-    """How many texts are trained on, and how many members and held-out texts are scored, each."""
+    """Number of training texts, and of scored members and held-out texts, each."""
 
     name: str
     train: int
@@ -130,7 +130,7 @@ def memorization() -> Memorization:
 
 
 def loggers(**more: Any) -> list[Any]:
-    """What `configs/smollm2_phee.yaml` lists as the trainer's `logger`; `more` replaces arguments."""
+    """The trainer's `logger` in `configs/smollm2_phee.yaml`; `more` overrides arguments."""
     made = []
     for entry in yaml.safe_load(CONFIG.read_text())["trainer"]["logger"]:
         module, _, name = entry["class_path"].rpartition(".")
@@ -139,7 +139,7 @@ def loggers(**more: Any) -> list[Any]:
 
 
 def fit(args: argparse.Namespace, case: Case, tracked: bool, epochs: int, reference: Reference | None = None) -> Fit:
-    """One whole fit; what it writes is removed again."""
+    """One full fit; its files are removed."""
     quieten()
     clock = Clock()
     pl.seed_everything(0, verbose=False)
@@ -151,7 +151,7 @@ def fit(args: argparse.Namespace, case: Case, tracked: bool, epochs: int, refere
         trainer = pl.Trainer(
             accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
             devices=1,
-            min_epochs=epochs,  # thresholds end no fit early
+            min_epochs=epochs,  # so that thresholds do not end a fit early
             max_epochs=epochs,
             num_sanity_val_steps=-1,
             log_every_n_steps=5,

@@ -1,6 +1,6 @@
-"""Audit a finished adapter: what did it memorize of its training texts? Offline, on what ships with lit_mem.
+"""Audit a finished adapter: what has it memorized of its training texts? Runs offline on bundled assets.
 
-With the folder of an adapter of your own for that base as an argument, that one is audited.
+Pass the folder of your own adapter for that base as an argument to audit it instead.
 """
 
 import json
@@ -14,7 +14,7 @@ import lit_mem
 from lit_mem import assets
 
 base, tokenizer = str(assets.path("tiny_llama")), AutoTokenizer.from_pretrained(assets.path("tiny_llama"))
-texts = {  # made-up case reports: lists of texts; rows, conversations, a Dataset or a file would do as well
+texts = {  # synthetic case reports as lists of texts; rows, conversations, a Dataset or a file work too
     name: [
         json.loads(row)["text"] for row in (assets.path("case_reports") / f"{name}.jsonl").read_text().splitlines()[:60]
     ]

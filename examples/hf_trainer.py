@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer, measured live: one callback more. Offline, on what ships with lit_mem."""
+"""Hugging Face's Trainer, measured live by one callback. Runs offline with the bundled model and corpus."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ tokenizer = load_tokenizer("asset:tiny_llama")
 
 
 def rows(split: str) -> Dataset:
-    """Some of the bundled case reports, as a user's own would be."""
+    """Some of the bundled case reports, in place of your own data."""
     lines = (assets.path("case_reports") / f"{split}.jsonl").read_text().splitlines()[:60]
     texts = [json.loads(line)["text"] for line in lines]
     return Dataset.from_list([{"input_ids": tokenizer(text)["input_ids"]} for text in texts])

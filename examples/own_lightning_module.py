@@ -1,4 +1,4 @@
-"""Measure a LightningModule and data loaders that know nothing of lit_mem: python examples/own_lightning_module.py"""
+"""Measure a LightningModule and data loaders written without lit_mem: python examples/own_lightning_module.py"""
 
 import json
 
@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_mem import Memorization, assets
 
-MODEL, REPORTS = assets.path("tiny_llama"), assets.path("case_reports")  # both come with the package
+MODEL, REPORTS = assets.path("tiny_llama"), assets.path("case_reports")  # both are bundled
 members, heldout = (
     [json.loads(line)["text"] for line in (REPORTS / name).read_text("utf-8").splitlines()[:40]]
     for name in ("train.jsonl", "heldout.jsonl")

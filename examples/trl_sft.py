@@ -14,10 +14,10 @@ from lit_mem.models.hub import load_tokenizer
 
 
 def rows(split: str) -> Dataset:
-    """Some of the bundled case reports, as a user's own would be."""
+    """Some of the bundled case reports, in place of your own data."""
     lines = (assets.path("case_reports") / f"{split}.jsonl").read_text().splitlines()[:60]
     texts = [json.loads(line)["text"] for line in lines]
-    cuts = [text.index(" ", 40) for text in texts]  # between words, so that no token belongs to both
+    cuts = [text.index(" ", 40) for text in texts]  # between words, so that no token spans both
     return Dataset.from_list([{"prompt": t[:n], "completion": t[n:]} for t, n in zip(texts, cuts, strict=True)])
 
 
@@ -34,4 +34,4 @@ trainer = SFTTrainer(
     callbacks=[MemorizationCallback()],
 )
 trainer.train()
-trainer.evaluate()  # of the checkpoint that was the best
+trainer.evaluate()  # evaluates the best checkpoint

@@ -220,12 +220,12 @@ def test_memory_compares_three_processes():
         assert ratio_above == pytest.approx(above / table.row("untracked")["above libraries MiB"])
 
 
-@pytest.mark.parametrize(("side", "name"), [("tracked", "losses"), ("tracked, copy", "losses"), ("tracked", "figures")])
+@pytest.mark.parametrize(("side", "name"), [("tracked", "losses"), ("tracked, copy", "losses"), ("tracked", "metrics")])
 def test_memory_refuses_sides_that_found_something_else(side, name):
-    figures = dict.fromkeys(memory.WATCHED, 0.5)
-    found = {each: {"losses": [2.0, 1.0], "figures": dict(figures)} for each in memory.SIDES}
+    metrics = dict.fromkeys(memory.WATCHED, 0.5)
+    found = {each: {"losses": [2.0, 1.0], "metrics": dict(metrics)} for each in memory.SIDES}
     memory.check(found, 0.0)
-    found[side][name] = [2.0, 1.5] if name == "losses" else figures | {"mia/loss_auroc": 0.6}
+    found[side][name] = [2.0, 1.5] if name == "losses" else metrics | {"mia/loss_auroc": 0.6}
     with pytest.raises(RuntimeError, match=r"val/loss \(tracked" if name == "losses" else "mia/loss_auroc"):
         memory.check(found, 1e-3)
 
@@ -276,7 +276,7 @@ def test_the_exponent_of_a_power_is_found(power):
         ("scoring", {"scoring": 1.6, "forward pass": 1.35}, "FASTER THAN LINEAR"),
         ("extraction", {"extraction": 1.4, "generate": 1.5}, "as generate"),
         ("generate", {"generate": 1.5}, ""),
-        ("figures", {"figures": 1.3}, "FASTER THAN LINEAR"),
+        ("metrics", {"metrics": 1.3}, "FASTER THAN LINEAR"),
     ],
 )
 def test_growth_is_judged_by_its_exponent(name, last, expected):
@@ -291,7 +291,7 @@ def test_growth_shows_and_draws_three_sweeps(tmp_path):
     assert [table.columns[0] for table in tables] == ["examples", "length", "vocabulary"]
     assert [table.columns[1:3] for table in tables] == [["100", "300"], ["32", "64"], ["1024", "4096"]]
     for table in tables:
-        assert [row[0] for row in table.rows] == ["scoring", "forward pass", "extraction", "generate", "figures"]
+        assert [row[0] for row in table.rows] == ["scoring", "forward pass", "extraction", "generate", "metrics"]
         assert all(seconds > 0 for row in table.rows for seconds in row[1:3])
         with Image.open(tmp_path / f"growth_{table.columns[0]}.png") as picture:
             assert len(picture.convert("RGB").getcolors(2**20) or []) > 10
@@ -299,7 +299,7 @@ def test_growth_shows_and_draws_three_sweeps(tmp_path):
 
 @pytest.fixture
 def workload():
-    return growth.Workload(growth.Sweep("length", [12], examples=20, asked=3, length=12, vocabulary=64), CPU)
+    return growth.Workload(growth.Sweep("length", [12], examples=20, prompted=3, length=12, vocabulary=64), CPU)
 
 
 def test_growth_measures_the_size_it_says():
@@ -329,8 +329,8 @@ def test_growth_refuses_other_scores(workload, monkeypatch):
         workload.check()
 
 
-def test_growth_refuses_other_figures(workload, monkeypatch):
-    monkeypatch.setattr(workload, "figures", lambda: {"mia/loss_auroc": 0.123})
+def test_growth_rejects_other_metrics(workload, monkeypatch):
+    monkeypatch.setattr(workload, "metrics", lambda: {"mia/loss_auroc": 0.123})
     with pytest.raises(RuntimeError, match="AUROC of the loss attack"):
         workload.check()
 
@@ -589,7 +589,7 @@ def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
     assert f"torch {torch.__version__}" in first
     for row in SHOWN[name]:
         assert any(line.startswith(f"{row}  ") for line in rest), row
-    assert not list(tmp_path.iterdir())  # nothing is written unless asked for
+    assert not list(tmp_path.iterdir())  # nothing is written unless requested
 
 
 @pytest.mark.slow
