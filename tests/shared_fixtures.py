@@ -176,7 +176,7 @@ def trainer(tmp_path_factory):
 
 
 class PlainSubject:
-    """What measures see where there is no model: scores are made up."""
+    """What measures see without a model: scores are generated."""
 
     name, ends, tokenizer, language_model = "Nothing", frozenset(), None, None
     lacks = staticmethod(lambda *names: [])

@@ -80,7 +80,7 @@ class Bad:
     """A mistake.
 
     Attributes:
-        args: after `fit --config` and SMALL; "MADE" stands for the folder of the fixture `made`.
+        args: after `fit --config` and SMALL; "MADE" is replaced by the folder of the fixture `made`.
         says: what the line on standard error must hold.
         files: what lies in the working directory.
         bare: `args` are the whole command line.
@@ -244,11 +244,11 @@ MISTAKES = [
     bad("adapter absent", "--model.adapter_path ./nope", "model.adapter_path './nope'", "expected"),
     bad("adapter without config", "--model.adapter_path MADE/a_bare", "a_bare", "no adapter_config.json"),
     bad("adapter config broken", "--model.adapter_path MADE/a_json", "a_json/adapter_config.json", "line 1 column 2"),
-    bad("adapter is a file", "--model.adapter_path a", "model.adapter_path 'a'", "is no folder", files={"a": ""}),
+    bad("adapter is a file", "--model.adapter_path a", "model.adapter_path 'a'", "is not a folder", files={"a": ""}),
     bad("adapter of an unknown kind", "--model.adapter_path MADE/a_kind", "a_kind/adapter_config.json", "'NOPE'"),
     bad("adapter that names code", "--model.adapter_path MADE/a_code", "a_code/adapter_config.json", "megatron_config"),
     bad("adapter damaged", "--model.adapter_path MADE/a_damaged", "a_damaged/adapter_model.safetensors", "damaged"),
-    bad("adapter pickled", "--model.adapter_path MADE/a_pickled", "adapter_model.safetensors", "pickled", "refused"),
+    bad("adapter pickled", "--model.adapter_path MADE/a_pickled", "adapter_model.safetensors", "pickled", "rejected"),
     bad("adapter of other shapes", "--model.adapter_path MADE/a_shapes", "a_shapes", "size mismatch"),
     bad("adapter of other modules", "--model.adapter_path MADE/a_modules", "a_modules", "does not fit", "qkv"),
     bad("adapter lacks weights", "--model.adapter_path MADE/a_lacks", "a_lacks", "missing adapter keys", "v_proj"),
@@ -398,7 +398,7 @@ MISTAKES = [
          options="--data.source.heldout d/b.txt", more={"d/a.txt": TEXT, "d/b.txt": TEXT}),
     data("a pattern of nothing", None, "*.jsonl: no file matches this pattern", file="*.jsonl"),
     data("no path", None, "path of a data file is empty", file=""),
-    data("a path that is no text", None, "data.source: ", "surrogates not allowed", file="\udcff.jsonl"),
+    data("a path that is not text", None, "data.source: ", "surrogates not allowed", file="\udcff.jsonl"),
     data("a path with an escape sequence", None, "\\x1b[31md.jsonl: no such file", file="\x1b[31md.jsonl"),
     data("no such user", None, "~nobody_here/d.jsonl", "cannot be found", file="~nobody_here/d.jsonl"),
     data("a path too long", None, "cannot be found (File name too long)", file="d" * 300 + ".jsonl"),
@@ -579,7 +579,7 @@ MISTAKES = [
     callback("not a callback", "collections.OrderedDict", {}, "trainer.callbacks", "OrderedDict"),
     callback("top 0", OURS + "Movers", {"top": 0}, "Movers.top is 0; expected at least 1"),
     callback("one bin", OURS + "Slices", {"bins": 1}, "Slices.bins is 1; expected at least 2"),
-    callback("-1 members asked", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "at least 0"),
+    callback("n_members of -1", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "at least 0"),
     callback(
         "temperature 0",
         OURS + "Extraction", {"sampling": {"temperature": 0}}, "Extraction.sampling.temperature is 0", "above 0",
@@ -718,7 +718,7 @@ def flip(checkpoint, target):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Base models, adapters and checkpoints, broken in all ways but for good.ckpt."""
+    """Base models, adapters and checkpoints, broken in all ways, except good.ckpt."""
     folder = tmp_path_factory.mktemp("made")
     tiny = assets.path("tiny_llama")
     weights = (tiny / "model.safetensors").read_bytes()
@@ -805,7 +805,7 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def refused(made, tmp_path, monkeypatch, capsys):
+def rejected(made, tmp_path, monkeypatch, capsys):
     """Checks that a mistake is one line and exit code 2, and changes no file."""
 
     def check(mistake, args):
@@ -835,8 +835,8 @@ def refused(made, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("mistake", BY_COMMAND)
-def test_a_mistake_is_one_line_and_exit_code_2(mistake, refused):
-    refused(mistake, mistake.args if mistake.bare else ["fit", "--config", mistake.config, *SMALL, *mistake.args])
+def test_a_mistake_is_one_line_and_exit_code_2(mistake, rejected):
+    rejected(mistake, mistake.args if mistake.bare else ["fit", "--config", mistake.config, *SMALL, *mistake.args])
 
 
 @pytest.fixture(scope="module")
@@ -854,10 +854,10 @@ def only_data():
 
 
 @pytest.mark.parametrize("mistake", OF_DATA)
-def test_a_mistake_in_the_data_is_one_line_before_there_is_a_model(mistake, refused, only_data, monkeypatch):
+def test_a_mistake_in_the_data_is_one_line_before_there_is_a_model(mistake, rejected, only_data, monkeypatch):
     monkeypatch.setattr("lit_mem.cli.main.MemorizationCLI", only_data)
     small = [*SMALL[:6], "--data.tokenizer", "asset:tiny_llama"]
-    refused(mistake, [*small, *mistake.args])
+    rejected(mistake, [*small, *mistake.args])
 
 
 SPANS = [{"type": "x", "start": start, "end": start + 30} for start in (0, 3, 3)]  # overlap, and one comes twice
@@ -963,7 +963,7 @@ def test_debugging_shows_the_traceback_of_a_mistake_too(monkeypatch):
 
 
 @pytest.mark.parametrize("args", [["--help"], ["fit", "--help"], ["fit", "--config", QUICKSTART, "--print_config"]])
-def test_help_is_no_mistake(args, capsys):
+def test_help_is_not_an_error(args, capsys):
     with pytest.raises(SystemExit) as stop:
         main(args)
     assert stop.value.code == 0

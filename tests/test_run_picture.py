@@ -22,7 +22,7 @@ def script():
 
 
 def history(*names):
-    """Metrics that rise by 0.1 an epoch from 0.5 on, but for the second, which was not measured once."""
+    """Metrics that rise by 0.1 per epoch from 0.5 on; the second is missing once."""
     found = [
         Validation(epoch, epoch, {name: 0.5 + 0.1 * epoch for i, name in enumerate(names) if (i, epoch) != (1, 2)})
         for epoch in range(VALIDATIONS)

@@ -33,7 +33,7 @@ OPTIONS = {
     "VBLORA": {"vector_length": 8, "num_vectors": 16},
 }
 KNOWN = sorted({each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING} - _REJECTED.keys())
-# Their untrained start is no copy of the base: virtual tokens, random vectors, or a product rounded otherwise.
+# Untrained they differ from the base: virtual tokens, random vectors, or a product rounded differently.
 START_ELSEWHERE = {
     *("CARTRIDGE", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
     *("DEFT", "FROD", "HRA", "OSF", "UNILORA", "VBLORA"),

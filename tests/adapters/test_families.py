@@ -108,7 +108,7 @@ def test_prompt_tuning_needs_a_token():
 
 
 def greedy(model, prompt, length):
-    """Token by token, each from a pass over all that stands before it."""
+    """Token by token, each from a pass over all tokens before it."""
     ids = prompt.clone()
     with torch.no_grad():
         for _ in range(length):
@@ -141,7 +141,7 @@ def test_continuations_are_those_of_plain_calls_with_virtual_tokens_and_without(
     assert [each.ids.tolist() for each in found] == plain
 
 
-def test_a_prompt_that_is_no_vectors_is_refused(base):
+def test_a_prompt_without_vectors_is_rejected(base):
     import peft
 
     ids = {"cpt_token_ids": [1, 2], "cpt_mask": [1, 1], "cpt_tokens_type_mask": [1, 2]}

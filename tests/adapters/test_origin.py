@@ -142,7 +142,7 @@ def test_a_run_exports_the_fingerprint(module, data, trainer, tmp_path):
 
 
 @pytest.mark.parametrize("also", [[], ["config.json"], ["config.json", "model.safetensors"]])
-def test_an_adapter_is_no_model(also, bases, tmp_path):
+def test_an_adapter_is_not_a_model(also, bases, tmp_path):
     folder = tmp_path / "adapter"
     shutil.copytree(bases / "adapter_a", folder)
     for name in also:

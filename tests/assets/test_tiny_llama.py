@@ -157,12 +157,12 @@ def test_padding_changes_no_perplexity(model, tokenizer, heldout):
     assert pretrain.perplexity(model, examples, batch_size=20) == pytest.approx(one_by_one, rel=1e-5)
 
 
-def test_perplexity_of_nothing_is_refused(model):
+def test_perplexity_of_nothing_is_rejected(model):
     with pytest.raises(ValueError, match="no text"):
         pretrain.perplexity(model, [])
 
 
-def test_too_few_examples_are_refused():
+def test_too_few_examples_are_rejected():
     with pytest.raises(ValueError, match="do not fill"):
         pretrain.pretrain([[1, 5, 2]], pretrain.Schedule(steps=1, batch_size=2), seed=0)
 

@@ -296,7 +296,7 @@ def test_what_cannot_be_used_is_one_line(content, words, found, rejected, tmp_pa
     assert not list(tmp_path.glob("*.yaml"))
 
 
-def test_the_same_held_out_texts_and_a_prompt_that_leaves_no_room_are_rejected(rejected, tmp_path):
+def test_the_same_held_out_texts_and_a_prompt_without_space_for_its_completion_are_rejected(rejected, tmp_path):
     lines(tmp_path / "notes.jsonl", notes())
     lines(tmp_path / "same.jsonl", notes())
     assert "every text is also in the training file" in rejected("notes.jsonl", "same.jsonl", "--model", TINY)
@@ -304,7 +304,7 @@ def test_the_same_held_out_texts_and_a_prompt_that_leaves_no_room_are_rejected(r
     assert re.search(r"longest prompt has \d+ tokens, .* at most 512", rejected("notes.jsonl", "--model", TINY))
 
 
-def test_a_model_that_is_not_here_is_estimated_and_the_bundled_one_stands_in(init, tmp_path, monkeypatch):
+def test_a_model_that_is_not_cached_is_estimated_and_the_bundled_one_is_used(init, tmp_path, monkeypatch):
     lines(tmp_path / "notes.jsonl", notes())
     out, made = init("notes.jsonl", "--model", "nobody/nothing")
     assert "estimated" in out
@@ -388,7 +388,7 @@ def test_a_pattern_and_marks_of_another_program(init, parsed, tmp_path):
         ((200, 900, 5000), 0, None, 1024),
         ((900, 3000, 5000), 0, None, 2048),
         ((200, 900, 5000), 0, 600, 600),
-        ((200, 400, 3000), 1000, None, 1024),  # every prompt leaves room for a completion
+        ((200, 400, 3000), 1000, None, 1024),  # every prompt leaves space for a completion
     ],
 )
 def test_the_longest_example(lengths, prompt, positions, expected):

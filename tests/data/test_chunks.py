@@ -53,7 +53,7 @@ def test_each_token_of_a_document_is_trained_on_once(tokenizer):
             assert int(one.input_ids[0]) == tokenizer.bos_token_id
             assert len(one.input_ids) == (16 if long else len(text.input_ids))
             assert (one.member, one.record.origin, one.windows) == (True, text.record.origin, None)
-            # What stands there is what stands in the document, at one place.
+            # Its tokens are a contiguous part of the document.
             content = " ".join(map(str, one.input_ids.tolist()[1:]))
             assert content in " ".join(map(str, text.input_ids.tolist()))
 

@@ -96,6 +96,6 @@ def test_texts_without_words(texts):
     assert near_repeats(texts) == brute(texts, 0.7)
 
 
-def test_a_threshold_out_of_range_is_refused():
+def test_a_threshold_out_of_range_is_rejected():
     with pytest.raises(ConfigError, match="expected above 0 and at most 1"):
         near_repeats(["a"], 0)

@@ -43,7 +43,7 @@ def test_how_many_members_are_scored_by_default(members, heldout, size):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_repeated_texts_and_each_group_are_in_the_sample(seed):
-    texts = [f"text {n % 95}" for n in range(100)]  # five stand twice
+    texts = [f"text {n % 95}" for n in range(100)]  # five occur twice
     groups = [f"group {n % 10}" for n in range(100)]
     chosen = scored_members(texts, groups, 15, seed)
     assert chosen == sorted(set(chosen))

@@ -63,7 +63,7 @@ def test_golden_lengths(generated, truth, length):
 
 @settings(deadline=None)
 @given(st.text(max_size=20), st.text(min_size=1, max_size=20), st.text(max_size=20))
-def test_a_truth_that_stands_in_the_text_gives_one(before, truth, after):
+def test_a_truth_contained_in_the_text_gives_one(before, truth, after):
     assert share(before + truth + after, truth) == 1.0
 
 

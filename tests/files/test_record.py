@@ -68,7 +68,7 @@ def test_a_line_is_read_as_it_was_written_to_the_last_bit_and_fits_the_schema(pa
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_cut_at_any_byte_whole_lines_are_left_and_the_next_line_replaces_the_rest(path, data):
+def test_truncated_at_any_byte_complete_lines_are_kept_and_the_next_line_replaces_the_suffix(path, data):
     three = [of(0, metrics={"a": math.nan}), of(10), of(20, absent={"é": "ü"})]
     content = written(path, three)
     cut = data.draw(st.integers(0, len(content)))

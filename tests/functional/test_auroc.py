@@ -185,7 +185,7 @@ def test_large_scores_do_not_saturate():
 @given(scored())
 def test_strictly_increasing_maps_change_nothing(data):
     score, member = data
-    # Ranks stand in for any increasing map, so the map itself cannot round two scores together.
+    # Ranks represent any increasing map, so the map itself cannot round two scores together.
     ranks = torch.tensor([sorted(set(score.tolist())).index(s) for s in score.tolist()], dtype=torch.float64)
     for mapped in (ranks, ranks**3 - 1e6, ranks.exp(), -1 / (1 + ranks)):
         assert auroc(mapped, member) == auroc(score, member)

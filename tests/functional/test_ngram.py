@@ -38,7 +38,7 @@ def test_rate_is_the_run_over_the_words_of_the_truth(left, right, space):
 
 @settings(deadline=None)
 @given(words, words.filter(bool), words)
-def test_a_truth_that_stands_in_the_text_gives_one(before, truth, after):
+def test_a_truth_contained_in_the_text_gives_one(before, truth, after):
     assert ngram_match_rate(" ".join([*before, *truth, *after]), " ".join(truth)) == 1.0
 
 

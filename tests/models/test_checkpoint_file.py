@@ -31,7 +31,7 @@ def test_what_is_saved_is_read(path, mmap):
     assert torch.equal(open_checkpoint(str(path), mmap=mmap)["weight"], WEIGHT)
 
 
-def test_an_open_file_is_read_from_where_it_stands(path):
+def test_an_open_file_is_read_from_its_position(path):
     assert torch.equal(open_checkpoint(io.BytesIO(path.read_bytes()))["weight"], WEIGHT)
 
 
@@ -50,7 +50,7 @@ def other_zip(path):
 
 BROKEN = {
     "absent": (lambda path: path.unlink(), "does not exist"),
-    "text": (lambda path: path.write_text("text"), "is no checkpoint"),
+    "text": (lambda path: path.write_text("text"), "is not a checkpoint"),
     "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cut short"),
     "another zip": (other_zip, "is damaged"),
     "code": (lambda path: torch.save({"a": Code()}, path), "contains pickled objects"),

@@ -150,7 +150,7 @@ def broken(kind, folder):
         ("too many", "does not fit this base model: it has"),
     ],
 )
-def test_a_broken_adapter_is_refused_wherever_it_stands(kind, message, first, adapters, tmp_path, loads):
+def test_a_broken_adapter_is_rejected_in_any_option(kind, message, first, adapters, tmp_path, loads):
     broken(kind, tmp_path / "one")
     order = adapters[:2] if first else adapters[1::-1]
     with pytest.raises(ModelError, match=message) as error:
@@ -160,7 +160,7 @@ def test_a_broken_adapter_is_refused_wherever_it_stands(kind, message, first, ad
     assert ("references '" in str(error.value)) == (kind == "missing")  # others name the file, or the folder alone
 
 
-def test_a_whole_model_with_a_smaller_vocabulary_is_refused(batch):
+def test_a_whole_model_with_a_smaller_vocabulary_is_rejected(batch):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(vocab_size=50, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)

@@ -94,7 +94,7 @@ def test_a_run_from_a_private_adapter_counts_its_steps(run, moved, tmp_path, cap
     assert ONLY_LATER not in caplog.text
 
 
-def test_a_target_that_the_adapter_has_spent_is_refused(run, moved, tmp_path):
+def test_a_target_that_the_adapter_has_spent_is_rejected(run, moved, tmp_path):
     with pytest.raises(ConfigError, match=r"target_epsilon is 1, but .* is already spent in 4 steps"):
         run(tmp_path, {"adapter_path": str(moved)}, target_epsilon=1.0)
 
@@ -147,7 +147,7 @@ def plain_adapter(base, tmp_path):
     return tmp_path / "plain"
 
 
-def test_weights_that_were_trained_without_a_ledger_are_refused(run, plain_adapter, tmp_path):
+def test_weights_that_were_trained_without_a_ledger_are_rejected(run, plain_adapter, tmp_path):
     """Plain training, then private training of a few steps of much noise: epsilon near 0 beside an AUROC of 0.96."""
     with pytest.raises(
         ConfigError, match=r"^model\.adapter_path .*plain has no privacy\.jsonl, .*allow_unaccounted_start"
@@ -155,7 +155,7 @@ def test_weights_that_were_trained_without_a_ledger_are_refused(run, plain_adapt
         run(tmp_path, {"adapter_path": str(plain_adapter)})
 
 
-def test_a_whole_model_that_a_run_has_exported_is_refused_likewise(run, base, tokenizer, tmp_path):
+def test_a_whole_model_that_a_run_has_exported_is_rejected_likewise(run, base, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "best-adapter")
     base.save_pretrained(tmp_path / "best-adapter")
     (tmp_path / "best-adapter" / "lit_mem.json").write_text("{}")
@@ -190,7 +190,7 @@ def test_with_the_option_log_ledger_and_export_say_what_is_not_covered(
     assert ONLY_LATER in caplog.text
 
 
-def test_a_changed_ledger_beside_an_adapter_is_refused(run, moved, module, data, trainer, tmp_path):
+def test_a_changed_ledger_beside_an_adapter_is_rejected(run, moved, module, data, trainer, tmp_path):
     path = moved / "privacy.jsonl"
     path.write_text(path.read_text().replace('"noise_multiplier": 1.0', '"noise_multiplier": 100.0'))
     with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl, line 1: found another hash"):

@@ -228,7 +228,7 @@ def test_training_ends_before_the_target_is_passed(tuned):
     made.close()
 
 
-def test_noise_of_the_run_that_goes_on_is_kept_where_more_epochs_are_asked_for():
+def test_a_resumed_run_keeps_its_noise_with_more_epochs():
     first = private(target_epsilon=3.0, noise_multiplier=None, steps=50)
     second = PrivateTraining(first.options, 20, RandomStream.fresh())
     second.budget.history = (Steps(first.budget.noise_multiplier, 0.2, 25),)
@@ -261,7 +261,7 @@ def test_delta_is_a_tenth_of_one_in_n():
         ({"target_epsilon": 1.0, "noise_multiplier": None, "steps": float("inf")}, "needs the number of steps"),
     ],
 )
-def test_options_that_cannot_work_are_refused(more, message):
+def test_options_that_cannot_work_are_rejected(more, message):
     with pytest.raises(ConfigError, match=message):
         private(**more)
 
@@ -321,14 +321,14 @@ def test_the_ledger_is_found_beside_a_checkpoint_that_was_moved(tuned, tmp_path)
         ledger_of(state, None, str(tmp_path / "elsewhere" / "checkpoints" / "last.ckpt"))
 
 
-def test_another_runs_ledger_is_refused(tuned, tmp_path):
+def test_another_runs_ledger_is_rejected(tuned, tmp_path):
     state, _ = killed_after(3, 2, tuned, tmp_path / "a.jsonl")
     killed_after(3, 2, tuned, tmp_path / "b.jsonl")
     with pytest.raises(CheckpointError, match="is not the one of this checkpoint"):
         ledger_of(state, str(tmp_path / "b.jsonl"), None)
 
 
-def test_a_ledger_that_lost_steps_is_refused(tuned, tmp_path):
+def test_a_ledger_that_lost_steps_is_rejected(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     state, _ = killed_after(8, 5, tuned, path)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
@@ -383,7 +383,7 @@ def test_a_ledger_that_lost_its_hashes_or_has_others_is_not_what_its_checkpoint_
         {"texts": 0}, {"texts": "many"}, {"ledger": None}, {"ledger_chain": 5}, {"noise_multiplier": -1.0},
     ],
 )  # fmt: skip
-def test_a_malformed_record_of_a_checkpoint_is_refused(wrong):
+def test_a_malformed_record_of_a_checkpoint_is_rejected(wrong):
     spent = {"history": [[1.0, 0.1, 2]], "noise_multiplier": 1.0, "texts": 20, "ledger": "", "ledger_id": ""}
     content = {"format": 1, "base": "b", "fingerprint": {}, "random_state": {}}
     checkpoint = {"state_dict": {}, "pytorch-lightning_version": "2", "lit_mem": content | {"privacy": spent}}
@@ -393,7 +393,7 @@ def test_a_malformed_record_of_a_checkpoint_is_refused(wrong):
         own_content(checkpoint)
 
 
-def test_a_ledger_of_other_texts_is_refused(tuned, tmp_path):
+def test_a_ledger_of_other_texts_is_rejected(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     killed_after(3, 2, tuned, path)
     with pytest.raises(ConfigError, match=re.escape(f"{path} is for 20 training texts, but there are 21")):

@@ -101,7 +101,7 @@ def test_a_later_start_that_was_cut_short_is_a_step_to_be_on_the_safe_side(path)
         ),
     ],
 )
-def test_what_is_no_ledger_is_refused(path, content, found):
+def test_what_is_no_ledger_is_rejected(path, content, found):
     path.parent.mkdir()
     path.write_text(content)
     with pytest.raises(CheckpointError, match=found):
@@ -113,7 +113,7 @@ def test_what_is_no_ledger_is_refused(path, content, found):
     ("texts", "steps"), [(9, Steps(1.0, 0.1, 10**400)), (10**400, Steps(1.0, 0.1, 1)), (9, Steps(1e-160, 0.1, 1)),
                          (9, Steps(1e300, 0.1, 1)), (9, Steps(1.0, 1e-300, 1))],
 )  # fmt: skip
-def test_numbers_with_which_no_accountant_ends_are_refused(path, texts, steps):
+def test_numbers_with_which_no_accountant_ends_are_rejected(path, texts, steps):
     Ledger(path).copy([Start("a", texts, steps)])
     with pytest.raises(CheckpointError, match="line 1: found a start without its numbers"):
         Ledger(path)
@@ -195,7 +195,7 @@ def test_lines_end_as_another_system_ends_them(path):
     assert Ledger(path).steps == 3
 
 
-def test_copied_steps_count_and_other_texts_are_no_obstacle(path):
+def test_copied_steps_count_also_with_other_texts(path):
     first = write(path, 3, texts=50)
     made = Ledger(path.with_name("second"))
     made.copy(first.starts)

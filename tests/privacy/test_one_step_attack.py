@@ -30,7 +30,7 @@ def sums(model, examples):
     found = []
     for kept in (examples, examples[1:]):
         training = PrivateTraining(options, 100, options.stream())
-        training.attach(model)  # without the check, which refuses dropout
+        training.attach(model)  # without the check, which rejects dropout
         torch.manual_seed(0)
         for batch in StepBatches(kept, 4)[list(range(len(kept)))]:
             training.accumulate(lambda batch=batch: TrainingLoss().by_text(scorer, filled(batch, 4))[0])

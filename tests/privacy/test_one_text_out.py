@@ -170,7 +170,7 @@ def test_a_text_that_overflows_moves_nothing(bad):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "least"), [pytest.param(0.05, 1.2, marks=pytest.mark.slow), (0.5, 2.0)])
 def test_dropout_would_break_the_bound(dropout, least):
-    """Why it is refused; and the search above must be able to fail."""
+    """Why it is rejected; and the search above must be able to fail."""
     model = lora(dropout=dropout)
     examples = [Encoded(e.input_ids, e.labels, e.example_id, True) for e in texts(random.Random(1), 20)]
     examples = [e for e in examples if (e.labels != -100).any()]

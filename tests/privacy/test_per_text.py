@@ -1,4 +1,4 @@
-"""Gradients text by text against a loop with one text at a time, and refusal of models where they cannot be had."""
+"""Gradients text by text against a loop with one text at a time, and rejection of models without them."""
 
 from contextlib import nullcontext
 
@@ -221,7 +221,7 @@ def test_the_check_finds_a_layer_that_does_not_keep_texts_apart(tuned):
         PerTextGradients(model).check(by_ids(model, lambda total, count: total / count))
 
 
-# -- refusals -----------------------------------------------------------------------------------------------
+# -- rejections ---------------------------------------------------------------------------------------------
 
 
 def with_embeddings(base):
@@ -254,7 +254,7 @@ def with_batch_norm(base):
     return model
 
 
-def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
+def test_positions_that_depend_on_the_longest_text_so_far_are_rejected():
     shape = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     scaling = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     base = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, rope_parameters=scaling)).requires_grad_(False)
@@ -276,7 +276,7 @@ def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
     ],
     ids=["dora", "embeddings", "head", "trained head", "checkpointing", "batch norm", "everything", "nothing"],
 )  # fmt: skip
-def test_models_without_a_gradient_of_each_text_are_refused(make, message, fresh_llama):
+def test_models_without_a_gradient_of_each_text_are_rejected(make, message, fresh_llama):
     model = make(fresh_llama.requires_grad_(False))
     with pytest.raises(ModelError, match=message):
         check_model(model)

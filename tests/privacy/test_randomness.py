@@ -1,4 +1,4 @@
-"""What samples in train mode is refused or turned off, before a private step is taken."""
+"""What samples in train mode is rejected or turned off, before a private step is taken."""
 
 import json
 import logging
@@ -37,11 +37,11 @@ def opt():
     return LoRA(rank=2, targets=["q_proj"], dropout=0.0).wrap(made.requires_grad_(False)).train()
 
 
-# -- the adapter's dropout is an option: refused -----------------------------------------------------------
+# -- the adapter's dropout is an option: rejected -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("dropout", [1e-6, 0.05, 0.5])
-def test_dropout_of_the_adapter_is_refused_before_the_model_is_loaded(dropout, module, data, trainer):
+def test_dropout_of_the_adapter_is_rejected_before_the_model_is_loaded(dropout, module, data, trainer):
     made = module(dropout=dropout, privacy=DPSGD(**QUICK))
     made.configure_model = lambda: pytest.fail("the model was loaded first")
     with pytest.raises(
@@ -50,7 +50,7 @@ def test_dropout_of_the_adapter_is_refused_before_the_model_is_loaded(dropout, m
         trainer([], **QUIET).fit(made, data())
 
 
-def test_dropout_that_an_adapter_of_ones_own_brings_is_refused_too(fresh_llama):
+def test_dropout_that_an_adapter_of_ones_own_brings_is_rejected_too(fresh_llama):
     model = LoRA(rank=2, dropout=0.05).wrap(fresh_llama)
     with pytest.raises(ConfigError, match=r"adapter's dropout \(.*v_proj\.lora_dropout\.default\) is 0\.05"):
         SamplingOff(model)

@@ -132,7 +132,7 @@ def test_each_token_of_bigram_is_uniform_over_what_seldom_follows(base, model):
         assert two in behind(one)
 
 
-def test_suffixes_are_as_unlikely_as_asked(made, setting, tokenizer, model):
+def test_suffixes_are_as_unlikely_as_configured(made, setting, tokenizer, model):
     for canary in made[UnlikelySuffix]:
         text = tokenizer(canary.content.text, return_tensors="pt")["input_ids"]
         with torch.no_grad():
@@ -156,7 +156,7 @@ def test_reserved_tokens_are_new_ones(base, tokenizer):
         draw(Base(base.model, other, base.start, base.spelled, lambda: taken))
 
 
-def test_fewer_new_tokens_than_canaries_are_refused(setting):
+def test_fewer_new_tokens_than_canaries_are_rejected(setting):
     with pytest.raises(ConfigError, match=r"data\.canaries\.n is 5000, of length 1 each, and \d+ tokens .*or fewer"):
         NewTokens(5000).make(setting)
 
@@ -173,14 +173,14 @@ def test_new_tokens_need_trained_embeddings(adapter, learns):
     assert "\n" not in str(found.value)
 
 
-def test_a_fit_with_plain_lora_refuses_new_tokens(module, data, trainer):
+def test_a_fit_with_plain_lora_rejects_new_tokens(module, data, trainer):
     corpus = data(train_size=4, heldout_size=4, canaries=NewTokens(4, prefix_length=4))
     with pytest.raises(ConfigError, match="the embeddings are frozen"):
         trainer([], max_epochs=1, num_sanity_val_steps=0).fit(module(), corpus)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_a_base_model_they_are_refused(tokenizer, kind):
+def test_without_a_base_model_they_are_rejected(tokenizer, kind):
     with pytest.raises(ConfigError, match=f"{kind.__name__}: no base model to sample prefixes from"):
         kind().make(Setting(tokenizer))
 

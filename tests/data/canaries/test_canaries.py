@@ -114,7 +114,7 @@ def test_no_secret_is_a_text_of_the_data(tokenizer):
     assert len(set(canaries)) == 100
 
 
-def test_more_secrets_than_there_are_is_refused(setting, monkeypatch):
+def test_more_secrets_than_there_are_is_rejected(setting, monkeypatch):
     monkeypatch.setattr("random.Random.randrange", lambda self, *_: 7)
     with pytest.raises(ConfigError, match=r"data\.canaries\.n is 30, but only 1 different"):
         made(Secrets(30, ["Code ####"]), setting)
@@ -160,7 +160,7 @@ def test_random_tokens_are_plain_and_uniform(setting, tokenizer):
 
 
 @pytest.mark.parametrize("kind", [RandomTokens, Traps])
-def test_sequences_of_three_tokens_are_refused(kind):
+def test_sequences_of_three_tokens_are_rejected(kind):
     with pytest.raises(ConfigError, match=r"data\.canaries\.length is 3; expected at least 4"):
         kind(length=3)
 
@@ -188,7 +188,7 @@ def test_lines_with_templates(setting, tmp_path):
     assert canaries[1].content[:2] == ("PIN of P1:", " 1001")
 
 
-def test_lines_that_repeat_or_are_in_the_data_are_refused(tokenizer, tmp_path):
+def test_lines_that_repeat_or_are_in_the_data_are_rejected(tokenizer, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("The safe is open\nA secret\nthe SAFE, is open!\n")
     with pytest.raises(DataError, match=r"^mine\.txt:3: repeats mine\.txt:1, ignoring case") as repeated:
@@ -198,7 +198,7 @@ def test_lines_that_repeat_or_are_in_the_data_are_refused(tokenizer, tmp_path):
     assert not any(word in str(error.value) for error in (repeated, taken) for word in ("safe", "SAFE", "secret"))
 
 
-def test_fewer_lines_than_asked_for(setting, tmp_path):
+def test_fewer_lines_than_requested(setting, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("one\ntwo\nthree\n")
     with pytest.raises(ConfigError, match=r"mine\.txt has 3 rows; expected 4 or more"):
@@ -255,10 +255,10 @@ def test_no_special_token_is_in_a_trap(trapping, tokenizer):
 
 
 def test_traps_are_sampled_on_one_process(tokenizer):
-    """What that process found is what all have; the base model is not even asked for elsewhere."""
-    told = [Content("", f"trap {i}", (5, 6, 7, 8 + i)) for i in range(4)]
-    elsewhere = Setting(tokenizer, base_model=None, once=lambda compute: told)
-    assert [c.content for c in made(Traps(4, length=4), elsewhere)] == told
+    """All processes get the result of one; the others do not load the base model."""
+    shared = [Content("", f"trap {i}", (5, 6, 7, 8 + i)) for i in range(4)]
+    elsewhere = Setting(tokenizer, base_model=None, once=lambda compute: shared)
+    assert [c.content for c in made(Traps(4, length=4), elsewhere)] == shared
 
 
 def test_a_range_that_the_base_does_not_write(trapping, monkeypatch):

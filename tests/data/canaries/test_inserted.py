@@ -22,7 +22,7 @@ def secrets(tokenizer, n=12, **options):
 # -- as the model sees them --------------------------------------------------------------------------------------
 
 
-def test_of_a_text_with_a_prefix_the_rest_is_scored(tokenizer):
+def test_of_a_text_with_a_prefix_the_suffix_is_scored(tokenizer):
     made, examples = secrets(tokenizer)
     assert [e.example_id for e in examples] == list(range(70, 82))
     for canary, example in zip(made, examples, strict=True):
@@ -72,13 +72,13 @@ def test_a_tokenizer_that_puts_nothing_in_front():
     assert example.scored.tolist() == [False, True, True, True, False]
 
 
-def test_groups_are_told(tokenizer):
+def test_groups_are_reported(tokenizer):
     canary = Canary(Content("", "x", (5, 6, 7, 8), group="perplexity_1-10"), 1, False)
     (example,) = encoded([canary], tokenizer, 64, True, 0).scored
     assert example.record.attributes == {"repetitions": 1.0, "group": "perplexity_1-10"}
 
 
-def test_one_that_would_be_cut_is_refused(tokenizer):
+def test_one_that_would_be_cut_is_rejected(tokenizer):
     cut = (
         r"data\.canaries: 12 of 12 canaries would be truncated: the longest has \d\d tokens, and data\.max_length is 12"
     )
@@ -187,7 +187,7 @@ def test_the_log_says_how_many(pair, data, caplog):
     assert line == (
         f"Canaries: {len(inserted)} of 30 are inserted, by fair coins ({counts[1]} 1-fold, {counts[4]} 4-fold, "
         f"{counts[16]} 16-fold): {sum(e.repetitions for e in inserted)} of {len(corpus.train)} training rows. Other "
-        "figure has them."
+        "metrics exclude them."
     )
     # The checks of the data speak of the texts alone.
     assert any("Members: 24 rows" in r.getMessage() for r in caplog.records)
@@ -202,7 +202,7 @@ class Telltale(CanarySource):
         return [Content("", f"made up text number {i}") for i in range(self.n)]
 
 
-def test_all_sets_of_the_data_are_told_to_what_makes_them(data):
+def test_the_canary_source_gets_all_sets_of_the_data(data):
     source = Telltale(4, [1], 0)
     corpus = data(canaries=source, tokenizer="asset:tiny_llama", max_length=256)
     corpus.setup("fit")

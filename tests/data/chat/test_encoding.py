@@ -1,4 +1,4 @@
-"""Conversations: where the assistant's contents stand in the template's text, and which tokens are scored."""
+"""Conversations: positions of the assistant's contents in the rendered text, and which tokens are scored."""
 
 import copy
 import json
@@ -115,7 +115,7 @@ def test_a_dropped_system_role_and_a_first_turn_of_the_assistants(chat):
     assert contents(messages, chat("default_system")) == ["a", "b"]
 
 
-def test_a_content_that_changes_what_stands_around_it_is_found_by_prefixes(chat):
+def test_a_content_that_changes_the_surrounding_text_is_found_by_prefixes(chat):
     messages = talk("q", "<think>hm</think>a", "q", "b")
     assert contents(messages, chat("reads_contents")) == ["<think>hm</think>a", "b"]
 
@@ -189,7 +189,7 @@ def test_scored_tokens_are_those_of_the_templates_own_mask(tokenizer, rows):
         assert example.input_ids.tolist() == whole["input_ids"]
         text = tokenizer.apply_chat_template(row, tokenize=False)
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        # Up to the end of the turn, and but for turns of white space alone.
+        # Up to the end of the turn, except for turns of only white space.
         shown = [text[start:end] for start, end in offsets]
         kept = [bool(own) and piece != "</s>" for own, piece in zip(whole["assistant_masks"], shown, strict=True)]
         blank = not all(turn["content"].strip() for turn in row[1::2])

@@ -60,10 +60,10 @@ def test_the_bundled_corpus():
         assert all(0 <= span["start"] < span["end"] <= len(row["completion"]) for row in rows for span in row["spans"])
 
 
-# -- reports that stand in the training set several times ----------------------------------------------------------
+# -- reports that are repeated in the training set ---------------------------------------------------------------
 
 
-def test_so_many_reports_stand_there_so_often_and_nothing_else_changes():
+def test_reports_are_repeated_as_configured_and_nothing_else_changes():
     times = {1: 20, 2: 5, 7: 3}
     plain, made = CaseReports().load(), CaseReports(repeated=times).load()
     assert Counter(Counter(made.train["completion"]).values()) == times

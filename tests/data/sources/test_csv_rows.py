@@ -46,7 +46,7 @@ def column(table, name="text"):
     named=st.booleans(),
 )
 def test_what_python_writes_in_any_dialect_is_read_back(rows, sign, quoting, end, named):
-    if quoting == csv.QUOTE_MINIMAL:  # what is no part of `end` is written unquoted, and so as a line's end
+    if quoting == csv.QUOTE_MINIMAL:  # characters not in `end` are written unquoted, and so end a line
         rows = [tuple(cell.translate({ord(c): None for c in {*"\r\n"} - {*end}}) for cell in row) for row in rows]
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=sign, quoting=quoting, lineterminator=end).writerows([("text", "other"), *rows])
@@ -108,7 +108,7 @@ def test_tabs(load):
         ("Unnamed: 0,n\na,1\n", "Unnamed: 0", None),
     ],
 )
-def test_row_numbers_of_pandas_are_left_out_unless_they_are_asked_for(load, content, text_column, left):
+def test_row_numbers_of_pandas_are_skipped_unless_requested(load, content, text_column, left):
     rows, said = load(content, text_column=text_column)
     assert rows["completion"][:] == ["a"]
     assert [line for line in said if "index of pandas" in line] == (

@@ -19,7 +19,7 @@ def load(path, **options):
     return TextFiles(train=path, **options).load().train
 
 
-def refused(path, **options):
+def rejected(path, **options):
     with pytest.raises(DataError) as caught:
         load(path, **options)
     message = str(caught.value)
@@ -67,7 +67,7 @@ def test_templates_and_groups(tmp_path):
 )
 def test_bad_fields_are_named(tmp_path, options, parts):
     rows = '{"q": "x", "a": "y", "g": "1"}\n{"q": "x", "a": " ", "g": 1.5}\n'
-    message = refused(put(tmp_path, "a.jsonl", rows), **options)
+    message = rejected(put(tmp_path, "a.jsonl", rows), **options)
     assert [part for part in parts if part not in message] == []
 
 

@@ -62,7 +62,7 @@ def rejected(make, *parts):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [*ODD, *FINE])
-def test_a_column_that_nobody_asked_for_does_not_keep_texts_from_being_read(kind, tmp_path, caplog):
+def test_an_unused_unreadable_column_does_not_prevent_reading_texts(kind, tmp_path, caplog):
     path = parquet(tmp_path, extra=(ODD | FINE)[kind], age=pa.array([1, 2, 3, 4]))
     data = TextDataModule(TextFiles(path), tokenizer="asset:tiny_llama", heldout_fraction=0.5, check=False)
     with caplog.at_level(logging.WARNING, "lit_mem"):
@@ -74,7 +74,7 @@ def test_a_column_that_nobody_asked_for_does_not_keep_texts_from_being_read(kind
     assert all("cannot be read" in line and str(ODD[kind].type)[:4] in line for line in named)
 
 
-def test_one_that_is_asked_for_is_named_with_its_type(tmp_path):
+def test_a_requested_column_is_named_with_its_type(tmp_path):
     path = parquet(tmp_path, extra=ODD["map"])
     for option in ("text_column", "group_column"):
         rejected(lambda option=option: load(path, **{option: "extra"}), "'extra'", "map<string, string", "expected")
@@ -93,7 +93,7 @@ def test_a_folder_of_the_hub_with_such_a_column_is_rejected_in_one_line(hub):
 
 
 def test_pictures_and_structs_of_the_hub_are_not_opened(hub):
-    """The bytes are no picture, and nobody looks."""
+    """The bytes are not an image, and are not decoded."""
     features = datasets.Features(
         {"text": datasets.Value("string"), "scan": datasets.Image(), "lab": {"a": datasets.Value("int64")}}
     )
@@ -143,7 +143,7 @@ def test_groups_are_compared_by_value_whatever_kind_of_file_holds_them(tmp_path)
         ([1.0, 1.5, 2.0, 3.0], "found a fractional number"),
     ],
 )
-def test_a_group_that_is_no_whole_number_is_named_by_row_and_the_message_holds_together(values, found, tmp_path):
+def test_a_group_that_is_not_an_integer_is_reported_by_row(values, found, tmp_path):
     path = parquet(tmp_path, who=pa.array(values, from_pandas=False))
     message = rejected(lambda: groups(path), "1 of 4 rows", "row 2, field 'who'", found)
     assert "found float, expected a text or number" not in message
@@ -182,7 +182,7 @@ def test_chats_are_named(column, suffix, asked, tmp_path):
     assert "SECRET" not in message
 
 
-def test_lists_that_are_no_chats_are_named_by_row(tmp_path):
+def test_lists_that_are_not_chats_are_reported_by_row(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": [1, 2]}\n')
     rejected(lambda: load(str(tmp_path / "a.jsonl")), "line 1, field 'text': found list")
 

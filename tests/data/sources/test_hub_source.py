@@ -50,14 +50,14 @@ def test_bad_options_are_named(folder, options, parts):
     assert [part for part in [str(folder), *parts] if part not in message] == []
 
 
-def test_files_that_are_no_table_do_not_show_their_text(folder):
+def test_files_that_are_not_a_table_do_not_show_their_text(folder):
     (folder / "train.jsonl").write_text('{"text": "secret"}\n{oops')
     with pytest.raises(DataError, match="cannot be read as one table") as caught:
         HubDataset(str(folder)).load()
     assert "secret" not in str(caught.value)
 
 
-def test_texts_of_mixed_types_are_no_texts(folder):
+def test_columns_of_mixed_types_are_not_texts(folder):
     (folder / "train.jsonl").write_text('{"text": "fine"}\n{"text": ["list"]}\n{"text": 3}\n')
     (folder / "test.jsonl").unlink()
     with pytest.raises(DataError, match=r"2 of 3 rows.*row 2, field 'text': found list"):

@@ -299,7 +299,7 @@ def test_a_damaged_file_is_fetched_again(server, tmp_path, caplog):
     assert _Server.asked[3:] == ["/dev.json"]
 
 
-def test_another_content_is_refused_and_not_kept(server, tmp_path):
+def test_another_content_is_rejected_and_not_kept(server, tmp_path):
     write(server, train=ROWS["dev"])
     with pytest.raises(DataError, match=r"found sha256 [0-9a-f]{64}, expected"):
         PHEE().load()

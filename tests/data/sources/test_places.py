@@ -59,7 +59,7 @@ def test_each_file_of_a_folder_or_pattern_is_one_text_and_named_by_its_number(pa
     assert origins == ["notes:1", "notes:2", "notes:3"]
 
 
-def test_a_pattern_takes_what_fits_and_a_name_that_exists_is_no_pattern():
+def test_a_pattern_takes_matches_and_an_existing_name_is_not_a_pattern():
     put({**NOTES, "a[1].jsonl": lines("x"), "x1.jsonl": lines("y", "z")})
     assert read("notes/**/*.txt") == (["One.\n\nTwo.\n"], ["notes:1"])
     assert read("a[1].jsonl") == (["x"], ["a[1].jsonl:1"])
