@@ -273,7 +273,7 @@ def test_canaries_keep_their_sides(whole, validate, caplog):
     for kind, n in ((Coins(12), 12 - inserted), (LeftOut(12), 12)):
         with pytest.raises(CheckpointError, match=f"^{inserted} of {n} held-out canaries .*seed"):
             run(kind)
-    with pytest.raises(CheckpointError, match=f"^{12 - inserted} of 12 inserted canaries were left out in .*seed"):
+    with pytest.raises(CheckpointError, match=f"^{12 - inserted} of 12 inserted canaries were held out in .*seed"):
         run(AllIn(12))
     with caplog.at_level(logging.WARNING, "lit_mem"):
         run(PutIn(12))

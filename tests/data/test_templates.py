@@ -38,7 +38,7 @@ def test_a_template_that_starts_like_one_is_a_template(given):
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        (None, ["prompt_template: p.txt cannot be read (No such file or directory)", "expected a file"]),
+        (None, ["prompt_template: p.txt cannot be read (No such file or directory)", "expected a template file"]),
         (b"", ["p.txt is empty"]),
         (b"\n\n", ["p.txt is empty"]),
         (b"caf\xe9", ["p.txt: found byte 0xe9 at offset 3; expected UTF-8"]),

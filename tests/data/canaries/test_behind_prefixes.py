@@ -157,7 +157,7 @@ def test_reserved_tokens_are_new_ones(base, tokenizer):
 
 
 def test_fewer_new_tokens_than_canaries_are_rejected(setting):
-    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 5000, of length 1 each, and \d+ tokens .*or fewer"):
+    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 5000 with length 1 each, but only \d+ tokens .*or fewer"):
         NewTokens(5000).make(setting)
 
 

@@ -116,7 +116,7 @@ def test_no_secret_is_a_text_of_the_data(tokenizer):
 
 def test_more_secrets_than_there_are_is_rejected(setting, monkeypatch):
     monkeypatch.setattr("random.Random.randrange", lambda self, *_: 7)
-    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 30, but only 1 different"):
+    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 30, but only 1 distinct"):
         made(Secrets(30, ["Code ####"]), setting)
 
 
@@ -129,7 +129,7 @@ def test_more_secrets_than_there_are_is_rejected(setting, monkeypatch):
         ({"repetitions": [4, 0]}, r"repetitions is \[4, 0\]"),
         ({"templates": []}, "data.canaries.templates is empty"),
         ({"templates": ["Code ###"]}, "templates has 'Code ###'; expected text followed by at least 4"),
-        ({"templates": ["#### is the code"]}, "expected words"),
+        ({"templates": ["#### is the code"]}, "expected text"),
     ],
 )
 def test_bad_options_of_secrets(options, message):
@@ -263,7 +263,7 @@ def test_traps_are_sampled_on_one_process(tokenizer):
 
 def test_a_range_that_the_base_does_not_write(trapping, monkeypatch):
     monkeypatch.setattr("lit_mem.data.canaries.traps._TRIES_EACH", 32)
-    message = r"of 1e\+06 to 1e\+07 only 0 of 2 traps were found among 128 sequences .*data\.canaries\.temperatures"
+    message = r"in 1e\+06 to 1e\+07 only 0 of 2 traps were found among 128 sequences .*data\.canaries\.temperatures"
     with pytest.raises(ConfigError, match=message):
         made(Traps(4, length=8, perplexities=[1, 1e6, 1e7], repetitions=[1], temperatures=[0.7]), trapping)
 

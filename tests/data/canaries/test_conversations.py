@@ -121,6 +121,6 @@ def test_canaries_that_would_be_cut_are_counted(tokenizer, form, chunk):
     source = RandomTokens(6, length=limit)
     options = {"max_length": limit, "canary_source": source, "check": False, "chunk": chunk, "heldout_fraction": 0.5}
     chat = {} if form == "text" else {"chat": CHATML}
-    cut = rf"6 of 6 canaries would be truncated: the longest has \d+ tokens, and data\.max_length is {limit}; expected"
+    cut = rf"6 of 6 canaries would be truncated: the longest has \d+ tokens, but data\.max_length is {limit}; expected"
     with pytest.raises(ConfigError, match=cut):
         prepare(texts, tokenizer, DataOptions(**options, **chat))

@@ -80,7 +80,7 @@ def test_groups_are_reported(tokenizer):
 
 def test_one_that_would_be_cut_is_rejected(tokenizer):
     cut = (
-        r"data\.canaries: 12 of 12 canaries would be truncated: the longest has \d\d tokens, and data\.max_length is 12"
+        r"data\.canaries: 12 of 12 canaries would be truncated: the longest has \d\d tokens, but data\.max_length is 12"
     )
     with pytest.raises(ConfigError, match=cut) as error:
         secrets(tokenizer, max_length=12)

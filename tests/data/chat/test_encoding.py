@@ -137,11 +137,11 @@ def test_templates_that_change_what_was_said_are_rejected(chat, template):
     [
         ("text", "found str"),
         ([], "no assistant message has text"),
-        ([{"role": "user", "content": "secret"}], "no message with role assistant"),
-        (talk("secret", " "), "no message with role assistant"),
+        ([{"role": "user", "content": "secret"}], "no assistant message has text"),
+        (talk("secret", " "), "no assistant message has text"),
         (["secret"], "message 1: found str"),
-        ([{"content": "secret"}], "message 1: has no role;"),
-        ([{"from": "gpt", "value": "secret"}], "message 1: has no role and no content"),
+        ([{"content": "secret"}], "message 1: lacks role;"),
+        ([{"from": "gpt", "value": "secret"}], "message 1: lacks role and content"),
         ([*talk("secret"), {"role": "assistant", "content": None}], "message 2: found nothing as its content"),
         ([{"role": "user", "content": [{"type": "image"}]}], "message 1: found a list"),
         ([{"role": "assistant", "content": "secret", "tool_calls": [{}]}], "message 1: found a tool call without"),
@@ -253,7 +253,7 @@ def test_long_conversations_are_cut_and_counted(chat, caplog):
         cut = encode(ROWS, tokenizer, limit)
     (line,) = caplog.messages
     total = sum(len(example.input_ids) for example in whole)
-    assert f"data.max_length={limit} cuts 2 of 2 training conversations: {total - 2 * limit} of {total} tokens" in line
+    assert f"data.max_length={limit} truncates 2 of 2 training conversations: {total - 2 * limit} of {total} tokens" in line
     for all_of_it, part in zip(whole, cut, strict=True):
         n = len(part.input_ids)
         assert n <= limit
@@ -267,6 +267,6 @@ def test_nothing_left_to_score_is_one_line_with_the_row(chat):
     tokenizer = chat("chatml")
     with pytest.raises(DataError, match=r"b:2: no token left to train on and score: .* data.max_length is 5"):
         encode([talk("q", "a")], tokenizer, 5, origins=["b:2"])
-    with pytest.raises(DataError, match=r"^held-out:2: message 1: has no role"):
+    with pytest.raises(DataError, match=r"^held-out:2: message 1: lacks role"):
         encode([ROWS[0], [{}]], tokenizer, 50, name="held-out")
     assert len(encode([], tokenizer, 50)) == 0

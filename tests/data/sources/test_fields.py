@@ -77,9 +77,9 @@ def test_bad_fields_are_named(tmp_path, options, parts):
         ({"prompt_template": "{q}"}, "only prompt_template"),
         ({"completion_template": "{q}"}, "only completion_template"),
         ({"prompt_template": "{q", "completion_template": "{a}"}, "prompt_template is malformed"),
-        ({"prompt_template": "", "completion_template": "{}"}, "completion_template has braces"),
+        ({"prompt_template": "", "completion_template": "{}"}, "completion_template has empty braces"),
         ({"prompt_template": "", "completion_template": "{a!r}"}, "found a format"),
-        ({"prompt_template": "", "completion_template": "words"}, "names no column"),
+        ({"prompt_template": "", "completion_template": "words"}, "has no column"),
         ({"heldout": "x.txt"}, "heldout is the same file"),
     ],
 )

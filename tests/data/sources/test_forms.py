@@ -110,10 +110,10 @@ def test_all_columns_that_lack_are_named_at_once_with_their_options(tmp_path):
         lambda: load(path, prompt_template="{q} {age}", completion_template="{a}", group_column="who"),
         "no columns 'q' (data.source.prompt_template), 'a' (data.source.completion_template), "
         "'who' (data.source.group_column)",
-        "there are: 'text', 'age'",
+        "found: 'text', 'age'",
     )
     rejected(
-        lambda: load(path, text_column="note"), "no column 'note' (data.source.text_column); there are: 'text', 'age'"
+        lambda: load(path, text_column="note"), "no column 'note' (data.source.text_column); found: 'text', 'age'"
     )
 
 
@@ -212,12 +212,12 @@ def test_compressed_files_are_read(name, content, tmp_path):
     rows = load(str(path))
     assert list(rows["completion"]) == ["Fïrst.", "Second."]
     path.write_bytes(path.read_bytes()[:-9])
-    rejected(lambda: load(str(path)), name, "not a gzip file", "EOFError")
+    rejected(lambda: load(str(path)), name, "not a readable gzip file", "EOFError")
     path.write_bytes(content.encode())
-    rejected(lambda: load(str(path)), name, "not a gzip file", "BadGzipFile")
+    rejected(lambda: load(str(path)), name, "not a readable gzip file", "BadGzipFile")
 
 
 @pytest.mark.parametrize("name", ["a.parquet.gz", "a.arrow.zst", "a.gz", "a.tar.gz"])
 def test_other_compressed_files_are_named(name, tmp_path):
     (tmp_path / name).write_bytes(gzip.compress(b"x"))
-    rejected(lambda: load(str(tmp_path / name)), "unknown kind", ".gz", ".zst", ".jsonl")
+    rejected(lambda: load(str(tmp_path / name)), "unknown file type", ".gz", ".zst", ".jsonl")

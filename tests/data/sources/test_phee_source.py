@@ -224,7 +224,7 @@ def test_the_age_that_the_wording_gives(ages, expected):
     [
         (row("11-1", "x"), ["'id'", "'1234567_1'"]),
         (row(11, "x"), ["'id'", "found int"]),
-        (row("11_1", "x"), ["'id'", "line 1 too"]),
+        (row("11_1", "x"), ["'id'", "repeats line 1"]),
         (row("12_1", "  "), ["'context'", "only whitespace"]),
         (row("12_1", None), ["'context'", "null"]),
         ({"id": "12_1", "context": "x"}, ["'annotations'", "nothing"]),
@@ -232,7 +232,7 @@ def test_the_age_that_the_wording_gives(ages, expected):
         ({**row("12_1", "x"), "annotations": [{}]}, ["'annotations'", "'events'"]),
         ({**row("12_1", "x"), "annotations": [{"events": [{}]}]}, ["'event_type'"]),
         (row("12_1", "x", {"Age": {"text": "9"}}), ["Subject.Age.text", "found str"]),
-        ({"context": "x", "annotations": []}, ["'id'", "absent"]),
+        ({"context": "x", "annotations": []}, ["'id'", "missing"]),
     ],
 )
 def test_bad_rows_are_named(tmp_path, bad, parts):

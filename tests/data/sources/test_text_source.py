@@ -48,13 +48,13 @@ BAD = [
     ("a.json", '[{"text": "ok"}] x', ["column 18", "extra data"]),
     ("a.json", '[{"text": "ok"},]', ["column 17", "comma"]),
     ("a.json", '[{"text": "ok"} {"text": "ok"}]', ["column 17", "expected ','"]),
-    ("a.json", '{\n"text": "ok"\n}', ["line 1", "several lines", "one object a line"]),
+    ("a.json", '{\n"text": "ok"\n}', ["line 1", "several lines", "one object per line"]),
     ("a.jsonl", '{"text": "ok"}\n["x"]\n', ["line 2", "found list", "expected an object"]),
     ("a.json", '[{"text": "ok"}, "x"]', ["row 2", "found str", "expected an object"]),
     ("a.jsonl", '{"text": "a", "text": "b"}\n', ["line 1", "'text'", "twice"]),
     ("a.jsonl", '{"id": 1, "note": "x"}\n', ["no column 'text'", "'id', 'note'"]),
-    ("a.jsonl", '{"text": "ok"}\n{"id": 1}\n', ["line 2", "'text'", "absent"]),
-    ("a.jsonl", '{"text": 5}\n', ["line 1", "'text'", "found int", "expected a text"]),
+    ("a.jsonl", '{"text": "ok"}\n{"id": 1}\n', ["line 2", "'text'", "missing"]),
+    ("a.jsonl", '{"text": 5}\n', ["line 1", "'text'", "found int", "expected a string"]),
     ("a.jsonl", '{"text": true}\n', ["line 1", "'text'", "found bool"]),
     ("a.jsonl", '{"text": null}\n', ["line 1", "'text'", "found null"]),
     ("a.jsonl", '{"text": ""}\n', ["line 1", "'text'", "empty string"]),
@@ -101,7 +101,7 @@ def test_absent_file_says_what_is_there(tmp_path):
     put(tmp_path, "train.jsonl", '{"text": "a"}')
     assert "'train.jsonl'" in rejected(str(tmp_path / "trian.jsonl"))  # codespell:ignore
     assert "'train.jsonl'" in rejected(str(tmp_path / "train.csv"))
-    assert "no folder" in rejected(str(tmp_path / "nowhere" / "train.jsonl"))
+    assert "nowhere' does not exist" in rejected(str(tmp_path / "nowhere" / "train.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_bad_parquet_rows_are_named(tmp_path, column, parts):
 def test_parquet_with_a_column_twice(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
-    assert "'text' is there twice" in rejected(str(path))
+    assert "'text' occurs twice" in rejected(str(path))
 
 
 @pytest.mark.slow

@@ -68,7 +68,7 @@ def test_the_hub_source_has_the_option(tmp_path, monkeypatch, warned):
     write(tmp_path / "hub" / "train.jsonl", [{"text": "a"}, {"text": None}, {"text": "b"}])
     corpus, (warning,) = warned(HubDataset(str(tmp_path / "hub"), skip_unusable=True).load)
     assert corpus.train["completion"][:] == ["a", "b"]
-    assert "1 of 3 rows cannot be used and are left out: row 2" in warning
+    assert "1 of 3 rows cannot be used and are skipped: row 2" in warning
 
 
 @pytest.mark.parametrize("fields", [{}, {"text_column": "text"}])
@@ -76,9 +76,9 @@ def test_an_audit_has_these_options_among_its_fields(fields, tmp_path, warned):
     members = write(tmp_path / "m.jsonl", ROWS)
     (tmp_path / "h.csv").write_bytes("text;n\nnaïve;1\n".encode("cp1252"))
     heldout = str(tmp_path / "h.csv")
-    with pytest.raises(errors.DataError, match=r"fields\.skip_unusable: true leaves them out"):
+    with pytest.raises(errors.DataError, match=r"fields\.skip_unusable: true skips them"):
         TwoSets(members, [{"text": "x"}], fields).load()
-    with pytest.raises(errors.DataError, match=r"fields\.encoding names another encoding"):
+    with pytest.raises(errors.DataError, match=r"fields\.encoding for another encoding"):
         TwoSets(["x"], heldout, fields).load()
     options = {**fields, "skip_unusable": True, "encoding": "cp1252", "delimiter": ";"}
     corpus, said = warned(TwoSets(members, heldout, options).load)
