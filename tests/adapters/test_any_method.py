@@ -134,7 +134,7 @@ def test_a_method_that_needs_more_than_training_is_rejected(name):
         ({"peft_type": "NOPE"}, r"peft_type is 'NOPE'; expected one of .*LOHA, LOKR"),
         (
             {"peft_type": "LoHa", "options": {"rank": 8}},
-            r"options names 'rank', which LOHA .* expected some of .*, r, ",
+            r"options names 'rank', which is not an option of LOHA .* expected some of .*, r, ",
         ),
         ({"peft_type": "LORA", "options": {"megatron_core": "os"}}, "options names 'megatron_core'"),
         ({"peft_type": "LORA", "options": {"megatron_config": {}}}, "options names 'megatron_config'"),
@@ -144,11 +144,11 @@ def test_a_method_that_needs_more_than_training_is_rejected(name):
         ({"peft_type": "ADAMSS", "options": {"use_asa": True}}, "options names 'use_asa': it reallocates"),
         (
             {"peft_type": "CARTRIDGE", "options": {"num_frozen_tokens": 1}},
-            "'num_frozen_tokens': it makes",
+            "'num_frozen_tokens': it creates",
         ),
-        ({"peft_type": "PREFIX_TUNING", "targets": ["q"]}, r"targets is \['q'\], and PREFIX_TUNING adapts no matrices"),
+        ({"peft_type": "PREFIX_TUNING", "targets": ["q"]}, r"targets is \['q'\], but PREFIX_TUNING does not adapt matrices"),
         ({"peft_type": "VERA", "targets": []}, "targets is empty"),
-        ({"peft_type": "VERA", "targets": ["q"], "options": {"target_modules": "q_proj"}}, "targets is given beside"),
+        ({"peft_type": "VERA", "targets": ["q"], "options": {"target_modules": "q_proj"}}, "targets is given together with"),
     ],
 )
 def test_wrong_arguments_are_rejected_by_name(arguments, complaint):
@@ -169,7 +169,7 @@ def test_wrong_arguments_are_rejected_by_name(arguments, complaint):
             {"peft_type": "VERA", "options": {"target_modules": ["nothing"]}},
             "does not support this model: No layers types compatible",
         ),
-        ({"peft_type": "VERA", "options": {"target_modules": "(" * 9}}, "target_modules is .*no regular expression"),
+        ({"peft_type": "VERA", "options": {"target_modules": "(" * 9}}, "target_modules is .*not a valid regular expression"),
     ],
 )
 def test_what_does_not_go_with_the_model_is_one_line(arguments, complaint, base):

@@ -185,7 +185,7 @@ def replace(pattern, content):
 )
 def test_a_tokenizer_that_expands_texts_is_rejected(normalizer, hostile):
     folder = with_tokenizer(hostile, {"normalizer": normalizer})
-    assert "times as long" in rejected(lambda: load_tokenizer(folder))
+    assert "times longer" in rejected(lambda: load_tokenizer(folder))
 
 
 def test_a_tokenizer_that_panics_ends_in_a_line_without_texts(hostile):

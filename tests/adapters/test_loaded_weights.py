@@ -47,7 +47,7 @@ def copied(tmp_path):
         (
             {"intermediate_size": 96},
             None,
-            r"model\.layers\.0\.mlp\.down_proj\.weight is \(128, 384\) in its files, and \(128, 96\) .*and 11 more",
+            r"model\.layers\.0\.mlp\.down_proj\.weight is \(128, 384\) in its files, but \(128, 96\) .*and 11 more",
         ),
     ],
 )

@@ -206,7 +206,7 @@ def test_a_rank_that_the_weights_do_not_have_takes_no_memory(hostile, base):
         ('{"peft_type": "LORA", "r": ' + "[" * 150 + "]" * 150 + "}", "nested too deeply"),
         (json.dumps({"peft_type": "LORA", "other": "x" * 5_000_000}), "bytes; expected fewer"),
         ('{"r": ' + "1" * 5000 + "}", "invalid JSON"),
-        ("[]", "names no peft_type"),
+        ("[]", "has no peft_type"),
     ],
 )
 def test_a_hostile_file_is_rejected_by_name(content, says, hostile, base):

@@ -121,7 +121,7 @@ def test_without_a_model_id_the_base_is_the_adapters(bases, tmp_path):
     module = CausalLM(adapter_path=str(adapter))
     assert (module.model_id, module.revision) == ("org/model", "v2")
     assert CausalLM(model_id=TINY, adapter_path=str(adapter)).model_id == TINY
-    for name, complaint in (("/gone/model", "'/gone/model', which is not here"), (None, "does not name its base")):
+    for name, complaint in (("/gone/model", "'/gone/model', which does not exist here"), (None, "does not name its base")):
         path.write_text(json.dumps(config | {"base_model_name_or_path": name}))
         with pytest.raises(ModelError, match=complaint):
             CausalLM(adapter_path=str(adapter))
@@ -193,7 +193,7 @@ def test_an_adapter_comes_back_trainable(adapter, base, tmp_path):
     ("change", "complaint"),
     [
         (lambda w: w.pop(next(iter(w))), r"(?i)missing adapter keys"),
-        (lambda w: w.update({n.replace("layers.0", "layers.9"): t.clone() for n, t in w.items()}), "no place for"),
+        (lambda w: w.update({n.replace("layers.0", "layers.9"): t.clone() for n, t in w.items()}), "do not fit this model"),
     ],
 )
 def test_weights_of_an_adapter_must_match_one_for_one(change, complaint, base, tmp_path):

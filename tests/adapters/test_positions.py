@@ -75,5 +75,5 @@ def test_virtual_tokens_are_counted_in_the_message():
 
 def test_a_run_checks_with_its_adapter(module, data, trainer, tmp_path):
     model = module(adapter=PromptTuning(tokens=500))  # the bundled model reads 512
-    with pytest.raises(ConfigError, match=r"500 virtual tokens in front.*set data\.max_length to 12 or less"):
+    with pytest.raises(ConfigError, match=r"500 virtual tokens.*set data\.max_length to 12 or less"):
         trainer([]).validate(model, data(), verbose=False)

@@ -186,10 +186,10 @@ def test_an_adapter_of_experts_comes_back(made, tmp_path):
         (
             "mixtral",
             lora("nope"),
-            "'nope', which this model does not have; it has down_proj, gate.weight, gate_up_proj",
+            "'nope', which this model does not have; expected some of down_proj, gate.weight, gate_up_proj",
         ),
-        ("mamba", lora("out_proj"), "'out_proj', whose weight a mamba model reads past"),
-        ("mamba", IA3(targets=["dt_proj"]), "'dt_proj', whose weight a mamba model reads past"),
+        ("mamba", lora("out_proj"), "'out_proj', whose weight a mamba model reads directly"),
+        ("mamba", IA3(targets=["dt_proj"]), "'dt_proj', whose weight a mamba model reads directly"),
     ],
 )
 def test_what_cannot_be_adapted_is_one_line(family, adapter, complaint, made):

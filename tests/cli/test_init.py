@@ -277,7 +277,7 @@ def test_a_column_of_texts_goes_before_one_of_conversations(init, tmp_path):
         (
             '{"text": "secret one two"}\n' * 20 + '{"text": null}',
             ["notes.jsonl"],
-            "(--skip_unusable leaves them out): line 21, field 'text': found null",
+            "(--skip_unusable skips them): line 21, field 'text': found null",
         ),
         ('{"text": "secret one two"}\n' * 20 + "[3]", ["notes.jsonl"], "line 21, found list, expected an object"),
         ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no text column"),

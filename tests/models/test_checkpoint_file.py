@@ -51,7 +51,7 @@ def other_zip(path):
 BROKEN = {
     "absent": (lambda path: path.unlink(), "does not exist"),
     "text": (lambda path: path.write_text("text"), "is not a checkpoint"),
-    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cut short"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"),
     "another zip": (other_zip, "is damaged"),
     "code": (lambda path: torch.save({"a": Code()}, path), "contains pickled objects"),
     "a flipped bit": (flip, "is damaged: .*does not match its checksum"),

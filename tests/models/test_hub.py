@@ -53,6 +53,6 @@ def test_what_is_found_where(tmp_path):
     assert find(str(tmp_path / "made.gguf")) == (str(tmp_path), {"gguf_file": "made.gguf"})
     assert find("org/model") == ("org/model", {})
     assert find("asset:tiny_llama")[0].endswith("tiny_llama")
-    for name, found in (("absent.gguf", "the file absent.gguf, which does not exist"), ("./no", "the folder ./no")):
+    for name, found in (("absent.gguf", "absent.gguf, which does not exist"), ("./no", "the folder ./no")):
         with pytest.raises(ModelError, match=found):
             find(name)

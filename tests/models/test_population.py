@@ -165,5 +165,5 @@ def test_a_whole_model_with_a_smaller_vocabulary_is_rejected(batch):
 
     config = LlamaConfig(vocab_size=50, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     population = Population(["other"], lambda model_id: LlamaForCausalLM(config))
-    with pytest.raises(ModelError, match="a reference knows 50 tokens"):
+    with pytest.raises(ModelError, match="a reference has 50 tokens"):
         population(batch)

@@ -167,7 +167,7 @@ def test_without_noise_and_with_nothing_to_clip_it_is_plain_training(tuned, mean
 def test_a_step_cannot_be_taken_twice(tuned):
     made = private(tuned())
     made.finish_step(0)
-    with pytest.raises(RuntimeError, match="step 0 was taken already"):
+    with pytest.raises(RuntimeError, match="step 0 was already taken"):
         made.finish_step(0)
     assert made.budget.steps == 1
     made.close()
@@ -222,7 +222,7 @@ def test_training_ends_before_the_target_is_passed(tuned):
         made.finish_step(number)
     assert made.budget.remaining == 0
     assert made.budget.epsilon() <= 8.0 < epsilon([Steps(0.8, 0.2, allowed + 1)], made.budget.delta, "rdp")
-    with pytest.raises(RuntimeError, match="budget is spent"):
+    with pytest.raises(RuntimeError, match="budget is exhausted"):
         made.finish_step(allowed)
     assert made.budget.steps == allowed
     made.close()
@@ -255,7 +255,7 @@ def test_delta_is_a_tenth_of_one_in_n():
         ({"clipping_norm": 0.0}, "clipping_norm is 0.0"),
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"test_seed": -1}, "test_seed is -1"),
-        ({"batch_size": 20}, "batch_size is 20, and there are 20 training texts; expected fewer"),
+        ({"batch_size": 20}, "batch_size is 20, but there are 20 training texts; expected fewer"),
         ({"delta": 0.06}, r"delta is 0.06; expected below 1/N = 0.05: publishing one"),
         ({"target_epsilon": 0.2, "noise_multiplier": 0.3}, "one step with noise_multiplier 0.3 costs more"),
         ({"target_epsilon": 1.0, "noise_multiplier": None, "steps": float("inf")}, "needs the number of steps"),
@@ -317,7 +317,7 @@ def test_the_ledger_is_found_beside_a_checkpoint_that_was_moved(tuned, tmp_path)
     checkpoint = tmp_path / "new" / "checkpoints" / "last.ckpt"
     assert ledger_of(state, None, str(checkpoint)).steps == 3
     assert ledger_of(state, str(tmp_path / "new" / "privacy.jsonl"), None).steps == 3
-    with pytest.raises(CheckpointError, match=r"its privacy ledger .*old/privacy\.jsonl is not there"):
+    with pytest.raises(CheckpointError, match=r"its privacy ledger .*old/privacy\.jsonl does not exist"):
         ledger_of(state, None, str(tmp_path / "elsewhere" / "checkpoints" / "last.ckpt"))
 
 

@@ -179,7 +179,7 @@ def test_the_check_passes_and_leaves_everything_as_it_was(tuned):
 
 def test_the_check_finds_a_loss_that_is_averaged_over_the_batchs_tokens(tuned):
     model = tuned()
-    with pytest.raises(ModelError, match="that of a text in a batch is not that of the text alone"):
+    with pytest.raises(ModelError, match="the gradient of a text in a batch is not that of the text alone"):
         PerTextGradients(model).check(by_ids(model, lambda total, count: total / count.sum()))
 
 

@@ -143,7 +143,7 @@ def test_a_text_whose_gradient_depends_on_how_many_there_are_is_found(tuned, mea
     model = tuned()
     layer = model.get_base_model().model.layers[1]
     layer.mlp.act_fn = Leaky(layer.mlp.act_fn)
-    with pytest.raises(ModelError, match="that of a text in a batch is not"):
+    with pytest.raises(ModelError, match="the gradient of a text in a batch is not"):
         check(model, mean_losses)
 
 
