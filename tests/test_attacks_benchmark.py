@@ -1,4 +1,4 @@
-"""The comparison of attacks: its draws share nothing that they should not, and its intervals are what they say."""
+"""The comparison of attacks: its draws are disjoint, and its intervals are correct."""
 
 import math
 from types import SimpleNamespace

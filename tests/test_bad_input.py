@@ -1,4 +1,4 @@
-"""Every mistake that a user can make: exit code 2; one line says where, what was found and what was expected."""
+"""User errors: exit code 2 and one line with the place, what was found and what was expected."""
 
 import gzip
 import importlib.util
@@ -48,7 +48,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 class Bomb:
-    """Unpickled, it writes a file into the working directory."""
+    """When unpickled, writes a file into the working directory."""
 
     def __reduce__(self):
         return (open, ("code_was_run", "w"))
@@ -77,7 +77,7 @@ def archive(**members):
 
 @dataclass
 class Bad:
-    """A mistake.
+    """A user error.
 
     Attributes:
         args: after `fit --config` and SMALL; "MADE" is replaced by the folder of the fixture `made`.
@@ -248,7 +248,7 @@ MISTAKES = [
     bad("adapter of an unknown file type", "--model.adapter_path MADE/a_kind", "a_kind/adapter_config.json", "'NOPE'"),
     bad("adapter that names code", "--model.adapter_path MADE/a_code", "a_code/adapter_config.json", "megatron_config"),
     bad("adapter damaged", "--model.adapter_path MADE/a_damaged", "a_damaged/adapter_model.safetensors", "damaged"),
-    bad("adapter pickled", "--model.adapter_path MADE/a_pickled", "adapter_model.safetensors", "pickled", "rejected"),
+    bad("adapter pickled", "--model.adapter_path MADE/a_pickled", "adapter_model.safetensors", "pickled", "not loaded"),
     bad("adapter of other shapes", "--model.adapter_path MADE/a_shapes", "a_shapes", "size mismatch"),
     bad("adapter of other modules", "--model.adapter_path MADE/a_modules", "a_modules", "does not fit", "qkv"),
     bad("adapter lacks weights", "--model.adapter_path MADE/a_lacks", "a_lacks", "missing adapter keys", "v_proj"),
@@ -324,7 +324,7 @@ MISTAKES = [
         "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "a pipe or a device", before=lambda: os.mkfifo("t.ckpt"),
     ),
     bad("checkpoint truncated", "--ckpt_path MADE/short.ckpt", "MADE/short.ckpt", "truncated"),
-    bad("checkpoint with code", "--ckpt_path MADE/bomb.ckpt", "MADE/bomb.ckpt", "pickled", "could run code"),
+    bad("checkpoint with code", "--ckpt_path MADE/bomb.ckpt", "MADE/bomb.ckpt", "pickled", "can execute code"),
     bad("checkpoint is a pickle", "--ckpt_path MADE/pickle.ckpt", "MADE/pickle.ckpt", "not a checkpoint"),
     bad("checkpoint of something else", "--ckpt_path MADE/foreign.ckpt", "foreign.ckpt", "not written by lit_mem"),
     bad("checkpoint is a list", "--ckpt_path MADE/list.ckpt", "list.ckpt", "not written by lit_mem"),
@@ -347,7 +347,7 @@ MISTAKES = [
     data("data absent", None, "d.jsonl", "no such file"),
     data("data empty", "", "d.jsonl: is empty", "expected at least one row"),
     data("malformed JSON", rows(2) + '{"text": "' + TEXT + "}\n" + rows(2), "d.jsonl", "line 3", "malformed JSON"),
-    data("no text in a row", rows(2) + json.dumps({"txt": TEXT}), "d.jsonl", "line 3", "field 'text': is absent"),
+    data("no text in a row", rows(2) + json.dumps({"txt": TEXT}), "d.jsonl", "line 3", "field 'text': is missing"),
     data("empty text", rows(1) + '{"text": " "}\n' + rows(1), "d.jsonl", "line 2", "'text'", "only whitespace"),
     data("not UTF-8", f'{{"text": "{TEXT} caf\xe9"}}'.encode("latin-1"), "d.jsonl, line 1", "0xe9", "expected UTF-8"),
     data("UTF-16", rows(9).encode("utf-16"), "d.jsonl, line 1", "0xff at offset 0", "UTF-16", "expected UTF-8"),
@@ -359,7 +359,7 @@ MISTAKES = [
     data("only a byte order mark", b"\xef\xbb\xbf", "d.jsonl: is empty"),
     data("only blank lines", "\n  \n\t\n", "d.jsonl: is empty"),
     data("text null", rows(2) + '{"text": null}', "d.jsonl", "line 3", "'text'", "found null", "expected a string"),
-    data("text a number", rows(2) + '{"text": 1e999}', "d.jsonl", "line 3", "'text'", "found float", "expected a string"),
+    data("a number", rows(2) + '{"text": 1e999}', "d.jsonl", "line 3", "'text'", "found float", "expected a string"),
     data("text nested", rows(2) + f'{{"text": {{"t": "{TEXT}"}}}}', "d.jsonl", "line 3", "found dict"),
     data("NUL in a text", rows(2) + '{"text": "a\\u0000b"}', "d.jsonl", "line 3", "NUL at character 2"),
     data("unpaired surrogate", rows(2) + '{"text": "ab\\ud800"}', "d.jsonl", "line 3", "surrogate at character 3"),
@@ -382,7 +382,7 @@ MISTAKES = [
     ),
     data(
         "group absent in a row", rows(9, g="a") + json.dumps({"text": TEXT}) + "\n" + rows(9, g="b"),
-        "d.jsonl", "line 10", "field 'g': is absent", options="--data.source.group_column g",
+        "d.jsonl", "line 10", "field 'g': is missing", options="--data.source.group_column g",
     ),
     data("group column absent", rows(9), "no column 'ward'", options="--data.source.group_column ward"),
     data("group not a name", rows(9, g=[1]), "line 1", "'g'", "found list", options="--data.source.group_column g"),
@@ -414,7 +414,7 @@ MISTAKES = [
          options="--data.source.delimiter ;;"),
     data("no such encoding", rows(9), "data.source.encoding is 'latin-99'", "cp1252",
          options="--data.source.encoding latin-99"),
-    data("an encoding of bytes", rows(9), "data.source.encoding is 'zlib'", "no encoding of texts",
+    data("an encoding of bytes", rows(9), "data.source.encoding is 'zlib'", "not a text encoding",
          options="--data.source.encoding zlib"),
     data("another encoding than named", rows(9) + "caf\xe9", "d.jsonl, line 10", "0xc3", "expected ascii text",
          options="--data.source.encoding ascii"),
@@ -428,7 +428,7 @@ MISTAKES = [
     data("CSV quote not closed", f'text,id\n{TEXT},1\n"{TEXT},2\n', "d.csv, line 3: malformed CSV", file="d.csv"),
     data("CSV with NUL", f"text,id\n{TEXT}\0,1\n", "line 2", "found a NUL at character", file="d.csv"),
     data("CSV column twice", f"text,text\n{TEXT},{TEXT}\n", "d.csv, line 1", "'text' occurs twice", file="d.csv"),
-    data("CSV of a header", "text,id\n", "d.csv: holds a header and no rows", file="d.csv"),
+    data("CSV of a header", "text,id\n", "d.csv: has a header but no rows", file="d.csv"),
     data("txt with a gap", f"{TEXT}\n\n{TEXT}\n", "d.txt", "line 2", "empty string", file="d.txt"),
     data("parquet of garbage", b"PAR1" + bytes(40) + b"PAR1", "d.parquet: is not a parquet file", file="d.parquet"),
     data("parquet cut short", parquet([TEXT] * 9)[:-9], "d.parquet: is not a parquet file", file="d.parquet"),
@@ -436,7 +436,7 @@ MISTAKES = [
     data("parquet without rows", parquet(pa.array([], pa.string())), "d.parquet: is empty", file="d.parquet"),
     data(
         "a text without tokens", rows(9) + '{"text": "\u2603"}\n',
-        "d.jsonl:10", "no token to train on", options=f"--data.tokenizer MADE/odd {WHOLE}",
+        "d.jsonl:10", "no token left to train on", options=f"--data.tokenizer MADE/odd {WHOLE}",
     ),
     source("PHEE absent", "PHEE", "--data.source.folder nope", "nope", "no such folder", files={}),
     source("PHEE of other rows", "PHEE", "--data.source.folder p", "p/train.json", "no column 'context'",
@@ -460,7 +460,7 @@ MISTAKES = [
     ),
     data(
         "prompt fills max_length",
-        rows(40), "d.jsonl:", "no token to train on", "data.max_length is 6",
+        rows(40), "d.jsonl:", "no token left to train on", "data.max_length is 6",
         options="--data.source.prompt_template {text} --data.source.completion_template {id} --data.max_length 6",
     ),
     data("one row to split", TEXT, "found 1 groups in 1 rows", "at least 2", file="d.txt"),
@@ -491,7 +491,7 @@ MISTAKES = [
     # -- spans
     data(
         "spans are a text", rows(40).replace('"id"', '"spans": "4-9", "id"'),
-        "d.jsonl:", "'spans'", "found a text", "expected a list of {type, start, end}", "data.spans_column",
+        "d.jsonl:", "'spans'", "found a string", "expected a list of {type, start, end}", "data.spans_column",
     ),
     data(
         "span beyond the text", rows(40).replace('"id"', '"spans": [{"type": "x", "start": 4, "end": 400}], "id"'),
@@ -507,11 +507,11 @@ MISTAKES = [
     ),
     data(
         "span starts at a text", rows(60, spans=[{"type": "x", "start": "4", "end": 9}]),
-        "d.jsonl:", "span 1", "found a text as its start", "whole number",
+        "d.jsonl:", "span 1", "found a string as its start", "an integer",
     ),
     data(
         "span ends at infinity", rows(60, spans=[{"type": "x", "start": 0, "end": float("inf")}]),
-        "d.jsonl:", "span 1", "found inf as its end", "whole number",
+        "d.jsonl:", "span 1", "found inf as its end", "an integer",
     ),
     data("span a number", rows(60, spans=[4]), "d.jsonl:", "span 1", "found int", "a list of {type, start, end}"),
     bad("spans column absent", "--data.spans_column marks", "data.spans_column", "'marks'"),
@@ -616,7 +616,7 @@ MISTAKES = [
     ),
     callback("no threshold", STOP, {"thresholds": []}, "thresholds is empty", "mia/loss_auroc > 0.7"),
     callback("patience 0", STOP, {"thresholds": ["val/loss < 1"], "patience": 0}, "patience is 0", "at least 1"),
-    callback("prefix 2.5", OURS + "Extraction", {"prefix": 2.5}, "Extraction.prefix is 2.5", "whole number"),
+    callback("prefix 2.5", OURS + "Extraction", {"prefix": 2.5}, "Extraction.prefix is 2.5", "an integer"),
     callback(
         "every 0 validations",
         OURS + "Extraction", {"every_n_validations": 0}, "every_n_validations is 0", "at least 1",
@@ -647,7 +647,7 @@ MISTAKES = [
     ),
 ]  # fmt: skip
 
-# What only the whole command finds, and one or two of each kind besides; the others take minutes together.
+# Errors that only the full command finds, plus one or two of each kind; the others together take minutes.
 REPRESENTATIVE = """
     targets_as_a_word unknown_option unknown_class learning_rate_nan log_folder_is_a_file model_folder_absent
     pickled_weights model_with_code_of_its_own adapter_pickled unknown_target rank_0 private_delta_above_1/N
@@ -707,7 +707,7 @@ def edit(file, change):
 
 
 def flip(checkpoint, target):
-    """One bit in the middle of the largest tensor is another."""
+    """One bit in the middle of the largest tensor is flipped."""
     content = bytearray(checkpoint.read_bytes())
     with zipfile.ZipFile(checkpoint) as opened:
         tensors = [member for member in opened.infolist() if "/data/" in member.filename]
@@ -731,7 +731,7 @@ def made(tmp_path_factory):
     for name in ("narrow", "odd", "bare"):
         shutil.copytree(tiny, folder / name)
     edit(folder / "narrow" / "config.json", lambda config: config.update(max_position_embeddings=16))
-    # "odd" knows the word "the" as one token more, and reads a snowman as nothing.
+    # "odd" has an extra token for "the", and drops a snowman.
     word = {"id": 2048, "content": "the", "special": False}
     word |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     edit(folder / "odd" / "tokenizer.json", lambda made: made["added_tokens"].append(word))

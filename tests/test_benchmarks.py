@@ -580,7 +580,7 @@ SHOWN = {
     ],
 )
 def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
-    """From another folder; those left out are run above, in this process."""
+    """From another folder; the skipped ones run above, in this process."""
     words = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--quick", "--rows", "4", "--only", name]
     done = subprocess.run([*words, "--device", "cpu"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The documents: what they show can be configured, what they name is logged, and nothing is left out."""
+"""The documents: their snippets can be configured, their names are logged, and nothing is missing."""
 
 import importlib
 import importlib.util
@@ -90,7 +90,7 @@ def built(parser, block):
 
 @pytest.fixture
 def my_package(monkeypatch):
-    """Stands for what a reader would write."""
+    """A placeholder for a reader's own class."""
     made = types.ModuleType("my_package")
     made.MyAttack = type("MyAttack", (Loss,), {"__module__": "my_package"})
     monkeypatch.setitem(sys.modules, "my_package", made)

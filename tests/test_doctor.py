@@ -1,4 +1,4 @@
-"""`lit-mem doctor`: what it finds, what it leaves out, and that it loads next to nothing."""
+"""`lit-mem doctor`: what it reports, what it omits, and that it imports almost nothing."""
 
 import importlib.metadata
 import os

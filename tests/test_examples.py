@@ -1,4 +1,4 @@
-"""Each example runs offline as it is, is short, and gives the numbers of a Lightning run."""
+"""Each example runs offline unchanged, is short, and gives the metrics of a Lightning run."""
 
 import runpy
 from pathlib import Path
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 def run(name, tmp_path, monkeypatch):
-    """The names that an example leaves, run as its user runs it, in a folder of its own."""
+    """The variables of an example, run as by a user, in a separate folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [name])
     return runpy.run_path(str(EXAMPLES / name), run_name="__main__")

@@ -11,7 +11,7 @@ import lit_mem
 
 ROOT = Path(lit_mem.__file__).parent
 
-# Rooms by floor, the lowest first. Rooms of one floor do not import each other.
+# Packages by layer, lowest first. Packages of one layer do not import each other.
 FLOORS = [
     ["errors", "guards", "program"],
     ["types", "files", "functional", "assets"],
@@ -183,7 +183,7 @@ LINES, CLASS_LINES = 300, 200
 
 
 def too_long(name, source):
-    """What of a module is longer than one idea takes."""
+    """The parts of a module that exceed the size limits."""
     if (lines := len(source.splitlines())) > LINES:
         yield f"{name}: {lines} lines; expected at most {LINES}"
     for node in ast.walk(ast.parse(source)):

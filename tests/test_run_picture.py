@@ -1,4 +1,4 @@
-"""The picture of a run in the README, by the script that draws it."""
+"""The plot of a run in the README, by its script."""
 
 import importlib.util
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A model's configuration comes from whoever made the model: what it may decide, and what it costs to find out."""
+"""A model's configuration is untrusted: what it may set, and the cost of checking it."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ def hostile(tmp_path):
 
 
 def rejected(load):
-    """The line that a hostile file ends in."""
+    """The error line for a hostile file."""
     with pytest.raises(LitMemError) as error:
         load()
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""Each family of adapters: what it trains, that it gives the base back, that scores are those of plain calls."""
+"""Each adapter family: what it trains, that disabling it gives the base, that scores equal plain calls."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=T
 
 
 def changed(model):
-    """As after training, and far from the start."""
+    """As after training, far from the initialisation."""
     torch.manual_seed(4)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -104,7 +104,7 @@ def test_prompt_tuning_needs_a_token():
         PromptTuning(tokens=0)
 
 
-# -- continuations behind virtual tokens -------------------------------------------------------------------
+# -- continuations after virtual tokens --------------------------------------------------------------------
 
 
 def greedy(model, prompt, length):

@@ -1,4 +1,4 @@
-"""An adapter's configuration comes from whoever made the adapter: what it may set, and what it costs to find out."""
+"""An adapter's configuration is untrusted: what it may set, and the cost of checking it."""
 
 import json
 import shutil
@@ -107,7 +107,7 @@ def hostile(adapter, tmp_path):
 
 
 def rejected(load):
-    """The line that a hostile file ends in."""
+    """The error line for a hostile file."""
     with pytest.raises((ModelError, CheckpointError)) as error:
         load()
     assert "\n" not in str(error.value)

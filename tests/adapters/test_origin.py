@@ -1,4 +1,4 @@
-"""Adapters on the base that they were made for, and on others; adapters where a whole model belongs."""
+"""Adapters on their own base, and on others; adapters in place of a full model."""
 
 import json
 import logging
@@ -121,7 +121,10 @@ def test_without_a_model_id_the_base_is_the_adapters(bases, tmp_path):
     module = CausalLM(adapter_path=str(adapter))
     assert (module.model_id, module.revision) == ("org/model", "v2")
     assert CausalLM(model_id=TINY, adapter_path=str(adapter)).model_id == TINY
-    for name, complaint in (("/gone/model", "'/gone/model', which does not exist here"), (None, "does not name its base")):
+    for name, complaint in (
+        ("/gone/model", "'/gone/model', which does not exist here"),
+        (None, "does not name its base"),
+    ):
         path.write_text(json.dumps(config | {"base_model_name_or_path": name}))
         with pytest.raises(ModelError, match=complaint):
             CausalLM(adapter_path=str(adapter))
@@ -138,7 +141,7 @@ def test_a_run_exports_the_fingerprint(module, data, trainer, tmp_path):
     assert own_base(str(tmp_path / "last-adapter")) == (TINY, "main")  # not the path in this installation
 
 
-# -- an adapter where a whole model belongs ------------------------------------------------------------------
+# -- an adapter in place of a full model ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("also", [[], ["config.json"], ["config.json", "model.safetensors"]])
@@ -193,7 +196,10 @@ def test_an_adapter_comes_back_trainable(adapter, base, tmp_path):
     ("change", "complaint"),
     [
         (lambda w: w.pop(next(iter(w))), r"(?i)missing adapter keys"),
-        (lambda w: w.update({n.replace("layers.0", "layers.9"): t.clone() for n, t in w.items()}), "do not fit this model"),
+        (
+            lambda w: w.update({n.replace("layers.0", "layers.9"): t.clone() for n, t in w.items()}),
+            "do not fit this model",
+        ),
     ],
 )
 def test_weights_of_an_adapter_must_match_one_for_one(change, complaint, base, tmp_path):

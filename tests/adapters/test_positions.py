@@ -32,7 +32,7 @@ def made(family):
 
 
 def reads(model, n):
-    """Whether a text of n tokens goes through the model."""
+    """Whether the model accepts a text of n tokens."""
     ids = torch.arange(3, 3 + n)[None]
     try:
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

@@ -1,4 +1,4 @@
-"""QLoRA: a base in 4 bits. Runs where bitsandbytes is (extra `quantization`), without a GPU too."""
+"""QLoRA: a base in 4 bits. Runs if bitsandbytes is installed (extra `quantization`), also without a GPU."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ bnb = pytest.importorskip("bitsandbytes")
 def on_a_processor():
     """bitsandbytes runs on a CPU, without repacking weights when they are first evaluated.
 
-    From then on its gradients would be wrong, without a word (0.50.2): hence users are rejected without a GPU.
+    From then on its gradients would be silently wrong (0.50.2), so 4 bits are rejected without a GPU.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base_models, "_has_gpu", lambda: True)

@@ -1,4 +1,4 @@
-"""The shipped corpus: reproducible, disjoint, truthful about its spans, one distribution."""
+"""The bundled corpus: reproducible, disjoint, correct spans, one distribution."""
 
 import itertools
 import json

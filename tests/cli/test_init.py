@@ -1,4 +1,4 @@
-"""`init`: what it prints of a file and never shows, and a configuration that the real command line runs as it is."""
+"""`init`: what it prints about a file and what it never shows, and a configuration that the real command line runs."""
 
 import csv
 import gzip
@@ -91,7 +91,7 @@ def init(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def rejected(monkeypatch, tmp_path, capsys):
-    """Runs `init` where it fails: its one line."""
+    """Runs a failing `init`: its error line."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words):

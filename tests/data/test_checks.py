@@ -158,7 +158,7 @@ def test_the_verdict_is_that_of_the_interval(shift, verdict, said):
 
 
 def null_shifts(n, trials, vocabulary=60, rows=1):
-    """What the classifier finds in two sets of random words; with `rows` to a document that has words of its own."""
+    """The classifier's result on two sets of random words; with `rows` per document with its own words."""
     found = []
     for seed in range(trials):
         dice = random.Random(seed)

@@ -1,4 +1,4 @@
-"""Texts to tokens, labels, scored positions and records; examples to batches."""
+"""From texts to tokens, labels, scored positions and records; from examples to batches."""
 
 import itertools
 import json

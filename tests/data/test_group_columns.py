@@ -1,4 +1,4 @@
-"""Persons and other groups: the columns and the files that name them reach no record, log or message."""
+"""Persons and other groups: columns and file names that identify them reach no record, log or message."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Poisson batches: each example by itself with one probability, one draw for all ranks, none used twice."""
+"""Poisson batches: examples drawn independently with one probability, one draw for all ranks, none reused."""
 
 import numpy as np
 import pytest

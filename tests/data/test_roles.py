@@ -1,4 +1,4 @@
-"""Which columns are taken for texts, prompts, groups and spans, and what is known of each column."""
+"""Which columns are guessed as texts, prompts, groups and spans, and the statistics of each column."""
 
 import pytest
 from datasets import Dataset, Features, Image, Value

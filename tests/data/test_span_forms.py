@@ -1,4 +1,4 @@
-"""Marked pieces in the forms of other programs, and marks in the text itself."""
+"""Spans in the formats of other programs, and marks in the text itself."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The record of a run: what is written is read, and what a kill or a full disk leaves is whole lines."""
+"""The record of a run: what is written is read, and a kill or a full disk leaves complete lines."""
 
 import json
 import math
@@ -189,7 +189,7 @@ def test_a_line_of_another_form_is_named_with_its_field(path, line, named):
     assert str(error.value).startswith(f"{path}, line 2: ")
     assert named in str(error.value)
     assert "\n" not in str(error.value)
-    path.write_text(f"{written_line()}\n{line}")  # without its newline it was cut short
+    path.write_text(f"{written_line()}\n{line}")  # without its newline it is incomplete
     assert len(read(path)[0]) == 1
 
 

@@ -1,4 +1,4 @@
-"""The residual of one score over another: against numpy's fit, and where nothing or all is predictor."""
+"""The residual of one score over another: against numpy's fit, and if the predictor explains nothing or everything."""
 
 import numpy as np
 import pytest

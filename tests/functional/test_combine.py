@@ -1,4 +1,4 @@
-"""Combined attacks against a regression of our own on one half, and against chance."""
+"""Combined attacks against a reference regression on one half, and against chance."""
 
 import numpy as np
 import pytest
@@ -42,7 +42,7 @@ def fitted(x, y):
 
 
 def halves(member, score):
-    """Where the fit was, and where it was judged."""
+    """The half of the fit, and the evaluated half."""
     judged = ~torch.isnan(score)
     return ~judged, judged
 
@@ -73,7 +73,7 @@ def test_it_is_scikit_learns_regression():
 
 
 def test_the_halves_are_dealt_by_example_and_not_by_what_is_known_of_it():
-    """By id and membership alone: other scores are judged on the same examples, and other ids on other ones."""
+    """By id and membership only: other scores are evaluated on the same examples, other ids on others."""
     columns, member = made_up()
     ids = torch.arange(len(member)) * 7 + 3
     score = half_split_scores(columns, member, ids)

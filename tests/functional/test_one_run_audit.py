@@ -1,4 +1,4 @@
-"""The one-run bound on ε: published values, exact fractions, mechanisms whose ε is known, and one that is broken."""
+"""The one-run bound on ε: published values, exact fractions, mechanisms with known ε, and a broken one."""
 
 import math
 from fractions import Fraction
@@ -182,7 +182,7 @@ def test_noise_of_a_tenth_is_caught():
 
 @pytest.mark.slow
 def test_the_best_of_several_numbers_of_guesses_holds_only_corrected():
-    """Scores that know nothing of the coins: every bound above 0 is wrong."""
+    """Scores independent of the coins: every bound above 0 is wrong."""
     guesses, trials, generator = list(range(40, 401, 40)), 300, torch.Generator().manual_seed(3)
     wrong = uncorrected = 0
     for _ in range(trials):

@@ -1,4 +1,4 @@
-"""Spearman's rank correlation, beside scipy and the hand formula."""
+"""Spearman's rank correlation, against scipy and the formula."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How often the intervals of rates hold the truth, simulated at numbers of units that runs have."""
+"""Simulated coverage of the intervals of rates, at realistic numbers of units."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Words in any script, against Unicode's own script property, and English against what it was always split by."""
+"""Words in any script, against Unicode's own script property, and English against the plain regular expression."""
 
 import logging
 import re

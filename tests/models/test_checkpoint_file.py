@@ -1,4 +1,4 @@
-"""Opening a checkpoint: what it holds, and one line that begins with its path where that fails."""
+"""Opening a checkpoint: its content, and a one-line error that begins with its path."""
 
 import io
 import pickle

@@ -1,4 +1,4 @@
-"""What is loaded by hub id or folder, and the one line for what fails."""
+"""Loading by hub id or folder, and one-line errors."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_a_panic_of_native_code_is_one_line():
 
 
 def test_the_option_is_named_whatever_is_in_the_path(tmp_path):
-    """A message for another option is not made by replacing words, which a path may hold too."""
+    """The option in a message is not set by replacing words, which a path may contain too."""
     place = str(tmp_path / "model_id")
     with pytest.raises(ModelError, match=f"^data.tokenizer is the folder {place}, which does not exist$"):
         load_tokenizer(place, option="data.tokenizer")

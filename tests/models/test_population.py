@@ -45,7 +45,7 @@ def adapters(tmp_path):
 
 @pytest.fixture
 def loads():
-    """Loads bases, and remembers which."""
+    """Loads bases, and records which."""
 
     class Loads(list):
         def __call__(self, model_id):

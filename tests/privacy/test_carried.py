@@ -1,4 +1,4 @@
-"""The budget goes with the weights: from the adapter that a run exports to the run that starts from it."""
+"""The budget follows the weights: from the exported adapter of a run to the run that starts from it."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def exported(run, tmp_path_factory):
 
 @pytest.fixture
 def moved(exported, tmp_path):
-    """The exported adapter alone, as it is handed on."""
+    """The exported adapter only, as published."""
     return Path(shutil.copytree(exported / "checkpoints" / "last-adapter", tmp_path / "moved"))
 
 
@@ -179,7 +179,7 @@ def test_with_the_option_log_ledger_and_export_say_what_is_not_covered(
     assert Ledger(ledger_of_run(tmp_path)).unaccounted
     adapter = ledger_of_run(tmp_path).with_name("checkpoints") / "last-adapter"
     assert Ledger(adapter / "privacy.jsonl").unaccounted
-    # Who starts from that one must say so again, and who goes on from its checkpoint is reminded.
+    # Starting from it requires the option again, and resuming its checkpoint logs a reminder.
     with pytest.raises(ConfigError, match=r"has a privacy\.jsonl that does not cover all of its training"):
         run(tmp_path / "next", {"adapter_path": str(adapter)})
     checkpoint = str(adapter.with_name("last.ckpt"))

@@ -1,4 +1,4 @@
-"""`python train.py privacy`: several runs on one training set are one spending."""
+"""`python train.py privacy`: several runs on one training set share one budget."""
 
 import json
 

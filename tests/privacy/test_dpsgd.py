@@ -1,4 +1,4 @@
-"""A private step against one that is computed in full by hand, the budget, and going on."""
+"""A private step against a full computation by hand, the budget, and resuming."""
 
 import copy
 import json
@@ -91,7 +91,7 @@ def test_how_a_batch_is_split_makes_no_difference(size, tuned, mean_losses, some
 
 
 def test_two_shares_add_up_to_the_whole_with_noise_once(tuned, mean_losses, some_texts):
-    """What two processes do, in one: each clips its share, one adds noise, the sum is everybody's."""
+    """Two processes simulated in one: each clips its share, one adds noise, both get the sum."""
     texts, found = some_texts((9, 12, 4, 7, 3)), []
     model = tuned()
     made = private(model)
@@ -266,7 +266,7 @@ def test_options_that_cannot_work_are_rejected(more, message):
         private(**more)
 
 
-# -- going on ----------------------------------------------------------------------------------------------
+# -- resuming ----------------------------------------------------------------------------------------------
 
 
 def killed_after(steps, saved_at, tuned, path):
@@ -337,7 +337,7 @@ def test_a_ledger_that_lost_steps_is_rejected(tuned, tmp_path):
 
 
 def rewritten(path, noise, name=None):
-    """The ledger written anew with another noise and all hashes right, as its owner can do."""
+    """The ledger rewritten with another noise and valid hashes, as its owner can do."""
     before = Ledger(path)
     path.unlink()
     made = Ledger(path)
@@ -369,7 +369,7 @@ def test_a_ledger_that_lost_its_hashes_or_has_others_is_not_what_its_checkpoint_
     assert (Ledger(path).steps, Ledger(path).unchained) == (8, 9)
     with pytest.raises(CheckpointError, match=f"no line with the hash .* {state['ledger_chain'][:16]}"):
         ledger_of(state, None, None)
-    del state["ledger_chain"]  # as an earlier version had it
+    del state["ledger_chain"]  # as in an earlier version
     assert ledger_of(state, None, None).steps == 8
     state["history"][0][0] = 2.0
     with pytest.raises(CheckpointError, match="expected 5 steps with noise multiplier 2"):

@@ -1,4 +1,4 @@
-"""The ledger: nothing that was written is forgotten, whatever ended the run."""
+"""The ledger: nothing written is lost, however the run ended."""
 
 import json
 import os
@@ -153,7 +153,7 @@ def edited(lines, n, **changes):
         (lambda lines: [*lines[:4], *lines[5:]], 5),
         (lambda lines: [*lines[:5], *lines[1:4]], 6),
         (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], 3),
-        (lambda lines: [*lines[:4], lines[4][:40] + "\n", *lines[5:]], 6),  # a start, made to look cut short
+        (lambda lines: [*lines[:4], lines[4][:40] + "\n", *lines[5:]], 6),  # a start, made to look truncated
         (lambda lines: [*lines[:2], unchained(lines[2]), *lines[3:]], 3),
         (lambda lines: [unchained(lines[0]), *lines[1:]], 2),
     ],

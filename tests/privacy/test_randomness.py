@@ -1,4 +1,4 @@
-"""What samples in train mode is rejected or turned off, before a private step is taken."""
+"""Randomness in train mode is rejected or turned off before a private step."""
 
 import json
 import logging
@@ -109,7 +109,7 @@ def test_dropout_of_an_adapter_from_a_folder_is_turned_off(base, data, trainer, 
     assert {sampler.value for sampler in samplers(model)} == {0.25}
 
 
-# -- the check at the start sees what no list of names does ------------------------------------------------
+# -- the check at the start finds what no list of names has ------------------------------------------------
 
 
 def test_noise_on_embeddings_is_found(tuned, mean_losses):
@@ -148,7 +148,7 @@ def test_a_text_whose_gradient_depends_on_how_many_there_are_is_found(tuned, mea
 
 
 class Counting(nn.Module):
-    """Keeps a mean over all that it ever saw, as observers and moving averages do."""
+    """Keeps a running mean over all inputs, as observers and moving averages do."""
 
     def __init__(self, inner):
         super().__init__()

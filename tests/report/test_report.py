@@ -354,7 +354,7 @@ def test_a_killed_run_is_told_of_as_far_as_it_came(tmp_path):
     assert len(data["validations"]) == 2
     assert data["examples"] is None
     assert "PerExampleTable" in Page(html).text
-    assert any("was cut short" in note for note in data["notes"])
+    assert any("is incomplete" in note for note in data["notes"])
 
 
 @pytest.mark.parametrize(

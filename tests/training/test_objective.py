@@ -1,4 +1,4 @@
-"""Goldfish loss and floor: which tokens and texts give a gradient."""
+"""Goldfish loss and floor: which tokens and texts contribute a gradient."""
 
 import pytest
 import torch

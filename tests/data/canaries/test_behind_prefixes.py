@@ -1,4 +1,4 @@
-"""Canaries behind prefixes of the base model: drawn as stated, and given back by the tokenizer."""
+"""Canaries after prefixes of the base model: drawn as documented, and round-tripped by the tokenizer."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -74,7 +74,7 @@ def test_coins_say_nothing_of_what_a_canary_says(made, kind):
 
 
 def test_frequencies_are_those_of_a_plain_loop(base, model):
-    """The mean of the softmax over all places of what the model itself writes, token by token."""
+    """The mean softmax over all positions of sampled texts, token by token."""
     from lit_mem.data.canaries.unigram import frequencies
     from lit_mem.generation.decoding import decode
     from lit_mem.types import Sampling
@@ -157,7 +157,9 @@ def test_reserved_tokens_are_new_ones(base, tokenizer):
 
 
 def test_fewer_new_tokens_than_canaries_are_rejected(setting):
-    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 5000 with length 1 each, but only \d+ tokens .*or fewer"):
+    with pytest.raises(
+        ConfigError, match=r"data\.canaries\.n is 5000 with length 1 each, but only \d+ tokens .*or fewer"
+    ):
         NewTokens(5000).make(setting)
 
 

@@ -26,7 +26,7 @@ def setting(tokenizer):
 
 
 class Numbered(CanarySource):
-    """The least that a kind is."""
+    """A minimal kind."""
 
     def contents(self, setting):
         return [Content("", f"number {i}") for i in range(self.n)]
@@ -41,7 +41,7 @@ def made(source, setting=None):
 
 @pytest.mark.slow
 def test_coins_are_fair_and_each_its_own():
-    """Not exactly half: the number inserted is binomial, and one coin says nothing of the next."""
+    """Not exactly half: the number inserted is binomial, and the coins are independent."""
     flips = [[coin(seed, i) for i in range(200)] for seed in range(1000)]
     heads = [sum(row) for row in flips]
     assert binomtest(sum(heads), 200_000).pvalue > 0.01
@@ -70,7 +70,7 @@ def test_another_seed_is_another_coin(setting):
     assert not {c.content.text for c in one} & {c.content.text for c in other}
 
 
-# -- made-up secrets ------------------------------------------------------------------------------------------
+# -- fictitious secrets----------------------------------------------------------------------------------------
 
 
 def test_secrets_are_numbers_behind_words(setting):
@@ -95,7 +95,7 @@ def test_a_template_of_ones_own(setting):
 
 
 def test_the_coin_does_not_show_in_what_a_secret_says(setting):
-    """Neither the sentence nor the repetitions are drawn with it."""
+    """The sentence and the repetitions are drawn independently."""
     canaries = made(Secrets(3000), setting)
     for trait in (lambda c: re.sub(r"\d", "#", c.content.secret), lambda c: c.repetitions):
         inserted = Counter(trait(c) for c in canaries if c.inserted)
@@ -165,7 +165,7 @@ def test_sequences_of_three_tokens_are_rejected(kind):
         kind(length=3)
 
 
-# -- one's own lines ------------------------------------------------------------------------------------------
+# -- your own lines -------------------------------------------------------------------------------------------
 
 
 def test_lines_of_a_file(setting, tmp_path):
@@ -249,7 +249,7 @@ def test_traps_share_few_runs_of_tokens(trapping):
 
 @pytest.mark.slow
 def test_no_special_token_is_in_a_trap(trapping, tokenizer):
-    """At a high temperature every token comes, and of 80 often one that ends a text."""
+    """At a high temperature every token occurs, often also an end token among 80."""
     canaries = made(Traps(40, length=80, perplexities=[1, 1e12], temperatures=[8.0]), trapping)
     assert not {*tokenizer.all_special_ids} & {token for c in canaries for token in c.content.ids}
 

@@ -1,4 +1,4 @@
-"""Canaries among conversations, and whether canaries come through template, tokenizer and limits whole."""
+"""Canaries in conversations, and whether canaries pass template, tokenizer and limits unaltered."""
 
 import copy
 
@@ -69,7 +69,7 @@ def test_one_without_a_prefix_has_its_second_half_as_the_secret(tokenizer):
     assert list(range(span.start, span.end)) == scored[len(scored) // 2 :]
     for one in copies(both):
         assert torch.equal(one.labels, both.labels[0])
-        assert one.scored.nonzero().flatten().tolist() == scored  # what ends the turn is trained on alone
+        assert one.scored.nonzero().flatten().tolist() == scored  # the end of the turn is trained on, not scored
 
 
 @pytest.mark.parametrize("source", [Secrets(8, repetitions=[1, 3]), RandomTokens(8, length=12)])
@@ -87,12 +87,12 @@ def test_conversations_have_canaries_as_conversations(tokenizer, source):
         assert SAID not in written
 
 
-# -- whether they come through ------------------------------------------------------------------------------------
+# -- whether they are unaltered -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def lowering(tokenizer):
-    """A tokenizer that turns all letters small."""
+    """A tokenizer that lowercases."""
     made = copy.deepcopy(tokenizer)
     made.backend_tokenizer.normalizer = normalizers.Lowercase()
     return made

@@ -19,7 +19,7 @@ def secrets(tokenizer, n=12, **options):
     return made, encoded(made, tokenizer, **({"max_length": 128, "add_eos": True, "first_id": 70} | options)).scored
 
 
-# -- as the model sees them --------------------------------------------------------------------------------------
+# -- encoding ----------------------------------------------------------------------------------------------------
 
 
 def test_of_a_text_with_a_prefix_the_suffix_is_scored(tokenizer):
@@ -46,7 +46,7 @@ def test_of_one_without_a_prefix_all_is_scored_and_the_second_half_is_the_secret
 
 @pytest.mark.parametrize("add_eos", [True, False])
 def test_tokens_are_taken_as_they_are(tokenizer, add_eos):
-    """Their text need not be tokenized to them again; BOS and end-of-text tokens are as those of texts."""
+    """Their text may tokenize differently; BOS and end-of-text tokens are as those of texts."""
     made = RandomTokens(6, length=9).make(Setting(tokenizer))
     for canary, example in zip(made, encoded(made, tokenizer, 64, add_eos, 0).scored, strict=True):
         of_a_text = tokenizer("Fever.")["input_ids"]
@@ -58,7 +58,7 @@ def test_tokens_are_taken_as_they_are(tokenizer, add_eos):
 
 
 class Bare:
-    """A tokenizer that puts no token in front, as SmolLM2's."""
+    """A tokenizer without a BOS token, as SmolLM2's."""
 
     bos_token_id, eos_token_id = 1, 2
 
@@ -189,7 +189,7 @@ def test_the_log_says_how_many(pair, data, caplog):
         f"{counts[16]} 16-fold): {sum(e.repetitions for e in inserted)} of {len(corpus.train)} training rows. Other "
         "metrics exclude them."
     )
-    # The checks of the data speak of the texts alone.
+    # The data checks only cover the texts.
     assert any("Members: 24 rows" in r.getMessage() for r in caplog.records)
     assert not any(e.record.text in r.getMessage() for r in caplog.records for e in corpus.canaries)
 

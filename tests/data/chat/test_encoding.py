@@ -33,11 +33,11 @@ TEMPLATES = {
     "{% else %}{{ raise_exception('Only user and assistant roles are supported') }}{% endif %}{% endfor %}",
     "no_system": HEADER
     + "{% if m.role != 'system' %}{{ '<' + m.role + '>' + m.content + '</' + m.role + '>' }}{% endif %}{% endfor %}",
-    # The last turn has a block of its own, which is gone once a further turn follows, as in Qwen3.
+    # The last turn has an extra block, which disappears once another turn follows, as in Qwen3.
     "last_differs": HEADER
     + "{{ '<|im_start|>' + m.role + '\n' }}{% if loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
     "{{ m.content + '<|im_end|>\n' }}{% endfor %}" + GENERATION,
-    # Shows thoughts in a form of its own: what it writes around a content depends on the content.
+    # Renders reasoning separately: the text around a content depends on the content.
     "reads_contents": HEADER + "{{ '<|im_start|>' + m.role + '\n' }}{% if '</think>' in m.content %}{{ m.content }}"
     "{% else %}{{ '<think></think>' + m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}" + GENERATION,
 }
@@ -253,7 +253,10 @@ def test_long_conversations_are_cut_and_counted(chat, caplog):
         cut = encode(ROWS, tokenizer, limit)
     (line,) = caplog.messages
     total = sum(len(example.input_ids) for example in whole)
-    assert f"data.max_length={limit} truncates 2 of 2 training conversations: {total - 2 * limit} of {total} tokens" in line
+    assert (
+        f"data.max_length={limit} truncates 2 of 2 training conversations: {total - 2 * limit} of {total} tokens"
+        in line
+    )
     for all_of_it, part in zip(whole, cut, strict=True):
         n = len(part.input_ids)
         assert n <= limit

@@ -1,4 +1,4 @@
-"""Conversations in the forms that people have, from files of every kind."""
+"""Conversations in common formats, from files of every kind."""
 
 import csv
 import json

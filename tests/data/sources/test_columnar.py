@@ -1,4 +1,4 @@
-"""Parquet and Arrow files as pyarrow, pandas and datasets write them."""
+"""Parquet and Arrow files written by pyarrow, pandas and datasets."""
 
 import datetime
 import logging

@@ -1,4 +1,4 @@
-"""CSV and TSV as programs and spreadsheets write them."""
+"""CSV and TSV as written by programs and spreadsheets."""
 
 import csv
 import io

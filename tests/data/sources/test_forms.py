@@ -1,4 +1,4 @@
-"""Files as people have them: columns of odd types, numbers made floats, chats, folders of notes, compressed files."""
+"""Files in practice: columns of odd types, integers as floats, chats, folders of notes, compressed files."""
 
 import datetime
 import decimal
@@ -112,9 +112,7 @@ def test_all_columns_that_lack_are_named_at_once_with_their_options(tmp_path):
         "'who' (data.source.group_column)",
         "found: 'text', 'age'",
     )
-    rejected(
-        lambda: load(path, text_column="note"), "no column 'note' (data.source.text_column); found: 'text', 'age'"
-    )
+    rejected(lambda: load(path, text_column="note"), "no column 'note' (data.source.text_column); found: 'text', 'age'")
 
 
 # -- groups ----------------------------------------------------------------------------------------------------------
@@ -149,7 +147,7 @@ def test_a_group_that_is_not_an_integer_is_reported_by_row(values, found, tmp_pa
     assert "found float, expected a text or number" not in message
 
 
-# -- forms that are not read -----------------------------------------------------------------------------------------
+# -- unsupported formats --------------------------------------------------------------------------------------------
 
 CHATS = {
     "messages": [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "SECRET"}],

@@ -1,4 +1,4 @@
-"""Folders of notes: sub-folders, notes that cannot be read, and the marks that BRAT puts beside them."""
+"""Folders of notes: sub-folders, unreadable notes, and BRAT annotations next to them."""
 
 import logging
 

@@ -61,7 +61,7 @@ def test_reads_the_schema(tmp_path):
         "age": "41 years; old",
         "patient_sex": "",
         "patient_age": 41.0,
-        "spans": [],  # the offsets made up here lead nowhere
+        "spans": [],  # the generated offsets are invalid
     }
     assert list(corpus.train["group"]) == ["11", "11", "12"]
     assert corpus.train[1]["event_types"] == ["Adverse_event", "Potential_therapeutic_event"]

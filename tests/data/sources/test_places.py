@@ -1,4 +1,4 @@
-"""What a path leads to: files, folders and patterns, the sets that a folder holds, and what is never named."""
+"""Resolving paths: files, folders and patterns, the sets in a folder, and names that are never shown."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""Rows that cannot be used: one line that ends the run, or one warning and the other rows."""
+"""Unusable rows: a one-line error, or one warning and the other rows."""
 
 import json
 import logging
