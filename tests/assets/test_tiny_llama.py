@@ -158,7 +158,7 @@ def test_padding_changes_no_perplexity(model, tokenizer, heldout):
 
 
 def test_perplexity_of_nothing_is_rejected(model):
-    with pytest.raises(ValueError, match="no text"):
+    with pytest.raises(ValueError, match="no examples"):
         pretrain.perplexity(model, [])
 
 
