@@ -43,6 +43,7 @@ from benchmarks.table import Cell, Table, tell
 from lit_mem.adapters import LoRA
 from lit_mem.attacks import (
     Attack,
+    DeltaStandardized,
     EzMia,
     GradientNorm,
     Lowercase,
@@ -64,7 +65,12 @@ HERE: Final = Path(__file__).parent
 CONFIGS: Final = {"bundled": HERE / "bundled.yaml", "smollm2_phee": HERE.parent / "configs" / "smollm2_phee.yaml"}
 FPR: Final = 0.01
 SOURCES: Final = {"CaseReports": CaseReports, "PHEE": PHEE}
-PROBING: Final = {"lowercase": Lowercase, "recall": ReCaLL, "gradient_norm": GradientNorm}
+PROBING: Final = {
+    "lowercase": Lowercase,
+    "recall": ReCaLL,
+    "gradient_norm": GradientNorm,
+    "delta_standardized": DeltaStandardized,
+}
 
 
 class Recipe:

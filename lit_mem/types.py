@@ -7,6 +7,7 @@ in a whole set.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
 
@@ -244,6 +245,18 @@ class Prober(Protocol):
 
     def score(self, batch: Batch) -> TokenScores:
         """One more forward pass of the tuned model, without reference scores."""
+        ...
+
+    def reference_context(self) -> AbstractContextManager[nn.Module]:
+        """Yields the frozen reference, in eval mode and without gradients.
+
+        Raises:
+            ModelError: there is none.
+        """
+        ...
+
+    def forward_context(self) -> AbstractContextManager[None]:
+        """The precision in which a model runs, to be entered around calls of it."""
         ...
 
     def texts(self, member: bool) -> Mapping[int, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from lit_mem.attacks import ConReCaLL, GradientNorm, Lowercase, ReCaLL
+from lit_mem.attacks import ConReCaLL, DeltaStandardized, GradientNorm, Lowercase, ReCaLL
 from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.callbacks import (
     Baseline,
@@ -33,6 +33,7 @@ def probing_attacks():
         "recall": ReCaLL(shots=1),
         "con_recall": ConReCaLL(shots=1),
         "lowercase": Lowercase(),
+        "delta_standardized": DeltaStandardized(),
         "gradient_norm": GradientNorm(),
     }
 

@@ -3,6 +3,7 @@
 from lit_mem.attacks.base import Attack
 from lit_mem.attacks.con_recall import ConReCaLL
 from lit_mem.attacks.delta_low import DeltaLow
+from lit_mem.attacks.delta_standardized import DeltaStandardized
 from lit_mem.attacks.delta_t import DeltaT
 from lit_mem.attacks.ez_mia import EzMia
 from lit_mem.attacks.gradient_norm import GradientNorm
@@ -22,6 +23,7 @@ __all__ = [
     "Attack",
     "ConReCaLL",
     "DeltaLow",
+    "DeltaStandardized",
     "DeltaT",
     "EzMia",
     "GradientNorm",

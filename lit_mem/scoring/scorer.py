@@ -87,7 +87,7 @@ class TokenScorer:
         backbone, head = self._parts
         return backbone(input_ids=input_ids, use_cache=False).last_hidden_state, head
 
-    def _chunks(self, batch: Batch, mask: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def logits(self, batch: Batch, mask: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """((n, V) float32 logits, (n,) target), n <= `size`, over the scored positions in order."""
         before = mask[:, 1:]  # the position that predicts token t is t - 1
         targets = torch.split(batch["input_ids"][:, 1:][before], size)
@@ -113,7 +113,7 @@ class TokenScorer:
         count = mask.sum().clamp(min=1)
         if self._parts is None or not bool(mask.any()):
             # In one chunk: backward would keep the logits of all chunks anyway.
-            return sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self._chunks(batch, mask, 2**31)) / count
+            return sum(F.cross_entropy(*chunk, reduction="sum") for chunk in self.logits(batch, mask, 2**31)) / count
         read, target, head = self._read(batch, mask)
         return head_loss(read, target, head) / count
 
@@ -137,7 +137,7 @@ class TokenScorer:
             everywhere = token_losses(hidden.flatten(0, 1), batch["input_ids"][:, 1:].flatten(), head)
             return everywhere.view(before.shape).masked_fill(~before, 0.0).sum(dim=1), before.sum(dim=1)
         if self._parts is None or not bool(mask.any()):
-            chunks = [F.cross_entropy(*chunk, reduction="none") for chunk in self._chunks(batch, mask, 2**31)]
+            chunks = [F.cross_entropy(*chunk, reduction="none") for chunk in self.logits(batch, mask, 2**31)]
             each = torch.cat(chunks) if chunks else torch.zeros(0, dtype=torch.float32, device=mask.device)
         else:
             each = token_losses(*self._read(batch, mask))
@@ -186,7 +186,7 @@ class TokenScorer:
             return scored_in_windows(lambda part: self(part, needs), batch, mask, needs)
         found: list[dict[Any, Tensor]] = []
         scratch: Tensor | None = None
-        for logits, target in self._chunks(batch, mask, self.chunk_tokens):
+        for logits, target in self.logits(batch, mask, self.chunk_tokens):
             # A CPU reads them several times: few at once, so that they stay in its cache.
             block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
             if scratch is None or len(scratch) < min(block, len(logits)):

@@ -1,11 +1,13 @@
 """Fixtures of the attacks that ask the model: texts with records, a tuned model, and somebody to ask."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 import torch
 
+from lit_mem.adapters.base import frozen_reference
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.errors import ConfigError
@@ -16,10 +18,11 @@ from lit_mem.types import Record
 class SmallProber:
     """A prober over one model, its tokenizer and a handful of texts; counts how often it is asked."""
 
-    def __init__(self, tokenizer, language_model, examples=(), population=None):
+    def __init__(self, tokenizer, language_model, examples=(), population=None, copy=None):
         self.tokenizer, self.language_model = tokenizer, language_model
         self.examples = list(examples)
         self._population = population
+        self._copy = copy
         self._scorer = TokenScorer(language_model)
         self.asked = []
 
@@ -32,6 +35,12 @@ class SmallProber:
         if not self.examples:
             raise ConfigError("no texts here")
         return {e.example_id: e.input_ids for e in self.examples if e.member == member}
+
+    def reference_context(self):
+        return frozen_reference(self.language_model, self._copy)
+
+    def forward_context(self):
+        return nullcontext()
 
     def population(self, references):
         assert self._population is not None

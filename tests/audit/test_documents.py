@@ -7,9 +7,11 @@ from itertools import pairwise
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from torch.distributions import Categorical, kl_divergence
 
 import lit_mem
-from lit_mem.attacks import GradientNorm, Lowercase, ReCaLL
+from lit_mem.adapters.base import adapter_off
+from lit_mem.attacks import DeltaStandardized, GradientNorm, Lowercase, ReCaLL
 from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli.main import main
@@ -113,11 +115,12 @@ def test_probing_attacks_read_documents_whole(tuned):
     made, (members, heldout) = tuned
     texts = [text.lower() for text in [*members, *heldout]]
     lower = made, (texts[: len(members)], texts[len(members) :])
-    attacks = {"lower": Lowercase(), "norm": GradientNorm()}
+    attacks = {"lower": Lowercase(), "norm": GradientNorm(), "standardized": DeltaStandardized()}
     rows = quick(lower, attacks=attacks, max_length=20, chunk={"tokens": 20, "stride": 20}).rows
     assert rows["mia/lower"].tolist() == pytest.approx([1.0] * len(texts), abs=1e-4)
     ids = torch.tensor(made.tokenizer(texts[1])["input_ids"])
     model, total = made.language_model, 0.0
+    above = spread = 0.0
     trained = [p for p in model.parameters() if p.requires_grad]
     for start in range(1, len(ids), 19):  # without overlap: 19 tokens behind the BOS, the last as many as it takes
         stop = min(start + 19, len(ids))
@@ -125,9 +128,17 @@ def test_probing_attacks_read_documents_whole(tuned):
         logits = model(input_ids=row[None]).logits[0]
         own = range(start - max(1, stop - 19) + 1, len(row))
         total = total - sum(logits[t - 1].log_softmax(-1)[row[t]] for t in own)
+        with torch.no_grad(), adapter_off(model) as base:
+            q = Categorical(logits=base(input_ids=row[None]).logits[0].double())
+        p = Categorical(logits=logits.detach().double())
+        ratio, mean = p.logits - q.logits, kl_divergence(p, q)
+        variance = (p.probs * ratio.square()).sum(dim=-1) - mean.square()
+        above += sum((ratio[t - 1, row[t]] - mean[t - 1]).item() for t in own)
+        spread += sum(variance[t - 1].item() + 1e-8 for t in own)
     gradients = torch.autograd.grad(total / (len(ids) - 1), trained)
     norm = math.sqrt(sum(float(g.double().pow(2).sum()) for g in gradients))
     assert rows["mia/norm"][1].item() == pytest.approx(-norm, rel=1e-3)
+    assert rows["mia/standardized"][1].item() == pytest.approx(above / math.sqrt(spread), rel=1e-3)
     with pytest.raises(ConfigError, match="is read in windows"):
         quick(lower, attacks={"recall": ReCaLL(shots=1)})
 
