@@ -112,8 +112,8 @@ def _lines(found: Found, command: str) -> Iterator[str]:
     yield f"  log_every_n_steps: {_steps_a_line(found, batch_size(size))}"
     yield "memorization:"
     yield "  suite: standard  # or quick (generates no text), full (all subgroups)"
-    stands_for = "; ".join(PRESETS["standard"])
-    yield f"  stop: [standard]  # stands for {stands_for}; or strict, or your own thresholds; [] never stops"
+    expanded = "; ".join(PRESETS["standard"])
+    yield f"  stop: [standard]  # expands to {expanded}; or strict, or your own thresholds; [] never stops"
     yield "  lower_bound: true  # noise alone stops at most 5 % of runs; false: stop once a value is beyond the limit"
     yield "model:"
     yield f"  model_id: {quoted(found.model_id)}  # a hub id, a folder, a .gguf file, or asset:tiny_llama (bundled)"

@@ -32,7 +32,7 @@ _RANGE: Final = re.compile(r"(-?[\d.]+(?:e[-+]\d+)?)(?:-| to )(-?[\d.]+(?:e[-+]\
 _ESCAPE: Final = re.compile(r'\\(?:u([0-9a-fA-F]{4})|[nrtbf/"\\])')
 
 
-def telling(values: Iterable[str], texts: Iterable[str], whole: bool = False) -> set[str]:
+def revealing(values: Iterable[str], texts: Iterable[str], whole: bool = False) -> set[str]:
     """The values that reveal text: those that share a long run of characters with a text.
 
     Words are compared, ignoring case and the characters between them. A run is long from 25 letters on, spaces
@@ -50,9 +50,9 @@ def telling(values: Iterable[str], texts: Iterable[str], whole: bool = False) ->
     Returns:
         Some of `values`.
 
-    >>> sorted(telling(["F", "fever", "it after the first dose"], ["Mild fever.", "He had it after the first dose."]))
+    >>> sorted(revealing(["F", "fever", "it after the first dose"], ["Mild fever.", "He had it after the first dose."]))
     ['fever', 'it after the first dose']
-    >>> telling(["fever", "Mild fever!"], ["Mild fever."], whole=True)
+    >>> revealing(["fever", "Mild fever!"], ["Mild fever."], whole=True)
     {'Mild fever!'}
     """
     forms = defaultdict[str, set[str]](set)
@@ -95,7 +95,7 @@ def shown_as(
 
     Args:
         groups: for each row its values.
-        hidden: values that reveal text, from `telling`.
+        hidden: values that reveal text, from `revealing`.
         fewest: a value in fewer rows is replaced by its number, unless it is a number below 10,000, or a range of such
             numbers. A range of larger numbers never is shown: its ends are values of single rows, such as an id or a
             date.

@@ -64,14 +64,14 @@ def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
     [[1], [4], [3, 0]]
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for i in sorted((i for i, n in enumerate(lengths) if n), key=lambda i: -lengths[i]):
-        at = next((row for row, left in enumerate(room) if left >= lengths[i]), len(rows))
+        at = next((row for row, left in enumerate(free) if left >= lengths[i]), len(rows))
         if at == len(rows):
             rows.append([])
-            room.append(width)
+            free.append(width)
         rows[at].append(i)
-        room[at] -= lengths[i]
+        free[at] -= lengths[i]
     return rows
 
 

@@ -103,15 +103,19 @@ class Traps(CanarySource):
         met: list[float] = []
         for ids, perplexity in self._sequences(setting.base_model(), start_of(setting.tokenizer, "Traps")):
             met.append(perplexity)
-            room = [each for each, n in counts.items() if each[0] <= perplexity < each[1] and len(found[each]) < n]
-            if not room or not plain.issuperset(ids):
+            open_ranges = [
+                each for each, n in counts.items() if each[0] <= perplexity < each[1] and len(found[each]) < n
+            ]
+            if not open_ranges or not plain.issuperset(ids):
                 continue
             text, runs = str(setting.tokenizer.decode(list(ids))), set(zip(ids, ids[1:], ids[2:], strict=False))
             if normalized(text) in texts or any(_alike(runs, other) for other in kept):
                 continue
             texts.add(normalized(text))
             kept.append(runs)
-            found[room[0]].append(Content("", text, ids, group=f"perplexity_{room[0][0]:g}-{room[0][1]:g}"))
+            found[open_ranges[0]].append(
+                Content("", text, ids, group=f"perplexity_{open_ranges[0][0]:g}-{open_ranges[0][1]:g}")
+            )
             if len(kept) == self.size:
                 log.info("Canaries: %d traps out of %d sampled sequences.", self.size, len(met))
                 return found

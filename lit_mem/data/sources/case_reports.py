@@ -42,7 +42,7 @@ class CaseReports(Source):
                 raise ConfigError("data.source.repeated is empty; expected {times: reports}, such as {1: 140, 8: 30}")
             for times, reports in repeated.items():
                 check_range("data.source.repeated: a number of times", times, at_least=1)
-                check_range(f"data.source.repeated: reports that stand {times} times", reports, at_least=1)
+                check_range(f"data.source.repeated: reports repeated {times} times", reports, at_least=1)
 
     def load(self) -> Corpus:
         """Read and check every row.

@@ -45,8 +45,8 @@ def age_of(ages: Sequence[str]) -> float | None:
     >>> age_of(["10-15 years"]), age_of(["44-year-old", "20-year-old"]), age_of(["6"])
     (None, None, None)
     """
-    told = [(age, _years(age)) for age in ages]
-    found = {years for age, years in told if years is not None or re.search("[0-9]", age)}
+    parsed = [(age, _years(age)) for age in ages]
+    found = {years for age, years in parsed if years is not None or re.search("[0-9]", age)}
     return found.pop() if len(found) == 1 else None
 
 

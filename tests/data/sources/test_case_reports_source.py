@@ -92,7 +92,7 @@ def test_the_seed_draws_which_and_members_and_held_out_rows_share_nothing():
     [
         ({}, "repeated is empty"),
         ({0: 5}, "a number of times is 0; expected at least 1"),
-        ({3: 0}, "reports that stand 3 times is 0; expected at least 1"),
+        ({3: 0}, "reports repeated 3 times is 0; expected at least 1"),
     ],
 )
 def test_numbers_that_cannot_be_are_rejected(repeated, message):
