@@ -26,10 +26,10 @@ def export(run: Path, folder: Path) -> dict[str, Path]:
 
     Args:
         run: a run's log folder, with TensorBoard's event files.
-        folder: where to; made if it is not there.
+        folder: where to; created if missing.
 
     Returns:
-        Where each picture that the run has was written, by tag.
+        The path of each picture that was written, by tag.
     """
     from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
         EventAccumulator,
@@ -50,7 +50,7 @@ def export(run: Path, folder: Path) -> dict[str, Path]:
 
 
 def main(args: list[str] | None = None) -> int:
-    """Export and say what was written; 1 if a picture is missing."""
+    """Export, and print what was written; 1 if a picture is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's log folder, with TensorBoard's event files")
     parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "figures", help="where to")

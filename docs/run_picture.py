@@ -1,4 +1,4 @@
-"""Draws what a run measured, as in the README: perplexity, membership inference, extraction, and whose texts come out.
+"""Draws the metrics of a run, as in the README: perplexity, membership inference, extraction, and by copies of a text.
 
 Usage: python docs/run_picture.py logs/quickstart/version_0 docs/tensorboard.png
 """
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 DPI, COLOURS = 150, 128
 ATTACK = "mia/reference_auroc"
 COPIES = {"0": "once", "1": "twice", "2_or_more": "three times or more"}
-"""Value of the slice by duplicates -> how often such a text stands in the training set."""
+"""Value of the slice by duplicates -> how often such a text is in the training set."""
 
 
 class Curve(NamedTuple):
-    """A metric and how it is drawn; of one that was never measured nothing is."""
+    """A metric and how it is drawn; one that was never measured is not drawn."""
 
     metric: str
     label: str | None
@@ -43,11 +43,11 @@ def panels_of(history: History) -> dict[str, list[Curve]]:
     attacks = sorted(name for name in history.names if re.fullmatch(r"mia/.+_auroc", name) and name != ATTACK)
     others = [Curve(name, None if i else "other attacks", "#b6bdc7") for i, name in enumerate(attacks)]
     written = [
-        Curve(f"slice/duplicates/{value}/exact_rate", f"texts that stand there {often}", SERIES[colour])
+        Curve(f"slice/duplicates/{value}/exact_rate", f"in the training set {often}", SERIES[colour])
         for (value, often), colour in zip(COPIES.items(), (3, 2, 1), strict=True)
     ]
     if any(curve.metric in history.names for curve in written):
-        title = "Suffixes written out whole, by copies in the training set"
+        title = "Whole suffixes extracted, by copies in the training set"
         written = [Curve("extraction/exact_rate", "all members", MEMBERS, wide=True), *written]
         written.append(Curve("canary/extraction_rate", "canaries", SERIES[5], dashed=True))
     elif "canary/exposure_mean" in history.names:
@@ -57,7 +57,7 @@ def panels_of(history: History) -> dict[str, list[Curve]]:
         for n, colour in zip(sorted(int(one[1]) for one in found if one), cycle(SERIES[1:]), strict=False):
             written.append(Curve(f"canary/exposure_mean_x{n}", f"{n}-fold", colour))
     else:
-        title = "Suffixes written out whole, share"
+        title = "Whole suffixes extracted, share"
         written = [
             Curve("extraction/exact_rate", "members", MEMBERS, wide=True),
             Curve("extraction/exact_rate_heldout", "held-out texts", HELDOUT),
@@ -68,7 +68,7 @@ def panels_of(history: History) -> dict[str, list[Curve]]:
             Curve("val/perplexity", "held-out texts", HELDOUT),
         ],
         "Membership inference, AUROC": [*others, Curve(ATTACK, "reference attack, 95 % interval", MEMBERS, wide=True)],
-        "Words of the true suffix written in a row, share": [
+        "N-gram rate: longest run of true words, share of the suffix": [
             Curve("extraction/ngram_rate", "members", MEMBERS, wide=True),
             Curve("extraction/ngram_rate_heldout", "held-out texts", HELDOUT),
             Curve("extraction/ngram_rate_base", "members, base model", MEMBERS, dashed=True),
@@ -83,7 +83,7 @@ def picture(history: History, limits: Mapping[str, float]) -> Figure:
 
     Args:
         history: of a run.
-        limits: of metrics, each a line in the panels that have its metric.
+        limits: by metric; each is a line in the panels with its metric.
     """
     panels = panels_of(history)
     made = Panels(len(panels), width=4.4, height=2.75, columns=2)

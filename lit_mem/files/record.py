@@ -144,7 +144,7 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
         return [], []
     whole, _, torn = read_text(path, DataError, LARGEST, errors="replace").rpartition("\n")
     texts = whole.split("\n") if whole else []
-    notes = [f"{path.name}: line {len(texts) + 1} is incomplete and was skipped"] if torn else []
+    notes = [f"{path.name}: line {len(texts) + 1} is truncated and was skipped"] if torn else []
     found: list[Line] = []
     latest = -1
     for number, text in enumerate(texts, start=1):

@@ -21,10 +21,10 @@ class Line:
     Attributes:
         label: in the legend.
         x: of its points.
-        y: likewise; NaN or None leaves a gap.
+        y: of its points; NaN or None leaves a gap.
         low: lower end of each point's interval; None: it has none.
         high: upper end.
-        dashed: as lines are that others are compared with.
+        dashed: for a baseline.
         colour: of `style.SERIES`; None: the next one.
     """
 
@@ -38,7 +38,7 @@ class Line:
 
     @property
     def measured(self) -> bool:
-        """Whether it has a finite point."""
+        """Whether it has at least one finite point."""
         return any(math.isfinite(value) for value in _floats(self.y))
 
 
@@ -56,9 +56,9 @@ def curves_plot(
     Args:
         panels: the curves by what is on their vertical axis.
         x_label: of the horizontal axis.
-        limits: values that should not be passed.
-        guess: value of an attack that knows nothing.
-        from_zero: start the vertical axis at 0, so that noise in a share does not look like a trend.
+        limits: values with a line each.
+        guess: value of an attack that guesses; None: no line.
+        from_zero: start the vertical axis at 0, so that noise does not look like a trend.
         columns: most panels side by side.
     """
     made = Panels(len(panels), columns=columns)
@@ -66,9 +66,11 @@ def curves_plot(
     limit_style: Any = (0, (5, 3))
     for axes, (name, lines) in zip(made.axes, panels.items(), strict=False):
         if guess is not None:
-            axes.axhline(guess, color=SOFT, linewidth=1, linestyle=guess_style, label=f"guessing ({guess:g})")
+            axes.axhline(guess, color=SOFT, linewidth=1, linestyle=guess_style, label=f"guessing ({guess:g})",
+                         gid=f"guessing ({guess:g})")  # fmt: skip
         for limit in limits:
-            axes.axhline(limit, color=LIMIT, linewidth=1.2, linestyle=limit_style, label=f"limit ({limit:g})")
+            axes.axhline(limit, color=LIMIT, linewidth=1.2, linestyle=limit_style, label=f"limit ({limit:g})",
+                         gid=f"limit ({limit:g})")  # fmt: skip
         _draw(axes, lines, made.single)
         if from_zero:
             axes.set_ylim(0, max(1.15 * axes.dataLim.y1, 0.01))
@@ -87,10 +89,11 @@ def _draw(axes: Axes, lines: Sequence[Line], large: bool) -> None:
         thin = not large or (len(lines) > 3 and i > 0 and not line.colour)  # the first of many is the main one
         axes.plot(
             line.x, _floats(line.y), color=colour, label=line.label, linestyle=style, marker="o",
-            markersize=2.5 if thin else 4, linewidth=1.2 if thin else 2, zorder=2 if thin else 3,
+            markersize=2.5 if thin else 4, linewidth=1.2 if thin else 2, zorder=2 if thin else 3, gid=line.label,
         )  # fmt: skip
         if line.low is not None and line.high is not None and not (thin and large):
-            axes.fill_between(line.x, _floats(line.low), _floats(line.high), color=colour, alpha=0.16, linewidth=0)
+            ends = _floats(line.low), _floats(line.high)
+            axes.fill_between(line.x, *ends, color=colour, alpha=0.16, linewidth=0, gid=line.label)
     if all(float(x).is_integer() for line in lines for x in line.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 

@@ -1,4 +1,4 @@
-"""How the scores of attacks are spread in both sets."""
+"""The distribution of attack scores in both sets."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ def histograms_plot(attacks: Mapping[str, Histogram]) -> Figure:
     for axes, (name, bins) in zip(panels.axes, attacks.items(), strict=False):
         for label, counts, colour in (("members", bins.members, MEMBERS), ("held-out texts", bins.heldout, HELDOUT)):
             n, width = sum(counts), 1.4 if panels.single else 0.9
+            entry = f"{label} ({n})"
             shares = [count / max(n, 1) for count in counts]
-            axes.stairs(shares, bins.edges, fill=True, color=colour, alpha=0.35, linewidth=0)
-            axes.stairs(shares, bins.edges, color=colour, linewidth=width, label=f"{label} ({n})")
+            axes.stairs(shares, bins.edges, fill=True, color=colour, alpha=0.35, linewidth=0, gid=entry)
+            axes.stairs(shares, bins.edges, color=colour, linewidth=width, label=entry, gid=entry)
         if not panels.single:
             axes.set_title(name, fontsize=9, y=TITLE_AT)
     score = f"score of the {next(iter(attacks))} attack" if len(attacks) == 1 else "attack score"

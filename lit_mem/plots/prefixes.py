@@ -16,8 +16,8 @@ def prefixes_plot(curves: Mapping[str, Mapping[str, Sequence[float]]], prefixes:
     """A panel for each measure of extraction.
 
     Args:
-        curves: for each measure its value at every prefix, by whose texts and which model ("members, base").
-        prefixes: shares of a text, or numbers of tokens, as many as each curve has values.
+        curves: for each measure its value at every prefix, by set of texts and model ("members, base").
+        prefixes: shares of a text, or numbers of tokens, one for each value of a curve.
     """
     order = sorted(range(len(prefixes)), key=lambda i: prefixes[i])
     panels = {

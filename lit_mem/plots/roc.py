@@ -1,4 +1,4 @@
-"""ROC curves on log axes, where the members found at few false alarms can be seen."""
+"""ROC curves on log axes, which show the members found at few false alarms."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def roc_plot(
     Args:
         curves: for each attack its false- and true-positive rates, as `functional.roc.roc_curve` gives them.
         n_heldout: the smallest false-positive rate that can be distinguished from 0 is 1 / this; at least 0.1 is shown.
-        main: the attack whose curve stands out; None: all look alike.
+        main: the attack with the thick curve; None: all are alike.
         title: above the plot.
     """
     import numpy as np
@@ -39,10 +39,12 @@ def roc_plot(
         style: Any = "-" if i < len(SERIES) else (0, (3, 2))
         axes.step(
             x, y, where="post", label=name, color=SERIES[i % len(SERIES)], linewidth=width, linestyle=style,
-            zorder=4 if name == main else 3 - 0.01 * i,
+            zorder=4 if name == main else 3 - 0.01 * i, gid=name,
         )  # fmt: skip
     guess: Any = (0, (1, 2))
-    axes.plot([floor, 1], [floor, 1], color=SOFT, linewidth=1, linestyle=guess, label="guessing", zorder=2)
+    axes.plot(
+        [floor, 1], [floor, 1], color=SOFT, linewidth=1, linestyle=guess, label="guessing", zorder=2, gid="guessing"
+    )
     axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1.08))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(lambda value, _: f"{value:g}")

@@ -42,16 +42,16 @@ def scatter_plot(
     x = x.clamp(1 / LARGEST, LARGEST)
     sets = (("members", is_member, MEMBERS), ("held-out texts", ~is_member, HELDOUT))
     ticks = _ticks(x[drawn])
-    for axes, (name, values) in zip(panels.axes, measures.items(), strict=False):
+    for axes, (measure, values) in zip(panels.axes, measures.items(), strict=False):
         y = torch.as_tensor(values, dtype=torch.float64)
         shown = drawn & y.isfinite()
         y = y.clamp(-LARGEST, LARGEST)
         size = min(20.0, max(5.0, 2000 / max(int(shown.sum()), 1)))
-        for _, part, colour in sets:
+        for name, part, colour in sets:
             points = x[shown & part].numpy(), y[shown & part].numpy()
-            axes.scatter(*points, s=size, color=colour, alpha=0.7 if panels.single else 0.5, linewidths=0)
+            axes.scatter(*points, s=size, color=colour, alpha=0.7 if panels.single else 0.5, linewidths=0, gid=name)
         if not panels.single:
-            axes.set_title(f"{name}   {_correlation(rho.get(name))}", fontsize=8, y=TITLE_AT)
+            axes.set_title(f"{measure}   {_correlation(rho.get(measure))}", fontsize=8, y=TITLE_AT)
         _log_axis(axes, x[drawn], ticks)
     if len(measures) == 1:
         ((name, _),) = measures.items()
@@ -62,6 +62,11 @@ def scatter_plot(
     return panels.done(
         {f"{name} ({counts[name]})": Line2D([], [], marker="o", linestyle="", color=colour) for name, _, colour in sets}
     )
+
+
+def drawable(perplexity: float, measure: float) -> bool:
+    """Whether an example has a point."""
+    return math.isfinite(perplexity) and perplexity > 0 and math.isfinite(measure)
 
 
 def _correlation(rho: float | None) -> str:

@@ -15,13 +15,13 @@ R = TypeVar("R")
 
 INK, SOFT, FAINT, LIMIT = "#1b1f24", "#5a6472", "#dde1e7", "#b3261e"
 SERIES: Final = ("#0b67b8", "#d1600a", "#12805c", "#a63d8f", "#8a6d00", "#6a55c8", "#a3312d", "#50606e")
-"""The light scheme of a page. No two colours are the same, so that SVG can name them and follow a dark scheme too."""
+"""The light scheme of a page. All colours differ: SVG replaces each by a variable of the page, which may be dark."""
 MEMBERS, HELDOUT = SERIES[0], SERIES[1]
 TITLE_AT: Final = 1.0
-"""Top of the axes: for a title without a place, matplotlib measures every tick label to find a free one."""
+"""Top of the axes: without a fixed place, matplotlib measures every tick label to find one for the title."""
 
 WIDE, HIGH = 4.6, 3.1
-"""Size of a single panel in inches. In SVG that is the width of a phone, where text then has the size drawn."""
+"""Size of a single panel in inches. As SVG on a phone, text then has about the size drawn."""
 
 _STYLE: Final = {
     "font.family": "sans-serif",
@@ -47,7 +47,7 @@ _TICKS: Final = {"color": SOFT, "labelcolor": INK, "grid_color": FAINT, "grid_li
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
-    """Draw in the shared style, whatever style the process has set."""
+    """Draw in the shared style, whatever the style of the process."""
 
     @wraps(draw)
     def within(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -60,18 +60,18 @@ def styled(draw: Callable[P, R]) -> Callable[P, R]:
 
 
 def style_ticks(axes: Axes, size: float = 9.0) -> None:
-    """Fix the look of ticks, which matplotlib makes only when the plot is written."""
+    """Set the style of ticks, which matplotlib makes only when the plot is written."""
     axes.tick_params(which="both", labelsize=size, **_TICKS)  # type: ignore[arg-type]
 
 
 class Panels:
     """A plot of one panel, or of several small ones.
 
-    One panel has matplotlib's constrained layout. For several that would draw everything twice, so that their margins
-    are fixed.
+    One panel has matplotlib's constrained layout. For several that would draw everything twice, so their margins are
+    fixed.
 
     Args:
-        n: how many panels; with 0 there is an empty one.
+        n: how many panels; 0 gives one that is empty.
         width: of one of several panels with its margins, in inches.
         height: likewise.
         columns: most panels side by side.
@@ -111,7 +111,7 @@ class Panels:
         self.figure.supylabel(y, fontsize=9, x=0.005)
 
     def done(self, handles: Mapping[str, Any] | None = None) -> Figure:
-        """The plot, with one legend above the panels; it has none of a single line.
+        """The plot, with one legend above the panels; a single line has no legend.
 
         Args:
             handles: of the legend by label; None: those of all panels, each label once.

@@ -1,4 +1,4 @@
-"""Who is exposed most: one attack on each subgroup, beside the whole set."""
+"""AUROC of one attack on each subgroup, beside that of all texts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def subgroups_plot(columns: Mapping[str, Sequence[GroupAuroc]], overall: float, 
     """A forest plot, a panel a column, the most exposed subgroup on top.
 
     Args:
-        columns: the subgroups by the column whose values they have; of more than 15 in one the most exposed are drawn.
+        columns: the subgroups by the column that defines them; of more than 15 in a column the most exposed are drawn.
         overall: the attack's AUROC on all examples.
         attack: its name.
     """

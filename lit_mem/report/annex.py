@@ -1,7 +1,7 @@
 """The annex: what a data-protection officer files of a run, as plain data that page, Markdown and JSON share.
 
 Its order follows EDPB Opinion 28/2024 (adopted on 17 December 2024), paragraphs 43, 46, 55 and 58; each section names
-those that it answers. It documents tests. Whether a model is anonymous, or may be released, it does not decide.
+those that it answers. It documents tests. It does not decide whether a model is anonymous or may be released.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _LONGEST: Final = 200
 
 @dataclass(frozen=True)
 class Filing:
-    """What only the person who files an annex knows.
+    """What the person who files an annex states.
 
     Attributes:
         release: where the model goes: "weights", "api" or "internal"; None: not stated.
         author: who ran the test; None: not stated.
 
     Raises:
-        ConfigError: there is no such release, or the author is no line of up to 200 characters.
+        ConfigError: the release is unknown, or the author is not one line of 1 to 200 characters.
     """
 
     release: str | None = None
@@ -56,7 +56,7 @@ def annex_of(
         report: the other parts of it.
         history: of the run.
         facts: of the run; None: not recorded.
-        scored: how many texts were scored, if that is known.
+        scored: how many texts were scored; None: not known.
         filing: what the person who files it states.
 
     Returns:
@@ -82,7 +82,7 @@ def annex_of(
 
 
 def base_of(facts: Facts | None) -> dict[str, Any] | None:
-    """Name, revision and fingerprint of the base model; of a path its last part."""
+    """Name, revision and fingerprint of the base model; of a path only its last part."""
     if facts is None or (not facts.base and not facts.fingerprint):
         return None
     name = public_name(facts.base) if facts.base else None

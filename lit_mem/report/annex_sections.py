@@ -8,27 +8,26 @@ from typing import Any, Final
 from lit_mem.functional.numbers import shown
 from lit_mem.report.answer import headline
 from lit_mem.report.history import History
-from lit_mem.report.plots import interval
+from lit_mem.report.intervals import interval
 
 NOT_RECORDED: Final = "not recorded"
 _NO_PERSONS: Final = "no two texts are known to be of one person (group_column)"
 _MOST: Final = 40
 _LIMITS: Final = (
-    "These numbers are evidence of how the model stands up to the attacks that were tried, on the texts that were "
-    "scored, and of nothing else. A low number is no proof that nothing can be learnt from the model.",
+    "These numbers are evidence of how the model resists the attacks that were tried, on the texts that were "
+    "scored, and of nothing else. A low number does not prove that nothing can be learnt from the model.",
     "A state within the limits says that the limits, which the author of the run has chosen, were kept. It does not "
     "say that the model is anonymous, or that its release is lawful.",
-    "Averages hide persons: what comes out of one person's texts is a leak at any rate.",
+    "Averages hide persons: extraction from one person's texts is a leak whatever the average is.",
     "Members are compared with held-out texts of the same kind. What the base model had seen before is not measured, "
     "nor is anything that happens to the model later, such as further training, merging or quantization.",
-    "Intervals are 95 % intervals of one metric on one occasion. Of several metrics or passes the best looks better "
-    "than it is.",
+    "Intervals are 95 % intervals of one metric on one occasion. The best of several metrics or passes overestimates.",
 )
 
 _TO_ADD: Final = (
     "No measurement gives these, and this annex does not have them: the impact assessment, or why none was needed; the "
     "advice of the data-protection officer; where the texts come from, on what basis, and what was done to choose, "
-    "reduce and pseudonymise them; what those who deploy the model, and the persons in the data, are told.",
+    "reduce and pseudonymise them; what those who deploy the model, and the persons in the data, are informed of.",
 )
 
 
@@ -54,8 +53,8 @@ def sections(annex: Mapping[str, Any], report: Mapping[str, Any], history: Histo
         _size(annex),
         _measures(report),
         _data(annex, report),
-        _section("limits", "What these numbers do not say", (43, 55), _LIMITS),
-        _section("to_add", "What is to be added by whoever files this", (58,), _TO_ADD),
+        _section("limits", "Limits of these numbers", (43, 55), _LIMITS),
+        _section("to_add", "To be added before filing", (58,), _TO_ADD),
     ]
 
 
@@ -72,7 +71,7 @@ def _section(
 
 
 def _facts(rows: Mapping[str, Any]) -> list[list[str]]:
-    """Two columns; what is not known is said to be."""
+    """Two columns; an unknown value is shown as not recorded."""
     return [[name, NOT_RECORDED if value in (None, "") else str(value)] for name, value in rows.items()]
 
 
@@ -94,12 +93,12 @@ def _who(annex: Mapping[str, Any], report: Mapping[str, Any], history: History) 
     software = annex["software"]
     rows = {
         "run": report["name"],
-        "what was done": "an audit of a finished model" if audit else "a training run, measured as it went",
+        "what was done": "an audit of a finished model" if audit else "a training run, measured during training",
         "by whom": annex["author"] or "not stated",
         "started": annex["started"],
         "software that measured": None if software is None else ", ".join(f"{n} {v}" for n, v in software.items()),
         "software that wrote this": ", ".join(f"{n} {v}" for n, v in report["versions"].items()),
-        "record": "whole" if history.whole else "its first part is missing",
+        "record": "complete" if history.whole else "its first part is missing",
     }
     return _section("who", "Who tested, when, and with what", (58,), (), ("", ""), _facts(rows))
 
@@ -127,7 +126,7 @@ def _threat(annex: Mapping[str, Any]) -> dict[str, Any]:
         f"Release: {found['release'] or 'not stated'}.",
         found["attacker"],
         found["also"],
-        *(["The metrics that matter most for that, the first before all:"] if rows else []),
+        *(["The metrics that matter most for that, the most important first:"] if rows else []),
     ]
     return _section("threat", "Where the model goes, and who may attack it", (46, 58), text, ("metric", ""), rows)
 
@@ -142,13 +141,13 @@ def _tried(annex: Mapping[str, Any]) -> dict[str, Any]:
 
 def _not_tried(annex: Mapping[str, Any]) -> dict[str, Any]:
     rows = [[one["kind"], one["name"], one["words"], one["why"]] for one in annex["not_tried"]]
-    columns = ("class", "attack", "what the attacker would do", "why not")
+    columns = ("class", "attack", "what the attacker would do", "why not tried")
     return _section("not_tried", "Attacks that were not tried", (55,), (), columns, rows)
 
 
 def _scope(annex: Mapping[str, Any]) -> dict[str, Any]:
     counts = annex["counts"]
-    known = annex["software"] is not None  # else nobody has looked
+    known = annex["software"] is not None  # else no count was made
     rows = {
         "texts trained on": _n(counts["members"]),
         "of these scored": _n(counts["members_scored"]),
@@ -202,8 +201,8 @@ def _limits_kept(report: Mapping[str, Any]) -> dict[str, Any]:
         if condition not in {row["limit"] for row in report["verdict"]["limits"]}
     ]
     text = [report["verdict"]["text"]]
-    columns = ("there should not be", "value", "95 % interval", "state", "set by")
-    return _section("limits_kept", "The limits, and how the model stands to them", (43, 55), text, columns, rows)
+    columns = ("fails if", "value", "95 % interval", "state", "set by")
+    return _section("limits_kept", "The limits, and whether the model is within them", (43, 55), text, columns, rows)
 
 
 def _of_condition(condition: str, gate: Mapping[str, Any]) -> tuple[str, str, str]:
@@ -236,7 +235,7 @@ def _size(annex: Mapping[str, Any]) -> dict[str, Any]:
         "parameters trained per person": _persons(counts["trained_per_person"], _NO_PERSONS if known else None),
     }
     text = ["The more parameters are trained for each token, the more of a text they can hold."]
-    return _section("size", "The size of what was trained, beside the data", (58,), text, ("", "ratio"), _facts(rows))
+    return _section("size", "Parameters trained, beside the size of the data", (58,), text, ("", "ratio"), _facts(rows))
 
 
 def _measures(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,20 +243,20 @@ def _measures(report: Mapping[str, Any]) -> dict[str, Any]:
     private = "none" if report["setup"] else None
     rows = {
         "differential privacy": private if privacy is None else privacy["text"],
-        "repeated texts left out": "no" if data.get("deduplicate") == "none" else data.get("deduplicate"),
+        "repeated texts removed": "no" if data.get("deduplicate") == "none" else data.get("deduplicate"),
         "limits that stop training": ", ".join(row["limit"] for row in report["verdict"]["limits"]) or "none",
     }
     if report["audit"] is not None:
         rows = {"what was done in training": "not known to an audit"}
-    return _section("measures", "What was done in training against memorization", (58,), (), ("", ""), _facts(rows))
+    return _section("measures", "Measures against memorization in training", (58,), (), ("", ""), _facts(rows))
 
 
 def _data(annex: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
     data, checks = annex["data"], report["trust"]["checks"] or {}
     text = [
         "The digests are HMAC-SHA256 of all texts and a salt, under a key that stays on the machine of the test. "
-        "Without the key nobody can confirm a text by them, nor see whether two runs had the same texts. Whoever has "
-        "key, salt and texts can compute them anew."
+        "Without the key they cannot confirm a text, nor show whether two runs had the same texts. With key, salt and "
+        "texts they can be recomputed."
     ]
     rows = {
         "digest of the training set": data and f"{data['members']} (of {data['of']})",
@@ -266,7 +265,7 @@ def _data(annex: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]
         "key": data and data["key"],
         "repeated texts in the training set": checks.get("repeats_normalized"),
         "held-out texts that are in the training set": checks.get("shared_normalized"),
-        "held-out texts that are nearly": checks.get("shared_near"),
+        "held-out texts that nearly repeat one of the training set": checks.get("shared_near"),
         "warnings of the checks": len(checks["warnings"]) if "warnings" in checks else None,
     }
     return _section("data", "The data", (58,), text if data else (), ("", ""), _facts(rows))

@@ -1,4 +1,4 @@
-"""Can I release it? One of three answers, with what it rests on and what it leaves out."""
+"""Can I release it? One of three answers, with its reasons and what it does not cover."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ANSWERS: Final[dict[State, str]] = {
     "within": WITHIN, "over": OVER, "undecided": UNKNOWN, "not measured": UNKNOWN,
 }  # fmt: skip
 _ATTACKS: Final = "by the attacks that were tried"
-_TRAINED: Final = "measure the trained model: this run was measured before training alone"
+_TRAINED: Final = "measure the trained model: this run was measured only before training"
 
 
 def answer(
@@ -29,7 +29,7 @@ def answer(
     Args:
         rules: all limits, those of `--fail-on` too.
         history: of the run.
-        scored: how many texts were scored, if that is known.
+        scored: how many texts were scored; None: not known.
         best: the checkpoint that the run names its best, as the report lists it.
 
     Returns:
@@ -59,7 +59,7 @@ def answer(
     if state == "over" and best is not None and judge_all(rules, best["figures"])[0] == "within":
         made["instead"] = (
             f"The checkpoint {best['name']}, from epoch {best['epoch']}, is within every limit, {_ATTACKS}. It was "
-            "chosen among several, which makes it look better than it is."
+            "chosen among several, so its metrics look better than they are."
         )
     return made
 
@@ -87,7 +87,7 @@ def _plain(judged: Sequence[Judged]) -> str:
 def _measure(name: str, history: History) -> str:
     lacks = history.absent.get(name)
     if lacks is not None:
-        return f"{name}: it cannot be measured in this run, as {lacks}"
+        return f"{name}: this run cannot measure it ({lacks})"
     return f"{name}: a run or audit that measures it (docs/measures.md names the option)"
 
 

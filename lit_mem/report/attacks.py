@@ -1,4 +1,4 @@
-"""Which attacks a run was tried with and which not, in words for someone who did not run it."""
+"""Which attacks a run tried and which not, in words for a reader who did not run it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Attack(NamedTuple):
     """An attack, or a class of them.
 
     Attributes:
-        kind: the class that EDPB Opinion 28/2024 has for it, paragraph 55; "other": it has none.
-        name: as a report calls it.
+        kind: its class in EDPB Opinion 28/2024, paragraph 55; "other": it has none.
+        name: in a report.
         words: what the attacker does.
-        why: it was not tried; "" where it was.
+        why: the reason it was not tried; "" where it was.
     """
 
     kind: str
@@ -24,18 +24,19 @@ class Attack(NamedTuple):
 
 
 MEMBERSHIP: Final = {
-    "loss": "takes for members what the model finds likely",
-    "reference": "takes for members what training has made likelier than in the base model",
-    "zlib": "takes for members what is likely for the model and not for a compressor",
+    "loss": "takes likely texts for members",
+    "reference": "takes texts that training has made likelier than in the base model for members",
+    "zlib": "takes texts that are likelier for the model than for a compressor for members",
     "min_k": "looks at a text's least likely tokens alone",
     "min_k_plus_plus": "the same, against each token's alternatives",
-    "ez_mia": "looks where the model still errs, and whether the truth became likelier there",
+    "ez_mia": "looks where the model still errs, and whether the true token became likelier there",
     "wbc": "counts the stretches of a text in which the model beats its base",
-    "delta_t": "takes for members what training has made likelier evenly, token by token",
+    "delta_t": "takes texts that training has made evenly likelier, token by token, for members",
     "delta_low": "looks at the tokens of a text that training helped least",
-    "zlib_calibrated": "as zlib, less what it is for the base model",
-    "min_k_calibrated": "as min_k, less what it is for the base model",
-    "combined": "all of these together, weighed on known members, which an attacker seldom has",
+    "delta_standardized": "compares the gain of a text over the base model with that of texts of the model's own",
+    "zlib_calibrated": "as zlib, less the same score of the base model",
+    "min_k_calibrated": "as min_k, less the same score of the base model",
+    "combined": "a weighted sum of these, fitted on known members, which an attacker seldom has",
     "lowercase": "compares a text with itself in lower case",
     "recall": "puts unseen texts in front",
     "con_recall": "puts unseen texts and members in front",
@@ -48,28 +49,28 @@ MEMBERSHIP: Final = {
 
 _EXTRACTION: Final = (
     ("extraction", r"extraction/(ngram_rate|exact_rate|rouge_l|edit_similarity|bleu|substring)",
-     "prompts with the beginning of a training text, and compares what the model writes with the rest"),
+     "prompts with the beginning of a training text, and compares what the model writes with the suffix"),
     ("extraction by sampling", r"extraction/(discoverable|probability).*",
-     "how likely drawing from the model gives the rest of a training text within some tries"),
+     "how likely sampling from the model gives the suffix of a training text within some tries"),
     ("extraction token by token",
      r"extraction/(exact_memorization|extraction_strength|largest_p_z|longest_run|ngram_(hits|memorization))",
-     "given the true text so far, which next tokens the model has by heart; of long texts at every place"),
+     "given the true text so far, which next tokens greedy decoding writes; in long texts at every position"),
     ("extraction of marked pieces", r"extraction/span_rate",
-     "whether marked names, dates and the like come out, given the text before them"),
+     "whether marked names, dates and the like are written, given the text before them"),
     ("extraction of marked pieces of prompts", r"extraction/prompt_span_rate",
-     "the same of what stands in prompts and is not trained on"),
+     "the same for pieces of prompts, which are not trained on"),
     ("writing unprompted", r"leak/verbatim_share",
      "lets the model write without the beginning of a text, and looks for training texts in what it writes"),
 )  # fmt: skip
 _OTHERS: Final = (
     ("membership inference", "user inference", r"user/inference_auroc",
-     "takes a person for one of the training set by all of the person's texts together"),
+     "decides from all texts of a person whether they are in the training set"),
     ("membership inference", "membership of single turns", r"turn/.+_auroc",
      "the same for single turns of a conversation"),
     ("other", "canaries", r"canary/auroc",
-     "made-up secrets were put into the training set by fair coins, and looked for"),
+     "made-up secrets were inserted into the training set by fair coins, and searched for"),
     ("other", "audit of epsilon from below", r"audit/epsilon_lower_bound",
-     "which epsilon the training cannot be said to have kept to, by canaries"),
+     "a lower bound on the epsilon of training, by canaries"),
 )  # fmt: skip
 NEVER: Final = (
     Attack("attribute inference", "attribute inference",
@@ -110,14 +111,14 @@ def tried(names: Collection[str]) -> list[Attack]:
 
 
 def not_tried(names: Collection[str], absent: Mapping[str, str] | None = None) -> list[Attack]:
-    """Those that it has none of: of this package first, then those that it does not have.
+    """The attacks that a run has no metrics of: those of this package first, then `NEVER`.
 
     Args:
         names: of all metrics that the run logged.
         absent: metrics that could not be measured in it, with what they lack.
     """
     done, lacks = {one.name for one in tried(names)}, absent or {}
-    off = "it was not on"
+    off = "it was off"
     found = [
         Attack("membership inference", name, words, lacks.get(f"mia/{name}_auroc", off))
         for name, words in MEMBERSHIP.items()

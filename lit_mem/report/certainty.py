@@ -1,4 +1,4 @@
-"""How sure the verdicts of a sweep are, in words; of findings as plain values, as in `findings.json`."""
+"""How certain the verdicts of a sweep are, in words, from findings as `findings.json` has them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def together(findings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def seeds_wanted(finding: Mapping[str, Any]) -> str:
-    """What it would take to decide an undecided finding; empty where it is decided, or nothing can be said.
+    """How many seeds would decide an undecided finding; empty where it is decided, or the number is unknown.
 
     >>> seeds_wanted({"seeds_to_decide": 12, "more_than_seeds": None})
     '12 seeds would decide it if means and spread stay as they are'

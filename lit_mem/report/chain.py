@@ -1,4 +1,4 @@
-"""What wrote a log folder, a fit or a validation alone, and which run it was resumed from."""
+"""Which command wrote a log folder, and which run it was resumed from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_LINKS: Final = 50
 
 @dataclass(frozen=True)
 class Origin:
-    """How a log folder came to be.
+    """Which command wrote a log folder, and from which checkpoint.
 
     Attributes:
         command: "fit", "validate", "test" or "audit"; None where that is not recorded.
@@ -37,7 +37,7 @@ class Chain:
 
     Attributes:
         folders: the newest first, each with the training steps up to which its record counts; None: all of it.
-        whole: whether the oldest was started and not resumed.
+        whole: whether the oldest was not itself resumed.
         missing: the checkpoint whose run could not be found.
     """
 
@@ -47,7 +47,7 @@ class Chain:
 
 
 def read_origin(folder: Path, config: Mapping[str, Any]) -> Origin:
-    """How a folder came to be, by its `run.json`; without one, the checkpoint that its configuration names.
+    """The origin of a folder, by its `run.json`; without one, by the checkpoint that its configuration names.
 
     Raises:
         DataError: the file is not as `write_origin` has it.
@@ -69,7 +69,7 @@ def read_origin(folder: Path, config: Mapping[str, Any]) -> Origin:
 
 
 def chain_of(folder: Path) -> Chain:
-    """Follow a run to those that it was resumed from, at most 50; a folder that comes again ends it."""
+    """Follow a run to those that it was resumed from, at most 50; a repeated folder ends the chain."""
     found, seen, step = Chain(), set[Path](), None
     here: Path | None = folder
     while here is not None:
@@ -81,7 +81,7 @@ def chain_of(folder: Path) -> Chain:
         parent = next((one for path in origin.checkpoint if (one := _run_of(path)) is not None), None)
         if parent is None or parent.resolve() in seen or len(found.folders) > _MOST_LINKS:
             break
-        # An earlier run counts as far as the runs after it have gone on from.
+        # An earlier run counts up to the step from which a later one was resumed.
         step = _least(step, origin.step)
         if origin.step is None:
             step = _least(step, _first_step(here))
@@ -152,10 +152,10 @@ def chained_history(chain: Chain) -> History:
     whole.validations = [by_step[key] for key in sorted(by_step)]
     if len(chain.folders) > 1:
         names = ", ".join(str(folder.name) for folder, _ in reversed(chain.folders))
-        whole.notes.append(f"this run was resumed; the record is that of {names}, in this order")
+        whole.notes.append(f"this run was resumed; its record is that of {names}, in this order")
     if not chain.whole and whole.validations:
         first = whole.validations[0].epoch
         whole.notes.append(
-            f"this run was resumed from {chain.missing}, whose record is not there: the report is from epoch {first} on"
+            f"this run was resumed from {chain.missing}, whose record was not found: the report starts at epoch {first}"
         )
     return whole

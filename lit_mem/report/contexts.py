@@ -1,4 +1,4 @@
-"""Where a model goes, and what that means for which metrics matter (EDPB Opinion 28/2024, paragraph 46)."""
+"""Where a model is released, and which metrics matter for that (EDPB Opinion 28/2024, paragraph 46)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NamedTuple, get_args
 from lit_mem.errors import ConfigError
 
 Release = Literal["weights", "api", "internal"]
-"""weights: they are given away; api: others may query the model; internal: people of one organisation may."""
+"""weights: anyone has them; api: others may query the model; internal: people of one organisation may."""
 
 
 class Context(NamedTuple):
@@ -17,8 +17,8 @@ class Context(NamedTuple):
 
     Attributes:
         attacker: who may attack, and with what.
-        first: the metrics that matter most, as patterns of their logged names, the first before all.
-        also: what none of them shows.
+        first: the metrics that matter most, as patterns of their logged names, the most important first.
+        also: what no metric shows.
     """
 
     attacker: str
@@ -28,8 +28,8 @@ class Context(NamedTuple):
 
 CONTEXTS: Final[dict[str, Context]] = {
     "weights": Context(
-        "The weights are given away. Whoever has them can score any text they guess, compare with the base model, look "
-        "into gradients, train further, and try for as long as they like; nothing can be taken back.",
+        "The weights are given away. Anyone can score a guessed text, compare with the base model, compute gradients, "
+        "train further, and try without limit; a release cannot be revoked.",
         (
             *("mia/*_tpr_at_fpr_*", "mia/*_auroc", "user/inference_auroc", "extraction/discoverable"),
             *("extraction/exact_rate", "extraction/span_rate", "user/extracted_share", "canary/auroc"),
@@ -38,28 +38,28 @@ CONTEXTS: Final[dict[str, Context]] = {
     ),
     "api": Context(
         "Others may query the model and see what it writes, and probabilities of tokens where the service gives them. "
-        "They do not have the weights; the service can limit and watch their queries.",
+        "They do not have the weights; the service can limit and monitor their queries.",
         (
             *("extraction/exact_rate", "extraction/span_rate", "extraction/discoverable", "user/extracted_share"),
             *("extraction/ngram_rate", "canary/extraction_rate", "mia/loss_auroc", "mia/*_tpr_at_fpr_*"),
         ),
-        "Membership inference as measured here reads the probability of each token: a service that shows text alone "
-        "gives less. Filters and limits of the service were not part of the test.",
+        "Membership inference as measured here reads the probability of each token: a service that returns only "
+        "text reveals less. Filters and limits of the service were not tested.",
     ),
     "internal": Context(
-        "People of one organisation may query the model. They are fewer, and are known; but they may know the persons "
-        "in the data, and parts of their texts, so that what they guess is better than a stranger's guess.",
+        "People of one organisation may query the model. They are few and identified; but they may know the persons in "
+        "the data, and parts of their texts, so their guesses are better than a stranger's.",
         (
             *("user/extracted_share", "user/inference_auroc", "extraction/span_rate", "extraction/exact_rate"),
             *("mia/*_auroc", "slice/*_auroc"),
         ),
-        "Who has access, and whether the weights stay inside, is not part of the test.",
+        "Who has access, and whether the weights stay inside, was not tested.",
     ),
 }
 """By the value of `--release`."""
 UNSTATED: Final = (
-    "It was not stated where the model goes (lit-mem report --release weights, api or internal). Until it is, read the "
-    "metrics as for weights that are given away, which is the strictest case."
+    "The release was not stated (lit-mem report --release weights, api or internal). Until it is, read the metrics as "
+    "for weights that are given away, the strictest case."
 )
 
 
@@ -67,7 +67,7 @@ def release_of(given: str | None) -> str | None:
     """The value of `--release`.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: the value is unknown.
     """
     if given is not None and given not in CONTEXTS:
         raise ConfigError(f"--release is {given!r:.40}; expected one of {', '.join(get_args(Release))}")
@@ -75,7 +75,7 @@ def release_of(given: str | None) -> str | None:
 
 
 def matter_most(release: str | None, names: Collection[str]) -> tuple[list[str], list[str]]:
-    """The metrics that matter most where the model goes: those that were measured, and patterns of those that were not.
+    """The metrics that matter most for a release: those that were measured, and patterns of those that were not.
 
     Args:
         release: of the model; None: not stated, taken as "weights".
@@ -90,7 +90,7 @@ def matter_most(release: str | None, names: Collection[str]) -> tuple[list[str],
 
 
 def threat_model(release: str | None, names: Collection[str]) -> dict[str, Any]:
-    """What a report says of it, as plain values."""
+    """The part of a report on the release, as plain values."""
     measured, lacking = matter_most(release, names)
     one = CONTEXTS[release or "weights"]
     attacker = one.attacker if release else f"{UNSTATED} {one.attacker}"

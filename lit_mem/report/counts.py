@@ -1,4 +1,4 @@
-"""How much was tested of how much, and how large a model is beside its data; null for what was not recorded."""
+"""How much of the data was tested, and the size of a model beside its data; null for what was not recorded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def counts_of(
 
     Args:
         facts: of the run; None: not recorded.
-        history: what it measured, and when.
+        history: of the run.
         scored: how many texts were scored; None: not known.
-        persons: what the report has of persons; None: nothing.
+        persons: the part of the report on persons; None: there is none.
 
     Returns:
         members, heldout: texts of each set. members_scored, heldout_scored: of these. persons, heldout_persons: whom
@@ -54,7 +54,7 @@ def counts_of(
 
 
 def ratio(number: int | None, of: int | None) -> float | None:
-    """A number for each of others; None where one is not known, or there are none.
+    """A number divided by another; None where one is not known, or the other is 0.
 
     >>> ratio(10, 4), ratio(None, 4), ratio(10, 0)
     (2.5, None, None)

@@ -1,4 +1,4 @@
-"""What the per-example table of a run's last validation shows: ROC curves, histograms, who is exposed most."""
+"""What a report shows of the per-example table of a run's last validation: ROC curves, histograms, exposed members."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lit_mem.errors import DataError
 from lit_mem.report.files import callbacks_of, newest_table, read_parquet
 
 HOW: Final = (
-    "No per-example table was written, so there are no ROC curves, histograms or exposed examples. To have them, add "
+    "No per-example table was written, so there are no ROC curves, histograms or exposed examples. To get them, add "
     "lit_mem.callbacks.PerExampleTable to trainer.callbacks, or set examples of an audit or of a MemorizationCallback; "
     "the files confirm guessed texts (see SECURITY.md)."
 )
@@ -35,7 +35,7 @@ def example_report(path: Path, attack: str | None, with_text: bool) -> dict[str,
     Args:
         path: the file.
         attack: by which members are ranked; None: the first in the file.
-        with_text: give the texts of the most exposed members, if the file has them.
+        with_text: include the texts of the most exposed members, if the file has them.
 
     Raises:
         DataError: the file cannot be read, or lacks its columns.
@@ -93,7 +93,7 @@ def _attack(name: str, values: list[float | None], member: list[bool]) -> dict[s
 
 
 def _corners(fpr: list[float], tpr: list[float]) -> list[int]:
-    """Points of a ROC curve that are enough to draw it: its corners, and of those the most that a page should hold."""
+    """Indices of the points that draw a ROC curve: its corners, at most about 300 of them."""
     last = len(fpr) - 1
     bent = [i for i in range(1, last) if _turn(fpr, tpr, i) != 0]
     corners = [0, *bent, last]
@@ -150,7 +150,7 @@ def _spearman(pairs: list[Any]) -> float | None:
 
 
 def _exposed(columns: dict[str, list[Any]], member: list[bool], by: str | None, with_text: bool) -> dict[str, Any]:
-    """The members of the highest scores, with one attack's alone: from two, the base model's score can often be had."""
+    """The members of the highest scores of one attack; from the scores of two, the base model's often follow."""
     rates = ("extraction/ngram_rate", "extraction/exact_rate", "extraction/span_rate")
     first = () if by is None else (by,)
     shown: list[str] = [n for n in ("example_id", "origin", "duplicates", *first, *rates) if n in columns]

@@ -1,4 +1,4 @@
-"""For whom a model is worst: persons, subgroups and repeated texts, from what a run has recorded of them."""
+"""For whom a model is worst: persons, subgroups and repeated texts, as recorded by a run."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lit_mem.functional.numbers import shown
+from lit_mem.functional.numbers import percent, rate_shown, shown
 from lit_mem.functional.planning import Scored
 from lit_mem.report.attacks import NEVER, not_tried
 from lit_mem.report.history import History, Validation
+from lit_mem.report.intervals import bracketed, ends_of
 
 NOT_RECORDED = (
     "Not recorded: no two texts are known to be of one person (group_column), and no subgroup was measured (suite "
-    "standard or full, with enough texts), so that an average may hide somebody."
+    "standard or full, with enough texts), so an average may hide one person or subgroup."
 )
 
 
 def worst_for(last: Validation | None, persons: Mapping[str, Any] | None, attack: str | None) -> list[str]:
-    """A sentence each, without names of persons; one that says so where nothing was recorded.
+    """A sentence each, without names of persons; a single `NOT_RECORDED` where nothing was recorded.
 
     Args:
         last: the last validation; None: there is none.
-        persons: what the report has of persons; None: nothing.
+        persons: the part of the report on persons; None: there is none.
         attack: that the run is judged by; None: there is none.
     """
     found = [*_of_persons(persons), *(() if last is None else _of_rows(last, attack))]
@@ -30,7 +31,7 @@ def worst_for(last: Validation | None, persons: Mapping[str, Any] | None, attack
 
 
 def not_covered(history: History, scored: Scored | None, checks: Mapping[str, Any] | None) -> list[str]:
-    """What an answer leaves out, a sentence each; the annex has it in full.
+    """What an answer does not cover, a sentence each; the annex lists all of it.
 
     Args:
         history: of the run.
@@ -38,7 +39,7 @@ def not_covered(history: History, scored: Scored | None, checks: Mapping[str, An
         checks: what the checks of the data found; None: there are none.
     """
     off = [one.name for one in not_tried(history.names, history.absent) if one not in NEVER]
-    own = f", and {len(off)} attacks of lit_mem's own that were not on" if off else ""
+    own = f", and {len(off)} attacks of lit_mem that were off" if off else ""
     found = [f"Not tried: {', '.join(one.name for one in NEVER)}{own} (see the annex)."]
     if scored is None:
         found.append("How many of the training texts were scored is not recorded.")
@@ -46,11 +47,13 @@ def not_covered(history: History, scored: Scored | None, checks: Mapping[str, An
         n = scored.of_members - scored.members
         found.append(f"{n:,} of {scored.of_members:,} training texts, which were not scored.")
     if checks is None:
-        found.append("Whether members and held-out texts can be compared: the data was not checked, or left no record.")
+        found.append(
+            "Whether members and held-out texts are comparable: the data was not checked, or that was not recorded."
+        )
     elif checks["warnings"]:
         n = len(checks["warnings"])
         found.append(
-            f"The checks of the data gave {n} warning{'s' * (n > 1)}, by which the numbers may be too low or too high."
+            f"The checks of the data gave {n} warning{'s' * (n > 1)}, so the numbers may be too low or too high."
         )
     if not history.whole:
         found.append("The first part of the run, whose record is missing.")
@@ -66,36 +69,34 @@ def _of_persons(persons: Mapping[str, Any] | None) -> Iterator[str]:
     most = max((n for n in pieces if n is not None), default=0)
     if most:
         what = "marked piece or suffix" if most == 1 else "marked pieces or suffixes"
-        yield f"Of the most exposed person, {most:,} {what} came out."
+        yield f"Of the most exposed person, {most:,} {what} {'was' if most == 1 else 'were'} extracted."
 
 
 def _of_rows(last: Validation, attack: str | None) -> Iterator[str]:
     if (subgroup := worst_subgroup(last.metrics, attack)) is not None:
         name, value, n = subgroup
-        ends = [last.get(f"{name}{end}") for end in ("_low", "_high")]
-        interval = "" if None in ends else f" [{', '.join(map(shown, ends))}]"
+        interval = bracketed(*ends_of(name, last.metrics))
         of_all = last.get(f"mia/{attack}_auroc")
         beside = "" if of_all is None else f"; of all texts it is {shown(of_all)}"
         yield (
             f"The most exposed of {n} subgroups is {_subgroup(name)}: its AUROC is {shown(value)}{interval}{beside}. "
-            "The highest of several is too high by chance."
+            "The highest of several overestimates by chance."
         )
     if (most := most_extracted(last.metrics)) is not None:
         name, value = most
-        ends = [last.get(f"{name}{end}") for end in ("_low", "_high")]
-        interval = "" if None in ends else f" [{', '.join(_percent(end) for end in ends if end is not None)}]"
+        rate = rate_shown(value, *ends_of(name, last.metrics))
         yield (
-            f"Of the members of {_subgroup(name)}, {_percent(value)}{interval} have their suffix written out whole; of "
-            f"all members prompted, {_percent(last.metrics['extraction/exact_rate'])}."
+            f"Of the members of {_subgroup(name)}, {rate} have their whole suffix extracted; of all members prompted, "
+            f"{percent(last.metrics['extraction/exact_rate'])}."
         )
     share = last.get("memorization/exposed_share")
     if share is not None:
-        yield f"{_percent(share)} of the scored members stand out so far that hardly any held-out text does."
+        yield f"{percent(share)} of the scored members score above almost every held-out text."
     exposed, all_of = (last.get(f"memorization/{who}_duplicates") for who in ("exposed", "members"))
     if exposed is not None and all_of is not None:
         yield (
-            f"Of the members that stand out, {_percent(exposed)} have their text more than once in the training set; "
-            f"of all scored members, {_percent(all_of)}."
+            f"Of these members, {percent(exposed)} have their text more than once in the training set; "
+            f"of all scored members, {percent(all_of)}."
         )
 
 
@@ -113,7 +114,7 @@ def worst_subgroup(metrics: Mapping[str, float], attack: str | None) -> tuple[st
 
 
 def most_extracted(metrics: Mapping[str, float]) -> tuple[str, float] | None:
-    """The metric of the subgroup whose suffixes are written whole most often, and its rate.
+    """The metric of the subgroup with the highest rate of whole suffixes extracted, and that rate.
 
     Args:
         metrics: of a validation.
@@ -148,7 +149,3 @@ def _subgroup(name: str) -> str:
     """
     column, _, value = name.removeprefix("slice/").rpartition("/")[0].partition("/")
     return f"{column} = {value}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"

@@ -1,4 +1,4 @@
-"""Conditions under which a report ends with an exit code that stops a pipeline."""
+"""Conditions that make the exit code of a report stop a pipeline."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from lit_mem.errors import ConfigError
 from lit_mem.functional.numbers import shown
 from lit_mem.functional.planning import Scored
 from lit_mem.report.history import Validation
+from lit_mem.report.intervals import bracketed
 
 
 def conditions(words: Iterable[str]) -> list[Threshold]:
-    """Read `--fail-on`, which may be given several times, and hold a list each time.
+    """Parse `--fail-on`, which may be given several times, each time with one condition or a list.
 
     Raises:
         ConfigError: one is not of the form "name > number".
@@ -29,7 +30,9 @@ def conditions(words: Iterable[str]) -> list[Threshold]:
             try:
                 inner = yaml.safe_load(word)
             except yaml.YAMLError:
-                raise ConfigError(f"--fail-on {word!r} is not a list") from None
+                raise ConfigError(
+                    f"--fail-on is {word!r}; expected a condition, or a list of conditions in YAML"
+                ) from None
         try:
             found += parsed(str(text) for text in (inner if isinstance(inner, list) else [inner]))
         except ConfigError as error:
@@ -38,10 +41,10 @@ def conditions(words: Iterable[str]) -> list[Threshold]:
 
 
 def check_known(thresholds: Iterable[Threshold], names: set[str], what: str) -> None:
-    """Reject conditions on metrics that were never logged, which could never fail.
+    """Reject conditions on metrics that were never logged: they could never fail.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: a metric was never logged.
     """
     for threshold in thresholds:
         if threshold.name not in names:
@@ -79,7 +82,7 @@ def not_passed(
         last: the last validation.
         who: the trial, in a sweep.
         scored: how many texts were scored, if that is known.
-        audit: nothing was trained, so that there is no epoch to name.
+        audit: nothing was trained, so no epoch is named.
     """
     found = list[dict[str, Any]]()
     for threshold in thresholds:
@@ -87,7 +90,7 @@ def not_passed(
         if judged.state == "within":
             continue
         at = "" if last is None or audit else f" at epoch {last.epoch}"
-        ends = "" if judged.low is None or judged.high is None else f" [{shown(judged.low)}, {shown(judged.high)}]"
+        ends = bracketed(judged.low, judged.high)
         line = f"{who}{': ' if who else ''}{threshold.name} is {shown(judged.value)}{ends}{at}; "
         if judged.state == "undecided":
             line += f"{threshold} is undecided, as the limit lies within the 95 % interval: "

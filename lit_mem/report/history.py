@@ -49,13 +49,13 @@ class History:
     Attributes:
         validations: in the order of training; may be empty.
         names: of every metric that was ever logged.
-        notes: what is wrong with the file.
-        whole: whether it has all of the run, from before training on; not where a resumed run's first part is missing.
+        notes: on problems of the files.
+        whole: whether it has all of the run; False where a resumed run's first part is missing.
         has_losses: whether a training loss was ever logged.
         audit: whether nothing was trained: a validation or a test alone.
         stages: of the lines of the record, in their order; empty without one.
         stops: the thresholds that were in force in the last line of the record; empty without one.
-        absent: metrics that could not be measured in this run, with what they lack, by that line.
+        absent: metrics that could not be measured in this run, with the reason, by that line.
     """
 
     validations: list[Validation] = field(default_factory=list)
@@ -70,7 +70,7 @@ class History:
 
     @property
     def trained(self) -> list[Validation]:
-        """Those that judge the trained model: all but the one before training, if there are others."""
+        """Those of the trained model: all except the one before training, if there are others."""
         return [v for v in self.validations if v.epoch > 0] or self.validations
 
     @property
@@ -94,7 +94,7 @@ def history_of(folder: Path) -> History:
 
     Metrics of validations are those of the record, in double precision. From `metrics.csv`, which has them in float32,
     come the loss of training and the privacy spent where they were logged last, and validations that the record lacks:
-    those of earlier versions, or one after which the run was killed.
+    those of earlier versions, and one that a kill kept from the record.
 
     Raises:
         DataError: a file is damaged.
@@ -108,7 +108,7 @@ def history_of(folder: Path) -> History:
     for line in lines:
         # Lightning logs `validate` and `test` as of the epoch that would come next.
         at = logged_at = line.epoch + (line.stage != "fit"), line.logged_step
-        if trained and line.stage != "fit":  # perhaps of other weights, such as those of the best checkpoint
+        if trained and line.stage != "fit":  # possibly of other weights, such as the best checkpoint
             later += 1
             logged.pop(logged_at, None)
             history.names.update(line.metrics)
@@ -144,7 +144,7 @@ def history_of(folder: Path) -> History:
 def read_history(path: Path) -> History:
     """Read what `CSVLogger` wrote.
 
-    A row that was cut short, as a kill leaves it, is left out and noted.
+    A truncated row, as a kill leaves it, is skipped and noted.
 
     Raises:
         DataError: a cell is not a number, or the file is not CSV.
@@ -155,14 +155,14 @@ def read_history(path: Path) -> History:
     try:
         lines = list(csv.reader(text.splitlines()))
     except csv.Error as error:
-        raise DataError(f"{path}: is not a CSV file that can be read ({error})") from None
+        raise DataError(f"{path}: is not a readable CSV file ({error})") from None
     if not lines:
         return history
     header = lines[0]
     cut = bool(text) and not text.endswith("\n")
     for number, cells in enumerate(lines[1:], start=2):
         if len(cells) != len(header) or (cut and number == len(lines)):
-            history.notes.append(f"{path.name}: row {number} is incomplete and was skipped")
+            history.notes.append(f"{path.name}: row {number} is truncated and was skipped")
             continue
         row = dict(zip(header, cells, strict=True))
         values = {
@@ -173,7 +173,9 @@ def read_history(path: Path) -> History:
         history.names.update(values)
         where = [_number(row.get(name) or "nan", f"{path}, row {number}, column {name}") for name in ("epoch", "step")]
         if any(abs(number) > _MOST for number in where):
-            raise DataError(f"{path}, row {number}: found epoch {where[0]} and step {where[1]}; expected less")
+            raise DataError(
+                f"{path}, row {number}: found epoch {where[0]} and step {where[1]}; expected at most {_MOST}"
+            )
         epoch = 0 if math.isnan(where[0]) else int(where[0]) + 1
         step = 0 if math.isnan(where[1]) else int(where[1])
         carried |= {name: value for name, value in values.items() if name.startswith(_CARRIED)}
@@ -181,7 +183,7 @@ def read_history(path: Path) -> History:
             continue
         before = history.last
         if before is not None and (before.epoch, before.step) == (epoch, step):
-            before.metrics |= carried | values  # one validation, logged in two goes
+            before.metrics |= carried | values  # one validation, logged in two parts
         else:
             history.validations.append(Validation(epoch, step, carried | values))
         carried = {}

@@ -26,13 +26,13 @@ def verdict(
     scored: Scored | None = None,
     subject: str = "model",
 ) -> dict[str, Any]:
-    """Each limit at the last and at the worst epoch, and what that comes to.
+    """Each limit at the last and at the worst epoch, and the verdict.
 
     Args:
         rules: of the run.
         history: of the run; what was measured before training is not judged.
         best: the checkpoint that the run names its best, as the report lists it.
-        scored: how many texts were scored, if that is known.
+        scored: how many texts were scored; None: not known.
         subject: "model", "adapter" or "checkpoint".
 
     Returns:
@@ -60,13 +60,13 @@ def verdict(
 def _no_limits(history: History, subject: str) -> str:
     if history.audit:
         return (
-            f"No limit was given for this audit, so there is nothing that the {subject} passed or failed. The metrics "
-            "below are what was measured. To judge it, give the report a limit, such as --fail-on "
+            f"No limit was given for this audit, so the {subject} neither passed nor failed. The metrics below are "
+            "what was measured. To judge it, give the report a limit, such as --fail-on "
             '"mia/reference_auroc > 0.7".'
         )
     return (
-        "This run had no memorization limits, so there is nothing that it passed or failed. The metrics below "
-        "are what was measured. To set a limit, use the option memorization.stop, as in "
+        "This run had no memorization limits, so it neither passed nor failed. The metrics below are what was "
+        "measured. To set a limit, use the option memorization.stop, as in "
         '--memorization.stop "mia/reference_auroc > 0.7".'
     )
 
@@ -120,7 +120,7 @@ def _text(
     if state == "crossed":
         since = f", and was first over after epoch {over[0]}" if over[0] != last.epoch else ""
         some = "its limit" if n == 1 else f"{len(chosen)} of its {n} limits"
-        return _sentence(f"{at}the {subject} memorizes more than it may. It is over {some}{since}: {values}.")
+        return _sentence(f"{at}the {subject} memorizes more than its limits allow. It is over {some}{since}: {values}.")
     before = f" It was over after epoch {over[0]}." if over else ""
     whether = _sentence(f"{at}it is undecided whether the {subject} is within {which}")
     if state == "undecided":

@@ -1,4 +1,4 @@
-"""The few metrics that sum up a run, before training, at its best checkpoint and at its end."""
+"""The few metrics that summarise a run, before training, at its best checkpoint and at its end."""
 
 from __future__ import annotations
 

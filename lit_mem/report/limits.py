@@ -38,15 +38,15 @@ def _rule(option: str, thresholds: Any, options: Mapping[str, Any]) -> Rule:
 
 
 def run_rules(folder: Path, config: Mapping[str, Any], history: History) -> list[Rule]:
-    """The limits of a run; where its configuration sets none, as in one that Python set up, those of its record.
+    """The limits of a run; where its configuration sets none, as for a run started from Python, those of its record.
 
     Args:
         folder: of the run.
         config: its configuration.
-        history: what it has logged.
+        history: of the run.
 
     Raises:
-        DataError: a threshold of the record is not one.
+        DataError: a threshold of the record cannot be parsed.
     """
     return list(rules_of(config)) or [_recorded(stop, folder / FILE) for stop in history.stops]
 

@@ -1,4 +1,4 @@
-"""Where memorization lives: the metrics with a part of the adapter switched off, as `localize` has written them."""
+"""Where in a model memorization is: the metrics with a part of the adapter switched off, as `localize` writes them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def read_localized(folder: Path) -> dict[str, Any] | None:
         folder: of the run.
 
     Raises:
-        DataError: the file lacks something.
+        DataError: the file lacks a key, or a table has another shape.
     """
     path = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     if path is None:

@@ -10,7 +10,7 @@ from lit_mem.functional.plain_text import printable
 from lit_mem.report.answer import headline
 
 _MARKUP: Final = re.compile(r"[\\`*|<>&~$#]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[:])|!(?=\[)")
-"""What CommonMark or a table would take for more than a sign; an underscore within a word is none."""
+"""Characters that are markup in CommonMark or in a table; an underscore within a word is not."""
 
 
 def annex_markdown(report: Mapping[str, Any]) -> str:
@@ -59,7 +59,7 @@ def _files(number: int, report: Mapping[str, Any]) -> Iterator[str]:
         yield _table(("file", "of the", "bytes", "SHA-256"), rows)
     yield f"Written {_said(report['written'])}. SHA-256 of the content of report.json:"
     yield f"`{_said(report['digest'])}`"
-    yield "`lit-mem verify report.json` shows which of them are what they were."
+    yield "`lit-mem verify report.json` shows which of them are unchanged."
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -68,7 +68,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _said(text: str) -> str:
-    """A text as it reads, whatever markup is in it."""
+    """A text with its markup escaped."""
     return _MARKUP.sub(_escaped, printable(text))
 
 

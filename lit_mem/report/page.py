@@ -1,7 +1,9 @@
-"""A report as one HTML page that needs nothing else: no network, no scripts, no files beside it."""
+"""A report as one HTML page that needs nothing else: no network, no files beside it, and no script to be read."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +13,9 @@ from lit_mem.functional.numbers import NOT_MEASURED, ends_shown, shown
 from lit_mem.functional.plain_text import printable
 from lit_mem.report.answer import headline
 from lit_mem.report.certainty import level_shown, seeds_wanted, together
+from lit_mem.report.intervals import interval
 from lit_mem.report.markdown import answers
-from lit_mem.report.plots import Plot, interval
+from lit_mem.report.plots import Plot
 from lit_mem.report.run_plots import run_plots
 
 _TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -38,6 +41,8 @@ def page(report: Mapping[str, Any]) -> str:
     environment.filters |= {"shown": cell, "interval": lambda ends: interval(*ends), "interval_of": _interval_of}
     environment.filters |= {"together": together, "level_shown": level_shown, "seeds_wanted": seeds_wanted}
     environment.filters |= {"headline": headline, "answers": answers}
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    script = (_TEMPLATES / "page.js").read_text("utf-8")
     kind = report["kind"]
     if kind == "sweep":
         from lit_mem.report.sweep_plots import sweep_plots
@@ -50,8 +55,19 @@ def page(report: Mapping[str, Any]) -> str:
         plots=plots,
         heat=heat_maps(report.get("where")) if kind == "run" else sweep_heat_maps(report["heat_maps"]),
         style=(_TEMPLATES / "style.css").read_text("utf-8"),
+        script=script,
+        script_hash=script_hash(script),
     )
     return html
+
+
+def script_hash(script: str) -> str:
+    """How a Content-Security-Policy names the one script that may run.
+
+    >>> script_hash("")
+    'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
+    """
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
 
 
 def cell(value: Any) -> str:

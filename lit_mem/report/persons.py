@@ -1,4 +1,4 @@
-"""Persons in a report: of how many something came out, how well they are told apart, and who is exposed most."""
+"""Persons in a report: from how many texts were extracted, how well an attack separates them, who is exposed most."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from lit_mem.errors import DataError
 from lit_mem.functional.numbers import percent, rate_shown, shown
 from lit_mem.report.files import newest_table, read_parquet
 from lit_mem.report.history import Validation
+from lit_mem.report.intervals import bracketed, ends_of
 
 _SHOWN: Final = 10
 _NEEDED: Final = ("person", "set", "epoch", "rows", "rows_scored", "extracted")
@@ -18,7 +19,7 @@ _HIGHEST: Final = "_highest"
 
 
 def persons_of(run: Path, last: Validation | None) -> dict[str, Any] | None:
-    """What the report shows of persons: whoever or whatever `group_column` names.
+    """What the report shows of persons: each value of `group_column`.
 
     Args:
         run: folder of the run.
@@ -69,13 +70,13 @@ def _text(n_members: int, n_others: int, tried: list[int], metrics: Mapping[str,
     else:
         parts.append(f"{n_members} persons in the training set have rows that were scored; extraction: not measured")
     if "user/inference_auroc" in metrics:
-        area = shown(metrics["user/inference_auroc"]) + _interval("user/inference_auroc", metrics)
+        area = shown(metrics["user/inference_auroc"]) + bracketed(*ends_of("user/inference_auroc", metrics))
         parts.append(
             f"The user-inference AUROC is {area}: the chance that a person of the training set has a higher mean score "
             f"than one of {n_others} held-out persons; 0.5 is guessing"
         )
     else:
-        parts.append("How well persons are told apart: not measured")
+        parts.append("How well an attack separates persons: not measured")
     return ". ".join(parts) + "."
 
 
@@ -93,9 +94,4 @@ def _beside(name: str, metrics: Mapping[str, float]) -> str:
 
 
 def _rate(name: str, metrics: Mapping[str, float]) -> str:
-    return rate_shown(metrics[name], metrics.get(f"{name}_low"), metrics.get(f"{name}_high"))
-
-
-def _interval(name: str, metrics: Mapping[str, float]) -> str:
-    ends = [metrics[f"{name}{end}"] for end in ("_low", "_high") if f"{name}{end}" in metrics]
-    return f" [{', '.join(map(shown, ends))}]" if len(ends) == 2 else ""
+    return rate_shown(metrics[name], *ends_of(name, metrics))

@@ -1,4 +1,4 @@
-"""The plots of a page: each the drawing, what it shows in words, and its data as a table."""
+"""The plots of a page: each the drawing, a caption, and its data as a table and for the page's script."""
 
 from __future__ import annotations
 
@@ -8,18 +8,25 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem.functional.histogram import Histogram
-from lit_mem.functional.numbers import shown
+from lit_mem.functional.numbers import NOT_MEASURED, shown
+from lit_mem.functional.plain_text import printable
 from lit_mem.plots.curves import Line, curves_plot
 from lit_mem.plots.histogram import histograms_plot
-from lit_mem.plots.output import svg
+from lit_mem.plots.output import Series, svg
 from lit_mem.plots.roc import roc_plot
-from lit_mem.plots.scatter import scatter_plot
-from lit_mem.plots.trade_off import trade_off_plot
+from lit_mem.plots.scatter import drawable, scatter_plot
+from lit_mem.plots.trade_off import POINTS, trade_off_plot
+from lit_mem.report.intervals import interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_ROWS: Final = 200
+_APART: Final = 3.0
+
+
+Texts = Mapping[str, Sequence[Sequence[str]]]
+"""For each series of a plot what each of its points shows: x, y, then perhaps the interval, then perhaps a name."""
 
 
 @dataclass
@@ -30,6 +37,9 @@ class Plot:
         slug: its id on the page.
         title: above it.
         svg: the drawing.
+        series: entries of its legend.
+        points: for the script: `names` of what each point shows, and of each series its name and its points, each the
+            place in the drawing and the texts.
         caption: what to see in it.
         header: of the table of its data.
         rows: of that table, as text.
@@ -39,6 +49,8 @@ class Plot:
     slug: str
     title: str
     svg: str
+    series: list[Series]
+    points: dict[str, Any]
     caption: str
     header: list[str]
     rows: list[list[str]]
@@ -46,10 +58,49 @@ class Plot:
 
 
 def _plot(
-    slug: str, title: str, caption: str, drawing: Figure, header: Sequence[str], rows: Sequence[list[str]]
+    slug: str,
+    title: str,
+    caption: str,
+    figure: Figure,
+    header: Sequence[str],
+    rows: Sequence[list[str]],
+    names: Sequence[str],
+    texts: Texts,
+    apart: float = 0.0,
 ) -> Plot:
+    """A plot of a page.
+
+    Args:
+        slug: id on the page.
+        title: above it.
+        caption: what to see in it.
+        figure: the drawing.
+        header: of the table of its data.
+        rows: of that table.
+        names: of x, y and the interval.
+        texts: what the points show.
+        apart: a point that is nearer than this to the one before shows nothing, in points of 1/72 inch.
+    """
+    drawing = svg(figure, slug, title, caption)
+    series = [one._replace(name=printable(one.name)) for one in drawing.series]
+    found = [
+        {"name": printable(one.name), "points": _points(one.points, texts.get(one.name, ()), apart)}
+        for one in drawing.series
+    ]
     kept, left_out = list(rows[:_MOST_ROWS]), max(0, len(rows) - _MOST_ROWS)
-    return Plot(slug, title, svg(drawing, slug, title, caption), caption, list(header), kept, left_out)
+    points = {"names": list(names), "series": found}
+    return Plot(slug, title, drawing.svg, series, points, caption, list(header), kept, left_out)
+
+
+def _points(places: Sequence[tuple[float, float]], texts: Sequence[Sequence[str]], apart: float) -> list[list[Any]]:
+    """The points that are drawn, each once, with what they show."""
+    kept: dict[tuple[Any, ...], None] = {}
+    last = (-math.inf, -math.inf)
+    for place, shown_there in zip(places, texts, strict=True) if texts else ():
+        if all(map(math.isfinite, place)) and math.dist(place, last) >= apart:
+            kept[(*place, *shown_there)] = None
+            last = place
+    return [list(one) for one in kept]
 
 
 def curves(
@@ -80,26 +131,21 @@ def curves(
     if not kept:
         return None
     drawing = curves_plot({y_label: kept}, x_label, limits, guess, from_zero)
-    header = [x_label]
+    header, texts, rows = [x_label], dict[str, list[list[str]]](), list[list[str]]()
     for line in kept:
-        header += [line.label] + ([f"{line.label}, 95 % interval"] if line.low is not None else [])
-    rows = []
+        texts[line.label] = [[f"{x:g}", shown(y)] for x, y in zip(line.x, line.y, strict=True)]
+        header.append(line.label)
+        if line.low is not None and line.high is not None:
+            header.append(f"{line.label}, 95 % interval")
+            for text, low, high in zip(texts[line.label], line.low, line.high, strict=True):
+                text.append(interval(low, high))
     for x in sorted({x for line in kept for x in line.x}):
         row = [f"{x:g}"]
         for line in kept:
-            at = list(line.x).index(x) if x in line.x else None
-            row.append(shown(None if at is None else line.y[at]))
-            if line.low is not None and line.high is not None:
-                row.append(interval(*((None, None) if at is None else (line.low[at], line.high[at]))))
+            absent = [NOT_MEASURED, ""][: len(texts[line.label][0]) - 1]
+            row += texts[line.label][list(line.x).index(x)][1:] if x in line.x else absent
         rows.append(row)
-    return _plot(slug, title, caption, drawing, header, rows)
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """Both ends, for a cell; empty where there is none."""
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return ""
-    return f"{shown(low)} to {shown(high)}"
+    return _plot(slug, title, caption, drawing, header, rows, [x_label, y_label, "95 % interval"], texts)
 
 
 def trade_off(
@@ -135,7 +181,8 @@ def trade_off(
         return None
     drawing = trade_off_plot(kept, x_label, y_label, limit, joined, front)
     rows = [[p[0], shown(p[1]), shown(p[2])] for p in points]
-    return _plot(slug, title, caption, drawing, ["", x_label, y_label], rows)
+    texts = {POINTS: [[shown(x), shown(y), printable(label)] for label, x, y in kept]}
+    return _plot(slug, title, caption, drawing, ["", x_label, y_label], rows, [x_label, y_label], texts)
 
 
 def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
@@ -144,8 +191,8 @@ def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
     curves_of = {one["name"]: (one["roc"]["fpr"], one["roc"]["tpr"]) for one in attacks}
     title = "ROC of the attacks, log axes"
     caption = (
-        "How many members an attacker finds (upwards) for how many false alarms (to the right). The left end matters "
-        f"most: members found with hardly any false alarm. With {n} held-out texts no rate under "
+        "The share of members that an attack finds (upwards) at each share of false alarms (to the right). The left "
+        f"end matters most: members found with almost no false alarm. With {n} held-out texts no rate under "
         f"{1 / max(n, 10):.2g} can be distinguished from 0."
     )
     drawing = roc_plot(curves_of, n, main=attacks[0]["name"])
@@ -157,11 +204,14 @@ def roc(slug: str, attacks: Sequence[Mapping[str, Any]]) -> Plot:
         found = [max(tpr for fpr, tpr in pairs if fpr <= rate + 1e-12) for rate in rates]
         ends = interval(one["auroc_low"], one["auroc_high"])
         rows.append([one["name"], shown(one["auroc"]), ends, *map(shown, found)])
-    return _plot(slug, title, caption, drawing, ["attack", "AUROC", "95 % interval", *found_at], rows)
+    header = ["attack", "AUROC", "95 % interval", *found_at]
+    texts = {name: [[shown(x), shown(y)] for x, y in zip(*rates, strict=True)] for name, rates in curves_of.items()}
+    names = ["false-positive rate", "true-positive rate"]
+    return _plot(slug, title, caption, drawing, header, rows, names, texts, apart=_APART)
 
 
 def histogram(slug: str, one: Mapping[str, Any]) -> Plot:
-    """How an attack's scores are spread in both sets."""
+    """The distribution of an attack's scores in both sets."""
     bins = Histogram(**one["histogram"])
     caption = (
         f"{one['n_members']} members and {one['n_heldout']} held-out texts; higher is more member-like. Where the two "
@@ -171,24 +221,25 @@ def histogram(slug: str, one: Mapping[str, Any]) -> Plot:
         [f"{shown(low)} to {shown(high)}", str(m), str(h)]
         for low, high, m, h in zip(bins.edges, bins.edges[1:], bins.members, bins.heldout, strict=False)
     ]
+    title = f"Scores of the {one['name']} attack"
+    drawing = histograms_plot({one["name"]: bins})
+    sets = [(f"members ({sum(bins.members)})", 1), (f"held-out texts ({sum(bins.heldout)})", 2)]
+    texts = {name: [[row[0], row[column]] for row in rows] for name, column in sets}
     header = ["score", "members", "held-out texts"]
-    return _plot(
-        slug, f"Scores of the {one['name']} attack", caption, histograms_plot({one["name"]: bins}), header, rows
-    )
+    return _plot(slug, title, caption, drawing, header, rows, ["score", "texts"], texts)
 
 
 def scatter(slug: str, one: Mapping[str, Any], title: str) -> Plot:
     """Perplexity against an extraction measure, a point an example."""
     x, y, member, rho = one["perplexity"], one["value"], one["member"], one["spearman"]
     caption = (
-        f"Does the model write the texts that it finds likely? Rank correlation (Spearman) over members: {shown(rho)}."
+        f"Does the model reproduce the texts of low perplexity? Rank correlation (Spearman) over members: {shown(rho)}."
     )
     rows = [["member" if m else "held-out", shown(px), shown(py)] for px, py, m in zip(x, y, member, strict=True)]
-    return _plot(
-        slug,
-        f"Perplexity against {title}",
-        caption,
-        scatter_plot(x, member, {title: y}, {title: rho}),
-        ["set", "perplexity", title],
-        rows,
-    )
+    drawing = scatter_plot(x, member, {title: y}, {title: rho})
+    texts = {
+        name: [row[1:] for row, m, px, py in zip(rows, member, x, y, strict=True) if m == side and drawable(px, py)]
+        for name, side in (("members", True), ("held-out texts", False))
+    }
+    header = ["set", "perplexity", title]
+    return _plot(slug, f"Perplexity against {title}", caption, drawing, header, rows, header[1:], texts)

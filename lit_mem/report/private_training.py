@@ -1,4 +1,4 @@
-"""Private training in a report, and whether its ledger fits what the run has logged and saved."""
+"""Private training in a report, and whether its ledger agrees with what the run has logged and saved."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _METRICS: Final = (
 
 
 def private_training(folder: Path, config: Mapping[str, Any], history: History) -> dict[str, Any] | None:
-    """What differentially private training has spent; None without it.
+    """The privacy spent by differentially private training; None without it.
 
     Args:
         folder: of the run.
         config: its configuration.
-        history: what it has logged.
+        history: of the run.
 
     Returns:
         text, `figures` (the last of each metric), `audited` (how many validations the highest bound of the audit is
-        of), steps (of the ledger; None without one), warnings: what of the ledger does not fit, or is not covered.
+        of), steps (of the ledger; None without one), warnings: where the ledger disagrees, or what it does not cover.
     """
     metrics: dict[str, float | None] = {}
     for validation in history.validations:
@@ -80,9 +80,9 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
 def _text(metrics: Mapping[str, float | None], ledger: Ledger | None, own: bool, doubtful: bool) -> str:
     found, delta = metrics.get("privacy/epsilon"), metrics.get("privacy/delta")
     if found is not None and doubtful:
-        text = f"ε = {shown(found)} at δ = {shown(delta)} was logged, and bounds no more than stated below."
+        text = f"ε = {shown(found)} at δ = {shown(delta)} was logged; what it covers is limited as stated below."
     elif found is not None:
-        text = f"What this run shows of any single text is bounded by ε = {shown(found)} at δ = {shown(delta)}."
+        text = f"What this run reveals of any single text is bounded by ε = {shown(found)} at δ = {shown(delta)}."
     elif ledger is not None and not own:
         delta = 1 / (10 * max(start.texts for start in ledger.starts)) if ledger.starts else None
         spent = None if delta is None else _epsilon(ledger, delta)
@@ -93,7 +93,7 @@ def _text(metrics: Mapping[str, float | None], ledger: Ledger | None, own: bool,
 
 
 def _of_group(metrics: Mapping[str, float | None]) -> str:
-    """Of the person with the most rows, where the run knows persons."""
+    """Of the person with the most rows, where persons are known."""
     rows, found = metrics.get("privacy/largest_group"), metrics.get("privacy/epsilon_largest_group")
     if rows is None:
         return ""
@@ -105,7 +105,7 @@ def _of_group(metrics: Mapping[str, float | None]) -> str:
 def _contradictions(
     ledger: Ledger, privacy: Mapping[str, Any], metrics: Mapping[str, float | None], file: str
 ) -> Iterator[str]:
-    """How the ledger differs from the configuration, and from what was logged of it, in `file`."""
+    """Where the ledger differs from the configuration, and from the metrics logged in `file`."""
     noises = {start.steps.noise_multiplier for start in ledger.starts}
     for what, noise in (
         ("model.privacy.noise_multiplier of config.yaml", privacy.get("noise_multiplier")),
@@ -139,10 +139,10 @@ def _epsilon(ledger: Ledger, delta: float, kind: Any = "prv") -> float | None:
 
 
 def _ledger(folder: Path, spent: Spent | None) -> Ledger | None:
-    """The run's, compared with its last checkpoint.
+    """The run's ledger, compared with its last checkpoint.
 
     Raises:
-        CheckpointError: it is damaged, or does not fit the checkpoint.
+        CheckpointError: it is damaged, or disagrees with the checkpoint.
     """
     given = folder / LEDGER
     if spent is not None:
@@ -151,7 +151,7 @@ def _ledger(folder: Path, spent: Spent | None) -> Ledger | None:
 
 
 def _spent(path: Path) -> Spent | None:
-    """What a checkpoint keeps of private training; None where it has nothing, or cannot be read."""
+    """The privacy spent by a checkpoint; None where it has none, or cannot be read."""
     try:
         return own_content(read_content(path, mmap=True)).get("privacy")
     except CheckpointError:  # a report does not check checkpoints

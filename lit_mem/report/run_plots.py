@@ -40,7 +40,7 @@ class Series:
     def __init__(self, report: Mapping[str, Any]) -> None:
         self.rows: list[Mapping[str, Any]] = report["validations"]
         epochs = [row["epoch"] for row in self.rows]
-        # Several validations of one epoch stand at their steps.
+        # Several validations of one epoch are placed at their steps.
         by_epoch = len(set(epochs)) == len(epochs)
         self.x: list[float] = epochs if by_epoch else [row["step"] + (row["epoch"] > 0) for row in self.rows]
         self.x_label = "epoch (0 = before training)" if by_epoch else "training step"
@@ -57,7 +57,7 @@ def limits_on(report: Mapping[str, Any], metric: str) -> list[float]:
 
 
 def run_plots(report: Mapping[str, Any]) -> dict[str, list[Plot]]:
-    """The plots of a run's page by the part that they stand in."""
+    """The plots of a run's page by its part."""
     series = Series(report)
     return {
         "curves": list(_main_curves(report, series)),
@@ -73,7 +73,7 @@ def _main_curves(report: Mapping[str, Any], series: Series) -> Iterator[Plot]:
         curves(
             "perplexity",
             "Perplexity",
-            "Lower is better. Where the members' curve goes on falling and the other does not, the model memorizes and "
+            "Lower is better. Where the members' curve keeps falling and the other does not, the model memorizes and "
             "no longer learns.",
             [Line("members", series.x, series["memorization/perplexity_members"], colour=MEMBERS),
              Line("held-out texts", series.x, series["val/perplexity"], colour=HELDOUT)],
@@ -94,8 +94,8 @@ def _main_curves(report: Mapping[str, Any], series: Series) -> Iterator[Plot]:
             trade_off(
                 "tradeoff",
                 "Utility against memorization",
-                "A point an epoch. Left is a better model, down is less memorization: what training gains goes left, "
-                "what it leaks goes up.",
+                "A point an epoch. Left is a better model, down is less memorization: utility gained moves a point "
+                "left, memorization moves it up.",
                 points,
                 "held-out perplexity",
                 f"AUROC of {attack}",
@@ -120,7 +120,7 @@ def _auroc_curves(report: Mapping[str, Any], series: Series) -> Plot | None:
         "auroc",
         "Membership inference, AUROC",
         "Chance that an attack ranks a member above an unseen text. The band is the 95 % interval. Each attack is one "
-        "attacker's idea: a high curve is evidence of a leak, a low one no evidence of safety.",
+        "method: a high curve is evidence of a leak, a low one is not evidence of safety.",
         lines,
         series.x_label,
         "AUROC",
@@ -144,9 +144,9 @@ def _of_sets(series: Series, metric: str) -> list[Line]:
 def _leak_curve(series: Series) -> Plot | None:
     return curves(
         "leak-verbatim-share",
-        "Written unprompted",
-        "Share of the words written with no true prefix that lie in runs of words that stand in members alone; of "
-        "held-out texts, in held-out texts alone.",
+        "Verbatim text, unprompted",
+        "Share of the words generated without a true prefix that are in runs of words found only in members; for "
+        "held-out texts, only in held-out texts.",
         _of_sets(series, "leak/verbatim_share"),
         series.x_label,
         "share of words",
@@ -159,8 +159,8 @@ def _extraction_curve(series: Series, measure: str) -> Plot | None:
     return curves(
         f"extraction-{re.sub(r'[^a-zA-Z0-9]+', '-', measure)}",
         f"Extraction: {title}",
-        "What members give beyond held-out texts and beyond the base model is memorized; what all share is the "
-        "domain's own phrases. The bands are 95 % intervals.",
+        "Extraction from members above that from held-out texts and from the base model is memorization; what all "
+        "share are phrases of the domain. The bands are 95 % intervals.",
         _of_sets(series, f"extraction/{measure}"),
         series.x_label,
         title,

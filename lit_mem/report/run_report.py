@@ -44,8 +44,8 @@ def run_report(
 
     Args:
         folder: holds `memorization.jsonl` or `metrics.csv`, and most often `config.yaml`.
-        with_text: give texts of the most exposed members.
-        fail_on: conditions that the last validation is not to meet.
+        with_text: include texts of the most exposed members.
+        fail_on: conditions that fail the report where the last validation meets them.
         filing: what the person who files the report states.
 
     Raises:
@@ -106,14 +106,14 @@ def _of_fail_on(wanted: Iterable[Threshold]) -> Rule:
 
 
 def _attack(limits: list[str], names: set[str]) -> str | None:
-    """The attack that the run is judged by: that of its limits, else the paper's, else the first."""
+    """The attack that the run is judged by: that of its limits, else the reference attack, else the first."""
     found = [match[1] for name in limits if (match := re.match(r"mia/(.+)_auroc", name))]
     logged = sorted(match[1] for name in names if (match := re.fullmatch(r"mia/(.+)_auroc", name)))
     return next((one for one in [*found, "reference", *logged] if one in logged), None)
 
 
 def _checks(path: Path) -> dict[str, Any] | None:
-    """What the checks of the data found before training; None where they left no file."""
+    """What the checks of the data found before training; None without their file."""
     found = read_json(path)
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""What ties a report to its files: their SHA-256, and one of the report's own content."""
+"""The hashes of a report: the SHA-256 of its files, and of its own content."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lit_mem.files.hashes import Hashed, canonical_digest, hashed
 from lit_mem.functional.numbers import as_json
 
 OUTSIDE: Final = ("digest", "documents")
-"""Keys of a report that its digest is not of: itself, and the documents that show it."""
+"""Keys of a report that its digest does not cover: itself, and the documents that show the report."""
 
 _OF_A_RUN: Final = (
     *(record.FILE, origin.FILE, origin.CONFIG, origin.CHECKS, facts.FILE, "metrics.csv", "privacy.jsonl"),
     *("localize.json", "where.json"),
 )
-_PERSONS: Final = "persons"  # `lit_mem.audit.person_file` loads what takes long
+_PERSONS: Final = "persons"  # importing `lit_mem.audit.person_file` is slow
 _WEIGHTS: Final = ("*-adapter", "*-merged")
 
 
 def files_of(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The files of a run's folder that a report rests on, and the weights that the run has exported.
+    """The files of a run's folder that a report is made from, and the weights that the run has exported.
 
     Args:
         folder: of the run.
@@ -33,8 +33,8 @@ def files_of(folder: Path, report: Mapping[str, Any]) -> list[dict[str, Any]]:
         OSError: one cannot be read.
     """
     names = [folder / name for name in _OF_A_RUN]
-    # Its names are hashed by a key. The table of examples has none: who can compute all of it but one text's row would
-    # confirm a guess of that text by the hash of the file, so it gets no hash.
+    # Its names are hashed with a key. The table of examples has no key: with all rows except one computed, the hash of
+    # the file would confirm a guess of that text. So it gets no hash.
     if report["persons"] is not None:
         names.append(folder / _PERSONS / report["persons"]["file"])
     return _listed("run", hashed(folder, [*names, *_weights(folder / "checkpoints")]))
@@ -69,7 +69,7 @@ def seal(report: Mapping[str, Any], files: Sequence[Mapping[str, Any]], written:
 
 
 def digest_of(report: Mapping[str, Any]) -> str:
-    """The SHA-256 of a report's content, without itself and the documents that show it."""
+    """The SHA-256 of a report's content, except for the keys in `OUTSIDE`."""
     return canonical_digest({name: value for name, value in report.items() if name not in OUTSIDE})
 
 

@@ -1,4 +1,4 @@
-"""What was trained on what, by a run's configuration."""
+"""What was trained and on which data, by a run's configuration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lit_mem.report.subject import base_of
 def setup_of(
     config: Mapping[str, Any], sizes: tuple[str, str] = ("", ""), audit: Mapping[str, str] | None = None
 ) -> list[dict[str, str]]:
-    """What was trained on what, or audited with what, a row a part; empty without a configuration.
+    """What was trained and on which data, or what was audited, a row a part; empty without a configuration.
 
     Args:
         config: of the run.
@@ -38,7 +38,7 @@ def setup_of(
         "Canaries": _component(data.get("canaries")),
         "Seed": _words(config.get("seed_everything")),
     }
-    if audit is not None:  # nothing of this was done
+    if audit is not None:  # an audit does none of these
         rows |= {"Optimizer": "", "Epochs": "", "Batch size": "", "Private training": "", "Canaries": ""}
         rows |= {"Checkpoint": audit["name"]} if audit["of"] == "checkpoint" else {}
         rows |= {"Adapter": ""} if audit["of"] == "model" else {}
@@ -46,7 +46,7 @@ def setup_of(
 
 
 def _length(data: Mapping[str, Any]) -> str:
-    """How long a text may be, and what becomes of a longer one."""
+    """The longest text, and how a longer one is cut."""
     longest, chunk = data.get("max_length"), data.get("chunk")
     if not longest or chunk is None:
         return _words(longest and f"at most {longest} tokens")
@@ -60,7 +60,7 @@ def _words(*parts: Any) -> str:
 
 
 def _component(entry: Any, only: tuple[str, ...] = ()) -> str:
-    """A class of the configuration with its options, those at null left out."""
+    """A class of the configuration with its options, except for those at null."""
     if not isinstance(entry, Mapping):
         return _words(entry)
     name = str(entry.get("class_path", "")).rpartition(".")[2]

@@ -1,4 +1,4 @@
-"""Subgroups in a report: whose texts are found and written out most, beside all texts."""
+"""Subgroups in a report: whose texts are identified and extracted most, beside all texts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from lit_mem.functional.numbers import shown
 from lit_mem.report.history import Validation
+from lit_mem.report.intervals import bracketed, ends_of, interval
 
 _SHOWN: Final = 10
 _PREFIX: Final = "slice/"
@@ -30,8 +31,8 @@ def subgroups_of(last: Validation | None, attack: str | None) -> dict[str, Any] 
     found: dict[str, dict[str, float]] = {}
     for name, value in metrics.items():
         if name.startswith(_PREFIX) and not math.isnan(value):
-            column, group, figure = name.removeprefix(_PREFIX).split("/", 2)
-            found.setdefault(f"{column}={group}", {})[figure] = value
+            column, group, metric = name.removeprefix(_PREFIX).split("/", 2)
+            found.setdefault(f"{column}={group}", {})[metric] = value
     titles = {} if attack is None else {f"{attack}_auroc": f"AUROC of {attack}"}
     titles |= _RATES
     titles = {name: title for name, title in titles.items() if any(name in each for each in found.values())}
@@ -40,8 +41,8 @@ def subgroups_of(last: Validation | None, attack: str | None) -> dict[str, Any] 
     order = sorted(found, key=lambda group: [-found[group].get(name, -1.0) for name in titles])
     rows: list[list[Any]] = []
     for group in order[:_SHOWN]:
-        figures = found[group]
-        rows.append([group, *chain(*((figures.get(name), _interval(name, figures)) for name in titles))])
+        own = found[group]
+        rows.append([group, *chain(*((own.get(name), _interval(name, own)) for name in titles))])
     columns = ["subgroup", *chain(*((title, "95 % interval") for title in titles.values()))]
     return {"text": _text(found, titles, metrics), "n": len(found), "columns": columns, "rows": rows}
 
@@ -50,21 +51,17 @@ def _text(found: Mapping[str, Mapping[str, float]], titles: Mapping[str, str], m
     """The highest subgroup of each metric beside all texts, in a sentence each."""
     parts = []
     for name, title in titles.items():
-        measured = {group: figures[name] for group, figures in found.items() if name in figures}
+        measured = {group: own[name] for group, own in found.items() if name in own}
         group = max(measured, key=lambda each: measured[each])
-        if not measured[group]:  # nobody's
+        if not measured[group]:  # of no subgroup
             continue
         overall = metrics.get(f"mia/{name}" if name.endswith("_auroc") else f"extraction/{name}")
         beside = "" if overall is None else f", {shown(overall)} on all"
-        parts.append(f"{title}: highest of {group} ({shown(measured[group])}{_bracket(name, found[group])}{beside})")
+        parts.append(
+            f"{title}: highest of {group} ({shown(measured[group])}{bracketed(*ends_of(name, found[group]))}{beside})"
+        )
     return f"{'; '.join(parts)}." if parts else ""
 
 
-def _interval(name: str, figures: Mapping[str, float]) -> str | None:
-    ends = [figures[f"{name}{end}"] for end in ("_low", "_high") if f"{name}{end}" in figures]
-    return " to ".join(map(shown, ends)) if len(ends) == 2 else None
-
-
-def _bracket(name: str, figures: Mapping[str, float]) -> str:
-    ends = _interval(name, figures)
-    return "" if ends is None else f" [{ends.replace(' to ', ', ')}]"
+def _interval(name: str, metrics: Mapping[str, float]) -> str | None:
+    return interval(*ends_of(name, metrics)) or None

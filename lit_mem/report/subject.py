@@ -36,7 +36,7 @@ def base_of(model: Mapping[str, Any]) -> str:
 
 
 def scored_of(checks: Mapping[str, Any] | None, path: Path, examples: Mapping[str, Any] | None = None) -> Scored | None:
-    """How many texts were scored, as `checks.json` has it; else as the table of examples has it, if there is one.
+    """How many texts were scored, by `checks.json`, else by the table of examples.
 
     Args:
         checks: the content of `checks.json`; None: there is none.
@@ -62,7 +62,7 @@ def scored_of(checks: Mapping[str, Any] | None, path: Path, examples: Mapping[st
 
 
 def scored_text(scored: Scored | None) -> str:
-    """In words: how many of how many.
+    """How many texts of each set were scored, in words.
 
     >>> scored_text(Scored(25, 25, 95, 25))
     '25 of 95 members scored, 25 held-out texts'
@@ -77,7 +77,7 @@ def scored_text(scored: Scored | None) -> str:
 
 
 def set_sizes(scored: Scored | None, checks: Mapping[str, Any] | None, data: Mapping[str, Any]) -> tuple[str, str]:
-    """Members and held-out texts for the table of the setting; never "all" of a number that is not known.
+    """Members and held-out texts for the table of the setup; never "all" of an unknown number.
 
     Args:
         scored: how many were scored; None: not recorded.

@@ -17,7 +17,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
     """The sweep and its trials.
 
     Raises:
-        DataError: there is no such file, or it lacks something.
+        DataError: there is no such file, or it lacks a key.
     """
     found: Any = read_json(path)
     for key in ("name", "axes", "seeds", "trials"):
@@ -35,11 +35,11 @@ def read_histories(path: Path, labels: list[str]) -> tuple[dict[str, list[Valida
     """Each trial's validations in order, and every name that was logged.
 
     Args:
-        path: of `results.parquet`; where it is absent nothing was measured yet.
+        path: of `results.parquet`; absent until a trial has measured.
         labels: of the sweep's axes, which are columns too.
 
     Raises:
-        DataError: it cannot be read, or lacks something.
+        DataError: it cannot be read, or lacks a column.
     """
     if not path.is_file():
         return {}, set()
@@ -72,15 +72,13 @@ def read_findings(path: Path) -> dict[str, Any]:
     advice = found.get("guidance") if isinstance(found, dict) else 0
     whole = advice is None or (isinstance(advice, dict) and isinstance(advice.get("limit", ""), int | float | None))
     if not whole or not _with_levels(found.get("findings")):
-        raise DataError(
-            f"{path}: is not as this version writes it; run the sweep's command again, which writes it again"
-        )
+        raise DataError(f"{path}: is not as this version writes it; run the sweep's command again to rewrite it")
     findings: dict[str, Any] = found
     return findings
 
 
 def _with_levels(findings: Any) -> bool:
-    """Whether each says at which level it was tested: without that a verdict would seem surer than it is."""
+    """Whether each has the level at which it was tested; without it a verdict would look too certain."""
     return isinstance(findings, list) and all(
         isinstance(one, dict)
         and isinstance(one.get("level"), float)
@@ -91,7 +89,7 @@ def _with_levels(findings: Any) -> bool:
 
 
 def trial_scored(folder: Path, trial: Mapping[str, Any]) -> Scored | None:
-    """How many texts a trial scored, if its folder has that."""
+    """How many texts a trial scored; None where its folder does not record it."""
     path = folder / str(trial.get("folder") or "") / "checks.json"
     checks = read_json(path) if trial.get("folder") else None
     return scored_of(checks if isinstance(checks, dict) else None, path)

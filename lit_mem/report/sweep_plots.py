@@ -12,7 +12,7 @@ from lit_mem.report.plots import Plot, curves, trade_off
 
 
 def sweep_plots(report: Mapping[str, Any]) -> dict[str, list[Plot]]:
-    """The plots of a sweep's page by the part that they stand in."""
+    """The plots of a sweep's page by its part."""
     return {"front": _front_plot(report), "curves": _curve_plots(report)}
 
 
@@ -32,7 +32,7 @@ def _front_plot(report: Mapping[str, Any]) -> list[Plot]:
         "front",
         "Utility against memorization",
         "A point a configuration, mean over its seeds at the last epoch. Left is a better model, down is less "
-        f"memorization. No other configuration is better in both than those on the line ({len(best)}).",
+        f"memorization. Those on the line are beaten by no other in both ({len(best)}).",
         points,
         "held-out perplexity",
         explained(front["figure"])[0],

@@ -37,8 +37,8 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
     """Read a sweep's folder.
 
     Args:
-        folder: holds `sweep.json`, and once a trial has measured something `results.parquet`.
-        fail_on: conditions that no trial's last validation is to meet.
+        folder: holds `sweep.json`, and `results.parquet` once a trial has measured.
+        fail_on: conditions that fail the report where a trial's last validation meets them.
 
     Raises:
         DataError: a file of the folder is damaged.
@@ -53,7 +53,7 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
     metrics = [name for name in _METRICS if name in names]
     configurations = _configurations(sweep["trials"], labels, histories, metrics)
     findings = read_findings(folder / "findings.json")
-    # A trial that failed before it measured anything has left no model to judge.
+    # A trial that failed before its first validation left no model to judge.
     done = [trial for trial in sweep["trials"] if trial["status"] != "failed" or trial["trial"] in histories]
     judged = [
         row
@@ -220,7 +220,7 @@ def _text(sweep: Mapping[str, Any], findings: Mapping[str, Any], folder: Path) -
     }
     text = f"{n['done']} of {len(sweep['trials'])} trials are done"
     text += f", {n['failed']} failed" if n["failed"] else ""
-    text += f", {n['running'] + n['pending']} are still to come" if n["running"] + n["pending"] else ""
+    text += f", {n['running'] + n['pending']} are not finished" if n["running"] + n["pending"] else ""
     text += "."
     verdicts = [one["verdict"] for one in findings.get("findings", [])]
     if verdicts:

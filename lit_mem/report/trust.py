@@ -1,4 +1,4 @@
-"""Whether the attacks can be believed: what the data and an untuned model show of them."""
+"""Whether the attacks can be trusted: what the data and the untuned model show."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lit_mem.report.history import History, Validation
 
 
 def trust(checks: Mapping[str, Any] | None, config: Mapping[str, Any], history: History) -> dict[str, Any]:
-    """Can the attacks be believed? What the run found before training, or what an audit found of the base."""
+    """Can the attacks be trusted? What the run measured before training, or an audit of the base model."""
     start, last = history.start, history.last
     repeats = None if last is None else last.get("memorization/members_duplicates")
     return {
@@ -29,7 +29,7 @@ def _all_tied(validation: Validation, auroc: str) -> bool:
 
 
 def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str, Any]]:
-    """How to read the AUROCs of a model that was not tuned."""
+    """The AUROCs of a model that was not tuned, each with its reading."""
     rows = []
     for name in sorted(validation.metrics):
         if not re.fullmatch(pattern, name):
@@ -40,10 +40,10 @@ def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str
         elif where == "before training" and _all_tied(validation, name):
             reading = "0.5 by construction: nothing is tuned yet"
         elif low <= 0.5 <= high:
-            reading = "as it should be: guessing"
+            reading = "as expected: guessing"
         elif low > 0.5:
-            reading = f"members stood out {where}: the attack measures that too"
+            reading = f"above 0.5 {where}: members score higher by themselves, and the attack measures that too"
         else:
-            reading = f"members were harder {where}: the attack is held back by that"
+            reading = f"below 0.5 {where}: members score lower by themselves, which hides memorization"
         rows.append({"figure": name, "value": validation.get(name), "low": low, "high": high, "reading": reading})
     return rows

@@ -1,4 +1,4 @@
-"""Whether the files that a report names are what they were when it was written. Loads no library that takes long."""
+"""Whether the files that a report names are unchanged since it was written. Imports no slow library."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _MOST: Final = 100_000
 
 
 class Checked(NamedTuple):
-    """A file, and whether it is what it was.
+    """A file, and whether it is unchanged.
 
     Attributes:
         path: as the report names it.
         state: "same", "changed" or "missing".
-        note: what else there is to say of it; "" for nothing.
+        note: a remark; "" for none.
     """
 
     path: str
@@ -37,7 +37,7 @@ class Checked(NamedTuple):
 def verify(report: Path, folder: Path | None = None, adapter: Path | None = None) -> list[Checked]:
     """Compare a report with itself, and with the files that it names, in this order.
 
-    A file of another size than it had is not read.
+    A file whose size has changed is not read.
 
     Args:
         report: `report.json`.
@@ -45,20 +45,20 @@ def verify(report: Path, folder: Path | None = None, adapter: Path | None = None
         adapter: of the weights, where these do not lie in the run's folder; None: not given, so that they are missing.
 
     Raises:
-        DataError: the report is no JSON, is too large, has no hashes, or names a path outside of these folders.
+        DataError: the report is not JSON, is too large, has no hashes, or names a path outside of these folders.
         OSError: a file cannot be read.
     """
     content = read_report(report)
     try:
         own: State = "same" if digest_of(content) == content["digest"] else "changed"
     except ValueError:
-        raise DataError(f"{report}: found NaN or an infinity; expected JSON, which has none") from None
+        raise DataError(f"{report}: found NaN or an infinity; expected JSON, which has neither") from None
     found = [Checked(report.name, own)]
     for one in content["documents"]:
         found.append(_checked(report, report.parent, one))
     for one in content["files"]:
         if one["of"] == "adapter" and adapter is None:
-            found.append(Checked(one["path"], "missing", "of the adapter, whose folder --adapter names"))
+            found.append(Checked(one["path"], "missing", "it is in the adapter's folder, which --adapter names"))
             continue
         place = adapter if one["of"] == "adapter" and adapter is not None else folder or report.parent
         found.append(_checked(report, place, one))
@@ -66,24 +66,24 @@ def verify(report: Path, folder: Path | None = None, adapter: Path | None = None
 
 
 def read_report(path: Path) -> dict[str, Any]:
-    """A report as plain values, its hashes of the form that they have.
+    """A report as plain values, with the form of its hashes checked.
 
     Raises:
-        DataError: it is not so.
+        DataError: it is not a report of a run with hashes.
         OSError: it cannot be read.
     """
     text = read_text(path, DataError, LARGEST)
     found = parse_json(text, str(path))
     _check_names(text, path)
     if not isinstance(found, dict) or found.get("kind") not in ("run", "sweep"):
-        raise DataError(f"{path}: it is no report; expected report.json as lit-mem report writes it")
+        raise DataError(f"{path}: is not a report; expected report.json as lit-mem report writes it")
     if found["kind"] == "sweep":
-        raise DataError(f"{path}: it is the report of a sweep, which holds no hashes; expected that of a run")
+        raise DataError(f"{path}: is the report of a sweep, which has no hashes; expected that of a run")
     schema = found.get("schema")
     if not isinstance(schema, int) or isinstance(schema, bool) or schema < FIRST_SCHEMA:
         raise DataError(
-            f"{path}: schema is {schema!r:.40}, which holds no hashes; expected {FIRST_SCHEMA} or more: write the "
-            "report anew with lit-mem report"
+            f"{path}: schema is {schema!r:.40}, which has no hashes; expected at least {FIRST_SCHEMA}: write the "
+            "report again with lit-mem report"
         )
     digest = found.get("digest")
     if not isinstance(digest, str) or len(digest) != len("0" * 64):
@@ -94,12 +94,12 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def _check_names(text: str, path: Path) -> None:
-    """Reject an object in which a name stands twice: one reader would take the first value, another the last."""
+    """Reject an object with a repeated key: one reader would take the first value, another the last."""
 
     def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            raise DataError(f"{path}: a name stands twice in one object; expected each once")
+            raise DataError(f"{path}: an object has a repeated key; expected each key once")
         return found
 
     json.loads(text, object_pairs_hook=once)
@@ -128,7 +128,7 @@ def _within(report: Path, folder: Path, name: str) -> Path:
     """A path below a folder, wherever links lead.
 
     Raises:
-        DataError: it leads out of it.
+        DataError: the path leads out of the folder.
     """
     parts = PurePosixPath(name).parts
     plain = bool(parts) and "\0" not in name and "\\" not in name and not name.startswith("/") and ".." not in parts
@@ -137,4 +137,6 @@ def _within(report: Path, folder: Path, name: str) -> Path:
             return folder / name
     except (OSError, RuntimeError):  # a link that leads to itself
         pass
-    raise DataError(f"{report}: it names {name!r:.80}, which is not below {folder}; expected paths below that folder")
+    raise DataError(
+        f"{report}: found the path {name!r:.80}, which leads out of {folder}; expected paths below that folder"
+    )

@@ -77,7 +77,7 @@ def test_truncated_at_any_byte_complete_lines_are_kept_and_the_next_line_replace
     found, notes = read(path)
     assert repr(found) == repr(three[:n])
     torn = not content[:cut].endswith(b"\n") and cut > 0
-    assert notes == ([f"{FILE}: line {n + 1} is incomplete and was skipped"] if torn else [])
+    assert notes == ([f"{FILE}: line {n + 1} is truncated and was skipped"] if torn else [])
     append(path, of(30))
     found, notes = read(path)
     assert repr(found) == repr([*three[:n], of(30)])

@@ -1,4 +1,4 @@
-"""A plot as pixels and as SVG: colours of the page, ids of their own, words for a screen reader."""
+"""A plot as pixels and as SVG: colours of the page, unique ids, words for a screen reader."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ def plot(label="a <b> & #0b67b8 $x^2$"):
 
 @pytest.fixture(scope="module")
 def text():
-    return svg(plot(), "front", "A title", "What it <shows>")
+    return svg(plot(), "front", "A title", "What it <shows>").svg
 
 
 def test_each_colour_is_that_of_the_page_s_light_scheme():
@@ -54,7 +54,7 @@ def test_svg_has_a_title_a_description_and_ids_of_its_own(text):
 
 
 def test_svg_is_the_same_each_time(text):
-    assert svg(plot(), "front", "A title", "What it <shows>") == text
+    assert svg(plot(), "front", "A title", "What it <shows>").svg == text
 
 
 def test_pixels_are_those_of_the_plot_in_full_colour():

@@ -1,4 +1,4 @@
-"""What each plot shows, and that its margins hold what they must, by matplotlib's own measure."""
+"""What each plot shows, and that nothing leaves its margins, by matplotlib's own measurement."""
 
 import itertools
 
@@ -118,7 +118,7 @@ def test_no_title_runs_into_another_panel(name):
         assert not one.overlaps(other)
 
 
-def test_the_roc_shows_every_curve_down_to_the_smallest_rate_that_can_be_told_from_0():
+def test_the_roc_shows_every_curve_down_to_the_smallest_rate_that_can_be_distinguished_from_0():
     plot = roc_plot(curves(), 100, title="Membership inference")
     (axes,) = plot.axes
     *lines, guessing = axes.get_lines()

@@ -1,4 +1,4 @@
-"""Folders of runs and sweeps as training leaves them, small and with numbers that a test can tell apart."""
+"""Folders of runs and sweeps as training leaves them, small and with numbers that differ."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The annex: page, Markdown and JSON say the same, what was not recorded is said to be, and no text is in it."""
+"""The annex: page, Markdown and JSON agree, missing records are shown as not recorded, and no text is in it."""
 
 import importlib.util
 import json

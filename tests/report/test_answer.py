@@ -1,4 +1,4 @@
-"""Can I release it? One of three answers by the limits at the last validation, and what it rests on."""
+"""Can I release it? One of three answers by the limits at the last validation, and its reasons."""
 
 import importlib.util
 import json
@@ -63,7 +63,7 @@ def test_an_undecided_answer_says_how_many_texts_would_settle_it(tmp_path):
     assert line == f"mia/reference_auroc: {report['verdict']['limits'][0]['settled_by']}"
 
 
-def test_without_a_limit_it_cannot_be_told_until_one_is_given(tmp_path, capsys):
+def test_without_a_limit_there_is_no_answer(tmp_path, capsys):
     folder = made.write_run(tmp_path / "run", table=False)
     config = (folder / "config.yaml").read_text().replace("MemorizationEarlyStopping", "Other")
     (folder / "config.yaml").write_text(config)
@@ -84,7 +84,7 @@ def test_a_condition_of_the_report_counts_beside_the_run_s_own_limits(tmp_path):
 
 
 @pytest.mark.parametrize("epochs", [0])
-def test_a_run_that_was_measured_before_training_alone_cannot_be_told(epochs, tmp_path):
+def test_a_run_that_was_measured_only_before_training_has_no_answer(epochs, tmp_path):
     found = of_run(tmp_path, "mia/reference_auroc > 0.68", epochs=epochs)
     assert found["answer"] == UNKNOWN
     assert found["missing"] == ["mia/reference_auroc"]

@@ -92,7 +92,7 @@ def test_the_base_model_s_metrics_stand_beside(audit):
     assert not [name for name in rows if name.endswith("_base")]
     (reading,) = data["trust"]["of_base"]
     assert (reading["figure"], reading["value"], reading["low"]) == ("mia/loss_auroc_base", 0.62, 0.55)
-    assert "members stood out in the base" in reading["reading"]
+    assert "above 0.5 in the base" in reading["reading"]
     assert '<th scope="col" class="n">Base model</th>' in html
 
 

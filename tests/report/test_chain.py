@@ -26,7 +26,7 @@ def report(folder):
 
 @pytest.fixture
 def resumed(tmp_path):
-    """A run of two epochs, and one that goes on to the third from its last checkpoint, at step 20."""
+    """A run of two epochs, and one resumed from its last checkpoint, at step 20."""
     first = made.write_run(tmp_path / "version_0", limits="mia/reference_auroc > 0.8", epochs=2, table=False)
     second = made.write_run(tmp_path / "version_1", limits="mia/reference_auroc > 0.8", first=3, table=False)
     write_origin(first, "fit", None, 0)
@@ -54,20 +54,20 @@ def test_over_in_the_first_part_is_over_before(resumed):
     assert report(resumed[1])["verdict"]["state"] == "crossed before"  # 0.6919 at least, after epoch 2
 
 
-def test_where_the_first_part_is_gone_it_says_from_which_epoch_on(resumed):
+def test_where_the_first_part_is_missing_a_note_names_the_first_epoch(resumed):
     shutil.rmtree(resumed[0])
     data = report(resumed[1])
     assert epochs(data) == [3]
     assert data["audit"] is None
     assert "every" not in data["verdict"]["text"]
-    assert any("from epoch 3 on" in note for note in data["notes"])
+    assert any("starts at epoch 3" in note for note in data["notes"])
     again = made.write_run(resumed[1].parent / "version_2", limits="mia/reference_auroc > 0.8", first=2, table=False)
     write_origin(again, "fit", resumed[0] / "checkpoints" / "last.ckpt", 10)
     assert "each of the 2 validations from epoch 2 on" in report(again)["verdict"]["text"]
 
 
 def test_what_came_after_the_checkpoint_does_not_count(resumed):
-    """Resumed from the checkpoint of epoch 1, a run goes on from there: epoch 2 of the first run is not its own."""
+    """Resumed from the checkpoint of epoch 1, a run continues there: epoch 2 of the first run is not its own."""
     first, second = resumed
     again = made.write_run(second.parent / "version_2", first=3, table=False)
     write_origin(again, "fit", first / "checkpoints" / "best.ckpt", 10)

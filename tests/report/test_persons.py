@@ -98,7 +98,7 @@ def test_what_was_not_measured_is_said(run):
     (run / "metrics.csv").write_text("epoch,step,val/loss\n0,9,1.0\n")
     found, _ = report(run)
     assert "extraction: not measured" in found["text"]
-    assert "told apart: not measured" in found["text"]
+    assert "separates persons: not measured" in found["text"]
     assert found["columns"] == ["person", "rows", "rows scored", "pieces extracted"]
     assert found["rows"][0][-1] is None
 

@@ -110,7 +110,7 @@ def test_a_changed_line_is_named(run):
         ({"steps": 3}, [f"privacy/epsilon of metrics.csv is {SPENT:.4g}"]),
     ],
 )
-def test_a_ledger_written_anew_does_not_fit_the_run(changes, named, run):
+def test_a_rewritten_ledger_disagrees_with_the_run(changes, named, run):
     """With all hashes right. The checkpoint shows it first; without one, configuration and metrics do."""
     ledger_with(run / "privacy.jsonl", **changes)
     (warning,) = found_in(run)["warnings"]

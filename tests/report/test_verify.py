@@ -45,7 +45,7 @@ def states(place, **options):
 
 
 def edit(folder, change):
-    """Rewrite the report with its digest made to fit again, as whoever can write the file can do."""
+    """Rewrite the report with a digest that matches, as anyone who can write the file can do."""
     path = folder / "report.json"
     data = json.loads(path.read_text())
     change(data)
@@ -169,7 +169,7 @@ def test_a_path_that_leads_out_of_the_folder_is_one_line(path, where, run, capsy
     assert code(run) == 2
     out = capsys.readouterr()
     (line,) = out.err.splitlines()
-    assert line.startswith(f"error: {run / 'report.json'}: it names ")
+    assert line.startswith(f"error: {run / 'report.json'}: found the path ")
     assert out.out == ""
 
 
@@ -178,13 +178,13 @@ def test_a_path_that_leads_out_of_the_folder_is_one_line(path, where, run, capsy
     [
         ("", "invalid JSON"),
         ("{", "invalid JSON"),
-        ("[1]", "no report"),
+        ("[1]", "is not a report"),
         ('{"kind": "run"}', "schema is None"),
         ('{"kind": "run", "schema": 1}', "schema is 1"),
         ('{"kind": "run", "schema": true}', "schema is True"),
         ('{"kind": "sweep", "schema": 1}', "of a sweep"),
         ('{"kind": "run", "schema": 2}', "digest is None"),
-        ('{"kind": "run", "kind": "run", "schema": 2}', "stands twice"),
+        ('{"kind": "run", "kind": "run", "schema": 2}', "repeated key"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 200 + "1" + "}" * 200, "nested too deeply"),
         ("1" * 100_000, "invalid JSON"),
