@@ -144,7 +144,7 @@ def test_a_text_without_a_token_to_score_is_refused(tokenizer):
     (one,) = tokenizer.convert_ids_to_tokens([tokenizer(".")["input_ids"][-1]])
     with pytest.raises(DataError, match="no token left to train on and score"):
         bare(rows(one), 0, True, "t")
-    with pytest.raises(DataError, match="no token to train on and score"):
+    with pytest.raises(DataError, match="no token left to train on and score"):
         Encoder(tokenizer, 4, add_eos=True)(rows("rash", prompt="a long prompt that fills it all: "), 0, True, "t")
 
 

@@ -177,7 +177,7 @@ def test_spans_are_those_of_a_map_from_characters_to_tokens(name, prompt, comple
     try:
         (example,) = Encoder(tokenizer, max_length, True)(table, 0, True, "training")
     except DataError as error:
-        assert "no token to train on" in str(error)  # noqa: PT017  (the prompt may fill max_length)
+        assert "no token left to train on" in str(error)  # noqa: PT017  (the prompt may fill max_length)
         return
     text = prompt + completion
     offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]

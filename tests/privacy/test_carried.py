@@ -256,7 +256,7 @@ def test_lines_cut_off_at_the_end_of_an_exported_ledger_are_noticed(run, moved, 
     assert ledger_beside(second).steps == 8
     first, *_ = (second / "privacy.jsonl").read_text().splitlines(keepends=True)
     (second / "privacy.jsonl").write_text(first)
-    with pytest.raises(CheckpointError, match=r"last-adapter/privacy\.jsonl holds 4 of 8 steps"):
+    with pytest.raises(CheckpointError, match=r"last-adapter/privacy\.jsonl has 4 of 8 steps"):
         ledger_beside(second)
     (second / "lit_mem.json").write_text("{}")  # of an adapter that does not record it
     assert ledger_beside(second).steps == 4
