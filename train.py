@@ -1,4 +1,4 @@
-"""Fine-tune with live memorization: `python train.py fit --config configs/quickstart.yaml`."""
+"""Fine-tune with live memorization metrics: `python train.py fit --config configs/quickstart.yaml`."""
 
 from lit_mem.cli.start import run
 

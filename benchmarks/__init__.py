@@ -1,1 +1,1 @@
-"""Costs as ratios within one run; nothing here is a test."""
+"""Benchmarks: costs as ratios within one run; nothing here is a test."""

@@ -1,17 +1,17 @@
-r"""All attacks on the same fine-tuned models: which finds members best, and by how much more than the reference attack.
+r"""All attacks on the same fine-tuned models: which detects members best, and by how much.
 
-A model is fine-tuned as a configuration says (its model, adapter, optimizer, learning rate, batch size and length of
-texts), for a number of epochs set beforehand, and every attack scores the same members and held-out texts of it: the
-defaults, EZ-MIA and WBC as their authors' code has them, `combined` (the learned one, over the defaults, judged on the
-half of the texts that it did not learn from), the population attacks, and with `--probing` some that ask the model
-more. Seeds differ in the draw of members and held-out texts, the adapter's initial weights and the order of training.
+A model is fine-tuned as in a configuration (its model, adapter, optimizer, learning rate, batch size and text length)
+for a fixed number of epochs, and every attack scores the same members and held-out texts: the defaults, EZ-MIA and WBC
+as in their authors' code, `combined` (learned from the defaults, evaluated on the half of the texts that it was not
+fitted on), the population attacks, and with `--probing` some that need more forward passes. Seeds differ in the draw of
+members and held-out texts, the adapter's initial weights and the order of training.
 
-All texts of the corpus are one pool, so that members and held-out ones differ by chance alone. A share of its patients
-(or articles) is reserved for the population attacks' reference models, which are trained in the same way; members and
-held-out texts are drawn from the others, by patient. Seeds draw from the same texts; the intervals take that into
-account (`benchmarks.paired_areas`).
+All texts of the corpus form one pool, so that members and held-out texts differ only by chance. A share of its patients
+(or articles) is reserved for the reference models of the population attacks, which are trained in the same way; members
+and held-out texts are drawn from the others, by patient. Seeds draw from the same texts, which the intervals account
+for (`benchmarks.paired_areas`).
 
-With `--out` each seed's scores are kept there as parquet, and with the same options not computed again.
+With `--out` each seed's scores are stored there as parquet, and reused with the same options.
 
     python -m benchmarks.attacks --references 2 --probing lowercase --out logs/attacks
     python -m benchmarks.attacks --config smollm2_phee --model path/to/smollm2 --folder path/to/phee --rows 100 \
@@ -102,7 +102,7 @@ class Recipe:
 
 
 def references(recipe: Recipe, pool: Pool, folder: Path) -> list[str]:
-    """Folders of the reference models' adapters, trained where they are not there yet."""
+    """Folders of the reference models' adapters, trained if they do not exist yet."""
     made = []
     for number in range(recipe.args.references):
         place = folder / f"reference_{number}"
@@ -117,7 +117,7 @@ def references(recipe: Recipe, pool: Pool, folder: Path) -> list[str]:
 
 
 def attacks(args: argparse.Namespace, models: list[str]) -> dict[str, Attack]:
-    """All that are compared, but the learned one."""
+    """All compared attacks, except the learned one."""
     made = default_attacks() | {"ez_mia_authors": EzMia(first=2, least=2), "wbc_authors": _wbc_of_its_authors()}
     if len(models) >= OfflineLiRA.fewest:
         made |= {"lira": OfflineLiRA(models), "rmia": OfflineRMIA(models), "rmia_a1": OfflineRMIA(models, a=1.0)}
@@ -129,7 +129,7 @@ def _wbc_of_its_authors() -> Attack:
 
 
 def score(recipe: Recipe, pool: Pool, models: list[str], seed: int) -> pa.Table:
-    """Train with one seed, and score its texts: a row a text, with `mia/<attack>` columns."""
+    """Train with one seed, and score its texts: one row per text, with `mia/<attack>` columns."""
     args, start = recipe.args, now()
     train, heldout = pool.draw(pool.free, [args.rows, args.rows], f"seed {seed}")
     with tempfile.TemporaryDirectory() as folder:
@@ -162,7 +162,7 @@ def scored(rows: pa.Table) -> Scored:
 
 
 def table(args: argparse.Namespace, runs: Sequence[Scored]) -> Table:
-    """A row an attack, the strongest first."""
+    """One row per attack, strongest first."""
     area, gain = areas(runs), differences(runs, args.beside)
     rows: list[list[Cell]] = []
     for name in sorted(area, key=lambda name: -area[name].value):
@@ -182,7 +182,7 @@ def table(args: argparse.Namespace, runs: Sequence[Scored]) -> Table:
     )
     made.notes.append(
         f"AUROC: mean over seeds [95 %, each for itself]; difference: [95 %, all {len(gain)} at once]. `{COMBINED}` is "
-        f"judged on {halves[0]} texts a seed, and compared with `{args.beside}` on the same."
+        f"evaluated on {halves[0]} texts per seed, and compared with `{args.beside}` on the same."
     )
     return made
 
@@ -213,7 +213,7 @@ def _note(line: str) -> None:
 
 
 def made_options() -> argparse.ArgumentParser:
-    """What can be chosen."""
+    """The command-line options."""
     made = options(__doc__, repeats=3)
     made.add_argument("--config", choices=[*CONFIGS], default="bundled")
     made.add_argument("--model", help="folder or hub id; none: the configuration's")
@@ -229,10 +229,10 @@ def made_options() -> argparse.ArgumentParser:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> list[Scored]:
-    """Every seed; what is in the folder is not computed again.
+    """All seeds; scores in the folder are reused.
 
     Raises:
-        SystemExit: it holds scores of other options.
+        SystemExit: the folder has scores of other options.
     """
     quieten()
     kept = {

@@ -1,8 +1,8 @@
-r"""How well canaries of each kind are found: the audit's bound on epsilon, AUROC, exposure and extraction rate.
+r"""How well canaries of each kind are detected: the audit's bound on epsilon, AUROC, exposure and extraction rate.
 
-One run a kind and seed, on the same texts: half of the canaries, by fair coins, stand once in the training set. The
-kinds with LoRA of rank 16 on all layers, and some with all weights trained, which new tokens need. All at the end
-of a run.
+One run per kind and seed, on the same texts: half of the canaries, by fair coins, are in the training set once. All
+kinds run with LoRA of rank 16 on all layers, and some with all weights trained, which new tokens require. Metrics are
+those at the end of a run.
 
     python -m benchmarks.canaries --repeats 2
 """
@@ -44,7 +44,7 @@ FULL = " (all weights)"
 
 
 def cases(only: Sequence[str] | None) -> list[str]:
-    """Names of what is compared."""
+    """Names of the compared cases."""
     every = [*(name for name in KINDS if name != "NewTokens"), *(f"{name}{FULL}" for name in _WITH_ALL_WEIGHTS)]
     return [name for name in every if not only or any(part in name for part in only)]
 
@@ -79,7 +79,7 @@ def train(args: argparse.Namespace, name: str, seed: int) -> dict[str, float]:
 
 
 def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """Every kind with every seed; each is shown when it is done."""
+    """Every kind with every seed; each is shown when done."""
     found: dict[str, list[dict[str, float]]] = {}
     for name in cases(args.only):
         found[name] = [train(args, name, seed) for seed in range(args.repeats)]
@@ -101,7 +101,7 @@ def table(args: argparse.Namespace, found: Mapping[str, Sequence[Mapping[str, fl
 
 
 def options() -> argparse.ArgumentParser:
-    """What can be chosen."""
+    """The command-line options."""
     made = parser(__doc__, rows=100)
     made.set_defaults(repeats=2)
     made.add_argument("--epochs", type=int, default=5)

@@ -1,8 +1,8 @@
-r"""Question and answer from PHEE: what is memorized of answers, and what of questions that carry no loss.
+r"""Question and answer from PHEE: memorization of answers, and of questions, which carry no loss.
 
 A conversation of four turns: a sentence of a case report and "Which drug was given?", the drug, "What happened?", the
-effect. The sentence's annotated pieces are marked in the user's turn, drug and effect in the answers. LoRA is trained
-twice for as long, with the loss on the assistant's turns, and on all of the text.
+effect. The sentence's annotated spans are marked in the user's turn, drug and effect in the answers. LoRA is trained
+twice for the same time: with the loss on the assistant's turns, and on the whole text.
 
     python -m benchmarks.chats
     python -m benchmarks.chats --model path/to/smollm2 --phee path/to/phee --rows 200 --epochs 5
@@ -49,7 +49,7 @@ SHOWN: Final = {
 
 
 def main(words: Sequence[str] | None = None) -> list[Table]:
-    """Train with each loss, and show a row an epoch."""
+    """Train with each loss, and show one row per epoch."""
     options = _options(words)
     torch.set_num_threads(options.threads)
     rows = _rows(options)
@@ -100,7 +100,7 @@ def _rows(options: argparse.Namespace) -> DatasetDict:
 
 
 def _talk(row: dict[str, Any]) -> dict[str, Any] | None:
-    """A row as a conversation; None where it names no drug or no effect."""
+    """A row as a conversation; None if it has no drug or no effect."""
     text, spans = row["completion"], row["spans"]
     answers = {}
     for kind in ("drug", "effect"):
@@ -108,8 +108,8 @@ def _talk(row: dict[str, Any]) -> dict[str, Any] | None:
         if first is None:
             return None
         answers[kind] = text[first["start"] : first["end"]]
-    asked = f"{text}\nWhich drug was given?"
-    turns = [("user", asked, spans), *_answer("drug", answers["drug"])]
+    question = f"{text}\nWhich drug was given?"
+    turns = [("user", question, spans), *_answer("drug", answers["drug"])]
     turns += [("user", "What happened?", []), *_answer("effect", answers["effect"])]
     return {"messages": [{"role": role, "content": said, "spans": marked} for role, said, marked in turns]}
 

@@ -1,8 +1,8 @@
-r"""The same fine-tuning on conversations through two doors: TRL's SFTTrainer, and Lightning's Trainer.
+r"""The same fine-tuning on conversations through two entry points: TRL's SFTTrainer, and Lightning's Trainer.
 
-Both train LoRA of one size on the same conversations for as long, in an order of their own, and are measured by the
-same measures: members' and held-out perplexity, the reference attack, extraction. A user's turn gives an instruction,
-the assistant's is the text. Both read the model's own chat template; the loss is on the assistant's turn.
+Both train a LoRA of the same size on the same conversations for the same number of epochs, each in its own order, with
+the same measures: members' and held-out perplexity, the reference attack, extraction. A user turn gives an instruction,
+the assistant turn is the text. Both use the model's chat template; the loss is on the assistant's turn.
 
     python -m benchmarks.doors
     python -m benchmarks.doors --model path/to/smollm2 --phee path/to/phee --rows 200 --epochs 4
@@ -53,7 +53,7 @@ SHOWN: Final = {
 
 
 def main(words: Sequence[str] | None = None) -> list[Table]:
-    """Run both, and show a row an epoch of each."""
+    """Run both, and show one row per epoch of each."""
     options = _options(words)
     torch.set_num_threads(options.threads)
     texts = _texts(options)
@@ -107,8 +107,8 @@ def lightning(options: argparse.Namespace, texts: Mapping[str, list[str]], folde
     """Fine-tune with Lightning; the run's record."""
     pl.seed_everything(options.seed, verbose=False)
     tokenizer = _tokenizer(options)
-    asked = _conversation("")["prompt"]
-    prompt = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    conversation = _conversation("")["prompt"]
+    prompt = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
     prompt = prompt.removeprefix(tokenizer.bos_token or "") if _writes_bos(tokenizer) else prompt
     rows = {
         name: Dataset.from_dict({"prompt": [prompt] * len(split), "completion": split}) for name, split in texts.items()

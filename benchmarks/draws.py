@@ -11,7 +11,7 @@ from lit_mem.data.sources.base import Corpus, Source
 
 
 class Drawn(Source):
-    """Rows that were drawn elsewhere."""
+    """Rows drawn elsewhere."""
 
     def __init__(self, train: Dataset, heldout: Dataset) -> None:
         self._corpus = Corpus(train, heldout, None, "drawn")
@@ -39,7 +39,7 @@ class Pool:
         self.reserved, self.free = groups[:cut], groups[cut:]
 
     def draw(self, groups: Sequence[str], sizes: Sequence[int], seed: str) -> list[Dataset]:
-        """Sets of so many rows that share no group.
+        """Sets of these sizes that share no group.
 
         Raises:
             SystemExit: there are too few.
@@ -50,7 +50,7 @@ class Pool:
             found: list[int] = []
             while len(found) < size:
                 if not order:
-                    raise SystemExit(f"{sum(sizes)} texts of separate groups are to be drawn, and there are fewer")
+                    raise SystemExit(f"too few texts for {sum(sizes)} of separate groups; expected a smaller --rows")
                 found += self._rows_of[order.pop()]
             made.append(self.rows.select(sorted(found[:size])))
         return made

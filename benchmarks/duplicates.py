@@ -1,8 +1,8 @@
-r"""What deduplication does on a corpus that needs it: how well the reference attack finds texts that stand in it often.
+r"""What deduplication does on a corpus that needs it: how well the reference attack detects repeated texts.
 
-Of the members a tenth stands in the training set several times, a tenth as often with its last word another each time
-(a follow-up of the same case), the others once. All ways train for the same number of steps, as in Lee et al. 2022
-(arXiv 2107.06499), so that without duplicates each text is seen more often; and none trains less.
+A tenth of the members is repeated in the training set, a tenth is repeated with a different last word each time (a
+follow-up of the same case), the others occur once. All variants train for the same number of steps, as in Lee et al.
+2022 (arXiv 2107.06499), so that without duplicates each text is seen more often; none trains less.
 
     python -m benchmarks.duplicates --out logs/duplicates
 """
@@ -33,7 +33,7 @@ GROUPS = ("repeated", "nearly repeated", "once")
 
 
 def write(texts: Sequence[str], copies: int, path: Path) -> list[str]:
-    """Write the training set, and tell each row's group; its first row is where a text first stands."""
+    """Write the training set, and return each row's group; the first row of a text is its first occurrence."""
     tenth = len(texts) // 10
     rows: list[tuple[str, str]] = []
     for copy in range(copies):
@@ -49,7 +49,7 @@ def write(texts: Sequence[str], copies: int, path: Path) -> list[str]:
 
 
 def train(args: argparse.Namespace, way: str, seed: int) -> dict[str, float]:
-    """Figures at the end of one run."""
+    """Metrics at the end of one run."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         plain = make_data(args, args.rows, args.rows, seed=seed)
@@ -80,20 +80,22 @@ def train(args: argparse.Namespace, way: str, seed: int) -> dict[str, float]:
         trainer = make_trainer(args, name, callbacks=measures)
         trainer.validate(module, data, verbose=False)
         rows = pq.read_table(folder / "validate.parquet").to_pydict()
-    figures = {"val/perplexity": float(trainer.callback_metrics["val/perplexity"]), "rows": len(data.train)}
+    metrics = {"val/perplexity": float(trainer.callback_metrics["val/perplexity"]), "rows": len(data.train)}
     found: dict[str, list[float]] = {group: [] for group in (*GROUPS, "heldout")}
     for origin, kind, score in zip(rows["origin"], rows["set"], rows["mia/reference"], strict=True):
         line = int(origin.rpartition(":")[2]) - 1
         if kind == "heldout":
             found["heldout"].append(score)
-        elif line < len(texts):  # where it first stands
+        elif line < len(texts):  # its first occurrence
             found[group_of[line]].append(score)
     for group in GROUPS:
         scores = torch.tensor(found[group] + found["heldout"], dtype=torch.float64)
         target = torch.tensor([1] * len(found[group]) + [0] * len(found["heldout"]))
-        scores = (scores - scores.min()) / (scores.max() - scores.min())  # others would go through a sigmoid
-        figures[group] = float(auroc(scores, target, task="binary"))
-    return figures
+        scores = (scores - scores.min()) / (
+            scores.max() - scores.min()
+        )  # scores outside [0, 1] would go through a sigmoid
+        metrics[group] = float(auroc(scores, target, task="binary"))
+    return metrics
 
 
 def measure(args: argparse.Namespace) -> Table:

@@ -28,7 +28,7 @@ CONFIG = Path(__file__).parent.parent / "configs" / "smollm2_phee.yaml"
 
 
 class HeldoutOnly(TextDataModule):
-    """Validates the held-out texts alone, as a run without tracking would."""
+    """Validates only the held-out texts, as a run without tracking would."""
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """Held-out texts."""
@@ -36,14 +36,14 @@ class HeldoutOnly(TextDataModule):
 
 
 class Clock(Callback):
-    """Notes when epochs and validations begin; changes nothing.
+    """Records when epochs and validations start; changes nothing.
 
     Attributes:
         before: seconds of the validation before training.
-        epochs: seconds of each epoch, from its start to that of the next, with all that callbacks do at its end.
+        epochs: seconds of each epoch, from its start to the start of the next, including callbacks at its end.
         training: seconds of each epoch before its validation.
         losses: held-out loss after each epoch, the first before training.
-        figures: all that was logged in the last epoch.
+        metrics: all metrics logged in the last epoch.
     """
 
     def __init__(self) -> None:
@@ -51,12 +51,12 @@ class Clock(Callback):
         self.epochs: list[float] = []
         self.training: list[float] = []
         self.losses: list[float] = []
-        self.figures: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}
         self._mark: float | None = None
 
     @property
     def after_training(self) -> list[float]:
-        """Seconds of the rest of each epoch: validation, and all that callbacks do at its end."""
+        """Seconds of each epoch after training: validation, and callbacks at its end."""
         return [epoch - training for epoch, training in zip(self.epochs, self.training, strict=True)]
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -78,9 +78,9 @@ class Clock(Callback):
             self.training.append(now() - self._mark)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Figures are there."""
-        self.figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        self.losses.append(self.figures["val/loss"])
+        """Record the metrics."""
+        self.metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.losses.append(self.metrics["val/loss"])
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """The last epoch is over."""
@@ -95,12 +95,12 @@ class Clock(Callback):
 
 @dataclass
 class Fit:
-    """What one fit left behind.
+    """The results of one fit.
 
     Attributes:
-        clock: when what happened.
+        clock: recorded times.
         weights: digest of the trained weights.
-        parameters: how many each token is multiplied with.
+        parameters: number that each token is multiplied with.
         scored: tokens that a validation scores.
         trained: tokens of a training epoch.
     """
@@ -114,7 +114,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class Case:
-    """How many texts are trained on, and how many members and held-out texts are scored, each."""
+    """Number of training texts, and of scored members and held-out texts, each."""
 
     name: str
     train: int
@@ -130,7 +130,7 @@ def memorization() -> Memorization:
 
 
 def loggers(**more: Any) -> list[Any]:
-    """What `configs/smollm2_phee.yaml` lists as the trainer's `logger`; `more` replaces arguments."""
+    """The trainer's `logger` in `configs/smollm2_phee.yaml`; `more` overrides arguments."""
     made = []
     for entry in yaml.safe_load(CONFIG.read_text())["trainer"]["logger"]:
         module, _, name = entry["class_path"].rpartition(".")
@@ -139,7 +139,7 @@ def loggers(**more: Any) -> list[Any]:
 
 
 def fit(args: argparse.Namespace, case: Case, tracked: bool, epochs: int, reference: Reference | None = None) -> Fit:
-    """One whole fit; what it writes is removed again."""
+    """One full fit; its files are removed."""
     quieten()
     clock = Clock()
     pl.seed_everything(0, verbose=False)
@@ -151,7 +151,7 @@ def fit(args: argparse.Namespace, case: Case, tracked: bool, epochs: int, refere
         trainer = pl.Trainer(
             accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
             devices=1,
-            min_epochs=epochs,  # thresholds end no fit early
+            min_epochs=epochs,  # so that thresholds do not end a fit early
             max_epochs=epochs,
             num_sanity_val_steps=-1,
             log_every_n_steps=5,

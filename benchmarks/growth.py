@@ -1,15 +1,15 @@
-"""How scoring, extraction and figures grow with examples, sequence length and vocabulary: none faster than linearly.
+"""How scoring, extraction and metrics scale with examples, sequence length and vocabulary: none faster than linearly.
 
-A small LLaMA with random weights, made here, on random tokens; `--model` and the like have no part in it. Timed, in
-turns, medians:
+A small LLaMA with random weights, created here, on random tokens; `--model` and similar options have no effect. Timed,
+in turns, medians:
 
-- scoring: grouping by length, collating, and the scoring pass with all that the default callbacks read.
-- forward pass: `model(input_ids).logits` of the same batches and the loss of each token, and nothing else. What scoring
-  is measured against: it holds attention's own square.
+- scoring: grouping by length, collating, and the scoring pass with everything that the default callbacks read.
+- forward pass: `model(input_ids).logits` of the same batches and the loss of each token. The baseline of scoring: it
+  includes attention's quadratic cost.
 - extraction: greedy decoding of the second half of each text from its first half.
-- generate: Hugging Face's `generate` of the same, in padded batches of as many. What extraction is measured against.
-- figures: the default attacks and measures of scores that are there, their AUROCs with DeLong's intervals, TPRs at low
-  FPR, and the combined attack.
+- generate: Hugging Face's `generate` of the same, in padded batches of the same size. The baseline of extraction.
+- metrics: the default attacks and measures of given scores, their AUROCs with DeLong's intervals, TPRs at low FPR, and
+  the combined attack.
 
 The exponent b is that of seconds = a · size^b: by least squares over all sizes (`all`), and over the last three
 (`last three`), where fixed costs weigh least. "linear or less" is b of at most 1.1 there; "as the forward pass" (or "as
@@ -55,27 +55,27 @@ SLACK = 0.1
 
 @dataclass(frozen=True)
 class Sweep:
-    """One of three sizes grows, the others stay.
+    """One of three sizes grows, the others are fixed.
 
     Attributes:
-        axis: which grows: "examples", "length" or "vocabulary".
-        sizes: what it is, ascending.
+        axis: the growing one: "examples", "length" or "vocabulary".
+        sizes: its values, ascending.
         examples: how many texts are scored; half of them members.
-        asked: how many of them are continued.
+        prompted: number of them that are continued.
         length: tokens of each.
-        vocabulary: different tokens.
+        vocabulary: number of tokens.
     """
 
     axis: str
     sizes: Sequence[int]
     examples: int = 64
-    asked: int = 16
+    prompted: int = 16
     length: int = 32
     vocabulary: int = 4096
 
     def at(self, size: int) -> Sweep:
-        """With this size alone."""
-        more = {"asked": size} if self.axis == "examples" else {}
+        """With only this size."""
+        more = {"prompted": size} if self.axis == "examples" else {}
         return replace(self, sizes=[size], **{self.axis: size}, **more)  # type: ignore[arg-type]
 
 
@@ -83,8 +83,8 @@ def sweeps(args: argparse.Namespace) -> list[Sweep]:
     """All three."""
     return [
         Sweep("examples", _up_to(args.most, [100, 300, 1000, 3000])),
-        Sweep("length", _up_to(args.longest, [32, 64, 128, 256, 512, 1024]), examples=32, asked=8),
-        Sweep("vocabulary", _up_to(args.widest, [1024, 4096, 16384, 65536, 131072]), examples=32, asked=8),
+        Sweep("length", _up_to(args.longest, [32, 64, 128, 256, 512, 1024]), examples=32, prompted=8),
+        Sweep("vocabulary", _up_to(args.widest, [1024, 4096, 16384, 65536, 131072]), examples=32, prompted=8),
     ]
 
 
@@ -125,7 +125,7 @@ def make_texts(sweep: Sweep) -> list[Encoded]:
 
 
 class Workload:
-    """All that is timed at one size.
+    """Everything that is timed at one size.
 
     Args:
         sweep: with one size.
@@ -138,13 +138,13 @@ class Workload:
         self.scorer = TokenScorer(self.model)
         self.texts = make_texts(sweep)
         self.needs: Needs = needs_of(self._measures())
-        self.prompts = [text.input_ids[: sweep.length // 2] for text in self.texts[: sweep.asked]]
+        self.prompts = [text.input_ids[: sweep.length // 2] for text in self.texts[: sweep.prompted]]
         self.new = sweep.length - sweep.length // 2
         self.scores = [self._with_reference(scores) for scores in self.scoring()]
 
     @staticmethod
     def _measures() -> list[Measure]:
-        """Those whose figures grow with the examples; pictures are left out."""
+        """Measures whose cost grows with the examples; without plots."""
         return [Perplexity(), MembershipInference(figures=False), Extractability()]
 
     def _with_reference(self, scores: TokenScores) -> TokenScores:
@@ -186,8 +186,8 @@ class Workload:
             rows += whole[:, ids.shape[1] :].cpu()
         return rows
 
-    def figures(self) -> dict[str, float]:
-        """All figures of the scores."""
+    def metrics(self) -> dict[str, float]:
+        """All metrics of the scores."""
         audit, subject = Audit(self._measures()), ModelSubject(self.model, None)
         audit.begin(subject)
         for scores in self.scores:
@@ -196,31 +196,31 @@ class Workload:
         return audit.finish(Pass(subject)).metrics
 
     def work(self) -> dict[str, Callable[[], object]]:
-        """What is timed, by name; of the figures only where there is a sweep over examples."""
+        """What is timed, by name; the metrics only in a sweep over examples."""
         timed = {
             "scoring": self.scoring,
             "forward pass": self.forward_pass,
             "extraction": self.extraction,
             "generate": self.generate,
-            "figures": self.figures,
+            "metrics": self.metrics,
         }
         return timed  # type: ignore[return-value]
 
     def check(self) -> None:
-        """All of it is what the plain way gives; this is its warm-up as well.
+        """Check all results against the plain computation; also the warm-up.
 
         Raises:
-            RuntimeError: it is not.
+            RuntimeError: they differ.
         """
         total = sum(float(scores.total_logprob.sum()) for scores in self.scoring())
         agree(total, self.forward_pass(), "the sum of log-probabilities", tolerance=1e-5)
         for one, other in zip(self.extraction(), self.generate(), strict=True):
             if not torch.equal(one.ids, other):
-                raise RuntimeError("the sides do not do the same: extraction and generate wrote other tokens")
+                raise RuntimeError("the sides differ: extraction and generate gave different tokens")
         member = torch.cat([scores.member for scores in self.scores])
         loss = torch.cat([scores.total_logprob / scores.n_tokens for scores in self.scores])
         area = float(roc_auc_score(member.cpu(), loss))
-        agree(self.figures()["mia/loss_auroc"], area, "the AUROC of the loss attack", tolerance=1e-9)
+        agree(self.metrics()["mia/loss_auroc"], area, "the AUROC of the loss attack", tolerance=1e-9)
 
 
 def measure(sweep: Sweep, repeats: int, device: torch.device) -> dict[str, list[float]]:
@@ -248,7 +248,7 @@ def exponent(sizes: Sequence[float], took: Sequence[float]) -> float:
 
 
 def verdict(name: str, last: dict[str, float]) -> str:
-    """Whether it grows no faster than linearly, or than what it is measured against; of the latter nothing is asked."""
+    """Whether it grows no faster than linearly, or than its baseline; baselines have no verdict."""
     if name in AGAINST.values():
         return ""
     if last[name] <= 1 + SLACK:

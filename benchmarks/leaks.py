@@ -1,6 +1,6 @@
-"""What tracing a few texts back to a large corpus costs: CPU seconds, and memory above that of the process before.
+"""Cost of tracing a few texts in a large corpus: CPU seconds, and additional memory.
 
-The texts are made up, of words as frequent as in natural language, and are made as they are read.
+The texts are synthetic, with natural word frequencies, and are generated while being read.
 
     python -m benchmarks.leaks --texts 1000000
 """
@@ -21,7 +21,7 @@ WEIGHTS = [1 / (i + 1) for i in range(len(VOCABULARY))]
 
 
 def corpus(n: int, words: int) -> Iterator[str]:
-    """So many texts of so many words, the same at each call."""
+    """N texts of this many words, the same at each call."""
     pool = random.Random(1).choices(VOCABULARY, WEIGHTS, k=4_000_000)
     for i in range(n):
         start = i * 7919 % (len(pool) - words)

@@ -1,15 +1,15 @@
 """Peak memory of a tracked run against an untracked one, and against loading a second copy of the model.
 
 One fit in a fresh process for each side, as in `benchmarks.tracking` (measured before training and after each epoch,
-as many members and held-out texts scored as trained on):
+with as many members and held-out texts scored as trained on):
 
 - untracked: training and held-out loss.
-- tracked: all callbacks and loggers of `configs/smollm2_phee.yaml`; the reference is the model with its adapter off.
-- tracked, copy: the same with a second copy of the model as the reference (`model.reference.kind: copy`).
+- tracked: all callbacks and loggers of `configs/smollm2_phee.yaml`; the reference is the model with its adapter
+disabled. - tracked, copy: the same with a second copy of the model as the reference (`model.reference.kind: copy`).
 
-On a CPU it is the most resident memory that the process ever had; `above libraries` leaves out what it had before the
-model was loaded, which is the same on all sides. On a GPU it is the most that torch had allocated there. Held-out
-losses must be the same on all sides, and both tracked sides' figures, to the last bit (on a GPU: to 0.1 %).
+On a CPU it is the peak resident memory of the process; `above libraries` excludes the memory before the model was
+loaded, which is the same on all sides. On a GPU it is the peak memory allocated by torch. Held-out losses must be
+identical on all sides, and both tracked sides' metrics too (on a GPU: to 0.1 %).
 
     python -m benchmarks.memory
     python -m benchmarks.memory --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 100 --repeats 1
@@ -43,7 +43,7 @@ MIB = 2**20
 def peak_resident() -> int:
     """Bytes: the most resident memory of this process so far."""
     try:
-        # The kernel's figure for this program alone; that of getrusage starts at the peak of the process it came from.
+        # The kernel's value for this program only; getrusage starts at the peak of the parent process.
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
     except (OSError, StopIteration):
@@ -52,9 +52,9 @@ def peak_resident() -> int:
 
 
 def one_side(args: argparse.Namespace) -> dict[str, Any]:
-    """Fit in this process; peaks in bytes, losses and figures."""
+    """Fit in this process; returns peaks in bytes, losses and metrics."""
     tracked = args.side != "untracked"
-    # Libraries are loaded as they are used; on all sides they are here before the model, so that they cancel.
+    # Import lazily loaded libraries before the model on all sides, so that they cancel.
     memorization()
     for name in ("transformers", "peft", "sklearn.metrics", "matplotlib.figure", "torch.utils.tensorboard"):
         importlib.import_module(name)
@@ -67,12 +67,12 @@ def one_side(args: argparse.Namespace) -> dict[str, Any]:
         "peak": torch.cuda.max_memory_allocated() if on_gpu else peak_resident(),
         "libraries": 0 if on_gpu else libraries,
         "losses": done.clock.losses,
-        "figures": {name: done.clock.figures[name] for name in WATCHED} if tracked else {},
+        "metrics": {name: done.clock.metrics[name] for name in WATCHED} if tracked else {},
     }
 
 
 def in_fresh_process(args: argparse.Namespace, side: str) -> dict[str, Any]:
-    """What `one_side` says in a process of its own."""
+    """The result of `one_side` in a fresh process."""
     words = [sys.executable, "-m", "benchmarks.memory", "--side", side, "--device", args.device]
     words += ["--model", args.model, "--source", args.source, "--rows", str(args.rows), "--epochs", str(args.epochs)]
     words += ["--folder", args.folder] if args.folder else []
@@ -84,16 +84,16 @@ def in_fresh_process(args: argparse.Namespace, side: str) -> dict[str, Any]:
 
 
 def check(found: dict[str, dict[str, Any]], tolerance: float) -> None:
-    """All sides trained the same model, and both tracked ones found the same.
+    """Check that all sides trained the same model, and both tracked ones have the same metrics.
 
     Raises:
-        RuntimeError: they did not.
+        RuntimeError: they differ.
     """
     for side in SIDES[1:]:
         for one, other in zip(found["untracked"]["losses"], found[side]["losses"], strict=True):
             agree(one, other, f"val/loss ({side})", tolerance)
     for name in WATCHED:
-        agree(found["tracked"]["figures"][name], found["tracked, copy"]["figures"][name], name, tolerance)
+        agree(found["tracked"]["metrics"][name], found["tracked, copy"]["metrics"][name], name, tolerance)
 
 
 def run(args: argparse.Namespace) -> list[Table]:

@@ -1,14 +1,14 @@
-r"""What each way to lower memorization does to it, and what it costs: one run a way, on the same texts and canaries.
+r"""Effect and cost of each way to lower memorization: one run per way, on the same texts and canaries.
 
 Utility is the perplexity of held-out texts. Memorization is the AUROC of the reference attack, how much of their texts
-members and held-out ones have written back (n-gram rate; whole suffixes of members), and the audit's lower bound on
-epsilon, from random-token canaries of which fair coins put each in once. All at the end of a run; of early stopping,
+is extracted for members and held-out ones (n-gram rate; whole suffixes of members), and the audit's lower bound on
+epsilon, from random-token canaries that fair coins insert once each. All at the end of a run; with early stopping,
 where it stopped.
 
-Private runs have steps of 64 texts and more epochs, as noise asks for large steps. "clipped, no noise" is as long as
-they are and has no noise: what it loses, clipping and step size cost.
+Private runs use steps of 64 texts and more epochs, since noise requires large steps. "clipped, no noise" is as long and
+has no noise: it isolates the cost of clipping and step size.
 
-With `--out` each run's figures are kept there, and not computed again by the same command.
+With `--out` each run's metrics are stored there, and reused by the same command.
 
     python -m benchmarks.mitigation --out logs/mitigation
     python -m benchmarks.mitigation --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 150 \
@@ -63,11 +63,11 @@ class Way:
     """One way to train.
 
     Attributes:
-        epochs: at most; of 0 it is the base model.
+        epochs: maximum; 0 is the base model.
         model: options of the module.
         data: options of the data.
         lora: options of the adapter.
-        stop: a threshold at which training ends; None: it does not.
+        stop: a threshold at which training ends; None: no threshold.
     """
 
     epochs: int
@@ -107,7 +107,7 @@ def ways(args: argparse.Namespace) -> dict[str, Way]:
 
 
 def train(args: argparse.Namespace, way: Way, seed: int) -> dict[str, float]:
-    """Figures at the end of one run."""
+    """Metrics at the end of one run."""
     pl.seed_everything(seed, verbose=False)
     module = CausalLM(
         args.model,
@@ -137,7 +137,7 @@ def train(args: argparse.Namespace, way: Way, seed: int) -> dict[str, float]:
 
 
 def kept(args: argparse.Namespace, name: str, way: Way, seed: int) -> dict[str, float]:
-    """The same, from `--out` where it is there."""
+    """The same, from `--out` if it exists."""
     if args.out is None:
         return train(args, way, seed)
     options = {key: str(value) for key, value in sorted(vars(args).items()) if key not in ("out", "only", "repeats")}
@@ -145,14 +145,14 @@ def kept(args: argparse.Namespace, name: str, way: Way, seed: int) -> dict[str, 
     file = args.out / "runs" / f"{key}.json"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"way": name, "seed": seed, "options": options, "figures": train(args, way, seed)}, indent=1)
+        text = json.dumps({"way": name, "seed": seed, "options": options, "metrics": train(args, way, seed)}, indent=1)
         file.write_text(text + "\n")
-    figures: dict[str, float] = json.loads(file.read_text())["figures"]
-    return figures
+    metrics: dict[str, float] = json.loads(file.read_text())["metrics"]
+    return metrics
 
 
 def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
-    """Every way with every seed; each is told when it is done, as all together take long."""
+    """Every way with every seed; each is shown when done, since all together take long."""
     chosen = ways(args)
     if args.only:
         chosen = {name: way for name, way in chosen.items() if any(part in name for part in args.only)}
@@ -164,7 +164,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
 
 
 def table(args: argparse.Namespace, found: Mapping[str, Sequence[Mapping[str, float]]]) -> Table:
-    """Means over seeds, and the largest distance of one from them."""
+    """Means over seeds, and the maximum deviation of a seed."""
     rows: list[list[Cell]] = []
     for name, runs in found.items():
         cells: list[Cell] = [name]
@@ -185,7 +185,7 @@ def table(args: argparse.Namespace, found: Mapping[str, Sequence[Mapping[str, fl
 
 
 def plot(made: Table) -> Any:
-    """Utility against memorization: a point a way."""
+    """Utility against memorization: one point per way."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 4.5), layout="constrained")

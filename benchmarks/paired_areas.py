@@ -1,12 +1,12 @@
-"""Areas under the ROC curve of several attacks on the same texts and models: how far each is from one of them.
+"""Paired comparison of several attacks' AUROCs on the same texts and models.
 
-DeLong's variance, by what each text adds to it: ψ_i = (V_i − A) / √(k (k − 1)), with V_i the placement of text i among
-the other set's scores, A the area and k the size of text i's set. The squares sum to DeLong's variance; those of ψ of
-one attack less ψ of another, to the variance of the paired difference; products, to covariances. Over several runs ψ is
-divided by their number, and added up over texts of one cluster before it is squared, as a text (or a patient) that is
-in several runs is one observation, not several (Obuchowski).
+DeLong's variance as a sum over texts: ψ_i = (V_i − A) / √(k (k − 1)), with V_i the placement value of text i among the
+other set's scores, A the area and k the size of text i's set. The squares sum to DeLong's variance; those of the
+difference of two attacks' ψ, to the variance of the paired difference; products, to covariances. Over several runs ψ is
+divided by their number, and summed within clusters before squaring, since a text (or a patient) in several runs is one
+observation, not several (Obuchowski).
 
-The runs' models are taken as they are: the intervals say what other texts would change, not what other trainings would.
+The intervals are conditional on the trained models: they cover the choice of texts, not of training runs.
 
 Sources: DeLong, DeLong & Clarke-Pearson 1988; Obuchowski 1997; Hothorn, Bretz & Westfall 2008, "Simultaneous Inference
 in General Parametric Models" (all differences at once, by the largest of correlated normal deviates).
@@ -33,7 +33,7 @@ class Scored:
     """All scores of one run.
 
     Attributes:
-        columns: by attack (N,) scores, higher = more member-like; NaN where it could not judge.
+        columns: by attack (N,) scores, higher = more member-like; NaN where it has no score.
         member: (N,) bool.
         cluster: (N,) what a text belongs to (a patient, an article), the same over runs.
     """
@@ -61,7 +61,7 @@ class Estimate:
 
 
 def contributions(score: Floats, member: Floats) -> tuple[float, Floats]:
-    """The area, ties counted half, and (N,) what each text adds to it; sums to 0, and its squares to DeLong's variance.
+    """The area, ties counted half, and (N,) each text's contribution: sums to 0, and its squares to DeLong's variance.
 
     Args:
         score: (N,) finite.
@@ -80,9 +80,9 @@ def contributions(score: Floats, member: Floats) -> tuple[float, Floats]:
 
 
 def areas(runs: Sequence[Scored], level: float = 0.95) -> dict[str, Estimate]:
-    """By attack its mean area, on the texts that it could judge; each interval for itself, on the logit scale.
+    """The mean area of each attack, on the texts that it scored; individual intervals, on the logit scale.
 
-    With an area of 0 or 1, or no variance, the interval is [0, 1]: nothing is known of its width.
+    With an area of 0 or 1, or no variance, the interval is [0, 1]: its width is unknown.
     """
     made = {}
     for name in runs[0].columns:
@@ -99,10 +99,10 @@ def areas(runs: Sequence[Scored], level: float = 0.95) -> dict[str, Estimate]:
 
 
 def differences(runs: Sequence[Scored], beside: str, level: float = 0.95, seed: int = 0) -> dict[str, Estimate]:
-    """By attack its mean area less that of the attack `beside`, both on the texts that both could judge.
+    """The mean area of each attack minus that of the attack `beside`, on the texts that both scored.
 
-    The intervals hold all at once: with the chance `level` every one of them has its difference inside. Their half
-    width is c standard errors, c the quantile of the largest of as many normal deviates, correlated as estimated.
+    The intervals hold simultaneously: with probability `level` all of them contain their difference. Their half width
+    is c standard errors, with c the quantile of the maximum of as many normal deviates, correlated as estimated.
     """
     names = [name for name in runs[0].columns if name != beside]
     kept, values = [], []
@@ -128,12 +128,12 @@ def differences(runs: Sequence[Scored], beside: str, level: float = 0.95, seed: 
 
 
 def largest_deviate(variances: Floats, level: float = 0.95, seed: int = 0) -> float:
-    """Which value the largest of K correlated standard normal deviates, without their signs, stays below.
+    """The quantile of the maximum absolute value of K correlated standard normal deviates.
 
     Args:
-        variances: (K, K) covariances; what has no variance is left out.
-        level: with this chance.
-        seed: of the draws that it is read from.
+        variances: (K, K) covariances; those without variance are skipped.
+        level: probability of the quantile.
+        seed: seed of the simulated draws.
     """
     errors = np.sqrt(np.diag(variances))
     there = errors > 0
@@ -153,7 +153,7 @@ def _judged(run: Scored, *names: str) -> Scored:
 
 
 def _by_cluster(runs: Sequence[Scored], added: Sequence[Floats]) -> Floats:
-    """(C, K) what each cluster adds to each mean over runs; `added` has (N, K) of each run."""
+    """(C, K) each cluster's contribution to each mean over runs; `added` has (N, K) per run."""
     number = {name: i for i, name in enumerate(sorted({name for run in runs for name in run.cluster}))}
     total = np.zeros((len(number), added[0].shape[1]))
     for run, of_run in zip(runs, added, strict=True):

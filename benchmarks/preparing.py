@@ -1,15 +1,15 @@
 """Seconds and peak memory of preparing many texts, against tokenizing them and one linear check of them.
 
-Made-up texts of 40 words of the bundled case reports, all different, in a .jsonl file. Sides, a fresh process each:
+Synthetic, distinct texts of 40 words of the bundled case reports, in a .jsonl file. Sides, each in a fresh process:
 
-- prepare: `lit_mem.data.prepare`: reads the file, holds out a fifth, checks for repeats and for a difference between
-  the sides, and tokenizes.
-- tokenizing: the tokenizer alone over the same texts, 1000 at a time, whose tokens are thrown away.
-- check: `lit_mem.data.checks.check_texts` alone, of the same texts, a fifth of them held out.
+- prepare: `lit_mem.data.prepare`: reads the file, holds out a fifth, checks for repeats and for a distribution shift
+  between the sets, and tokenizes.
+- tokenizing: only the tokenizer over the same texts, 1000 at a time; its output is discarded.
+- check: only `lit_mem.data.checks.check_texts`, on the same texts, a fifth of them held out.
 
-`ratio` is prepare ÷ (tokenizing + check). Both sides must count the same tokens. Memory is the most that was ever
-resident; `above libraries` leaves out what the process had before it read a text. Seconds are of the clock, and beside
-them those of the processor, the better ratio where others use the machine too.
+`ratio` is prepare ÷ (tokenizing + check). Both sides must count the same tokens. Memory is the peak resident memory;
+`above libraries` excludes the memory before the first text was read. Seconds are wall-clock, with CPU seconds beside
+them, whose ratio is better on a shared machine.
 
     python -m benchmarks.preparing
     python -m benchmarks.preparing --sizes 1000 3000 --repeats 1
@@ -51,7 +51,7 @@ LIBRARIES = ("datasets", "pyarrow", "sklearn.feature_extraction.text", "sklearn.
 
 
 def write(path: Path, n: int, seed: int = 0) -> None:
-    """Write so many texts, one a line: words of the bundled texts, frequent ones more often."""
+    """Write n texts, one per line: words of the bundled texts, by frequency."""
     random = np.random.default_rng(seed)
     spelled = " ".join(CaseReports().load().train["completion"][:]).split()
     words, counts = np.unique(spelled, return_counts=True)
@@ -70,7 +70,7 @@ def texts_in(path: Path) -> Iterator[str]:
 
 
 def one_side(args: argparse.Namespace) -> dict[str, float]:
-    """Seconds of the clock and of the processor, bytes at the peak and before, and tokens, of one side here."""
+    """Wall-clock and CPU seconds, peak and initial bytes, and tokens, of one side in this process."""
     logging.disable()
     for name in LIBRARIES:
         importlib.import_module(name)
@@ -96,7 +96,7 @@ def one_side(args: argparse.Namespace) -> dict[str, float]:
 
 
 def in_fresh_process(args: argparse.Namespace, side: str, path: Path) -> dict[str, float]:
-    """What `one_side` says in a process of its own."""
+    """The result of `one_side` in a fresh process."""
     words = [sys.executable, "-m", "benchmarks.preparing", "--side", side, "--file", str(path)]
     words += ["--model", args.model]
     root = str(Path(__file__).parent.parent)
@@ -107,7 +107,7 @@ def in_fresh_process(args: argparse.Namespace, side: str, path: Path) -> dict[st
 
 
 def measured(args: argparse.Namespace, size: int) -> dict[str, dict[str, float]]:
-    """Medians of each side on so many texts; the sides take turns."""
+    """Medians of each side on this many texts; the sides take turns."""
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "texts.jsonl"
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> list[Table]:
 
 
 def made_options() -> argparse.ArgumentParser:
-    """What can be chosen."""
+    """The command-line options."""
     made = options(__doc__, repeats=1)
     made.add_argument("--model", default="asset:tiny_llama", help="whose tokenizer is used")
     made.add_argument("--sizes", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="numbers of texts")

@@ -1,15 +1,15 @@
-"""What differential privacy costs in time: a private epoch beside a plain one of the same texts.
+"""Time cost of differential privacy: a private epoch against a plain one on the same texts.
 
 All sides in turns, through the Lightning trainer, one epoch each, AdamW, no measures and no validation; timed from the
-first batch to the last. As batches of a private step are drawn, seconds are divided by the texts that were in fact
+first batch to the last. Since batches of a private step are random, seconds are divided by the number of texts actually
 trained on.
 
-- plain: batches of 8, texts laid end to end.
-- plain, a row each: the same with a row for each text, as private training needs it.
-- private: DP-SGD in steps of 8 texts on average, at most 8 at a time through the model; noise, ledger and all.
-- private, steps of 64: the same in steps of 64, as one would train; noise and ledger come an eighth as often.
+- plain: batches of 8, packed texts.
+- plain, a row each: the same with one row per text, as private training requires.
+- private: DP-SGD in steps of 8 texts on average, at most 8 per forward pass; including noise and ledger.
+- private, steps of 64: the same in steps of 64, as in practice; noise and ledger occur an eighth as often.
 
-Before it is timed, private training is checked to give the plain gradient where nothing is clipped and no noise added.
+Before it is timed, private training is checked to give the plain gradient without clipping and noise.
 
     python -m benchmarks.privacy
     python -m benchmarks.privacy --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 100 --repeats 3
@@ -110,15 +110,15 @@ def epoch(args: argparse.Namespace, privacy: DPSGD | None = None, padded: bool =
 
 
 def private(batch_size: int) -> DPSGD:
-    """Steps of so many texts on average."""
+    """Steps of this many texts on average."""
     return DPSGD(noise_multiplier=1.0, batch_size=batch_size, accountant="rdp", test_seed=0)
 
 
 def check(args: argparse.Namespace) -> None:
-    """Both ways give the same gradient of a batch, clipping and noise apart.
+    """Check that both ways give the same gradient of a batch, without clipping and noise.
 
     Raises:
-        RuntimeError: they do not.
+        RuntimeError: they differ.
     """
     module, device = module_of(args), device_of(args)
     module.to(device)
@@ -146,7 +146,7 @@ def check(args: argparse.Namespace) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, list[Epoch]]:
-    """Every side, so often, in turns."""
+    """Every side, in turns."""
     sides = {
         "plain": lambda: epoch(args),
         "plain, a row each": lambda: epoch(args, padded=True),
@@ -184,7 +184,7 @@ def table(args: argparse.Namespace, found: dict[str, list[Epoch]]) -> Table:
 
 
 def options() -> argparse.ArgumentParser:
-    """What can be chosen."""
+    """The command-line options."""
     return epoch_parser(__doc__)
 
 

@@ -1,7 +1,7 @@
-"""All benchmarks one after the other, each in a process of its own: tables of ratios within one run.
+"""Run all benchmarks in sequence, each in its own process: tables of ratios within one run.
 
-- scoring: a validation's scoring pass, against the research loop at batch 1, padded batches, a forward pass a measure,
-  and the speed of light.
+- scoring: a validation's scoring pass, against the research loop at batch 1, padded batches, a forward pass per
+  measure, and the speed of light.
 - extraction: continuations, against `model.generate` in padded batches and at batch 1.
 - tracking: a tracked epoch, against the same epoch untracked.
 - memory: peak memory of a tracked run, against an untracked one, and against a second copy of the model.
@@ -9,9 +9,8 @@
 - training: an untracked epoch, against Hugging Face's Trainer, and against the machine's limit.
 - privacy: a private epoch, against a plain one.
 
-`python -m benchmarks.<name> --help` says more of each, and has options of its own. Without a GPU all is on the CPU;
-with one, times and achieved FLOP/s are those of the GPU. Nothing is written but to standard output, unless `--out` is
-given.
+`python -m benchmarks.<name> --help` describes each, with its own options. Without a GPU everything runs on the CPU;
+with one, times and achieved FLOP/s are those of the GPU. Output goes to standard output only, unless `--out` is given.
 
     python benchmarks/run.py
     python benchmarks/run.py --model path/to/smollm2 --source PHEE --folder path/to/phee --out results
@@ -30,7 +29,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if not __package__:
-    sys.path[0] = str(ROOT)  # run by its path: this folder's names are not to hide other packages'
+    sys.path[0] = str(ROOT)  # run by path: names in this folder must not shadow other packages
 
 from benchmarks.setting import device_of, machine, parser  # noqa: E402
 
@@ -40,7 +39,7 @@ QUICK_ROWS = 16
 
 
 def words(args: argparse.Namespace, name: str) -> list[str]:
-    """The options that a benchmark gets."""
+    """The options passed to a benchmark."""
     given = ["--device", args.device]
     if args.out is not None:
         given += ["--out", str(args.out)]
@@ -73,15 +72,15 @@ def _say(line: str) -> None:
 
 
 def main() -> None:
-    """Run them; exit code 1 if one failed, the others are run all the same."""
+    """Run them all; exit code 1 if one failed."""
     made = parser(__doc__, rows=0)
     made.set_defaults(rows=None, repeats=None)
     made.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
-    made.add_argument("--quick", action="store_true", help="few rows, one repeat: do they run, not how fast")
+    made.add_argument("--quick", action="store_true", help="few rows, one repeat: a smoke test")
     args = made.parse_args()
-    told = machine(device_of(args))
-    _say(told)
-    results: dict[str, object] = {"machine": told, "arguments": sys.argv[1:]}
+    found = machine(device_of(args))
+    _say(found)
+    results: dict[str, object] = {"machine": found, "arguments": sys.argv[1:]}
     failed = []
     for i, name in enumerate(args.only, start=1):
         _say(f"\n[{i}/{len(args.only)}] benchmarks.{name} {' '.join(words(args, name))}")

@@ -1,11 +1,11 @@
-"""Whether two runs are one and the same: every metric of every row, and every trained weight, to the last bit.
+"""Check that two runs are bit-identical: every metric of every row, and every trained weight.
 
-For a change that should alter nothing. Make a run before and one after it, on one machine, and compare their folders:
+For a change without effect on results. Run before and after it, on one machine, and compare the folders:
 
     python -m benchmarks.same_run before/logs/quickstart/version_0 after/logs/quickstart/version_0
 
-Validations are compared by the record, which has all their metrics in double precision, whatever loggers got of them;
-training by the rows of `metrics.csv`.
+Validations are compared by the record, which has all metrics in double precision, independent of loggers; training by
+the rows of `metrics.csv`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Row = dict[str, Any]
 
 
 def validations(folder: Path) -> list[Row]:
-    """A row for each line of the record, without timings: what it says of the pass, and its metrics.
+    """One row per line of the record, without timings: facts about the pass, and its metrics.
 
     Raises:
         SystemExit: there is no record.
@@ -38,14 +38,14 @@ def validations(folder: Path) -> list[Row]:
 
 
 def steps(folder: Path) -> list[Row]:
-    """Rows of `metrics.csv` with a loss of training, and of them what training logged."""
+    """Rows of `metrics.csv` with a training loss, restricted to what training logged."""
     with (folder / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
     return [{k: v for k, v in row.items() if v and (k == "step" or k.startswith("train/"))} for row in rows]
 
 
 def differences(before: Path, after: Path) -> list[str]:
-    """A line for each difference; none where the runs are the same.
+    """One line per difference; empty if the runs are identical.
 
     Raises:
         SystemExit: one of them has no record.
@@ -54,7 +54,7 @@ def differences(before: Path, after: Path) -> list[str]:
     found += _of_rows("rows of training", steps(before), steps(after))
     weights = [torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (before, after)]
     if weights[0].keys() != weights[1].keys():
-        return [*found, "other weights are trained"]
+        return [*found, "different weights are trained"]
     return found + [f"weight {k} differs" for k, w in weights[0].items() if not torch.equal(w, weights[1][k])]
 
 
@@ -74,7 +74,7 @@ def _without_times(row: Mapping[str, Any]) -> Row:
 
 
 def main() -> None:
-    """Print the differences, or how much is the same."""
+    """Print the differences, or what was compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("before", type=Path)
     parser.add_argument("after", type=Path)

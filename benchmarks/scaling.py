@@ -1,4 +1,4 @@
-"""What larger models take, computed; and how near the same arithmetic comes to what is measured here.
+"""Computed cost of larger models, and a check of the same formulas against measurements on this machine.
 
 The formulas are those of `benchmarks.sizes`. First the check, on a model that fits here: parameters, tensors of a batch
 of training and of scoring, peak memory of a fit (as `benchmarks.memory` measures it), seconds of a training epoch (as
@@ -7,8 +7,9 @@ each predicted from the model's shape, the texts' lengths, and the machine's own
 reading memory.
 
 Then LLaMA 2 at 7, 13 and 70 billion parameters: memory for each way to run it, and seconds on GPUs. NOTHING OF A GPU IS
-MEASURED: what one could do at most is its maker's figure, and it is assumed to reach as much of it as this machine
-reached of its own (predicted ÷ measured), which the table repeats. `--no-check` measures nothing and assumes all of it.
+MEASURED: the peak performance is the vendor's specification, and the share of it that is reached is assumed to be the
+one reached on this machine (predicted ÷ measured), which the table repeats. `--no-check` measures nothing and assumes
+the peak.
 
     python -m benchmarks.scaling
     python -m benchmarks.scaling --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 48
@@ -33,11 +34,11 @@ GPUS: Final = {
     "H100 SXM": Machine(flops=989e12, bandwidth=3.35e12, link=450e9),
     "A100 80 GB SXM": Machine(flops=312e12, bandwidth=2.04e12, link=300e9),
 }
-"""Dense bfloat16, memory and NVLink (one direction), from the maker's data sheets."""
+"""Dense bfloat16, memory and NVLink (one direction), from the vendor's data sheets."""
 
 
 def counted(shape: Shape) -> int:
-    """Parameters that transformers has for such a model, made without memory."""
+    """Parameter count of such a model in transformers, created on the meta device."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -50,18 +51,18 @@ def counted(shape: Shape) -> int:
 
 
 def side_by_side(title: str, found: dict[str, dict[str, Cell]], notes: list[str]) -> Table:
-    """A column for each model, a row for each of what was found of it."""
+    """One column per model, one row per quantity."""
     rows: list[list[Cell]] = [[what, *(each[what] for each in found.values())] for what in next(iter(found.values()))]
     return Table(title, ["", *found], rows, notes)
 
 
 def training_work(shape: Shape, args: argparse.Namespace, checkpointing: bool) -> int:
-    """Bytes that a batch of training takes on a GPU: in bfloat16, with dropout."""
+    """Bytes of a training batch on a GPU: in bfloat16, with dropout."""
     return sizes.training_bytes(shape, args.batch * args.length, sizes.saved_bytes(shape, RANK, TARGETS), checkpointing)
 
 
 def parts(args: argparse.Namespace) -> Table:
-    """What each part takes."""
+    """Memory of each part."""
     found: dict[str, dict[str, Cell]] = {}
     tokens, state = args.batch * args.length, "adapter, gradients, Adam: rank"
     for name, shape in LLAMA_2.items():
@@ -90,14 +91,14 @@ def parts(args: argparse.Namespace) -> Table:
 
 
 def ways(args: argparse.Namespace) -> Table:
-    """Peak of one device for each way to run it."""
+    """Peak memory per device for each way to run it."""
     found: dict[str, dict[str, Cell]] = {}
     for name, shape in LLAMA_2.items():
         whole, matrix = sizes.base_bytes(shape), 2 * shape.hidden * shape.intermediate
         base = {
             "bfloat16, one device or ddp": whole,
             "the same, reference a copy": 2 * whole,
-            # A matrix in 4 bits is made whole while it is multiplied with.
+            # A 4-bit matrix is dequantized while it is multiplied.
             "4 bits, one device or ddp": sizes.base_bytes(shape, quantized=True) + matrix,
         } | {f"sharded over {k}": sizes.sharded_bytes(shape, k) for k in (2, 4, 8, 16)}
         work = max(
@@ -111,7 +112,7 @@ def ways(args: argparse.Namespace) -> Table:
 
 
 def times(args: argparse.Namespace, gpu: str, reached: dict[str, float]) -> Table:
-    """Seconds on a GPU, at the part of its limits that was reached here of this machine's."""
+    """Seconds on a GPU, at the share of its peak that was reached on this machine."""
     found: dict[str, dict[str, Cell]] = {}
     most, tokens, given = GPUS[gpu], args.members * args.length, args.length // 2
 
@@ -137,7 +138,8 @@ def times(args: argparse.Namespace, gpu: str, reached: dict[str, float]) -> Tabl
     notes = [
         f"{args.members} members trained on, {args.scored} + {args.scored} scored, {args.prompts} prompts; texts of "
         f"{args.length} tokens, {args.batch} a step. Assumed: {said} of {most.flops / 1e12:.0f} TFLOP/s and "
-        f"{most.bandwidth / 1e12:.2f} TB/s; {most.link / 1e9:.0f} GB/s between devices. The host's time is left out."
+        f"{most.bandwidth / 1e12:.2f} TB/s; {most.link / 1e9:.0f} GB/s between devices. The host's time is not "
+        "included."
     ]
     return side_by_side(f"LLaMA 2: seconds of one {gpu}, computed, NOT MEASURED", found, notes)
 
@@ -153,12 +155,12 @@ def run(args: argparse.Namespace) -> list[Table]:
 
 
 def options() -> argparse.ArgumentParser:
-    """What can be chosen."""
+    """The command-line options."""
     made = parser(__doc__, rows=48)
     made.set_defaults(repeats=3, precision="32-true", epochs=1)
     made.add_argument("--check", action=argparse.BooleanOptionalAction, default=True, help="measure first")
     made.add_argument(
-        "--shared", action="store_true", help="others use this machine: count processor seconds (OMP_NUM_THREADS=1)"
+        "--shared", action="store_true", help="the machine is shared: count CPU seconds (OMP_NUM_THREADS=1)"
     )
     for name, default, what in (
         ("members", 10_000, "texts trained on"), ("scored", 1000, "members and held-out texts, each"),

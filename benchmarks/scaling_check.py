@@ -1,4 +1,4 @@
-"""How near the arithmetic of `benchmarks.sizes` comes to what is measured of a model that fits here."""
+"""Check the formulas of `benchmarks.sizes` against measurements of a model that fits here."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TARGETS: Final = ("v", "o")
 RANK: Final = 16
 """The adapter of `benchmarks.setting.make_module`."""
 BUDGET: Final = 4096
-"""Most tokens that are continued at once."""
+"""Maximum tokens decoded at once."""
 
 
 def reading_rate(device: torch.device) -> float:
@@ -36,7 +36,7 @@ def reading_rate(device: torch.device) -> float:
 
 
 def training_tokens(module: CausalLM, batch: Batch) -> int:
-    """Tokens of a training batch laid end to end."""
+    """Tokens of a packed training batch."""
     scorer: Any = module._scorer
     lengths = (batch["labels"] != IGNORED).sum(dim=1).tolist()
     rows = scorer._rows(lengths)
@@ -44,7 +44,7 @@ def training_tokens(module: CausalLM, batch: Batch) -> int:
 
 
 def set_checkpointing(module: CausalLM, on: bool) -> None:
-    """Of the activations, as `model.gradient_checkpointing` does."""
+    """Set activation checkpointing, as `model.gradient_checkpointing` does."""
     base: Any = module.language_model.get_base_model()  # type: ignore[operator]
     if on:
         # Renamed in transformers 5.2x; the old name warns there.
@@ -54,20 +54,20 @@ def set_checkpointing(module: CausalLM, on: bool) -> None:
         (getattr(base, "activation_checkpointing_disable", None) or base.gradient_checkpointing_disable)()
 
 
-def decoding(asked: dict[int, Candidate]) -> list[tuple[int, list[int]]]:
-    """The batches that are continued: tokens of all prompts, and what is to be written of each."""
+def decoding(prompted: dict[int, Candidate]) -> list[tuple[int, list[int]]]:
+    """The decoded batches: tokens of all prompts, and tokens to generate for each."""
     prompter = Prompter(None, None, BUDGET)
-    known = {i: prompter.known_length(c.hit) for i, c in asked.items()}
-    left = [i for i, c in asked.items() if known[i] < len(c.prompt.suffix)]
-    prompts = [asked[i].prompt.input_ids[: asked[i].prompt.cut + known[i]] for i in left]
-    lengths = [len(asked[i].prompt.suffix) - known[i] for i in left]
+    known = {i: prompter.known_length(c.hit) for i, c in prompted.items()}
+    left = [i for i, c in prompted.items() if known[i] < len(c.prompt.suffix)]
+    prompts = [prompted[i].prompt.input_ids[: prompted[i].prompt.cut + known[i]] for i in left]
+    lengths = [len(prompted[i].prompt.suffix) - known[i] for i in left]
     order = sorted(range(len(left)), key=lambda j: (-lengths[j], len(prompts[j])))
     batches = _batches(order, prompts, lengths, BUDGET)
     return [(sum(len(prompts[j]) for j in batch), [lengths[j] for j in batch]) for batch in batches]
 
 
 def row(name: str, predicted: float, measured: float) -> list[Cell]:
-    """Of the check."""
+    """One row of the check."""
     return [name, predicted, measured, predicted / measured]
 
 
@@ -118,7 +118,7 @@ def second_rows(
     args: argparse.Namespace, load: training.Workload, setting: Setting, shape: Shape, here: Machine
 ) -> dict[str, list[Cell]]:
     """Seconds of a training epoch, of a scoring pass whose reference scores are known, of the tuned model's answers."""
-    module, callbacks, asked = setting.module, default_measures(), extraction.candidates(setting)
+    module, callbacks, prompted = setting.module, default_measures(), extraction.candidates(setting)
 
     def score() -> None:
         with evaluation_mode(module.language_model):
@@ -129,8 +129,8 @@ def second_rows(
         "training": (sizes.training_seconds(shape, load.tokens(), here), lambda: load.ours().seconds),
         "scoring": (sizes.scoring_seconds(shape, texts, here), lambda: seconds(score)),
         "generation": (
-            sizes.generation_seconds(shape, decoding(asked), here, width=4),
-            lambda: seconds(lambda: extraction.ours(setting, asked, base=False)),
+            sizes.generation_seconds(shape, decoding(prompted), here, width=4),
+            lambda: seconds(lambda: extraction.ours(setting, prompted, base=False)),
         ),
     }
     found = {}
@@ -141,7 +141,7 @@ def second_rows(
 
 
 def check(args: argparse.Namespace) -> tuple[Table, dict[str, float]]:
-    """Predicted and measured, and the part of the machine that is reached, by what it does."""
+    """Predicted and measured values, and the reached share of the machine's peak, by task."""
     quieten()
     load, setting = training.Workload(args), prepare(args)
     shape = Shape.of(setting.module.language_model.config)
@@ -150,6 +150,6 @@ def check(args: argparse.Namespace) -> tuple[Table, dict[str, float]]:
     rows = [*counts(setting.module, shape), *memory_rows(args, load, setting, shape), *took.values()]
     title = f"{args.model}, {args.rows} members and {args.rows} held-out texts, float32; {machine(setting.device)}"
     notes = [f"{here.flops / 1e9:.0f} GFLOP/s in matrix products, {here.bandwidth / 1e9:.1f} GB/s read."]
-    notes += ["Seconds of the processor, not of the clock: others used the machine too."] * args.shared
+    notes += ["CPU seconds instead of wall-clock seconds: the machine was shared."] * args.shared
     reached = {name: float(cells[3] or 0) for name, cells in took.items()}
     return Table(title, ["", "predicted", "measured", "predicted ÷ measured"], rows, notes), reached

@@ -1,13 +1,13 @@
-"""How fast a validation scores, beside what people run otherwise. One run, ratios only, all sides in turns.
+"""Speed of a validation's scoring pass, compared with the usual alternatives. One run, ratios only, all sides in turns.
 
-Ours is the scoring pass of a validation with the default callbacks and all their figures, pictures left out:
+Ours is the scoring pass of a validation with the default callbacks and all their metrics, without plots:
 
-- first: the validation before training. The reference has no scores yet, and gets those of the tuned model, which it
-  still is to the last bit.
-- first, trained: the same without a validation before training: the reference gets a pass of its own.
-- cached: every validation after the first, and the first one too in a second run on the same texts.
+- first: the validation before training. The reference has no scores yet, and gets those of the tuned model, which is
+  still bit-identical to it.
+- first, trained: the same without a validation before training: the reference gets its own pass.
+- cached: every validation after the first, and also the first one in a second run on the same texts.
 
-What they are compared with, the tuned and the reference model both, at every epoch:
+Alternatives, which run both the tuned and the reference model at every epoch:
 
 - research loop: `model(**x).loss` of one text at a time.
 - padded: log-probabilities in batches of 8 in the order given, padded, with an attention mask.
@@ -15,11 +15,11 @@ What they are compared with, the tuned and the reference model both, at every ep
   memorization, extraction strength and (n, p), each with log-probabilities over the vocabulary, and one of the
   reference.
 
-And with what could be reached at best, for the tuned model alone:
+Lower bounds, for the tuned model only:
 
 - packed: backbone and output layer over as many real tokens, without padding, in rows of 128, and nothing else: the
   speed of light of this model in this library.
-- products: as long as this machine takes for as many multiplications in matrix products of the model's shapes.
+- products: the time that this machine needs for as many multiplications in matrix products of the model's shapes.
 
     python -m benchmarks.scoring
     python -m benchmarks.scoring --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 100 --repeats 3
@@ -59,7 +59,7 @@ PACKED = 128
 
 
 class AfterTraining(CausalLM):
-    """As if a step had been taken: the reference must be asked itself."""
+    """As if a step had been taken: the reference must be scored separately."""
 
     def tuned_is_reference(self) -> bool:
         """No."""
@@ -139,7 +139,7 @@ def sides(setting: Setting) -> dict[str, Callable[[], object]]:
 
 
 def check(setting: Setting) -> None:
-    """All sides find the same log-probabilities, but for rounding."""
+    """Check that all sides have the same log-probabilities, up to rounding."""
     module = setting.module
     scored = [module.score(batch, needs_of([])) for batch in setting.batches]
     total = sum(scores.logprob.double().sum().item() for scores in scored)

@@ -1,12 +1,12 @@
-"""What the default measures cost beside a scoring pass that computes the loss alone.
+"""Cost of the default measures, relative to a scoring pass that computes only the loss.
 
-One run, ratios only. Both sides see the same batches of the same model, in turns, so that a busy machine slows both:
+One run, ratios only. Both sides use the same batches of the same model, in turns, so that a busy machine slows both:
 
 - plain: forward pass, output layer, log-probability of each token (`torch.nn.functional.cross_entropy`), their sums.
 - default: what every validation of this project does with its default callbacks (perplexity, seven attacks and their
-  combination, extractability, spans): the scoring pass with all that these read, and the figures computed from it.
-  The reference scores are those of the first pass, from the cache, as from the second epoch on. Pictures and
-  generation are left out: they run once a validation whatever its size.
+  combination, extractability, spans): the scoring pass with everything that these read, and their metrics. The
+  reference scores of the first pass come from the cache, as from the second epoch on. Plots and generation are not
+  included: they run once per validation whatever its size.
 
     python -m benchmarks.scoring_cost --model asset:tiny_llama
     python -m benchmarks.scoring_cost --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 64
@@ -31,12 +31,12 @@ from lit_mem.types import Batch, Needs
 
 
 def default_measures() -> list[Measure]:
-    """Those that read the scoring pass; pictures are left out."""
+    """The measures that read the scoring pass, without plots."""
     return [Perplexity(), MembershipInference(figures=False), Extractability(), SpanExtraction()]
 
 
 def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
-    """Loss a token of all batches: one forward pass each, and nothing else."""
+    """Loss per token of all batches: one forward pass each, and nothing else."""
     scorer, total, tokens = TokenScorer(model), 0.0, 0
     for batch in batches:
         mask = scored_positions(batch)
@@ -63,10 +63,10 @@ def main() -> None:
     setting = prepare(args)
     module, batches, measures = setting.module, setting.batches, default_measures()
     needs = needs_of(measures)
-    figures: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     plain, default = [], []
     with evaluation_mode(module.language_model):
-        figures = default_pass(module, batches, measures, needs)  # fills the reference cache
+        metrics = default_pass(module, batches, measures, needs)  # fills the reference cache
         loss = plain_pass(module.language_model, batches)
         for _ in range(args.repeats):
             plain.append(seconds(lambda: plain_pass(module.language_model, batches)))
@@ -75,7 +75,7 @@ def main() -> None:
     print(  # noqa: T201
         f"{args.model}, {2 * args.rows} texts, {setting.tokens} tokens, {torch.get_num_threads()} threads: "
         f"default / plain {statistics.median(ratios):.3f} (least {min(ratios):.3f}, most {max(ratios):.3f}); "
-        f"plain {statistics.median(plain):.2f} s; {len(figures)} figures, loss {loss:.3f} nats"
+        f"plain {statistics.median(plain):.2f} s; {len(metrics)} metrics, loss {loss:.3f} nats"
     )
 
 

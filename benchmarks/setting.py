@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine, a model with an adapter, texts, batches of a validation, and the clock."""
+"""Shared code of the benchmarks: the machine, a model with an adapter, texts, validation batches, and the clock."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Setting:
 
     @property
     def tokens(self) -> int:
-        """How many tokens are scored."""
+        """Number of scored tokens."""
         return sum(int(example.scored.sum()) for example in self.examples)
 
     @property
     def device(self) -> torch.device:
-        """Where model and texts lie."""
+        """Device of model and texts."""
         return self.module.device
 
 
@@ -52,9 +52,9 @@ class Setting:
 
 
 def options(doc: str | None, repeats: int = 5) -> argparse.ArgumentParser:
-    """Options of every benchmark, whatever it measures; `doc` is what `--help` says."""
+    """Options of every benchmark; `doc` is the text of `--help`."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--repeats", type=int, default=repeats, help="of which the median is shown")
+    made.add_argument("--repeats", type=int, default=repeats, help="number of repeats, of which the median is shown")
     made.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     made.add_argument(
         "--out", type=Path, help="folder for tables (.txt, .json) and plots (.png); none: standard output"
@@ -81,7 +81,7 @@ def epoch_parser(doc: str | None) -> argparse.ArgumentParser:
 
 
 def device_of(args: argparse.Namespace) -> torch.device:
-    """The device chosen; "auto" is the GPU where there is one."""
+    """The device chosen; "auto" is the GPU if there is one."""
     chosen = getattr(args, "device", "auto")
     return torch.device("cuda" if chosen == "auto" and torch.cuda.is_available() else chosen.replace("auto", "cpu"))
 
@@ -90,7 +90,7 @@ def device_of(args: argparse.Namespace) -> torch.device:
 
 
 def make_module(args: argparse.Namespace, dropout: float = 0.0, **more: Any) -> CausalLM:
-    """The model with an adapter as in `configs/smollm2_phee.yaml`; not built yet, nothing from scores on disk."""
+    """The model with an adapter as in `configs/smollm2_phee.yaml`; not built, without scores from disk."""
     more = {"reference": Reference(cache=False)} | more
     return CausalLM(args.model, adapter=LoRA(rank=16, targets=["v", "o"], dropout=dropout), **more)
 
@@ -98,13 +98,13 @@ def make_module(args: argparse.Namespace, dropout: float = 0.0, **more: Any) -> 
 def make_data(
     args: argparse.Namespace, train: int, scored: int, kind: type[TextDataModule] = TextDataModule, **more: Any
 ) -> TextDataModule:
-    """So many texts to train on, and so many members and held-out texts to score, each."""
+    """Data with these numbers of training texts, and of scored members and held-out texts, each."""
     source = {"CaseReports": CaseReports, "PHEE": PHEE}[args.source](args.folder)
     return kind(source, max_length=256, train_size=train, heldout_size=scored, check=False, **more)
 
 
 def attach(data: TextDataModule, module: CausalLM) -> None:
-    """Give the data a trainer that trains nothing, and knows the module."""
+    """Attach a trainer without training, which has the module."""
     data.trainer = pl.Trainer(
         accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
     )
@@ -126,7 +126,7 @@ def make_trainer(args: argparse.Namespace, folder: str, **more: Any) -> pl.Train
 
 
 def quieten() -> None:
-    """Nothing on the console but tables."""
+    """Print nothing but tables."""
     warnings.filterwarnings("ignore")
     for name in ("lightning.pytorch", "lightning.fabric", "lit_mem"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -135,7 +135,7 @@ def quieten() -> None:
 
 
 def prepare(args: argparse.Namespace) -> Setting:
-    """Load model and texts onto the chosen device; nothing comes from the reference scores on disk."""
+    """Load model and texts onto the chosen device; without reference scores from disk."""
     quieten()
     device = device_of(args)
     module = make_module(args)
@@ -155,7 +155,7 @@ def prepare(args: argparse.Namespace) -> Setting:
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
-    """The batch with its tensors there."""
+    """The batch moved to a device."""
     moved: Any = {key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
     return moved  # type: ignore[no-any-return]
 
@@ -163,49 +163,49 @@ def on_device(batch: Batch, device: torch.device) -> Batch:
 # -- clock and fairness ------------------------------------------------------------------------------------
 
 CLOCK: dict[str, Callable[[], float]] = {"seconds": time.perf_counter}
-"""What tells the time: `time.process_time` counts this process alone, where others use the machine too."""
+"""The clock: `time.process_time` counts only this process, for a shared machine."""
 
 
 def now() -> float:
-    """Seconds on the clock, once a GPU has done all that it was asked."""
+    """Seconds on the clock, after synchronizing the GPU."""
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
     return CLOCK["seconds"]()
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """How long it takes, once."""
+    """Seconds of one call."""
     start = now()
     work()
     return now() - start
 
 
 def agree(left: float, right: float, what: str, tolerance: float = 0.0) -> None:
-    """Both sides did the same work, or the comparison is none.
+    """Check that both sides did the same work.
 
     Args:
-        left: what one side found.
-        right: what the other found.
-        what: the number that they should agree on.
-        tolerance: largest relative difference; 0: the same to the last bit.
+        left: value of one side.
+        right: value of the other.
+        what: name of the value.
+        tolerance: maximum relative difference; 0: bit-identical.
 
     Raises:
         RuntimeError: they differ, or are not finite.
     """
     if not (math.isfinite(left) and abs(left - right) <= tolerance * max(abs(left), abs(right))):
-        raise RuntimeError(f"the sides do not do the same: {what} is {left!r} on one and {right!r} on the other")
+        raise RuntimeError(f"the sides differ: {what} is {left!r} on one and {right!r} on the other")
 
 
 # -- the machine -------------------------------------------------------------------------------------------
 
 
 def machine(device: torch.device | None = None) -> str:
-    """The class of machine in one line: processor, cores, threads, GPU if it is used, versions."""
+    """The machine in one line: processor, cores, threads, GPU if it is used, versions."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    told = f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads"
+    found = f"{_processor()}, {cores} cores, {torch.get_num_threads()} threads"
     if device is None or device.type == "cuda":
-        told += f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return f"{told}; torch {torch.__version__}, Python {platform.python_version()}"
+        found += f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    return f"{found}; torch {torch.__version__}, Python {platform.python_version()}"
 
 
 def _processor() -> str:
@@ -218,7 +218,7 @@ def _processor() -> str:
 
 
 def multiplying(model: nn.Module) -> int:
-    """Parameters that each token is multiplied with: all but an embedding table that is not the output layer too."""
+    """Parameters that each token is multiplied with: all except an embedding table that is not tied."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
     table, head = base.get_input_embeddings().weight, base.get_output_embeddings().weight
     total = sum(p.numel() for p in model.parameters())
@@ -231,9 +231,9 @@ def flops_rate(parameters: int, tokens: int, took: float) -> float:
 
 
 def multiply_rate(module: CausalLM, tokens: int = 2048) -> float:
-    """Floating-point operations a second at which this machine multiplies matrices of the model's own shape and type.
+    """Floating-point operations per second of matrix products with the model's shapes and dtype.
 
-    A batch of `tokens` tokens into the model's widest layer but the output layer; the best of a few tries.
+    A batch of `tokens` tokens through the model's widest layer except the output layer; the best of a few tries.
     """
     config: Any = module.language_model.config
     width, wide = int(config.hidden_size), int(config.intermediate_size)

@@ -1,8 +1,8 @@
-"""What a LLaMA-architecture model takes of memory and time: the arithmetic of `benchmarks.scaling`, nothing measured.
+"""Memory and time of a LLaMA-architecture model: the formulas of `benchmarks.scaling`; nothing is measured.
 
-Bytes are counted of what exists at once, without an allocator's slack, a library's own buffers, and the program itself.
-Operations are two for each parameter that a token is multiplied with, forward. Attention's products of tokens with
-tokens are left out (0.5 % of LLaMA 2 7B's at 256 tokens a text), as are norms, softmax and the adapter.
+Bytes are those of tensors that exist at once, without allocator overhead, library buffers, and the program itself.
+Operations are two per parameter that a token is multiplied with, forward. Attention's token-by-token products are not
+included (0.5 % of LLaMA 2 7B's at 256 tokens per text), nor are norms, softmax and the adapter.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRAINING_LOGITS: Final = 2**25
 SCORING_LOGITS: Final = 2**26
 SCORING_CHUNK: Final = 1024
 PROCESSOR_BLOCK: Final = 400_000
-"""Most logits, and most tokens' logits, at once: those of `lit_mem.training.head_loss` and `lit_mem.scoring.scorer`."""
+"""Maximum logits, and their tokens, at once: those of `lit_mem.training.head_loss` and `lit_mem.scoring.scorer`."""
 _SHARE_AN_INPUT: Final = {"q": "normed", "k": "normed", "v": "normed", "gate": "mlp", "up": "mlp"}
 
 
@@ -97,7 +97,7 @@ def base_bytes(shape: Shape, width: int = 2, quantized: bool = False) -> float:
 
 
 def sharded_bytes(shape: Shape, devices: int, width: int = 2) -> float:
-    """The base's part on one of several devices, and three layers whole: the one that runs, and the next on its way.
+    """The base's shard on one of several devices, plus three gathered layers: the running and the next one.
 
     The next is gathered into one buffer and copied from there, hence three.
     """
@@ -112,39 +112,39 @@ def adapter_bytes(trained: int, devices: int = 1) -> int:
 
 
 def saved_bytes(shape: Shape, rank: int, targets: Sequence[str], width: int = 2, dropout: bool = True) -> int:
-    """What one decoder layer keeps of one token for the backward pass.
+    """Bytes that one decoder layer keeps per token for the backward pass.
 
     The float32 input of both norms; queries, keys, values, result and normaliser of attention; three activations of
     the MLP; of an adapted matrix its input, its dropout mask and the inner product. A frozen matrix keeps nothing.
     """
     h, i = shape.hidden, shape.intermediate
     kept = 2 * (4 * h + 4) + width * (2 * h + 2 * shape.kv) + 4 * shape.heads + 3 * width * i
-    # In one precision and without dropout all that read one input keep it once.
+    # In one precision and without dropout, all consumers of an input share it.
     shared = width == 4 and not dropout
     inputs = {_SHARE_AN_INPUT.get(name, name) if shared else name: shape.matrices[name][0] for name in targets}
     return kept + sum(inputs.values()) * (width + dropout) + len(targets) * rank * width
 
 
 def training_bytes(shape: Shape, tokens: int, layer: int, checkpointing: bool = False, width: int = 2) -> int:
-    """Activations of a batch of so many tokens, and the logits that exist at once.
+    """Activations of a batch of this many tokens, and the logits that exist at once.
 
     Args:
-        shape: of the model.
-        tokens: of the batch.
+        shape: shape of the model.
+        tokens: number of tokens in the batch.
         layer: `saved_bytes`.
-        checkpointing: keep each layer's input, and the rest of one layer at a time.
+        checkpointing: keep only each layer's input, plus all activations of one layer at a time.
         width: bytes of an activation.
     """
     logits = min(tokens * shape.vocabulary, TRAINING_LOGITS) * (4 if width == 4 else 4 + 2 * width)
     end = 4 * shape.hidden + 2 * width * shape.hidden  # last norm; the loss' slopes, in pieces and whole
     if checkpointing:
-        # A layer is computed again after the logits are gone.
+        # A layer is recomputed after the logits are freed.
         return tokens * (shape.layers * width * shape.hidden + end) + max(logits, tokens * layer)
     return tokens * (shape.layers * layer + end) + logits
 
 
 def scoring_bytes(shape: Shape, tokens: int, width: int = 2, on_gpu: bool = True) -> int:
-    """One layer's activations of a scoring batch, or a chunk's logits beside those of the last chunk.
+    """One layer's activations of a scoring batch, or a chunk's logits in addition to those of the previous chunk.
 
     Logits are made at `width` bytes and read in float32; a GPU reads all of a chunk at once, with their powers and the
     products for mean and deviation beside them.
@@ -159,7 +159,7 @@ def scoring_bytes(shape: Shape, tokens: int, width: int = 2, on_gpu: bool = True
 
 
 def cache_bytes(shape: Shape, tokens: int, width: int = 2) -> int:
-    """Keys and values of so many tokens."""
+    """Keys and values of this many tokens."""
     return 2 * shape.layers * shape.kv * width * tokens
 
 
@@ -173,12 +173,12 @@ def reference_cache_bytes(tokens: int) -> int:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a device could do at most.
+    """Peak performance of a device.
 
     Attributes:
         flops: floating-point operations a second in matrix products.
         bandwidth: bytes a second read from its memory.
-        link: bytes a second that it receives from its neighbours.
+        link: bytes per second received from other devices.
     """
 
     flops: float
@@ -187,7 +187,7 @@ class Machine:
 
 
 def training_seconds(shape: Shape, tokens: int, machine: Machine, checkpointing: bool = False) -> float:
-    """Forward, and back to the inputs alone, as the base is frozen; with checkpointing the layers forward once more."""
+    """Forward, and back to the inputs alone, since the base is frozen; with checkpointing, one more forward pass."""
     return (4 * shape.multiplied + 2 * checkpointing * shape.in_layers) * tokens / machine.flops
 
 
@@ -199,7 +199,7 @@ def scoring_seconds(shape: Shape, tokens: int, machine: Machine) -> float:
 def generation_seconds(
     shape: Shape, batches: Sequence[tuple[int, Sequence[int]]], machine: Machine, width: float = 2
 ) -> float:
-    """Batches that are continued together: (tokens of all prompts, tokens to write for each).
+    """Seconds to decode batches: (tokens of all prompts, tokens to generate for each).
 
     A step takes as long as the reading of all weights, or as the products of its rows, whichever is longer.
     """
@@ -212,5 +212,5 @@ def generation_seconds(
 
 
 def gathering_seconds(shape: Shape, devices: int, machine: Machine, width: int = 2) -> float:
-    """One forward pass' gathering of all layers, each device's own part of which is there already."""
+    """Seconds to gather all layers in one forward pass; each device already has its own shard."""
     return shape.in_layers * width * (1 - 1 / devices) / machine.link

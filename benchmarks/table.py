@@ -1,4 +1,4 @@
-"""How the benchmarks show what they found."""
+"""Tables of benchmark results."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Table:
 
     Attributes:
         title: what is compared, where.
-        columns: their headings; the first is that of the rows' names.
-        rows: a cell a column; None where there is nothing to say.
+        columns: headings; the first is for the rows' names.
+        rows: one cell per column; None for an empty cell.
         notes: lines below it.
     """
 
@@ -49,7 +49,7 @@ def _shown(cell: Cell) -> str:
 
 
 def tell(args: argparse.Namespace, name: str, tables: Sequence[Table]) -> None:
-    """Print the tables; with `--out` write them there too, as `<name>.txt` and `<name>.json`."""
+    """Print the tables; with `--out` also write them there, as `<name>.txt` and `<name>.json`."""
     text = "\n\n".join(table.text() for table in tables)
     print(text, flush=True)  # noqa: T201  (what a benchmark is for)
     if args.out is not None:

@@ -1,4 +1,4 @@
-"""How many bytes of tensors there are at once, on any device, whatever an allocator makes of it."""
+"""Count the bytes of live tensors, on any device, independent of the allocator."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class Made(TorchDispatchMode):
-    """Counts the bytes of the tensors that are made within.
+    """Counts the bytes of tensors created inside the context.
 
     Attributes:
-        most: how many there were at once.
+        most: maximum bytes at once.
     """
 
     def __init__(self) -> None:
@@ -24,8 +24,8 @@ class Made(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run it, and count what it made."""
-        for given in tree_leaves((args, kwargs)):  # made before, as the weights are
+        """Run an operation, and count its outputs."""
+        for given in tree_leaves((args, kwargs)):  # created earlier, such as weights
             if isinstance(given, torch.Tensor):
                 self._count(given.untyped_storage(), 0)
         made = func(*args, **(kwargs or {}))
@@ -51,8 +51,8 @@ class Made(TorchDispatchMode):
 
 
 def made_at_once(work: Callable[[], Any]) -> int:
-    """Most bytes of tensors that there were at once, of those that `work` made."""
-    work()  # what is made once stays
+    """Peak bytes of tensors created by `work`."""
+    work()  # persistent allocations are made here
     with Made() as made:
         work()
     return made.most

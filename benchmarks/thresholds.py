@@ -1,4 +1,4 @@
-"""How wide intervals are, and at which value a threshold acts, by the number of texts scored of either set.
+"""Widths of intervals, and the value at which a threshold triggers, by the number of scored texts per set.
 
     python -m benchmarks.thresholds
 
@@ -22,18 +22,18 @@ from lit_mem.functional.spending import ALPHA
 
 
 def most_events(n: int, limit: float) -> int | None:
-    """The most events of n whose whole 95 % interval lies within a limit; None where not even 0 are."""
+    """The most events of n whose 95 % interval is within a limit; None if not even 0 is."""
     within = [k for k in range(n + 1) if binomtest(k, n).proportion_ci(0.95).high <= limit]
     return max(within, default=None)
 
 
 def highest_within(n: int, limit: float) -> float:
-    """The highest AUROC, to three digits, whose whole 95 % interval lies within a limit with n and n texts."""
+    """The highest AUROC, to three digits, whose 95 % interval is within a limit with n and n texts."""
     return max(area / 1000 for area in range(1, 1000) if planned_interval(area / 1000, n, n)[1] <= limit)
 
 
 def table(preset: str, texts: Sequence[int], validations: int) -> Table:
-    """A row for each number of texts scored of either set, of a preset over so many validations."""
+    """One row per number of scored texts per set, for a preset over this many validations."""
     limits = parsed(PRESETS[preset])
     area, rate = (next(one.limit for one in limits if one.is_auroc == is_area) for is_area in (True, False))
     level = 1 - 2 * ALPHA / validations / len(limits) / len(default_attacks())

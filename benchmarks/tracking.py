@@ -1,23 +1,23 @@
-"""What tracking costs: one tracked epoch against the same epoch untracked. One run, ratios only, sides in turns.
+"""Cost of tracking: a tracked epoch against the same epoch untracked. One run, ratios only, sides in turns.
 
-Both sides are real fits of the same texts from the same seed, adapter as in `configs/smollm2_phee.yaml`:
+Both sides are real fits of the same texts with the same seed, adapter as in `configs/smollm2_phee.yaml`:
 
 - untracked: the training epoch, then the loss of the held-out texts, in this project's length-grouped batches; no
   callback, no logger, no checkpoint.
 - tracked: the same epoch and the same held-out texts with all callbacks and loggers of `configs/smollm2_phee.yaml`:
-  members are scored too, every figure and picture is made, texts are generated, checkpoints are written.
+  members are scored too, all metrics and plots are made, texts are generated, checkpoints are written.
 
 Two cases. "as many": as many members and as many held-out texts are scored as are trained on (`--rows`). "few": 500 of
-each are scored while `--trained` texts are trained on; of fewer than 3000 a sixth, which is the same share. Extraction
-asks 100 members and 100 held-out texts as always (fewer only where fewer are scored), so that in a shortened "few" its
-share is larger than on the whole corpus.
+each are scored while `--trained` texts are trained on; below 3000 a sixth, which is the same share. Extraction prompts
+100 members and 100 held-out texts as always (fewer only if fewer are scored), so that in a shortened "few" its share is
+larger than on the whole corpus.
 
-Where the sides' seconds of training differ it is the machine, as both train the same; `training counted alike` is the
-ratio with both sides' median there.
+If the sides' training seconds differ, the machine is the cause, since both train identically; `training counted alike`
+is the ratio with both sides' median instead.
 
-Each fit measures before its first step too, which is when the reference is scored and answers of the base model are
-generated: `before training`. `first epoch` and `later epochs` have them from there. Held-out losses after every epoch
-and all trained weights must be the same on both sides to the last bit (on a GPU: the losses to 0.1 %).
+Each fit also measures before its first step, which is when the reference is scored and outputs of the base model are
+generated: `before training`. `first epoch` and `later epochs` have them cached. Held-out losses after every epoch and
+all trained weights must be bit-identical on both sides (on a GPU: the losses to 0.1 %).
 
     python -m benchmarks.tracking
     python -m benchmarks.tracking --model path/to/smollm2 --source PHEE --folder path/to/phee --rows 100 --repeats 1
@@ -45,7 +45,7 @@ class Sides(NamedTuple):
 
 
 def cases(args: argparse.Namespace) -> list[Case]:
-    """Both, or those asked for."""
+    """Both, or the selected ones."""
     trained = args.trained or args.rows
     scored = min(FEW, max(2, -(-trained * FEW // WHOLE)))
     both = [Case("as many", args.rows, args.rows), Case("few", trained, args.scored or scored)]
@@ -63,23 +63,23 @@ def measure(args: argparse.Namespace, case: Case) -> Sides:
 
 
 def check(sides: Sides, exact: bool) -> None:
-    """Both sides trained the same model.
+    """Check that both sides trained the same model.
 
     Raises:
         RuntimeError: held-out losses or trained weights differ.
     """
     for left, right in zip(sides.untracked, sides.tracked, strict=True):
-        # Attention's backward pass on a GPU sums in any order.
+        # Attention's backward pass on a GPU is non-deterministic.
         for one, other in zip(left.clock.losses, right.clock.losses, strict=True):
             agree(one, other, "val/loss", tolerance=0.0 if exact else 1e-3)
         if exact and left.weights != right.weights:
-            raise RuntimeError("the sides do not do the same: tracking changed the trained weights")
+            raise RuntimeError("the sides differ: tracking changed the trained weights")
 
 
 def tables(args: argparse.Namespace, case: Case, sides: Sides) -> list[Table]:
     """The ratios, and where a tracked epoch's time goes."""
     title = f"{args.model}, {case}; medians of {args.repeats} fits of {args.epochs} epochs; {machine(device_of(args))}"
-    # Both sides train the same steps to the last bit; what differs there is the machine.
+    # Both sides train bit-identically; differences in time are the machine's.
     alike = median([*sides.untracked, *sides.tracked], lambda clock: clock.training)
     ratios = Table(title, ["", "untracked s", "tracked s", "tracked ÷ untracked", "training counted alike"], [])
     untracked, tracked = (median(side, lambda clock: [clock.before]) for side in sides)
@@ -93,7 +93,7 @@ def tables(args: argparse.Namespace, case: Case, sides: Sides) -> list[Table]:
 
 
 def median(fits: list[Fit], read: Callable[[Clock], list[float]]) -> float:
-    """Of what is read of each fit's clock, all together."""
+    """The median over all fits of what `read` returns for each clock."""
     return statistics.median(value for each in fits for value in read(each.clock))
 
 
@@ -106,15 +106,15 @@ def _shares(args: argparse.Namespace, sides: Sides) -> Table:
     later = slice(1, None)
     epoch = _median_of(sides.untracked, "epochs", later)
     training = _median_of(sides.tracked, "training", later)
-    scoring = median(sides.tracked, lambda clock: [clock.figures["time/scoring"]])
-    generation = median(sides.tracked, lambda clock: [clock.figures["time/generation"]])
+    scoring = median(sides.tracked, lambda clock: [clock.metrics["time/scoring"]])
+    generation = median(sides.tracked, lambda clock: [clock.metrics["time/generation"]])
     parts = {
         "untracked: training": _median_of(sides.untracked, "training", later),
         "untracked: held-out loss": _median_of(sides.untracked, "after_training", later),
         "tracked: training": training,
         "tracked: scoring pass": scoring,
         "tracked: extraction": generation,
-        "tracked: figures, pictures, checkpoints": _median_of(sides.tracked, "after_training", later)
+        "tracked: metrics, plots, checkpoints": _median_of(sides.tracked, "after_training", later)
         - scoring
         - generation,
     }
@@ -150,7 +150,7 @@ def main() -> None:
     made = options()
     args = made.parse_args()
     if args.epochs < 2:
-        made.error("--epochs: the first is told apart from the later ones, so there must be 2")
+        made.error("--epochs: expected at least 2, since the first is reported separately")
     tell(args, "tracking", run(args))
 
 

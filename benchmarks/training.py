@@ -1,13 +1,13 @@
-"""How fast an untracked epoch trains, beside the Hugging Face Trainer and what the machine could do.
+"""Speed of an untracked epoch, against the Hugging Face Trainer and the machine's peak.
 
 All sides in turns. Each trains the same adapter from the same start, one epoch, batches of 8, AdamW, no measures and no
-validation; timed from the first batch to the last. But for the two grouped ones all see the same batches in the same
-order, and their losses are checked to agree step by step.
+validation; timed from the first batch to the last. Except for the two grouped ones, all use the same batches in the
+same order, and their losses are checked to agree step by step.
 
-- ours: the Lightning trainer and `CausalLM`; texts of a batch are laid end to end.
+- ours: the Lightning trainer and `CausalLM`; texts of a batch are packed.
 - ours, fused: with `optimizer.init_args.fused: true`.
 - ours, grouped: with `data.group_by_length: true`.
-- padded, padded grouped: the same two as they would be if each text had a row of its own.
+- padded, padded grouped: the same two with one row per text.
 - Trainer: `transformers.Trainer`, padded batches with an attention mask. It needs the package accelerate.
 - products alone: the matrix products of the linear layers of one epoch, forward and back to their inputs (4
   floating-point operations a parameter and real token, as the base is frozen), at the shapes of one step without
@@ -59,8 +59,8 @@ class Epoch:
 
     Attributes:
         losses: of each step.
-        start: on the clock, before the first batch.
-        seconds: until after the last.
+        start: clock time before the first batch.
+        seconds: seconds from there until after the last batch.
     """
 
     losses: list[Tensor] = field(default_factory=list)
@@ -68,12 +68,12 @@ class Epoch:
     seconds: float = 0.0
 
     def begin(self) -> None:
-        """The first batch is next."""
+        """Start the clock."""
         self.losses.clear()
         self.start = now()
 
     def end(self) -> None:
-        """The last step is done."""
+        """Stop the clock."""
         self.seconds = now() - self.start
 
 
@@ -123,7 +123,7 @@ class Workload:
         return made
 
     def _fresh(self) -> None:
-        """The adapter as it was before any training."""
+        """Reset the adapter to its initial weights."""
         with torch.no_grad():
             for name, p in self.module.named_parameters():
                 if p.requires_grad:
@@ -154,7 +154,7 @@ class Workload:
         return epoch
 
     def theirs(self) -> Epoch:
-        """An epoch of the Hugging Face Trainer, on the batches that ours has, in that order."""
+        """An epoch of the Hugging Face Trainer, on the same batches in the same order as ours."""
         from torch.utils.data import DataLoader
         from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
@@ -199,7 +199,7 @@ class Workload:
         return epoch
 
     def batches(self, grouped: bool = False) -> list[dict[str, Tensor]]:
-        """The epoch's padded batches, with the mask that tells tokens from padding."""
+        """The epoch's padded batches, with the attention mask."""
         made = []
         for batch in self.data[grouped].train_dataloader():
             mask = (batch["labels"] != -100).long()
@@ -210,15 +210,15 @@ class Workload:
     # -- the machine's limit -------------------------------------------------------------------------------
 
     def tokens(self) -> int:
-        """Tokens that a hidden state is needed of: all but the last of each text."""
+        """Tokens whose hidden state is needed: all except the last of each text."""
         return sum(len(example.input_ids) - 1 for example in self.data[False].train)
 
     def padding(self, grouped: bool) -> float:
-        """Tokens of padded batches to those needed."""
+        """Ratio of tokens in padded batches to needed tokens."""
         return sum(batch["input_ids"].numel() for batch in self.batches(grouped)) / self.tokens()
 
     def packed(self, grouped: bool) -> float:
-        """Tokens of rows laid end to end to those needed."""
+        """Ratio of tokens in packed rows to needed tokens."""
         scorer: Any = self.module._scorer
         total = 0
         for batch in self.batches(grouped):
@@ -228,7 +228,7 @@ class Workload:
         return total / self.tokens()
 
     def products(self) -> tuple[Epoch, int]:
-        """Seconds of the matrix products alone, and how many parameters they multiply each token with."""
+        """Seconds of the matrix products only, and the number of parameters multiplied per token."""
         model: Any = self.module.language_model
         plain = [m for n, m in model.named_modules() if isinstance(m, nn.Linear)]
         steps = len(self.data[False].train_dataloader())
@@ -250,10 +250,10 @@ class Workload:
 
 
 def check(one: Epoch, other: Epoch, what: str, tolerance: float) -> None:
-    """The losses of both are the same, step by step.
+    """Check that the losses of both are equal, step by step.
 
     Raises:
-        RuntimeError: they are not.
+        RuntimeError: they differ.
     """
     agree(len(one.losses), len(other.losses), f"steps of {what}")
     for step, (left, right) in enumerate(zip(one.losses, other.losses, strict=True)):

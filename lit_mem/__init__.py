@@ -20,9 +20,9 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is used when it is used: the classes load Lightning, which the core does without."""
+    """Import names lazily: the classes load Lightning, which the core does not need."""
     if name == "audit":
-        return import_module("lit_mem.audit")  # a package that can be called
+        return import_module("lit_mem.audit")  # a callable package
     if name in _PLACES:
         return getattr(import_module(_PLACES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
-"""One exception tree for everything that a user can put right, and the checks of options that give them.
+"""Exceptions for everything that a user can fix, and the option checks that raise them.
 
-The command line turns each of these into one line on standard error and exit code 2; anything else is a bug
-of ours and keeps its traceback.
+The command line turns each of these into one line on standard error and exit code 2. Any other exception is a bug in
+lit_mem and keeps its traceback.
 """
 
 import math
@@ -15,11 +15,11 @@ _Options = TypeVar("_Options")
 
 
 class LitMemError(Exception):
-    """A mistake that the user can mend; the message names what was found, where, and what was expected."""
+    """A mistake that the user can fix; the message names what was found, where, and what was expected."""
 
 
 class ConfigError(LitMemError):
-    """An option has a value that cannot work."""
+    """An option has an invalid value."""
 
 
 class DataError(LitMemError):
@@ -35,7 +35,7 @@ class CheckpointError(LitMemError):
 
 
 class TrainingError(LitMemError):
-    """Training has gone where nothing more can be learned."""
+    """Training has diverged and cannot continue."""
 
 
 class MetricError(LitMemError):
@@ -62,7 +62,7 @@ def check_range(
     """Reject a number that is out of range, NaN, infinite or a bool.
 
     Args:
-        option: that sets the number, for the message.
+        option: name of the option, for the message.
         value: the number.
         at_least: the least value allowed.
         above: allowed values are larger.
@@ -70,10 +70,10 @@ def check_range(
         below: allowed values are smaller.
         or_null: whether None is allowed.
         hint: added to the message.
-        kind: of the error.
+        kind: exception class to raise.
 
     Raises:
-        LitMemError: of this kind; it names the option, what was found and what was expected.
+        LitMemError: of class `kind`; it names the option, what was found and what was expected.
 
     >>> check_range("data.max_length", 1, at_least=2)
     Traceback (most recent call last):
@@ -92,21 +92,21 @@ def check_range(
 
 
 def options_of(kind: type[_Options], given: _Options | Mapping[str, Any] | None, option: str) -> _Options | None:
-    """Options as given, or from some of them by name; None where none are given.
+    """Options as an instance of `kind`, built from a mapping if needed; None if none are given.
 
     Args:
-        kind: a dataclass, whose fields are the options.
+        kind: a dataclass; its fields are the options.
         given: the options.
-        option: that holds them, for the message.
+        option: name of the option that holds them, for the message.
 
     Raises:
-        ConfigError: there is no option of a name, or `given` is of another kind.
+        ConfigError: an option name is unknown, or `given` has another type.
     """
     if given is None or isinstance(given, kind):
         return given
-    names = [one.name for one in fields(kind)]  # type: ignore[arg-type]  # mypy has no word for any dataclass
+    names = [one.name for one in fields(kind)]  # type: ignore[arg-type]  # mypy cannot express "any dataclass"
     if not isinstance(given, Mapping):
         raise ConfigError(f"{option} is {given!r}; expected {{{', '.join(names)}}}")
     if unknown := [name for name in given if name not in names]:
-        raise ConfigError(f"{option} has no option {unknown[0]!r}; there are {', '.join(names)}")
+        raise ConfigError(f"{option} has no option {unknown[0]!r}; expected one of {', '.join(names)}")
     return kind(**given)

@@ -1,7 +1,7 @@
-"""Contexts that leave training untouched, whatever happens inside them.
+"""Context managers that leave training untouched, whatever happens inside them.
 
-Lightning's own `isolate_rng` does not restore the random state when the body raises, and turning an adapter
-off leaves parameters trainable that the user froze; hence these.
+Lightning's `isolate_rng` does not restore the random state when the body raises, and disabling an adapter unfreezes
+parameters that the user froze.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @contextmanager
 def preserved_random_state() -> Iterator[None]:
-    """Whatever the body draws, training goes on with the random numbers that it would have had."""
+    """Restore the global random state afterwards, so that what the body draws does not affect training."""
     state = random_state()
     try:
         yield
@@ -51,7 +51,7 @@ def preserved_random_state() -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluate without gradients; each submodule gets its own `training` flag back afterwards."""
+    """Evaluate without gradients; restore each submodule's `training` flag afterwards."""
     flags = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
@@ -64,7 +64,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def preserved_requires_grad(module: nn.Module) -> Iterator[None]:
-    """Give every parameter its `requires_grad` flag back afterwards."""
+    """Restore the `requires_grad` flag of every parameter afterwards."""
     flags = [(p, p.requires_grad) for p in module.parameters()]
     try:
         yield

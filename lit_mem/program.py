@@ -1,4 +1,4 @@
-"""How the command line was started, so that usages and hints show the command that its user types."""
+"""How the command line was started, so that usage lines and hints show the command that the user typed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def command() -> str:
 
 
 def name() -> str:
-    """The program's name in a usage: `train.py`, `python -m lit_mem` or `lit-mem`."""
+    """The program's name in a usage line: `train.py`, `python -m lit_mem` or `lit-mem`."""
     started = Path(sys.argv[0] if sys.argv else "")
     if started.name == "train.py":
         return "train.py"

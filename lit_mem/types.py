@@ -1,4 +1,4 @@
-"""The types that every room shares. Torch only: nothing here may import another room but errors.
+"""Types shared by all packages. Depends on torch only: the one lit_mem module imported here is `errors`.
 
 Shape letters used throughout the package: B examples in a batch, T tokens in the longest of them, N examples
 in a whole set.
@@ -20,10 +20,10 @@ IGNORED = -100
 
 
 class Span(NamedTuple):
-    """A telling piece of a text: a name, a date, a drug.
+    """A sensitive span of a text, such as a name, a date or a drug.
 
     Attributes:
-        kind: what it is, as the data calls it.
+        kind: its type, as named in the data.
         start: position in `input_ids` of its first token.
         end: position after its last token; every position from `start` to it is scored, or none is.
     """
@@ -34,12 +34,12 @@ class Span(NamedTuple):
 
 
 class Windows(NamedTuple):
-    """How a text that is longer than the model is given at once is read: see `lit_mem.scoring.windows`.
+    """How a text longer than the model's context is scored in windows: see `lit_mem.scoring.windows`.
 
     Attributes:
-        tokens: most tokens of a window.
-        stride: how far a window's end lies behind that of the one before, at most.
-        head: how many of the text's first tokens stand in front of each window: 1 for a BOS token, or 0.
+        tokens: maximum tokens per window.
+        stride: maximum distance between the ends of consecutive windows.
+        head: how many of the text's first tokens are prepended to each window: 1 for a BOS token, or 0.
         length: tokens of the text.
     """
 
@@ -50,21 +50,21 @@ class Windows(NamedTuple):
 
 
 class Record:
-    """What is known of an example beside its tokens.
+    """What is known about an example besides its tokens.
 
-    A plain class, so that Lightning, which takes collections and dataclasses apart to move the tensors in them, hands
-    it on as it is.
+    A plain class: Lightning takes collections and dataclasses apart to move the tensors in them, and passes this on
+    unchanged.
 
     Attributes:
-        text: the text that is scored, as far as `input_ids` reaches.
-        origin: where it came from: "train.jsonl:17".
-        attributes: what else the data says of it, by column: a text, a number, or several texts.
-        spans: its telling pieces.
-        duplicates: how many other members have the same text but for case, spacing and punctuation.
-        prompt: the text before it, which is not scored.
-        prompt_spans: telling pieces of what is not scored: of a prompt, of turns that are not the assistant's.
-        group: name of the person or document that it is of; `origin` where the data names none, "" where nothing is
-            known. For memory alone: what is written or logged has a keyed hash in its place.
+        text: the scored text, truncated where `input_ids` is.
+        origin: where it came from, such as "train.jsonl:17".
+        attributes: other columns of its row by name: a string, a number, or several strings.
+        spans: its sensitive spans.
+        duplicates: how many other members have the same text, ignoring case, spacing and punctuation.
+        prompt: the preceding text, which is not scored.
+        prompt_spans: sensitive spans in what is not scored: a prompt, or turns other than the assistant's.
+        group: the person or document that it belongs to; `origin` where the data names none, "" if unknown. Kept in
+            memory only: files and logs have a keyed hash in its place.
     """
 
     __slots__ = ("attributes", "duplicates", "group", "origin", "prompt", "prompt_spans", "spans", "text")
@@ -93,7 +93,7 @@ class Sampling:
     Attributes:
         temperature: logits are divided by it.
         top_k: draw among the k likeliest tokens; None: among all.
-        seed: of the generators that draw, one for each prompt.
+        seed: of the random generators, one per prompt.
     """
 
     temperature: float = 1.0
@@ -101,7 +101,7 @@ class Sampling:
     seed: int = 0
 
     def check(self, option: str) -> None:
-        """Refuse what cannot be drawn from; `option` is where it was set.
+        """Validate the values; `option` is the option that set them.
 
         Raises:
             ConfigError: temperature or top_k is out of range.
@@ -112,11 +112,11 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Needs:
-    """What of `TokenScores` is computed only if someone reads it.
+    """Optional parts of `TokenScores`, computed only if a measure reads them.
 
     Attributes:
         reference: the frozen reference model's scores.
-        moments: mean and deviation of the next-token log-probability.
+        moments: mean and standard deviation of the next-token log-probability.
         sampling: the schemes under which tokens may be drawn.
     """
 
@@ -125,12 +125,12 @@ class Needs:
     sampling: frozenset[Sampling] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
-        """What either needs."""
+        """The union of both."""
         return Needs(self.reference or other.reference, self.moments or other.moments, self.sampling | other.sampling)
 
 
 class Batch(TypedDict):
-    """Examples that go through the model together.
+    """Examples that are scored in one forward pass.
 
     A TypedDict because Lightning moves dictionaries between devices, and cannot move a frozen dataclass.
 
@@ -138,18 +138,18 @@ class Batch(TypedDict):
         input_ids: (B, T) int64, padded on the right.
         labels: (B, T) int64, `input_ids` where the token is trained on, `IGNORED` elsewhere (padding, prompts,
             the first token, which nothing precedes).
-        scored: (B, T) bool, the tokens that measures read: those trained on, but for an end-of-text token that was
-            appended. That token is no part of the text, and what an un-tuned model thinks of it would only add noise
-            to every comparison with the reference. Where this key is absent, all labels are scored.
+        scored: (B, T) bool, the tokens that measures read: those trained on, except for an appended end-of-text token.
+            That token is not part of the text, and its score under an un-tuned model would only add noise to every
+            comparison with the reference. If this key is absent, all labels are scored.
         example_id: (B,) int64, unique over members and non-members together.
         member: (B,) bool, True where the example is in the fine-tuning set.
-        records: B of what else is known; absent where the data says nothing more.
-        canary: (B,) int64, in batches of canaries and in no others: how often each stands in the training set where its
-            coin (`member`) put it there. Only what measures canaries reads such a batch.
-        windows: B times how a text is read that is too long to be read at once; None for one that is read whole. Absent
-            where all are, as in training, whose rows are windows themselves.
-        at_once: how many tokens of windows, padding included, go through the model together; in each batch of a set
-            that has such texts, and in no other.
+        records: B records of what else is known; absent if the data has nothing more.
+        canary: (B,) int64, only in batches of canaries: how often each is in the training set if its coin (`member`)
+            includes it. Only measures of canaries read such a batch.
+        windows: B entries: how a text that is too long for one forward pass is scored; None for one scored in one pass.
+            Absent if no text needs windows, as in training, where each row is already a window.
+        at_once: how many tokens of windows, padding included, share one forward pass; in every batch of a set that
+            has such texts, and in no other.
     """
 
     input_ids: Tensor
@@ -164,13 +164,13 @@ class Batch(TypedDict):
 
 
 def holds_canaries(batch: Any) -> bool:
-    """Whether a batch is one of canaries, which belong to no set of texts."""
+    """Whether a batch holds canaries, which are neither members nor held-out texts."""
     return isinstance(batch, Mapping) and "canary" in batch
 
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What one forward pass says of every token; all that the loss-based measures need.
+    """Scores of every token from one forward pass: all that the loss-based measures need.
 
     Position t holds the score of token t given all tokens before it, so position 0 is never scored.
 
@@ -180,15 +180,15 @@ class TokenScores:
         mask: (B, T) bool, the scored positions.
         example_id: (B,) int64.
         member: (B,) bool.
-        reference: (B, T) float32, the same as `logprob` under the frozen reference model, or None.
-        reference_hit: (B, T) bool, the same as `hit` under the frozen reference model, or None.
+        reference: (B, T) float32, like `logprob`, under the frozen reference model, or None.
+        reference_hit: (B, T) bool, like `hit`, under the frozen reference model, or None.
         mean: (B, T) float32, the mean μ_t = Σ_v p(v) log p(v) of the log-probability of a token drawn from the tuned
-            model's own next-token distribution, in nats, at most 0; 0 where `mask` is False. None if nobody needs it.
+            model's own next-token distribution, in nats, at most 0; 0 where `mask` is False. None if not needed.
         std: (B, T) float32, its standard deviation σ_t, at least 0, likewise.
         sampled: for each sampling scheme needed (B, T) float32, the log-probability of x_t under it: tempered, and
             normalised over the top k; -inf for a token outside them; 0 where `mask` is False.
         batch: the batch that was scored, or None where it was not kept.
-        ends: (B, T) bool, where a token stands at which decoding stops; None where it is not known.
+        ends: (B, T) bool, whether the token is one at which decoding stops; None if unknown.
     """
 
     logprob: Tensor
@@ -205,14 +205,14 @@ class TokenScores:
     ends: Tensor | None = None
 
     def with_reference(self, reference: Tensor, hit: Tensor | None = None) -> TokenScores:
-        """The same scores with the reference model's (B, T) log-probabilities (and greedy hits) beside them."""
+        """A copy with the reference model's (B, T) log-probabilities (and greedy hits)."""
         return replace(self, reference=reference, reference_hit=hit)
 
     def records(self, who: str) -> Sequence[Record]:
-        """What else is known of the B examples.
+        """The records of the B examples.
 
         Raises:
-            MetricError: the batch does not say; `who` needs it, for the message.
+            MetricError: the batch has no records; `who` names the measure that needs them.
         """
         if self.batch is None or "records" not in self.batch:
             raise MetricError(f"{who} needs the examples' texts, and the batches carry no `records`")
@@ -226,12 +226,12 @@ class TokenScores:
     @property
     def total_logprob(self) -> Tensor:
         """(B,) float64 on the CPU, the sum of log-probabilities of each example in nats."""
-        # Some accelerators have no float64, hence the move first.
+        # Some accelerators do not support float64: move to the CPU first.
         return self.logprob.cpu().double().sum(dim=1)
 
 
 class Prober(Protocol):
-    """What an attack may use that computes more than the scoring pass."""
+    """What an attack may use to compute more than the scoring pass does."""
 
     @property
     def tokenizer(self) -> Any:
@@ -260,15 +260,15 @@ class Prober(Protocol):
         ...
 
     def texts(self, member: bool) -> Mapping[int, Tensor]:
-        """(T,) int64 token ids of every validated member, or of every held-out text, by example id, on every rank.
+        """Token ids, (T,) int64, of all validated members or all held-out texts, by example id; the same on every rank.
 
         Raises:
-            ConfigError: the data module does not give them.
+            ConfigError: the data module does not provide them.
         """
         ...
 
     def population(self, references: Sequence[str]) -> Callable[[Batch], Sequence[Tensor]]:
-        """Load reference models; what is returned scores a batch under each: (B, T) float32 log-probabilities.
+        """Load reference models; the returned function scores a batch under each: (B, T) float32 log-probabilities.
 
         Args:
             references: folders of adapters saved by peft for the same base, or ids or folders of whole models.
@@ -278,9 +278,9 @@ class Prober(Protocol):
 
 @runtime_checkable
 class MemorizationModule(Protocol):
-    """What the callbacks need of a LightningModule beside `validation_step` returning `TokenScores`.
+    """What the callbacks need of a LightningModule besides `validation_step` returning `TokenScores`.
 
-    Loss-based callbacks read nothing but those scores. Extraction also generates, so it needs `tokenizer`,
+    Loss-based callbacks read only those scores. Extraction also generates, so it needs `tokenizer`,
     `language_model` and `reference_context`.
     """
 

@@ -9,7 +9,7 @@ from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["LIT_MEM_CACHE"] = tempfile.mkdtemp(prefix="lit_mem_cache_")  # nothing is read from or left in the user's
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: threads only wait for one another
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # small matrices: threads only add overhead
 
 atexit.register(shutil.rmtree, os.environ["LIT_MEM_CACHE"], ignore_errors=True)
 
@@ -17,9 +17,9 @@ settings.register_profile("few", max_examples=25)
 
 
 def pytest_configure(config):
-    """Without slow tests, properties are tried on a quarter of the examples that hypothesis would take.
+    """Without slow tests, hypothesis uses a quarter of its default examples.
 
-    A process that only deals tests out to others (`-n 2`) does without the fixtures, whose imports take ten seconds.
+    A process that only distributes tests (`-n 2`) skips the fixtures, whose imports take ten seconds.
     """
     if config.option.markexpr == "not slow":
         settings.load_profile("few")

@@ -53,7 +53,7 @@ def _forget_seed():
 
 @pytest.fixture(autouse=True)
 def own_signals():
-    """A test starts with the system's handler of SIGTERM, whatever a library has left behind in an earlier one."""
+    """A test starts with the system's handler of SIGTERM, even if an earlier one replaced it."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -176,7 +176,7 @@ def trainer(tmp_path_factory):
 
 
 class PlainSubject:
-    """What measures see where there is no model: scores are made up."""
+    """What measures see without a model: scores are generated."""
 
     name, ends, tokenizer, language_model = "Nothing", frozenset(), None, None
     lacks = staticmethod(lambda *names: [])
@@ -190,7 +190,7 @@ class PlainSubject:
 
 @pytest.fixture(scope="session")
 def audited():
-    """Runs measures over made-up scores: `audited(measure, (scores, batch), …, stage="fit")`; a `PassResult`."""
+    """Runs measures over generated scores: `audited(measure, (scores, batch), …, stage="fit")`; a `PassResult`."""
 
     def run(measures, *pairs, subject=PlainSubject, **options):
         audit = Audit(measures if isinstance(measures, list) else [measures])
@@ -217,7 +217,7 @@ def trained():
 
 @contextmanager
 def set_aside(folder):
-    """Home, caches and temporary files lie in folders of their own, so that nothing is written where nobody looks."""
+    """Home, caches and temporary files are in separate folders, so that all writes are seen."""
     with pytest.MonkeyPatch.context() as patch:
         for name, place in (("HOME", "home"), ("XDG_CACHE_HOME", "home/cache"), ("TMPDIR", "temporary")):
             (folder / place).mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ def quickstart_run(tmp_path_factory):
 
     Tests only read it. It has: folder (everything that it wrote; texts in `asked_for` alone), work (where it was
     started, below folder), version (its log folder), config (what it was given), sizes, out, err and drawn (words in
-    pictures).
+    plots).
     """
     folder = tmp_path_factory.mktemp("quickstart")
     drawn, before = [], hub_files()
@@ -262,7 +262,7 @@ def quickstart_run(tmp_path_factory):
         drawn.extend(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
         return add_figure(self, tag, figure, *args, **kwargs)
 
-    # Of so few texts, subgroups are small, and one epoch passes the quickstart's own threshold.
+    # With so few texts, subgroups are small, and one epoch exceeds the quickstart's own threshold.
     options = "{min_size: 3, attacks: [reference], measures: [ngram_rate, exact_memorization, span_rate]}"
     slices = f"{{class_path: lit_mem.audit.measures.Slices, init_args: {options}}}"
     config = QUICKSTART.read_text().replace("mia/reference_auroc > 0.85", "mia/reference_auroc > 0.95")

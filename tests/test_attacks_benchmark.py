@@ -1,4 +1,4 @@
-"""The comparison of attacks: its draws share nothing that they should not, and its intervals are what they say."""
+"""The comparison of attacks: its draws are disjoint, and its intervals are correct."""
 
 import math
 from types import SimpleNamespace
@@ -140,7 +140,7 @@ def test_all_intervals_hold_at_once_in_95_of_100(monkeypatch):
 
 
 class Few(Source):
-    """Two rows a patient, of which the last stands twice."""
+    """Two rows per patient; the last row occurs twice."""
 
     def load(self):
         def rows(name, patients):
@@ -169,7 +169,7 @@ def test_draws_share_no_patient_and_differ_by_seed():
 
 def test_more_texts_than_there_are_end_in_one_line():
     pool = Pool(Few(), reserved=0.25)
-    with pytest.raises(SystemExit, match="40 texts of separate groups"):
+    with pytest.raises(SystemExit, match="too few texts for 40 of separate groups"):
         pool.draw(pool.free, [20, 20], "seed 0")
 
 

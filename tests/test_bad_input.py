@@ -1,4 +1,4 @@
-"""Every mistake that a user can make: exit code 2; one line says where, what was found and what was expected."""
+"""User errors: exit code 2 and one line with the place, what was found and what was expected."""
 
 import gzip
 import importlib.util
@@ -48,7 +48,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 class Bomb:
-    """Unpickled, it writes a file into the working directory."""
+    """When unpickled, writes a file into the working directory."""
 
     def __reduce__(self):
         return (open, ("code_was_run", "w"))
@@ -77,10 +77,10 @@ def archive(**members):
 
 @dataclass
 class Bad:
-    """A mistake.
+    """A user error.
 
     Attributes:
-        args: after `fit --config` and SMALL; "MADE" stands for the folder of the fixture `made`.
+        args: after `fit --config` and SMALL; "MADE" is replaced by the folder of the fixture `made`.
         says: what the line on standard error must hold.
         files: what lies in the working directory.
         bare: `args` are the whole command line.
@@ -207,7 +207,7 @@ MISTAKES = [
     logger(
         "logger version used twice",
         {"save_dir": "logs", "name": "a", "version": 3},
-        "trainer.logger: logs/a/version_3 already holds a run", "expected a version that is free",
+        "trainer.logger: logs/a/version_3 already holds a run", "expected a free version",
         files={"logs/a/version_3/config.yaml": "kept"},
     ),
     logger("log folder cannot be", {"save_dir": "/proc/nowhere"}, "/proc/nowhere", "No such file", marks=linux),
@@ -219,12 +219,12 @@ MISTAKES = [
     logger("logger not installed", {}, "wandb", kind="WandbLogger", marks=no_wandb),
     # -- base model
     bad("model folder absent", "--model.model_id ./nope", "model_id", "./nope", "does not exist"),
-    bad("hub model offline", "--model.model_id some/model", "model_id 'some/model'", "neither a folder here nor"),
+    bad("hub model offline", "--model.model_id some/model", "model_id 'some/model'", "neither a local folder nor"),
     bad("default model offline", "fit --trainer.logger false", "meta-llama/Llama-2-7b-hf", "neither", bare=True),
     bad("model is a file", "--model.model_id ./m", "./m", "expected a folder", files={"m": "x"}),
     bad("model folder without config", "--model.model_id empty", "'empty'", "config.json", files={"empty/x": ""}),
-    bad("damaged weights", "--model.model_id MADE/damaged", "damaged/model.safetensors", "damaged or cut short"),
-    bad("truncated weights", "--model.model_id MADE/short", "short/model.safetensors", "damaged or cut short"),
+    bad("damaged weights", "--model.model_id MADE/damaged", "damaged/model.safetensors", "damaged or truncated"),
+    bad("truncated weights", "--model.model_id MADE/short", "short/model.safetensors", "damaged or truncated"),
     bad("pickled weights", "--model.model_id MADE/pickled", "pytorch_model.bin", "a pickle", "expected .safetensors"),
     bad("model with code of its own", "--model.model_id MADE/code", "MADE/code", "code", "never run"),
     bad("model config broken", "--model.model_id m", "'m'", "JSON", files={"m/config.json": "{"}),
@@ -244,15 +244,15 @@ MISTAKES = [
     bad("adapter absent", "--model.adapter_path ./nope", "model.adapter_path './nope'", "expected"),
     bad("adapter without config", "--model.adapter_path MADE/a_bare", "a_bare", "no adapter_config.json"),
     bad("adapter config broken", "--model.adapter_path MADE/a_json", "a_json/adapter_config.json", "line 1 column 2"),
-    bad("adapter is a file", "--model.adapter_path a", "model.adapter_path 'a'", "is no folder", files={"a": ""}),
-    bad("adapter of an unknown kind", "--model.adapter_path MADE/a_kind", "a_kind/adapter_config.json", "'NOPE'"),
+    bad("adapter is a file", "--model.adapter_path a", "model.adapter_path 'a'", "is not a folder", files={"a": ""}),
+    bad("adapter of an unknown file type", "--model.adapter_path MADE/a_kind", "a_kind/adapter_config.json", "'NOPE'"),
     bad("adapter that names code", "--model.adapter_path MADE/a_code", "a_code/adapter_config.json", "megatron_config"),
     bad("adapter damaged", "--model.adapter_path MADE/a_damaged", "a_damaged/adapter_model.safetensors", "damaged"),
-    bad("adapter pickled", "--model.adapter_path MADE/a_pickled", "adapter_model.safetensors", "pickled", "refused"),
+    bad("adapter pickled", "--model.adapter_path MADE/a_pickled", "adapter_model.safetensors", "pickled", "not loaded"),
     bad("adapter of other shapes", "--model.adapter_path MADE/a_shapes", "a_shapes", "size mismatch"),
     bad("adapter of other modules", "--model.adapter_path MADE/a_modules", "a_modules", "does not fit", "qkv"),
     bad("adapter lacks weights", "--model.adapter_path MADE/a_lacks", "a_lacks", "missing adapter keys", "v_proj"),
-    bad("adapter of a deeper model", "--model.adapter_path MADE/a_deeper", "16 LoRA matrices", "place for 8"),
+    bad("adapter of a deeper model", "--model.adapter_path MADE/a_deeper", "16 LoRA matrices", "of which 8 fit"),
     bad(
         "unknown target",
         "--model.adapter.targets [qkv]", "model.adapter.targets", "'qkv'", "v_proj", "short: q, k, v",
@@ -260,15 +260,15 @@ MISTAKES = [
     bad("no target", "--model.adapter.targets []", "model.adapter.targets is empty", "q, k, v, o"),
     bad("rank 0", "--model.adapter.rank 0", "model.adapter.rank is 0; expected at least 1"),
     bad("rank -3", "--model.adapter.rank -3", "model.adapter.rank is -3; expected at least 1"),
-    bad("rank above the matrix", "--model.adapter.rank 500", "model.adapter.rank is 500", "above 128"),
+    bad("rank above the matrix", "--model.adapter.rank 500", "model.adapter.rank is 500", "at most 128"),
     bad(
         "rank above the matrix, of one target",
-        "--model.adapter.rank 65 --model.adapter.targets [v]", "model.adapter.rank is 65", "above 64",
+        "--model.adapter.rank 65 --model.adapter.targets [v]", "model.adapter.rank is 65", "at most 64",
     ),
     bad("alpha nan", "--model.adapter.alpha nan", "model.adapter", "alpha: found nan; expected float"),
     bad("alpha 0", "--model.adapter.alpha 0", "model.adapter.alpha is 0", "expected above 0"),
     bad("dropout 1.5", "--model.adapter.dropout 1.5", "model.adapter.dropout is 1.5", "at least 0 and below 1"),
-    bad("layers out of range", "--model.adapter.layers [1,99]", "model.adapter.layers is [1, 99]", "layers 0 to 3"),
+    bad("layers out of range", "--model.adapter.layers [1,99]", "model.adapter.layers is [1, 99]", "from 0 to 3"),
     # -- mitigation
     bad("goldfish of every token", "--model.loss.goldfish_k 1", "model.loss.goldfish_k is 1; expected at least 2"),
     bad("floor 0", "--model.loss.floor 0", "model.loss.floor is 0.0; expected above 0"),
@@ -280,21 +280,21 @@ MISTAKES = [
     private("noise -1", "--model.privacy.noise_multiplier -1", "model.privacy.noise_multiplier is -1.0"),
     private("clipping 0", "--model.privacy.clipping_norm 0", "model.privacy.clipping_norm is 0.0"),
     private("Gaussian approximation", "--model.privacy.accountant gdp", "accountant: found gdp; expected", "'rdp'"),
-    private("steps of all texts", "--model.privacy.batch_size 8", "batch_size is 8, and there are 8 training texts"),
+    private("steps of all texts", "--model.privacy.batch_size 8", "batch_size is 8, but there are 8 training texts"),
     private("accumulated", "--trainer.accumulate_grad_batches 2", "a step is one draw from all texts"),
     private("clipped twice", "--trainer.gradient_clip_val 1", "gradient_clip_val is 1", "does not bound single text"),
     private("16 bits", "--trainer.precision bf16-true", "trainer.precision is bf16-true", "rounding breaks the bound"),
     private("grouped by length", "--data.group_by_length true", "data.group_by_length is true", "other texts' lengths"),
     private("near duplicates", "--data.deduplicate near", "data.deduplicate is near", "expected exact or none"),
-    private("DoRA", "--model.adapter.dora true", "lora_magnitude_vector", "plain linear layers alone"),
-    private("all weights", "--model.adapter FullFineTuning", "plain linear layers alone", "is trained"),
+    private("DoRA", "--model.adapter.dora true", "lora_magnitude_vector", "plain linear layers"),
+    private("all weights", "--model.adapter FullFineTuning", "plain linear layers", "is trained"),
     private("a base in parts", "--trainer.strategy sharded", "trainer.strategy is ShardedBase", "wait for one another"),
     private("ledger is a folder", "--model.privacy.ledger .", "Is a directory"),
     private("ledger is a text", "--model.privacy.ledger t", "t, line 1: found no start", files={"t": TEXT + "\n"}),
     private(
         "ledger is spent",
         "--model.privacy.target_epsilon 1 --model.privacy.ledger t",
-        "target_epsilon is 1", "is spent already in 1 steps",
+        "target_epsilon is 1", "is already spent in 1 steps",
         files={"t": '{"start": "a", "texts": 8, "noise_multiplier": 0.5, "sample_rate": 0.5}\n{"step": 1}\n'},
     ),
     private(
@@ -306,7 +306,7 @@ MISTAKES = [
     bad(
         "adapter off and another reference",
         "--model.reference.kind adapter_off --model.reference.model_id some/model",
-        "model.reference.kind", "model.reference.model_id", "exclude each other",
+        "model.reference.kind", "model.reference.model_id", "are both set",
     ),
     bad("warm-up 1.5", "--model.warmup_fraction 1.5", "model.warmup_fraction is 1.5", "below 1"),
     bad("learning rate -1", "--model.optimizer.init_args.lr -1", "model.optimizer: ", "learning rate", "-1"),
@@ -315,17 +315,17 @@ MISTAKES = [
     bad("checkpoint absent, named best", "--ckpt_path best.ckpt", "ckpt_path best.ckpt", "does not exist"),
     bad("no best checkpoint", "--ckpt_path best", "ckpt_path best: there is no", "checkpoints/last.ckpt"),
     bad("checkpoint is a folder", "--ckpt_path .", "ckpt_path .", "is a folder", "expected a .ckpt file"),
-    bad("checkpoint is text", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "no checkpoint", files={"t.ckpt": TEXT}),
-    bad("checkpoint empty", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "no checkpoint", files={"t.ckpt": ""}),
+    bad("checkpoint is text", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "not a checkpoint", files={"t.ckpt": TEXT}),
+    bad("checkpoint empty", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "not a checkpoint", files={"t.ckpt": ""}),
     bad("checkpoint is a zip", "--ckpt_path t.ckpt", "t.ckpt is damaged", files={"t.ckpt": archive(a="b")}),
-    bad("checkpoint with a flipped bit", "--ckpt_path MADE/flipped.ckpt", "is damaged", "not what was written"),
+    bad("checkpoint with a flipped bit", "--ckpt_path MADE/flipped.ckpt", "is damaged", "does not match its checksum"),
     bad(
         "checkpoint is a pipe",
         "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "a pipe or a device", before=lambda: os.mkfifo("t.ckpt"),
     ),
-    bad("checkpoint truncated", "--ckpt_path MADE/short.ckpt", "MADE/short.ckpt", "cut short"),
-    bad("checkpoint with code", "--ckpt_path MADE/bomb.ckpt", "MADE/bomb.ckpt", "pickled", "could run code"),
-    bad("checkpoint is a pickle", "--ckpt_path MADE/pickle.ckpt", "MADE/pickle.ckpt", "no checkpoint"),
+    bad("checkpoint truncated", "--ckpt_path MADE/short.ckpt", "MADE/short.ckpt", "truncated"),
+    bad("checkpoint with code", "--ckpt_path MADE/bomb.ckpt", "MADE/bomb.ckpt", "pickled", "can execute code"),
+    bad("checkpoint is a pickle", "--ckpt_path MADE/pickle.ckpt", "MADE/pickle.ckpt", "not a checkpoint"),
     bad("checkpoint of something else", "--ckpt_path MADE/foreign.ckpt", "foreign.ckpt", "not written by lit_mem"),
     bad("checkpoint is a list", "--ckpt_path MADE/list.ckpt", "list.ckpt", "not written by lit_mem"),
     bad(
@@ -336,7 +336,7 @@ MISTAKES = [
     bad(
         "checkpoint of another target",
         "--ckpt_path MADE/good.ckpt --model.adapter.rank 4 --model.adapter.targets [q]",
-        "ckpt_path MADE/good.ckpt", "another adapter", "it lacks", "q_proj", "it alone has", "v_proj", "targets",
+        "ckpt_path MADE/good.ckpt", "another adapter", "it lacks", "q_proj", "it also has", "v_proj", "targets",
     ),
     bad(
         "checkpoint of another base",
@@ -347,7 +347,7 @@ MISTAKES = [
     data("data absent", None, "d.jsonl", "no such file"),
     data("data empty", "", "d.jsonl: is empty", "expected at least one row"),
     data("malformed JSON", rows(2) + '{"text": "' + TEXT + "}\n" + rows(2), "d.jsonl", "line 3", "malformed JSON"),
-    data("no text in a row", rows(2) + json.dumps({"txt": TEXT}), "d.jsonl", "line 3", "field 'text': is absent"),
+    data("no text in a row", rows(2) + json.dumps({"txt": TEXT}), "d.jsonl", "line 3", "field 'text': is missing"),
     data("empty text", rows(1) + '{"text": " "}\n' + rows(1), "d.jsonl", "line 2", "'text'", "only whitespace"),
     data("not UTF-8", f'{{"text": "{TEXT} caf\xe9"}}'.encode("latin-1"), "d.jsonl, line 1", "0xe9", "expected UTF-8"),
     data("UTF-16", rows(9).encode("utf-16"), "d.jsonl, line 1", "0xff at offset 0", "UTF-16", "expected UTF-8"),
@@ -358,13 +358,13 @@ MISTAKES = [
     ),
     data("only a byte order mark", b"\xef\xbb\xbf", "d.jsonl: is empty"),
     data("only blank lines", "\n  \n\t\n", "d.jsonl: is empty"),
-    data("text null", rows(2) + '{"text": null}', "d.jsonl", "line 3", "'text'", "found null", "expected a text"),
-    data("text a number", rows(2) + '{"text": 1e999}', "d.jsonl", "line 3", "'text'", "found float", "expected a text"),
+    data("text null", rows(2) + '{"text": null}', "d.jsonl", "line 3", "'text'", "found null", "expected a string"),
+    data("a number", rows(2) + '{"text": 1e999}', "d.jsonl", "line 3", "'text'", "found float", "expected a string"),
     data("text nested", rows(2) + f'{{"text": {{"t": "{TEXT}"}}}}', "d.jsonl", "line 3", "found dict"),
     data("NUL in a text", rows(2) + '{"text": "a\\u0000b"}', "d.jsonl", "line 3", "NUL at character 2"),
     data("unpaired surrogate", rows(2) + '{"text": "ab\\ud800"}', "d.jsonl", "line 3", "surrogate at character 3"),
     data("unpaired surrogate in a name", rows(2) + '{"\\ud800": 1}', "d.jsonl", "line 3", "'\\ud800'", "surrogate"),
-    data("field twice", rows(2) + f'{{"text": "{TEXT}", "text": "b"}}', "d.jsonl", "line 3", "'text' is there twice"),
+    data("field twice", rows(2) + f'{{"text": "{TEXT}", "text": "b"}}', "d.jsonl", "line 3", "'text' occurs twice"),
     data(
         "nested too deeply", rows(2) + '{"m": ' + "[" * 150 + "]" * 150 + "}", "d.jsonl", "line 3", "100 levels",
     ),
@@ -377,28 +377,28 @@ MISTAKES = [
     data("held-out file absent", rows(9), "h.jsonl: no such file", options="--data.source.heldout h.jsonl"),
     data(
         "the held-out texts are the members",
-        rows(20), "d.jsonl", "each of the 20 held-out texts is a member's text too", "h.jsonl:1 = d.jsonl:1",
+        rows(20), "d.jsonl", "each of the 20 held-out texts is also a member's text", "h.jsonl:1 = d.jsonl:1",
         options=f"--data.source.heldout h.jsonl {WHOLE}", more={"h.jsonl": rows(20, TEXT.upper())},
     ),
     data(
         "group absent in a row", rows(9, g="a") + json.dumps({"text": TEXT}) + "\n" + rows(9, g="b"),
-        "d.jsonl", "line 10", "field 'g': is absent", options="--data.source.group_column g",
+        "d.jsonl", "line 10", "field 'g': is missing", options="--data.source.group_column g",
     ),
     data("group column absent", rows(9), "no column 'ward'", options="--data.source.group_column ward"),
     data("group not a name", rows(9, g=[1]), "line 1", "'g'", "found list", options="--data.source.group_column g"),
     data("one group only", rows(9, g=7), "found 1 groups in 9 rows", options="--data.source.group_column g"),
     data("number no number", rows(9, n=float("nan")), "line 1", "'n'", "found nan",
          options="--data.source.prompt_template {n} --data.source.completion_template {text}"),
-    data("a folder of several kinds", None, "d: holds 1 .txt, 1 .csv", "expected files of one kind", "a pattern",
+    data("a folder of several kinds", None, "d: has 1 .txt, 1 .csv", "expected files of one kind", "a glob pattern",
          file="d", more={"d/a.txt": TEXT, "d/b.csv": "text"}),
-    data("an empty folder", None, "d: holds no files", file="d", more={"d/.hidden": ""}),
-    data("a folder without members", None, "d: is a folder with a set 'test' and none called 'train'", file="d",
+    data("an empty folder", None, "d: has no files", file="d", more={"d/.hidden": ""}),
+    data("a folder without members", None, "d: is a folder with a set 'test' but none named 'train'", file="d",
          more={"d/test/a.txt": TEXT, "d/b.txt": TEXT}),
     data("held-out files among the members", None, "heldout and train share 1 of 2 files", file="d",
          options="--data.source.heldout d/b.txt", more={"d/a.txt": TEXT, "d/b.txt": TEXT}),
-    data("a pattern of nothing", None, "*.jsonl: no file has a name of this pattern", file="*.jsonl"),
+    data("a pattern of nothing", None, "*.jsonl: no file matches this pattern", file="*.jsonl"),
     data("no path", None, "path of a data file is empty", file=""),
-    data("a path that is no text", None, "data.source: ", "surrogates not allowed", file="\udcff.jsonl"),
+    data("a path that is not text", None, "data.source: ", "surrogates not allowed", file="\udcff.jsonl"),
     data("a path with an escape sequence", None, "\\x1b[31md.jsonl: no such file", file="\x1b[31md.jsonl"),
     data("no such user", None, "~nobody_here/d.jsonl", "cannot be found", file="~nobody_here/d.jsonl"),
     data("a path too long", None, "cannot be found (File name too long)", file="d" * 300 + ".jsonl"),
@@ -407,14 +407,14 @@ MISTAKES = [
     data("a device", None, "/dev/null: is a pipe or a device", file="/dev/null"),
     data("unreadable", None, "d.jsonl: cannot be read (Permission denied)",
          before=lambda: os.close(os.open("d.jsonl", os.O_CREAT, 0)), marks=no_root),
-    data("compressed", b"x", "d.jsonl.xz: unknown kind of file '.xz'", file="d.jsonl.xz"),
+    data("compressed", b"x", "d.jsonl.xz: unknown file type '.xz'", file="d.jsonl.xz"),
     data("gzip cut short", gzip.compress(rows(9).encode())[:30], "d.jsonl.gz", file="d.jsonl.gz"),
-    data("zstd cut short", ZSTD[:-3], "d.jsonl.zst: is not a zstd file that can be read", file="d.jsonl.zst"),
+    data("zstd cut short", ZSTD[:-3], "d.jsonl.zst: is not a readable zstd file", file="d.jsonl.zst"),
     data("a delimiter of two characters", rows(9), "data.source.delimiter is ';;'", "expected one character",
          options="--data.source.delimiter ;;"),
     data("no such encoding", rows(9), "data.source.encoding is 'latin-99'", "cp1252",
          options="--data.source.encoding latin-99"),
-    data("an encoding of bytes", rows(9), "data.source.encoding is 'zlib'", "no encoding of texts",
+    data("an encoding of bytes", rows(9), "data.source.encoding is 'zlib'", "not a text encoding",
          options="--data.source.encoding zlib"),
     data("another encoding than named", rows(9) + "caf\xe9", "d.jsonl, line 10", "0xc3", "expected ascii text",
          options="--data.source.encoding ascii"),
@@ -427,8 +427,8 @@ MISTAKES = [
     data("CSV ragged", f"text,id\n{TEXT},1\n{TEXT}\n", "line 3", "found 1 fields, expected 2", file="d.csv"),
     data("CSV quote not closed", f'text,id\n{TEXT},1\n"{TEXT},2\n', "d.csv, line 3: malformed CSV", file="d.csv"),
     data("CSV with NUL", f"text,id\n{TEXT}\0,1\n", "line 2", "found a NUL at character", file="d.csv"),
-    data("CSV column twice", f"text,text\n{TEXT},{TEXT}\n", "d.csv, line 1", "'text' is there twice", file="d.csv"),
-    data("CSV of a header", "text,id\n", "d.csv: holds a header and no rows", file="d.csv"),
+    data("CSV column twice", f"text,text\n{TEXT},{TEXT}\n", "d.csv, line 1", "'text' occurs twice", file="d.csv"),
+    data("CSV of a header", "text,id\n", "d.csv: has a header but no rows", file="d.csv"),
     data("txt with a gap", f"{TEXT}\n\n{TEXT}\n", "d.txt", "line 2", "empty string", file="d.txt"),
     data("parquet of garbage", b"PAR1" + bytes(40) + b"PAR1", "d.parquet: is not a parquet file", file="d.parquet"),
     data("parquet cut short", parquet([TEXT] * 9)[:-9], "d.parquet: is not a parquet file", file="d.parquet"),
@@ -436,14 +436,14 @@ MISTAKES = [
     data("parquet without rows", parquet(pa.array([], pa.string())), "d.parquet: is empty", file="d.parquet"),
     data(
         "a text without tokens", rows(9) + '{"text": "\u2603"}\n',
-        "d.jsonl:10", "no token to train on", options=f"--data.tokenizer MADE/odd {WHOLE}",
+        "d.jsonl:10", "no token left to train on", options=f"--data.tokenizer MADE/odd {WHOLE}",
     ),
     source("PHEE absent", "PHEE", "--data.source.folder nope", "nope", "no such folder", files={}),
     source("PHEE of other rows", "PHEE", "--data.source.folder p", "p/train.json", "no column 'context'",
            files={f"p/{split}.json": '{"id": "1_1"}' for split in ("train", "dev", "test")}),
     source("case reports without a split", "CaseReports", "--data.source.folder p", "p/heldout.jsonl", "no such file",
            files={"p/train.jsonl": rows(9, spans=[], sex="F", age=1, group="a")}),
-    source("a hub folder of pickles", "HubDataset", "--data.source.path p", "p: ", "no data files",
+    source("a hub folder of pickles", "HubDataset", "--data.source.path p", "p: ", "no readable data files",
            files={"p/data.pkl": pickle.dumps(Bomb())}),
     source("a hub folder with a script", "HubDataset", "--data.source.path p", "p: ",
            files={"p/p.py": "open('code_was_run', 'w')"}),
@@ -460,14 +460,14 @@ MISTAKES = [
     ),
     data(
         "prompt fills max_length",
-        rows(40), "d.jsonl:", "no token to train on", "data.max_length is 6",
+        rows(40), "d.jsonl:", "no token left to train on", "data.max_length is 6",
         options="--data.source.prompt_template {text} --data.source.completion_template {id} --data.max_length 6",
     ),
     data("one row to split", TEXT, "found 1 groups in 1 rows", "at least 2", file="d.txt"),
     data("train held out", rows(20), "heldout", "d.jsonl", "same file", options="--data.source.heldout ./d.jsonl"),
     data(
         "hub data offline",
-        None, "some/data", "cannot be reached",
+        None, "some/data", "hub is unreachable",
         options="--data.source lit_mem.data.sources.HubDataset --data.source.path some/data",
     ),
     bad("train_size too large", "--data.train_size 9999999", "data.train_size is 9999999", "case_reports has only"),
@@ -482,7 +482,7 @@ MISTAKES = [
     bad("data seed -1", "--data.seed -1", "data.seed is -1; expected at least 0"),
     bad("heldout_fraction nan", "--data.heldout_fraction nan", "data.heldout_fraction", "nan"),
     bad("tokenizer absent", "--data.tokenizer ./nope", "data.tokenizer", "./nope", "does not exist"),
-    bad("tokenizer of another model", "--data.tokenizer MADE/odd", "gives token 2048", "knows 2048", "data.tokenizer"),
+    bad("tokenizer of another model", "--data.tokenizer MADE/odd", "gives token 2048", "has 2048", "data.tokenizer"),
     bad("max_length 1", "--data.max_length 1", "data.max_length is 1; expected at least 2"),
     bad("batch_size 0", "--data.batch_size 0", "data.batch_size is 0; expected at least 1"),
     bad("heldout_fraction 1", "--data.heldout_fraction 1", "data.heldout_fraction is 1", "above 0 and below 1"),
@@ -491,7 +491,7 @@ MISTAKES = [
     # -- spans
     data(
         "spans are a text", rows(40).replace('"id"', '"spans": "4-9", "id"'),
-        "d.jsonl:", "'spans'", "found a text", "expected a list of {type, start, end}", "data.spans_column",
+        "d.jsonl:", "'spans'", "found a string", "expected a list of {type, start, end}", "data.spans_column",
     ),
     data(
         "span beyond the text", rows(40).replace('"id"', '"spans": [{"type": "x", "start": 4, "end": 400}], "id"'),
@@ -507,11 +507,11 @@ MISTAKES = [
     ),
     data(
         "span starts at a text", rows(60, spans=[{"type": "x", "start": "4", "end": 9}]),
-        "d.jsonl:", "span 1", "found a text as its start", "whole number",
+        "d.jsonl:", "span 1", "found a string as its start", "an integer",
     ),
     data(
         "span ends at infinity", rows(60, spans=[{"type": "x", "start": 0, "end": float("inf")}]),
-        "d.jsonl:", "span 1", "found inf as its end", "whole number",
+        "d.jsonl:", "span 1", "found inf as its end", "an integer",
     ),
     data("span a number", rows(60, spans=[4]), "d.jsonl:", "span 1", "found int", "a list of {type, start, end}"),
     bad("spans column absent", "--data.spans_column marks", "data.spans_column", "'marks'"),
@@ -527,19 +527,19 @@ MISTAKES = [
     canaries("no such file of canaries", "Lines --data.canaries.path nope.txt", "nope.txt: no such file"),
     canaries(
         "a canary twice",
-        "Lines --data.canaries.path c.txt", "c.txt:2: repeats c.txt:1", "expected rows that differ",
+        "Lines --data.canaries.path c.txt", "c.txt:2: repeats c.txt:1", "expected distinct rows",
         files={"c.txt": f"{TEXT}\n{TEXT.upper()}\n"},
     ),
     canaries(
         "a canary in the data",
         "Lines --data.canaries.path c.txt --data.source TextFiles --data.source.train d.jsonl",
-        "c.txt:", "is a text of the data", "by their coins alone",
+        "c.txt:", "is a text of the data", "only if their coin says so",
         files={"c.txt": "".join(f"{TEXT} {i}!\n" for i in range(60)), "d.jsonl": rows(60)},
     ),
     canaries(
         "traps that the base does not write",
         "Traps --data.canaries.n 2 --data.canaries.length 4 --data.canaries.perplexities [1e8,1e9]",
-        "data.canaries.perplexities: of 1e+08 to 1e+09 only 0 of 2", "data.canaries.temperatures",
+        "data.canaries.perplexities: in 1e+08 to 1e+09 only 0 of 2", "data.canaries.temperatures",
     ),
     callback("canaries without canaries", OURS + "Canaries", {}, "no canary was validated", "set data.canaries"),
     callback("an audit without canaries", OURS + "PrivacyAudit", {}, "found none", "data.canaries"),
@@ -579,7 +579,7 @@ MISTAKES = [
     callback("not a callback", "collections.OrderedDict", {}, "trainer.callbacks", "OrderedDict"),
     callback("top 0", OURS + "Movers", {"top": 0}, "Movers.top is 0; expected at least 1"),
     callback("one bin", OURS + "Slices", {"bins": 1}, "Slices.bins is 1; expected at least 2"),
-    callback("-1 members asked", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "at least 0"),
+    callback("n_members of -1", OURS + "Extraction", {"n_members": -1}, "Extraction.n_members is -1", "at least 0"),
     callback(
         "temperature 0",
         OURS + "Extraction", {"sampling": {"temperature": 0}}, "Extraction.sampling.temperature is 0", "above 0",
@@ -647,7 +647,7 @@ MISTAKES = [
     ),
 ]  # fmt: skip
 
-# What only the whole command finds, and one or two of each kind besides; the others take minutes together.
+# Errors that only the full command finds, plus one or two of each kind; the others together take minutes.
 REPRESENTATIVE = """
     targets_as_a_word unknown_option unknown_class learning_rate_nan log_folder_is_a_file model_folder_absent
     pickled_weights model_with_code_of_its_own adapter_pickled unknown_target rank_0 private_delta_above_1/N
@@ -707,7 +707,7 @@ def edit(file, change):
 
 
 def flip(checkpoint, target):
-    """One bit in the middle of the largest tensor is another."""
+    """One bit in the middle of the largest tensor is flipped."""
     content = bytearray(checkpoint.read_bytes())
     with zipfile.ZipFile(checkpoint) as opened:
         tensors = [member for member in opened.infolist() if "/data/" in member.filename]
@@ -718,7 +718,7 @@ def flip(checkpoint, target):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """Base models, adapters and checkpoints, broken in all ways but for good.ckpt."""
+    """Base models, adapters and checkpoints, broken in all ways, except good.ckpt."""
     folder = tmp_path_factory.mktemp("made")
     tiny = assets.path("tiny_llama")
     weights = (tiny / "model.safetensors").read_bytes()
@@ -731,7 +731,7 @@ def made(tmp_path_factory):
     for name in ("narrow", "odd", "bare"):
         shutil.copytree(tiny, folder / name)
     edit(folder / "narrow" / "config.json", lambda config: config.update(max_position_embeddings=16))
-    # "odd" knows the word "the" as one token more, and reads a snowman as nothing.
+    # "odd" has an extra token for "the", and drops a snowman.
     word = {"id": 2048, "content": "the", "special": False}
     word |= dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     edit(folder / "odd" / "tokenizer.json", lambda made: made["added_tokens"].append(word))
@@ -805,7 +805,7 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def refused(made, tmp_path, monkeypatch, capsys):
+def rejected(made, tmp_path, monkeypatch, capsys):
     """Checks that a mistake is one line and exit code 2, and changes no file."""
 
     def check(mistake, args):
@@ -835,8 +835,8 @@ def refused(made, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("mistake", BY_COMMAND)
-def test_a_mistake_is_one_line_and_exit_code_2(mistake, refused):
-    refused(mistake, mistake.args if mistake.bare else ["fit", "--config", mistake.config, *SMALL, *mistake.args])
+def test_a_mistake_is_one_line_and_exit_code_2(mistake, rejected):
+    rejected(mistake, mistake.args if mistake.bare else ["fit", "--config", mistake.config, *SMALL, *mistake.args])
 
 
 @pytest.fixture(scope="module")
@@ -854,10 +854,10 @@ def only_data():
 
 
 @pytest.mark.parametrize("mistake", OF_DATA)
-def test_a_mistake_in_the_data_is_one_line_before_there_is_a_model(mistake, refused, only_data, monkeypatch):
+def test_a_mistake_in_the_data_is_one_line_before_there_is_a_model(mistake, rejected, only_data, monkeypatch):
     monkeypatch.setattr("lit_mem.cli.main.MemorizationCLI", only_data)
     small = [*SMALL[:6], "--data.tokenizer", "asset:tiny_llama"]
-    refused(mistake, [*small, *mistake.args])
+    rejected(mistake, [*small, *mistake.args])
 
 
 SPANS = [{"type": "x", "start": start, "end": start + 30} for start in (0, 3, 3)]  # overlap, and one comes twice
@@ -963,7 +963,7 @@ def test_debugging_shows_the_traceback_of_a_mistake_too(monkeypatch):
 
 
 @pytest.mark.parametrize("args", [["--help"], ["fit", "--help"], ["fit", "--config", QUICKSTART, "--print_config"]])
-def test_help_is_no_mistake(args, capsys):
+def test_help_is_not_an_error(args, capsys):
     with pytest.raises(SystemExit) as stop:
         main(args)
     assert stop.value.code == 0

@@ -1,4 +1,4 @@
-"""The benchmarks run, show what they say, and refuse sides that do not do the same. No times are looked at."""
+"""The benchmarks run, show their results, and reject sides that differ. Times are not checked."""
 
 import json
 import resource
@@ -76,8 +76,8 @@ def test_flops_with_an_adapter_count_the_output_layer_once(module):
 @pytest.mark.parametrize(
     ("left", "right", "tolerance"), [(1.0, 1.0 + 2**-52, 0.0), (1.0, 1.02, 0.01), (float("nan"), float("nan"), 1.0)]
 )
-def test_sides_that_differ_are_refused(left, right, tolerance):
-    with pytest.raises(RuntimeError, match=r"the sides do not do the same: loss is"):
+def test_sides_that_differ_are_rejected(left, right, tolerance):
+    with pytest.raises(RuntimeError, match=r"the sides differ: loss is"):
         setting.agree(left, right, "loss", tolerance)
 
 
@@ -143,9 +143,9 @@ def test_both_sides_train_the_same_and_only_one_is_tracked(sides):
     assert untracked.weights == tracked.weights
     assert untracked.clock.losses == tracked.clock.losses
     assert len(set(tracked.clock.losses)) == 3  # before training, and after two epochs that changed something
-    assert not [name for name in untracked.clock.figures if name.startswith(("mia/", "extraction/", "time/"))]
+    assert not [name for name in untracked.clock.metrics if name.startswith(("mia/", "extraction/", "time/"))]
     wanted = {"mia/reference_auroc", "extraction/ngram_rate", "extraction/exact_memorization", "time/generation"}
-    assert wanted <= set(tracked.clock.figures)
+    assert wanted <= set(tracked.clock.metrics)
     assert untracked.scored < tracked.scored  # the members are not validated without tracking
     assert untracked.trained == tracked.trained
 
@@ -165,7 +165,7 @@ def test_tracking_shows_every_epoch_and_where_its_time_goes(tracked_args, sides)
 
 
 @pytest.mark.slow
-def test_a_side_that_trained_otherwise_is_refused(sides):
+def test_a_side_that_trained_otherwise_is_rejected(sides):
     (untracked,), (tracked,) = sides
     other = tracking.Sides([untracked], [replace(tracked, weights="0")])
     with pytest.raises(RuntimeError, match="changed the trained weights"):
@@ -220,12 +220,12 @@ def test_memory_compares_three_processes():
         assert ratio_above == pytest.approx(above / table.row("untracked")["above libraries MiB"])
 
 
-@pytest.mark.parametrize(("side", "name"), [("tracked", "losses"), ("tracked, copy", "losses"), ("tracked", "figures")])
-def test_memory_refuses_sides_that_found_something_else(side, name):
-    figures = dict.fromkeys(memory.WATCHED, 0.5)
-    found = {each: {"losses": [2.0, 1.0], "figures": dict(figures)} for each in memory.SIDES}
+@pytest.mark.parametrize(("side", "name"), [("tracked", "losses"), ("tracked, copy", "losses"), ("tracked", "metrics")])
+def test_memory_rejects_sides_that_found_something_else(side, name):
+    metrics = dict.fromkeys(memory.WATCHED, 0.5)
+    found = {each: {"losses": [2.0, 1.0], "metrics": dict(metrics)} for each in memory.SIDES}
     memory.check(found, 0.0)
-    found[side][name] = [2.0, 1.5] if name == "losses" else figures | {"mia/loss_auroc": 0.6}
+    found[side][name] = [2.0, 1.5] if name == "losses" else metrics | {"mia/loss_auroc": 0.6}
     with pytest.raises(RuntimeError, match=r"val/loss \(tracked" if name == "losses" else "mia/loss_auroc"):
         memory.check(found, 1e-3)
 
@@ -252,7 +252,7 @@ def test_preparing_compares_sides_on_the_same_texts(monkeypatch, tmp_path):
     assert len(set(preparing.texts_in(texts))) == 30
 
 
-def test_preparing_refuses_sides_that_count_other_tokens(monkeypatch):
+def test_preparing_rejects_sides_that_count_other_tokens(monkeypatch):
     sides = {side: {"tokens": len(side), "seconds": 1, "cpu": 1, "peak": 2, "libraries": 1} for side in preparing.SIDES}
     monkeypatch.setattr(preparing, "in_fresh_process", lambda args, side, path: sides[side])
     with pytest.raises(RuntimeError, match="the number of tokens of 5 texts"):
@@ -276,7 +276,7 @@ def test_the_exponent_of_a_power_is_found(power):
         ("scoring", {"scoring": 1.6, "forward pass": 1.35}, "FASTER THAN LINEAR"),
         ("extraction", {"extraction": 1.4, "generate": 1.5}, "as generate"),
         ("generate", {"generate": 1.5}, ""),
-        ("figures", {"figures": 1.3}, "FASTER THAN LINEAR"),
+        ("metrics", {"metrics": 1.3}, "FASTER THAN LINEAR"),
     ],
 )
 def test_growth_is_judged_by_its_exponent(name, last, expected):
@@ -291,7 +291,7 @@ def test_growth_shows_and_draws_three_sweeps(tmp_path):
     assert [table.columns[0] for table in tables] == ["examples", "length", "vocabulary"]
     assert [table.columns[1:3] for table in tables] == [["100", "300"], ["32", "64"], ["1024", "4096"]]
     for table in tables:
-        assert [row[0] for row in table.rows] == ["scoring", "forward pass", "extraction", "generate", "figures"]
+        assert [row[0] for row in table.rows] == ["scoring", "forward pass", "extraction", "generate", "metrics"]
         assert all(seconds > 0 for row in table.rows for seconds in row[1:3])
         with Image.open(tmp_path / f"growth_{table.columns[0]}.png") as picture:
             assert len(picture.convert("RGB").getcolors(2**20) or []) > 10
@@ -299,7 +299,7 @@ def test_growth_shows_and_draws_three_sweeps(tmp_path):
 
 @pytest.fixture
 def workload():
-    return growth.Workload(growth.Sweep("length", [12], examples=20, asked=3, length=12, vocabulary=64), CPU)
+    return growth.Workload(growth.Sweep("length", [12], examples=20, prompted=3, length=12, vocabulary=64), CPU)
 
 
 def test_growth_measures_the_size_it_says():
@@ -311,7 +311,7 @@ def test_growth_measures_the_size_it_says():
     assert len(growth.make_texts(more)) == len(growth.Workload(more, CPU).prompts) == 7
 
 
-def test_growth_refuses_other_tokens(workload, monkeypatch):
+def test_growth_rejects_other_tokens(workload, monkeypatch):
     workload.check()
     decode = growth.decode
 
@@ -319,18 +319,18 @@ def test_growth_refuses_other_tokens(workload, monkeypatch):
         return [Decoded((each.ids + 1) % 64, each.logprob) for each in decode(*args, **kwargs)]
 
     monkeypatch.setattr(growth, "decode", wrong)
-    with pytest.raises(RuntimeError, match="wrote other tokens"):
+    with pytest.raises(RuntimeError, match="gave different tokens"):
         workload.check()
 
 
-def test_growth_refuses_other_scores(workload, monkeypatch):
+def test_growth_rejects_other_scores(workload, monkeypatch):
     monkeypatch.setattr(workload, "forward_pass", lambda: 0.0)
     with pytest.raises(RuntimeError, match="sum of log-probabilities"):
         workload.check()
 
 
-def test_growth_refuses_other_figures(workload, monkeypatch):
-    monkeypatch.setattr(workload, "figures", lambda: {"mia/loss_auroc": 0.123})
+def test_growth_rejects_other_metrics(workload, monkeypatch):
+    monkeypatch.setattr(workload, "metrics", lambda: {"mia/loss_auroc": 0.123})
     with pytest.raises(RuntimeError, match="AUROC of the loss attack"):
         workload.check()
 
@@ -457,7 +457,7 @@ def test_four_bits_are_as_large_as_bitsandbytes_makes_them():
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
-def test_sharded_layers_are_spread_and_the_rest_is_on_every_device(devices):
+def test_layers_are_sharded_and_other_weights_replicated(devices):
     layers = 2 * (SMALL.in_layers + 2 * SMALL.layers * SMALL.hidden)
     gathered = 3 * layers / SMALL.layers if devices > 1 else 0
     everywhere = 2 * (2 * SMALL.table + SMALL.hidden)
@@ -531,7 +531,7 @@ def test_the_table_of_thresholds_is_clopper_pearsons_and_the_planned_interval():
 # -- all of them -------------------------------------------------------------------------------------------
 
 
-def test_every_script_is_run_and_told_of():
+def test_every_script_is_run_and_documented():
     scripts = {path.stem for path in (ROOT / "benchmarks").glob("*.py")}
     told = (ROOT / "benchmarks" / "README.md").read_text()
     assert set(run.NAMES) <= scripts
@@ -580,7 +580,7 @@ SHOWN = {
     ],
 )
 def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
-    """From another folder; those left out are run above, in this process."""
+    """From another folder; the skipped ones run above, in this process."""
     words = [sys.executable, str(ROOT / "benchmarks" / "run.py"), "--quick", "--rows", "4", "--only", name]
     done = subprocess.run([*words, "--device", "cpu"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -589,7 +589,7 @@ def test_a_quick_run_by_path_shows_its_table(name, tmp_path):
     assert f"torch {torch.__version__}" in first
     for row in SHOWN[name]:
         assert any(line.startswith(f"{row}  ") for line in rest), row
-    assert not list(tmp_path.iterdir())  # nothing is written unless asked for
+    assert not list(tmp_path.iterdir())  # nothing is written unless requested
 
 
 @pytest.mark.slow

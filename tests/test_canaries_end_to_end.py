@@ -1,4 +1,4 @@
-"""Whole runs on the bundled model: canaries are memorized as they are repeated, and the audit proves that they are."""
+"""Whole runs on the bundled model: canaries are memorized when repeated, and the audit proves it."""
 
 import logging
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.exhaustive]
 
 @pytest.fixture(scope="module")
 def figures(module, data, trainer):
-    """What both callbacks find at the end of a run."""
+    """The metrics of both callbacks at the end of a run."""
 
     def run(canaries, epochs, lr=5e-3, rank=16, **options):
         torch.manual_seed(1)

@@ -231,14 +231,14 @@ PHEE_ROW = '{"id": "%d_1", "context": "Rash number %d followed treatment with dr
 CONFIGURATIONS = [(path, None) for path in sorted((ROOT / "configs").glob("*.yaml"))] + [
     (ROOT / "configs" / "llama2_7b_phee.yaml", path)
     for path in sorted((ROOT / "configs" / "variants").glob("*.yaml"))
-    if path.stem != "deepspeed"  # refused without its package, see below
+    if path.stem != "deepspeed"  # rejected without its package, see below
 ]
 CONFIGURATIONS.append((ROOT / "configs" / "smollm2_phee.yaml", ROOT / "configs" / "variants" / "private.yaml"))
 
 
-# What a variant needs that is not here, and what stands for it.
+# What a variant needs that is not available here, and its replacement.
 ELSEWHERE = {
-    "4bit": ["--model.quantization", "none"],  # refused in one line without a GPU (test_bad_input)
+    "4bit": ["--model.quantization", "none"],  # rejected in one line without a GPU (test_bad_input)
     "multi_node": ["--trainer.num_nodes", "1", "--trainer.strategy.init_args.ranks_per_copy", "null"],
 }
 
@@ -277,7 +277,7 @@ def test_every_configuration_trains_a_step_with_a_tiny_model_of_the_same_class(
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("deepspeed") is not None, reason="DeepSpeed is there")
-def test_deepspeed_without_its_package_is_refused_in_one_line(monkeypatch, capsys):
+def test_deepspeed_without_its_package_is_rejected_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["train.py"])
     with pytest.raises(SystemExit) as stop:
         main(["fit", "--config", str(QUICKSTART), "--config", str(ROOT / "configs" / "variants" / "deepspeed.yaml")])
@@ -304,10 +304,10 @@ def test_a_fused_optimizer_is_an_option(precision, capsys, monkeypatch, tmp_path
 def test_an_error_is_named_after_the_checkpoint_only_where_one_was_given(given, monkeypatch):
     found = "2 of 8 held-out texts were trained on"
 
-    def refused(*_):
+    def rejected(*_):
         raise CheckpointError(found)
 
-    monkeypatch.setattr(LightningCLI, "_run_subcommand", refused)
+    monkeypatch.setattr(LightningCLI, "_run_subcommand", rejected)
     with pytest.raises(CheckpointError) as error:
         MemorizationCLI._run_from(MemorizationCLI.__new__(MemorizationCLI), given, "validate")
     assert str(error.value) == (found if given is None else f"ckpt_path {given}: {found}")

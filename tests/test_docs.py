@@ -1,4 +1,4 @@
-"""The documents: what they show can be configured, what they name is logged, and nothing is left out."""
+"""The documents: their snippets can be configured, their names are logged, and nothing is missing."""
 
 import importlib
 import importlib.util
@@ -112,7 +112,7 @@ def built(parser, block):
 
 @pytest.fixture
 def my_package(monkeypatch):
-    """Stands for what a reader would write."""
+    """A placeholder for a reader's own class."""
     made = types.ModuleType("my_package")
     made.MyAttack = type("MyAttack", (Loss,), {"__module__": "my_package"})
     monkeypatch.setitem(sys.modules, "my_package", made)
@@ -183,7 +183,7 @@ def _run(module, data, trainer, folder):
 
 @pytest.fixture(scope="module")
 def known(run, parser):
-    """Every name that can be logged, drawn or told of an example: by that run, and by what the snippets configure."""
+    """Every name that can be logged, drawn or written per example: by that run, and by what the snippets configure."""
     names = run.logged | run.columns | ELSEWHERE
     configured = [MembershipInference(), Extraction(), Extractability(), SpanExtraction(), Movers(), Correlation()]
     for _, _, block in YAML:
@@ -204,7 +204,7 @@ def known(run, parser):
 
 
 def is_known(name, known):
-    """Whether a name of a document is one; `<this>` stands for one level of it, `…` for anything."""
+    """Whether a name of a document matches; `<this>` matches one level, `…` anything."""
     if name.startswith("slice/") and name.count("/") > 1:
         # Columns and values are the data's; what is logged of them is not.
         name = "/".join(["slice", "<column>", *["<value>"] * (name.count("/") - 2), name.rpartition("/")[2]])
@@ -219,11 +219,11 @@ def is_known(name, known):
     return any(re.fullmatch(pattern, one) for one in known)
 
 
-def named_in(document, rooms):
+def named_in(document, namespaces):
     text = BLOCK.sub("", document.read_text())
     names = {code.split(" ")[0] for code in CODE.findall(text)}  # a threshold is a name and more
     names = {name for name in names if not name.endswith(("/", ".py"))}
-    return {name for name in names if name.split("/")[0] in rooms and "/" in name}
+    return {name for name in names if name.split("/")[0] in namespaces and "/" in name}
 
 
 def test_many_names_are_found():
@@ -258,12 +258,12 @@ def test_every_name_is_one_that_is_logged(document, known):
         ("audit/epsilon", False),
     ],
 )
-def test_names_are_told_apart(name, right, known):
+def test_names_are_distinct(name, right, known):
     assert is_known(name, known) == right
 
 
 def test_what_a_run_logs_is_documented(run):
-    """Names of the default run, but for those that differ by attack, measure, kind or subgroup alone."""
+    """Names of the default run, except those that differ only by attack, measure, kind or subgroup."""
     text = text_of_measures()
     logged = {name for name in run.logged if name.split("/")[0] in ("val", "memorization", "time")}
     assert len(logged) > 5
@@ -281,7 +281,7 @@ def test_what_a_run_logs_is_documented(run):
 
 
 def classes_in(package, base):
-    """Every class of a room that can be built."""
+    """Every class of a package that can be built."""
     modules = [importlib.import_module(f"{package.__name__}.{m.name}") for m in pkgutil.iter_modules(package.__path__)]
     found = {c for m in modules for c in vars(m).values() if inspect.isclass(c) and issubclass(c, base)}
     return {c for c in found if not inspect.isabstract(c) and c.__module__.startswith(package.__name__)}
@@ -310,7 +310,7 @@ def rows():
     return found
 
 
-def test_the_rooms_are_found():
+def test_the_packages_are_found():
     names = {c.__name__ for c in DOCUMENTED}
     assert {"Loss", "OfflineLiRA", "NgramRate", "Discoverable", "Slices"} <= names
     assert "ProbingAttack" not in names
@@ -368,7 +368,7 @@ def said(pattern):
 
 
 def draws(figure, n_members, n_others, shift, repeats=400):
-    """(repeats,) a figure of normal scores, the members' raised by `shift`."""
+    """(repeats,) a metric of normal scores, the members' raised by `shift`."""
     generator = torch.Generator().manual_seed(1)
     member = torch.arange(n_members + n_others) < n_members
     scores = torch.randn(repeats, len(member), generator=generator) + shift * member
@@ -391,7 +391,7 @@ def test_simulated_numbers_can_be_had_again():
     assert measured.quantile(0.95).item() == pytest.approx(high, abs=0.02)
 
 
-def test_none_of_a_hundred_is_told_as_it_is():
+def test_none_of_a_hundred_is_shown_with_its_bound():
     (percent,) = (float(x) for x in re.findall(r"0 of 100 texts leaves up to (\S+) %", text_of_measures()))
     assert 100 * clopper_pearson(0, 100)[1] == pytest.approx(percent, abs=0.05)
 
@@ -401,7 +401,7 @@ def test_none_of_a_hundred_is_told_as_it_is():
 
 @pytest.mark.parametrize("page", PAGES, ids=IDS)
 def test_a_page_says_nothing_twice(page):
-    """No paragraph, table or block of a line's length or more stands in a page twice."""
+    """No paragraph, table or block of a line's length or more occurs twice in a page."""
     blocks = [block for block in page.read_text().split("\n\n") if len(block) > 100]
     assert [block for block in blocks if blocks.count(block) > 1] == []
 
@@ -430,7 +430,7 @@ def test_a_run_has_every_picture(pictures, exporter, tmp_path, capsys):
     assert "mia/roc: " in capsys.readouterr().out
 
 
-def test_the_last_picture_is_taken_and_a_missing_one_is_told(exporter, tmp_path, capsys):
+def test_the_last_plot_is_used_and_a_missing_one_is_reported(exporter, tmp_path, capsys):
     """More pictures than TensorBoard keeps by itself, over two event files as of a resumed run."""
     for first in (0, 10):
         with SummaryWriter(tmp_path, filename_suffix=f".{first}") as writer:
@@ -444,7 +444,7 @@ def test_the_last_picture_is_taken_and_a_missing_one_is_told(exporter, tmp_path,
     assert "no picture mia/scores, correlation/scatter" in capsys.readouterr().err
 
 
-def test_a_folder_without_events_is_refused(exporter, tmp_path, capsys):
+def test_a_folder_without_events_is_rejected(exporter, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         exporter.main([str(tmp_path)])
     assert stop.value.code == 2

@@ -1,4 +1,4 @@
-"""`lit-mem doctor`: what it finds, what it leaves out, and that it loads next to nothing."""
+"""`lit-mem doctor`: what it reports, what it omits, and that it imports almost nothing."""
 
 import importlib.metadata
 import os
@@ -102,7 +102,7 @@ def test_torch_that_cannot_be_imported(report, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     found, code = report()
     assert code == 1
-    assert found["Devices"] == ["not known without torch"]
+    assert found["Devices"] == ["unknown without torch"]
     assert found["Problems"][0].startswith("torch cannot be imported: ModuleNotFoundError: ")
 
 
@@ -139,7 +139,7 @@ def test_tokens_and_paths_are_left_out(report, monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_written_to(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path / "file" / "cache"))
-    assert machine.cache().startswith("$LIT_MEM_CACHE: cannot be written to")
+    assert machine.cache().startswith("$LIT_MEM_CACHE: not writable")
     monkeypatch.delenv("LIT_MEM_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert machine.cache().startswith("$XDG_CACHE_HOME/lit_mem: writable")

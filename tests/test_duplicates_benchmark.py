@@ -1,4 +1,4 @@
-"""The corpus with duplicates that the benchmark makes, and what is left of it."""
+"""The benchmark's corpus with duplicates, and what deduplication leaves."""
 
 import json
 import sys

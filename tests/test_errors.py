@@ -1,4 +1,4 @@
-"""The range of a number: what is accepted, and the one line for what is not."""
+"""The range of a number: accepted values, and one-line errors for others."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""An installed wheel, away from any checkout: the quickstart and each other way in.
+"""An installed wheel, outside any checkout: the quickstart and each other entry point.
 
 The environment is new and holds this package alone; the libraries are those of the environment that runs the tests.
 """
@@ -128,7 +128,7 @@ def test_the_quickstart_runs_in_an_empty_folder(fitted):
 
 @pytest.fixture(scope="module")
 def with_texts(fitted):
-    """The same with files of one's own beside the run: texts, and an example's script."""
+    """The same with the user's own files next to the run: texts, and an example's script."""
     for name, split in (("a", "train"), ("b", "heldout")):
         lines = (assets.path("case_reports") / f"{split}.jsonl").read_text("utf-8").splitlines(keepends=True)
         (fitted.work / f"{name}.jsonl").write_text("".join(lines[:30]), "utf-8")

@@ -1,4 +1,4 @@
-"""Imports go one way: each room of the package imports only what lies on the floors below it (DESIGN.md)."""
+"""Imports go one way: each subpackage imports only from the layers below it (DESIGN.md)."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import lit_mem
 
 ROOT = Path(lit_mem.__file__).parent
 
-# Rooms by floor, the lowest first. Rooms of one floor do not import each other.
+# Packages by layer, lowest first. Packages of one layer do not import each other.
 FLOORS = [
     ["errors", "guards", "program"],
     ["types", "files", "functional", "assets"],
@@ -28,8 +28,8 @@ FLOORS = [
     ["cli", "callbacks"],
     ["__main__"],
 ]
-FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-# Rooms below this one run where there is no trainer: none of them may load one.
+FLOOR = {package: floor for floor, packages in enumerate(FLOORS) for package in packages}
+# Packages below this one run without a trainer: none of them may import one.
 TRAINERLESS = FLOOR["lightning"]
 
 
@@ -63,20 +63,20 @@ def imports(name, source, known):
 
 
 def module_in(target, known):
-    """The module that an imported name is or stands in, as `a.b` or `a.b.__init__`; None for lit_mem itself."""
+    """The module that an imported name is or is defined in, as `a.b` or `a.b.__init__`; None for lit_mem itself."""
     while target and target not in known and f"{target}.__init__" not in known:
         target = target.rpartition(".")[0]
     return target or None
 
 
-def room(name):
+def package(name):
     return name.partition(".")[0]
 
 
 def broken_rules(name, source, known):
-    mine = room(name)
+    mine = package(name)
     for line, target in imports(name, source, known):
-        theirs = room(target)
+        theirs = package(target)
         where = f"lit_mem/{name.replace('.', '/')}.py:{line} imports lit_mem.{target}"
         if theirs not in FLOOR:
             yield f"{where}: {theirs} is on no floor of tests/test_layers.py"
@@ -87,21 +87,21 @@ def broken_rules(name, source, known):
 KNOWN = modules(ROOT)
 
 
-@pytest.mark.parametrize("name", sorted({room(name) for name in KNOWN} - {"__init__"}))
-def test_a_package_imports_only_what_lies_below_it(name):
+@pytest.mark.parametrize("name", sorted({package(name) for name in KNOWN} - {"__init__"}))
+def test_a_package_imports_only_what_is_below_it(name):
     assert name in FLOOR, f"lit_mem/{name} is on no floor: add it to FLOORS in {__file__}"
-    files = {module: path for module, path in KNOWN.items() if room(module) == name}
+    files = {module: path for module, path in KNOWN.items() if package(module) == name}
     broken = [rule for module, path in files.items() for rule in broken_rules(module, path.read_text("utf-8"), KNOWN)]
     assert not broken, "\n".join(broken)
 
 
 def test_every_package_of_the_table_exists():
-    assert set(FLOOR) == {room(name) for name in KNOWN} - {"__init__"}
+    assert set(FLOOR) == {package(name) for name in KNOWN} - {"__init__"}
 
 
 @pytest.mark.slow
 def test_no_package_below_the_trainers_loads_one():
-    names = [name.removesuffix(".__init__") for name in KNOWN if FLOOR.get(room(name), TRAINERLESS) < TRAINERLESS]
+    names = [name.removesuffix(".__init__") for name in KNOWN if FLOOR.get(package(name), TRAINERLESS) < TRAINERLESS]
     script = "import importlib, sys\nfor n in sys.argv[1:]: importlib.import_module(n)\nprint(*sys.modules)"
     command = [sys.executable, "-c", script, *(f"lit_mem.{name}" for name in names)]
     loaded = set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
@@ -127,7 +127,7 @@ def test_no_package_below_the_trainers_loads_one():
 )
 def test_a_wrong_import_is_found(name, source, imported):
     (rule,) = broken_rules(name, source, KNOWN)
-    assert f"imports lit_mem.{imported}: {room(name)} is on floor" in rule
+    assert f"imports lit_mem.{imported}: {package(name)} is on floor" in rule
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ LINES, CLASS_LINES = 300, 200
 
 
 def too_long(name, source):
-    """What of a module is longer than one idea takes."""
+    """The parts of a module that exceed the size limits."""
     if (lines := len(source.splitlines())) > LINES:
         yield f"{name}: {lines} lines; expected at most {LINES}"
     for node in ast.walk(ast.parse(source)):

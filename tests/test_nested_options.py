@@ -1,7 +1,7 @@
 """A nested option of which YAML gives one field has its class's own defaults in all others.
 
 jsonargparse completes a mapping with the fields of the parameter's default. A default that is an instance with other
-values than its class has, as `Sampling(top_k=40)`, would stay in force behind what the user wrote.
+values than its class has, as `Sampling(top_k=40)`, would silently stay in force besides what the user wrote.
 """
 
 import dataclasses

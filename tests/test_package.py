@@ -1,4 +1,4 @@
-"""What a wheel and an archive of the sources hold, and what their metadata says."""
+"""The content of a wheel and a source archive, and their metadata."""
 
 import email
 import re

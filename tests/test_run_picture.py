@@ -1,4 +1,4 @@
-"""The picture of a run in the README, by the script that draws it."""
+"""The plot of a run in the README, by its script."""
 
 import importlib.util
 from pathlib import Path
@@ -22,7 +22,7 @@ def script():
 
 
 def history(*names):
-    """Metrics that rise by 0.1 an epoch from 0.5 on, except for the second, which was not measured once."""
+    """Metrics that rise by 0.1 per epoch from 0.5 on; the second is missing once."""
     found = [
         Validation(epoch, epoch, {name: 0.5 + 0.1 * epoch for i, name in enumerate(names) if (i, epoch) != (1, 2)})
         for epoch in range(VALIDATIONS)

@@ -75,4 +75,4 @@ def test_weights_are_compared_to_the_last_bit(runs):
     torch.save({"state_dict": {"w": torch.ones(2) * (1 + 2e-7)}}, two / "checkpoints" / "last.ckpt")
     assert differences(one, two) == ["weight w differs"]
     torch.save({"state_dict": {"v": torch.ones(2)}}, two / "checkpoints" / "last.ckpt")
-    assert differences(one, two) == ["other weights are trained"]
+    assert differences(one, two) == ["different weights are trained"]

@@ -1,4 +1,4 @@
-"""docs/guides/clusters.md: its commands can be run as they stand, and its tables are what is computed."""
+"""docs/guides/clusters.md: its commands run as written, and its tables are what is computed."""
 
 import re
 import shlex
@@ -55,7 +55,7 @@ def memory():
 
 
 def numbers(row):
-    """What stands in the columns of a row of a table of the page that begins so."""
+    """The columns of the row of a table of the page with this beginning."""
     (line,) = [line for line in TEXT.splitlines() if line.startswith(f"| {row} |")]
     return [float(cell) for cell in line.strip("|").split("|")[1:]]
 

@@ -1,4 +1,4 @@
-"""What happens before the command line is there: which libraries are loaded, and what the user sees meanwhile."""
+"""Start-up of the command line: which libraries are loaded, and what the user sees meanwhile."""
 
 import os
 import pty

@@ -1,4 +1,4 @@
-"""Callbacks observe: training is the same, to the last bit, with and without them, and after a resume."""
+"""Callbacks only observe: training is bit-identical with and without them, and after a resume."""
 
 import copy
 
@@ -94,7 +94,7 @@ def test_weights_are_the_same_without_any_validation(module, data, trainer, trai
 
 
 def test_dropout_makes_this_a_real_test(module, data, trainer, trained):
-    """Were the random state ignored, the tests above could not fail: another seed must change the weights."""
+    """Another seed must change the weights; otherwise the tests above could not fail."""
     weights = []
     for seed in (1, 2):
         torch.manual_seed(0)

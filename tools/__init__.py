@@ -1,1 +1,1 @@
-"""Makes the bundled model and corpus: in the repository, not in the wheel."""
+"""Scripts that build the bundled model and corpus; in the repository, not in the wheel."""

@@ -1,4 +1,4 @@
-"""How often the intervals of rates hold the truth, and how wide they are, as docs/reference/metrics/intervals.md shows.
+"""Coverage and width of the intervals of rates, for the tables of docs/reference/metrics/intervals.md.
 
 python -m tools.interval_coverage
 """
@@ -23,7 +23,7 @@ TRIALS, BETS, LEVEL = 2000, 200, 0.95
 
 
 def mixed(*parts: tuple[float, Callable[[int], Values]]) -> Callable[[tuple[int, int]], Values]:
-    """Draws values of which each part is as frequent as its share."""
+    """A sampler of a mixture, with each part weighted by its share."""
 
     def draw(size: tuple[int, int]) -> Values:
         which = RNG.choice(len(parts), size, p=[share for share, _ in parts])
@@ -48,7 +48,7 @@ TRUTHS: dict[str, tuple[Callable[[tuple[int, int]], Values], float]] = {
 
 
 def student(row: Values, added: int = 0) -> tuple[float, float]:
-    """Student's t after so many values of 0 and of 1."""
+    """Student's t with this many values of 0 and of 1 added."""
     row = np.concatenate([row, np.zeros(added), np.ones(added)])
     half = float(_quantile(len(row) - 1) * row.std(ddof=1) / np.sqrt(len(row)))
     return max(0.0, row.mean() - half), min(1.0, row.mean() + half)
@@ -73,7 +73,7 @@ def bets(row: Values, grid: int = 200) -> tuple[float, float]:
 
 
 def say(line: str) -> None:
-    """Write a line at once."""
+    """Write a line and flush."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
@@ -85,7 +85,7 @@ def cell(ends: list[tuple[float, float]], truth: float) -> str:
 
 
 def at_95(intervals: list[tuple[float, Interval]]) -> list[tuple[float, float]]:
-    """Their ends."""
+    """The ends at 95 %."""
     return [interval(LEVEL) for _, interval in intervals]
 
 
@@ -106,7 +106,7 @@ def means() -> None:
 
 
 def pieces() -> None:
-    """Shares of pieces that come in texts, one to about six each."""
+    """Shares of pieces grouped in texts, one to about six each."""
     say("\n| pieces of a text | true share | texts | Clopper-Pearson of all pieces | logged |\n|" + " --- |" * 5)
     for alike in ("independent", "correlated by 0.3", "all or none"):
         for truth in (0.01, 0.05, 0.3):

@@ -1,4 +1,4 @@
-"""Ways to make a base model trainable: one small file an adapter family."""
+"""Adapters: ways to make a base model trainable, one file per adapter family."""
 
 from lit_mem.adapters.any_method import Peft
 from lit_mem.adapters.base import Adapter

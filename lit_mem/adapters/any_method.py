@@ -1,4 +1,4 @@
-"""Any method of peft's, by its name and the options of its configuration."""
+"""Any peft method, by its name and configuration options."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lit_mem.adapters.targets import (
     adaptable,
     as_peft_names,
     linear_layers,
-    refuse_bypassed,
+    reject_bypassed,
     resolved_targets,
     short_name,
     wrapped,
@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _REJECTED: Final = {
-    "ADALORA": "reallocates its ranks after each step (update_and_allocate), which training here does not call",
-    "CPT": "learns from labelled pieces of its own prompt, and has a loss of its own",
-    "LILY": "mixes its matrices by an average over all tokens of a batch, so that no text has a likelihood of its own",
-    "MULTITASK_PROMPT_TUNING": "needs the number of a task with every text",
-    "POLY": "needs the number of a task with every text",
-    "SHADOW": "trains a second model with a loss of its own",
-    "XLORA": "mixes adapters that other files hold",
+    "ADALORA": "reallocates its ranks after each step (update_and_allocate), which is not called in training here",
+    "CPT": "learns from labelled parts of its own prompt, with its own loss",
+    "LILY": "mixes its matrices by an average over all tokens of a batch, so a text's likelihood depends on the others",
+    "MULTITASK_PROMPT_TUNING": "needs a task id with every text",
+    "POLY": "needs a task id with every text",
+    "SHADOW": "trains a second model with its own loss",
+    "XLORA": "mixes adapters from other files",
 }
 _REJECTED_OPTIONS: Final = {
-    "use_asa": "reallocates after each step (update_and_allocate), which training here does not call",
+    "use_asa": "reallocates after each step (update_and_allocate), which is not called in training here",
     "eva_config": "needs a pass over the data before training",
     "corda_config": "needs a pass over the data before training",
     "lora_ga_config": "needs a pass over the data before training",
     "arrow_config": "loads further adapters",
-    "monteclora_config": "has a loss of its own",
-    "num_frozen_tokens": "makes weights that are not trained, which no checkpoint holds",
+    "monteclora_config": "has its own loss",
+    "num_frozen_tokens": "creates untrained weights, which checkpoints do not contain",
 }
 _HERE: Final = frozenset({"task_type", "peft_type", "peft_version", "base_model_name_or_path", "revision"})
 _OWN_TARGETS: Final = ("LN_TUNING", "ADAPTION_PROMPT", "TRAINABLE_TOKENS")
-"""Methods that change something else than weight matrices; peft knows what, for the families that it knows."""
+"""Methods that change something other than weight matrices; peft has defaults for the families it supports."""
 _TARGETS: Final = {"IA3": ("k", "v", "down")}
 _DEFAULTS: Final[dict[str, dict[str, Any]]] = {
-    # So that the untrained model is the base.
+    # So that the untrained model equals the base.
     "C3A": {"init_weights": True},
     "FOURIERFT": {"init_weights": True},
-    # So that a checkpoint, which holds the trained weights alone, gives the model back.
+    # So that a checkpoint, which holds only the trained weights, restores the model.
     "CARTRIDGE": {"num_frozen_tokens": 0},
     "SHIRA": {"random_seed": 0},
     "FROD": {"progressbar": False},
@@ -61,17 +61,17 @@ _VIRTUAL_TOKENS: Final = 20
 
 
 class Peft(Adapter):
-    """Any method of peft's that training and scoring work with, such as VeRA, LoHa, OFT or prefix tuning.
+    """Any peft method that training and scoring support, such as VeRA, LoHa, OFT or prefix tuning.
 
     Args:
-        peft_type: name of the method as peft has it (`peft.PeftType`), in upper or lower case.
-        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or as the model calls them, or the one word
-            "all-linear". None: v and o, as for LoRA (k, v and down for IA3), where the method adapts matrices.
-        options: fields of the method's configuration in peft, such as {r: 8}. `target_modules` goes to peft as it is,
-            in place of `targets`: a regular expression, or modules that are no matrices.
+        peft_type: name of the method in `peft.PeftType`, case-insensitive.
+        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or by the model's module names, or the
+            string "all-linear". None: v and o, as for LoRA (k, v and down for IA3), if the method adapts matrices.
+        options: fields of the method's peft configuration, such as {r: 8}. `target_modules` is passed to peft unchanged
+            and replaces `targets`: a regular expression, or modules other than matrices.
 
     Raises:
-        ConfigError: there is no such method or option, or it does not work here.
+        ConfigError: the method or an option is unknown or not supported.
     """
 
     def __init__(self, peft_type: str, targets: list[str] | None = None, options: dict[str, Any] | None = None) -> None:
@@ -83,30 +83,30 @@ class Peft(Adapter):
     def _check_options(self) -> None:
         for name in self.options:
             if name in _REJECTED_OPTIONS and name in self._known:
-                raise ConfigError(
-                    f"model.adapter.options names {name!r}: it {_REJECTED_OPTIONS[name]}; expected it left out"
-                )
+                raise ConfigError(f"model.adapter.options names {name!r}: it {_REJECTED_OPTIONS[name]}; remove it")
             if name not in self._known:
                 known = sorted(self._known - _REJECTED_OPTIONS.keys())
                 raise ConfigError(
-                    f"model.adapter.options names {name!r}, which {self.peft_type} does not have, or which is set by "
-                    f"the run; expected some of {', '.join(known)}"
+                    f"model.adapter.options names {name!r}, which is not an option of {self.peft_type} or is set by "
+                    "the "
+                    f"run; expected some of {', '.join(known)}"
                 )
         if self.targets is None:
             return
         if "target_modules" not in self._known or self.peft_type in _OWN_TARGETS:
             raise ConfigError(
-                f"model.adapter.targets is {self.targets!r}, and {self.peft_type} adapts no matrices; expected null"
+                f"model.adapter.targets is {self.targets!r}, but {self.peft_type} does not adapt matrices; expected "
+                "null"
             )
         if "target_modules" in self.options or not self.targets:
-            why = "empty" if not self.targets else "given beside model.adapter.options.target_modules"
+            why = "empty" if not self.targets else "given together with model.adapter.options.target_modules"
             raise ConfigError(f"model.adapter.targets is {why}; expected one of the two, or neither")
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
         """Return a `peft.PeftModel` around `base`, whose weights are frozen.
 
         Raises:
-            ConfigError: it has no such matrix, or peft rejects an option or the model.
+            ConfigError: the model lacks a matrix, or peft rejects an option or the model.
         """
         given = {"peft_type": self.peft_type, "task_type": "CAUSAL_LM"}
         options = {"num_virtual_tokens": _VIRTUAL_TOKENS} if "num_virtual_tokens" in self._known else {}
@@ -115,30 +115,30 @@ class Peft(Adapter):
         options |= _DEFAULTS.get(self.peft_type, {}) | self.options
         if "target_modules" in self._known and "target_modules" not in options:
             options |= self._matrices(base, options)
-        # Of the user's own options too: what names code or files never reaches peft.
+        # Also for the user's own options: nothing that names code or files reaches peft.
         config = checked_config(given | options, base, "model.adapter.options", ConfigError)
         try:
             return wrapped(base, config)
         except (TypeError, AttributeError, KeyError, RuntimeError, NotImplementedError, ImportError) as error:
             line = " ".join(str(error).split())[:300]
             raise ConfigError(
-                f"model.adapter.peft_type {self.peft_type} does not go with this model: {line}"
+                f"model.adapter.peft_type {self.peft_type} does not support this model: {line}"
             ) from error
 
     def _matrices(self, base: PreTrainedModel, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of peft's that say which weight matrices are adapted."""
+        """Peft's options for the adapted weight matrices."""
         if self.peft_type in _OWN_TARGETS:
             return {}
         linear = linear_layers(base)
         everything = self.targets == [ALL_LINEAR]
-        asked = list(_TARGETS.get(self.peft_type, ("v", "o"))) if self.targets is None else self.targets
-        names = adaptable(base, linear) if everything else resolved_targets(asked, linear)
-        refuse_bypassed(base, names)
+        requested = list(_TARGETS.get(self.peft_type, ("v", "o"))) if self.targets is None else self.targets
+        names = adaptable(base, linear) if everything else resolved_targets(requested, linear)
+        reject_bypassed(base, names)
         layers = options.get("layers_to_transform")
         modules = as_peft_names(base, names, [layers] if isinstance(layers, int) else layers)
         found: dict[str, Any] = {"target_modules": modules}
         if modules != sorted(set(names)):
-            found["layers_to_transform"] = None  # which peft does not read where it gets whole names
+            found["layers_to_transform"] = None  # which peft ignores for full names
         if "fan_in_fan_out" in self._known and "fan_in_fan_out" not in options:
             found["fan_in_fan_out"] = all(linear[name] for name in names)
         if "feedforward_modules" in self._known and "feedforward_modules" not in options:
@@ -147,10 +147,10 @@ class Peft(Adapter):
 
 
 def _checked_type(given: str) -> tuple[str, frozenset[str]]:
-    """A method's name, and the options that a run may set.
+    """The method's name, and the options that a run may set.
 
     Raises:
-        ConfigError: there is no such method, or it does not work here.
+        ConfigError: the method is unknown or not supported.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 

@@ -1,4 +1,4 @@
-"""The contract of an adapter: it makes a base model trainable and, where it can, gives the base back."""
+"""The adapter interface: make a base model trainable and, if possible, recover the base by disabling the adapter."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-# Options of a LoRA configuration with which it does more than add a product of two matrices.
+# LoRA options with which the update is not just a product of two matrices.
 _MORE_THAN_A_SUM: Final = ("use_dora", "alora_invocation_tokens", "modules_to_save", "trainable_token_indices")
 _FIRST: Final = re.compile(r"\.lora_A\b")
 _SECOND: Final = re.compile(r"\.lora_B\b")
@@ -29,18 +29,18 @@ class Adapter(ABC):
 
     @abstractmethod
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return the model to train; only the parameters that training may change require a gradient.
+        """Return the model to train; only its trainable parameters require a gradient.
 
         Raises:
-            ConfigError: an option does not fit the model; the message names what there is to choose from.
+            ConfigError: an option does not fit the model; the message lists the valid choices.
         """
 
 
 def gives_base_back(model: nn.Module) -> bool:
-    """Whether turning the adapters off is known to leave exactly the base model.
+    """Whether disabling the adapters is known to give exactly the base model.
 
-    False for a model without an adapter (full fine-tuning), for trained biases, and for initialisations that
-    rewrite the base's weights. True is still checked at start-up, on real logits.
+    False for a model without an adapter (full fine-tuning), for trained biases, and for initialisations that rewrite
+    the base's weights. If True, this is still verified on logits at start-up.
     """
     configs = getattr(model, "peft_config", None)
     if not configs:
@@ -53,11 +53,10 @@ def gives_base_back(model: nn.Module) -> bool:
 
 
 def changes_nothing(model: nn.Module) -> bool:
-    """Whether the model gives exactly its base's numbers although its adapters are on, as LoRA does before training.
+    """Whether the model's outputs equal its base's with adapters enabled, as for LoRA before training.
 
-    Known for plain LoRA alone: its second matrix is zero everywhere, so that it adds nothing to any output. False for
-    all else, even where it would be true. Parameters must be whole here: a process that holds a shard of them sees
-    only its own.
+    Only determined for plain LoRA: its second matrix is zero everywhere, so it adds nothing to any output. False for
+    anything else, even if it would be true. Parameters must not be sharded: a process sees only its own shard of them.
     """
     configs = getattr(model, "peft_config", None) or {}
     plain = all(
@@ -75,30 +74,30 @@ def changes_nothing(model: nn.Module) -> bool:
             first.append(parameter)
         elif parameter.requires_grad:
             return False
-    # Zero times infinity is not zero.
+    # Zero times infinity is NaN.
     return bool(second) and all(bool(p.isfinite().all()) for p in first) and not any(bool(p.any()) for p in second)
 
 
 @contextmanager
 def adapter_off(model: nn.Module) -> Iterator[nn.Module]:
-    """The base model inside `model`, its adapters turned off, and everything as it was afterwards.
+    """Yield the base model inside `model` with its adapters disabled; restore everything afterwards.
 
     Raises:
-        ModelError: `model` has no adapter to turn off.
+        ModelError: `model` has no adapter.
     """
     disable = getattr(model, "disable_adapter", None)
     if disable is None and getattr(model, "_hf_peft_config_loaded", False):
         disable = partial(_layers_off, model)
     if disable is None:
-        raise ModelError("this model has no adapter to turn off; set model.reference.kind to copy")
-    # peft makes every adapter weight trainable again when it turns the adapter on, frozen ones too.
+        raise ModelError("this model has no adapter to disable; set model.reference.kind to copy")
+    # Enabling the adapter, peft makes every adapter weight trainable, including frozen ones.
     with preserved_requires_grad(model), disable():
         yield model
 
 
 @contextmanager
 def _layers_off(model: nn.Module) -> Iterator[None]:
-    """The same for an adapter that transformers itself has put on (`model.add_adapter`)."""
+    """Disable adapters that were added by transformers itself (`model.add_adapter`)."""
     from peft.tuners.tuners_utils import BaseTunerLayer
     from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -108,7 +107,7 @@ def _layers_off(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def switched_off(modules: Iterable[Any]) -> Iterator[None]:
-    """Have some of peft's layers give what their base layers give; those that are off already stay so."""
+    """Disable some peft layers, so that they compute what their base layers compute; disabled ones stay disabled."""
     were_on = [module for module in modules if not module.disable_adapters]
     try:
         for module in were_on:
@@ -121,14 +120,14 @@ def switched_off(modules: Iterable[Any]) -> Iterator[None]:
 
 @contextmanager
 def frozen_reference(tuned: nn.Module, copy: nn.Module | None) -> Iterator[nn.Module]:
-    """The frozen model to compare with, in eval mode and without gradients.
+    """Yield the frozen reference model, in eval mode and without gradients.
 
     Args:
         tuned: the model being tuned.
-        copy: the frozen model; None: the tuned one with its adapter off.
+        copy: the frozen model; None: the tuned one with its adapter disabled.
 
     Raises:
-        ModelError: there is no copy, and no adapter to turn off.
+        ModelError: there is neither a copy nor an adapter to disable.
     """
     if copy is not None:
         with evaluation_mode(copy):

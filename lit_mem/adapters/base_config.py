@@ -1,7 +1,7 @@
-"""What a model's own configuration may decide: what it is made of, as far as its weights account for it.
+"""Validate a model's own configuration: it may define the architecture, within the size of its weights.
 
-How it is computed (attention kernel, kernels of experts, precision, quantization) is for the run's options to say: a
-name of a kernel may be a hub repository, whose code transformers would run.
+How the model is computed (attention kernel, expert kernels, precision, quantization) is set by the run's options only:
+a kernel name may be a hub repository whose code transformers would run.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ from lit_mem.errors import ModelError
 from lit_mem.files.untrusted import LARGEST_CONFIG, read_json
 
 _COUNTS: Final = re.compile(r"(layers?|experts?|blocks?|stages?|depths?)$")
-"""Names of options that say how many modules a model has."""
+"""Options that set the number of modules."""
 _MORE_MODULES: Final = 256
 _MOST_GROWTH: Final = 256
 _MORE_NUMBERS: Final = 2**28
-"""Of buffers, such as masks, that are not in the files."""
+"""Allowance for buffers, such as masks, that are not in the files."""
 
 
 def checked_base_config(auto: Any, place: str, revision: str | None, quantization: str, attention: str | None) -> Any:
-    """A model's configuration, its choice of kernels replaced by that of the run.
+    """A model's configuration, with its choice of kernels replaced by the run's.
 
     Args:
-        auto: class of transformers that the model is to be loaded with, such as `AutoModelForCausalLM`.
+        auto: transformers class to load the model with, such as `AutoModelForCausalLM`.
         place: hub id or local folder.
         revision: branch, tag or commit on the hub.
         quantization: "none", "4bit" or "8bit".
         attention: attention kernel; None: the library's choice.
 
     Returns:
-        For `from_pretrained`'s `config`; None where there is no configuration.
+        The `config` argument of `from_pretrained`; None if there is no configuration.
 
     Raises:
-        ModelError: the file is no JSON or beyond the limits of one, asks for a quantization that the run does not, or
-            describes a model that is much larger than its weights.
+        ModelError: the file is not valid JSON or exceeds the limits, requests a quantization that the run does not, or
+            describes a model much larger than its weights.
     """
     from transformers import AutoConfig
 
@@ -66,10 +66,10 @@ def checked_base_config(auto: Any, place: str, revision: str | None, quantizatio
 
 
 def check_json_files(place: str) -> None:
-    """Read the small files of JSON in a local folder of a model, which transformers reads without limits.
+    """Check the small JSON files in a local model folder, which transformers reads without limits.
 
     Raises:
-        ModelError: naming the file: it is no JSON, or beyond the limits of one.
+        ModelError: naming the file: it is not valid JSON, or exceeds the limits.
     """
     for name in ("tokenizer_config", "special_tokens_map", "added_tokens", "generation_config", "chat_template"):
         path = Path(place) / f"{name}.json"
@@ -78,7 +78,7 @@ def check_json_files(place: str) -> None:
 
 
 def check_growth(tokenizer: Any, what: str) -> None:
-    """Reject a tokenizer that writes texts many times as long as they are: some replacements make a text of any size.
+    """Reject a tokenizer whose replacement rules can make a text many times longer.
 
     Raises:
         ModelError: naming `what`.
@@ -88,13 +88,13 @@ def check_growth(tokenizer: Any, what: str) -> None:
         step = getattr(backend, name, None)
         if step is not None and (growth := _growth(json.loads(step.__getstate__()))) > _MOST_GROWTH:
             raise ModelError(
-                f"{what}: the {name} of its tokenizer.json can make a text {growth:.0e} times as long; expected "
-                f"{_MOST_GROWTH} times at most"
+                f"{what}: the {name} in its tokenizer.json can make a text {growth:.0e} times longer; expected at most "
+                f"{_MOST_GROWTH} times"
             )
 
 
 def _growth(step: Any) -> float:
-    """How many times as long a text can become."""
+    """The maximum factor by which a text can grow."""
     if isinstance(step, list):
         return math.prod(map(_growth, step))
     kind = step.get("type")
@@ -103,7 +103,7 @@ def _growth(step: Any) -> float:
     if kind == "Replace":
         pattern, content = step["pattern"], len(step["content"])
         literal = pattern.get("String")
-        # A regular expression may match no characters, between any two.
+        # A regular expression may match the empty string between any two characters.
         return max(1.0, content / max(1, len(literal))) if literal else 1.0 + content
     return max(1.0, len(step["prepend"])) if kind == "Prepend" else 1.0
 
@@ -117,13 +117,13 @@ def _check_quantization(raw: dict[str, Any], quantization: str, path: Path) -> N
             kept = {bits for bits in ("4bit", "8bit") if isinstance(found, dict) and found.get(f"load_in_{bits}")}
             if kept != {quantization}:
                 raise ModelError(
-                    f"{path}: {name} is {found!r:.80}, and model.quantization is {quantization}; expected a model that "
-                    "is not quantized, or one in bitsandbytes' 4bit or 8bit with that option"
+                    f"{path}: {name} is {found!r:.80}, but model.quantization is {quantization}; expected a model that "
+                    "is not quantized, or one in bitsandbytes 4bit or 8bit with that option"
                 )
 
 
 def _check_counts(value: Any, tensors: int, path: Path) -> None:
-    """Each layer and each expert has a tensor at least, so that there are no more of them than of tensors."""
+    """Each layer and each expert has at least one tensor, so there cannot be more of them than tensors."""
     for key, each in value.items() if isinstance(value, dict) else ():
         numbers = each if isinstance(each, list) else [each]
         for number in numbers:
@@ -131,25 +131,25 @@ def _check_counts(value: Any, tensors: int, path: Path) -> None:
                 _check_counts(number, tensors, path)
             elif _COUNTS.search(key) and isinstance(number, int | float) and number > tensors + _MORE_MODULES:
                 raise ModelError(
-                    f"{path}: {key} is {number!r:.40}, and its weights are {tensors} tensors; expected configuration "
+                    f"{path}: {key} is {number!r:.40}, but its weights have {tensors} tensors; expected configuration "
                     "and weights of one model"
                 )
 
 
 def _check_size(auto: Any, config: Any, numbers: int, path: Path) -> None:
-    """Make the model without memory, and compare how many numbers it has with the files."""
+    """Create the model on the meta device, and compare its parameter count with the files."""
     with torch.device("meta"):
         model = auto.from_config(copy.deepcopy(config), trust_remote_code=False)
     needed = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     if needed > 4 * numbers + _MORE_NUMBERS:
         raise ModelError(
-            f"{path}: it describes a model of {needed:,} numbers, and its weights hold {numbers:,}; expected "
+            f"{path}: it describes a model of {needed:,} parameters, but its weights have {numbers:,}; expected "
             "configuration and weights of one model"
         )
 
 
 def _shapes(place: str, revision: str | None, named: Any) -> list[tuple[int, ...]] | None:
-    """Of all tensors in a model's files; None where there are no safetensors files."""
+    """Shapes of all tensors in a model's files; None if there are no safetensors files."""
     names = [named] if isinstance(named, str) else ["model.safetensors", "model.safetensors.index.json"]
     path = next((found for name in names if (found := _file(place, revision, name)) is not None), None)
     if path is None:
@@ -171,13 +171,13 @@ def _shapes_of(file: Path) -> Iterator[tuple[int, ...]]:
 
 
 def _file(place: str, revision: str | None, name: str) -> Path | None:
-    """A file of a model; None where it has none of this name."""
+    """A file of a model; None if it does not exist."""
     from transformers.utils import cached_file
 
     if Path(place).is_dir():
         path = Path(place) / name
         return path if path.is_file() else None
-    # Where the network fails, what is in the cache is enough, as for transformers.
+    # Without a network the cached file is used, as in transformers.
     quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
     found = cached_file(place, name, revision=revision or "main", **quiet)
     return None if found is None else Path(found)

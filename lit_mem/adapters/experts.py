@@ -1,4 +1,4 @@
-"""Matrices of a mixture of experts that are stacked in one parameter, which peft adapts by the parameter's name."""
+"""Mixture-of-experts matrices stacked in one parameter, which peft adapts by the parameter's name."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from lit_mem.adapters.text_decoder import text_decoder
 from lit_mem.errors import ConfigError
 
 FUSED = "gate_up_proj"
-"""Gate and up of each expert in one matrix; peft gives it twice the rank, one for each."""
+"""Gate and up of each expert in one matrix; peft gives it twice the rank, one rank for each."""
 
 
 @dataclass
 class Experts:
-    """What of a mixture of experts is adapted.
+    """The adapted parameters of a mixture of experts.
 
     Attributes:
-        parameters: by name (the last part, or `gate.weight`), the parameters of that name by their whole names.
-        factor: how many times the adapter's rank each name gets.
+        parameters: for each name (the last part, or `gate.weight`), the parameters of that name by full name.
+        factor: multiple of the adapter's rank for each name.
     """
 
     parameters: dict[str, dict[str, nn.Parameter]] = field(default_factory=dict)
     factor: dict[str, int] = field(default_factory=dict)
 
     def names(self) -> list[str]:
-        """For peft's `target_parameters`."""
+        """The value of peft's `target_parameters`."""
         return [whole for parameters in self.parameters.values() for whole in parameters]
 
     def sizes(self) -> list[tuple[int, int]]:
-        """Of each parameter, how many parameters a rank of 1 takes, and the highest rank."""
+        """For each parameter, the number of adapter parameters at rank 1, and the maximum rank."""
         found = []
         for name, parameters in self.parameters.items():
             for parameter in parameters.values():
@@ -44,11 +44,11 @@ class Experts:
 
 
 def stacked(model: Any) -> dict[str, dict[str, nn.Parameter]]:
-    """Parameters of a model's experts and routers that are no linear layers of their own.
+    """Parameters of a model's experts and routers that are not linear layers.
 
     Returns:
-        For each name (such as gate_up_proj, down_proj, gate.weight) the parameters by their whole names. Routers come
-        with experts only: a matrix that is called `weight` and belongs to a module beside the experts.
+        For each name (such as gate_up_proj, down_proj, gate.weight) the parameters by full name. Routers are included
+        only with experts: a matrix named `weight` in a module next to the experts.
     """
     inside = set(map(id, text_decoder(model).modules()))
     found: dict[str, dict[str, nn.Parameter]] = {}
@@ -73,41 +73,41 @@ def has_experts(model: nn.Module) -> bool:
 
 
 def by_peft(model: Any) -> set[str]:
-    """The names of stacked parameters that peft's own "all-linear" adapts in a model of this family."""
+    """Names of the stacked parameters that peft's "all-linear" adapts in this model family."""
     try:
         from peft.utils.transformers_weight_conversion import (
             _MODEL_TO_CONVERSION_PATTERN,
             _MOE_TARGET_MODULE_MAPPING,
         )
-    except ImportError:  # an older peft adapts none
+    except ImportError:  # older versions of peft adapt none
         return set()
     family = _MODEL_TO_CONVERSION_PATTERN.get(getattr(model.config, "model_type", None))
     return set(_MOE_TARGET_MODULE_MAPPING.get(family, {}).values())
 
 
 def chosen(
-    model: Any, asked: Sequence[str], linear: Collection[str], layers: Collection[int] | None
+    model: Any, given: Sequence[str], linear: Collection[str], layers: Collection[int] | None
 ) -> tuple[Experts, list[str]]:
-    """Which experts' matrices are adapted.
+    """Select the expert matrices to adapt.
 
     Args:
         model: without an adapter.
-        asked: names of matrices as the user wrote them, or "all-linear".
+        given: matrix names from the option, or "all-linear".
         linear: names of the model's linear layers.
         layers: indices of the decoder layers; None: all.
 
     Returns:
-        The experts, and those of `asked` that are linear layers (or unknown).
+        The experts, and the names in `given` that are linear layers (or unknown).
 
     Raises:
-        ConfigError: gate and up are one matrix, and only one of them is asked for.
+        ConfigError: gate and up are one matrix, and only one of them is named.
     """
     there = stacked(model)
-    if list(asked) == [ALL_LINEAR]:
+    if list(given) == [ALL_LINEAR]:
         names: set[str] = by_peft(model) & there.keys()
         others: list[str] = []
     else:
-        names, others = _named(asked, there, linear)
+        names, others = _named(given, there, linear)
     experts = Experts()
     for name in sorted(names):
         of_layers = {w: p for w, p in there[name].items() if layers is None or layer_number(w) in layers}
@@ -117,20 +117,20 @@ def chosen(
     return experts, others
 
 
-def _named(asked: Sequence[str], there: Mapping[str, object], linear: Collection[str]) -> tuple[set[str], list[str]]:
-    full = {name: SHORT_NAMES.get(name, name) for name in asked}
+def _named(given: Sequence[str], there: Mapping[str, object], linear: Collection[str]) -> tuple[set[str], list[str]]:
+    full = {name: SHORT_NAMES.get(name, name) for name in given}
     names: set[str] = set()
     others: list[str] = []
-    halves = {name for name in asked if full[name] in ("gate_proj", "up_proj")} if FUSED in there else set()
+    halves = {name for name in given if full[name] in ("gate_proj", "up_proj")} if FUSED in there else set()
     halves = {name for name in halves if full[name] not in linear}
     if len({full[name] for name in halves}) == 1:
         raise ConfigError(
-            f"model.adapter.targets names {halves.pop()!r}, and gate and up of this model's experts are one matrix; "
+            f"model.adapter.targets names {halves.pop()!r}, but gate and up of this model's experts are one matrix; "
             f"expected both, gate and up, or {FUSED}"
         )
     if halves:
         names.add(FUSED)
-    for name in asked:
+    for name in given:
         if name in there or full[name] in there:
             names.add(name if name in there else full[name])
             if full[name] in linear:

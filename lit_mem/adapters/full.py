@@ -1,4 +1,4 @@
-"""Full fine-tuning: every weight is trained, so the reference must be a copy."""
+"""Full fine-tuning: all weights are trained, so the reference must be a copy."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class FullFineTuning(Adapter):
-    """Trains all weights of the base model; of a multimodal one those of its text decoder.
+    """Trains all weights of the base model; for a multimodal model, those of its text decoder.
 
     The frozen reference is then a second copy in memory.
     """
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return `base` itself, every parameter trainable that reads text."""
+        """Return `base` itself, with every parameter used for text trainable."""
         base.requires_grad_(False)
         for parameter in text_parameters(base):
             parameter.requires_grad_(True)

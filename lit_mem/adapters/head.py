@@ -1,4 +1,4 @@
-"""The output layer alone is trained, so the reference must be a copy."""
+"""Train only the output layer, so the reference must be a copy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class HeadOnly(Adapter):
-    """Trains the output layer alone; where it shares its weights with the embeddings it gets its own."""
+    """Trains only the output layer; if it is tied to the embeddings, it is untied first."""
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return `base` itself, of which the output layer is trainable."""
+        """Return `base` itself, with a trainable output layer."""
         base.requires_grad_(False)
         head: Any = base.get_output_embeddings()
         if head.weight is base.get_input_embeddings().weight:
             head.weight = nn.Parameter(head.weight.detach().clone())
-            # Otherwise loading or moving the model would tie them again.
+            # Otherwise loading or moving the model would tie the weights again.
             base.config.get_text_config().tie_word_embeddings = False
             base.config.tie_word_embeddings = False
         head.weight.requires_grad_(True)

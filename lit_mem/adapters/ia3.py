@@ -1,4 +1,4 @@
-"""IA3: a factor for each output of chosen layers."""
+"""IA3: a trained factor for each output of selected layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lit_mem.adapters.targets import (
     adaptable,
     as_peft_names,
     linear_layers,
-    refuse_bypassed,
+    reject_bypassed,
     resolved_targets,
     short_name,
     wrapped,
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class IA3(Adapter):
-    """Trained factors on activations: of keys and values, and of what goes into the layer that ends each MLP.
+    """Trained factors on activations: keys, values, and the input of the last layer of each MLP.
 
     Args:
-        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or as the model calls them, or the one word
-            "all-linear".
-        feedforward: those of them whose input is scaled, and not their output. None: down.
+        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or by the model's module names, or the
+            string "all-linear".
+        feedforward: those whose input is scaled instead of the output. None: down.
 
     Source: Liu et al. 2022, "Few-Shot Parameter-Efficient Fine-Tuning is Better and Cheaper than In-Context Learning".
     """
@@ -38,7 +38,7 @@ class IA3(Adapter):
         self.feedforward = feedforward if feedforward is not None else [t for t in self.targets if t == "down"]
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
+        """Return a `peft.PeftModel` around `base`, with frozen base weights."""
         from peft import IA3Config
 
         linear = linear_layers(base)
@@ -47,7 +47,7 @@ class IA3(Adapter):
         feedforward = resolved_targets(self.feedforward, linear)
         if everything and not feedforward:
             feedforward = [name for name in ("down_proj",) if name in targets]
-        refuse_bypassed(base, targets)
+        reject_bypassed(base, targets)
         names = as_peft_names(base, targets)
         config = IA3Config(
             task_type="CAUSAL_LM",

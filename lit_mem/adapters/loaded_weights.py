@@ -1,4 +1,4 @@
-"""Whether a model's files held every weight that its configuration names; what they lack would be drawn at random."""
+"""Check that a model's files contain every weight of its configuration; missing ones would be random."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _NUMBER: Final = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 def check_loaded(model: Any, what: str, info: Mapping[str, Any]) -> None:
-    """Reject a model some of whose weights did not come from its files.
+    """Reject a model with weights that did not come from its files.
 
-    Weights that are shared (an output layer tied to the embeddings) count once, under any of their names. Of a model
-    that also takes images or sound only what reads text counts. Weights in the files that the model does not use are
+    Tied weights (an output layer tied to the embeddings) count once, under any of their names. For a model that also
+    takes images or audio, only the parts used for text count. Weights in the files that the model does not use are
     logged.
 
     Args:
-        model: as `from_pretrained` returned it.
-        what: what is loaded, for messages, such as "model_id './llama'".
-        info: what `from_pretrained` returns beside it with `output_loading_info=True`.
+        model: returned by `from_pretrained`.
+        what: description for messages, such as "model_id './llama'".
+        info: the loading info that `from_pretrained` returns with `output_loading_info=True`.
 
     Raises:
-        ModelError: a weight is missing from the files, or has another size there.
+        ModelError: a weight is missing from the files, or has another shape there.
     """
     used = set(map(id, text_parameters(model)))
     needed = {name for name, p in model.named_parameters(remove_duplicate=False) if id(p) in used}
@@ -39,36 +39,36 @@ def check_loaded(model: Any, what: str, info: Mapping[str, Any]) -> None:
         name, there, here = mismatched[0]
         others = f" (and {len(mismatched) - 1} more)" if len(mismatched) > 1 else ""
         raise ModelError(
-            f"{what}: {name} is {there} in its files, and {here} by its configuration{others}; expected "
+            f"{what}: {name} is {there} in its files, but {here} in its configuration{others}; expected "
             "configuration and weights of one model"
         )
     if surplus := sorted(info.get("unexpected_keys", ())):
         log.warning(
-            "%s: its files hold %d weights that its configuration has no place for (%s); they are not used.",
+            "%s: its files have %d weights that are not in its configuration (%s); they are ignored.",
             what[:1].upper() + what[1:], len(surplus), grouped(surplus),
         )  # fmt: skip
 
 
 def lacks(what: str, missing: Collection[str], of: int) -> str:
-    """The message for weights that a model's files do not hold.
+    """The message for weights missing from a model's files.
 
     Args:
-        what: the model.
-        missing: names of the weights.
-        of: how many there are in all.
+        what: description of the model.
+        missing: names of the missing weights.
+        of: total number of weights.
     """
     return (
-        f"{what}: its files lack {len(missing)} of {of} weights that its configuration names ({grouped(missing)}); "
-        "they would be random; expected complete weights and their own configuration"
+        f"{what}: its files lack {len(missing)} of {of} weights of its configuration ({grouped(missing)});  "
+        "they would be random; expected complete weights with a matching configuration"
     )
 
 
 def grouped(names: Iterable[str], most: int = 4) -> str:
-    """Names in a few words: those that differ in a layer's number as one, such as layers.{4,5}.mlp.weight.
+    """Names in short form: those that differ only in the layer index are merged, such as layers.{4,5}.mlp.weight.
 
     Args:
-        names: of weights.
-        most: how many of the names so written are shown; the others are counted.
+        names: names of weights.
+        most: maximum number of merged names to show; the others are counted.
     """
     groups: dict[tuple[str, str], set[int]] = {}
     for name in names:
@@ -84,8 +84,8 @@ def grouped(names: Iterable[str], most: int = 4) -> str:
 
 @contextmanager
 def without_load_report() -> Iterator[None]:
-    """Keep transformers from printing a table of what `check_loaded` says in one line."""
-    # The last logs which layers are not sharded wherever the first has a level of its own.
+    """Suppress transformers' loading report, which `check_loaded` replaces by one line."""
+    # The last logs unsharded layers if the first has its own level.
     names = ("modeling_utils", "utils.loading_report", "distributed.tensor_parallel")
     loggers = [logging.getLogger(f"transformers.{name}") for name in names]
     levels = [logger.level for logger in loggers]

@@ -1,4 +1,4 @@
-"""LoRA and its close relatives."""
+"""LoRA and its variants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lit_mem.adapters.targets import (
     layer_number,
     linear_layers,
     linear_modules,
-    refuse_bypassed,
+    reject_bypassed,
     resolved_targets,
     short_name,
     wrapped,
@@ -30,23 +30,22 @@ if TYPE_CHECKING:
 
 
 class LoRA(Adapter):
-    """Low-rank adaptation of chosen weight matrices.
+    """Low-rank adaptation of selected weight matrices.
 
     Args:
-        rank: rank of the update; the paper varies it.
-        alpha: scale; the update is multiplied by alpha / rank. None: twice the rank.
+        rank: rank of the update.
+        alpha: scaling; the update is multiplied by alpha / rank. None: twice the rank.
         dropout: dropout before the update, in training only.
-        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or by module name as the model
-            calls it (such as c_attn), or the one word "all-linear", which is what peft means by it. Experts that are
-            stacked in one parameter are named like matrices (gate_up_proj). Of a multimodal model only the text decoder
-            is adapted.
-        layers: indices of the decoder layers to adapt, counted from 0; None: all.
-        init: how the update starts: "default" (zero), "gaussian" (zero as well), or "pissa" / "olora", which
+        targets: weight matrices, by short name (q, k, v, o, gate, up, down) or by the model's module names (such as
+            c_attn), or the string "all-linear", as in peft. Experts stacked in one parameter are named like matrices
+            (gate_up_proj). Only the text decoder of a multimodal model is adapted.
+        layers: zero-based indices of the decoder layers to adapt; None: all.
+        init: initialisation of the update: "default" (zero), "gaussian" (also zero), or "pissa" / "olora", which
             rewrite the base weights, so that the reference must be a copy.
         rslora: scale by alpha / sqrt(rank) instead (Kalajdzievski 2023).
         dora: weight-decomposed LoRA (Liu et al. 2024).
-        parameters: train at most so many, by the highest rank that allows it, in place of `rank`: matrices of different
-            shapes get the same number of parameters, not the same rank. (DoRA's magnitudes come on top.)
+        parameters: maximum number of trained parameters; picks the highest rank within it, in place of `rank`: matrices
+            of different shapes get the same number of parameters, not the same rank. (DoRA's magnitudes are extra.)
 
     Source: Hu et al. 2022, "LoRA: Low-Rank Adaptation of Large Language Models".
     """
@@ -79,14 +78,14 @@ class LoRA(Adapter):
         self.parameters = parameters
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
+        """Return a `peft.PeftModel` around `base`, with frozen base weights."""
         from peft import LoraConfig
 
         linear, layers = linear_layers(base), self._checked_layers(base)
-        experts, asked = chosen(base, self.targets, linear, layers)
+        experts, linear_targets = chosen(base, self.targets, linear, layers)
         everything = self.targets == [ALL_LINEAR]
-        targets = adaptable(base, linear) if everything else resolved_targets(asked, [*linear, *stacked(base)])
-        refuse_bypassed(base, targets)
+        targets = adaptable(base, linear) if everything else resolved_targets(linear_targets, [*linear, *stacked(base)])
+        reject_bypassed(base, targets)
         self._check_goes_with(experts)
         rank = self._rank(base, targets, layers, experts)
         alpha = 2 * rank if self.alpha is None else self.alpha
@@ -112,7 +111,7 @@ class LoRA(Adapter):
     def _check_goes_with(self, experts: Experts) -> None:
         if not experts.parameters:
             return
-        what = f"adapts the experts' {', '.join(sorted(experts.parameters))}, stacked in one parameter each"
+        what = f"adapts the experts' {', '.join(sorted(experts.parameters))}, each stacked in one parameter"
         for option, value, expected in (
             ("dropout", self.dropout, 0.0),
             ("dora", self.dora, False),
@@ -120,8 +119,8 @@ class LoRA(Adapter):
         ):
             if value != expected:
                 raise ConfigError(
-                    f"model.adapter.{option} is {value}, which peft has for linear layers only, and "
-                    f"model.adapter.targets {what}; set {option} to {str(expected).lower()}, or name other targets"
+                    f"model.adapter.{option} is {value}, which peft supports only for linear layers, but "
+                    f"model.adapter.targets {what}; set {option} to {str(expected).lower()}, or use other targets"
                 )
 
     def _rank(
@@ -134,11 +133,16 @@ class LoRA(Adapter):
         if self.parameters is not None:
             rank = self.parameters // sum(costs)
             if rank < 1:
-                raise ConfigError(f"model.adapter.parameters is {self.parameters}; rank 1 already takes {sum(costs)}")
+                raise ConfigError(
+                    f"model.adapter.parameters is {self.parameters}; expected at least {sum(costs)}, the parameters "
+                    "of rank 1"
+                )
         highest = max([*map(min, shapes), *(most for _, most in experts.sizes())])
         if rank > highest:
             what = f"rank is {rank}" if self.parameters is None else f"parameters is {self.parameters}: rank {rank}"
-            raise ConfigError(f"model.adapter.{what}; no matrix that it adapts has a rank above {highest}")
+            raise ConfigError(
+                f"model.adapter.{what}; expected at most {highest}, the highest rank of an adapted matrix"
+            )
         return rank
 
     def _checked_layers(self, base: PreTrainedModel) -> list[int] | None:
@@ -147,10 +151,10 @@ class LoRA(Adapter):
         count = base.config.get_text_config().num_hidden_layers
         outside = [layer for layer in self.layers if not 0 <= layer < count]
         if outside or not self.layers:
-            raise ConfigError(f"model.adapter.layers is {self.layers}; this model has layers 0 to {count - 1}")
+            raise ConfigError(f"model.adapter.layers is {self.layers}; expected indices from 0 to {count - 1}")
         return self.layers
 
 
 def _shape(layer: Any) -> tuple[int, int]:
-    """Of a linear layer's matrix; quantized weights are stored in another shape."""
+    """Shape of a linear layer's matrix; quantized weights are stored in another shape."""
     return (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else tuple(layer.weight.shape)

@@ -1,7 +1,7 @@
-"""Which options an adapter's configuration may set: those of peft that are plain values, within bounds.
+"""Validate an adapter's configuration: it may set peft options that are plain values, within bounds.
 
-The file comes with an adapter, and anyone may have made it. Options that name code, files or models are never passed
-on, and what is passed on cannot take more time or memory than the base and the adapter's weights account for.
+The file comes with an adapter and is untrusted. Options that name code, files or models are never passed on, and the
+others cannot use more time or memory than the base and the adapter's weights account for.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ log = logging.getLogger(__name__)
 _OTHER_MODELS: Final = ("XLORA", "SHADOW", "MULTITASK_PROMPT_TUNING")
 """Methods whose configuration names further models or files to load."""
 _NOT_CAUSAL: Final = ("LILY",)
-"""Methods in which later tokens, and other texts of a batch, change what a token's likelihood is."""
+"""Methods in which later tokens, or other texts of a batch, change the likelihood of a token."""
 REFUSED: Final = ("megatron_config",)
-"""Makes peft import a module by name."""
+"""Option that makes peft import a module by name."""
 DROPPED: Final = frozenset(
     [
         *("megatron_core", "auto_mapping", "runtime_config", "inference_mode"),
-        # What trained weights replace: where virtual tokens start, and the tokenizer of the text that they start as.
+        # Replaced by trained weights: the initialisation of virtual tokens, and the tokenizer of its text.
         *("prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"),
-        # peft takes them from the base where they are absent.
+        # If absent, peft takes them from the base.
         *("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"),
     ]
 )
@@ -37,9 +37,9 @@ _FREE: Final = re.compile(
     r"alpha|seed|prng|step|warmup|interval|tinit|tfinal|deltaT|lambda|layers_to_transform|"
     r"token_i|tokens_type|invocation_tokens"
 )
-"""Whole numbers that no memory or time depends on."""
+"""Integers that do not affect memory or time."""
 _LONG: Final = re.compile(r"n_frequency|theta_d_length|num_vectors")
-"""Lengths of vectors of weights."""
+"""Lengths of weight vectors."""
 _LOOPS: Final = re.compile(r"depth|terms|niter|iter$|encoder_num_layers|butterfly")
 _MOST: Final = 1 << 20
 _MOST_LOOPS: Final = 64
@@ -53,17 +53,17 @@ _PATTERNS: Final = ("target_modules", "exclude_modules", "layers_pattern", "modu
 
 
 def checked_config(found: Mapping[str, Any], base: Any, where: str, kind: type[LitMemError] = ModelError) -> Any:
-    """A `peft.PeftConfig` from values that others wrote.
+    """A `peft.PeftConfig` from untrusted values.
 
     Args:
         found: the values.
-        base: model that the adapter is for, without one.
-        where: what holds them, for messages.
-        kind: of the error.
+        base: the model that the adapter is for, without adapters.
+        where: their file, for messages.
+        kind: exception class to raise.
 
     Raises:
-        LitMemError: of this kind: an option that names code or other models, has another type than peft's, is larger
-            than the base accounts for, or holds a regular expression that takes too long.
+        LitMemError: of class `kind`: an option names code or other models, has another type than in peft, is larger
+            than the base accounts for, or is a regular expression that takes too long.
     """
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
@@ -84,7 +84,7 @@ def checked_config(found: Mapping[str, Any], base: Any, where: str, kind: type[L
         _check_size(key, value, _widest(base), f"{where}: {key}", kind)
     unknown = sorted(key for key in found.keys() - annotations.keys() - DROPPED if found[key])
     if unknown:
-        log.warning("%s: this version of peft does not know %s; not used.", where, ", ".join(unknown)[:200])
+        log.warning("%s: this version of peft does not have the options %s; ignored.", where, ", ".join(unknown)[:200])
     _check_replication(given.get("layer_replication"), base, f"{where}: layer_replication", kind)
     _check_patterns(given, base, where, kind)
     try:
@@ -94,10 +94,10 @@ def checked_config(found: Mapping[str, Any], base: Any, where: str, kind: type[L
 
 
 def made_without_memory(config: Any) -> bool:
-    """Whether peft can make an adapter on the meta device, to take its weights from a file whatever size it has.
+    """Whether peft can create an adapter on the meta device, so that only the weights' file determines its memory.
 
-    It cannot where weights of the base are copied, or the start is computed from them; they then bound the size.
-    Nor can peft 0.21.0 for two methods whose weights are few.
+    It cannot if weights of the base are copied, or the initialisation is computed from them; they then bound the size.
+    Nor does peft 0.21.0 support it for two methods with few weights.
     """
     if config.peft_type in ("TINYLORA", "UNILORA"):
         return False
@@ -115,7 +115,7 @@ def _check_type(annotation: str, value: Any, where: str, kind: type[LitMemError]
 
 
 def _check_size(key: str, value: Any, widest: int, where: str, kind: type[LitMemError]) -> None:
-    """Numbers at any depth of a value, and how many entries it has."""
+    """Check numbers at any depth of a value, and its number of entries."""
     if key == "init_lora_weights" and isinstance(value, str) and (count := re.fullmatch(r"pissa_niter_(\d+)", value)):
         key, value = "niter", int(count[1][:9])
     if isinstance(value, list | dict):
@@ -133,14 +133,14 @@ def _check_size(key: str, value: Any, widest: int, where: str, kind: type[LitMem
 
 
 def _without_files(value: Any) -> Any:
-    """A value without what names files, which are those of a start that the trained weights replace."""
+    """A value without file names, which only concern an initialisation that the trained weights replace."""
     if not isinstance(value, dict):
         return value
     return {key: each for key, each in value.items() if not key.endswith(("_file", "_path", "_dir"))}
 
 
 def _widest(base: Any) -> int:
-    """The most numbers that a linear layer takes or gives, the output layer aside."""
+    """The largest input or output size of a linear layer, except the output layer."""
     head = base.get_output_embeddings()
     inner = [module for module in base.modules() if module is not head]
     sides = [getattr(module, name, 0) for module in inner for name in ("in_features", "out_features", "nf", "nx")]
@@ -155,7 +155,9 @@ def _check_replication(value: Any, base: Any, where: str, kind: type[LitMemError
     pairs = [pair for pair in value if isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)]
     fits = len(pairs) == len(value) and all(0 <= start < end <= layers for start, end in pairs)
     if not fits or sum(end - start for start, end in pairs) > 8 * layers:
-        raise kind(f"{where} is {value!r:.80}; expected pairs within 0 to {layers}, of at most {8 * layers} layers")
+        raise kind(
+            f"{where} is {value!r:.80}; expected pairs within 0 to {layers}, at most {8 * layers} layers in total"
+        )
 
 
 def _check_patterns(given: Mapping[str, Any], base: Any, where: str, kind: type[LitMemError]) -> None:
@@ -171,7 +173,7 @@ def _check_patterns(given: Mapping[str, Any], base: Any, where: str, kind: type[
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Strings of an option: itself, those of a list, keys of a mapping."""
+    """Strings of an option: itself, items of a list, keys of a mapping."""
     for each in [value] if isinstance(value, str) else value:
         if isinstance(each, str):
             yield each

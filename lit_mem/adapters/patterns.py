@@ -1,4 +1,4 @@
-"""Regular expressions that an adapter's configuration brings: tried in a process of their own, which has an end."""
+"""Test regular expressions from an adapter's configuration in a subprocess with a time limit."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from collections.abc import Collection
 from typing import Final
 
 SECONDS = 10.0
-"""For all patterns of an option."""
+"""Time limit for all patterns of an option."""
 _LONGEST: Final = 10_000
 _PLAIN: Final = re.compile(r"[\w.\-]*")
-"""Names of modules; as expressions they take linear time."""
+"""Module names; as regular expressions they take linear time."""
 
-# The forms in which peft matches: whole names, ends of names, names of lists of layers, parts of names.
+# The ways in which peft matches: full names, suffixes, names of layer lists, parts of names.
 _TRY: Final = """
 import json, re, sys
 patterns, names = json.load(sys.stdin)
@@ -34,13 +34,13 @@ for number, pattern in enumerate(patterns):
 
 
 def slow_pattern(patterns: Collection[str], names: Collection[str]) -> tuple[str, str] | None:
-    """The first pattern that cannot be used, and why; None if all can.
+    """The first unusable pattern, and the reason; None if all are usable.
 
-    Python's `re`, which peft matches with, has no limit of time; so a process of its own matches first, and is ended.
+    Python's `re`, used by peft, has no time limit, so a subprocess tries the patterns first and is killed if slow.
 
     Args:
         patterns: regular expressions.
-        names: what peft will match them with.
+        names: module names that peft will match them with.
     """
     doubtful = [pattern for pattern in patterns if len(patterns) > 500 or not _PLAIN.fullmatch(pattern)]
     if not doubtful:
@@ -51,7 +51,7 @@ def slow_pattern(patterns: Collection[str], names: Collection[str]) -> tuple[str
     given = json.dumps([doubtful, list(names)])
     try:
         done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=SECONDS, check=False)
-        output, why = done.stdout, "it is no regular expression" if done.returncode else ""
+        output, why = done.stdout, "it is not a valid regular expression" if done.returncode else ""
     except subprocess.TimeoutExpired as error:
         raw = error.stdout or b""
         output, why = raw.decode() if isinstance(raw, bytes) else raw, f"matching takes over {SECONDS:g} seconds"

@@ -1,4 +1,4 @@
-"""How many tokens of a text a model can read: its positions, without those that virtual tokens take."""
+"""Context length available to a text: a model's positions minus those used by virtual tokens."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any, Final
 from torch import nn
 
 _LEARNED: Final = {"wpe", "embed_positions", "position_embeddings", "position_embedding"}
-"""What families call the table of their learned positions."""
+"""Names of the learned position table in different model families."""
 
 
 def positions(model: Any) -> int | None:
-    """How many positions a model has, whatever stands there; None if it sets no limit.
+    """Number of positions of a model; None if it sets no limit.
 
-    The least of what its configuration says and of the rows of a table of learned positions, some of which a family
-    may never use (OPT the first two, RoBERTa those up to its padding token's).
+    The minimum of its configured limit and the rows of a learned position table, some of which a family may never use
+    (OPT the first two, RoBERTa those up to its padding token's).
     """
     config: Any = getattr(model, "config", None)
     if hasattr(config, "get_text_config"):
@@ -30,12 +30,12 @@ def positions(model: Any) -> int | None:
 
 
 def virtual_tokens(model: Any) -> int:
-    """How many trained vectors an adapter puts in front of every text."""
+    """Number of trained vectors that an adapter prepends to every text."""
     configs = getattr(model, "peft_config", None) or {}
     return sum(int(config.num_virtual_tokens) for config in configs.values() if config.is_prompt_learning)
 
 
 def readable(model: Any) -> int | None:
-    """How many tokens of a text fit behind the virtual tokens; None if any number does."""
+    """Maximum tokens of a text after the virtual tokens; None if there is no limit."""
     limit = positions(model)
     return None if limit is None else limit - virtual_tokens(model)

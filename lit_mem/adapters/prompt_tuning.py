@@ -1,4 +1,4 @@
-"""Prompt tuning: trained vectors in front of every text."""
+"""Prompt tuning: trained vectors prepended to every text."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class PromptTuning(Adapter):
-    """Trains virtual tokens that stand in front of every text; no weight of the model changes.
+    """Trains virtual tokens that are prepended to every text; the model's weights do not change.
 
     Args:
-        tokens: how many.
+        tokens: number of virtual tokens.
 
     Source: Lester, Al-Rfou and Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning".
     """
@@ -27,7 +27,7 @@ class PromptTuning(Adapter):
         self.tokens = tokens
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return a `peft.PeftModel` around `base`, whose weights are frozen."""
+        """Return a `peft.PeftModel` around `base`, with frozen base weights."""
         from peft import PromptTuningConfig, get_peft_model
 
         config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=self.tokens)

@@ -1,4 +1,4 @@
-"""How a model was made, as plain values in its checkpoint, and made again from them."""
+"""Record in a checkpoint, as plain values, how its model was built, and rebuild the model from it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _TEXTS: Final = ("model_id", "revision", "dtype", "quantization", "attention")
 
 
 class MadeWith(TypedDict):
-    """Arguments of `CausalLM` that decide which numbers its model gives, as plain values.
+    """Arguments of `CausalLM` that determine its model's outputs, as plain values.
 
     Keys:
-        model_id, revision, dtype, quantization, attention: as they are there.
-        reference: the fields of `Reference`.
-        adapter: `peft`, the configuration of the adapter; or `name`, a class of this package that has no options; None:
-            a class from elsewhere that is no adapter of peft's.
+        model_id, revision, dtype, quantization, attention: as in `CausalLM`.
+        reference: fields of `Reference`.
+        adapter: `peft`, the configuration of the adapter; or `name`, a class of this package without options; None: a
+            class from elsewhere that is not a peft adapter.
     """
 
     model_id: str
@@ -45,31 +45,31 @@ class MadeWith(TypedDict):
 
 
 class RecordedAdapter(Adapter):
-    """An adapter as a checkpoint describes it, whatever class or folder it came from.
+    """An adapter from the record in a checkpoint, whatever class or folder it came from.
 
     Args:
-        options: those of peft's configuration, as plain values.
+        options: options of peft's configuration, as plain values.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = dict(options)
 
     def wrap(self, base: PreTrainedModel) -> nn.Module:
-        """Return a `peft.PeftModel` around `base`, whose weights are frozen.
+        """Return a `peft.PeftModel` around `base`, with frozen base weights.
 
         Raises:
-            CheckpointError: its options import code, or are not those of an adapter of peft's.
+            CheckpointError: its options import code, or are not those of a peft adapter.
         """
         where = "this checkpoint is damaged: its made_with.adapter"
         return wrapped(base, checked_config(self.options, base, where, CheckpointError))
 
 
 def adapter_record(adapter: Adapter, model: nn.Module) -> dict[str, Any] | None:
-    """What `MadeWith.adapter` holds.
+    """The value of `MadeWith.adapter`.
 
     Args:
-        adapter: of the module.
-        model: with the adapter on it.
+        adapter: the module's adapter.
+        model: the model with the adapter.
     """
     configs = getattr(model, "peft_config", None) or {}
     if len(configs) == 1:
@@ -84,20 +84,20 @@ def adapter_record(adapter: Adapter, model: nn.Module) -> dict[str, Any] | None:
 
 
 def arguments(made_with: MadeWith | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `CausalLM` that make the model of a checkpoint again.
+    """Arguments of `CausalLM` that rebuild the model of a checkpoint.
 
     Args:
-        made_with: what the checkpoint holds; None: an older version wrote it.
-        given: the user's; they replace those of the checkpoint.
+        made_with: the record in the checkpoint; None: written by an older version.
+        given: the user's arguments, which override the checkpoint's.
 
     Raises:
-        CheckpointError: the checkpoint does not say what is needed; the message names the argument.
+        CheckpointError: the checkpoint lacks an argument; the message names it.
     """
     if made_with is None:
         if "model_id" not in given:
             raise CheckpointError(
-                "the checkpoint does not hold what its model was made with (an older version wrote it); give "
-                "load_from_checkpoint the module's arguments, model_id=… and adapter=… among them"
+                "the checkpoint does not record how its model was built (an older version wrote it); give "
+                "load_from_checkpoint the module's arguments, including model_id=… and adapter=…"
             )
         return dict(given)
     _check(made_with)
@@ -105,7 +105,7 @@ def arguments(made_with: MadeWith | None, given: Mapping[str, Any]) -> dict[str,
     try:
         found["reference"] = Reference(**made_with["reference"])
     except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"this checkpoint is damaged: its made_with.reference is wrong: {error}") from error
+        raise CheckpointError(f"this checkpoint is damaged: its made_with.reference is invalid: {error}") from error
     if not {"adapter", "adapter_path"} & given.keys():
         found["adapter"] = _adapter(made_with["adapter"])
     if "model_id" in given and "revision" not in given:
@@ -114,7 +114,7 @@ def arguments(made_with: MadeWith | None, given: Mapping[str, Any]) -> dict[str,
 
 
 def made_with(module: Any) -> MadeWith:
-    """The record of a `CausalLM` whose model is built."""
+    """The record of a `CausalLM` with a built model."""
     return {
         "model_id": module.model_id,
         "revision": module.revision,
@@ -131,7 +131,9 @@ def _adapter(record: Mapping[str, Any] | None) -> Adapter:
         return RecordedAdapter(record["peft"])
     if record is not None and record.get("name") in list(_WITHOUT_OPTIONS):
         return _WITHOUT_OPTIONS[record["name"]]()
-    raise CheckpointError("the checkpoint does not hold how its adapter was made; give load_from_checkpoint adapter=…")
+    raise CheckpointError(
+        "the checkpoint does not record how its adapter was built; give load_from_checkpoint adapter=…"
+    )
 
 
 def _check(record: Any) -> None:
@@ -157,4 +159,4 @@ def _plain(value: Any) -> Any:
         return sorted(value)
     if isinstance(value, Enum):
         return value.value
-    raise TypeError(f"{type(value).__name__} is no plain value")
+    raise TypeError(f"{type(value).__name__} is not a plain value")

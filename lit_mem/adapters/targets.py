@@ -1,4 +1,4 @@
-"""Which weight matrices of a model an adapter can change, by name; of a multimodal model those that read text."""
+"""The weight matrices that an adapter can change, by name; in a multimodal model, only those used for text."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ SHORT_NAMES = {
     "up": "up_proj",
     "down": "down_proj",
 }
-"""The paper's names of the weight matrices, as LLaMA's modules call them."""
+"""Short names of the weight matrices, mapped to LLaMA's module names."""
 
 _BYPASSED: Final = {
     "out_proj": {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"},  # peft's list; read by fused kernels
     "dt_proj": {"mamba", "falcon_mamba"},
     "correction_coefs": {"gemma3n", "gemma3n_text"},
 }
-"""Linear layers whose weights a family reads past any adapter on them, so that it would get no gradient."""
+"""Linear layers whose weights a model family reads directly, bypassing any adapter, which would get no gradient."""
 
 
 def linear_modules(model: Any) -> dict[str, nn.Module]:
-    """Linear layers that texts go through, by whole name, without the output layer and what peft cannot wrap.
+    """Linear layers used for text, by full name, except the output layer and those that peft cannot wrap.
 
     Args:
         model: a Hugging Face causal language model, without an adapter.
@@ -57,36 +57,36 @@ def linear_modules(model: Any) -> dict[str, nn.Module]:
 
 
 def linear_layers(model: Any) -> dict[str, bool]:
-    """Names of the linear layers as `short_name` has them.
+    """Names of the linear layers, as returned by `short_name`.
 
     Returns:
-        For each name whether its weight is stored transposed, as GPT-2's is.
+        For each name, whether its weight is stored transposed, as in GPT-2.
     """
     return {short_name(name): type(module).__name__ == "Conv1D" for name, module in linear_modules(model).items()}
 
 
 def short_name(name: str) -> str:
-    """The last part of a module's name; with what stands before it where that is a number (altup_projections.0)."""
+    """The last part of a module's name; the last two parts if that is a number (altup_projections.0)."""
     parts = name.split(".")
     return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
 
 
 def adaptable(model: Any, linear: Collection[str]) -> list[str]:
-    """What "all-linear" means: the names of the linear layers that peft adapts in a model of this family."""
+    """The expansion of "all-linear": names of the linear layers that peft adapts in this model family."""
     return sorted(name for name in set(linear) if not _bypassed(model, name))
 
 
-def refuse_bypassed(model: Any, names: Iterable[str]) -> None:
+def reject_bypassed(model: Any, names: Iterable[str]) -> None:
     """Reject matrices that an adapter cannot change.
 
     Raises:
-        ConfigError: the model reads the weight of one past any adapter.
+        ConfigError: the model reads a matrix directly, bypassing any adapter.
     """
     for name in names:
         if _bypassed(model, name):
             raise ConfigError(
-                f"model.adapter.targets names {name!r}, whose weight a {model.config.model_type} model reads past any "
-                f"adapter on it; expected other targets, or {ALL_LINEAR}, which leaves it out"
+                f"model.adapter.targets names {name!r}, whose weight a {model.config.model_type} model reads directly, "
+                f"bypassing adapters; expected other targets, or {ALL_LINEAR}, which excludes it"
             )
 
 
@@ -94,23 +94,23 @@ def _bypassed(model: Any, name: str) -> bool:
     return model.config.get_text_config().model_type in _BYPASSED.get(name, ())
 
 
-def resolved_targets(asked: Sequence[str], linear: Collection[str]) -> list[str]:
-    """Names of weight matrices as the model has them.
+def resolved_targets(given: Sequence[str], linear: Collection[str]) -> list[str]:
+    """Resolve short names to the model's names of weight matrices.
 
     Args:
-        asked: short names or the model's own.
-        linear: the model's own.
+        given: short names or the model's own names.
+        linear: the model's own names.
 
     Raises:
-        ConfigError: it has no such matrix.
+        ConfigError: the model has no such matrix.
     """
-    resolved = [SHORT_NAMES.get(name, name) if name not in linear else name for name in asked]
-    for short, name in zip(asked, resolved, strict=True):
+    resolved = [SHORT_NAMES.get(name, name) if name not in linear else name for name in given]
+    for short, name in zip(given, resolved, strict=True):
         if name not in linear:
             shorts = [short for short, full in SHORT_NAMES.items() if full in linear]
             raise ConfigError(
                 f"model.adapter.targets names {short!r}, which this model does not have; "
-                f"it has {', '.join(sorted(linear))}"
+                f"expected some of {', '.join(sorted(linear))}"
                 + (f" (short: {', '.join(shorts)})" if shorts else "")
                 + f", or {ALL_LINEAR} alone"
             )
@@ -118,15 +118,15 @@ def resolved_targets(asked: Sequence[str], linear: Collection[str]) -> list[str]
 
 
 def as_peft_names(model: Any, names: Iterable[str], layers: Collection[int] | None = None) -> list[str]:
-    """Names for peft's `target_modules`: the short ones, or whole ones where those would match too much.
+    """Names for peft's `target_modules`: short names, or full names if the short ones would match too much.
 
     Args:
-        model: without an adapter.
-        names: as `short_name` has them.
-        layers: indices of the decoder layers; None: all. Short names go with peft's `layers_to_transform`.
+        model: a model without adapters.
+        names: names as returned by `short_name`.
+        layers: indices of the decoder layers; None: all. Short names are combined with peft's `layers_to_transform`.
 
     Returns:
-        Whole names if a module outside of the text decoder (the vision tower) has one of these names as well.
+        Full names if a module outside the text decoder (the vision tower) has one of these names too.
     """
     wanted, inside = set(names), linear_modules(model)
     if not any(short_name(name) in wanted and name not in inside for name, _ in model.named_modules()):
@@ -135,12 +135,12 @@ def as_peft_names(model: Any, names: Iterable[str], layers: Collection[int] | No
 
 
 def layer_number(name: str) -> int | None:
-    """Which decoder layer a module belongs to."""
+    """Index of the decoder layer that a module belongs to, or None."""
     return next((int(part) for part in name.split(".") if part.isdigit()), None)
 
 
 def wrapped(base: Any, config: Any) -> nn.Module:
-    """Put an adapter on a base.
+    """Add an adapter to a base.
 
     Raises:
         ConfigError: peft rejects it for this model.
@@ -152,15 +152,15 @@ def wrapped(base: Any, config: Any) -> nn.Module:
             return cast("nn.Module", get_peft_model(base, config))
     except ValueError as error:
         line = " ".join(str(error).split())[:300]
-        raise ConfigError(f"model.adapter does not go with this model: {line}") from error
+        raise ConfigError(f"model.adapter does not support this model: {line}") from error
 
 
 @contextmanager
 def known_warnings_off() -> Iterator[None]:
-    """Without peft's warnings that mean nothing here.
+    """Suppress peft warnings that do not apply.
 
-    That the rank of experts' matrices matched no module: they are parameters, and it did. That a layer norm is no layer
-    whose sizes are known: LN tuning, which reads them, needs none.
+    One says that the rank of the experts' matrices matched no module: they are parameters, and it did match. Another
+    that the sizes of a layer norm are unknown: LN tuning does not need them.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Unsupported layer type .*Norm")
@@ -169,7 +169,7 @@ def known_warnings_off() -> Iterator[None]:
 
 
 def adapted_matrices(model: nn.Module) -> str:
-    """The matrices that a peft model's adapter changes, such as "4 q_proj, 4 v_proj"; "" for any other model."""
+    """Summary of the matrices that a peft model's adapter changes, such as "4 q_proj, 4 v_proj"; else ""."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
@@ -178,13 +178,13 @@ def adapted_matrices(model: nn.Module) -> str:
 
 
 def _matrix(name: str, module: Any) -> str:
-    parameter = getattr(module, "parameter_name", None)  # of experts, which are no modules of their own
+    parameter = getattr(module, "parameter_name", None)  # of experts, which are not separate modules
     name = re.sub(r"(\.base_layer)+$", "", name)
     return f"{short_name(name)}.{parameter}" if parameter else short_name(name)
 
 
 def _gives_more_than_a_tensor(module: Any) -> bool:
-    """Whether a linear layer is a router that gives a tuple, which peft would add a tensor to."""
+    """Whether a linear layer is a router that returns a tuple, to which peft would add a tensor."""
     if type(module).forward is nn.Linear.forward or not type(module).__module__.startswith("transformers.models."):
         return False
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Which part of a model reads text: all of it, or the text decoder of one that also takes images or sound."""
+"""The part of a model used for text: the whole model, or the text decoder of a multimodal one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from torch import nn
 
 
 def text_decoder(model: Any) -> nn.Module:
-    """The part of a model that texts go through, up to the output layer.
+    """The part of a model used for text, up to the output layer.
 
     Args:
         model: a Hugging Face causal language model, without an adapter.
 
     Returns:
-        The model itself, or its text decoder where its configuration has one of its own (Gemma 3, LLaMA 4, …).
+        The model itself, or its text decoder if its configuration has a separate one (Gemma 3, LLaMA 4, …).
     """
     if model.config.get_text_config() is not model.config:
         decoder = model.get_decoder()
@@ -24,6 +24,6 @@ def text_decoder(model: Any) -> nn.Module:
 
 
 def text_parameters(model: Any) -> list[nn.Parameter]:
-    """Each parameter that is used when the model reads a text; embeddings and output layer among them."""
+    """Every parameter used for text, including embeddings and output layer."""
     parts = [text_decoder(model), model.get_input_embeddings(), model.get_output_embeddings()]
     return list(dict.fromkeys(p for part in parts if part is not None for p in part.parameters()))

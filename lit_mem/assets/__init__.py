@@ -1,4 +1,4 @@
-"""Bundled assets: a tiny pretrained LLaMA and a made-up corpus, so that everything runs offline.
+"""Bundled assets: a tiny pretrained LLaMA and a synthetic corpus, so that everything runs offline.
 
 >>> path("case_reports").name
 'case_reports'

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Protocol
 
 from lit_mem.audit.gather import gathered
-from lit_mem.functional.shown_values import telling
+from lit_mem.functional.shown_values import revealing
 from lit_mem.types import Batch
 
 
@@ -44,11 +44,11 @@ class HiddenValues:
             values: values to check; an unchanged set is compared once.
             n_known: number of examples that all ranks have seen so far.
             subject: holds texts that are not scored; None without any.
-            whole: see `telling`.
+            whole: see `revealing`.
         """
         key = (frozenset(values), whole, n_known)
         if key not in self._found:
             others: Iterable[str] = () if subject is None else subject.every_text()
-            mine = telling(key[0], chain(chain.from_iterable(self._texts), others), whole) if key[0] else set()
+            mine = revealing(key[0], chain(chain.from_iterable(self._texts), others), whole) if key[0] else set()
             self._found[key] = set().union(*gathered(mine))
         return self._found[key]

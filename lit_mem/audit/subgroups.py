@@ -14,7 +14,7 @@ from lit_mem.audit.subgroup import Slice
 from lit_mem.audit.table import ScoreTable
 from lit_mem.errors import ConfigError
 from lit_mem.files.once import Once
-from lit_mem.functional.groups import Value, groups_of, safe_names, shortened, tells_groups
+from lit_mem.functional.groups import Value, groups_of, has_groups, safe_names, shortened
 from lit_mem.functional.plain_text import printable
 from lit_mem.functional.shown_values import LONGEST, shown_as
 from lit_mem.types import Batch, TokenScores
@@ -180,7 +180,7 @@ class Subgroups:
         groups, left_out = {}, []
         for column in there if self.columns is None else self.columns:
             values = [each.get(column) for each in attributes]
-            if self.columns is None and not tells_groups(values, self.max_groups):
+            if self.columns is None and not has_groups(values, self.max_groups):
                 given = [value for value in values if value is not None]
                 if len(set(given)) < len(given):  # a column of unique values is not worth a message
                     left_out.append(column)

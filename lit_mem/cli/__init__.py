@@ -1,1 +1,1 @@
-"""The command line: one file a command, and what all of them share."""
+"""The command line: one file per command, and what they share."""

@@ -29,13 +29,13 @@ _EXIT: Final[dict[State, int]] = {"within": 0, "undecided": UNDECIDED, "not meas
 
 
 def main(words: list[str]) -> None:
-    """Measure, print every metric on standard output, and say what they come to.
+    """Measure, print every metric on standard output, and log a summary.
 
     Args:
-        words: of the command line after `audit`.
+        words: the command-line arguments after `audit`.
 
     Raises:
-        LitMemError: an option, a file or a model is not what was expected.
+        LitMemError: an option, a file or a model is invalid.
         SystemExit: with code 3, a condition of `--fail-on` holds or was not measured; else with code 4, one is
             undecided.
     """
@@ -76,10 +76,10 @@ def main(words: list[str]) -> None:
 
 
 def _fields(options: Any) -> Fields:
-    """Which columns hold the texts or conversations, the usual ones if none is given; and how files are read.
+    """Which columns hold the texts or conversations (default names if none is given), and how files are read.
 
     Raises:
-        ConfigError: columns of texts and of conversations are both named.
+        ConfigError: columns of texts and of conversations are both given.
     """
     reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="")
     texts = [name for name in ("text_column", "prompt_template", "completion_template") if options[name]]
@@ -96,7 +96,7 @@ def _fields(options: Any) -> Fields:
 
 
 def _print(result: AuditResult) -> None:
-    # Scripts read standard output: it has the metrics and nothing else.
+    # Scripts read standard output: print nothing but the metrics.
     print("\n".join(metric_lines(result.metrics)), flush=True)  # noqa: T201  (what the command is for)
     for line in [*table(result.metrics, "audit"), sentence(result.metrics), result.verdict]:
         if line:
@@ -117,21 +117,21 @@ def _parser() -> OneLineParser:
     )
     add = parser.add_argument
     add("--model", type=str, required=True, metavar="DIR", help="folder or hub id of a model, or an adapter's folder")
-    add("--adapter", type=str, default=None, metavar="DIR", help="folder of an adapter to put on the model")
+    add("--adapter", type=str, default=None, metavar="DIR", help="folder of an adapter to load on the model")
     add(
         "--base",
         type=str,
         default=None,
         metavar="ID",
-        help="the model to compare with: of a merged or fully tuned model, the one that it was trained from; for an "
-        "adapter its base by turning it off (default)",
+        help="the model to compare with: for a merged or fully fine-tuned model, the one it was trained from; for an "
+        "adapter, the base with the adapter disabled (default)",
     )
-    add("--tokenizer", type=str, default=None, metavar="DIR", help="default: that of the model")
+    add("--tokenizer", type=str, default=None, metavar="DIR", help="default: the model's")
     add("--members", type=str, required=True, metavar="FILE", help="texts that it was trained on: json, jsonl, csv, "
-        "tsv, parquet, arrow, txt, a folder or a pattern; with a column text, or prompt and completion, or "
+        "tsv, parquet, arrow or txt, a folder, or a glob pattern; with a column text, or prompt and completion, or "
         "messages")  # fmt: skip
-    add("--heldout", type=str, required=True, metavar="FILE", help="texts that it was not trained on, likewise")
-    add("--text_column", type=str, default=None, help="column of the texts (default: text)")
+    add("--heldout", type=str, required=True, metavar="FILE", help="texts that it was not trained on; same formats")
+    add("--text_column", type=str, default=None, help="column with the texts (default: text)")
     add("--prompt_template", type=str, default=None, help="such as 'Question: {question}'; not scored")
     add("--completion_template", type=str, default=None, help="such as ' {answer}'; scored")
     add(
@@ -139,22 +139,20 @@ def _parser() -> OneLineParser:
         type=str | None,
         default=None,
         help="read conversations of this form: messages, sharegpt, alpaca, dolly, prompt_completion, question_answer "
-        "(default: recognised by the columns)",
+        "(default: detected from the columns)",
     )
-    add("--chat_column", type=str | None, default=None, help="column of the conversations (default: recognised)")
+    add("--chat_column", type=str | None, default=None, help="column with the conversations (default: detected)")
     parser.add_dataclass_arguments(Chat, "chat")
     parser.add_subclass_arguments(
         Detector,
         "detector",
         required=False,
-        help="finds pieces that nobody has marked: Patterns, or Presidio (extra pii)",
+        help="finds sensitive spans that are not annotated: Patterns, or Presidio (extra pii)",
     )
-    add(
-        "--group_column", type=str, default=None, help="column of persons or documents, which must not be on both sides"
-    )
-    add("--delimiter", type=str, default=None, help="what parts columns of csv files (default: seen from the header)")
-    add("--encoding", type=str, default="utf-8", help="of files of text, such as cp1252 (default: utf-8)")
-    add("--skip_unusable", type=bool, default=False, help="leave out rows that cannot be used, with a warning")
+    add("--group_column", type=str, default=None, help="column of persons or documents; none may be in both sets")
+    add("--delimiter", type=str, default=None, help="delimiter of csv files (default: detected from the header)")
+    add("--encoding", type=str, default="utf-8", help="encoding of text files, such as cp1252 (default: utf-8)")
+    add("--skip_unusable", type=bool, default=False, help="skip unusable rows, with a warning")
     add("--suite", type=str, default="standard", help="quick (no generation), standard or full (default: standard)")
     parser.add_dataclass_arguments(ExtractionOptions, "extraction")
     add(
@@ -163,22 +161,32 @@ def _parser() -> OneLineParser:
         type=str,
         default=None,
         metavar="CONDITION",
-        help="such as 'mia/strongest_auroc > 0.7', or the preset strict or standard, judged by the 95 % interval: exit "
-        "code 0 if all of it is within the limit, 3 if all of it is over or nothing was measured, 4 if the limit lies "
-        "within it; may be given several times",
+        help="such as 'mia/strongest_auroc > 0.7', or the preset strict or standard, compared with the 95 % interval: "
+        "exit code 0 if the interval is within the limit, 3 if it is beyond the limit or nothing was measured, 4 if "
+        "the limit lies inside it; may be repeated",
     )
-    add("--lower_bound", type=bool, default=False, help="of older calls; an audit is judged by the interval")
+    add("--lower_bound", type=bool, default=False, help="ignored, for compatibility; an audit always uses the interval")
     add("--max_length", type=int | None, default=None, help="longest text in tokens (default: the model's, up to 4096)")
-    add("--chunk", type=Chunk | None, default=None, help="read longer texts in windows of so many tokens, each so many "
-        "further than the one before: --chunk.tokens 512 --chunk.stride 256 (default: they are cut)")  # fmt: skip
-    add("--members_size", type=int | None, default=None, help="score a random subset of so many members")
-    add("--heldout_size", type=int | None, default=None, help="score a random subset of so many held-out texts")
-    add("--scoring_tokens", type=int, default=2048, help="most tokens in a scoring batch; lower it if memory runs out")
-    add("--check", type=bool, default=True, help="look for texts on both sides, and for a shift between the sets")
-    add("--seed", type=int, default=0, help="of the subsets")
-    add("--show_groups", type=bool, default=False, help="name persons (--group_column) in files and slices")
-    add("--dtype", type=str, default="auto", help="auto (that of the files), float32, bfloat16 or float16")
+    add("--chunk", type=Chunk | None, default=None, help="score longer texts in windows of this many tokens, at this "
+        "stride: --chunk.tokens 512 --chunk.stride 256 (default: longer texts are truncated)")  # fmt: skip
+    add("--members_size", type=int | None, default=None, help="score a random subset of this many members")
+    add("--heldout_size", type=int | None, default=None, help="score a random subset of this many held-out texts")
+    add(
+        "--scoring_tokens",
+        type=int,
+        default=2048,
+        help="maximum tokens in a scoring batch; lower it if memory runs out",
+    )
+    add(
+        "--check",
+        type=bool,
+        default=True,
+        help="check for texts in both sets, and for a distribution shift between the sets",
+    )
+    add("--seed", type=int, default=0, help="seed of the random subsets")
+    add("--show_groups", type=bool, default=False, help="show groups (--group_column) by name in files and slices")
+    add("--dtype", type=str, default="auto", help="auto (as saved), float32, bfloat16 or float16")
     add("--device", type=str | None, default=None, help="such as cuda:1 or cpu (default: a GPU if there is one)")
-    add("--folder", type=str, default="logs/audit", metavar="DIR", help="where the run's folder is made, or none")
-    add("--examples", type=bool, default=False, help="write the per-example numbers there too, without texts")
+    add("--folder", type=str, default="logs/audit", metavar="DIR", help="parent of the run's folder, or none")
+    add("--examples", type=bool, default=False, help="also write per-example metrics there, without texts")
     return parser

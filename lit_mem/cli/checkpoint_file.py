@@ -9,10 +9,10 @@ from lit_mem.models.checkpoint import read_content
 
 
 def check_checkpoint(path: Path) -> None:
-    """Read a checkpoint, without any code in it.
+    """Load a checkpoint without executing code from it.
 
     Args:
-        path: a .ckpt file, or the folder of a sharded checkpoint, of which only the form is checked.
+        path: a .ckpt file, or the folder of a sharded checkpoint, of which only the layout is checked.
 
     Raises:
         CheckpointError: it cannot be read.

@@ -1,6 +1,6 @@
-"""`lit-mem doctor`: versions, devices, extras and what is missing, as plain text for a bug report.
+"""`lit-mem doctor`: versions, devices, extras and missing packages, as plain text for a bug report.
 
-Of libraries it imports torch alone, so that it is quick, and works where another one is broken.
+It imports no library but torch, so it is quick and works when another library is broken.
 """
 
 from __future__ import annotations
@@ -15,22 +15,24 @@ from lit_mem.cli import machine, packages
 
 
 def main(words: Sequence[str]) -> None:
-    """Print the report.
+    """Print the bug report.
 
     Args:
-        words: of the command line after `doctor`; it has no options.
+        words: the command-line arguments after `doctor`, which takes no options.
 
     Raises:
-        SystemExit: with code 1, something is broken without which nothing runs.
+        SystemExit: with code 1, a required package is missing or broken.
     """
-    description = "Print versions, devices, extras and what is missing, for a bug report; exit code 1: no run can work."
+    description = (
+        "Print versions, devices, extras and missing packages, for a bug report. Exit code 1: no run can work."
+    )
     argparse.ArgumentParser(prog=f"{program.name()} doctor", description=description).parse_args(words)
     if _report():
         sys.exit(1)
 
 
 def _report() -> list[str]:
-    """Print each section as soon as it is known: torch may take long, or end the process; returns the problems."""
+    """Print each section as soon as it is known, since importing torch may be slow or crash; return the problems."""
     needs = packages.needs()
     where = "an installed package" if packages.project_file() is None else "a checkout"
     _section(f"lit_mem {__version__}", [f"from {where}", f"Python {platform.python_version()} on {_system()}"])

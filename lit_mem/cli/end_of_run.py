@@ -21,28 +21,28 @@ log = logging.getLogger(__name__)
 
 
 def how_to_resume(trainer: pl.Trainer) -> str:
-    """The end of the line that says what stopped a fit: how to go on from its last checkpoint."""
+    """Suffix of the message about a stopped fit: how to resume from the last checkpoint."""
     keepers = [keeper for keeper in trainer.checkpoint_callbacks if isinstance(keeper, ModelCheckpoint)]
     paths = [keeper.last_model_path for keeper in keepers] + [str(trainer.ckpt_path or "")]
     path = next((path for path in paths if path and Path(path).exists()), None)
-    return f"; the same command with --ckpt_path {path} goes on" if path else " before the first checkpoint"
+    return f"; to resume, run the same command with --ckpt_path {path}" if path else " before the first checkpoint"
 
 
 def print_metrics(trainer: pl.Trainer, label: str) -> None:
-    """Print every metric of a validation or test on standard output, a line each; log a table and what it says.
+    """Print every metric of a validation or test on standard output, one per line; log a table and a summary.
 
-    Lightning's own table has a column for each loader, and cuts long names.
+    Lightning's own table has a column per loader and truncates long names.
 
     Args:
-        trainer: that has just finished; only rank zero prints.
-        label: of the table's row.
+        trainer: the trainer that has just finished; only rank zero prints.
+        label: label of the table's row.
     """
     callbacks = callbacks_of(trainer)
     if not trainer.is_global_zero:
         return
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     columns = next((callback.columns for callback in callbacks if isinstance(callback, EpochTable)), None)
-    # Scripts read standard output: it has the metrics and nothing else.
+    # Scripts read standard output: print nothing but the metrics.
     print("\n".join(closing.metric_lines(metrics)), flush=True)  # noqa: T201  (what the command is for)
     for line in closing.table(metrics, label, columns):
         log.info("%s", line)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a fit's configuration that TensorBoard's HParams page shows: flat names, plain values."""
+    """The part of a fit's configuration shown on TensorBoard's HParams page: flat names, plain values."""
     trainer = {key: config["trainer"].get(key) for key in ("max_epochs", "precision", "accumulate_grad_batches")}
     flat: dict[str, Any] = {}
     for section, part in (("model", config["model"]), ("data", config["data"]), ("trainer", trainer)):
@@ -18,12 +18,12 @@ def hyper_parameters(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def leaves(name: str, value: Any, lists: bool = False) -> Iterator[tuple[str, Any]]:
-    """The plain values of a configuration with their names, as a user would write them.
+    """The plain values of a configuration with their dotted names.
 
     Args:
-        name: of the value.
+        name: dotted name of the value.
         value: part of a configuration.
-        lists: take lists apart too.
+        lists: whether to flatten lists too.
     """
     if isinstance(value, Mapping):
         for key, inner in value.items():

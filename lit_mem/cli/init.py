@@ -1,4 +1,4 @@
-"""`init notes.jsonl`: look at a file of texts, and write a first configuration that runs as it is."""
+"""`init notes.jsonl`: inspect a file of texts, and write a first configuration that runs as it is."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ _CONTRACT: Final = ("prompt", "completion", "group")
 
 
 def main(words: list[str]) -> None:
-    """Print what a file holds, without a text or value of it, and write the configuration.
+    """Print a summary of a file, without any text or value from it, and write the configuration.
 
     Args:
-        words: of the command line after `init`.
+        words: the command-line arguments after `init`.
 
     Raises:
-        ConfigError: an option is wrong, or the configuration is there already.
+        ConfigError: an option is invalid, or the configuration file exists.
         DataError: a file cannot be read, has no texts, or is too small.
     """
     options = _parser().parse_args(words)
     output = Path(options.output or f"{_stem(options.file)}.yaml")
     _check_output(output, [options.file, *([options.heldout] if options.heldout else [])], options.force)
     model_id = options.model or _model()
-    is_here(model_id)  # a folder that is not there is found before a file is read
+    is_here(model_id)  # report a missing folder before reading a file
     reading = Reading(options.delimiter, options.encoding, options.skip_unusable, section="")
     table, other = _tables(options.file, options.heldout, reading)
     columns = columns_of(table)
@@ -77,7 +77,7 @@ def main(words: list[str]) -> None:
 
 
 def _tables(file: str, heldout: str | None, reading: Reading) -> tuple[Table, Table | None]:
-    """The rows to train on, and those that are held out: of a path of their own, or of the same folder."""
+    """The rows to train on, and the held-out rows, from their own path or from the same folder."""
     places = set_places(file, heldout)
     train, other = places["train"], places["heldout"]
     assert train is not None
@@ -85,12 +85,12 @@ def _tables(file: str, heldout: str | None, reading: Reading) -> tuple[Table, Ta
 
 
 def _found(table: Table, other: Table | None, roles: Roles, model_id: str, reading: Reading) -> tuple[Found, list[str]]:
-    """What the configuration is made of, and the lines that are printed of it."""
+    """The findings for the configuration, and the lines to print."""
     file = table.file
     rows = _fields(roles, reading).dataset(table, "row")
     n_rows = len(rows)
     if n_rows < _FEWEST_ROWS:
-        raise DataError(f"{file}: is too small, with {n_rows} rows; expected at least {_FEWEST_ROWS}")
+        raise DataError(f"{file}: has {n_rows} rows; expected at least {_FEWEST_ROWS}")
     prompts, completions, groups = (rows[name][:] for name in _CONTRACT)
     texts = [a + b for a, b in zip(prompts, completions, strict=True)]
     if roles.chat is None:
@@ -100,7 +100,7 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str, readi
     again, forms = repeats(texts), [normalized(text) for text in texts]
     lines = [_on_lengths(lengths, model_id)]
     lines.append(
-        f"Repeats: {len(again)} rows repeat an earlier text, {len(repeats(forms))} but for case and punctuation."
+        f"Repeats: {len(again)} rows repeat an earlier text, {len(repeats(forms))} ignoring case and punctuation."
     )
     sizes = Counter(groups)
     if roles.group is not None:
@@ -109,7 +109,7 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str, readi
         )
     if roles.unusable_groups:
         lines.append(
-            f"No group_column, as some rows have no whole number or name in it: {listed(roles.unusable_groups)}."
+            f"No group_column: these columns have rows without a whole number or name: {listed(roles.unusable_groups)}."
         )
     if other is None:
         n_heldout = round(n_rows * heldout_fraction(n_rows))
@@ -121,8 +121,8 @@ def _found(table: Table, other: Table | None, roles: Roles, model_id: str, readi
     spans = spans_option(roles.spans, marks, completions, table.names)
     if roles.spans is not None and spans != roles.spans:
         lines.append(
-            f"Spans: {shown(roles.spans)} is not read, as some rows mark nothing of their text; fit names the first "
-            f"with --data.spans_column {roles.spans}."
+            f"Spans: {shown(roles.spans)} is not used, since some rows mark nothing in their text; fit reports the "
+            f"first with --data.spans_column {roles.spans}."
         )
     n_groups = len(sizes) if roles.group is not None else 0
     has_template = has_chat_template(model_id)
@@ -143,9 +143,13 @@ def _fields(roles: Roles, reading: Reading) -> RowFields:
 
 def _on_lengths(lengths: TokenLengths, model_id: str) -> str:
     size, whole = max_length(lengths, model_id), lengths.whole
-    how = f"by the tokenizer of {model_id}" if lengths.counted else "estimated, as the model's tokenizer is not here"
+    how = (
+        f"by the tokenizer of {model_id}" if lengths.counted else "estimated, the model's tokenizer is not in the cache"
+    )
     cut = (
-        "cuts none" if size >= whole.longest else f"cuts the longest ({'under' if size >= whole.high else 'over'} 5 %)"
+        "truncates none"
+        if size >= whole.longest
+        else f"truncates the longest ({'under' if size >= whole.high else 'over'} 5 %)"
     )
     return (
         f"Lengths: {whole.median} tokens (median), {whole.high} (95 %), {whole.longest} (longest), {how}; "
@@ -156,22 +160,24 @@ def _on_lengths(lengths: TokenLengths, model_id: str) -> str:
 def _on_heldout(
     other: Table, roles: Roles, texts: list[str], forms: list[str], groups: list[str], reading: Reading
 ) -> tuple[int, list[str]]:
-    """How many rows the held-out file has, and what it shares with the other."""
+    """Number of rows in the held-out file, and their overlap with the training file."""
     rows = _fields(roles, reading).dataset(other, "row")
     prompts, completions, others = (rows[name][:] for name in _CONTRACT)
     of_heldout = [a + b for a, b in zip(prompts, completions, strict=True)]
     exact, alike = len(matches(texts, of_heldout)), len(matches(forms, [normalized(text) for text in of_heldout]))
     if alike == len(of_heldout):
-        raise DataError(f"{other.file}: each text is in the other file too; expected texts that are not trained on")
-    shared_texts = f"{exact} with a text of the other file, {alike} but for case and punctuation"
+        raise DataError(
+            f"{other.file}: every text is also in the training file; expected texts that are not trained on"
+        )
+    shared_texts = f"{exact} with a text of the training file, {alike} ignoring case and punctuation"
     lines = [f"Held out: {len(of_heldout)} rows, {shared_texts}."]
     if roles.group is not None and (shared := set(groups) & set(others)):
-        lines.append(f"Groups in both files: {len(shared)}. An attack recognises them; expected none.")
+        lines.append(f"Groups in both files: {len(shared)}. They make attacks look stronger; expected none.")
     return len(of_heldout), lines
 
 
 def _on_size(members: int, heldout: int) -> list[str]:
-    """A line where so few texts are compared that metrics say little."""
+    """A warning if there are too few texts for precise metrics."""
     if min(members, heldout) >= _FEW_HELDOUT:
         return []
     half = 1.96 * ((members + heldout + 1) / (12 * members * heldout)) ** 0.5
@@ -183,30 +189,32 @@ def _on_size(members: int, heldout: int) -> list[str]:
 
 def _check_texts(file: str, columns: Sequence[Column], roles: Roles) -> None:
     if any(len(column.name) > _LONGEST_NAME for column in columns):
-        raise DataError(f"{file}: its first line seems to be a text, not names of columns; expected a header")
+        raise DataError(f"{file}: the first line looks like a text, not column names; expected a header")
     if roles.chat is not None:
         return
     if roles.text is None and roles.pair is None:
         names = listed([column.name for column in columns])
-        raise DataError(f"{file}: no column of texts; expected one beside {names}")
+        raise DataError(f"{file}: no text column; expected one besides {names}")
 
 
 def _check_output(output: Path, files: Sequence[str], force: bool) -> None:
     if output.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"--output is {output}; expected a file that ends in .yaml")
+        raise ConfigError(f"--output is {output}; expected a .yaml file")
     if any(os.path.realpath(file) == os.path.realpath(output) for file in files):
-        raise ConfigError(f"--output is {output}, which is a file of texts; expected another name")
+        raise ConfigError(f"--output is {output}, which is an input file; expected another name")
     if not output.parent.is_dir():
-        raise ConfigError(f"--output is {output}, and there is no folder {output.parent}; expected one that is there")
+        raise ConfigError(
+            f"--output is {output}, but the folder {output.parent} does not exist; expected an existing folder"
+        )
     if os.path.lexists(output) and not force:
-        raise ConfigError(f"{output} is there already; --force overwrites it, --output names another file")
+        raise ConfigError(f"{output} already exists; use --force to overwrite it, or --output to write another file")
 
 
 def _model() -> str:
-    """A small model from the hub; the bundled one where the hub is switched off and the other is not in the cache."""
+    """A small model from the hub; the bundled one if the hub is offline and the small model is not in the cache."""
     offline = any(os.environ.get(name, "").strip().lower() in ("1", "true", "yes", "on") for name in _OFFLINE)
     if offline and not is_here(_DEFAULT):
-        _print(f"Model: {_BUNDLED}, as the hub is switched off and {_DEFAULT} is not on this machine (--model).")
+        _print(f"Model: {_BUNDLED}, since the hub is offline and {_DEFAULT} is not in the cache (--model).")
         return _BUNDLED
     return _DEFAULT
 
@@ -220,7 +228,7 @@ def _stem(file: str) -> str:
 
 def _print_columns(file: str, n_rows: int, columns: Sequence[Column], roles: Roles) -> None:
     _print(f"{file}: {n_rows} rows.")
-    lines = [("column", "kind", "empty", "distinct", "words: median, 95 %, longest", "taken for")]
+    lines = [("column", "kind", "empty", "distinct", "words: median, 95 %, longest", "used as")]
     for column in columns[:_MOST_SHOWN]:
         words = column.words
         lines.append(
@@ -247,18 +255,18 @@ def _print(line: str, as_it_is: bool = False) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         "init",
-        "Look at a file of texts (json, jsonl, csv, tsv, parquet, arrow or txt; also .jsonl.gz and "
-        ".jsonl.zst), or a folder or pattern of such files, and write a first configuration that runs as it is. No "
-        "text or value of the file is shown.",
+        "Inspect a file of texts (json, jsonl, csv, tsv, parquet, arrow or txt; also .jsonl.gz and .jsonl.zst), or a "
+        "folder or glob pattern of such files, and write a first configuration that runs as it is. No text or value "
+        "of the file is shown.",
     )
     parser.add_argument("file", metavar="FILE", help="texts to train on: a file, folder or pattern")
     parser.add_argument(
         "heldout", metavar="HELDOUT", nargs="?", help="texts that are never trained on (default: rows of FILE)"
     )
     parser.add_argument("--model", metavar="ID", help=f"hub id, folder or asset:tiny_llama (default: {_DEFAULT})")
-    parser.add_argument("--delimiter", metavar="SIGN", help="what parts columns of csv files (default: seen)")
-    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="of files of text (default: utf-8)")
-    parser.add_argument("--skip_unusable", action="store_true", help="leave out rows that cannot be used")
+    parser.add_argument("--delimiter", metavar="SIGN", help="delimiter of csv files (default: detected)")
+    parser.add_argument("--encoding", metavar="NAME", default="utf-8", help="encoding of text files (default: utf-8)")
+    parser.add_argument("--skip_unusable", action="store_true", help="skip unusable rows")
     parser.add_argument("--output", metavar="FILE", help="configuration to write (default: FILE's name with .yaml)")
-    parser.add_argument("--force", action="store_true", help="overwrite a configuration that is there")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing configuration")
     return parser

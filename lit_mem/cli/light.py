@@ -1,4 +1,4 @@
-"""Commands that load neither torch nor Lightning, so that they answer at once."""
+"""Commands that load neither torch nor Lightning, so that they start at once."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from lit_mem.files import modes
 from lit_mem.functional.plain_text import printable
 
 COMMANDS: Final[dict[str, str]] = {
-    "doctor": "lit_mem.cli.doctor",  # works where a library that the other commands load is broken
+    "doctor": "lit_mem.cli.doctor",  # works when a library that other commands load is broken
     "init": "lit_mem.cli.init",
     "verify": "lit_mem.cli.verify",
 }
-"""Each with the module whose `main` takes the words after it."""
+"""Maps each command to the module whose `main` takes its arguments."""
 
 
 def run_light(words: Sequence[str]) -> bool:
-    """Run one of these commands; False where the first word names none.
+    """Run one of these commands; False if the first word is none of them.
 
-    A mistake of the user's is one line on standard error and exit code 2, as for the other commands.
+    A user error is one line on standard error and exit code 2, as for the other commands.
 
     Args:
-        words: of the command line after the program's name.
+        words: the command-line arguments after the program's name.
 
     Raises:
-        SystemExit: with code 2 after a mistake, 130 after Ctrl-C.
+        SystemExit: with code 2 after a user error, 130 after Ctrl-C.
     """
     if not words or words[0] not in COMMANDS:
         return False
     logger, lines = logging.getLogger("lit_mem"), Console(logging.WARNING)
     logger.addHandler(lines)
     try:
-        modes.mask()  # a mistake in it is found before anything is written
+        modes.mask()  # reports an invalid value before anything is written
         importlib.import_module(COMMANDS[words[0]]).main(list(words[1:]))
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # what reads the output has seen enough
+    except BrokenPipeError:  # the reader closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except (LitMemError, OSError) as error:

@@ -1,4 +1,4 @@
-"""`lit-mem localize RUN_DIR`: where in a trained adapter memorization lives."""
+"""`lit-mem localize RUN_DIR`: where in a trained adapter memorization is located."""
 
 from __future__ import annotations
 
@@ -22,29 +22,37 @@ _EXTRACTION: Final = "Extraction"
 
 
 def parser() -> OneLineParser:
-    """What the command takes."""
+    """The argument parser."""
     words = OneLineParser(
         prog=f"{program.name()} localize",
-        description="Show which matrices and layers of a trained adapter hold what it memorized.",
+        description="Show which matrices and layers of a trained adapter store what it memorized.",
         allow_abbrev=False,
     )
     words.add_argument("run_dir", type=str, help="a run's log folder, with config.yaml and checkpoints/")
     words.add_argument(
-        "--checkpoint", type=str, default="last", help="best, last, or the path of a .ckpt file (--influence: all)"
+        "--checkpoint", type=str, default="last", help="best, last, or the path of a .ckpt file (with --influence: all)"
     )
-    words.add_argument("--rows", type=int | None, default=None, help="most members, and most held-out texts, to score")
-    words.add_argument("--extraction", type=bool, default=False, help="generate too: the n-gram rate with parts off")
-    words.add_argument("--example", type=int | None, default=None, help="look inside the model at one text, by its id")
+    words.add_argument(
+        "--rows", type=int | None, default=None, help="maximum members, and maximum held-out texts, to score"
+    )
+    words.add_argument(
+        "--extraction", type=bool, default=False, help="also generate: the n-gram match rate with parts disabled"
+    )
+    words.add_argument(
+        "--example", type=int | None, default=None, help="inspect the model on one text, by its example id"
+    )
     words.add_argument(
         "--influence", type=int | None, default=None, help="rank training texts by their influence on one text's suffix"
     )
-    words.add_argument("--prefix", type=float, default=0.5, help="where a text is cut: below 1 a share, else tokens")
-    words.add_argument("--text", type=bool, default=False, help="write the example's tokens too")
-    words.add_argument("--top", type=int, default=10, help="how many training texts --influence names")
+    words.add_argument(
+        "--prefix", type=float, default=0.5, help="prefix length: below 1 a share of the text, else tokens"
+    )
+    words.add_argument("--text", type=bool, default=False, help="also write the example's tokens")
+    words.add_argument("--top", type=int, default=10, help="how many training texts --influence lists")
     words.add_argument(
         "--out", type=str | None, default=None, help="the file to write instead of RUN_DIR/localize.json"
     )
-    words.add_argument("--accelerator", type=str | None, default=None, help="cpu, gpu ...; by default the run's own")
+    words.add_argument("--accelerator", type=str | None, default=None, help="cpu, gpu ...; default: as in the run")
     return words
 
 
@@ -52,16 +60,16 @@ def main(words: list[str]) -> None:
     """Run the command.
 
     Raises:
-        LitMemError: a mistake of the user's.
+        LitMemError: a user error.
     """
     options = parser().parse_args(words)
     out = Path(options.out or Path(options.run_dir, "localize.json"))
     if out.suffix != ".json" or not out.parent.is_dir():
-        raise ConfigError(f"--out is {out}; expected a .json file in a folder that is there")
+        raise ConfigError(f"--out is {out}; expected a .json file in an existing folder")
     for option in ("top", "rows"):
         check_range(f"--{option}", getattr(options, option), at_least=1, or_null=True)
     if options.example is not None and options.influence is not None:
-        raise ConfigError("--example and --influence exclude each other; expected one of them at a time")
+        raise ConfigError("--example and --influence are both given; expected one of them")
     run = open_run(options.run_dir)
     if options.example is not None:
         _look_inside(run, options, out.with_name(f"{out.stem}_example_{options.example}.json"))
@@ -115,11 +123,11 @@ def _rank_influence(run: Run, options: Any, out: Path) -> None:
 
 def _print(*lines_found: str) -> None:
     for line in lines_found:
-        print(line)  # noqa: T201  (the command's answer)
+        print(line)  # noqa: T201  (output of the command)
 
 
 def _extraction(run: Run) -> dict[str, Any]:
-    """The options of the run's own extraction, so that the metrics are comparable; {} where it had none."""
+    """The run's own extraction options, so that the metrics are comparable; {} if it had none."""
     own = run.callback(_EXTRACTION) or {}
     kept = {key: own[key] for key in ("n_members", "prefix", "seed", "token_budget") if key in own}
     if isinstance(kept.get("prefix"), list):

@@ -1,4 +1,4 @@
-"""What the machine offers: devices, precision, memory, the cache folder, and environment variables that matter."""
+"""The machine: devices, precisions, memory, the cache folder, and relevant environment variables."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SHOWN: Final = (
     "CUDA_VISIBLE_DEVICES", "HF_DATASETS_OFFLINE", "HF_HUB_OFFLINE", "LIT_MEM_DEBUG", "LIT_MEM_UMASK",
     "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "TRANSFORMERS_OFFLINE",
 )  # fmt: skip
-"""Environment variables whose values are switches and numbers."""
+"""Environment variables whose values are flags and numbers."""
 
 _OURS: Final = ("LIT_MEM_CACHE", "LIT_MEM_DEBUG", "LIT_MEM_UMASK")
 
 
 def torch_or_problem() -> tuple[ModuleType | None, list[str]]:
-    """The module torch, and [] or the one line that says why it cannot be imported."""
+    """The module torch and [], or None and one line that says why it cannot be imported."""
     try:
         import torch
     except Exception as error:
@@ -32,21 +32,21 @@ def torch_or_problem() -> tuple[ModuleType | None, list[str]]:
 
 
 def devices(torch: Any) -> list[str]:
-    """A line for the CPU and for each accelerator, with the precisions that it computes in.
+    """A line for the CPU and for each accelerator, with the precisions it supports.
 
     Args:
-        torch: the module; None: it cannot be imported.
+        torch: the module; None if it cannot be imported.
     """
     if torch is None:
-        return ["not known without torch"]
-    native = {True: "in hardware", False: "emulated", None: "not known whether in hardware"}[_cpu_bfloat16(torch)]
+        return ["unknown without torch"]
+    native = {True: "in hardware", False: "emulated", None: "unknown whether in hardware"}[_cpu_bfloat16(torch)]
     lines = [
         f"CPU: {os.cpu_count()} cores, of which {_usable_cores()} usable, {torch.get_num_threads()} threads, "
         f"{torch.backends.cpu.get_cpu_capability()}, {_memory()} memory; float32, bfloat16 {native}"
     ]
     try:
         lines += _accelerators(torch)
-    except Exception as error:  # a driver that does not fit is what a bug report is about
+    except Exception as error:  # a mismatched driver belongs in a bug report
         lines.append(f"accelerators: {type(error).__name__}: {_without_places(first_line(error))}")
     return lines
 
@@ -66,7 +66,7 @@ def _accelerators(torch: Any) -> list[str]:
 
 
 def _cpu_bfloat16(torch: Any) -> bool | None:
-    """Whether the CPU multiplies bfloat16 by itself; None where torch does not show it."""
+    """Whether the CPU multiplies bfloat16 in hardware; None if torch does not report it."""
     tests = [getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile")]
     return any(test() for test in tests if test) if any(tests) else None
 
@@ -83,18 +83,18 @@ def _memory() -> str:
 
 
 def cache() -> str:
-    """Where the cache is, by the variable that says so and not by its path, and whether it can be written to."""
+    """Location of the cache, by its environment variable instead of its path, and whether it is writable."""
     folder = cache_folder("")
     named = {"LIT_MEM_CACHE": "$LIT_MEM_CACHE", "XDG_CACHE_HOME": "$XDG_CACHE_HOME/lit_mem"}
     shown = next((text for name, text in named.items() if os.environ.get(name)), "~/.cache/lit_mem")
     there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        return f"{shown}: cannot be written to; set LIT_MEM_CACHE to a folder that can"
+        return f"{shown}: not writable; set LIT_MEM_CACHE to a writable folder"
     return f"{shown}: writable, {shutil.disk_usage(there).free / 2**30:.1f} GiB free"
 
 
 def variables() -> list[str]:
-    """Environment variables that change a run: values of switches and numbers, of all others whether they are set."""
+    """Environment variables that affect a run: values of flags and numbers; for others, whether they are set."""
     names = {*_OURS, *_SHOWN, "HF_HOME", "HF_TOKEN", "XDG_CACHE_HOME"}
     names |= {name for name in os.environ if name.startswith(("LIT_MEM_", "HF_", "TRANSFORMERS_", "PYTORCH_"))}
     return [_variable(name) for name in sorted(names)]

@@ -1,4 +1,4 @@
-"""The entry of the command line: one command, errors of one line, and an exit code."""
+"""Entry point of the command line: dispatches a command, prints one-line errors, sets the exit code."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ COMMANDS: Final[dict[str, str]] = {
     "verify": "lit_mem.cli.verify",
     "where": "lit_mem.cli.localize",  # its name in earlier versions
 }
-"""Commands other than fit, validate and test, each with the module whose `main` takes the words after it.
+"""Commands other than fit, validate and test, each with the module whose `main` takes its arguments.
 
-One more needs a line here and its name in `trainer_cli.DESCRIPTION`."""
+A new command needs a line here and its name in `trainer_cli.DESCRIPTION`."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
-    A mistake of the user's is one line on standard error and exit code 2. Ctrl-C and SIGTERM end a run with a line that
-    says how to go on from its last checkpoint, and exit code 130 or 143.
+    A user error is one line on standard error and exit code 2. Ctrl-C and SIGTERM end a run with a line that says how
+    to resume from its last checkpoint, and exit code 130 or 143.
 
     Args:
-        args: words of the command line after the program's name; None: `sys.argv`.
+        args: command-line arguments after the program's name; None: `sys.argv`.
     """
     console.set_up()
     try:
         with ended_by_sigterm(), writer_errors_silenced(), panics_raised("a tokenizer or another file"):
-            modes.mask()  # a mistake in it is found before anything is written
+            modes.mask()  # reports an invalid value before anything is written
             words = list(sys.argv[1:] if args is None else args)
             if words and words[0] in COMMANDS:
                 importlib.import_module(COMMANDS[words[0]]).main(words[1:])

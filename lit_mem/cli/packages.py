@@ -1,4 +1,4 @@
-"""Which libraries are installed, against what this package needs: from their metadata, without importing them."""
+"""Compare installed libraries with the requirements, from their metadata, without importing them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import lit_mem
 
 REQUIRED: Final = ""
-"""Key of what every run needs; other keys are extras."""
+"""Key of the required libraries; other keys are extras."""
 
 MALICIOUS: Final = {"lightning": ("2.6.2", "2.6.3")}
 """Releases on PyPI that stole credentials (GHSA-w37p-236h-pfx3)."""
@@ -21,16 +21,16 @@ _OTHERS: Final = (
     "comet-ml", "deepspeed", "flash-attn", "huggingface-hub", "mlflow", "pyarrow", "pytorch-lightning", "tokenizers",
     "trl", "vllm", "wandb", "xformers",
 )  # fmt: skip
-"""Shown where they are installed: a bug may be theirs."""
+"""Shown if installed, since a bug may be theirs."""
 
 
 class Need(NamedTuple):
-    """A library that is needed.
+    """A required library.
 
     Attributes:
-        name: of its distribution.
-        versions: that are expected, such as ">=2.7"; "" for any.
-        found: the version that is installed; None: there is none.
+        name: name of its distribution.
+        versions: expected versions, such as ">=2.7"; "" for any.
+        found: the installed version; None if not installed.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Need(NamedTuple):
 
     @property
     def met(self) -> bool:
-        """Whether a version that is expected is installed."""
+        """Whether an expected version is installed."""
         return self.found is not None and _within(self.found, self.versions)
 
 
@@ -53,7 +53,7 @@ def project_file() -> Path | None:
 
 
 def needs() -> dict[str, list[Need]]:
-    """What every run needs, under `REQUIRED`, and what each extra adds."""
+    """Libraries that every run needs, under `REQUIRED`, and those of each extra."""
     found: dict[str, list[Need]] = {REQUIRED: []}
     for extra, requirement in _requirements():
         need = _read(requirement)
@@ -64,7 +64,7 @@ def needs() -> dict[str, list[Need]]:
 
 
 def _requirements() -> Iterable[tuple[str, str]]:
-    """(extra, requirement), as a checkout or the metadata of the installed package has them."""
+    """(extra, requirement), from a checkout or from the metadata of the installed package."""
     if (file := project_file()) is not None:
         project = _project(file)
         yield from ((REQUIRED, each) for each in project["dependencies"])
@@ -87,7 +87,7 @@ def _read(requirement: str) -> Need:
 
 
 def version(name: str) -> str | None:
-    """The installed version; None where there is none, or its metadata cannot be read."""
+    """The installed version; None if not installed, or its metadata cannot be read."""
     try:
         return metadata.version(name)
     except (metadata.PackageNotFoundError, OSError, ValueError, KeyError, TypeError):
@@ -95,7 +95,7 @@ def version(name: str) -> str | None:
 
 
 def _within(found: str, versions: str) -> bool:
-    """Whether a version is one of those expected; any is where the library that compares them is missing."""
+    """Whether a version matches a specifier; True if the library that compares them is missing."""
     try:
         from packaging.specifiers import SpecifierSet
     except ImportError:
@@ -104,14 +104,14 @@ def _within(found: str, versions: str) -> bool:
 
 
 def line(need: Need) -> str:
-    """One library: its version, and what to install where that is not as expected."""
+    """One library: its version, and the command to install an expected one if it does not match."""
     if need.met:
         return f"{need.name} {need.found}"
     return f"{need.name} {need.found or 'missing'}; expected {need.versions or 'any'}: {_pip(need)}"
 
 
 def extra_line(name: str, each: Sequence[Need]) -> str:
-    """One extra: what of it is installed, what is missing and how to install it."""
+    """One extra: what is installed, what is missing, and how to install it."""
     lacking = [need for need in each if not need.met]
     installed = ", ".join(f"{need.name} {need.found}" for need in each if need.met)
     if not lacking:
@@ -121,20 +121,20 @@ def extra_line(name: str, each: Sequence[Need]) -> str:
 
 
 def others(known: Mapping[str, Sequence[Need]]) -> list[str]:
-    """Further libraries that are installed, with their versions; ["none"] where there are none."""
+    """Other installed libraries with their versions; ["none"] if there are none."""
     shown = {need.name for each in known.values() for need in each}
     found = {name: version(name) for name in _OTHERS if name not in shown}
     return [f"{name} {number}" for name, number in found.items() if number] or ["none"]
 
 
 def problems(known: Mapping[str, Sequence[Need]]) -> list[str]:
-    """What is wrong with required libraries, a line each."""
+    """Problems with required libraries, one line each."""
     found = [line(need) for need in known[REQUIRED] if not need.met]
     for name, bad in MALICIOUS.items():
         if version(name) in bad:
             found.append(
                 f"{name} {version(name)} is a malicious release (GHSA-w37p-236h-pfx3): uninstall it, and replace every "
-                "key and token that this machine has held"
+                "key and token that was on this machine"
             )
     return found
 

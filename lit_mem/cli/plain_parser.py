@@ -1,4 +1,4 @@
-"""The parser of commands that start without loading what takes long."""
+"""The parser of commands that start without slow imports."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from lit_mem.errors import ConfigError
 
 
 class PlainParser(argparse.ArgumentParser):
-    """Reports a mistake in one line, as the parser of the other commands does.
+    """Argument parser that raises one-line errors, as the parser of the other commands does.
 
     Args:
-        command: the word after the program's name.
-        description: what it does, for `--help`.
+        command: the command, after the program's name.
+        description: description for `--help`.
     """
 
     def __init__(self, command: str, description: str) -> None:
@@ -22,7 +22,7 @@ class PlainParser(argparse.ArgumentParser):
         self._command = command
 
     def error(self, message: str) -> NoReturn:
-        """Raise it, with the command in front.
+        """Raise the error, with the command as prefix.
 
         Raises:
             ConfigError: always.

@@ -1,4 +1,4 @@
-"""`lit-mem privacy FOLDER...`: what several private runs have spent together."""
+"""`lit-mem privacy FOLDER...`: the privacy budget that several private runs have spent together."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from lit_mem.privacy.summed import by_start, together
 
 
 class Spending(NamedTuple):
-    """What some starts have spent.
+    """The privacy budget spent by some starts of runs.
 
     Attributes:
-        name: of the ledger or training set.
-        texts: the most training texts of a start.
-        steps: of all of them, each once.
-        epsilon: ε of all their steps.
+        name: the ledger or training set.
+        texts: largest number of training texts of a start.
+        steps: steps of all of them, each counted once.
+        epsilon: ε of all these steps.
     """
 
     name: str
@@ -34,10 +34,10 @@ class Spending(NamedTuple):
 
 
 def main(words: Sequence[str]) -> None:
-    """Print a line for each ledger, for each training set, and for all together.
+    """Print a line per ledger, per training set, and for all together.
 
     Raises:
-        ConfigError: there is no ledger at a path, or an option is wrong.
+        ConfigError: there is no ledger at a path, or an option is invalid.
         CheckpointError: a ledger is damaged; its line is named.
     """
     given = _parser().parse_args(list(words))
@@ -51,7 +51,7 @@ def main(words: Sequence[str]) -> None:
             f"{delta:.3g}"
         )
     if len(sets) > 1:
-        _print("Training sets may share texts: of a text that is in several, the last line holds.")
+        _print("Training sets may share texts: for a text in several sets, use the last line.")
     for ledger in ledgers:
         if ledger.unchained:
             _print(f"{ledger.path}: unchained up to line {ledger.unchained}; changes there cannot be seen")
@@ -60,7 +60,7 @@ def main(words: Sequence[str]) -> None:
 
 
 def ledgers_at(paths: Iterable[str]) -> list[Path]:
-    """The files of ledgers: the paths themselves, or all below a folder.
+    """The files of ledgers: the paths themselves, or all ledgers below a folder.
 
     Raises:
         ConfigError: there is none.
@@ -70,7 +70,7 @@ def ledgers_at(paths: Iterable[str]) -> list[Path]:
         below = [path] if path.is_file() else sorted(path.rglob(LEDGER))
         if not below:
             raise ConfigError(
-                f"privacy: there is no {LEDGER} at {path}; expected a ledger, or a folder with some below"
+                f"privacy: there is no {LEDGER} at {path}; expected a ledger, or a folder that contains ledgers"
             )
         found |= dict.fromkeys(below)
     return list(found)
@@ -79,20 +79,20 @@ def ledgers_at(paths: Iterable[str]) -> list[Path]:
 def spendings(
     ledgers: Sequence[Ledger], delta: float | None = None, kind: Kind = "prv"
 ) -> tuple[float, list[Spending], list[Spending]]:
-    """Of each ledger, and added up: of each training set, and, where there are several, of all.
+    """δ, the spending of each ledger, and the totals: per training set and, if there are several, overall.
 
     Args:
         ledgers: at least one.
-        delta: δ; None: 1 / (10 N) for the most texts N of any.
-        kind: which accountant.
+        delta: δ; None: 1 / (10 N) with N the largest number of training texts.
+        kind: accountant to use.
     """
     starts = together(ledgers)
     if not starts:
-        raise ConfigError("privacy: no ledger holds a start of a run")
+        raise ConfigError("privacy: no ledger records the start of a run")
     delta = 1 / (10 * max(start.texts for start in starts)) if delta is None else delta
 
     def of(name: str, some: Sequence[Start]) -> Spending:
-        # Sorted, so that steps of one kind are added up first: the accountant then composes few kinds.
+        # Sorted, so that equal steps are merged first and the accountant composes few kinds.
         history = merged(sorted(start.steps for start in some))
         texts = max((start.texts for start in some), default=0)
         return Spending(name, texts, number_of_steps(history), epsilon(history, delta, kind))
@@ -104,7 +104,7 @@ def spendings(
 
 
 def without_copies(ledgers: Iterable[Ledger]) -> list[Ledger]:
-    """Those that hold a step which no other does; of several that hold the same, the one with the shortest path."""
+    """Ledgers that hold a step found in no other; of several with the same steps, the one with the shortest path."""
     found, most = [], dict[tuple[str, float, float], int]()
     for ledger in sorted(ledgers, key=lambda each: (-each.steps, len(each.path.parts), str(each.path))):
         numbers = {kind: start.steps.number for kind, start in by_start(ledger.starts).items()}
@@ -115,7 +115,7 @@ def without_copies(ledgers: Iterable[Ledger]) -> list[Ledger]:
 
 
 def _name(corpus: str) -> str:
-    return f"Training set {corpus.partition(':')[2][:8]}" if corpus else "Training set not known"
+    return f"Training set {corpus.partition(':')[2][:8]}" if corpus else "Unknown training set"
 
 
 def _print(line: str) -> None:
@@ -125,14 +125,14 @@ def _print(line: str) -> None:
 def _parser() -> OneLineParser:
     parser = OneLineParser(
         prog=f"{program.name()} privacy",
-        description="Add up what private runs have spent. Several runs on the same texts are one spending: each step "
-        "counts once, whichever ledgers have it.",
+        description="Add up the privacy budget spent by private runs. Runs on the same texts share one budget: each "
+        "step counts once, however many ledgers contain it.",
     )
     parser.add_argument(
         "paths", nargs="+", type=str, help="ledgers (privacy.jsonl), or folders of runs, adapters, sweeps"
     )
     parser.add_argument(
-        "--delta", type=float | None, default=None, help="default: 1 / (10 N), N the most texts of a run"
+        "--delta", type=float | None, default=None, help="default: 1 / (10 N), N the largest number of texts of a run"
     )
     parser.add_argument("--accountant", type=Kind, default="prv", help="prv (tighter) or rdp (quicker)")
     return parser

@@ -1,4 +1,4 @@
-"""`lit-mem report DIR`: a run or a sweep as one page and as JSON; of a run also an annex to file."""
+"""`lit-mem report DIR`: a run or a sweep as one page and as JSON; for a run also an annex."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from lit_mem.report.markdown import annex_markdown
 from lit_mem.report.sealed import files_of, files_of_adapter, recorded_adapter, seal, with_documents
 
 FAILED: Final = 3
-"""Exit code of a report where a condition of `--fail-on` holds, or its metric was not measured."""
+"""Exit code if a condition of `--fail-on` holds, or its metric was not measured."""
 UNDECIDED: Final = 4
-"""Exit code where none holds and one is undecided: the limit lies within the metric's interval."""
+"""Exit code if no condition holds and one is undecided: the limit lies inside the metric's interval."""
 
 
 def main(words: list[str]) -> None:
-    """Write `report.html` and `report.json`, of a run also `annex.md`, and say what they say in a line.
+    """Write `report.html` and `report.json`, for a run also `annex.md`, and print a one-line summary.
 
     Args:
-        words: of the command line after `report`.
+        words: the command-line arguments after `report`.
 
     Raises:
-        ConfigError: the folder holds neither run nor sweep, or an option is wrong.
+        ConfigError: the folder holds neither a run nor a sweep, or an option is invalid.
         DataError: a file of the folder is damaged.
         SystemExit: with code 3, a condition of `--fail-on` holds or was not measured; else with code 4, one is
             undecided.
@@ -54,7 +54,7 @@ def main(words: list[str]) -> None:
     else:
         given = [name for name in ("release", "author", "adapter") if options[name] is not None]
         if given:
-            raise ConfigError(f"--{given[0]} is for the annex of a run, and {folder} is a sweep, whose report has none")
+            raise ConfigError(f"--{given[0]} applies to the annex of a run, but {folder} is a sweep")
         print(printable(report["verdict"]["text"]))  # noqa: T201
     for path in _write(out, report):
         print(path)  # noqa: T201
@@ -69,10 +69,10 @@ def main(words: list[str]) -> None:
 
 
 def _write(out: Path, report: Mapping[str, Any]) -> list[Path]:
-    """Write a report in its forms.
+    """Write all formats of a report.
 
     Raises:
-        OSError: one cannot be written.
+        OSError: a file cannot be written.
     """
     from lit_mem.report.page import page
 
@@ -91,10 +91,10 @@ def _write(out: Path, report: Mapping[str, Any]) -> list[Path]:
 
 
 def _files(folder: Path, report: Mapping[str, Any], adapter: str | None) -> list[dict[str, Any]]:
-    """Files of the run, and of the adapter: that which is named, else that which was audited.
+    """Files of the run, and of the adapter: the one given, else the audited one.
 
     Raises:
-        ConfigError: `--adapter` is no folder.
+        ConfigError: `--adapter` is not a folder.
         OSError: a file cannot be read.
     """
     if adapter is not None and not Path(adapter).is_dir():
@@ -110,31 +110,31 @@ def make(
     fail_on: list[str] | None = None,
     filing: Filing = Filing(),  # noqa: B008  (never changed)
 ) -> dict[str, Any]:
-    """What the report of a folder says.
+    """The report of a folder, as JSON values.
 
     Args:
-        folder: of a run or a sweep.
-        with_text: give texts of the most exposed members.
-        fail_on: conditions that the last validation is not to meet.
-        filing: what the person who files the report of a run states.
+        folder: the folder of a run or a sweep.
+        with_text: include the texts of the most exposed members.
+        fail_on: conditions that the last validation must not meet.
+        filing: what the person who files a run's report states.
 
     Raises:
-        ConfigError: it holds neither run nor sweep, or a condition is wrong.
+        ConfigError: it holds neither a run nor a sweep, or a condition is invalid.
         DataError: a file in it is damaged.
     """
     wanted = conditions(fail_on or [])
     try:
         return _made(folder, with_text, wanted, filing)
     except (AttributeError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        # Values of the right form are expected in what others may have written; those of another end here.
+        # The files are untrusted: a value of an unexpected type ends here.
         raise DataError(
-            f"report: a file of {folder} is not as this version writes it ({type(error).__name__}; LIT_MEM_DEBUG=1 "
-            "shows where); expected the folder of a run or a sweep"
+            f"report: a file of {folder} does not have the format of this version ({type(error).__name__}; "
+            "LIT_MEM_DEBUG=1 shows where); expected the folder of a run or a sweep"
         ) from error
 
 
 def _measured(folder: Path) -> Path:
-    """The folder of the record: of the `output_dir` of one of Hugging Face's trainers, the one in it."""
+    """The folder of the record: the run's folder, or the subfolder of a Hugging Face trainer's `output_dir`."""
     return folder / IN_OUTPUT_DIR if is_run(folder / IN_OUTPUT_DIR) and not is_run(folder) else folder
 
 
@@ -151,7 +151,7 @@ def _made(folder: Path, with_text: bool, wanted: list[Any], filing: Filing) -> d
         raise ConfigError(f"report: there is no folder {folder}")
     if (folder / "config.yaml").is_file():
         raise ConfigError(
-            f"report: {folder} has no {FILE} and has no {METRICS}; the run ended before it measured anything"
+            f"report: {folder} has neither {FILE} nor {METRICS}; the run ended before it measured anything"
         )
     raise ConfigError(
         f"report: {folder} is neither a run's log folder ({FILE} or {METRICS}) nor a sweep's (sweep.json)"
@@ -160,7 +160,8 @@ def _made(folder: Path, with_text: bool, wanted: list[Any], filing: Filing) -> d
 
 def _parser() -> OneLineParser:
     parser = OneLineParser(
-        prog=f"{program.name()} report", description="Write a run or a sweep as one HTML page and as JSON."
+        prog=f"{program.name()} report",
+        description="Write the report of a run or a sweep as one HTML page and as JSON.",
     )
     parser.add_argument("folder", metavar="DIR", type=str, help="log folder of a run, or folder of a sweep")
     parser.add_argument("--out", type=str, default=None, metavar="FOLDER", help="where to write (default: DIR)")
@@ -170,11 +171,10 @@ def _parser() -> OneLineParser:
         type=str,
         default=None,
         metavar="CONDITION",
-        help="such as 'mia/strongest_auroc > 0.7', or the preset strict or standard, which is printed with what it "
-        "stands for; judged at the last epoch by the metric's 95 % interval, if it has one: exit code 0 if the whole "
-        "interval is within the limit, 3 if all of it is over or the metric was not measured, 4 (undecided) if the "
-        "limit lies within the interval; may be given several times, or "
-        "as a list",
+        help="such as 'mia/strongest_auroc > 0.7', or the preset strict or standard, which is printed with its "
+        "conditions; compared at the last epoch with the metric's 95 % interval, if it has one: exit code 0 if the "
+        "interval is within the limit, 3 if it is beyond the limit or the metric was not measured, 4 (undecided) if "
+        "the limit lies inside the interval; may be repeated, or given as a list",
     )
     parser.add_argument(
         "--text",
@@ -187,8 +187,8 @@ def _parser() -> OneLineParser:
         type=str | None,
         default=None,
         metavar="WHERE",
-        help="where the model goes, for the annex: weights (they are given away), api (others may query it) or "
-        "internal (people of one organisation may) (default: not stated)",
+        help="how the model is released, for the annex: weights (published), api (others may query it) or internal "
+        "(used within one organisation) (default: not stated)",
     )
     parser.add_argument(
         "--author",
@@ -202,7 +202,7 @@ def _parser() -> OneLineParser:
         type=str | None,
         default=None,
         metavar="FOLDER",
-        help="the weights that are to be released, whose hashes go into the annex (default: those that the run "
-        "exported or the audit named)",
+        help="the weights to be released, whose hashes go into the annex (default: those that the run exported or the "
+        "audit used)",
     )
     return parser

@@ -1,4 +1,4 @@
-"""The configuration of a run and where it started from, saved in the run's folder."""
+"""Save a run's configuration and starting point in the run's folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class RunConfig(SaveConfigCallback):
     """Saves the configuration in the run's folder.
 
     Attributes:
-        taken: the folder that the user has set for this run, where it holds another run; None otherwise.
+        taken: the folder set by the user for this run if it already holds a run, else None.
     """
 
     taken: Path | None = None
@@ -27,9 +27,9 @@ class RunConfig(SaveConfigCallback):
         """Save it once; keep all checkpoints in the same folder.
 
         Raises:
-            ConfigError: another run's logs lie in this run's folder.
+            ConfigError: this run's folder holds another run's logs.
         """
-        self._refuse_taken(trainer.strategy.broadcast(self.taken))
+        self._reject_taken(trainer.strategy.broadcast(self.taken))
         if trainer.loggers:
             self._save(trainer)
         for keeper in trainer.checkpoint_callbacks if stage == "fit" else ():
@@ -37,27 +37,27 @@ class RunConfig(SaveConfigCallback):
                 keeper.dirpath = str(run_folder(trainer) / "checkpoints")
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save it without a logger too, if this run writes anything else."""
+        """Save it also without a logger, if this run writes anything else."""
         if known_folder(trainer) is not None:
             self._save(trainer)
 
     def claim(self, trainer: pl.Trainer) -> None:
-        """Claim the folders of versions that the user has set, before any logger opens a file there.
+        """Claim the version folders set by the user, before a logger opens a file there.
 
         Raises:
-            ConfigError: one holds a run. With several processes `setup` raises it, on all of them.
+            ConfigError: a folder holds a run. With several processes `setup` raises it on all of them.
         """
         self.taken = claim_given_versions(trainer)
         if self.taken is not None:
-            trainer.loggers = []  # nothing may be written there until then
+            trainer.loggers = []  # write nothing there until then
         if trainer.world_size == 1:
-            self._refuse_taken(self.taken)
+            self._reject_taken(self.taken)
 
-    def _refuse_taken(self, folder: Path | None) -> None:
+    def _reject_taken(self, folder: Path | None) -> None:
         if folder is not None:
             raise ConfigError(
-                f"trainer.logger: {folder} already holds a run (its {self.config_filename}); expected a version that "
-                "is free, or none: each run then gets the next one"
+                f"trainer.logger: {folder} already holds a run (its {self.config_filename}); expected a free version, "
+                "or none: each run then gets the next one"
             )
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -65,22 +65,22 @@ class RunConfig(SaveConfigCallback):
             return
         path = run_folder(trainer) / self.config_filename
         if trainer.is_global_zero:
-            # Whole or not at all: an option that is cut off would be a default when the file is used again.
+            # Written atomically: an option lost from a partial file would silently become its default on reuse.
             atomic.write_text(path, self.parser.dump(self.config, skip_none=False))
         self.already_saved = True
 
     def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write beside it what the run starts from, which is known by now."""
+        """Also save what the run starts from, which is known by now."""
         self.on_train_start(trainer, pl_module)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same without a check before training; private training has a folder by now."""
+        """The same if there is no sanity check; private training has a folder by now."""
         if known_folder(trainer) is not None:
             self._save(trainer)
         self._keep_origin(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same in a validation by itself."""
+        """The same in a standalone validation."""
         if trainer.state.fn == "validate":
             self._keep_origin(trainer)
 

@@ -1,4 +1,4 @@
-"""What `lit-mem`, `python -m lit_mem` and `train.py` run: shows at once that something happens, then starts."""
+"""Entry point of `lit-mem`, `python -m lit_mem` and `train.py`: show progress at once, then import."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import sys
 
 
 def run() -> None:
-    """Import the libraries, which takes most of the time to the first step, and run the command line."""
+    """Import the libraries, which takes most of the start-up time, and run the command line."""
     from lit_mem.cli.light import run_light
 
     if run_light(sys.argv[1:]):
         return
     seen = sys.stderr.isatty()
     if seen:
-        print("Loading lit_mem ...", end="", file=sys.stderr, flush=True)  # noqa: T201  (seconds pass before the next)
-    # Classes and functions are no garbage: the collector would walk over the growing heap again and again.
+        print("Loading lit_mem ...", end="", file=sys.stderr, flush=True)  # noqa: T201  (imports take seconds)
+    # Importing creates no garbage, but the collector would scan the growing heap again and again.
     gc.disable()
     from lit_mem.cli.main import main
 
     gc.freeze()
     gc.enable()
     if seen:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)  # noqa: T201  (takes that line back)
+        print("\r\033[K", end="", file=sys.stderr, flush=True)  # noqa: T201  (erases that line)
     main()

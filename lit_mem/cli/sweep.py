@@ -32,10 +32,10 @@ log = logging.getLogger(__name__)
 
 
 def main(words: Sequence[str]) -> None:
-    """Run what is not done yet, and write the tables.
+    """Run the trials that are not done yet, and write the tables.
 
     Raises:
-        LitMemError: an option cannot work.
+        LitMemError: an option is invalid.
     """
     given = parser().parse_args(list(words))
     wanted = trials(_plain(given.axes), given.seeds, _plain(given.set), given.seed_options, given.samples)
@@ -43,7 +43,9 @@ def main(words: Sequence[str]) -> None:
     for file in given.run:
         if shipped.find(file) is None:
             names = ", ".join(shipped.names("run"))
-            raise ConfigError(f"run: there is no file {file}; expected one, or a configuration that ships: {names}")
+            raise ConfigError(
+                f"run: there is no file {file}; expected a file, or one of the shipped configurations: {names}"
+            )
     for name, least in (("parallel", 1), ("retries", 0)):
         check_range(name, given[name], at_least=least, or_null=True)
     folder = Path(given.out or Path("logs", "sweeps", given.name))
@@ -65,29 +67,38 @@ def parser() -> OneLineParser:
     made = OneLineParser(prog=f"{program.name()} sweep", description=__doc__, default_env=False)
     made.config_option = SweepOption
     made.add_argument("--config", action="config")
-    made.add_argument("--name", type=str, required=True, help="of the sweep, and of its folder below logs/sweeps")
+    made.add_argument("--name", type=str, required=True, help="name of the sweep, and of its folder below logs/sweeps")
     made.add_argument("--run", type=list[str], required=True, help="configurations of `fit`, as for one run")
     made.add_argument("--set", type=dict[str, Any], default={}, help="options of every trial, by their full names")
-    made.add_argument("--axes", type=dict[str, Any], required=True, help="what varies; see docs/guides/sweeps.md")
-    made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="each combination runs with every one")
+    made.add_argument("--axes", type=dict[str, Any], required=True, help="options to vary; see docs/guides/sweeps.md")
+    made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="seeds; each combination runs with every seed")
     made.add_argument(
-        "--seed_options", type=list[str], default=["seed_everything", "data.seed"], help="what a seed sets"
+        "--seed_options", type=list[str], default=["seed_everything", "data.seed"], help="options that a seed sets"
     )
-    made.add_argument("--samples", type=int, default=1, help="draws of axes that have a range")
-    made.add_argument("--question", type=str, default="", help="which of the paper's findings to test, by name")
-    made.add_argument("--limit", type=str, default="mia/reference_auroc > 0.6", help="what guidance avoids")
-    made.add_argument("--out", type=str | None, default=None, help="folder; a sweep goes on where it is")
-    made.add_argument("--address", type=str | None, default=None, help="of a Ray cluster that sees the same folders")
-    made.add_argument("--parallel", type=int | None, default=None, help="trials at a time; one a GPU, or one")
-    made.add_argument("--retries", type=int, default=1, help="how often a trial that crashed is tried again")
-    made.add_argument("--dry_run", type=bool, default=False, help="list the trials and do nothing")
+    made.add_argument("--samples", type=int, default=1, help="number of draws from axes that have a range")
+    made.add_argument("--question", type=str, default="", help="name of the paper's finding to test")
+    made.add_argument(
+        "--limit",
+        type=str,
+        default="mia/reference_auroc > 0.6",
+        help="threshold that the recommended setting must not cross",
+    )
+    made.add_argument("--out", type=str | None, default=None, help="output folder; an existing sweep is resumed")
+    made.add_argument(
+        "--address", type=str | None, default=None, help="address of a Ray cluster with access to the same folders"
+    )
+    made.add_argument(
+        "--parallel", type=int | None, default=None, help="concurrent trials (default: one per GPU, or one)"
+    )
+    made.add_argument("--retries", type=int, default=1, help="how often a crashed trial is retried")
+    made.add_argument("--dry_run", type=bool, default=False, help="list the trials without running them")
     return made
 
 
 class _Sweep:
     def __init__(self, given: Namespace, folder: Path, wanted: Sequence[Trial], words: Sequence[str]) -> None:
         self.given, self.folder, self.wanted = given, folder, wanted
-        self.told = {
+        self.summary = {
             "name": given.name,
             "question": given.question,
             "command": f"{program.command()} sweep {shlex.join(words)}",
@@ -106,7 +117,9 @@ class _Sweep:
         )
         if left:
             if self.given.address is not None:
-                log.info("Trials run on the Ray cluster at %s; its settings rule who can connect.", self.given.address)
+                log.info(
+                    "Trials run on the Ray cluster at %s; its settings control who can connect.", self.given.address
+                )
             runner.quieten()
             try:
                 runner.run_all(
@@ -119,7 +132,7 @@ class _Sweep:
             except (KeyboardInterrupt, SystemExit) as error:
                 self._write()
                 signal = STOPPED_BY.get(stop_code(error) or 0, "an exit")
-                log.warning("Stopped by %s; the same command goes on.", signal)
+                log.warning("Stopped by %s; run the same command to resume.", signal)
                 raise
         frame = self._write()
         states = [self._state(trial).get("status", "pending") for trial in self.wanted]
@@ -127,7 +140,7 @@ class _Sweep:
         if any(status != "done" for status in states):
             failed = states.count("failed")
             log.warning(
-                "%d of %d trials failed, %d were not run to their end; the same command tries them again.",
+                "%d of %d trials failed, %d did not finish; run the same command to retry them.",
                 failed, len(states), len(states) - failed - states.count("done"),
             )  # fmt: skip
             sys.exit(1)
@@ -149,26 +162,26 @@ class _Sweep:
         }
 
     def _ended(self, name: str) -> None:
-        """One line, and the tables so far: what is done is not lost with what is not."""
+        """Print one line and write the tables so far, so that finished trials are kept."""
         self._write()
         trial = next(trial for trial in self.wanted if trial.name == name)
-        told = self._state(trial)
+        ended = self._state(trial)
         done = sum(self._state(each).get("status") == "done" for each in self.wanted)
-        if told.get("status") != "done":
-            _say(f"{name}: failed: {told.get('error')} ({self.folder / 'trials' / name / 'log.txt'})")
+        if ended.get("status") != "done":
+            _say(f"{name}: failed: {ended.get('error')} ({self.folder / 'trials' / name / 'log.txt'})")
             return
         rows = [row for run in results.attempts(self.folder / "trials" / name) for row in results.validations(run)]
         shown = ", ".join(
-            f"{figure} {rows[-1][figure]:.4g}"
-            for figure in (UTILITY, Threshold.parse(self.given.limit).name)
-            if rows and figure in rows[-1]
+            f"{metric} {rows[-1][metric]:.4g}"
+            for metric in (UTILITY, Threshold.parse(self.given.limit).name)
+            if rows and metric in rows[-1]
         )
-        _say(f"{name}: {shown} ({told.get('seconds', 0):.0f} s; {done} of {len(self.wanted)} done)")
+        _say(f"{name}: {shown} ({ended.get('seconds', 0):.0f} s; {done} of {len(self.wanted)} done)")
 
     def _write(self) -> Any:
         frame = results.table(self.folder, self.wanted)
         results.write(self.folder, frame)
-        summary = results.summary(self.folder, self.wanted, self.told)
+        summary = results.summary(self.folder, self.wanted, self.summary)
         atomic.write_text(self.folder / "sweep.json", json.dumps(summary, indent=1) + "\n")
         return frame
 
@@ -197,7 +210,7 @@ class _Sweep:
 
 
 def _plain(value: Any) -> Any:
-    """The parser takes what looks like a class apart."""
+    """Undo the parser's conversion of class-like values to namespaces."""
     if isinstance(value, Namespace):
         value = vars(value)
     if isinstance(value, dict):

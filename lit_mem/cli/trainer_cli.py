@@ -50,23 +50,23 @@ LOGGERS: Final = [
         "init_args": {"save_dir": "logs", "name": "lit_mem"},
     },
 ]
-"""By default: TensorBoard and CSV in one folder under `logs/`."""
+"""Default loggers: TensorBoard and CSV in one folder under `logs/`."""
 
 DESCRIPTION: Final = (
-    "Fine-tune a causal language model and watch what it memorizes. Beside the commands below: init (a first "
-    "configuration for a file of yours), audit (a finished model or adapter), sweep (many runs, one table), report (a "
-    "run or sweep as a page), verify (whether the files of a report are what they were), localize or where (which "
-    "weights hold it), privacy (what private runs spent together), doctor (versions, devices and "
-    "what is missing, for a bug report); each has a --help of its own."
+    "Fine-tune a causal language model and watch what it memorizes. Other commands: init (a first configuration for "
+    "your file), audit (a finished model or adapter), sweep (many runs, one table), report (a run or sweep as a page), "
+    "verify (whether the files of a report are unchanged), localize or where (which weights store memorized text), "
+    "privacy (budget spent by private runs), doctor (versions, devices and missing packages, for a bug report). Each "
+    "has its own --help."
 )
-"""Names every command; those of `lit_mem.cli.main.COMMANDS` have parsers of their own."""
+"""Lists every command; those of `lit_mem.cli.main.COMMANDS` have their own parsers."""
 
 
 class MemorizationCLI(LightningCLI):
     """`fit`, `validate` and `test` of a `CausalLM` on a `TextDataModule`.
 
-    Beyond Lightning's defaults: TensorBoard and CSV logs in one folder under `logs/`, and a whole validation
-    before training, so that every curve starts at its baseline.
+    Beyond Lightning's defaults: TensorBoard and CSV logs in one folder under `logs/`, and a full validation
+    before training, so that every curve starts at its baseline value.
     """
 
     def __init__(self, args: Sequence[str] | None = None) -> None:
@@ -82,7 +82,7 @@ class MemorizationCLI(LightningCLI):
             trainer_defaults={
                 "logger": deepcopy(LOGGERS),
                 "num_sanity_val_steps": -1,
-                "enable_model_summary": False,  # the module says in one line what is trained
+                "enable_model_summary": False,  # the module logs in one line what is trained
                 "callbacks": [self.baseline, EndOnSigterm(), BaseModel()],
             },
             parser_kwargs={"prog": program.name(), "description": DESCRIPTION, "version": __version__},
@@ -90,7 +90,7 @@ class MemorizationCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What is measured, as one section."""
+        """Add the section `memorization`, which configures what is measured."""
         parser.callback_keys.append(NAME)
         parser.add_class_arguments(
             Memorization, NAME, fail_untyped=False, instantiate=True, sub_configs=True, skip=set(OF_TEXTS)
@@ -98,15 +98,15 @@ class MemorizationCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """Lightning's, without prediction."""
+        """Lightning's subcommands without `predict`."""
         commands = LightningCLI.subcommands()
         return {name: skip | {"weights_only", "verbose"} for name, skip in commands.items() if name != "predict"}
 
     def _parse_ckpt_path(self) -> None:
         """Reject a checkpoint that cannot be read, before anything is built.
 
-        Lightning would take hyper-parameters from it here; ours hold none, so that configuration and command
-        line always say what runs.
+        Lightning would take hyper-parameters from it here. Our checkpoints hold none, so that configuration and
+        command line always define the run.
         """
         given = self.config[self.config.subcommand].get("ckpt_path")
         if given is None or str(given).partition(":")[0] in SPECIAL_CHECKPOINTS or "://" in str(given):
@@ -114,17 +114,17 @@ class MemorizationCLI(LightningCLI):
         check_checkpoint(Path(given))
 
     def before_instantiate_classes(self) -> None:
-        """Measure once, and only where something is logged; reject NaN, which spoils what it touches."""
+        """Turn the section off if measures are listed as callbacks or nothing is logged; reject NaN in options."""
         config = self.config[self.subcommand]
         untouched = is_default(config[NAME], self._parser(self.subcommand).get_defaults()[NAME])
         if config.trainer.barebones or (untouched and lists_measures(config.trainer.callbacks)):
-            config[NAME].suite = "none"  # what is listed is all that there is, as in configurations of earlier versions
+            config[NAME].suite = "none"  # measure only what is listed, as in configurations of earlier versions
         for name, value in leaves("", self.config[self.subcommand].as_dict(), lists=True):
             if isinstance(value, float) and math.isnan(value):
                 raise ConfigError(f"{name} is nan; expected a number")
 
     def instantiate_classes(self) -> None:
-        """Build all that the configuration names; what a constructor refused is not lost among what else was tried."""
+        """Build everything in the configuration; on failure, raise the constructor's own error, not the parser's."""
         try:
             super().instantiate_classes()
         except (ValueError, TypeError) as error:
@@ -138,7 +138,7 @@ class MemorizationCLI(LightningCLI):
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Any:
-        """Build the trainer, and give it the measuring callback; an option that it rejects is one line."""
+        """Build the trainer and attach the measuring callback; an option that it rejects is a one-line error."""
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, ValueError, TypeError) as error:
@@ -171,21 +171,21 @@ class MemorizationCLI(LightningCLI):
                     "Stopped by %s%s.", STOPPED_BY[code], how_to_resume(self.trainer) if subcommand == "fit" else ""
                 )
                 sys.exit(code)
-            refused = failed_write(error, str(known_folder(self.trainer) or "the run's folder"))
-            if refused is not None and not isinstance(error, LitMemError):
-                raise refused from error
+            failed = failed_write(error, str(known_folder(self.trainer) or "the run's folder"))
+            if failed is not None and not isinstance(error, LitMemError):
+                raise failed from error
             raise
 
     def _run_from(self, checkpoint: str | None, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
         except CheckpointError as error:
-            if checkpoint is None:  # it is of `model.adapter_path`, or of this model itself
+            if checkpoint is None:  # the error concerns `model.adapter_path`, or this model itself
                 raise
             raise CheckpointError(f"ckpt_path {checkpoint}: {error}") from error
 
     def before_fit(self) -> None:
-        """Reject a monitor that nothing logs; give the hyper-parameters to the callback that logs them."""
+        """Reject a monitor that is never logged; pass the hyper-parameters to the callback that logs them."""
         for callback in callbacks_of(self.trainer):
             monitor = getattr(callback, "monitor", None)
             if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor not in (None, "epoch", "step"):
@@ -198,7 +198,7 @@ class MemorizationCLI(LightningCLI):
         print_next_steps(self.trainer)
 
     def before_validate(self) -> None:
-        """Log verdicts after the metrics, not before."""
+        """Log the verdicts after the metrics."""
         audit_of(self.trainer).log_at_once = False
 
     def before_test(self) -> None:
@@ -206,14 +206,14 @@ class MemorizationCLI(LightningCLI):
         self.before_validate()
 
     def after_validate(self) -> None:
-        """Print every metric, a line each, and what they come to."""
+        """Print every metric, one per line, and a summary."""
         print_metrics(self.trainer, "valid")
 
     def after_test(self) -> None:
-        """Print every metric, a line each, and what they come to."""
+        """Print every metric, one per line, and a summary."""
         print_metrics(self.trainer, "test")
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        # A checkpoint from a URL would be unpickled with code in it otherwise.
+        # Otherwise a checkpoint from a URL would be unpickled, which can execute code.
         kwargs = super()._prepare_subcommand_kwargs(subcommand) | {"weights_only": True}
         return kwargs if subcommand == "fit" else kwargs | {"verbose": False}

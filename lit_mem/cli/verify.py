@@ -1,4 +1,4 @@
-"""`lit-mem verify report.json`: whether a report, and the files that it names, are what they were."""
+"""`lit-mem verify report.json`: whether a report and the files that it lists are unchanged."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from lit_mem.functional.plain_text import printable
 from lit_mem.report.verify import verify
 
 DIFFERENT: Final = 3
-"""Exit code where a file was changed or is missing."""
+"""Exit code if a file was changed or is missing."""
 
 
 def main(words: Sequence[str]) -> None:
-    """Print a line for each file: same, changed or missing.
+    """Print one line per file: same, changed or missing.
 
     Args:
-        words: of the command line after `verify`.
+        words: the command-line arguments after `verify`.
 
     Raises:
-        ConfigError: an option is wrong, or there is no such file.
-        DataError: the file is no report that can be checked.
+        ConfigError: an option is invalid, or there is no such file.
+        DataError: the file is not a report that can be checked.
         SystemExit: with code 3, a file was changed or is missing.
     """
     options = _parser().parse_args(list(words))
@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> None:
     if report.is_dir():
         report = report / "report.json"
     if not report.is_file():
-        raise ConfigError(f"verify: there is no file {report}; expected report.json as lit-mem report writes it")
+        raise ConfigError(f"verify: there is no file {report}; expected a report.json written by lit-mem report")
     folders = {"folder": options.folder, "adapter": options.adapter}
     for name, folder in folders.items():
         if folder is not None and not Path(folder).is_dir():
@@ -48,11 +48,11 @@ def main(words: Sequence[str]) -> None:
 def _parser() -> PlainParser:
     parser = PlainParser(
         "verify",
-        "Check a report of a run against itself and against the files that it names: the record, the "
-        "configuration, the exported weights. Prints a line a file: same, changed or missing. Exit code 0 if all are "
-        "the same, 3 if one is not, 2 if the report cannot be read.",
+        "Check a run's report against itself and against the files that it lists: the record, the configuration, the "
+        "exported weights. Prints one line per file: same, changed or missing. Exit code 0 if all are the same, 3 if "
+        "one is not, 2 if the report cannot be read.",
     )
-    parser.add_argument("report", metavar="REPORT", help="report.json, or the folder that it lies in")
-    parser.add_argument("--folder", metavar="DIR", help="folder of the run, if the report lies elsewhere")
-    parser.add_argument("--adapter", metavar="DIR", help="folder of the audited or named adapter, if outside of it")
+    parser.add_argument("report", metavar="REPORT", help="report.json, or the folder that contains it")
+    parser.add_argument("--folder", metavar="DIR", help="folder of the run, if the report is elsewhere")
+    parser.add_argument("--adapter", metavar="DIR", help="folder of the adapter, if outside the run's folder")
     return parser

@@ -1,4 +1,4 @@
-"""Data: sources of text, splits, checks of trustworthiness, and batches."""
+"""Data: text sources, splits, validity checks, and batches."""
 
 from importlib import import_module
 from typing import Any
@@ -7,7 +7,7 @@ _DATA_MODULE = "lit_mem.lightning.datamodule"
 
 
 def __getattr__(name: str) -> Any:
-    """`TextDataModule` under the name that configurations use, imported when used: this room does without Lightning."""
+    """`TextDataModule` under the name in configurations, imported lazily: this package does not need Lightning."""
     if name == "TextDataModule":
         return getattr(import_module(_DATA_MODULE), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

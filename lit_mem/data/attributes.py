@@ -1,4 +1,4 @@
-"""What the further columns of rows say of an example: its attributes."""
+"""Attributes of an example, from the other columns of its row."""
 
 from __future__ import annotations
 
@@ -18,29 +18,31 @@ log = logging.getLogger(__name__)
 _CONTRACT: Final = ("prompt", "completion", "group", "origin")
 
 
-def attribute_columns(rows: Dataset, but: Collection[str], name: str) -> list[str]:
-    """The further columns that may be attributes, without those of `but`; those that cannot be read are logged."""
+def attribute_columns(rows: Dataset, skip: Collection[str], name: str) -> list[str]:
+    """The columns usable as attributes, except those in `skip`; unreadable ones are logged."""
     from datasets import ClassLabel, Json, LargeList, List, Value
 
     simple = (Value, ClassLabel, List, LargeList, Json)
     kept = []
     for column, feature in rows.features.items():
-        # Images and the like are not even opened.
-        if column in _CONTRACT or column in but or not isinstance(feature, simple):
+        # Images and similar types are not decoded.
+        if column in _CONTRACT or column in skip or not isinstance(feature, simple):
             continue
         try:
             one = rows.select_columns([column])
             for start in range(0, len(rows), AT_ONCE):
                 one[start : start + AT_ONCE]
         except (ValueError, OverflowError):  # text that is not UTF-8, a date beyond Python's
-            log.warning("Column %s of the %s texts cannot be read; it is no attribute.", shown(column), name)
+            log.warning(
+                "Column %s of the %s texts cannot be read; it is not used as an attribute.", shown(column), name
+            )
             continue
         kept.append(column)
     return kept
 
 
 def attributes_in(values: Mapping[str, list[Any]], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """For each of some rows, by column, what these columns say."""
+    """For each row its attributes by column."""
     said: list[dict[str, Any]] = [{} for _ in next(iter(values.values()), [])]
     for column in columns:
         for row, value in zip(said, values[column], strict=True):
@@ -51,7 +53,7 @@ def attributes_in(values: Mapping[str, list[Any]], columns: Sequence[str]) -> li
 
 
 def _attribute(value: Any) -> str | float | tuple[str, ...] | None:
-    """A value of a column as an attribute; None where it says nothing, or is of a kind that is not kept."""
+    """A column value as an attribute; None if it is empty, or of an unsupported type."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):

@@ -1,8 +1,8 @@
-"""Which examples go through the model together.
+"""Samplers: which examples form a batch.
 
-Both samplers are `DistributedSampler`s, also on one process: Lightning then leaves them as they are on several,
-and calls `set_epoch` on the one that shuffles, so that the order of an epoch depends on seed and epoch alone.
-A resumed run therefore sees the order that the interrupted one would have seen.
+Both samplers are `DistributedSampler`s, even on one process: Lightning then keeps them on several processes, and calls
+`set_epoch` on the one that shuffles, so the order of an epoch depends only on seed and epoch. A resumed run therefore
+uses the same order as the interrupted one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lit_mem.types import Batch
 
 
 class ExampleList(Dataset[Encoded]):
-    """Encoded examples by position."""
+    """Dataset of encoded examples."""
 
     def __init__(self, examples: Sequence[Encoded]) -> None:
         self.examples = examples
@@ -31,11 +31,11 @@ class ExampleList(Dataset[Encoded]):
 
 
 class BatchList(Dataset[Batch]):
-    """Whole batches by the positions of their examples.
+    """Dataset of batches, indexed by the positions of their examples.
 
     Args:
-        examples: what is scored.
-        token_budget: how many tokens of windows go through the model together.
+        examples: the examples to score.
+        token_budget: tokens of windows per forward pass.
     """
 
     def __init__(self, examples: Sequence[Encoded], token_budget: int) -> None:
@@ -53,16 +53,16 @@ class BatchList(Dataset[Batch]):
 
 
 class ScoringBatches(DistributedSampler[list[int]]):
-    """Length-grouped batches in a fixed order, dealt out over ranks.
+    """Length-grouped batches in a fixed order, distributed over ranks.
 
-    The groups are the same for any number of ranks, so scores are too, to the last bit. Every rank gets as
-    many; the first groups come twice where they do not divide evenly, and count once by example id.
+    The groups are the same for any number of ranks, so scores are bit-identical. Every rank gets the same number of
+    groups; if they do not divide evenly, the first ones are repeated, and deduplicated by example id.
 
     Args:
-        examples: what is scored.
-        token_budget: most tokens in a batch, padding included.
+        examples: the examples to score.
+        token_budget: maximum tokens in a batch, padding included.
         num_replicas: number of ranks.
-        rank: this one.
+        rank: rank of this process.
     """
 
     def __init__(self, examples: Sequence[Encoded], token_budget: int, num_replicas: int = 1, rank: int = 0) -> None:

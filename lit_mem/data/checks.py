@@ -1,4 +1,4 @@
-"""Can attack figures be trusted? Members and held-out rows must share a source and no text."""
+"""Are attack metrics valid? Members and held-out rows must come from one source and share no text."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ Verdict = Literal["shift", "slight", "cannot tell", "below", "not measured"]
 
 @dataclass(frozen=True)
 class TrustReport:
-    """What was found in the two sets of texts; holds where rows came from, never a text.
+    """Findings about the two sets of texts; contains origins of rows, never a text.
 
     Attributes:
         n_members: rows of the fine-tuning set.
         n_heldout: rows never trained on.
-        repeats_exact: members whose text an earlier member has. They are trained on more often,
-            and so memorized first.
-        repeats_normalized: the same but for case, space and punctuation; includes the exact ones.
-        shared_exact: held-out rows whose text a member has.
-        shared_normalized: the same but for case, space and punctuation; includes the exact ones.
+        repeats_exact: members that repeat an earlier member's text. They are trained on more often, and so memorized
+            first.
+        repeats_normalized: the same, ignoring case, space and punctuation; includes the exact ones.
+        shared_exact: held-out rows whose text equals a member's.
+        shared_normalized: the same, ignoring case, space and punctuation; includes the exact ones.
         shared_near: held-out rows with a nearly equal member; includes the ones above.
-        shared_groups: groups (patients, documents) with rows on both sides.
+        shared_groups: groups (patients, documents) with rows in both sets.
         shared_group_rows: held-out rows of these groups.
-        near_jaccard: from which similarity on rows count as nearly equal.
-        grouped: whether any two rows share a group, so that the classifier could keep groups whole.
-        shift: how well text alone tells the sets apart; None where there are too few rows.
+        near_jaccard: similarity from which rows count as near duplicates.
+        grouped: whether any two rows share a group, so that the classifier keeps groups together.
+        shift: how well a text-only classifier separates the sets; None with too few rows.
         examples: for each kind above, origins of up to three pairs: "dev.json:3 = train.json:17".
-        near_method: how nearly equal rows were looked for: "exact", or MinHash and its parameters where there are many
-            texts (see `lit_mem.data.minhash`).
+        near_method: how near duplicates were found: "exact", or MinHash and its parameters for many texts (see
+            `lit_mem.data.minhash`).
     """
 
     n_members: int
@@ -66,15 +66,15 @@ class TrustReport:
 
     @property
     def verdict(self) -> Verdict:
-        """What the classifier says of the two sets.
+        """What the classifier says about the two sets.
 
-        - "shift": the whole interval lies above 0.55. The margin above 0.5 is there because a
+        - "shift": the whole interval is above 0.55. The margin above 0.5 is there because a
           difference that even a classifier trained on it barely finds (AUROC 0.55) cannot be what
           lifts an attack, which never saw the labels, to the 0.6 to 0.9 of a model that memorizes.
         - "slight": above 0.5, not above 0.55.
-        - "cannot tell": the interval covers 0.5, as it should for one source. Of few rows it covers
-          much else.
-        - "below": the whole interval lies below 0.5. Rows of different sets are alike in pairs: what
+        - "cannot tell": the interval covers 0.5, as expected for one source. With few rows it also
+          covers large differences.
+        - "below": the whole interval is below 0.5. Rows of different sets come in similar pairs: what
           a classifier learns of a member it finds again in a held-out row.
         - "not measured": too few rows.
         """
@@ -88,19 +88,19 @@ class TrustReport:
 
     @property
     def warnings(self) -> list[str]:
-        """One line for each finding that makes the attack figures untrustworthy; may be empty."""
+        """One line for each finding that invalidates the attack metrics; may be empty."""
         lines = []
         if self.shared_near:
             lines.append(
                 f"{self.shared_near} of {self.n_heldout} held-out rows have the text of a member "
-                f"({self.shared_exact} exactly, {self.shared_normalized} but for case and "
+                f"({self.shared_exact} exactly, {self.shared_normalized} ignoring case and "
                 f"punctuation, {self.shared_near} nearly{self._such_as('near')}): the model was "
                 "trained on that text, so attacks that find it are counted as wrong and seem too "
                 "weak."
             )
         if self.shared_groups:
             lines.append(
-                f"{self.shared_groups} groups have rows on both sides, {self.shared_group_rows} of "
+                f"{self.shared_groups} groups have rows in both sets, {self.shared_group_rows} of "
                 f"{self.n_heldout} held-out rows{self._such_as('group')}: what is learned of a "
                 "group shows in its held-out rows too, so attacks seem too weak. Split by group."
             )
@@ -108,26 +108,26 @@ class TrustReport:
             hint = (
                 ""
                 if self.grouped
-                else " If several rows come from one document or patient, name it as group_column: "
-                "otherwise its rows are recognised by each other, which looks like a difference."
+                else " If several rows come from one document or patient, set group_column: otherwise "
+                "its rows are recognised by each other, which looks like a difference."
             )
             lines.append(
-                f"Text alone tells members from held-out rows ({self._interval()}; 0.5 expected): "
-                "the sets are not of one source, so an attack may find that difference and not "
+                f"A text-only classifier separates members from held-out rows ({self._interval()}; 0.5 expected): "
+                "the sets do not come from one source, so an attack may detect that difference instead of "
                 f"memorization, and seem too strong.{hint}"
             )
         if self.verdict == "below":
             lines.append(
-                f"Text alone tells members from held-out rows the wrong way round ({self._interval()}; 0.5 "
-                "expected): held-out rows resemble single members more than each other, as rows of one document or "
-                "rewritten texts on both sides do, so attacks may seem too weak. Split by group. By chance alone this "
-                "happens in 1 of 40 cases."
+                f"A text-only classifier separates members from held-out rows with reversed sign ({self._interval()}; "
+                "0.5 expected): held-out rows resemble single members more than each other, as when rows of one "
+                "document or rewritten texts are in both sets, so attacks may seem too weak. Split by group. By chance "
+                "alone this happens in 1 of 40 cases."
             )
         if self.repeats_exact >= _MANY_REPEATS * self.n_members and self.repeats_exact:
             lines.append(
                 f"{self.repeats_exact} of {self.n_members} members repeat an earlier one"
                 f"{self._such_as('repeat')}: they are trained on several times an epoch, so "
-                "memorization seems stronger than it is for texts that stand once."
+                "memorization seems stronger than it is for texts that occur once."
             )
         return lines
 
@@ -136,31 +136,31 @@ class TrustReport:
         return replace(self, examples={}).warnings
 
     def summary(self) -> list[str]:
-        """Lines for the log: what was counted, whether or not there is a warning."""
+        """Lines for the log: the counts, whether or not there is a warning."""
         high = self.shift.high if self.shift else 1.0
         meaning = {
             "shift": "the sets differ",
-            "slight": "the sets differ a little, too little to matter",
-            "cannot tell": "text alone cannot tell them apart, as it should be"
+            "slight": "the sets differ slightly, too little to matter",
+            "cannot tell": "not separable by text alone, as expected"
             if high <= _WIDE
             else f"no difference found, but so few rows leave an AUROC of up to {high:.2f} possible",
-            "below": "below 0.5, which is no all-clear: rows of both sets are alike in pairs, or chance",
+            "below": "below 0.5, which does not rule out a problem: rows of both sets come in similar pairs, or chance",
             "not measured": "",
         }[self.verdict]
         classifier = f"{self._interval()}: {meaning}" if self.shift else "not measured, too few rows"
         return [
             f"Members: {self.n_members} rows, of which {self.repeats_exact} repeat an earlier one "
-            f"({self.repeats_normalized} but for case and punctuation){self._such_as('repeat')}.",
+            f"({self.repeats_normalized} ignoring case and punctuation){self._such_as('repeat')}.",
             f"Held out: {self.n_heldout} rows, of which {self.shared_exact} have a member's text "
-            f"exactly, {self.shared_normalized} but for case and punctuation, "
+            f"exactly, {self.shared_normalized} ignoring case and punctuation, "
             f"{self.shared_near} nearly "
             f"(Jaccard >= {self.near_jaccard:g}{self._method()}){self._such_as('near')}.",
-            f"Groups on both sides: {self.shared_groups}{self._such_as('group')}.",
+            f"Groups in both sets: {self.shared_groups}{self._such_as('group')}.",
             f"Text-only classifier of members against held-out: {classifier}.",
         ]
 
     def to_json(self, scored: dict[str, int] | None = None) -> str:
-        """All of it, for the report of the run.
+        """The findings as JSON, for the report of the run.
 
         Args:
             scored: how many `members` and `heldout` are scored, `of_members` and `of_heldout`.
@@ -223,20 +223,20 @@ def check_texts(
     classifier_rows: int = 2000,
     seed: int = 0,
 ) -> TrustReport:
-    """Look for what makes attack figures untrustworthy: shared text or groups, a shift of source.
+    """Check for what invalidates attack metrics: shared text or groups, and a distribution shift.
 
     Args:
         members: (M,) texts of the fine-tuning set.
         heldout: (N,) texts never trained on.
-        groups: the (M,) and the (N,) names of their groups; None: every row is one.
-        origins: the (M,) and the (N,) places that rows came from, for messages; None: numbers.
-        near_jaccard: in (0, 1], similarity of three-word runs from which texts are nearly equal. More than 50 000 texts
-            are compared by MinHash (`lit_mem.data.minhash`).
-        classifier_rows: the classifier reads at most so many random rows a side.
-        seed: of that sample and its halves.
+        groups: the (M,) and the (N,) names of their groups; None: every row is its own group.
+        origins: the (M,) and the (N,) origins of the rows, for messages; None: row numbers.
+        near_jaccard: in (0, 1], similarity of three-word runs from which texts are near duplicates. More than 50 000
+            texts are compared by MinHash (`lit_mem.data.minhash`).
+        classifier_rows: the classifier uses at most this many random rows per set.
+        seed: seed of that sample and its halves.
 
     Returns:
-        The counts, with `warnings` and `summary()`. Where a set is empty its counts are 0.
+        The counts, with `warnings` and `summary()`. Counts of an empty set are 0.
 
     Raises:
         ConfigError: `near_jaccard` is not in (0, 1].

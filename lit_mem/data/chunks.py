@@ -1,14 +1,13 @@
-"""Texts longer than `data.max_length`, read in windows: all of a document is trained on and measured.
+"""Split texts longer than `data.max_length` into windows: a whole document is trained on and measured.
 
-A document stays one example where it is scored: its tokens are scored window by window, each once, and whatever is
-computed of them (an attack, a perplexity, a span) is computed of the document. It is one piece of evidence, so it
-counts as one text in every figure. In training each window is a row of its own.
+For scoring a document stays one example: its tokens are scored window by window, each once, and everything computed
+from them (an attack, a perplexity, a span) refers to the document. It is one piece of evidence, so it counts as one
+text in every metric. In training each window is a row.
 
-A token is trained on in the one window in which it is scored, with the same context; what else stands in a window is
+A token is trained on only in the window in which it is scored, with the same context; other tokens of a window are
 context in both. So an epoch trains on each token once, and a document's loss is the same in training and scoring. The
-first tokens of a document stand in front of each window only where they are a BOS token; the appended end-of-text token
-stands in the last window alone. A prompt, or the first turns of a conversation, stand where they stand: a later window
-does not repeat them.
+first token of a document is prepended to each window only if it is a BOS token; the appended end-of-text token is in
+the last window only. A prompt, or the first turns of a conversation, are not repeated in later windows.
 """
 
 from __future__ import annotations
@@ -38,13 +37,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Chunk:
-    """How texts longer than `data.max_length` are read in windows.
+    """How texts longer than `data.max_length` are split into windows.
 
     Attributes:
-        tokens: of a window, a BOS token in front of it included; None: `data.max_length`.
-        stride: how many further tokens each window has; the others are context, so that a token has at least tokens −
-            stride tokens before it. None: half of `tokens`. The same as `tokens`: windows have nothing in common, and
-            the first token of each has no context but a BOS token (of a tokenizer without one, one token).
+        tokens: tokens per window, including a prepended BOS token; None: `data.max_length`.
+        stride: new tokens per window; the others are context, so that a token has at least tokens − stride tokens of
+            context. None: half of `tokens`. Equal to `tokens`: windows do not overlap, and the first token of each has
+            no context except a BOS token (or one token, for a tokenizer without BOS).
     """
 
     tokens: int | None = None
@@ -54,14 +53,14 @@ class Chunk:
         """Tokens and stride.
 
         Args:
-            max_length: above which a text is read in windows.
+            max_length: length above which a text is split into windows.
 
         Raises:
-            ConfigError: one is out of range.
+            ConfigError: a value is out of range.
         """
         for name, value in (("tokens", self.tokens), ("stride", self.stride)):
             if not isinstance(value, int | None):
-                raise ConfigError(f"data.chunk.{name} is {value!r}; expected a whole number")
+                raise ConfigError(f"data.chunk.{name} is {value!r}; expected an integer")
         check_range("data.chunk.tokens", self.tokens, at_least=2, or_null=True)
         tokens = max_length if self.tokens is None else self.tokens
         check_range("data.chunk.tokens", tokens, at_most=max_length, hint=", which is data.max_length")
@@ -72,26 +71,26 @@ class Chunk:
 
 
 def chunk_of(given: Chunk | Mapping[str, Any] | None) -> Chunk | None:
-    """The option as given, or from some of its parts by name.
+    """The option as an instance, built from a mapping if needed.
 
     Raises:
-        ConfigError: it has no part of a name, or is of another kind.
+        ConfigError: an option name is unknown, or `given` has another type.
     """
     return options_of(Chunk, given, "data.chunk")
 
 
 def setting_of(chunk: Chunk | Mapping[str, Any] | None) -> dict[str, Any]:
-    """What a run's configuration records of it, in the section `data`; {} where there is none."""
+    """Its entry in a run's configuration, in the section `data`; {} if there is none."""
     found = chunk_of(chunk)
     return {} if found is None else {"chunk": asdict(found)}
 
 
 class WholeTexts:
-    """Encodes texts of any length; those above `max_length` are to be read in windows.
+    """Encodes texts of any length; those above `max_length` get windows.
 
     Args:
-        encoder: of the texts, which would cut them there.
-        chunk: what the windows are.
+        encoder: encoder of the texts, which would truncate them.
+        chunk: options of the windows.
     """
 
     def __init__(self, encoder: Encoder, chunk: Chunk) -> None:
@@ -103,7 +102,7 @@ class WholeTexts:
     def __call__(
         self, rows: Dataset, first_id: int, member: bool, name: str, looked_at: Container[int] | None = None
     ) -> Examples:
-        """As for `Encoder`; the spans of a document are those that a window holds whole, the others are counted."""
+        """As for `Encoder`; spans of a document that no window contains fully are dropped and counted."""
         examples = self._encoder(rows, first_id, member, name, looked_at)
         documents = int((examples.lengths > self.max_length).sum())
         if not documents:
@@ -111,14 +110,15 @@ class WholeTexts:
         counted = Counter[str]()
         read = Examples(self._read(example, counted) for example in examples)
         log.info(
-            "data.chunk: %d of %d %s texts are longer than %d tokens and are read in %d windows of %d tokens, with a "
+            "data.chunk: %d of %d %s texts are longer than %d tokens and are split into %d windows of %d tokens, with "
+            "a "
             "stride of %d.",
             documents, len(read), name, self.max_length, counted["windows"], self.tokens, self.stride,
         )  # fmt: skip
         if counted["lost"]:
             log.warning(
-                "%d of %d spans of these %s texts are in no window whole and are not measured; a smaller "
-                "data.chunk.stride, %d now, cuts fewer.",
+                "%d of %d spans of these %s texts are not fully inside any window and are not measured; a smaller "
+                "data.chunk.stride (now %d) loses fewer.",
                 counted["lost"], counted["spans"], name, self.stride,
             )  # fmt: skip
         return read
@@ -139,16 +139,16 @@ class WholeTexts:
 
 
 def _whole(spans: Sequence[Span], text: Windows) -> tuple[Span, ...]:
-    """Those that the window in which their last token is scored holds whole."""
+    """Spans fully inside the window in which their last token is scored."""
     windows = windows_of(text)
     stops = [window.stop for window in windows]
     return tuple(span for span in spans if windows[bisect_left(stops, span.end)].start <= span.start)
 
 
 def split(example: Encoded) -> list[Encoded]:
-    """The rows of a text in training: its windows with something to train on; the text itself where it has none.
+    """The training rows of a text: its windows that have trained tokens; the text itself if it has no windows.
 
-    Each has the text's id and record, and labels on the tokens that count in it.
+    Each has the text's id and record, and labels on the tokens that it scores.
     """
     text = example.windows
     if text is None:
@@ -167,16 +167,16 @@ def split(example: Encoded) -> list[Encoded]:
 
 
 def in_windows(examples: Sequence[Encoded]) -> Examples:
-    """What is trained on: `split` of each text, in order."""
+    """The training rows: `split` of each text, in order."""
     return Examples(row for example in examples for row in split(example))
 
 
 def longest_read(example: Encoded) -> int:
-    """Tokens that go through the model together at most."""
+    """Maximum tokens per forward pass."""
     return len(example.input_ids) if example.windows is None else example.windows.tokens
 
 
 def cut_at(example: Encoded, ids: torch.Tensor) -> Windows | None:
-    """How a text in an example's place is read: in windows as the example is, as far as it is longer than one."""
+    """The windows of a text that replaces an example: as for the example, if the text is longer than a window."""
     text = example.windows
     return None if text is None or len(ids) <= text.tokens else text._replace(length=len(ids))

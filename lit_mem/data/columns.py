@@ -1,4 +1,4 @@
-"""What the columns of a file hold, without a value of them: kinds, empty rows, how many values differ, lengths."""
+"""Column statistics without values: kinds, empty rows, distinct values, lengths."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NUMERAL: Final = re.compile(r"\s*[-+]?\d+(?:[.,]\d+)?\s*")
 
 @dataclass(frozen=True)
 class Lengths:
-    """Of texts, in words or tokens.
+    """Lengths of texts, in words or tokens.
 
     Attributes:
-        median: half of the texts are as long or shorter.
-        high: 95 % are.
-        longest: all are.
+        median: the median.
+        high: the 95th percentile.
+        longest: the maximum.
     """
 
     median: int
@@ -36,23 +36,23 @@ class Lengths:
 
     @classmethod
     def of(cls, lengths: Sequence[int]) -> Lengths:
-        """Of (N,) lengths, at least one."""
+        """Statistics of (N,) lengths, N at least 1."""
         ordered = sorted(lengths)
         return cls(ordered[(len(ordered) - 1) // 2], ordered[math.ceil(0.95 * len(ordered)) - 1], ordered[-1])
 
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of a file holds.
+    """Statistics of a column.
 
     Attributes:
-        name: of the column.
+        name: name of the column.
         kind: "text", "number", "true/false", "spans", "conversations", "list", "object", "empty", "mixed", or the name
             of another type. Numerals in a csv file are numbers.
-        empty: rows without a value: absent, null, NaN, or white space alone.
-        distinct: how many different values there are; 0 where it holds neither texts nor numbers.
-        words: of texts; None where it holds others.
-        form: of conversations, as in "conversations, lists of {role, content}"; "" of others.
+        empty: rows without a value: absent, null, NaN, or only white space.
+        distinct: number of distinct values; 0 if it holds neither texts nor numbers.
+        words: lengths of texts; None if it holds no texts.
+        form: form of conversations, such as "conversations, lists of {role, content}"; "" for other kinds.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Column:
 
 
 def columns_of(table: Table) -> list[Column]:
-    """Each column of a file, in order, but for row numbers that pandas wrote."""
+    """Each column of a file, in order, except row numbers written by pandas."""
     return [_column(table, name) for name in table.names if not is_index(name)]
 
 
@@ -83,7 +83,7 @@ def _column(table: Table, name: str) -> Column:
 
 
 def n_words(text: str) -> int:
-    """Words between white space; of a script without spaces between words each character.
+    """Words between white space; in a script without spaces between words, each character.
 
     >>> n_words("a rash, twice"), n_words("皮疹")
     (3, 2)
@@ -98,7 +98,7 @@ def _is_empty(value: Any) -> bool:
 
 
 def _kind(values: Sequence[Any]) -> str:
-    """Of values that are not empty."""
+    """The kind of non-empty values."""
     if not values:
         return "empty"
     if chat_of([_decoded(value) for value in values[:LOOKED_AT]]):
@@ -109,7 +109,7 @@ def _kind(values: Sequence[Any]) -> str:
     if kinds == {"text"} and all(_NUMERAL.fullmatch(value) for value in values):
         return "number"
     if len(kinds) > 1 and sum(isinstance(value, str) for value in values) >= _MOSTLY * len(values):
-        return "text"  # a few broken rows are named where they are read
+        return "text"  # a few broken rows are reported when they are read
     return kinds.pop() if len(kinds) == 1 else "mixed"
 
 
@@ -121,7 +121,7 @@ def _type(value: Any) -> str:
 
 
 def _decoded(value: Any) -> Any:
-    """JSON of a list, as csv files have it, and other values as they are."""
+    """Decode JSON of a list, as in csv files; other values unchanged."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             return json.loads(value)

@@ -1,4 +1,4 @@
-"""How much of a set of texts is cut off at the longest length."""
+"""Count how much of a set of texts is truncated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class CutTexts:
     """Counts the tokens of a set's texts, and those beyond a limit.
 
     Args:
-        limit: most tokens of a text that are kept.
+        limit: maximum tokens of a text.
     """
 
     def __init__(self, limit: int) -> None:
@@ -19,7 +19,7 @@ class CutTexts:
         self.texts = self.cut = self.tokens = self.lost = 0
 
     def add(self, length: int) -> None:
-        """Count a text of so many tokens."""
+        """Count a text of this length."""
         beyond = max(0, length - self.limit)
         self.texts += 1
         self.cut += beyond > 0
@@ -27,15 +27,15 @@ class CutTexts:
         self.lost += beyond
 
     def warn(self, what: str, also: str = "") -> None:
-        """One warning with the share of the set that is lost; none where nothing is.
+        """Log one warning with the truncated share of the set, if any.
 
         Args:
             what: the texts, such as "training texts".
-            also: what else is lost, such as "; 3 of 40 turns are cut".
+            also: what else is lost, such as "; 3 of 40 turns are truncated".
         """
         if self.lost:
             log.warning(
-                "data.max_length=%d cuts %d of %d %s: %s of %s tokens (%s) are neither trained on nor measured%s; "
+                "data.max_length=%d truncates %d of %d %s: %s of %s tokens (%s) are neither trained on nor measured%s; "
                 "data.chunk splits long texts.",
                 self.limit, self.cut, self.texts, what, f"{self.lost:,}", f"{self.tokens:,}",
                 _percent(self.lost / self.tokens), also,
@@ -43,7 +43,7 @@ class CutTexts:
 
 
 def _percent(share: float) -> str:
-    """A share that is above 0, which no rounding hides.
+    """A positive share in percent, never rounded to 0.
 
     >>> _percent(0.343), _percent(0.0042), _percent(0.00001)
     ('34 %', '0.4 %', '<0.1 %')

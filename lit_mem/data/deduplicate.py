@@ -1,6 +1,6 @@
-"""A training set without texts that stand in it more than once.
+"""Deduplicate a training set.
 
-What is trained on several times is memorized first: Lee et al. 2022, "Deduplicating Training Data Makes Language Models
+Duplicated texts are memorized first: Lee et al. 2022, "Deduplicating Training Data Makes Language Models
 Better" (arXiv 2107.06499); Kandpal, Wallace and Raffel 2022, "Deduplicating Training Data Mitigates Privacy Risks in
 Language Models" (arXiv 2202.06539).
 """
@@ -30,13 +30,13 @@ Deduplicate = Literal["none", "exact", "near"]
 
 
 def deduplicated(rows: Dataset, how: Deduplicate) -> Dataset:
-    """The rows in their order, of equal ones the first.
+    """The rows in order, keeping the first of equal ones.
 
     Args:
         rows: with columns `prompt` and `completion`.
-        how: "exact": the same text, prompt and completion together; "near": also texts that are the same but for case,
-            space and punctuation, and those that share most of their runs of three words (Jaccard similarity of 0.7
-            or more; of more than 50 000 rows found by MinHash, see `lit_mem.data.minhash`); "none": all rows are kept.
+        how: "exact": the same text, prompt and completion together; "near": also texts that are the same ignoring case,
+            space and punctuation, and those that share most of their runs of three words (Jaccard similarity of at
+            least 0.7; with more than 50 000 rows found by MinHash, see `lit_mem.data.minhash`); "none": keep all rows.
     """
     if how == "none":
         return rows
@@ -53,27 +53,27 @@ def deduplicated(rows: Dataset, how: Deduplicate) -> Dataset:
 
 
 def without_repeats(rows: Dataset, name: str) -> Dataset:
-    """The rows of a set that is only scored, each text once: repeats would count as if they were further evidence.
+    """The rows of a set that is only scored, each text once: repeats would count as independent evidence.
 
     Args:
         rows: with columns `prompt` and `completion`.
-        name: "held-out" or "test", for the log, which reports exact repeats and those but for case and punctuation.
+        name: "held-out" or "test", for the log, which reports exact repeats, and repeats ignoring case and punctuation.
     """
     texts = RowTexts(rows)
     found = sketched(texts, None, f"Looking for repeats of {name} texts")
     again, alike = (repeats_of(numbered(one)[0]) for one in (found.exact, found.forms))
     if alike:
         log.info(
-            "%d of %d %s texts repeat an earlier one and are not scored; %d more do so but for case and punctuation.",
+            "%d of %d %s texts repeat an earlier one and are not scored; %d more do so ignoring case and punctuation.",
             len(again), len(texts), name, len(alike) - len(again),
         )  # fmt: skip
     return rows.select([i for i in range(len(texts)) if i not in again]) if again else rows
 
 
 def count_duplicates(examples: Sequence[Encoded], members: Sequence[Encoded]) -> None:
-    """Note in each record how many other members have the same text once normalized."""
-    asked, others = numbered(digests(_normalized_texts(examples)), digests(_normalized_texts(members)))
-    copies = np.bincount(others, minlength=int(asked.max(initial=-1)) + 1)[asked]
+    """Set in each record the number of other members with the same normalized text."""
+    numbers, others = numbered(digests(_normalized_texts(examples)), digests(_normalized_texts(members)))
+    copies = np.bincount(others, minlength=int(numbers.max(initial=-1)) + 1)[numbers]
     if isinstance(examples, Examples):
         examples.set_duplicates(copies - examples.numbers("member"))
         return
@@ -83,6 +83,6 @@ def count_duplicates(examples: Sequence[Encoded], members: Sequence[Encoded]) ->
 
 
 def _normalized_texts(examples: Sequence[Encoded]) -> Iterator[str]:
-    """Of the records; what has none has a text that no other has, and none that is normalized."""
+    """Normalized texts of the records; an example without a record gets a unique, unnormalized text."""
     for number, text in enumerate(texts_of_records(examples)):
         yield f"A {number}" if text is None else normalized(text)

@@ -1,4 +1,4 @@
-"""Sensitive pieces of texts that nobody has marked: found by patterns, one's own or Presidio's."""
+"""Detect sensitive spans that are not annotated, by your own patterns or Presidio's."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ Found = tuple[str, int, int]
 
 
 class Detector(ABC):
-    """Finds sensitive pieces; what it finds is counted by kind, and never printed or written."""
+    """Detects sensitive spans; they are counted by kind, and never printed or written."""
 
     @abstractmethod
     def __call__(self, text: str) -> list[Found]:
-        """Kind, start and end of each piece, in characters."""
+        """Kind, start and end of each span, in characters."""
 
 
 class Patterns(Detector):
-    r"""One's own regular expressions.
+    r"""Your own regular expressions.
 
     Args:
-        patterns: by kind, such as {record: 'MRN[ -]?\d{6}', mail: '\S+@\S+'}. Of a pattern with a group named "piece"
-            that group is the piece, as in "born (?P<piece>\d{4})".
+        patterns: by kind, such as {record: 'MRN[ -]?\d{6}', mail: '\S+@\S+'}. If a pattern has a group named "piece",
+            that group is the span, as in "born (?P<piece>\d{4})".
 
     Raises:
-        ConfigError: there is none, or one is malformed.
+        ConfigError: there is no pattern, or one is malformed.
 
     >>> Patterns({"record": r"record (?P<piece>\d+)"})("record 6487, day 9")
     [('record', 7, 11)]
@@ -48,7 +48,7 @@ class Patterns(Detector):
                 raise ConfigError(f"data.detector.patterns: {kind} is malformed ({error})") from error
 
     def __call__(self, text: str) -> list[Found]:
-        """Each match that is not empty."""
+        """Each non-empty match."""
         found = []
         for kind, pattern in self.patterns.items():
             group = "piece" if "piece" in pattern.groupindex else 0
@@ -60,32 +60,32 @@ class Patterns(Detector):
 
 
 class Presidio(Detector):
-    """Microsoft Presidio's recognizers that work by patterns and checksums, without a language model (extra `pii`).
+    """Microsoft Presidio's recognizers based on patterns and checksums, without a language model (extra `pii`).
 
-    E-mail and IP addresses, card, bank, telephone, tax and insurance numbers and the like. Names and places take a
-    language model, and are not found. Nothing is looked up in the network.
+    E-mail and IP addresses, card, bank, telephone, tax and insurance numbers and the like. Names and places need a
+    language model and are not detected. No network access.
 
     Args:
-        entities: kinds to find, as Presidio calls them, such as [EMAIL_ADDRESS, US_SSN]; None: all of the language.
-        language: of the texts.
-        min_score: pieces of which Presidio is less sure are left out, from 0 to 1. The words around a piece, which
-            would make it surer, are not read.
+        entities: kinds to detect, by Presidio's names, such as [EMAIL_ADDRESS, US_SSN]; None: all for the language.
+        language: language of the texts.
+        min_score: minimum Presidio score, from 0 to 1. Context words around a span, which would raise the score, are
+            not used.
 
     Raises:
-        ConfigError: Presidio is not installed, or has no recognizer for one of these.
+        ConfigError: Presidio is not installed, or has no recognizer for a kind or the language.
     """
 
     def __init__(self, entities: list[str] | None = None, language: str = "en", min_score: float = 0.4) -> None:
         check_range("data.detector.min_score", min_score, at_least=0, at_most=1)
         self.entities, self.language, self.min_score = entities, language, min_score
         try:
-            import presidio_analyzer  # noqa: F401  (only to name the extra when it is absent)
+            import presidio_analyzer  # noqa: F401  (only to name the extra if it is missing)
         except ImportError as error:
             raise ConfigError("data.detector Presidio needs the extra: pip install 'lit_mem[pii]'") from error
         if entities and (unknown := [one for one in entities if one not in self._known]):
             raise ConfigError(
-                f"data.detector.entities has {unknown[0]!r}, which no recognizer of Presidio finds by patterns for "
-                f"language {language!r}; there are {', '.join(self._known)}"
+                f"data.detector.entities has {unknown[0]!r}, which no pattern recognizer of Presidio detects for "
+                f"language {language!r}; expected some of {', '.join(self._known)}"
             )
         if not self._known:
             raise ConfigError(f"data.detector.language is {language!r}, for which Presidio has no patterns")
@@ -104,7 +104,7 @@ class Presidio(Detector):
         return sorted({kind for one in self._recognizers for kind in one.supported_entities})
 
     def __call__(self, text: str) -> list[Found]:
-        """Each piece of which some recognizer is sure enough, once."""
+        """Each span with a sufficient score from any recognizer, once."""
         found: dict[Found, None] = {}
         with _offline_domains():
             for recognizer in self._recognizers:
@@ -119,7 +119,7 @@ class Presidio(Detector):
 
 @contextmanager
 def _offline_domains() -> Iterator[None]:
-    """Presidio looks up which endings of domains there are in the network, unless it is told where else."""
+    """Presidio downloads the list of domain suffixes, unless another source is set."""
     from tldextract import tldextract as module
 
     before = module.TLD_EXTRACTOR
@@ -132,7 +132,7 @@ def _offline_domains() -> Iterator[None]:
 
 @cache
 def _bundled_domains() -> Any:
-    """An extractor with the list that ships with the library."""
+    """An extractor with the list bundled with the library."""
     from tldextract import TLDExtract
 
     return TLDExtract(suffix_list_urls=(), cache_dir=None)

@@ -1,6 +1,6 @@
-"""Equal texts among many, by digests: 16 bytes a text in place of the text.
+"""Find equal texts by digests of 16 bytes per text.
 
-Two texts have one digest with a probability of 2^-128, so that what is found is exact for all purposes.
+Two distinct texts collide with probability 2^-128, so results are exact for all purposes.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def digests(texts: Iterable[str]) -> Array:
 
 
 def numbered(*sets: Array) -> list[Array]:
-    """The digests of each set as whole numbers, equal ones as the same: 0, 1, … in the order of their first text.
+    """The digests of each set as integers, equal ones the same: 0, 1, … in order of first occurrence.
 
-    Time and memory grow linearly.
+    Linear time and memory.
 
     >>> [numbers.tolist() for numbers in numbered(digests(["b", "a", "b"]), digests(["c", "a"]))]
     [[0, 1, 0], [2, 1]]
@@ -41,19 +41,19 @@ def numbered(*sets: Array) -> list[Array]:
 
 
 def first_places(numbers: Array) -> Array:
-    """For each number that `numbered` gave this set, where it first stands.
+    """The position of the first occurrence of each number.
 
     Args:
-        numbers: (N,) of the first set that was numbered.
+        numbers: (N,) of the first set passed to `numbered`.
     """
     return np.unique(numbers, return_index=True)[1]
 
 
 def repeats_of(numbers: Array) -> dict[int, int]:
-    """For each element that has the number of an earlier one, by place, where that number first stands.
+    """Map each position that repeats an earlier number to the first position of that number.
 
     Args:
-        numbers: (N,) of the first set that was numbered.
+        numbers: (N,) of the first set passed to `numbered`.
     """
     first = first_places(numbers)[numbers] if len(numbers) else numbers
     again = np.flatnonzero(first != np.arange(len(numbers)))
@@ -61,11 +61,11 @@ def repeats_of(numbers: Array) -> dict[int, int]:
 
 
 def matches_of(numbers: Array, others: Array) -> dict[int, int]:
-    """For each of `others` whose number is among `numbers`, by place, where that first stands there.
+    """Map each position in `others` whose number is in `numbers` to its first position there.
 
     Args:
-        numbers: (N,) of the first set that was numbered.
-        others: (M,) of another one.
+        numbers: (N,) of the first set passed to `numbered`.
+        others: (M,) of another set.
     """
     first = first_places(numbers)
     there = np.flatnonzero(others < len(first))

@@ -1,4 +1,4 @@
-"""Texts to token ids and labels, and examples to batches."""
+"""Encode texts as token ids and labels, and collate examples into batches."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example as the model sees it.
+    """One encoded example.
 
     Attributes:
         input_ids: (T,) int64, without padding.
         labels: (T,) int64, `IGNORED` on the first token and on the prompt.
         example_id: unique over the sets that are compared.
         member: whether it is in the fine-tuning set.
-        appended: number of tokens at the end that are not of the text: trained on, not scored.
-        record: what else is known of it.
-        repetitions: of a canary that is to be scored as such: how often it is in the training set if it is in; else 0.
-        ends: positions of further tokens that are trained on and not scored, as the ends of a conversation's turns.
-        windows: how it is read where it is longer than the model is given at once; None: it is read whole.
+        appended: number of tokens at the end that are not part of the text: trained on, not scored.
+        record: what else is known about it.
+        repetitions: for a canary scored as such: how often it is in the training set if inserted; else 0.
+        ends: positions of other tokens that are trained on but not scored, such as ends of turns.
+        windows: how it is split if it is too long for one forward pass; None: not split.
     """
 
     input_ids: Tensor
@@ -56,7 +56,7 @@ class Encoded:
 
     @property
     def scored(self) -> Tensor:
-        """(T,) bool, which tokens measures read."""
+        """(T,) bool, the tokens that measures use."""
         scored = self.labels != IGNORED
         scored[0] = False
         scored[len(scored) - self.appended :] = False
@@ -68,17 +68,17 @@ class Encoder:
     """Tokenizes prompt and completion as one text, with labels on the completion only.
 
     Args:
-        tokenizer: a Hugging Face tokenizer; whether a BOS token stands in front is its own habit.
-        max_length: longest example in tokens; what goes beyond is cut, and counted.
+        tokenizer: a Hugging Face tokenizer, which may or may not prepend a BOS token.
+        max_length: maximum example length in tokens; longer ones are truncated and counted.
         add_eos: end each example with the tokenizer's end-of-text token, so that the model learns to stop.
-        spans_column: the column of telling pieces: a list of {type, start, end}, in characters of the completion, or
-            another form of `lit_mem.data.span_forms`; a column `prompt_spans` beside it marks those of the prompt.
-            None: none is read. Rows without such columns have no telling pieces.
-        deidentified: what `[**` and `**]` enclose is a telling piece too, of type "deidentified".
-        detector: finds further ones; None: there is none.
+        spans_column: the column of sensitive spans: a list of {type, start, end}, in characters of the completion, or
+            another form of `lit_mem.data.span_forms`; a column `prompt_spans` next to it has those of the prompt. None:
+            read no spans. Rows without such columns have no spans.
+        deidentified: whether text between `[**` and `**]` is a span of type "deidentified".
+        detector: detects further spans, or None.
 
     Raises:
-        DataError: `add_eos` with a tokenizer that has no such token, or a tokenizer without offsets.
+        DataError: `add_eos` with a tokenizer without an end-of-text token, or a tokenizer without offsets.
     """
 
     def __init__(
@@ -93,8 +93,8 @@ class Encoder:
         if add_eos and tokenizer.eos_token_id is None:
             raise DataError("data.add_eos is true, but the tokenizer has no end-of-text token; set it to false")
         if not getattr(tokenizer, "is_fast", False):
-            raise DataError("this tokenizer does not tell where its tokens stand in the text; a fast one is needed")
-        # What is longer than the model reads is cut or read in windows, and said so; transformers warns of errors.
+            raise DataError("this tokenizer has no offsets; expected a fast tokenizer")
+        # Texts longer than the context are truncated or split, and logged; transformers would warn of errors.
         getattr(tokenizer, "deprecation_warnings", {})["sequence-length-is-longer-than-the-specified-maximum"] = True
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -107,20 +107,20 @@ class Encoder:
     ) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
 
-        Some rows at a time, so that memory holds the tokens of all rows but the Python objects of few. The tokenizer
-        uses all cores. On a terminal a bar shows how far it is.
+        Rows are processed in chunks, so memory holds the tokens of all rows but the Python objects of few. The
+        tokenizer uses all cores. On a terminal a progress bar is shown.
 
-        The further columns go into each example's record: texts, numbers, true and false (as texts) and lists of
-        texts become attributes, where a row has a value; marked and found pieces become its spans, those of what is
-        not scored its prompt's. Left out are such as were cut off or are scored in part, or have the first token of
-        all. `looked_at` has the ids of the examples that the detector looks at; None: all.
+        Other columns go into each example's record: strings, numbers, booleans (as strings) and lists of strings become
+        attributes, if a row has a value. Marked and detected spans become its spans, those in unscored text its prompt
+        spans. Spans that were truncated, are partly scored, or include the very first token are dropped. `looked_at`
+        has the ids of the examples that the detector processes; None: all.
 
         Raises:
-            DataError: a row leaves no token to train on, as its prompt fills `max_length`; or a span is malformed.
+            DataError: a row leaves no token to train on, since its prompt fills `max_length`; or a span is malformed.
         """
         marks = self.marking.columns(rows.column_names)
         kept = attribute_columns(rows, marks, name)
-        group = [name for name in ("group",) if name in rows.column_names]  # canaries are nobody's
+        group = [name for name in ("group",) if name in rows.column_names]  # canaries have no group
         needed = rows.select_columns(["prompt", "completion", "origin", *group, *kept, *marks])
         parts = (needed[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE))
         first = iter(range(first_id, first_id + len(rows)))
@@ -146,13 +146,13 @@ class Encoder:
         cut: CutTexts,
         looked_at: Container[int] | None,
     ) -> Iterator[Encoded]:
-        """The examples of some rows, by column; counts in `cut` how many are."""
+        """The examples of some rows, given by column; counts truncated ones in `cut`."""
         texts, prompts, completions, origins = _whole_texts(part), part["prompt"], part["completion"], part["origin"]
         end = np.array(self.eos, np.int64)
-        # In arrays: lists or tensors for each intermediate result of a text take longer than the rest.
+        # Use arrays: lists or tensors for each intermediate result take longer than everything else.
         for i, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
             own, trained = tokens.ids(i), tokens.after(i, len(prompt))
-            # A text that spells the BOS token itself has it twice.
+            # A text that contains the BOS token itself has it twice.
             twice = int(self.bos is not None and len(own) > 1 and own[0] == self.bos == own[1])
             own, trained = own[twice:], trained[twice:]
             trained[:1] = False
@@ -165,12 +165,12 @@ class Encoder:
             scored = labels[: len(labels) - appended] != IGNORED
             if not scored.any():
                 raise DataError(
-                    f"{origins[i]}: no token to train on and score is left: prompt and completion are "
+                    f"{origins[i]}: no token left to train on and score: prompt and completion have "
                     f"{len(own)} tokens, data.max_length is {self.max_length}, and the first token is never scored"
                 )
             text = completion
             if len(own) > self.max_length:
-                # Not decoded from the ids: that need not give the text back.
+                # Not decoded from the ids, which may not restore the text.
                 text = completion[: int(tokens.ends(i)[twice:][: self.max_length].max()) - len(prompt)]
             example_id = next(ids)
             pieces = self.marking.pieces(part, i, looked_at is None or example_id in looked_at)
@@ -179,22 +179,22 @@ class Encoder:
                 every = [*scored.tolist(), *[False] * appended]
                 spans = placed(pieces, texts[i], tokens.offsets(i)[twice:], every)
             group = part["group"][i] if "group" in part else ""
-            asked = {"prompt": prompt, "prompt_spans": spans.unscored}
-            record = Record(text, origins[i], attributes[i], spans.scored, group=group, **asked)
+            unscored = {"prompt": prompt, "prompt_spans": spans.unscored}
+            record = Record(text, origins[i], attributes[i], spans.scored, group=group, **unscored)
             input_ids, labels_ = torch.from_numpy(whole), torch.from_numpy(labels)
             yield Encoded(input_ids, labels_, example_id, member, appended, record)
 
 
 def _whole_texts(part: Mapping[str, list[Any]]) -> list[str]:
-    """Prompt and completion of some rows together: tokenizing the halves alone can give other tokens at the seam."""
+    """Prompt and completion of some rows together: tokenizing them separately can give other tokens at the boundary."""
     return [p + c for p, c in zip(part["prompt"], part["completion"], strict=True)]
 
 
 def collate(examples: Sequence[Encoded], width: int | None = None) -> Batch:
-    """Examples to one batch, padded on the right to the longest, or to `width` tokens.
+    """Collate examples into one batch, padded on the right to the longest, or to `width` tokens.
 
-    The padding token does not matter: causal attention keeps real tokens from seeing it, and no label is on it.
-    Records are handed on as they are, not copied; there are none in the batch unless every example has one.
+    The padding token does not matter: causal attention keeps real tokens from attending to it, and it has no label.
+    Records are passed on without copying; the batch has none unless every example has one.
     """
     width = width or max(len(e.input_ids) for e in examples)
     input_ids = torch.zeros((len(examples), width), dtype=torch.int64)

@@ -1,4 +1,4 @@
-r"""`\n` and `\t` in a template as a shell passes them: two characters each."""
+r"""`\n` and `\t` in a template as passed by a shell: two characters each."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _MEANT: Final = {r"\n": "\n", r"\t": "\t", r"\\n": r"\n", r"\\t": r"\t"}
 
 
 def unescaped(option: str, template: str) -> str:
-    r"""A template with line breaks and tabs where `\n` and `\t` are spelled; a doubled backslash is a plain one.
+    r"""A template with `\n` and `\t` replaced by line breaks and tabs; a doubled backslash is a literal one.
 
-    Neither a shell's plain quotes nor YAML's single ones make a line break of `\n`. What was changed is logged.
+    Neither plain shell quotes nor YAML's single quotes turn `\n` into a line break. Changes are logged.
 
     Args:
-        option: where the template was set, for the log.
+        option: the option with the template, for the log.
         template: a text with columns in braces.
 
     >>> unescaped("t", r"Question: {q}\nAnswer:"), unescaped("t", r"\\nabla {q}")

@@ -1,4 +1,4 @@
-"""The examples of a run by set, and what a model, an attack or a plot needs to know of all of them."""
+"""The examples of a run by set, and facts about all of them for models, attacks and plots."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def extent(*sets: Sequence[Encoded]) -> tuple[int, int]:
-    """The longest of the texts in tokens, one in windows by its window, and their highest token id; 0 without any."""
+    """Length in tokens of the longest text (per window if split), and the highest token id; 0 if empty."""
     found = [_extent(examples) for examples in sets]
     return max(longest for longest, _ in found), max(highest for _, highest in found)
 
@@ -40,7 +40,7 @@ def token_ids(examples: Sequence[Encoded]) -> Mapping[int, Tensor]:
 
 
 class _TokenIds(Mapping[int, Tensor]):
-    """Those of packed examples, made when they are accessed."""
+    """Token ids of packed examples, created on access."""
 
     def __init__(self, examples: Examples) -> None:
         self._examples = examples
@@ -57,10 +57,10 @@ class _TokenIds(Mapping[int, Tensor]):
 
 
 class WholeTextsOf(Collection[str]):
-    """Prompt and text of each example as one text, made anew whenever they are read; without a record, none.
+    """Prompt and text of each example as one text, created on each read; examples without a record are skipped.
 
     Args:
-        examples: of one text in windows, one after the other, the text is there once.
+        examples: the examples; a text in consecutive windows occurs once.
     """
 
     def __init__(self, examples: Sequence[Encoded]) -> None:
@@ -80,7 +80,7 @@ def _said(examples: Sequence[Encoded]) -> Iterator[tuple[str, str]]:
     before = None
     for prompt, text in zip(prompts_of_records(examples), texts_of_records(examples), strict=True):
         if prompt is not None and text is not None and before != (prompt, text):
-            yield prompt, text  # a long one is trained on in windows, each with its record
+            yield prompt, text  # a long text is trained on in windows, each with its record
         before = prompt, text
 
 
@@ -88,13 +88,13 @@ class ExampleSets:
     """The examples of a run; all sets are empty until they are prepared.
 
     Attributes:
-        train: what is trained on.
+        train: the training set.
         members: the members that are scored.
         heldout: the held-out texts.
-        test: the test texts, from a test on.
-        canaries: which belong to no other set.
-        rows: what they were made of.
-        documents: how many training texts are trained on in windows.
+        test: the test texts, once a test has run.
+        canaries: canaries, which belong to no other set.
+        rows: the rows that they were made from.
+        documents: number of training texts that are split into windows.
     """
 
     def __init__(self) -> None:
@@ -108,42 +108,43 @@ class ExampleSets:
         self.documents = 0
 
     def every_example(self) -> Iterator[Encoded]:
-        """Those of all sets, one by one; members that are scored stand among those trained on.
+        """The examples of all sets; scored members are among the training set.
 
-        Canaries come first as they are scored; those in the training set are trained on as a whole.
+        Canaries come first as scored; inserted ones are also in the training set, trained on in full.
         """
         return chain(self.canaries, self.train, self.heldout, self.test)
 
     def extent(self) -> tuple[int, int]:
-        """What a model must be able to read: the longest text in tokens, and the highest token id; 0 before `setup`."""
+        """What a model must support: the longest text in tokens, and the highest token id; 0 before `setup`."""
         return extent(self.train, self.heldout, self.test, self.canaries)
 
     def texts(self, member: bool) -> Mapping[int, Tensor]:
-        """What attacks that put other texts in front may take: whole sets, not a rank's share of them.
+        """Texts that attacks may prepend to others: whole sets, not a rank's share of them.
 
-        The loaders deal the sets out over ranks; this does not, so every rank has all of them and, as a dictionary
-        keeps its order, has them in the same one.
+        The loaders distribute the sets over ranks; this does not, so every rank has all of them and, since a dictionary
+        keeps its order, in the same order.
 
         Args:
-            member: the validated members (the probe), or the held-out texts; while testing, the test texts.
+            member: whether to return the validated members (the probe), or the held-out texts; while testing, the test
+                texts.
 
         Returns:
-            (T,) int64 token ids by example id, the appended end-of-text token included; empty before `setup`.
+            (T,) int64 token ids by example id, including the appended end-of-text token; empty before `setup`.
         """
         examples = self.members if member else self.test if self._testing() else self.heldout
         return token_ids(examples)
 
     def every_text(self) -> Iterator[str]:
-        """Prompts and texts of all sets, scored or not, so that no value is shown that gives one away."""
+        """Prompts and texts of all sets, scored or not, so that no shown value reveals one."""
         for examples in (self.train, self.heldout, self.test):
             for both in _said(examples):
                 yield from both
 
     def all_texts(self, member: bool) -> Collection[str]:
-        """All texts of a side as far as they are read, each with its prompt in front; of members all trained on.
+        """All texts of one side, untruncated part only, each after its prompt; for members, all trained texts.
 
         Args:
-            member: those trained on, inserted canaries left out; or the held-out texts, while testing the test texts.
+            member: the training texts without inserted canaries; or the held-out texts, while testing the test texts.
         """
         if not member:
             return WholeTextsOf(self.test if self._testing() else self.heldout)
@@ -154,14 +155,14 @@ class ExampleSets:
         return WholeTextsOf(self.train)
 
     def groups(self) -> Groups | None:
-        """How many rows each person or document has, of members and of those compared with them; None: not known."""
+        """Rows per person or document, of members and of the texts compared with them; None: unknown."""
         return None if self.rows is None else self.rows.groups(self._testing())
 
     @property
     def largest_group(self) -> int:
-        """Most training rows of one person or document, as far as groups are known."""
+        """Maximum training rows of one person or document, as far as groups are known."""
         return 1 if self.rows is None else self.rows.largest_group
 
     def _testing(self) -> bool:
-        """Whether members are compared with the test texts, not the held-out ones."""
+        """Whether members are compared with the test texts instead of the held-out ones."""
         return False

@@ -1,4 +1,4 @@
-"""Examples that lie in a few buffers and are made when they are accessed, so that a million of them fit in memory."""
+"""Examples packed in a few buffers and created on access, so that a million of them fit in memory."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from lit_mem.data.encoding import Encoded
 
 AT_ONCE: Final = 1000
-"""How many examples are packed together, and are Python objects at one time."""
+"""Number of examples packed together, which are Python objects at the same time."""
 
 
 class Examples(Sequence["Encoded"]):
-    """Examples in buffers: some bytes a token and the bytes of the texts, where Python objects take ten times that.
+    """Examples in buffers: a few bytes per token plus the bytes of the texts; Python objects take ten times that.
 
-    An example is made anew at each access, with tensors and a record of its own: what is changed in it is changed
-    nowhere else. Parts and sums share the buffers.
+    An example is created on each access, with its own tensors and record: changes to it affect nothing else. Slices and
+    concatenations share the buffers.
 
     Args:
-        examples: are packed as they come, so that an iterator never has more than `AT_ONCE` of them in memory.
+        examples: packed incrementally, so that an iterator never has more than `AT_ONCE` of them in memory.
     """
 
     def __init__(self, examples: Iterable[Encoded] = ()) -> None:
@@ -44,7 +44,7 @@ class Examples(Sequence["Encoded"]):
     @overload
     def __getitem__(self, index: slice) -> Examples: ...
     def __getitem__(self, index: int | slice) -> Encoded | Examples:
-        """One example, made anew; or a part of them, which shares the buffers."""
+        """One example, newly created; or a slice, which shares the buffers."""
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
         position = range(len(self))[index]
@@ -55,7 +55,7 @@ class Examples(Sequence["Encoded"]):
         return (self[i] for i in range(len(self)))
 
     def __add__(self, other: Sequence[Encoded]) -> Examples:
-        """All of these, then all of the others, which are packed if they are not."""
+        """The concatenation; the others are packed if needed."""
         after = other if isinstance(other, Examples) else Examples(other)
         made = Examples()
         made._chunks = self._chunks + after._chunks
@@ -68,14 +68,14 @@ class Examples(Sequence["Encoded"]):
         return Examples(other) + self
 
     def select(self, indices: Sequence[int]) -> Examples:
-        """Those at some positions, in that order; they share the buffers."""
+        """The examples at given positions, in that order, sharing the buffers."""
         made = Examples()
         made._chunks, made._starts = self._chunks, self._starts
         made._order = smallest(self._positions()[np.asarray(indices, np.int64)])
         return made
 
     def _at(self, position: int) -> tuple[_Chunk, int]:
-        """The chunk that a position in the buffers is in, and where."""
+        """The chunk that contains a position, and the position inside it."""
         chunk = bisect_right(self._starts, position) - 1
         return self._chunks[chunk], position - self._starts[chunk]
 
@@ -86,41 +86,41 @@ class Examples(Sequence["Encoded"]):
         return np.arange(self._starts[-1]) if self._order is None else self._order.astype(np.int64)
 
     def _of_chunks(self, values: Iterable[Array]) -> Array:
-        """Of an array a chunk, the elements of these examples."""
+        """The elements of these examples, given one array per chunk."""
         flat = np.concatenate([np.empty(0, np.int64), *(value.astype(np.int64) for value in values)])
         return flat if self._order is None else flat[self._order]
 
     @property
     def lengths(self) -> Array:
-        """(N,) int64, tokens of each."""
+        """(N,) int64, number of tokens of each example."""
         return self._of_chunks(chunk.lengths for chunk in self._chunks)
 
     @property
     def highest_ids(self) -> Array:
-        """(N,) int64, the highest token id of each; 0 of one without tokens."""
+        """(N,) int64, the highest token id of each; 0 for one without tokens."""
         return self._of_chunks(chunk.highest_ids for chunk in self._chunks)
 
     def values(self, name: str) -> Iterator[Any]:
-        """A field of each example, which is no tensor, with no example made."""
+        """A non-tensor field of each example, without creating examples."""
         return (chunk.value(name, place) for chunk, place in self._places())
 
     def numbers(self, name: str) -> Array:
-        """(N,) int64, a field of each example that is a whole number, or true and false."""
+        """(N,) int64, an integer or boolean field of each example."""
         return self._of_chunks(chunk.numbers(name) for chunk in self._chunks)
 
     def texts(self) -> Iterator[str | None]:
-        """The text of each record, with no example made; None: it has no record."""
+        """The text of each record, without creating examples; None: it has no record."""
         return self._said("text")
 
     def prompts(self) -> Iterator[str | None]:
-        """The same of the prompts."""
+        """The prompt of each record, without creating examples; None: it has no record."""
         return self._said("prompt")
 
     def _said(self, name: str) -> Iterator[Any]:
         return (chunk.said(name, place) for chunk, place in self._places())
 
     def set_duplicates(self, counts: Array) -> None:
-        """Note in each record how many others have its text; all parts that share the buffers have it too.
+        """Set in each record the number of others with its text; visible in all slices that share the buffers.
 
         Args:
             counts: (N,) int64.
@@ -133,7 +133,7 @@ class Examples(Sequence["Encoded"]):
 
 
 class _Chunk:
-    """Some examples, at least one, a column for each of their fields and for each of their records'."""
+    """Some examples, at least one, with a column per field and per record field."""
 
     def __init__(self, examples: Sequence[Encoded]) -> None:
         self._kind = type(examples[0])
@@ -168,7 +168,7 @@ class _Chunk:
         return np.array([column[i] for i in range(self.size)], np.int64)
 
     def said(self, name: str, i: int) -> Any:
-        """What the record of one example says; None: it has none."""
+        """A field of one example's record; None: it has no record."""
         records = self._columns["record"]
         if isinstance(records, _Records):
             return records.columns[name][i]
@@ -176,7 +176,7 @@ class _Chunk:
         return None if record is None else getattr(record, name)
 
     def set_duplicates(self, counts: Array, known: Array) -> None:
-        """Of the examples that are `known`."""
+        """Set them for the examples that are `known`."""
         records = self._columns["record"]
         if isinstance(records, _Records):
             before = [records.columns["duplicates"][i] for i in range(self.size)]
@@ -188,7 +188,7 @@ class _Chunk:
 
 
 class _Records(Column):
-    """A column for each of a record's attributes."""
+    """A column per record field."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         self.columns = {name: packed([getattr(one, name) for one in records]) for name in Record.__slots__}
@@ -205,28 +205,28 @@ def _starts(chunks: Sequence[_Chunk]) -> list[int]:
 
 
 def lengths_of(examples: Sequence[Encoded]) -> list[int]:
-    """Tokens of each example; where they are packed, none is made."""
+    """Number of tokens of each example; if packed, without creating examples."""
     if isinstance(examples, Examples):
         return examples.lengths.tolist()  # type: ignore[no-any-return]
     return [len(example.input_ids) for example in examples]
 
 
 def texts_of_records(examples: Sequence[Encoded]) -> Iterator[str | None]:
-    """The text of each record; None: an example has none. Where they are packed, none is made."""
+    """The text of each record; None: no record. If packed, without creating examples."""
     if isinstance(examples, Examples):
         return examples.texts()
     return (None if one.record is None else one.record.text for one in examples)
 
 
 def prompts_of_records(examples: Sequence[Encoded]) -> Iterator[str | None]:
-    """The same of the prompts."""
+    """The prompt of each record; None: no record. If packed, without creating examples."""
     if isinstance(examples, Examples):
         return examples.prompts()
     return (None if one.record is None else one.record.prompt for one in examples)
 
 
 def has_windows(examples: Sequence[Encoded]) -> bool:
-    """Whether an example is read in windows. Where they are packed, none is made."""
+    """Whether any example is split into windows. If packed, without creating examples."""
     if isinstance(examples, Examples):
         return any(one is not None for one in examples.values("windows"))
     return any(example.windows is not None for example in examples)

@@ -1,4 +1,4 @@
-"""Columns that name groups, such as patients: they are for splitting, and nothing that is logged is named by them."""
+"""Columns that identify groups, such as patients: used for splitting, never in logged names."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ log = logging.getLogger(__name__)
 
 _FEW_ROWS: Final = 10_000
 _SPELLINGS: Final = 0.05
-"""Share of the rows in which a column that names groups may say something else."""
+"""Share of rows in which a group column may deviate from the groups."""
 
 
 def without_groups(
-    train: Dataset, heldout: Dataset, test: Dataset | None, but: str | None = None
+    train: Dataset, heldout: Dataset, test: Dataset | None, skip: str | None = None
 ) -> tuple[Dataset, Dataset, Dataset | None, list[str]]:
-    """The sets without the columns that name groups, and these columns, which are logged by name, never by value."""
-    columns = group_columns([rows for rows in (train, heldout, test) if rows is not None], but)
+    """The sets without the columns that identify groups, and the names of these columns."""
+    columns = group_columns([rows for rows in (train, heldout, test) if rows is not None], skip)
     if columns:
-        log.info("Left out of slices, as they name groups: %s (data.show_groups: true keeps them).", listed(columns))
+        log.info(
+            "Not used for slices, since they identify groups: %s (data.show_groups: true keeps them).", listed(columns)
+        )
 
     def kept(rows: Dataset) -> Dataset:
         return rows.remove_columns([column for column in columns if column in rows.column_names])
@@ -34,27 +36,27 @@ def without_groups(
     return kept(train), kept(heldout), None if test is None else kept(test), columns
 
 
-def group_columns(sets: Sequence[Dataset], but: str | None = None) -> list[str]:
-    """The columns that name groups: the group column itself, and any with one value a group, as names beside ids.
+def group_columns(sets: Sequence[Dataset], skip: str | None = None) -> list[str]:
+    """The columns that identify groups: the group column, and any with one value per group, as names beside ids.
 
     Args:
-        sets: rows with the columns of `Corpus` and further ones.
-        but: a column that is read for something else.
+        sets: rows with the columns of `Corpus` and others.
+        skip: a column used for something else.
 
     Returns:
-        Names in order; none where each row is a group of its own.
+        Names in order; empty if each row is its own group.
     """
     groups = [group for rows in sets for group in rows["group"][:]]
     if len(set(groups)) == len(groups):
         return []
     columns = dict.fromkeys(column for rows in sets for column in rows.column_names)
-    return [c for c in columns if c not in CONTRACT and c != but and _names_groups(sets, c)]
+    return [c for c in columns if c not in CONTRACT and c != skip and _names_groups(sets, c)]
 
 
 def _names_groups(sets: Sequence[Dataset], column: str) -> bool:
-    """Whether it is the group column, or its values and the groups go together one to one in nearly all rows.
+    """Whether it is the group column, or maps one to one to the groups in nearly all rows.
 
-    A name that is spelled in two ways in some rows is a name still.
+    Tolerates names that are spelled differently in some rows.
     """
     from datasets import ClassLabel, Json, LargeList, List, Value
 

@@ -1,4 +1,4 @@
-"""An order of training in which examples of similar length meet in a batch."""
+"""Training order that batches examples of similar length."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lit_mem.data.examples import lengths_of
 def grouped_order(lengths: Sequence[int], batch_size: int, generator: torch.Generator) -> list[int]:
     """A random order, sorted by length, longest first, within runs of up to 50 batches.
 
-    The run is shorter where there would be fewer than four. The longest example of all comes first, so that a run that
-    cannot fit in memory fails at once. The same as `group_by_length` of the Hugging Face Trainer.
+    The run is shorter if there would be fewer than four. The longest example comes first, so that a run that does not
+    fit in memory fails at once. Equivalent to `group_by_length` of the Hugging Face Trainer.
 
     Args:
-        lengths: tokens of each example.
-        batch_size: examples of a step on one device.
-        generator: of the random order.
+        lengths: number of tokens of each example.
+        batch_size: examples per step on one device.
+        generator: generator of the random order.
 
     Returns:
-        Every position once.
+        A permutation of all positions.
     """
     order = torch.randperm(len(lengths), generator=generator).tolist()
     run = max(1, min(len(lengths) // (batch_size * 4), 50)) * batch_size
@@ -35,16 +35,16 @@ def grouped_order(lengths: Sequence[int], batch_size: int, generator: torch.Gene
 
 
 class GroupedOrder(DistributedSampler[Encoded]):
-    """`grouped_order` by seed and epoch alone, dealt out over ranks one by one, so that they share lengths in a step.
+    """`grouped_order` from seed and epoch, distributed round-robin over ranks, so that lengths in a step are similar.
 
-    Every rank gets as many examples; the first ones come twice where they do not divide evenly.
+    Every rank gets the same number; if they do not divide evenly, the first ones are repeated.
 
     Args:
-        examples: what is trained on.
-        batch_size: examples of a step on one device.
+        examples: the training examples.
+        batch_size: examples per step on one device.
         num_replicas: number of ranks.
-        rank: this one.
-        seed: of the order.
+        rank: rank of this process.
+        seed: seed of the order.
     """
 
     def __init__(

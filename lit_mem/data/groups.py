@@ -1,4 +1,4 @@
-"""How many rows each person or document has, by what is done with them."""
+"""Count rows per person or document, by set."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Groups:
-    """Rows of each group, before any subset of them is scored; empty where each row is a group of its own.
+    """Rows per group, before any subset is taken for scoring; empty if each row is its own group.
 
     Attributes:
-        members: by name of the group, how many rows the model is trained on.
-        others: likewise, how many they are compared with.
+        members: by group name, number of training rows.
+        others: by group name, number of rows that members are compared with.
         shown: whether names may be shown (`data.show_groups`).
     """
 
@@ -27,7 +27,7 @@ class Groups:
 
         Args:
             members: (M,) names of the groups of the rows that the model is trained on, or a `Counter` of them.
-            others: (N,) likewise of those that they are compared with.
+            others: (N,) likewise for the rows that they are compared with.
             shown: whether names may be shown.
 
         >>> Groups.of(["a", "a", "b"], ["c"]).members["a"], Groups.of(["a", "b"], ["c"]).shared
@@ -35,10 +35,10 @@ class Groups:
         """
         counts = Counter(members), Counter(others)
         several = any(max(one.values(), default=0) > 1 for one in counts)
-        # A name for each row says nothing, and would be most of what a large set takes here.
+        # A name per row has no information, and would use most of the memory of a large set.
         return cls(*counts, shown) if several else cls(shown=shown)
 
     @property
     def shared(self) -> bool:
-        """Whether any two rows of one side are of one group."""
+        """Whether any two rows of one side share a group."""
         return bool(self.members or self.others)

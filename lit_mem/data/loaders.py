@@ -1,4 +1,4 @@
-"""Loaders of batches: the order of training, and scoring batches, for one of several processes."""
+"""Data loaders: training batches in order, and scoring batches, for one of several processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Ranks(NamedTuple):
     """The processes of a run.
 
     Attributes:
-        world: how many there are.
-        rank: which this is.
+        world: number of processes.
+        rank: rank of this process.
     """
 
     world: int = 1
@@ -31,12 +31,12 @@ class Ranks(NamedTuple):
 
 @dataclass(frozen=True)
 class Loaders:
-    """Makes loaders; none of them draws from the global random generator.
+    """Creates loaders; none of them uses the global random generator.
 
     Attributes:
-        seed: of the order of training.
+        seed: seed of the training order.
         ranks: the processes that share each loader's examples.
-        num_workers: processes that build batches; 0: none but this.
+        num_workers: worker processes; 0: none.
         kind: the class of training loaders.
     """
 
@@ -46,12 +46,12 @@ class Loaders:
     kind: type[DataLoader[Any]] = DataLoader
 
     def training(self, examples: Sequence[Encoded], batch_size: int, by_length: bool) -> DataLoader[Any]:
-        """All examples in an order that depends on seed and epoch alone.
+        """All examples in an order that depends only on seed and epoch.
 
         Args:
-            examples: what is trained on.
-            batch_size: examples of a step on each process.
-            by_length: whether the texts of a batch are of similar length.
+            examples: the training examples.
+            batch_size: examples per step on each process.
+            by_length: whether to batch texts of similar length.
         """
         rows = ExampleList(examples)
         order: DistributedSampler[Encoded]
@@ -64,26 +64,26 @@ class Loaders:
     def private(
         self, examples: Sequence[Encoded], at_once: int, batch_size: int, stream: RandomStream, public_size: int
     ) -> DataLoader[Any]:
-        """Steps for which each example is drawn by itself; see `PoissonBatches`.
+        """Steps with Poisson sampling; see `PoissonBatches`.
 
         Args:
-            examples: what is trained on.
-            at_once: how many examples at a time go through the model.
-            batch_size: examples of a step on average, over all processes.
-            stream: of the draws.
-            public_size: number of examples that everyone may know.
+            examples: the training examples.
+            at_once: examples per forward pass.
+            batch_size: expected examples per step, over all processes.
+            stream: random stream of the draws.
+            public_size: public number of examples.
         """
         draws = PoissonBatches(len(examples), batch_size, stream, *self.ranks, public_size)
         return self.kind(StepBatches(examples, at_once), batch_size=None, sampler=draws, **self._common())
 
     def scoring(self, examples: Sequence[Encoded], tokens: int) -> DataLoader[Batch]:
-        """All examples in batches of so many tokens at most, padding included, the longest first."""
+        """All examples in batches of at most this many tokens, padding included, longest first."""
         batches = ScoringBatches(examples, tokens, *self.ranks)
         return DataLoader(BatchList(examples, tokens), batch_size=None, sampler=batches, **self._common())
 
     def _common(self) -> dict[str, Any]:
         return {
             "num_workers": self.num_workers,
-            "generator": torch.Generator().manual_seed(self.seed),  # a loader draws from the global one otherwise
+            "generator": torch.Generator().manual_seed(self.seed),  # otherwise a loader uses the global one
             "pin_memory": torch.cuda.is_available(),
         }

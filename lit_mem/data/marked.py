@@ -1,4 +1,4 @@
-"""Whether a column marks pieces of its rows' texts."""
+"""Whether a column marks spans of its rows' texts."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _DEFAULT: Final = "spans"
 def spans_option(
     column: str | None, marks: Sequence[Any] | None, completions: Sequence[str], names: Sequence[str]
 ) -> str | None:
-    """What `data.spans_column` is to be: the column, or None.
+    """The value for `data.spans_column`: the column, or None.
 
     Args:
-        column: seems to hold marked pieces; None: none does.
+        column: a column that seems to hold spans, or None.
         marks: (N,) its values.
-        completions: (N,) texts that the spans count in.
-        names: of all columns.
+        completions: (N,) texts that the spans refer to.
+        names: names of all columns.
 
     Returns:
-        The name of the column, if every span lies in its row's text; the option's default, "spans", also where there
-        is no column of this name; None: there is one, and it marks something else.
+        The name of the column, if every span is inside its row's text; the option's default, "spans", also if there is
+        no such column; None: there is one, but it marks something else.
     """
     if column is not None and marks is not None:
         if all(_fits(mark, len(text)) for mark, text in zip(marks, completions, strict=True)):

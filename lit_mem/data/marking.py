@@ -1,4 +1,4 @@
-"""What marks the telling pieces of a text: columns of the data, marks in the text, and detectors."""
+"""Collect the sensitive spans of a text: from columns, marks in the text, and detectors."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from lit_mem.data.sources.table import shown
 from lit_mem.data.span_forms import Mark, deidentified, marks_of
 
 PROMPT_SPANS: Final = "prompt_spans"
-"""The column of pieces of the prompt, in its characters."""
+"""The column of prompt spans, in characters of the prompt."""
 
 
 @dataclass(frozen=True)
 class Marking:
-    """How pieces are found.
+    """How spans are found.
 
     Attributes:
-        spans_column: of pieces of the completion, in its characters; None: neither it nor `prompt_spans` is read.
-        deidentified: what `[**` and `**]` enclose is a piece of type "deidentified".
-        detector: finds further ones in the texts that are scored; None: there is none.
+        spans_column: column of completion spans, in characters; None: neither it nor `prompt_spans` is read.
+        deidentified: whether text between `[**` and `**]` is a span of type "deidentified".
+        detector: detects further spans in scored texts, or None.
     """
 
     spans_column: str | None = "spans"
@@ -29,17 +29,17 @@ class Marking:
     detector: Detector | None = None
 
     def columns(self, names: Collection[str]) -> list[str]:
-        """Those of a split's columns that mark pieces."""
+        """The columns of a split that mark spans."""
         wanted = [] if self.spans_column is None else [self.spans_column, PROMPT_SPANS]
         return [name for name in wanted if name in names]
 
     def pieces(self, part: Mapping[str, list[Any]], i: int, looked_at: bool) -> list[Mark]:
-        """Type, start and end of each piece of a row, in characters of its prompt and completion together.
+        """Type, start and end of each span of a row, in characters of its prompt and completion together.
 
         Args:
             part: columns of some rows.
-            i: which of them.
-            looked_at: whether the detector looks at it, which may take long.
+            i: index of the row.
+            looked_at: whether to run the detector on it, which may be slow.
 
         Raises:
             DataError: a row's mark is malformed.
@@ -54,6 +54,6 @@ class Marking:
         return found + self.found_in(prompt + completion, looked_at)
 
     def found_in(self, text: str, looked_at: bool) -> list[Mark]:
-        """The pieces that a text shows by itself."""
+        """The spans that can be detected in a text itself."""
         found = list(deidentified(text)) if self.deidentified else []
         return found + self.detector(text) if looked_at and self.detector is not None else found

@@ -1,7 +1,7 @@
-"""Which texts a model was trained on, as keyed digests, so that a checkpoint can be compared with a split.
+"""Keyed digests of the texts a model was trained on, to compare a checkpoint with a split.
 
-A run is split anew by another seed or by rows that were added to its file. Texts that the model was trained on then
-stand among the held-out ones, and each metric of memorization is wrong with no sign of it.
+A different seed, or rows added to a file, change the split. Texts that the model was trained on may then be held out,
+which silently invalidates every memorization metric.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _SMALL_SHARE: Final = 0.01
 _COINS: Final = "data.canaries, its seed and repetitions"
 _SUBSET: Final = "data.source, data.seed and data.train_size"
 _SPLIT: Final = (
-    "data.source, data.seed and data.heldout_fraction (a file with other rows or another name is split anew, unless "
-    "the held-out texts are a file of their own)"
+    "data.source, data.seed and data.heldout_fraction (a file with other rows or another name is split differently, "
+    "unless the held-out texts have their own file)"
 )
 
 
 @dataclass(frozen=True)
 class Sides:
-    """The texts of a run by what is done with them.
+    """The texts of a run by set.
 
     Attributes:
-        members: (M,) rows that are trained on, with columns `prompt` and `completion`, whose texts count as one.
+        members: (M,) training rows, with columns `prompt` and `completion`, which count as one text.
         others: (N,) rows that they are compared with, likewise.
-        name: what the others are: "held-out" or "test".
-        canaries: all, those that are left out too.
+        name: kind of the others: "held-out" or "test".
+        canaries: all canaries, inserted and held out.
     """
 
     members: Dataset
@@ -60,24 +60,24 @@ class Sides:
 
 
 class KnownMembers:
-    """The texts that a model was trained on so far, and the canaries that were left out meanwhile.
+    """The texts that a model was trained on so far, and the canaries that were held out.
 
-    Time and memory grow linearly: 8 bytes a text. Two texts have one digest with a probability of 2^-64.
+    Linear time and memory: 8 bytes per text. Two distinct texts collide with probability 2^-64.
 
     Args:
-        state: of a checkpoint; None: none is known.
-        origin: where that lies, for messages.
+        state: digests of a checkpoint, or None.
+        origin: the checkpoint, for messages.
     """
 
     def __init__(self, state: MemberDigests | None = None, origin: str = "this checkpoint") -> None:
         self.origin = origin
-        # Not from torch's or Python's generator, whose numbers training depends on.
+        # Not from torch's or Python's generator, which training uses.
         self._salt = secrets.token_bytes(_SALT_SIZE) if state is None else bytes(state["salt"].tolist())
         self._members = _unpacked(None if state is None else state["members"])
         self._left_out = _unpacked(None if state is None else state["left_out"])
 
     def state(self) -> MemberDigests | None:
-        """What a checkpoint keeps; None where nothing is known."""
+        """The digests for a checkpoint; None if nothing is known."""
         if not len(self._members):
             return None
         return {
@@ -87,24 +87,24 @@ class KnownMembers:
         }
 
     def same_as(self, other: KnownMembers) -> bool:
-        """Whether both know the same texts, by digests under one salt; two that know none are the same."""
+        """Whether both have the same texts, by digests with one salt; two empty ones are equal."""
         if not len(self._members):
             return not len(other._members)
         ours, theirs = (self._members, self._left_out), (other._members, other._left_out)
         return self._salt == other._salt and all(map(np.array_equal, ours, theirs))
 
     def compare(self, sides: Sides, training: bool) -> None:
-        """Reject texts that change sides (of a few, warn), warn of members that are not known, and add them.
+        """Reject texts that change sides (warn if few), warn about unknown members, and add them.
 
-        A text on both sides of this very run is no finding here: the data checks warn of it.
+        A text on both sides of this run is ignored here: the data checks warn about it.
 
         Args:
-            sides: of the run that begins.
-            training: whether it trains on its members; only then they, too, are known from then on.
+            sides: texts of the starting run.
+            training: whether it trains on its members; only then are they added.
 
         Raises:
-            CheckpointError: known members are held out now (more than 5 texts or 1 %), or a canary is left out that was
-                inserted, or inserted that was left out.
+            CheckpointError: known members are held out now (more than 5 texts or 1 %), an inserted canary is now held
+                out, or a held-out one inserted.
         """
         if not len(self._members) and not training:
             return
@@ -112,21 +112,21 @@ class KnownMembers:
         left_out = self._digests(_text(canary) for canary in sides.canaries if not canary.member)
         members = self._digests(texts_of(sides.members))
         put_in = self._digests(map(_text, inserted))
-        # How often they stand in the training set is part of what they are.
+        # The number of repetitions is part of their identity.
         as_often = self._digests(f"{_text(canary)}\0{canary.repetitions}" for canary in inserted)
         if len(self._members):
             others = self._digests(texts_of(sides.others))
             swapped = np.isin(others, self._members) & ~np.isin(others, members)
             if 0 < (n := int(swapped.sum())) <= min(_FEW, _SMALL_SHARE * len(swapped)):
                 log.warning(
-                    "%d of %d %s texts were trained on in the run of %s: they count as not trained on in every metric. "
+                    "%d of %d %s texts were trained on in the run of %s, but count as not trained on in every metric. "
                     "So few may be sentences that occur in many texts; if not, check %s.",
                     n, len(swapped), sides.name, self.origin, _SPLIT,
                 )  # fmt: skip
             else:
                 self._reject(swapped, f"{sides.name} texts", "trained on", _SPLIT)
-            self._reject(np.isin(left_out, self._members), "canaries that are left out", "inserted", _COINS)
-            self._reject(np.isin(put_in, self._left_out), "inserted canaries", "left out", _COINS)
+            self._reject(np.isin(left_out, self._members), "held-out canaries", "inserted", _COINS)
+            self._reject(np.isin(put_in, self._left_out), "inserted canaries", "held out", _COINS)
             self._warn(~np.isin(members, self._members), "members", "trained on", training, _SUBSET)
             self._warn(~np.isin(as_often, self._members), "canaries", "inserted (or not as often)", training, _COINS)
         if training:
@@ -136,13 +136,13 @@ class KnownMembers:
     def _reject(self, found: np.ndarray[Any, Any], what: str, was: str, options: str) -> None:
         if found.any():
             raise CheckpointError(
-                f"{int(found.sum())} of {len(found)} {what} were {was} in the run of {self.origin}, so no metric would "
-                f"measure what it is named for; expected the sides of that run: check {options}"
+                f"{int(found.sum())} of {len(found)} {what} were {was} in the run of {self.origin}, which invalidates "
+                f"every metric; expected the same split as in that run: check {options}"
             )
 
     def _warn(self, unknown: np.ndarray[Any, Any], what: str, was: str, training: bool, options: str) -> None:
         if unknown.any():
-            now = "they are from now on" if training else "they count as such in every metric, which is too low by that"
+            now = "they are from now on" if training else "they count as such, which makes every metric too low"
             log.warning(
                 "%d of %d %s were not %s in the run of %s; %s. Check %s.",
                 int(unknown.sum()), len(unknown), what, was, self.origin, now, options,
@@ -169,7 +169,7 @@ def texts_of(rows: Dataset) -> Iterator[str]:
 
 
 def _packed(digests: Digests) -> torch.Tensor:
-    """(N, 8) uint8, sorted: nothing shows the order of rows."""
+    """(N, 8) uint8, sorted, so that the order of rows is not revealed."""
     return torch.from_numpy(digests.view(np.uint8).reshape(-1, _SIZE).copy())
 
 

@@ -1,15 +1,15 @@
-"""Nearly equal texts among many: MinHash signatures in bands, in time and memory that grow linearly.
+"""Near duplicates among many texts: MinHash signatures in bands, in linear time and memory.
 
-Each text has some signature values; value k is the least hash, under the k-th of as many hash functions, of its runs of
-three words. Two texts agree in a value with the probability of their Jaccard similarity (Broder 1997). The values stand
-in 32 bands of up to 4; texts that agree in a whole band are compared, and only what is as similar as asked counts: none
-is found wrongly. With bands of v values a pair of similarity s agrees in one with probability 1 - (1 - s^v)^32: for 0.7
-bands have 4 values, and 0.9998 of the pairs that are just so similar are found; for other thresholds as many as find
-0.999. A text is compared with the eight others that it has most bands in common with, and of a band that thousands of
-texts share, as those of one form do, with eight of them: what such a form hides may be missed.
+Each text has several signature values; value k is the minimum, under the k-th hash function, of the hashes of its runs
+of three words. Two texts agree in a value with probability equal to their Jaccard similarity (Broder 1997). The values
+form 32 bands of up to 4; texts that agree in a whole band are compared, and only verified matches count: there are no
+false positives. With v values per band a pair of similarity s agrees in some band with probability 1 - (1 - s^v)^32:
+for 0.7, bands have 4 values, and 0.9998 of the pairs of exactly that similarity are found; for other thresholds v is
+chosen to find 0.999. A text is compared with the eight others with which it shares most bands, and within a band shared
+by thousands of texts, such as those from one form, with eight of them: duplicates hidden by such a form may be missed.
 
-Numpy alone: datasketch takes 10 KiB and 180 µs of a processor a text for the same bands, 10 GB for a million texts, and
-rensa 3 KiB and 7 µs; here it is 128 bytes and 20 µs.
+Uses numpy only: datasketch takes 10 KiB and 180 µs of CPU per text for the same bands, 10 GB for a million texts, and
+rensa 3 KiB and 7 µs; this takes 128 bytes and 20 µs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lit_mem.errors import check_range
 Array = np.ndarray[Any, Any]
 
 EXACT_UP_TO: Final = 50_000
-"""Up to so many texts all are compared, as far as they share a rare run; in 10 seconds and 1 GB."""
+"""Up to this many texts, all that share a rare run are compared; takes 10 seconds and 1 GB."""
 BANDS: Final = 32
 
 _MOST_VALUES: Final = 4
@@ -47,13 +47,13 @@ _INVERSE: Final = pow(_BASE, -1, 2**64)
 
 
 class Sketch(NamedTuple):
-    """What is kept of N texts.
+    """The sketch of N texts.
 
     Attributes:
         exact: (N, 16) uint8, digests of the texts.
-        forms: (N, 16) uint8, digests of the texts once normalized.
-        bands: (N, 32) uint32, a hash of each band; (N, 0) where these are not needed.
-        wordless: (N,) bool, whether a text has no word, and so no band in common with any.
+        forms: (N, 16) uint8, digests of the normalized texts.
+        bands: (N, 32) uint32, a hash of each band; (N, 0) if not needed.
+        wordless: (N,) bool, whether a text has no words, and so shares no band.
     """
 
     exact: Array
@@ -63,12 +63,12 @@ class Sketch(NamedTuple):
 
 
 def sketched(texts: Sequence[str], threshold: float | None, what: str) -> Sketch:
-    """The sketch of some texts; on a terminal a bar shows how far it is.
+    """Sketch texts; on a terminal a progress bar is shown.
 
     Args:
-        texts: are read once, in order.
-        threshold: from which similarity on texts are to be found, in (0, 1]; None: only equal ones are.
-        what: the name of the bar.
+        texts: read once, in order.
+        threshold: minimum similarity, in (0, 1]; None: only equal texts.
+        what: label of the progress bar.
 
     Raises:
         ConfigError: `threshold` is not in (0, 1].
@@ -82,7 +82,7 @@ def sketched(texts: Sequence[str], threshold: float | None, what: str) -> Sketch
 
 
 def values_for(threshold: float) -> int:
-    """How many values a band has: as many as miss at most 1 in 1000 of the pairs that are just so similar.
+    """Values per band: the most that miss at most 1 in 1000 of the pairs of exactly that similarity.
 
     >>> [values_for(threshold) for threshold in (0.3, 0.5, 0.7, 0.9)]
     [1, 2, 4, 4]
@@ -92,7 +92,7 @@ def values_for(threshold: float) -> int:
 
 
 def method(threshold: float) -> str:
-    """What is done, with its parameters, for a log."""
+    """The method with its parameters, for the log."""
     return f"MinHash with {BANDS} bands of {values_for(threshold)}, each match verified"
 
 
@@ -106,15 +106,15 @@ def _sketched(texts: list[str], values: int | None) -> Sketch:
 def near_matches_of(
     members: Sketch, heldout: Sketch, texts: tuple[Sequence[str], Sequence[str]], threshold: float
 ) -> Matches:
-    """For each held-out text with a nearly equal member, by index, the most similar one of those compared.
+    """Map each held-out text that is a near duplicate of a member to the most similar member compared.
 
-    Nearly equal as for `lit_mem.data.overlap.near_matches`; what is equal once normalized is found always.
+    Near duplicates as in `lit_mem.data.overlap.near_matches`; texts equal after normalization are always found.
 
     Args:
-        members: of M texts.
-        heldout: of N texts.
+        members: sketch of M texts.
+        heldout: sketch of N texts.
         texts: the M and the N texts themselves, of which few are read.
-        threshold: that the sketches were made for.
+        threshold: threshold of the sketches.
     """
     forms = numbered(members.forms, heldout.forms)
     found = matches_of(*forms)
@@ -122,19 +122,19 @@ def near_matches_of(
     left[list(found)] = False
     again = members.wordless.copy()
     again[list(repeats_of(forms[0]))] = True
-    kept, asked = np.flatnonzero(~again), np.flatnonzero(left)
-    for j, near in _nearest(members.bands[kept], heldout.bands[asked], texts, (kept, asked), threshold):
+    kept, queries = np.flatnonzero(~again), np.flatnonzero(left)
+    for j, near in _nearest(members.bands[kept], heldout.bands[queries], texts, (kept, queries), threshold):
         found[j] = min(near, key=lambda i: (-near[i], i))
     return dict(sorted(found.items()))
 
 
 def near_repeats_of(sketch: Sketch, texts: Sequence[str], threshold: float) -> Matches:
-    """For each text that is nearly equal to an earlier one that is none itself, by index, the first one compared.
+    """Map each near duplicate of an earlier, non-duplicate text to the first such text compared.
 
     Args:
-        sketch: of the texts.
-        texts: themselves, of which few are read.
-        threshold: that the sketch was made for.
+        sketch: sketch of the texts.
+        texts: the texts themselves, of which few are read.
+        threshold: threshold of the sketch.
     """
     again = repeats_of(numbered(sketch.forms)[0])
     left = ~sketch.wordless
@@ -145,34 +145,34 @@ def near_repeats_of(sketch: Sketch, texts: Sequence[str], threshold: float) -> M
         first = [i for i in near if i not in nearly]
         if first:
             nearly[j] = min(first)
-    # A copy of a text that is left out itself repeats what that one repeats.
+    # A copy of a dropped text repeats what that text repeats.
     nearly |= {j: nearly.get(i, i) for j, i in again.items()}
     return dict(sorted(nearly.items()))
 
 
 def _nearest(
     bands: Array,
-    asked: Array | None,
+    queries: Array | None,
     texts: tuple[Sequence[str], Sequence[str]],
     places: tuple[Array, Array],
     least: float,
 ) -> Iterator[tuple[int, dict[int, float]]]:
-    """For each text that has some, in order: the similarity of those as similar as `least`, by index.
+    """For each text with matches, in order: the similarity of texts at least as similar as `least`, by index.
 
     Args:
-        bands: (M, 32) of what they are compared with.
-        asked: (N, 32) of those that are asked; None: the same texts, each compared with those before it.
-        texts: the members and the texts that are asked, by index.
+        bands: (M, 32) of the texts compared with.
+        queries: (N, 32) of the query texts; None: the same texts, each compared with those before it.
+        texts: the members and the query texts, by index.
         places: (M,) and (N,) the indices of both.
         least: in (0, 1].
     """
-    ordered = [_ordered(bands[:, b], asked is None) for b in range(BANDS)]
-    wanted = bands if asked is None else asked
+    ordered = [_ordered(bands[:, b], queries is None) for b in range(BANDS)]
+    wanted = bands if queries is None else queries
     for start in range(0, len(wanted), _AT_ONCE):
         rows = np.arange(start, min(start + _AT_ONCE, len(wanted)))
         pairs = np.concatenate([one.candidates(wanted[rows, b], rows) for b, one in enumerate(ordered)])
         both, common = np.unique(pairs, axis=0, return_counts=True)
-        # Of each text those with most bands in common.
+        # For each text those sharing most bands.
         best = np.lexsort((both[:, 1], -common, both[:, 0]))
         both = both[best]
         rank = np.arange(len(both)) - np.searchsorted(both[:, 0], both[:, 0])
@@ -180,10 +180,10 @@ def _nearest(
         if not len(both):
             continue
         of_members = _runs_of(texts[0], places[0], both[:, 1])
-        of_asked = _runs_of(texts[1], places[1], both[:, 0])
+        of_queries = _runs_of(texts[1], places[1], both[:, 0])
         near: dict[int, dict[int, float]] = {}
         for j, i in both.tolist():
-            similarity = _jaccard(of_members[i], of_asked[j])
+            similarity = _jaccard(of_members[i], of_queries[j])
             if similarity >= least:
                 near.setdefault(int(places[1][j]), {})[int(places[0][i])] = similarity
         yield from near.items()
@@ -201,7 +201,7 @@ def _jaccard(one: set[str], other: set[str]) -> float:
 
 
 class _ordered:
-    """One band of all texts in order of its hashes, so that equal ones stand side by side."""
+    """One band of all texts sorted by hash, so that equal ones are adjacent."""
 
     def __init__(self, hashes: Array, among_themselves: bool) -> None:
         self.order = np.argsort(hashes, kind="stable").astype(np.int32)
@@ -212,9 +212,9 @@ class _ordered:
             self.place[self.order] = np.arange(len(hashes), dtype=np.int32)
 
     def candidates(self, hashes: Array, rows: Array) -> Array:
-        """(P, 2) pairs of one of `rows` and a text with its hash; of many such texts the first and the last ones."""
+        """(P, 2) pairs of one of `rows` and a text with the same hash; of many such texts the first and last ones."""
         low = np.searchsorted(self.hashes, hashes)
-        # Among themselves, those before it, which stand in front as the sorting is stable.
+        # Within one set, those before it, which come first since the sort is stable.
         high = np.searchsorted(self.hashes, hashes, side="right") if self.place is None else self.place[rows]
         found = []
         for k in range(_IN_A_BAND // 2):
@@ -224,7 +224,7 @@ class _ordered:
 
 
 def _bands(forms: Sequence[str], values: int) -> Array:
-    """(N, 32) uint32 of normalized texts, by so many values a band."""
+    """(N, 32) uint32 of normalized texts, with this many values per band."""
     if not forms:
         return np.empty((0, BANDS), np.uint32)
     hashes, firsts = _run_hashes(forms)
@@ -238,10 +238,10 @@ def _bands(forms: Sequence[str], values: int) -> Array:
 
 
 def _run_hashes(forms: Sequence[str]) -> tuple[Array, Array]:
-    """Hashes of all runs of three words, text after text, and where those of each text begin.
+    """Hashes of all runs of three words, text after text, and the start of each text's hashes.
 
-    A text of fewer words has its words for runs, and one without a character an empty one. The hash of a run is that of
-    a polynomial in its bytes (Rabin and Karp), from sums over all bytes in front, with no Python object a run.
+    A text of fewer words has its words as runs, and an empty text has one empty run. The hash of a run is a polynomial
+    in its bytes (Rabin and Karp), computed from prefix sums over all bytes, without a Python object per run.
     """
     parts = [form.encode("utf-8", "surrogatepass") for form in forms]
     joined = np.frombuffer(b" ".join(parts) + b" ", np.uint8)
@@ -274,7 +274,7 @@ def _some_powers(base: int, bits: int) -> Array:
 
 
 def _mixed(values: Array) -> Array:
-    """Each bit of the results depends on each bit of the values (the finalizer of MurmurHash3, by Appleby)."""
+    """Mix bits: each output bit depends on each input bit (the finalizer of MurmurHash3, by Appleby)."""
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
     values = (values ^ (values >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
     mixed: Array = values ^ (values >> np.uint64(33))

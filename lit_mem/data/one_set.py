@@ -1,4 +1,4 @@
-"""One set of texts as examples, and what can be trusted of two such sets."""
+"""Encode one set of texts as examples, and check two such sets."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def encoded_set(
 
     Args:
         rows: as for `given_set`.
-        name: what the set is called in messages.
-        tokenizer: of the model.
-        options: how texts are encoded, the seed of the subset, and whether columns that name persons are kept.
-        size: how many texts; None or more than there are: all.
+        name: name of the set, for messages.
+        tokenizer: the model's tokenizer.
+        options: options of encoding, the seed of the subset, and whether group columns are kept.
+        size: number of texts; None or more than available: all.
         member: whether they are in the fine-tuning set.
         first_id: ids count up from here.
         fields: which columns hold the texts.
-        counted: gets how many rows each person or document has, by name; None: nothing is counted.
+        counted: receives the rows per person or document, by name; None: do not count.
 
     Raises:
-        DataError: a row is not what was expected.
-        ConfigError: `rows` is of no known form.
+        DataError: a row is invalid.
+        ConfigError: `rows` has an unknown form.
     """
     found = given_set(rows, name, fields)
     if counted is not None:
@@ -61,12 +61,12 @@ def encoded_set(
 
 
 def check_examples(members: Sequence[Encoded], heldout: Sequence[Encoded], seed: int) -> TrustReport:
-    """Check two sets of examples: texts on both sides, and whether text alone shows which set one is of.
+    """Check two sets of examples: shared texts, and whether a text-only classifier separates them.
 
     Args:
         members: each with a record.
         heldout: likewise.
-        seed: of the classifier.
+        seed: seed of the classifier.
     """
     texts, origins = zip(*(_columns(examples) for examples in (members, heldout)), strict=True)
     return check_texts(texts[0], texts[1], origins=origins, seed=seed)

@@ -1,4 +1,4 @@
-"""The options of a run's texts, which decide what is trained on and what is scored."""
+"""Options of a run's data: what is trained on and what is scored."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_mem.errors import check_range
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Options of `lit_mem.data.prepare`; each is described at the option of `TextDataModule` of that name.
+    """Options of `lit_mem.data.prepare`; see the option of `TextDataModule` with the same name.
 
     Attributes:
         canary_source: its option `canaries`.
@@ -53,7 +53,7 @@ def positive(**sizes: int | None) -> None:
     """Check that each size of `data` is at least 1, or None.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: a size is below 1.
     """
     for name, size in sizes.items():
         check_range(f"data.{name}", size, at_least=1, or_null=True)

@@ -1,4 +1,4 @@
-"""Text that two sets share: the same, the same but for case and punctuation, or nearly the same."""
+"""Text shared by two sets: exact, ignoring case and punctuation, or near duplicates."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
 Matches = dict[int, int]
-"""For each held-out row (index) that has a match, one member (index) that it matches."""
+"""For each held-out row (index) with a match, one matching member (index)."""
 
 NEAR: Final = 0.7
-"""The Jaccard similarity from which texts are nearly equal, where nothing else is asked for."""
+"""Default Jaccard similarity from which texts are near duplicates."""
 
 _SHINGLE_WORDS: Final = 3
 _CHUNK_ENTRIES: Final = 4_000_000
@@ -30,20 +30,20 @@ _ASCII: Final = {code: " " for code in range(128) if not _WORD.match(chr(code))}
 
 
 def words(text: str) -> list[str]:
-    """The words of a text without case, punctuation or differences of width and ligature.
+    """The words of a text, case-folded, without punctuation, width variants or ligatures.
 
-    Of scripts without spaces between words (Chinese, Thai) each character is a word.
+    In scripts without spaces between words (Chinese, Thai) each character is a word.
 
     >>> words("Cimetidine-induced  FEVER."), words("皮疹")
     (['cimetidine', 'induced', 'fever'], ['皮', '疹'])
     """
-    if text.isascii():  # the same, in a third of the time
+    if text.isascii():  # same result, in a third of the time
         return text.lower().translate(_ASCII).split()
     return plain_words(unicodedata.normalize("NFKC", text).casefold())
 
 
 def normalized(text: str) -> str:
-    """The words joined by single spaces; of a text without words, the text itself without space.
+    """The words joined by single spaces; for a text without words, the text without white space.
 
     >>> normalized("A  case, of fever!") == normalized("a case of Fever")
     True
@@ -52,7 +52,7 @@ def normalized(text: str) -> str:
 
 
 def shingles(text: str) -> set[str]:
-    """All runs of three words; of a shorter text, its words.
+    """All runs of three words; for a shorter text, its words.
 
     >>> sorted(shingles("a case of fever")), shingles("Fever.")
     (['a case of', 'case of fever'], {'fever'})
@@ -64,25 +64,24 @@ def shingles(text: str) -> set[str]:
 
 
 def repeats(texts: Sequence[str]) -> Matches:
-    """For each text that stood before in the list, by index, where it first stood."""
+    """Map the index of each repeated text to its first occurrence."""
     return repeats_of(numbered(digests(texts))[0])
 
 
 def matches(members: Sequence[str], heldout: Sequence[str]) -> Matches:
-    """For each held-out text that is among the members, by index, the first such member."""
+    """Map the index of each held-out text that equals a member to the first such member."""
     return matches_of(*numbered(digests(members), digests(heldout)))
 
 
 def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: float = NEAR) -> Matches:
-    """For each held-out text with a nearly equal member, by index, the most similar member.
+    """Map the index of each held-out text that is a near duplicate of a member to the most similar member.
 
-    Nearly equal: the Jaccard similarity |a and b| / |a or b| of the sets of three-word runs is at
-    least `threshold` (Broder 1997), or the texts are equal once normalised. Exact: no hashing, no
-    sampling.
+    Near duplicates: the Jaccard similarity |a and b| / |a or b| of the sets of three-word runs is at least `threshold`
+    (Broder 1997), or the texts are equal after normalization. Exact: no hashing, no sampling.
 
-    Two sets that similar share at least one of the |a| - ceil(threshold |a|) + 1 rarest elements of
-    each (prefix filtering: Chaudhuri et al. 2006; Bayardo et al. 2007). So only rows that share a
-    rare run are compared, and the phrases that all reports start with cost nothing.
+    Two sets that are this similar share at least one of the |a| - ceil(threshold |a|) + 1 rarest elements of each
+    (prefix filtering: Chaudhuri et al. 2006; Bayardo et al. 2007). So only rows that share a rare run are compared, and
+    phrases common to all texts cost nothing.
 
     Args:
         members: (M,) texts.
@@ -90,8 +89,8 @@ def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: floa
         threshold: in (0, 1].
 
     Returns:
-        A dictionary of at most N entries. Time grows with the pairs that share a rare run; memory
-        is that of the runs, plus at most about 100 MB.
+        A dictionary of at most N entries. Time is proportional to the pairs that share a rare run; memory is that of
+        the runs, plus at most about 100 MB.
 
     Raises:
         ConfigError: `threshold` is not in (0, 1].
@@ -99,7 +98,7 @@ def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: floa
     from sklearn.feature_extraction.text import CountVectorizer
 
     check_range("the near-duplicate threshold", threshold, above=0, at_most=1)
-    # Equal texts are settled here, for many copies of one text would make as many pairs.
+    # Handle equal texts here, since many copies of one text would make as many pairs.
     keys_members, keys_heldout = map(normalized, members), [normalized(text) for text in heldout]
     first: dict[str, int] = {}
     for i, key in enumerate(keys_members):
@@ -118,9 +117,9 @@ def near_matches(members: Sequence[str], heldout: Sequence[str], threshold: floa
 
 
 def near_repeats(texts: Sequence[str], threshold: float = NEAR) -> Matches:
-    """For each text that is nearly equal to an earlier one that is none itself, by index, the first such text.
+    """Map the index of each near duplicate of an earlier, non-duplicate text to the first such text.
 
-    Nearly equal as for `near_matches`. What is left without them has no two texts that are nearly equal.
+    Near duplicates as in `near_matches`. The remaining texts contain no two near duplicates.
 
     Raises:
         ConfigError: `threshold` is not in (0, 1].
@@ -144,7 +143,7 @@ def near_repeats(texts: Sequence[str], threshold: float = NEAR) -> Matches:
         if kept:
             nearly[j] = min(kept)
     found = {origin[j]: origin[i] for j, i in nearly.items()}
-    # A copy of a text that is left out itself repeats what that one repeats.
+    # A copy of a dropped text repeats what that text repeats.
     found |= {j: found.get(i, i) for j, i in again.items()}
     return dict(sorted(found.items()))
 
@@ -163,13 +162,13 @@ def _most_similar(members: csr_matrix, heldout: csr_matrix, threshold: float) ->
 def _similar(
     members: csr_matrix, heldout: csr_matrix, threshold: float
 ) -> Iterator[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
-    """Rows of both that are at least so similar: row of `members`, row of `heldout`, similarity; some at a time."""
+    """Pairs of rows with at least this similarity, in chunks: row of `members`, row of `heldout`, similarity."""
     n_members, n_heldout = (np.diff(matrix.indptr) for matrix in (members, heldout))
     frequency = np.asarray(members.sum(axis=0) + heldout.sum(axis=0)).ravel()
     rank = np.empty(len(frequency), dtype=np.int64)
     rank[np.argsort(frequency, kind="stable")] = np.arange(len(frequency))
     rare_members, rare_heldout = (_rarest(matrix, rank, threshold) for matrix in (members, heldout))
-    # No product of a chunk has more entries than this counts.
+    # Upper bound on the entries of a chunk's product.
     entries = np.cumsum(rare_members @ np.asarray(rare_heldout.sum(axis=0)).ravel())
     other = rare_heldout.T.tocsr()
     start = 0
@@ -188,13 +187,13 @@ def _similar(
 
 
 def _rarest(matrix: csr_matrix, rank: np.ndarray[Any, Any], threshold: float) -> csr_matrix:
-    """The same rows with only the rarest entries: those that a similar row must share one of."""
+    """The rows with only their rarest entries, at least one of which a similar row must share."""
     from scipy.sparse import csr_matrix
 
     ranked = csr_matrix((matrix.data, rank[matrix.indices], matrix.indptr), shape=matrix.shape)
     ranked.sort_indices()
     sizes = np.diff(ranked.indptr)
-    # A hair below, so that 0.7 * 10 does not count as more than 7.
+    # Slightly below, so that 0.7 * 10 does not count as more than 7.
     kept = np.where(sizes > 0, sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1, 0)
     position = np.arange(ranked.nnz) - np.repeat(ranked.indptr[:-1], sizes)
     chosen = position < np.repeat(kept, sizes)

@@ -1,8 +1,8 @@
-"""Values of many examples in a few buffers, a column each, and back to the very same values one by one.
+"""Pack values of many examples in a few buffers, one column per field, and restore identical values.
 
-What is packed depends on the values of a column alone, so a field that is added to an example needs nothing here: whole
-numbers, true and false, texts, tuples of whole numbers and tensors of token ids go to numpy buffers; attributes and
-spans to JSON in one buffer; anything else is kept as the Python objects that it is.
+The packing depends only on the values of a column, so a new field of an example needs no change here: integers,
+booleans, strings, tuples of integers and tensors of token ids go to numpy buffers; attributes and spans to JSON in one
+buffer; anything else is kept as Python objects.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ _SIZES: Final = (np.uint8, np.uint16, np.int32, np.int64)
 
 
 class Column(ABC):
-    """A value for each of N examples."""
+    """One value for each of N examples."""
 
     @abstractmethod
     def __getitem__(self, i: int) -> Any:
-        """The value of one example; one that can be changed is new at each access."""
+        """The value of one example; a mutable value is newly created on each access."""
 
 
 class Same(Column):
-    """One value that all examples have, and that cannot be changed."""
+    """One immutable value shared by all examples."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -42,14 +42,14 @@ class Same(Column):
 
 
 class Empty(Column):
-    """A dictionary without an entry, for each example its own."""
+    """An empty dictionary, a new one for each example."""
 
     def __getitem__(self, i: int) -> dict[str, Any]:
         return {}
 
 
 class Numbers(Column):
-    """Whole numbers, or true and false: `kind` is the type of Python's that they are."""
+    """Integers or booleans: `kind` is their Python type."""
 
     def __init__(self, values: Array, kind: type) -> None:
         self.values, self.kind = values, kind
@@ -59,11 +59,11 @@ class Numbers(Column):
 
 
 class Runs(Column):
-    """Whole numbers, some for each example, one after the other: tensors, or tuples.
+    """Integer sequences of varying length, concatenated: tensors, or tuples.
 
     Attributes:
-        flat: (S,) all of them.
-        ends: (N,) where in `flat` those of each example end.
+        flat: (S,) all values.
+        ends: (N,) end of each example in `flat`.
     """
 
     def __init__(self, flat: Array, lengths: Array, as_tensors: bool) -> None:
@@ -71,23 +71,23 @@ class Runs(Column):
 
     @classmethod
     def of(cls, arrays: Sequence[Array]) -> Runs:
-        """Those of some arrays, as tensors."""
+        """Pack arrays, restored as tensors."""
         return cls(np.concatenate(arrays), np.array([len(array) for array in arrays]), True)
 
     @property
     def lengths(self) -> Array:
-        """(N,) int64, how many each example has."""
+        """(N,) int64, number of values of each example."""
         return np.diff(self.ends, prepend=0)
 
     @property
     def highest(self) -> Array:
-        """(N,) int64, the highest number of each; 0 of one without any."""
-        # Of an empty one the element behind it stands there.
+        """(N,) int64, the highest value of each; 0 if empty."""
+        # For an empty one, reduceat gives the element after it.
         found = np.maximum.reduceat(np.append(self.flat, 0), self.ends - self.lengths)
         return np.where(self.lengths > 0, found, 0)
 
     def bounds(self, i: int) -> tuple[int, int]:
-        """Where in `flat` those of one example stand."""
+        """Start and end of one example in `flat`."""
         return int(self.ends[i - 1]) if i else 0, int(self.ends[i])
 
     def __getitem__(self, i: int) -> Any:
@@ -97,7 +97,7 @@ class Runs(Column):
 
 
 class Labels(Column):
-    """(T,) int64 labels that are the token's id where a bit is set, and `IGNORED` elsewhere."""
+    """(T,) int64 labels: the token id where a bit is set, `IGNORED` elsewhere."""
 
     def __init__(self, ids: Runs, trained: Array) -> None:
         self.ids, self.bits = ids, np.packbits(trained)
@@ -110,7 +110,7 @@ class Labels(Column):
 
 
 class Texts(Column):
-    """Texts as UTF-8 in one buffer; half a character (a lone surrogate) comes back as it was."""
+    """Strings as UTF-8 in one buffer; lone surrogates are preserved."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         parts = [text.encode("utf-8", "surrogatepass") for text in texts]
@@ -123,7 +123,7 @@ class Texts(Column):
 
 
 class Written(Column):
-    """Values as JSON, and how to read them."""
+    """Values as JSON, with a function to decode them."""
 
     def __init__(self, values: Iterable[Any], read: Callable[[Any], Any]) -> None:
         self.texts, self.read = Texts(json.dumps(value) for value in values), read
@@ -133,7 +133,7 @@ class Written(Column):
 
 
 class Objects(Column):
-    """Python objects as they are."""
+    """Python objects, unpacked."""
 
     def __init__(self, values: Sequence[Any]) -> None:
         self.values = list(values)
@@ -143,7 +143,7 @@ class Objects(Column):
 
 
 def packed(values: Sequence[Any]) -> Column:
-    """The column of some values, at least one."""
+    """Pack values, at least one, into a column."""
     kinds = {type(value) for value in values}
     first = values[0]
     if len(kinds) > 1:
@@ -169,7 +169,7 @@ def packed(values: Sequence[Any]) -> Column:
 
 
 def smallest(values: Array) -> Array:
-    """The same whole numbers in the smallest type of a few that holds them."""
+    """The integers in the smallest suitable type."""
     if not len(values):
         return values.astype(np.uint8)
     low, high = values.min(), values.max()
@@ -177,7 +177,7 @@ def smallest(values: Array) -> Array:
 
 
 def _is_fixed(value: Any) -> bool:
-    """Whether equal values are the same to the last bit: 1 is equal to True, also in a tuple."""
+    """Whether equal values are identical: 1 equals True, also in a tuple."""
     return not isinstance(value, tuple) or not value
 
 
@@ -207,7 +207,7 @@ def _tensors(values: Sequence[torch.Tensor]) -> Column:
 
 
 def labels(ids: Column, values: Sequence[torch.Tensor]) -> Column:
-    """The column of labels beside that of the token ids: bits, where they are nothing but these or `IGNORED`."""
+    """Pack labels given the token ids: as bits, if they are all token ids or `IGNORED`."""
     plain = packed(values)
     if not isinstance(ids, Runs) or not isinstance(plain, Runs) or not np.array_equal(ids.ends, plain.ends):
         return plain

@@ -1,4 +1,4 @@
-"""Pieces of a text, in characters, as spans of its tokens: those that are scored, and those that are not."""
+"""Convert character spans of a text to token spans: scored and unscored ones."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Placed(NamedTuple):
     """Spans in tokens.
 
     Attributes:
-        scored: all of whose tokens are.
-        unscored: none of whose tokens is.
+        scored: spans with all tokens scored.
+        unscored: spans with no token scored.
     """
 
     scored: list[Span]
@@ -22,16 +22,16 @@ class Placed(NamedTuple):
 
 
 def placed(pieces: Iterable[tuple[str, int, int]], text: str, offsets: Offsets, scored: Sequence[bool]) -> Placed:
-    """Where pieces stand in the tokens.
+    """Map character spans to token spans.
 
-    The tokens of a piece are those that overlap it in a character that is no space, and all between these. Left out are
-    pieces that were cut off, such as are scored in part, and those with the first token of all, which nothing precedes.
+    The tokens of a span are those that overlap it in a non-space character, and all between these. Spans that were
+    truncated, are partly scored, or include the very first token, which nothing precedes, are dropped.
 
     Args:
         pieces: kind, start and end in characters of the text.
-        text: of which `offsets` say where each token stands.
-        offsets: of all tokens, also of those that were cut off.
-        scored: (T,) of the tokens that are left.
+        text: the text that `offsets` refer to.
+        offsets: of all tokens, including truncated ones.
+        scored: (T,) of the tokens that were kept.
     """
     found = Placed([], [])
     for kind, start, end in pieces:

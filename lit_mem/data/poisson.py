@@ -1,7 +1,7 @@
-"""Batches for training with differential privacy: in each step every example is drawn by itself.
+"""Poisson sampling for training with differential privacy: each step draws every example independently.
 
-The bound on epsilon is computed for exactly this: each example is in a step's batch with one probability, whatever else
-is in it. A shuffled order cut into batches is something else, for which that bound does not hold.
+The bound on epsilon is computed for exactly this: each example is in a step's batch with a fixed probability,
+independently of all others. For a shuffled order split into batches that bound does not hold.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from lit_mem.types import IGNORED, Batch
 
 
 class PoissonBatches(DistributedSampler[list[int]]):
-    """Positions of the examples of each step; their number varies from step to step, and may be 0.
+    """Positions of the examples of each step; their number varies between steps, and may be 0.
 
-    One draw over all examples decides, the same on every rank; then it is dealt out. So the batch of a step is the same
-    whatever the number of ranks.
+    One draw over all examples, the same on every rank, is distributed over ranks. So the batch of a step does not
+    depend on the number of ranks.
 
-    A `DistributedSampler`, also on one process, so that Lightning leaves it as it is, and tells it the epoch.
+    A `DistributedSampler`, even on one process, so that Lightning keeps it and calls `set_epoch`.
 
     Args:
         size: number of examples.
-        batch_size: how many of `public_size` are in a step on average, over all ranks.
-        stream: of the draws; the same on every rank.
+        batch_size: expected number of `public_size` examples per step, over all ranks.
+        stream: random stream of the draws; the same on every rank.
         num_replicas: number of ranks.
-        rank: this one.
-        public_size: number of examples that everyone may know, from which the probability and the number of steps come;
-            not below `size`. None: that is `size`. With canaries, whose coins are secret, it is that of all heads.
+        rank: rank of this process.
+        public_size: public number of examples, from which the probability and the number of steps are computed; at
+            least `size`. None: equal to `size`. With canaries, whose coins are secret, the size with all canaries
+            inserted.
     """
 
     def __init__(
@@ -56,28 +57,28 @@ class PoissonBatches(DistributedSampler[list[int]]):
         return self.batch_size / self.public_size
 
     def __len__(self) -> int:
-        """Steps of an epoch: as many as it takes for each example to be drawn once on average."""
+        """Steps per epoch, so that each example is drawn once on average."""
         return -(-self.public_size // self.batch_size)
 
     def drawn(self, epoch: int, step: int) -> np.ndarray:  # type: ignore[type-arg]
-        """Positions of all ranks' examples in this step of an epoch, in order."""
+        """Sorted positions of all ranks' examples in this step of an epoch."""
         return np.flatnonzero(self.stream.uniform(self.size, "batch", epoch, step) < self.sample_rate)
 
     def __iter__(self) -> Iterator[list[int]]:
         """This rank's positions, step by step.
 
         Raises:
-            RuntimeError: a draw would be used a second time, as nobody has said that another epoch begins.
+            RuntimeError: a draw would be reused, since `set_epoch` was not called for a new epoch.
         """
         for step in range(len(self)):
             if (self.epoch, step) <= self._last:
-                raise RuntimeError("a draw may be used once only; set_epoch must be called before each epoch")
+                raise RuntimeError("a draw may be used only once; call set_epoch before each epoch")
             self._last = (self.epoch, step)
             yield self.drawn(self.epoch, step)[self.rank :: self.num_replicas].tolist()
 
 
 def padded_width(length: int) -> int:
-    """To how many tokens a text of so many is padded: 8, 12, 16, 24, 32, 48, 64 and so on.
+    """The padded length of a text: 8, 12, 16, 24, 32, 48, 64 and so on.
 
     >>> [padded_width(n) for n in (1, 8, 9, 13, 33, 48, 100)]
     [8, 8, 12, 16, 48, 48, 128]
@@ -89,9 +90,9 @@ def padded_width(length: int) -> int:
 
 
 def filled(batch: Batch, rows: int) -> Batch:
-    """Token ids and labels of a batch with rows of padding after its texts, up to this number; nothing else of it.
+    """Token ids and labels of a batch, padded with empty rows up to this number; other keys are dropped.
 
-    How many texts stand beside one another decides the shape of every product, and that how a device rounds.
+    The number of rows determines the shape of every matrix product, and so its rounding.
     """
     ids, labels = batch["input_ids"], batch["labels"]
     missing = (max(0, rows - len(ids)), ids.shape[1])
@@ -103,16 +104,16 @@ def filled(batch: Batch, rows: int) -> Batch:
 
 
 class StepBatches(Dataset[list[Batch]]):
-    """What goes through the model in a step, a few examples at a time.
+    """The forward passes of a step, a few examples at a time.
 
-    A text stands among such as are padded to the same width, which depends on its own length alone. Were it padded to
-    the longest text beside it, its gradient would be rounded otherwise without that one, and in 16 bits what one text
-    can change would pass the clipping norm by as much. For the same reason `filled` brings the last of each width to
-    `batch_size` rows. How a step's examples are split changes nothing else.
+    Texts are batched with others of the same padded width, which depends only on their own length. If a text were
+    padded to the longest text in its batch, its gradient would be rounded differently without that text, and in 16 bits
+    the effect of one text could exceed the clipping norm. For the same reason `filled` pads the last batch of each
+    width to `batch_size` rows. How a step's examples are split has no other effect.
 
     Args:
-        examples: all of them.
-        batch_size: most examples that go through the model together.
+        examples: all examples.
+        batch_size: maximum examples per forward pass.
     """
 
     def __init__(self, examples: Sequence[Encoded], batch_size: int) -> None:
@@ -122,13 +123,13 @@ class StepBatches(Dataset[list[Batch]]):
         return len(self.examples)
 
     def __getitem__(self, indices: Sequence[int]) -> list[Batch]:  # type: ignore[override]
-        """Of the examples at these positions; of none, no batch at all."""
+        """Batches of the examples at these positions; empty for none."""
         by_width: dict[int, list[Encoded]] = {}
         for i in indices:
             example = self.examples[i]
             by_width.setdefault(padded_width(len(example.input_ids)), []).append(example)
         return [
             collate(same[start : start + self.batch_size], width)
-            for width, same in sorted(by_width.items(), reverse=True)  # what does not fit in memory fails at once
+            for width, same in sorted(by_width.items(), reverse=True)  # a batch that does not fit in memory fails first
             for start in range(0, len(same), self.batch_size)
         ]

@@ -1,4 +1,4 @@
-"""From a source of texts to examples: what is trained on and what is scored, with no trainer."""
+"""Turn a source of texts into examples for training and scoring, without a trainer."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """The examples of a run. Ids are unique over all sets: one never means a member here and a non-member there.
+    """The examples of a run. Ids are unique over all sets.
 
     Attributes:
-        texts: the rows that they come from, and what the checks found in them.
-        encoder: encoded them.
+        texts: the rows that they come from, with the findings of the checks.
+        encoder: the encoder that encoded them.
         train: (M,) members in the order of their rows, then inserted canaries, each as often as it is trained on. With
-            `data.chunk` a long text's windows, one after the other, stand in its place.
-        members: the members that are scored, which are examples of `train`, but for long texts, which are whole here.
+            `data.chunk` a long text is replaced by its windows in order.
+        members: the members that are scored, which are examples of `train`, except that long texts are whole here.
         heldout: (N,) all held-out texts.
-        canaries: all canaries, in and out, to be scored; they belong to no other set.
-        encode: encodes the rows of a set: `encoder`, or with `data.chunk` what leaves long texts whole.
-        documents: how many training texts are trained on in windows.
+        canaries: all canaries, inserted and held out, for scoring; they belong to no other set.
+        encode: encodes the rows of a set: `encoder`, or with `data.chunk` a wrapper that keeps long texts whole.
+        documents: number of training texts that are split into windows.
     """
 
     texts: Texts
@@ -59,13 +59,13 @@ class Prepared:
 
     @cached_property
     def test_rows(self) -> Dataset | None:
-        """The rows that are scored while testing, each text once; None: the source has none."""
+        """The rows scored while testing, each text once; None if the source has none."""
         rows = self.texts.test
         return None if rows is None else without_repeats(rows, "test")
 
     @cached_property
     def test(self) -> Sequence[Encoded]:
-        """The test texts, encoded at the first access; the held-out texts where the source has none."""
+        """The test texts, encoded on first access; the held-out texts if the source has none."""
         if self.test_rows is None:
             return self.heldout
         first_id = len(self.texts.train) + len(self.texts.heldout)
@@ -75,17 +75,17 @@ class Prepared:
 
     @property
     def of_heldout(self) -> int:
-        """How many held-out texts there are, of which `heldout` are scored."""
+        """Number of held-out texts, of which `heldout` are scored."""
         return self.texts.of_heldout
 
     @property
     def of_test(self) -> int:
-        """How many test texts there are."""
+        """Number of test texts."""
         return self.of_heldout if self.test_rows is None else len(self.test_rows)
 
     @property
     def public_size(self) -> int:
-        """Rows of `train` if every canary's coin had come up heads: what is computed from it depends on no coin."""
+        """Size of `train` if all canaries were inserted, which is independent of the coins."""
         left_out = sum(example.repetitions for example in self.canaries if not example.member)
         return len(self.train) + left_out
 
@@ -97,20 +97,20 @@ def prepare(
     base_model: Callable[[], nn.Module] | None = None,
     once: Callable[[Callable[[], Any]], Any] = here,
 ) -> Prepared:
-    """Read, split, check and encode the texts of a run, and insert its canaries; logs what is found.
+    """Read, split, check and encode the texts of a run, insert its canaries, and log the findings.
 
-    The same for the same options on every machine, and no global random state changes.
+    The same for the same options on every machine; the global random state is not changed.
 
     Args:
-        source: where the texts come from; a list of texts or of rows; a `datasets.Dataset`; or what was read before.
-        tokenizer: a Hugging Face tokenizer, that of the model.
+        source: a source; a list of texts or of rows; a `datasets.Dataset`; or a corpus that was already read.
+        tokenizer: the model's Hugging Face tokenizer.
         options: None: the defaults.
-        base_model: loads the base model, un-tuned, in eval mode, for canaries that the model samples.
-        once: computes something on one process and returns it on all; for runs of several processes.
+        base_model: loads the un-tuned base model in eval mode, for canaries that are sampled from it.
+        once: computes a value on one process and returns it on all; for multi-process runs.
 
     Raises:
-        DataError: a row or split is not what was expected, or the tokenizer lacks what `options` need.
-        ConfigError: a size asks for more than there is, or `spans_column` names a column that is not there.
+        DataError: a row or split is invalid, or the tokenizer lacks what `options` need.
+        ConfigError: a size exceeds the number of rows, or `spans_column` does not exist.
     """
     options = options or DataOptions()
     texts = source if isinstance(source, Texts) else checked_texts(source, options)
@@ -137,18 +137,19 @@ def prepare(
 
 
 def encode_of(encoder: Encoder, options: DataOptions) -> Encoder | WholeTexts:
-    """Encodes a set's rows: as the encoder does, or with `data.chunk` leaves long texts whole."""
+    """The encoder of a set's rows; with `data.chunk`, one that keeps long texts whole."""
     return encoder if options.chunk is None else WholeTexts(encoder, options.chunk)
 
 
 def encoder_of(rows: Dataset, tokenizer: Any, options: DataOptions) -> Encoder:
-    """Encodes rows of their kind: texts, or conversations by the tokenizer's chat template."""
+    """The encoder for a kind of rows: texts, or conversations with the tokenizer's chat template."""
     marks = options.spans_column, options.deidentified_marks, options.detector
     if HELD in rows.column_names:
         return ConversationEncoder(tokenizer, options.max_length, *marks, chat=options.chat)
     if options.chat != Chat():
         log.warning(
-            "data.chat (loss, template) changes nothing, as the rows are texts: data.source ChatFiles, or `form` among "
-            "the fields of an audit (--chat_form), reads them as conversations."
+            "data.chat (loss, template) has no effect, since the rows are texts: to read conversations, use "
+            "data.source "
+            "ChatFiles, or `form` in the fields of an audit (--chat_form)."
         )
     return Encoder(tokenizer, options.max_length, options.add_eos, *marks)

@@ -1,4 +1,4 @@
-"""Which members are scored: each text of a small set, and of a large one a sample."""
+"""Select the members to score: all of a small set, a sample of a large one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lit_mem.errors import ConfigError
 log = logging.getLogger(__name__)
 
 ALL_UP_TO: Final = 2000
-"""Up to this many different members all are scored, where no number is set."""
+"""Up to this many distinct members, all are scored by default."""
 
 
 def default_size(n_members: int, n_heldout: int) -> int:
-    """How many of some different members are scored where no number is set.
+    """Default number of distinct members to score.
 
     >>> default_size(95, 25), default_size(2898, 300), default_size(50_000, 5000)
     (95, 2000, 5000)
@@ -29,15 +29,15 @@ def default_size(n_members: int, n_heldout: int) -> int:
 def scored_members(texts: Sequence[Hashable], groups: Sequence[str], size: int, seed: int) -> list[int]:
     """A random sample of the members, each at most once.
 
-    One row of each text that stands several times comes first, then one of each group (a patient, a document) where
-    rows share groups, then others, and texts a second time last, as far as `size` reaches. So texts of these kinds are
-    over-represented, and with as many as there are different texts each is scored once.
+    One row of each text that occurs several times comes first, then one of each group (a patient, a document) if rows
+    share groups, then others, and repeated texts last, up to `size`. So texts of these kinds are over-represented, and
+    if `size` is the number of distinct texts, each is scored once.
 
     Args:
-        texts: (N,) of the members, or numbers of these that are equal where texts are.
+        texts: (N,) texts of the members, or numbers that are equal for equal texts.
         groups: (N,) names of their groups.
-        size: how many.
-        seed: of the sample.
+        size: number of members.
+        seed: seed of the sample.
 
     Returns:
         min(N, size) indices in ascending order.
@@ -67,39 +67,39 @@ def scored_members(texts: Sequence[Hashable], groups: Sequence[str], size: int, 
 
 
 def members_probe(
-    texts: Sequence[Hashable], groups: Sequence[str], asked: int | None, heldout: int, of_heldout: int, seed: int
+    texts: Sequence[Hashable], groups: Sequence[str], requested: int | None, heldout: int, of_heldout: int, seed: int
 ) -> list[int]:
-    """Which members are scored; logged where these are not all.
+    """Select the members to score; logged if not all.
 
     Args:
-        texts: (N,) of the members, or numbers of these that are equal where texts are.
+        texts: (N,) texts of the members, or numbers that are equal for equal texts.
         groups: (N,) names of their groups.
-        asked: how many; None: `default_size` of the different texts, as a copy would count as further evidence.
-        heldout: how many held-out texts are scored.
-        of_heldout: of how many.
-        seed: of the sample.
+        requested: number of members; None: `default_size` of the distinct texts, since copies are not independent.
+        heldout: number of held-out texts that are scored.
+        of_heldout: number of held-out texts.
+        seed: seed of the sample.
 
     Returns:
         Indices in ascending order.
 
     Raises:
-        ConfigError: more are asked for than there are.
+        ConfigError: more are requested than available.
     """
     n, different = len(texts), len(set(texts))
-    size = asked or default_size(different, heldout)
+    size = requested or default_size(different, heldout)
     if size > n:
         raise ConfigError(
-            f"data.members_size is {size}, but only {n} members are trained on; set it to null to choose by itself"
+            f"data.members_size is {size}, but only {n} members are trained on; set it to null for the default"
         )
     chosen = scored_members(texts, groups, size, seed)
     if size == different < n:
         log.info(
-            "Scored: each of the %d different texts among %d members, once; %d of %d held-out texts.",
+            "Scored: each of the %d distinct texts among %d members, once; %d of %d held-out texts.",
             size, n, heldout, of_heldout,
         )  # fmt: skip
     elif size < n:
         log.info(
-            "Scored: %d of %d members, at random, but first one row of each text that stands several times and of "
+            "Scored: %d of %d members, at random, but first one row of each text that occurs several times and of "
             "each group; %d of %d held-out texts.",
             size, n, heldout, of_heldout,
         )  # fmt: skip

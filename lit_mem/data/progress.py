@@ -1,4 +1,4 @@
-"""Work on many rows: a progress bar for what takes more than a few seconds, and no search for garbage meanwhile."""
+"""Helpers for long loops over rows: a progress bar after a few seconds, and no garbage collection."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _SECONDS: Final = 3.0
 
 
 def shown_progress(batches: Iterable[T], size: int, total: int, what: str) -> Iterator[T]:
-    """The same batches; on a terminal a bar shows how many rows are done, once it takes more than a few seconds.
+    """Iterate over batches; on a terminal a progress bar appears after a few seconds.
 
     Args:
-        batches: of rows.
-        size: rows in each but the last.
-        total: rows in all of them.
-        what: is done, for the bar.
+        batches: batches of rows.
+        size: rows in each except the last.
+        total: total number of rows.
+        what: label of the progress bar.
     """
-    from tqdm import tqdm  # type: ignore[import-untyped]  # it has no types
+    from tqdm import tqdm  # type: ignore[import-untyped]  # it has no type hints
 
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # every process of a run reads all rows
-    off = None if first else True  # None: off where there is no terminal
+    off = None if first else True  # None: disabled without a terminal
     with tqdm(total=total, desc=what, unit=" texts", leave=False, delay=_SECONDS, disable=off) as bar:
         for number, batch in enumerate(batches, start=1):
             yield batch
@@ -34,9 +34,9 @@ def shown_progress(batches: Iterable[T], size: int, total: int, what: str) -> It
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Keep Python from looking for cycles of garbage, where rows make many objects that hold no cycle.
+    """Disable garbage collection while rows create many objects without cycles.
 
-    Each search goes through all objects of all libraries: a tenth of the time of encoding texts.
+    A collection scans all objects of all libraries: a tenth of the time of encoding texts.
     """
     before = gc.isenabled()
     gc.disable()

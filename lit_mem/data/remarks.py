@@ -1,4 +1,4 @@
-"""What is worth knowing of the texts before any number is read."""
+"""Remarks about the texts that affect the metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_mem.functional.words import scripts_without_spaces
 
 
 def on_scripts(texts: Iterable[str]) -> str | None:
-    """A line on texts in scripts without spaces between words, whose characters count as words; None without such."""
+    """A message about texts in scripts without spaces, whose characters count as words; None if there are none."""
     found, total, scripts = 0, 0, set[str]()
     for text in texts:
         total += 1
@@ -29,23 +29,23 @@ def on_scripts(texts: Iterable[str]) -> str | None:
 
 
 def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer: Any) -> str | None:
-    """A line on texts with an end token inside, behind which measures of extraction do not read; None without such.
+    """A message about texts with an inner end token, after which extraction measures stop; None if there are none.
 
     Args:
-        examples: the texts; rows of one id that are alike count once.
+        examples: the texts; identical rows of one id count once.
         ends: ids of the tokens at which decoding stops.
-        tokenizer: spells them.
+        tokenizer: decodes them.
     """
     wanted = torch.tensor(sorted(ends))
     behind = scored = 0
     known, ended, met, rows = set[int](), set[int](), set[int](), set[int]()
-    for example in examples:  # a long text is trained on in several rows, and a canary in several that are alike
+    for example in examples:  # a long text has several rows, and a canary several identical ones
         key = hash((example.example_id, example.input_ids.numpy().tobytes()))
         if key in rows:
             continue
         rows.add(key)
         known.add(example.example_id)
-        for run in runs(example.scored):  # one of a plain text, one a turn of a conversation
+        for run in runs(example.scored):  # one for a plain text, one per turn of a conversation
             own = example.input_ids[run]
             scored += len(own)
             places = torch.isin(own, wanted).nonzero().flatten()
@@ -58,6 +58,6 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
     names = ", ".join(str(name) for name in tokenizer.convert_ids_to_tokens(sorted(met)))
     return (
         f"{len(ended)} of {len(known)} texts have an end token ({names}) before their end, where decoding stops: "
-        f"measures of extraction read a suffix up to its first one. {behind / scored:.0%} of the scored tokens stand "
-        "behind the first one of their text."
+        f"extraction measures use a suffix up to its first end token. {behind / scored:.0%} of the scored tokens come "
+        "after the first end token of their text."
     )

@@ -1,4 +1,4 @@
-"""Which columns of a file are its texts, and which its groups: a guess by names and forms, and what else may be."""
+"""Guess the text and group columns of a file from names and contents, with alternatives."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PAIRS: Final[tuple[tuple[tuple[str, ...], str], ...]] = (
     (("document",), "summary"),
     (("dialogue",), "summary"),
 )
-"""Columns that are given, the last of which may be absent, and the one that is trained on."""
+"""Prompt columns, the last of which is optional, and the completion column."""
 _PERSONS: Final = {
     "patient", "subject", "person", "user", "author", "customer", "client", "speaker", "member", "employee", "student",
     "participant", "mrn", "individual", "account", "owner", "username", "userid", "patientid",
@@ -44,7 +44,7 @@ _SORTS: Final = {
     "label", "class", "category", "topic", "type", "kind", "event", "lang", "language", "sex", "gender", "status",
     "code",
 }  # fmt: skip
-"""What columns sort rows by: ids of these are no groups of rows that belong together."""
+"""Words in names of row ids, which are not groups."""
 _FEWEST_WORDS: Final = 3
 _LONGEST_NAME: Final = 8
 _FEWEST_GROUPS: Final = 5
@@ -53,13 +53,13 @@ _MOST_ROWS: Final = 20
 
 @dataclass(frozen=True)
 class Pair:
-    """Columns that are given and a column that is trained on.
+    """Prompt columns and a completion column.
 
     Attributes:
-        given: names of the columns before it.
-        completion: name of the column that is trained on.
-        prompt_template: as `TextFiles` takes it.
-        completion_template: likewise.
+        given: names of the prompt columns.
+        completion: name of the completion column.
+        prompt_template: as for `TextFiles`.
+        completion_template: as for `TextFiles`.
     """
 
     given: tuple[str, ...]
@@ -70,17 +70,17 @@ class Pair:
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns are taken for.
+    """The guessed roles of the columns.
 
     Attributes:
-        text: the column of whole texts; None where there is a pair.
-        pair: None where there are whole texts.
-        texts: other columns of texts, the likeliest first.
-        group: rows with the same value are of one person or document; None: no such column.
-        groups: other columns that rows share values of, and that may name groups.
-        unusable_groups: columns with the name of a group and values that name none in some rows.
-        spans: the column that marks telling pieces.
-        chat: the column of conversations, where no other holds texts.
+        text: the column of whole texts; None if there is a pair.
+        pair: prompt and completion columns; None for whole texts.
+        texts: other text columns, most likely first.
+        group: rows with the same value belong to one person or document; None: no such column.
+        groups: other columns with repeated values that may be groups.
+        unusable_groups: columns named like groups, with invalid values in some rows.
+        spans: the column of sensitive spans.
+        chat: the column of conversations, if no other column has texts.
     """
 
     text: str | None = None
@@ -93,7 +93,7 @@ class Roles:
     chat: Column | None = None
 
     def of(self, name: str) -> str:
-        """What a column is used as, in a word; "" for none."""
+        """The role of a column in one word; "" for none."""
         if self.pair and name in self.pair.given:
             return "prompt"
         used = {self.text: "text", self.group: "group", self.spans: "spans"}
@@ -103,11 +103,11 @@ class Roles:
 
 
 def roles_of(table: Table, columns: Sequence[Column]) -> Roles:
-    """Take a guess.
+    """Guess the roles.
 
     Args:
         table: the rows.
-        columns: of the table.
+        columns: columns of the table.
     """
     by_name = {column.name.strip().lower(): column for column in reversed(columns)}
     spans = next((c.name for c in columns if c.kind == "spans" and c.name == "spans"), None)
@@ -122,7 +122,7 @@ def roles_of(table: Table, columns: Sequence[Column]) -> Roles:
     if chat is not None and pair is None and (not texts or texts[0].name.strip().lower() not in known):
         group, groups, unusable = _groups(table, [column for column in columns if column is not chat])
         return Roles(group=group, groups=groups, unusable_groups=unusable, chat=chat)
-    if pair is None and not names:  # short ones then, such as the lines of a list of names
+    if pair is None and not names:  # then accept short ones, such as a list of names
         names = [column.name for column in columns if column.kind == "text" and not _words(column.name) & _PERSONS]
     text = names[0] if names and pair is None else None
     used = {text, spans, *((*pair.given, pair.completion) if pair else ())}
@@ -132,7 +132,7 @@ def roles_of(table: Table, columns: Sequence[Column]) -> Roles:
 
 
 def _pair(table: Table, by_name: Mapping[str, Column], marked: bool) -> Pair | None:
-    """The first pair of columns that are there, as templates."""
+    """The first existing pair of columns, as templates."""
     for given, last in _PAIRS:
         for way in (given, given[:-1]) if len(given) > 1 else (given,):
             columns = [by_name[name] for name in (*way, last) if name in by_name]
@@ -142,7 +142,7 @@ def _pair(table: Table, by_name: Mapping[str, Column], marked: bool) -> Pair | N
 
 
 def _fit(table: Table, columns: Sequence[Column], optional: bool) -> bool:
-    """Whether columns can fill templates; of the last but one, if it is `optional`, each row must have a value."""
+    """Whether columns can fill templates; if `optional`, the second to last must have a value in each row."""
     *given, last = columns
     if any(set("{}:!") & set(column.name) for column in columns) or last.kind != "text":
         return False
@@ -152,12 +152,12 @@ def _fit(table: Table, columns: Sequence[Column], optional: bool) -> bool:
 
 
 def _templates(table: Table, names: list[str], marked: bool) -> Pair:
-    """Templates in the form that such data is known by.
+    """Templates in the usual format for such data.
 
     Args:
         table: the rows.
-        names: columns that are given, and the one that is trained on.
-        marked: whether spans are marked in it: then the completion is the column alone, as spans count from its start.
+        names: prompt columns, and the completion column.
+        marked: whether it has spans: then the completion is only the column, since spans count from its start.
     """
     *given, last = names
     first = given[0].strip().lower()
@@ -175,14 +175,14 @@ def _templates(table: Table, names: list[str], marked: bool) -> Pair:
 
 
 def _parted(table: Table, given: str, last: str) -> bool:
-    """Whether white space parts most prompts from their completions already."""
+    """Whether most prompts and completions are already separated by white space."""
     pairs = zip(table.column(given), table.column(last), strict=True)
     known = [(a, b) for a, b in pairs if isinstance(a, str) and isinstance(b, str) and a and b]
     return 2 * sum(a[-1].isspace() or b[0].isspace() for a, b in known) > len(known)
 
 
 def _words(name: str) -> set[str]:
-    """Of a column's name.
+    """The words of a column's name.
 
     >>> sorted(_words("patientId"))
     ['id', 'patient']
@@ -191,7 +191,7 @@ def _words(name: str) -> set[str]:
 
 
 def _groups(table: Table, columns: Sequence[Column]) -> tuple[str | None, tuple[str, ...], tuple[str, ...]]:
-    """The column of groups, others that may be, and those that would be if no row lacked a group."""
+    """The group column, other candidates, and columns that would be groups if no row lacked a value."""
     n_rows = len(table.numbers)
     persons, documents, others, unusable = list[Column](), list[Column](), list[str](), list[str]()
     for column in columns:
@@ -209,6 +209,6 @@ def _groups(table: Table, columns: Sequence[Column]) -> tuple[str | None, tuple[
             others.append(column.name)
         else:
             (persons if words & _PERSONS else documents).append(column)
-    # The coarsest: a document of a person stands on one side if the person does.
+    # The coarsest one: keeping a person on one side keeps their documents there too.
     ranked = [column.name for kind in (persons, documents) for column in sorted(kind, key=lambda c: c.distinct)]
     return ranked[0] if ranked else None, (*ranked[1:], *others), tuple(unusable)

@@ -1,4 +1,4 @@
-"""The texts of rows without a Python object for each row: read some at a time, or by position."""
+"""The texts of rows without a Python object per row: read in chunks, or by position."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 AT_ONCE: Final = 10_000
-"""How many rows are read together."""
+"""Rows per read."""
 
 
 class RowTexts(Sequence[str]):
     """Some columns of a dataset, joined: by default prompt and completion, which count as one text.
 
     Args:
-        rows: (N,) with these columns, which hold texts.
+        rows: (N,) with these text columns.
         columns: their names.
     """
 
@@ -42,7 +42,7 @@ class RowTexts(Sequence[str]):
             yield from self[start : start + AT_ONCE]
 
     def at(self, places: Sequence[int]) -> list[str]:
-        """The texts at some places, in that order."""
+        """The texts at given positions, in that order."""
         return self._joined(self._rows[[int(place) for place in places]])
 
     def _joined(self, part: dict[str, list[Any]]) -> list[str]:
@@ -51,7 +51,7 @@ class RowTexts(Sequence[str]):
 
 
 class EveryText(Iterable[str]):
-    """The texts of several sets of rows, one after the other, as often as they are asked for."""
+    """Re-iterable texts of several sets of rows."""
 
     def __init__(self, sets: Sequence[Dataset]) -> None:
         self._sets = [RowTexts(rows) for rows in sets]
@@ -65,17 +65,17 @@ class EveryText(Iterable[str]):
 
 
 def texts_at(texts: Sequence[str], places: Iterable[int]) -> list[str]:
-    """The texts at some places, in that order; of rows these are read together."""
+    """The texts at given positions, in that order; for rows, in one read."""
     if isinstance(texts, RowTexts):
         return texts.at(list(places))
     return [texts[place] for place in places]
 
 
 def contiguous(rows: Dataset) -> Dataset:
-    """The same rows, lying one after the other.
+    """The same rows, stored contiguously.
 
-    A part of a dataset is read row by row, through a table of their places. Texts of more than 2 GiB, which Arrow does
-    not copy, stay as they are.
+    A subset of a dataset is read row by row, through an index table. Texts of more than 2 GiB, which Arrow does not
+    copy, are left unchanged.
     """
     import pyarrow as pa
     from datasets import Dataset

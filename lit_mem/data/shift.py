@@ -1,4 +1,4 @@
-"""Can a classifier that never saw the model tell members from held-out rows by their text?"""
+"""Can a text-only classifier that never saw the model separate members from held-out rows?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MIN_GROUPS: Final = 5
 
 
 class Shift(NamedTuple):
-    """How well text alone tells members from held-out rows: AUROC and 95 % interval, in [0, 1]."""
+    """How well a text-only classifier separates members from held-out rows: AUROC and 95 % interval, in [0, 1]."""
 
     auroc: float
     low: float
@@ -33,27 +33,25 @@ def text_shift(
 ) -> Shift | None:
     """AUROC of logistic regression on TF-IDF of words and characters, on rows that it was not fitted on.
 
-    If text alone tells the sets apart, so may an attack, with no memorization at all (Duan et al.
-    2024; Das et al. 2024, "Blind baselines beat membership inference attacks"). Two halves,
-    stratified, groups whole: of a document split over both its own words would be recognised, not
-    its set (sentences of PHEE, in five folds: AUROC 0.73 instead of 0.49). Each half is judged by the classifier
-    of the other, and by itself: scores of two classifiers are not compared, which would bias the
-    AUROC below 0.5, as each knows what the other does not hold. What is returned is the mean of the
-    two AUROCs, and of the ends of their intervals (Obuchowski 1997): those are as wide as if both
-    halves agreed by chance altogether, which is what they nearly do where there is no difference. A
-    text that stands on one side several times counts once.
+    If text alone separates the sets, so may an attack, without any memorization (Duan et al. 2024; Das et al. 2024,
+    "Blind baselines beat membership inference attacks"). Uses two stratified halves, keeping groups together: if a
+    document were in both halves, its own words would be recognised, not its set (sentences of PHEE, in five folds:
+    AUROC 0.73 instead of 0.49). Each half is scored by the classifier of the other, and evaluated separately: pooling
+    the scores of two classifiers would bias the AUROC below 0.5, since each knows what the other does not contain.
+    Returns the mean of the two AUROCs, and of the ends of their intervals (Obuchowski 1997), which is as wide as if
+    both halves were perfectly correlated. Repeated texts within a set count once.
 
     Args:
         members: (M,) texts.
         heldout: (N,) texts.
-        member_groups: (M,) names; None: every row is a group.
-        heldout_groups: (N,) names; None: every row is a group.
-        max_rows: at most so many random rows a side are used.
-        seed: of the sample and the halves.
+        member_groups: (M,) names; None: every row is its own group.
+        heldout_groups: (N,) names; None: every row is its own group.
+        max_rows: maximum random rows per set.
+        seed: seed of the sample and the halves.
 
     Returns:
-        AUROC over members (positive) and held-out rows, 0.5 = cannot tell; or None when there are
-        fewer than 20 rows or 5 groups on a side, or no words: too few to say anything.
+        AUROC of members (positive) against held-out rows, 0.5 = not separable; or None with fewer than 20 rows or 5
+        groups per set, or no words.
     """
     random = np.random.RandomState(seed)
     texts: list[str] = []
@@ -63,10 +61,10 @@ def text_shift(
     for side, names, member in sides:
         chosen = np.sort(random.permutation(len(side))[:max_rows])
         there = texts_at(side, chosen.tolist())
-        first = np.unique(np.array(there, dtype=object), return_index=True)[1]  # repeats would vote several times
+        first = np.unique(np.array(there, dtype=object), return_index=True)[1]  # repeats would count several times
         chosen = chosen[np.sort(first)]
         texts += texts_at(side, chosen.tolist())
-        # A name that no data can have, as the two sides have no row in common.
+        # A name that cannot occur in the data, since the two sets share no row.
         groups += [f"\0{member}{i}" for i in chosen] if names is None else texts_at(names, chosen.tolist())
         label += [member] * len(chosen)
     is_member = np.array(label, dtype=bool)
@@ -81,19 +79,19 @@ def text_shift(
 def _halves(
     texts: list[str], is_member: np.ndarray[Any, Any], cluster: np.ndarray[Any, Any], seed: int
 ) -> list[Shift] | None:
-    """Each half's AUROC, by the classifier of the other half."""
+    """Each half's AUROC, from the classifier of the other half."""
     from scipy.sparse import hstack
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
-    # Terms of one row alone teach a classifier nothing about other rows.
+    # Terms of a single row carry no information about other rows.
     common: dict[str, Any] = {"min_df": 2, "sublinear_tf": True, "dtype": np.float64}
     try:
         word = TfidfVectorizer(tokenizer=plain_words, token_pattern=None, ngram_range=(1, 2), **common)
         char = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), **common)
         features = hstack([word.fit_transform(texts), char.fit_transform(texts)]).tocsr()
-    except ValueError:  # no term stands in two texts
+    except ValueError:  # no term occurs in two texts
         return None
     grouped = len(np.unique(cluster)) < len(cluster)
     kind = StratifiedGroupKFold if grouped else StratifiedKFold
@@ -111,15 +109,15 @@ def _halves(
 def clustered_auroc(
     score: np.ndarray[Any, Any], is_member: np.ndarray[Any, Any], cluster: np.ndarray[Any, Any]
 ) -> Shift:
-    """AUROC with a 95 % interval that allows for rows of one cluster being alike; see `functional.auroc`.
+    """AUROC with a 95 % interval that accounts for correlated rows within clusters; see `functional.auroc`.
 
     Args:
         score: (N,) float, higher = more like a member.
         is_member: (N,) bool, at least two clusters on each side.
-        cluster: (N,) int, rows of one document have one number.
+        cluster: (N,) int, rows of one document share a number.
 
     Returns:
-        Area (ties counted half) and interval. With each row a cluster of its own this is the interval of attacks.
+        Area (ties counted half) and interval. With one row per cluster this equals the interval of attacks.
 
     Source: Obuchowski 1997, Biometrics 53:567-578.
     """

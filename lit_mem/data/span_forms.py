@@ -1,8 +1,8 @@
-"""Marked pieces of a text in the forms that programs write, as type, start and end.
+"""Convert span annotations in common formats to type, start and end.
 
-| form | a row's value |
+| format | a row's value |
 | --- | --- |
-| the package's own | `[{"type": "name", "start": 0, "end": 5}]` |
+| lit_mem | `[{"type": "name", "start": 0, "end": 5}]` |
 | doccano | `[[0, 5, "name"]]`, or `[{"label": "name", "start_offset": 0, "end_offset": 5}]` |
 | spaCy | `{"entities": [[0, 5, "name"]]}`, or `[{"label": "name", "start": 0, "end": 5}]` |
 | Presidio | `[{"entity_type": "name", "start": 0, "end": 5, "score": 0.9}]` |
@@ -10,7 +10,7 @@
 | Label Studio (JSON_MIN) | `[{"labels": ["name"], "start": 0, "end": 5}]` |
 | columns of lists | `{"type": ["name"], "start": [0], "end": [5]}` |
 
-Each also as JSON, as a csv file has it. Offsets count characters from 0, the end is the first one after the piece.
+Each also as JSON, as in csv files. Offsets count characters from 0; the end is exclusive.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ Mark = tuple[str, int, int]
 """Type, start and end, in characters of the completion."""
 
 DEIDENTIFIED: Final = "deidentified"
-"""The type of what `[**` and `**]` enclose."""
+"""The type of spans between `[**` and `**]`."""
 
 _TYPES: Final = ("type", "label", "entity_type", "entity_group", "entity", "labels")
 _STARTS: Final = ("start", "start_offset")
 _ENDS: Final = ("end", "end_offset")
 _NAMES: Final = (_TYPES, _STARTS, _ENDS)
 _LISTS: Final = ("entities", "ents", "spans")
-"""Keys of an object that holds nothing but a list of spans, or a list beside others."""
+"""Keys of the list of spans in an object."""
 _HIDDEN: Final = re.compile(r"\[\*\*.*?\*\*\]", re.DOTALL)
 _FORM: Final = (
-    "a list of {type, start, end} or another form of lit_mem.data.span_forms (data.spans_column: null leaves the "
-    "column unread)"
+    "a list of {type, start, end} or another format of lit_mem.data.span_forms (data.spans_column null ignores the "
+    "column)"
 )
 
 
 def marks_of(value: Any, length: int, where: str) -> Iterator[Mark]:
-    """Each marked piece of a row, whatever the form.
+    """Each span of a row, in any supported format.
 
     Args:
-        value: of the row; None and an empty text mark nothing.
+        value: value of the row; None and an empty string have no spans.
         length: characters of the completion.
-        where: starts messages, which quote no text.
+        where: prefix of messages, which quote no text.
 
     Raises:
-        DataError: the value is of no known form, or a piece is not in the completion.
+        DataError: the format is unknown, or a span is outside the completion.
 
     >>> list(marks_of([[0, 5, "name"]], 9, "")), list(marks_of({"entities": [[0, 5, "name"]]}, 9, ""))
     ([('name', 0, 5)], [('name', 0, 5)])
@@ -69,8 +69,8 @@ def marks_of(value: Any, length: int, where: str) -> Iterator[Mark]:
         kinds, start, end = found
         for kind in kinds:
             if not isinstance(kind, str) or not kind.strip():
-                what = "an empty text" if isinstance(kind, str) else _kind(kind)
-                raise DataError(f"{at}: found {what} as its type, expected a text that is not empty")
+                what = "an empty string" if isinstance(kind, str) else _kind(kind)
+                raise DataError(f"{at}: found {what} as its type, expected a non-empty string")
         start, end = _whole(start, at, "start"), _whole(end, at, "end")
         if not 0 <= start < end <= length:
             raise DataError(
@@ -81,11 +81,11 @@ def marks_of(value: Any, length: int, where: str) -> Iterator[Mark]:
 
 
 def are_marks(values: Iterable[Any], most: int = 20) -> bool:
-    """Whether values look like marked pieces: lists of a known form, at least one of which is not empty.
+    """Whether values look like spans: lists in a known format, at least one of which is not empty.
 
     Args:
-        values: of a column, without those that are missing.
-        most: so many that are not empty are looked at.
+        values: values of a column, without missing ones.
+        most: number of non-empty values to inspect.
 
     >>> are_marks([[], [{"label": "name", "start_offset": 0, "end_offset": 5}]]), are_marks([[1, 2]]), are_marks([[]])
     (True, False, False)
@@ -110,7 +110,7 @@ def _is_form(span: Any) -> bool:
 
 
 def deidentified(text: str) -> Iterator[Mark]:
-    """What `[**` and `**]` enclose, as in MIMIC's notes, with these marks.
+    """Spans between `[**` and `**]`, as in MIMIC's notes, including these marks.
 
     >>> list(deidentified("Seen by [**Last Name**] on [**2151-7-16**]."))
     [('deidentified', 8, 23), ('deidentified', 27, 42)]
@@ -119,7 +119,7 @@ def deidentified(text: str) -> Iterator[Mark]:
 
 
 def _decoded(value: Any) -> Any:
-    """The value of JSON, as a csv file has it, and a column whose rows are not all of one form."""
+    """Decode JSON, as in csv files and in columns of mixed formats."""
     if isinstance(value, str):
         try:
             return json.loads(value.strip() or "null")
@@ -129,7 +129,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _listed(value: Any) -> Sequence[Any] | None:
-    """The spans of a row one by one, each of its own form; None where there are none of a known form."""
+    """The spans of a row, each in its own format; None if the format is unknown."""
     if isinstance(value, Mapping):
         named = next((key for key in _LISTS if isinstance(value.get(key), list | tuple)), None)
         if named is not None:
@@ -142,7 +142,7 @@ def _listed(value: Any) -> Sequence[Any] | None:
 
 
 def _parts(span: Any) -> tuple[list[Any], Any, Any] | None:
-    """Types, start and end of one span, unchecked; None where it is of no known form."""
+    """Types, start and end of one span, unchecked; None if the format is unknown."""
     if isinstance(span, list | tuple):
         return ([span[2]], span[0], span[1]) if len(span) >= 3 else None
     if not isinstance(span, Mapping):
@@ -152,9 +152,9 @@ def _parts(span: Any) -> tuple[list[Any], Any, Any] | None:
 
 
 def _columns(span: Mapping[str, Any]) -> list[Any]:
-    """Type, start and end by whichever names they go; None where one is not there.
+    """Type, start and end under any known name; None if missing.
 
-    Where rows are of several forms, Arrow gives each span the names of all, with nulls.
+    If rows have several formats, Arrow gives each span the names of all, with nulls.
     """
     return [next((span[name] for name in names if span.get(name) is not None), None) for names in _NAMES]
 
@@ -164,13 +164,15 @@ def _is_whole(value: Any) -> bool:
 
 
 def _whole(value: Any, where: str, bound: str) -> int:
-    """A whole number; a float too, for a column with one broken row may hold all its numbers as floats."""
+    """An integer, also from a float, since a column with one broken row may store all numbers as floats."""
     if _is_whole(value):
         return int(value)
     found = str(value) if isinstance(value, float) else _kind(value)
-    raise DataError(f"{where}: found {found} as its {bound}, expected a whole number")
+    raise DataError(f"{where}: found {found} as its {bound}, expected an integer")
 
 
 def _kind(value: Any) -> str:
-    """What a value is, for a message that must not show it."""
-    return {"NoneType": "nothing", "str": "a text", "dict": "an object"}.get(type(value).__name__, type(value).__name__)
+    """The type of a value, for a message that must not show it."""
+    return {"NoneType": "nothing", "str": "a string", "dict": "an object"}.get(
+        type(value).__name__, type(value).__name__
+    )

@@ -1,4 +1,4 @@
-"""Split and subset: the same rows for the same seed on every machine."""
+"""Splits and subsets: the same rows for the same seed on every machine."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 def split(corpus: Corpus, options: DataOptions) -> tuple[Dataset, Dataset, int]:
-    """What is trained on and what is held out of a corpus: by group where it has no held-out set, and subsets.
+    """The training and held-out rows of a corpus: split by group if it has no held-out set, and subsampled.
 
     Returns:
-        (M,) members; (N,) held-out rows, each text once; and how many rows are held out before a subset is taken.
+        (M,) members; (N,) held-out rows, each text once; and the number of held-out rows before subsampling.
 
     Raises:
         DataError: it cannot be split, or a side is empty.
@@ -54,28 +54,31 @@ def split(corpus: Corpus, options: DataOptions) -> tuple[Dataset, Dataset, int]:
     train, of_heldout = take(train, options.train_size, options.seed), len(heldout)
     heldout = without_repeats(take(heldout, options.heldout_size, options.seed), "held-out")
     if not len(train) or not len(heldout):
-        raise DataError(f"{corpus.name}: {len(train)} members and {len(heldout)} held-out texts; both are needed")
+        raise DataError(
+            f"{corpus.name}: found {len(train)} members and {len(heldout)} held-out texts; expected at least one of "
+            "each"
+        )
     return contiguous(train), contiguous(heldout), of_heldout
 
 
 def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Hold out about a `fraction` of the rows so that no group stands on both sides.
+    """Hold out about a `fraction` of the rows so that no group is on both sides.
 
-    Groups are put in the order of a hash of seed and name, and the first ones are held out: as many
-    as bring the number of rows closest to that fraction. That depends on no library's random
-    numbers nor on the order of rows, and prefers neither small nor large groups.
+    Groups are ordered by a hash of seed and name, and the first ones are held out, up to the number of rows closest to
+    the fraction. This depends neither on a library's random numbers nor on the order of rows, and is unbiased in group
+    size.
 
     Args:
         dataset: (N,) rows with a column `group` (str).
         fraction: share of the rows to hold out, between 0 and 1.
-        seed: another seed, another split.
+        seed: seed of the split.
 
     Returns:
-        The rows to train on and the held-out rows, both in their old order and neither empty.
+        The rows to train on and the held-out rows, both in their original order and neither empty.
 
     Raises:
         ConfigError: `fraction` is not between 0 and 1.
-        DataError: there are fewer than two groups, so that one side would be empty.
+        DataError: there are fewer than two groups, so one side would be empty.
     """
     check_range("the held-out fraction", fraction, above=0, below=1)
     groups = dataset["group"][:]
@@ -93,7 +96,7 @@ def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
     n_out = held[n_groups - 1]
     if not wanted / 2 <= n_out <= wanted * 2:
         log.warning(
-            "%d of %d rows are held out, not %.1f as wanted: its groups are too large for that.",
+            "%d of %d rows are held out instead of %.1f, since its groups are too large.",
             n_out, len(groups), wanted,
         )  # fmt: skip
     train = [i for i, group in enumerate(groups) if group not in out]
@@ -102,7 +105,7 @@ def split_by_group(dataset: Dataset, fraction: float, seed: int) -> tuple[Datase
 
 
 def take(dataset: Dataset, n: int | None, seed: int) -> Dataset:
-    """A random subset of `n` rows in their old order; all if `n` is None or not below their number.
+    """A random subset of `n` rows in their original order; all if `n` is None or not below their number.
 
     Raises:
         ConfigError: `n` is below 1.

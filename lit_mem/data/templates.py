@@ -1,4 +1,4 @@
-"""A template as it was given: in the option itself, or in a file that the option names."""
+"""Read a template: from the option itself, or from a file."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def template_of(option: str, given: str) -> str:
     r"""The text of a template.
 
     Args:
-        option: where it was set, for messages.
+        option: the option with the template, for messages.
         given: the text, in which `\n` and `\t` are a line break and a tab; or "file:" and the path of a file,
-            relative to the working directory, whose content is taken as it is, but for a line break at its end.
+            relative to the working directory, whose content is used without a final line break.
 
     Raises:
-        ConfigError: the file is absent, cannot be read, is not UTF-8 or is empty.
+        ConfigError: the file is missing, cannot be read, is not UTF-8 or is empty.
 
     >>> template_of("prompt_template", "Question: {question}")
     'Question: {question}'
     """
-    # Braces or white space after the colon are a template's own.
+    # Braces or white space after the colon mean a literal template.
     path = given.removeprefix(_FILE)
     if path == given or not path or path != path.strip() or set(path) & set("{}\n"):
         return unescaped(option, given)
@@ -38,7 +38,7 @@ def template_of(option: str, given: str) -> str:
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{option}: {path} cannot be read ({reason}); expected a file of a template, relative to {Path.cwd()}"
+            f"{option}: {path} cannot be read ({reason}); expected a template file, relative to {Path.cwd()}"
         ) from error
     text = text.replace("\r\n", "\n").removesuffix("\n")
     if not text.strip():

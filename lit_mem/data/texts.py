@@ -1,4 +1,4 @@
-"""The rows of a run by what is done with them: read, split and checked, before any is encoded."""
+"""The rows of a run by set: read, split and checked, before encoding."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Texts:
     """The rows of a run, with the columns of `Corpus`.
 
     Attributes:
-        train: (M,) members, which are trained on.
+        train: (M,) members, the training rows.
         heldout: (N,) non-members, each text once.
-        test: a second set of non-members as the source gives it; None: it gives none.
-        of_heldout: how many rows are held out, before a subset was taken and repeats were skipped.
-        trust: what the checks found; None where `data.check` is false.
-        remarks: what else was found in the texts, a line each; already logged.
-        dropped: columns that name groups, and so are left out of these rows.
+        test: a second set of non-members from the source, or None.
+        of_heldout: number of held-out rows, before subsampling and deduplication.
+        trust: findings of the checks; None if `data.check` is false.
+        remarks: other findings about the texts, one line each; already logged.
+        dropped: columns that identify groups, removed from these rows.
         groups_shown: whether names of groups may be shown.
     """
 
@@ -57,44 +57,44 @@ class Texts:
 
     @property
     def sets(self) -> list[Dataset]:
-        """All there are, in the order in which example ids count up."""
+        """All existing sets, in the order of example ids."""
         return [rows for rows in (self.train, self.heldout, self.test) if rows is not None]
 
     def groups(self, test: bool = False) -> Groups:
-        """Rows of each person or document.
+        """Rows per person or document.
 
         Args:
-            test: compare members with the test texts, if there are any, not with the held-out ones.
+            test: compare members with the test texts, if any, instead of the held-out ones.
         """
         others = self.test if test and self.test is not None else self.heldout
         return Groups.of(self.train["group"][:], others["group"][:], self.groups_shown)
 
     @cached_property
     def largest_group(self) -> int:
-        """Most training rows of one person or document, as far as groups are known."""
+        """Maximum training rows of one person or document, as far as groups are known."""
         return max(Counter(self.train["group"][:]).values())
 
     def every(self) -> EveryText:
-        """Each row's prompt and completion as one, of all sets."""
+        """Each row's prompt and completion as one text, over all sets."""
         return EveryText(self.sets)
 
 
 def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
-    """Read a source, split it, and check what can be trusted; logs what is found.
+    """Read a source, split it, check its validity, and log the findings.
 
     Args:
-        source: where the texts come from, or a corpus that is read already; see `lit_mem.data.sources.given`.
-        options: of the split, the checks and the columns.
+        source: a source of texts, or a corpus that was already read; see `lit_mem.data.sources.given`.
+        options: options of the split, the checks and the columns.
 
     Raises:
-        DataError: a row or split is not what was expected.
-        ConfigError: a size asks for more than there is, or `spans_column` names a column that is not there.
+        DataError: a row or split is invalid.
+        ConfigError: a size exceeds the number of rows, or `spans_column` does not exist.
     """
     from lit_mem.data.split import split
 
     corpus = source if isinstance(source, Corpus) else as_source(source).load()
     if len({HELD in rows.column_names for rows in (corpus.train, corpus.heldout, corpus.test) if rows is not None}) > 1:
-        raise DataError(f"{corpus.name}: one set holds conversations and another texts; expected one kind of rows")
+        raise DataError(f"{corpus.name}: one set has conversations and another texts; expected one kind of rows")
     train, heldout, of_heldout = split(corpus, options)
     to_train = " to train on" if corpus.trains else ""
     log.info("Data %s: %d members%s, %d held-out texts.", corpus.name, len(train), to_train, len(heldout))
@@ -105,7 +105,7 @@ def checked_texts(source: Source | Corpus | Any, options: DataOptions) -> Texts:
     if options.spans_column not in (None, _SPANS, *train.column_names):
         raise ConfigError(
             f"data.spans_column is {options.spans_column!r}, but {corpus.name} has no such column; "
-            f"there are: {listed([name for name in train.column_names if name not in CONTRACT])}"
+            f"expected one of {listed([name for name in train.column_names if name not in CONTRACT])}"
         )
     test, dropped = corpus.test, list[str]()
     if not options.show_groups:
@@ -120,9 +120,9 @@ def _checked(train: Dataset, heldout: Dataset, name: str, seed: int) -> TrustRep
     report = check_trust(train, heldout, seed=seed)
     if report.shared_normalized == report.n_heldout:
         raise DataError(
-            f"{name}: each of the {report.n_heldout} held-out texts is a member's text too, such as "
+            f"{name}: each of the {report.n_heldout} held-out texts is also a member's text, such as "
             f"{', '.join(report.examples['near'])}, so there is nothing to compare members with; expected texts "
-            "that are not trained on (data.check: false runs it all the same)"
+            "that are not trained on (set data.check to false to run anyway)"
         )
     for line in report.summary():
         log.info("%s", line)

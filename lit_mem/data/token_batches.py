@@ -1,4 +1,4 @@
-"""Texts tokenized some at a time, the next ones while the ones before are worked on."""
+"""Tokenize texts in batches, overlapping with the processing of the previous batch."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Part = TypeVar("Part")
 Array = np.ndarray[Any, Any]
 
 Offsets = Sequence[tuple[int, int]]
-"""Where each token stands in the text, in characters: start and end; equal for a token that is not of the text."""
+"""Position of each token in the text, in characters: start and end; equal for a token outside the text."""
 
 
 class TokenBatch:
-    """The tokens of some texts. Where they stand is looked up where it is needed alone: that takes as long as the rest.
+    """The tokens of some texts. Offsets are computed only if needed, since that takes as long as tokenizing.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer; it uses all cores.
@@ -41,15 +41,15 @@ class TokenBatch:
         return self._ids[self._stops[i - 1] if i else 0 : self._stops[i]]
 
     def offsets(self, i: int) -> Offsets:
-        """Where its T tokens stand."""
+        """Positions of its T tokens."""
         offsets: Offsets = self._encodings[i].offsets
         return offsets
 
     def after(self, i: int, n: int) -> Array:
-        """(T,) bool, which of its tokens end behind the first n characters."""
+        """(T,) bool, its tokens that end after the first n characters."""
         if n:
             return self.ends(i) > n
-        # Of a whole text these are all but special tokens at both ends, and such as stand for no character of it.
+        # For a whole text: all except special tokens at both ends, and tokens without characters.
         behind = np.ones(len(self.ids(i)), bool)
         for places in (range(len(behind)), reversed(range(len(behind)))):
             for place in places:
@@ -60,14 +60,14 @@ class TokenBatch:
         return behind
 
     def ends(self, i: int) -> Array:
-        """(T,) int64, the characters of the text up to each of its tokens."""
+        """(T,) int64, number of characters up to the end of each token."""
         return np.array([end for _, end in self.offsets(i)], np.int64)
 
 
 def one_ahead(parts: Iterable[Part], compute: Callable[[Part], T]) -> Iterator[tuple[Part, T]]:
-    """Each part with what is computed of it, in order; that of the next is computed meanwhile, in one thread beside.
+    """Each part with its computed value, in order; the next value is computed meanwhile in another thread.
 
-    An error in a part is raised where its turn comes.
+    An error in a part is raised when its turn comes.
     """
     with ThreadPoolExecutor(1) as thread:
         before = None

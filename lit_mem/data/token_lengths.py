@@ -1,4 +1,4 @@
-"""How long texts are in a model's tokens, with its tokenizer where that is on this machine, and without torch."""
+"""Text lengths in a model's tokens, with its tokenizer if it is cached locally, and without torch."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _LARGEST: Final = 256 * 2**20
 
 @dataclass(frozen=True)
 class TokenLengths:
-    """Tokens of texts, special ones included.
+    """Token lengths of texts, including special tokens.
 
     Attributes:
-        whole: prompt and completion.
-        longest_prompt: tokens of the longest prompt; 0 where there are none.
-        counted: whether the model's tokenizer counted them; otherwise they are estimated as a third of the bytes.
-        positions: tokens that the model reads; None: not known here.
+        whole: lengths of prompt and completion together.
+        longest_prompt: tokens of the longest prompt; 0 if there are none.
+        counted: whether counted with the model's tokenizer; otherwise estimated as a third of the bytes.
+        positions: context length of the model; None: unknown.
     """
 
     whole: Lengths
@@ -38,7 +38,7 @@ class TokenLengths:
 
 
 def token_lengths(model_id: str, prompts: Sequence[str], completions: Sequence[str], add_eos: bool) -> TokenLengths:
-    """Count tokens: of many texts those of 4,000 at equal distances, and of the 400 that take most bytes.
+    """Count tokens; for many texts, of 4,000 evenly spaced ones and of the 400 largest in bytes.
 
     Args:
         model_id: hub id, folder or asset.
@@ -47,8 +47,8 @@ def token_lengths(model_id: str, prompts: Sequence[str], completions: Sequence[s
         add_eos: whether an end-of-text token is appended.
 
     Raises:
-        ConfigError: `model_id` is a folder that is not there, or an asset that there is not.
-        ModelError: the tokenizer's file ends its native code.
+        ConfigError: `model_id` is a folder or an asset that does not exist.
+        ModelError: native code panics on the tokenizer's file.
     """
     folder = _folder(model_id)
     texts = [a + b for a, b in zip(prompts, completions, strict=True)]
@@ -67,12 +67,12 @@ def token_lengths(model_id: str, prompts: Sequence[str], completions: Sequence[s
 
 
 def is_here(model_id: str) -> bool:
-    """Whether a model's configuration is on this machine: in a folder, among the assets, or in the hub's cache."""
+    """Whether a model's configuration is available locally: in a folder, an asset, or the hub cache."""
     return _file(_folder(model_id), "config.json") is not None
 
 
 def has_chat_template(model_id: str) -> bool:
-    """Whether a model's tokenizer is on this machine and has a chat template; hub models are called after theirs."""
+    """Whether a model's tokenizer is available locally and has a chat template; else guessed from a hub id."""
     folder = _folder(model_id)
     if _file(folder, "chat_template.jinja") is not None:
         return True
@@ -87,7 +87,7 @@ def has_chat_template(model_id: str) -> bool:
 
 
 def _folder(model_id: str) -> Path | str:
-    """Of a folder or an asset; a hub id as it is."""
+    """The path of a folder or an asset; a hub id unchanged."""
     if model_id.startswith("asset:"):
         return assets.path(model_id.removeprefix("asset:"))
     path = Path(model_id)

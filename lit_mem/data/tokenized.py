@@ -1,4 +1,4 @@
-"""Rows that somebody else has tokenized, as examples: what is scored is what is trained on."""
+"""Convert pre-tokenized rows to examples: exactly the trained tokens are scored."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lit_mem.types import IGNORED, Record
 
 
 def texts_of_batch(batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
-    """The texts of a collated batch, each without padding: (T,) int64 token ids, and (T,) int64 labels.
+    """The texts of a collated batch, without padding: (T,) int64 token ids, and (T,) int64 labels.
 
-    Several texts in one row are separated by `position_ids` that start anew, by numbers above 1 in `attention_mask`,
-    or by a mask of pairs of tokens, as packers write them.
+    Several texts in one row are separated by `position_ids` that restart, by numbers above 1 in `attention_mask`, or by
+    a mask of token pairs, as packing collators produce.
 
     Args:
-        batch: `input_ids` and `labels`, (B, T), and where the batch has them `attention_mask` and `position_ids` of the
-            same shape; or an `attention_mask` (B, 1, T, T): true, or 0.0 to be added, where a token sees another.
+        batch: `input_ids` and `labels`, (B, T), and optionally `attention_mask` and `position_ids` of the same shape;
+            or an `attention_mask` (B, 1, T, T): True, or 0.0 to be added, where a token attends to another.
     """
     rows = batch["input_ids"].cpu()
     labels = batch["labels"].cpu()
@@ -41,14 +41,14 @@ def texts_of_batch(batch: Mapping[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _beside(values: Any, rows: Tensor) -> Tensor | None:
-    """Values of each token on the CPU; None where they are of another shape, as masks of a kernel's own are."""
+    """Values of each token on the CPU; None if they have another shape, as kernel-specific masks do."""
     if not isinstance(values, Tensor) or values.shape != rows.shape:
         return None
     return values.cpu()
 
 
 def _text_numbers(mask: Any, rows: Tensor) -> Tensor | None:
-    """(B, T) int64 of a mask of pairs: 1 + where the text of a token starts, 0 for a token that does not see itself."""
+    """(B, T) int64 from a mask of pairs: 1 + start of the token's text, 0 for one that does not attend to itself."""
     if not isinstance(mask, Tensor) or mask.shape != (len(rows), 1, rows.shape[1], rows.shape[1]):
         return None
     sees = mask[:, 0].cpu()
@@ -57,15 +57,15 @@ def _text_numbers(mask: Any, rows: Tensor) -> Tensor | None:
 
 
 def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, member: bool, origin: str) -> Encoded:
-    """One text as an example, with its text decoded.
+    """One text as an example, with decoded text.
 
-    A special token at its end, or at the end of a turn within it, is trained on and not scored, like one that
-    `data.add_eos` appends; nor is the line break that some chat templates put after it.
+    A special token at its end, or at the end of a turn inside it, is trained on but not scored, like one that
+    `data.add_eos` appends; so is the line break that some chat templates add after it.
 
     Args:
         input_ids: (T,) int64, T at least 1.
         labels: (T,) int64, -100 where a token is not trained on.
-        tokenizer: of the model.
+        tokenizer: the model's tokenizer.
         example_id: unique over the sets that are compared.
         member: whether it is in the fine-tuning set.
         origin: where it came from.
@@ -85,7 +85,7 @@ def encoded(input_ids: Tensor, labels: Tensor, tokenizer: Any, example_id: int, 
 
 
 def _ends(input_ids: Tensor, labels: Tensor, tokenizer: Any, appended: int) -> tuple[int, ...]:
-    """Positions of the end of each turn within a text: a special token, and white space after it, as below."""
+    """Positions of the end of each turn inside a text: a special token, and white space after it, as below."""
     found: list[int] = []
     for run in runs(labels[: len(labels) - appended] != IGNORED):
         n = _appended(input_ids[run], tokenizer)
@@ -95,7 +95,7 @@ def _ends(input_ids: Tensor, labels: Tensor, tokenizer: Any, appended: int) -> t
 
 
 def _appended(input_ids: Tensor, tokenizer: Any) -> int:
-    """How many tokens at the end are a special token, as ends a text or a turn, and white space after it."""
+    """Number of tokens at the end that are a special token ending a text or turn, and white space after it."""
     ids = input_ids.tolist()
     ends = {tokenizer.eos_token_id, *tokenizer.all_special_ids}
     for n in range(1, min(3, len(ids)) + 1):

@@ -1,4 +1,4 @@
-"""The tokenizer of a run's texts: the one that the options name, or that of the model."""
+"""The tokenizer of a run: the one in the options, or the model's."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from lit_mem.errors import ConfigError, ModelError
 
 
 def tokenizer_of(tokenizer_id: str | None, module: Any) -> Any:
-    """A Hugging Face tokenizer.
+    """Return a Hugging Face tokenizer.
 
     Args:
         tokenizer_id: hub id or folder, `data.tokenizer`; None: `module.tokenizer`.
-        module: what is trained; None: nothing.
+        module: the trained module, or None.
 
     Raises:
         ConfigError: it cannot be loaded, or there is none.
-        ModelError: the module's own cannot be loaded.
+        ModelError: the module's tokenizer cannot be loaded.
     """
     from lit_mem.models.hub import load_tokenizer
 
@@ -26,5 +26,5 @@ def tokenizer_of(tokenizer_id: str | None, module: Any) -> Any:
         except ModelError as error:
             raise ConfigError(str(error)) from error
     if module is None or not hasattr(module, "tokenizer"):
-        raise ConfigError("data.tokenizer is not set, and the model being trained brings no tokenizer")
+        raise ConfigError("data.tokenizer is not set, and the trained model has no tokenizer")
     return module.tokenizer

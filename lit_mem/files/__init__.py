@@ -1,1 +1,1 @@
-"""Files of a run, written and read without a trainer."""
+"""Read and write the files of a run, without a trainer."""

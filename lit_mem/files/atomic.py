@@ -1,4 +1,4 @@
-"""Files and folders that are whole under their names at every moment, whatever ends the process or the disk's room."""
+"""Atomic writes: files and folders are complete under their names even if the process dies or the disk is full."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ _RENAME_EXCHANGE: Final = 2  # <linux/fs.h>
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file atomically."""
     with whole(path) as part:
         part.write_text(text, "utf-8", newline="")
 
 
 @contextmanager
 def whole(path: Path, shared: bool = False) -> Iterator[Path]:
-    """Have the body write a file under another name, which becomes `path` once all of it is on the disk.
+    """Let the body write a temporary file, which is renamed to `path` once it is complete and on the disk.
 
-    It is there already, empty and for its owner alone: what is written is never open to others in between.
+    The temporary file exists before the body runs, empty and readable by its owner only, so that its content is never
+    exposed.
 
     Args:
-        path: of the file.
-        shared: whether several processes may write it at the same time, as in a cache. Each has a part of its own,
-            `.<name>.<random>.part`, and the last one stays. As a cache checks what it reads, the body's end does not
-            wait for the disk.
+        path: final path of the file.
+        shared: whether several processes may write it at the same time, as in a cache. Each writes its own file,
+            `.<name>.<random>.part`, and the last rename wins. A cache verifies what it reads, so this does not wait
+            for the disk.
 
     Raises:
-        OSError: naming `path`; what had the name before is still there.
+        OSError: naming `path`; the previous file is unchanged.
     """
     with naming(path):
         part = _own_part(path) if shared else _part(path)
@@ -56,8 +57,8 @@ def whole(path: Path, shared: bool = False) -> Iterator[Path]:
 
 def _part(path: Path) -> Path:
     part = path.with_name(f".{path.name}.part")
-    remove(part)  # of a run that was killed
-    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # no link of another user's is followed
+    remove(part)  # left by a run that was killed
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))  # do not follow another user's symlink
     return part
 
 
@@ -68,14 +69,14 @@ def _own_part(path: Path) -> Path:
 
 
 def put(fresh: Path, target: Path) -> None:
-    """Give what is finished its name, in place of what has it now; both lie on the same file system.
+    """Move a finished file or folder into place, replacing what is there; both are on the same file system.
 
-    A file takes over in one step, and so does a folder where the system can exchange two (Linux, on most of its file
-    systems). Elsewhere the old folder is called `.<name>.old` between two steps, and `settle` ends what a kill at that
-    moment left.
+    A file is replaced atomically. So is a folder where the system can exchange two (Linux, on most file systems).
+    Elsewhere the old folder is renamed `.<name>.old` in between; after a kill at that moment, `settle` restores a
+    consistent state.
 
     Args:
-        fresh: a file or folder; the name is free afterwards.
+        fresh: the finished file or folder; its old name is free afterwards.
         target: its new name.
     """
     if not (target.is_dir() or (fresh.is_dir() and target.exists())):
@@ -90,7 +91,7 @@ def put(fresh: Path, target: Path) -> None:
 
 
 def settle(target: Path) -> None:
-    """Have `target` be there and nothing else be left, should a `put` have been killed."""
+    """Finish or undo a `put` that was killed: `target` exists and nothing else is left."""
     if _old(target).exists() and not target.exists():
         os.rename(_old(target), target)
     remove(_old(target))
@@ -101,7 +102,7 @@ def _old(target: Path) -> Path:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Have two files or folders swap names in one step; False where that cannot be done."""
+    """Swap the names of two files or folders atomically; False if the system cannot."""
     try:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError, TypeError):  # another system, or an old C library
@@ -111,9 +112,9 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have the system put a file, or a folder with all in it, on the disk now: a name must not outlive its content.
+    """Flush a file, or a folder with its content, to the disk, so that no name outlives its content.
 
-    Each gets the permissions of `files.modes`, as libraries write files for all to read.
+    Each gets the permissions of `files.modes`, since libraries write world-readable files.
     """
     modes.restrict(path)
     if path.is_dir():
@@ -125,7 +126,7 @@ def sync(path: Path) -> None:
 
 
 def sync_names(folder: Path) -> None:
-    """Have the system put on the disk which names a folder has, where its file system supports that."""
+    """Flush a folder's entries to the disk, where the file system supports it."""
     with suppress(OSError):
         _sync(folder)
 
@@ -139,7 +140,7 @@ def _sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder, if it is there and can be."""
+    """Remove a file or a folder, if it exists and can be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -149,7 +150,7 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def temporary_files_in(folder: Path) -> Iterator[None]:
-    """Have libraries put their temporary files there.
+    """Make libraries put their temporary files in `folder`.
 
     Lightning writes a checkpoint to the system's temporary folder and moves it, which on another file system is a copy.
     """
@@ -162,10 +163,10 @@ def temporary_files_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have errors of the file system in the body name this file, as what writes it may not.
+    """Make file-system errors in the body name this file.
 
     Raises:
-        OSError: the body's, or what safetensors made of one.
+        OSError: the body's, also one that safetensors wrapped.
     """
     try:
         yield

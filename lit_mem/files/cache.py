@@ -1,4 +1,4 @@
-"""Fetch a file once, verified, whatever other processes do meanwhile."""
+"""Download a file once and verify it; safe with concurrent processes."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _CHUNK_BYTES: Final = 1 << 20
 
 
 def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
-    """Download `url` to `target`, unless it is there already and unharmed.
+    """Download `url` to `target`, unless an intact copy is there already.
 
-    No process ever sees half a file (`files.atomic`). File and folder have the permissions of `files.modes`.
+    Written atomically (`files.atomic`), with the permissions of `files.modes`.
 
     Args:
-        url: where from.
-        target: where to; its folder is made.
-        sha256: hexadecimal digest of what is expected.
+        url: to download.
+        target: path to write; its folder is created.
+        sha256: expected hexadecimal digest.
         otherwise: what the user can do without a network, for the message.
 
     Raises:
-        DataError: there is no network, the content is another one, or the folder cannot be written
-            to, or not be read, being another user's.
+        DataError: the network is unreachable, the content has another digest, or the folder is not readable or not
+            writable.
     """
     try:
         if target.is_file():
-            for path in (target.parent, target):  # earlier versions made them for all to read
+            for path in (target.parent, target):  # earlier versions made them world-readable
                 modes.restrict(path)
             if hashlib.sha256(target.read_bytes()).hexdigest() == sha256:
                 return
@@ -59,7 +59,7 @@ def fetch(url: str, target: Path, sha256: str, otherwise: str) -> None:
 
 
 def _stream(url: str, write: Callable[[bytes], object], otherwise: str) -> str:
-    """Pass the content on in pieces; returns its sha256."""
+    """Download in chunks; returns the sha256."""
     digest, done = hashlib.sha256(), 0
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:

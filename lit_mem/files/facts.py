@@ -1,6 +1,6 @@
-"""What a run is of, `facts.json`: when it started, versions, counts, parameters, and digests of what went in.
+"""Facts about a run, `facts.json`: start time, versions, counts, parameters, and digests of the inputs.
 
-Written once, where a run first measures. A report takes its annex from it; runs of earlier versions have none.
+Written once, when a run first measures. The report's annex reads it; runs of earlier versions have none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lit_mem.files.untrusted import read_json
 FILE: Final = "facts.json"
 """Its name in a run's folder."""
 SCHEMA: Final = 1
-"""Of the format."""
+"""Version of the format."""
 
 _MOST: Final = 2**53
 _LONGEST: Final = 500
@@ -28,13 +28,13 @@ _LONGEST: Final = 500
 
 @dataclass(frozen=True)
 class SetFacts:
-    """A set of texts, all of it, before any subset is scored.
+    """A whole set of texts, before any subset is taken for scoring.
 
     Attributes:
-        rows: how many texts; None: not known.
-        tokens: of all of them, prompts included; None: not known.
-        persons: how many persons or documents they are of; None: no two rows are known to be of one.
-        digest: keyed digest of all texts (`lit_mem.privacy.corpus.salted_digest`); None: not known.
+        rows: number of texts; None: unknown.
+        tokens: number of tokens, prompts included; None: unknown.
+        persons: number of persons or documents; None: rows are not grouped.
+        digest: keyed digest of all texts (`lit_mem.privacy.corpus.salted_digest`); None: unknown.
     """
 
     rows: int | None = None
@@ -45,22 +45,22 @@ class SetFacts:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a run is of.
+    """Facts about a run.
 
     Attributes:
-        started: when, in UTC, as ISO 8601 has it.
+        started: start time in UTC, ISO 8601.
         versions: of packages, by name.
-        base: id or path of the base model; "" where not known.
-        revision: of the base on the hub.
-        fingerprint: `lit_mem.models.fingerprint.fingerprint` of the base; {}: not known.
-        trained: parameters that are trained, or were, in an audit of an adapter; None: not known.
-        parameters: of the whole model; None: not known.
+        base: id or path of the base model; "" if unknown.
+        revision: revision of the base on the hub.
+        fingerprint: `lit_mem.models.fingerprint.fingerprint` of the base; {}: unknown.
+        trained: number of trained parameters, also of an audited adapter; None: unknown.
+        parameters: number of parameters of the whole model; None: unknown.
         members: the training set.
-        heldout: what it is compared with.
-        digest_of: what the digests of the sets are of, "texts" or "tokens".
-        digest_salt: hexadecimal digits that went into these digests; "" without them.
-        digest_key: which key they have, by a digest of it; "" without them.
-        adapter: files of the adapter that is audited, below its folder.
+        heldout: the held-out set.
+        digest_of: what the digests of the sets are computed from, "texts" or "tokens".
+        digest_salt: salt of these digests, hexadecimal; "" if there are none.
+        digest_key: digest of the key used for them; "" if there are none.
+        adapter: files of the audited adapter, relative to its folder.
     """
 
     started: str
@@ -79,16 +79,16 @@ class Facts:
 
 
 def now() -> str:
-    """The time in UTC, to the second, as ISO 8601 has it."""
+    """The current time in UTC, ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def write_facts(folder: Path, make: Callable[[], Facts]) -> None:
-    """Write the facts of a run into its folder, unless an earlier pass or process of the run has.
+    """Write the facts of a run into its folder, unless an earlier pass or process of the run wrote them.
 
     Args:
-        folder: of the run.
-        make: finds the facts; called only where they are written.
+        folder: the run's folder.
+        make: collects the facts; called only if they are written.
 
     Raises:
         OSError: they cannot be written.
@@ -100,10 +100,10 @@ def write_facts(folder: Path, make: Callable[[], Facts]) -> None:
 
 
 def read_facts(folder: Path) -> Facts | None:
-    """The facts of a run; None where they were not recorded.
+    """The facts of a run; None if they were not recorded.
 
     Raises:
-        DataError: the file is not as `write_facts` has it.
+        DataError: the file does not have the format of `write_facts`.
         OSError: it cannot be read.
     """
     path = folder / FILE
@@ -112,7 +112,7 @@ def read_facts(folder: Path) -> Facts | None:
     found = read_json(path)
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         schema = found.get("schema") if isinstance(found, dict) else None
-        raise DataError(f"{path}: schema is {schema!r:.40}; expected {SCHEMA}, a file as lit_mem writes it")
+        raise DataError(f"{path}: schema is {schema!r:.40}; expected {SCHEMA}, a file written by lit_mem")
     values = {name: _valid(found, name, fits, expected, path) for name, (fits, expected) in _FORMS.items()}
     values |= {name: SetFacts(**_of_set(found, name, path)) for name in ("members", "heldout")}
     files = found.get("adapter", [])
@@ -122,7 +122,7 @@ def read_facts(folder: Path) -> Facts | None:
 
 
 def is_hashed(value: Any) -> bool:
-    """Whether a value has the form of a `Hashed` as JSON has it."""
+    """Whether a JSON value has the form of a `Hashed`."""
     return (
         isinstance(value, dict)
         and sorted(value) == ["bytes", "path", "sha256"]

@@ -1,4 +1,4 @@
-"""SHA-256 of files, and of plain values whatever their layout."""
+"""SHA-256 of files, and of plain values independent of their formatting."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 
 class Hashed(NamedTuple):
-    """A file as it was.
+    """Path, size and digest of a file.
 
     Attributes:
-        path: below its folder, with "/" between the parts.
-        bytes: its size.
+        path: relative to its folder, with "/" as separator.
+        bytes: its size in bytes.
         sha256: of its content, 64 hexadecimal digits.
     """
 
@@ -24,11 +24,11 @@ class Hashed(NamedTuple):
 
 
 def hashed(folder: Path, paths: Iterable[Path]) -> list[Hashed]:
-    """The SHA-256 of files below a folder, in the order of their paths; what leads out of the folder is left out.
+    """The SHA-256 of files below a folder, sorted by path; symlinks that lead out of the folder are skipped.
 
     Args:
-        folder: that they lie in.
-        paths: of the files; what is no regular file is left out.
+        folder: that contains them.
+        paths: of the files; anything but a regular file is skipped.
 
     Raises:
         OSError: one cannot be read.
@@ -41,7 +41,7 @@ def hashed(folder: Path, paths: Iterable[Path]) -> list[Hashed]:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, read in pieces.
+    """The SHA-256 of a file, read in chunks.
 
     Raises:
         OSError: it cannot be read.
@@ -55,13 +55,13 @@ def _of_file(path: Path) -> tuple[int, str]:
 
 
 def canonical_digest(content: Any) -> str:
-    """The SHA-256 of plain values: of their JSON with sorted names, without spaces, in ASCII.
+    """The SHA-256 of plain values, from their JSON with sorted keys, no spaces, in ASCII.
 
-    So it does not depend on how a file of them is indented. Python writes each float with the fewest digits that give
-    it back, so that values which were read from JSON have the digest that they were written with.
+    So it does not depend on how a file is indented. Python writes each float with the fewest digits that round-trip,
+    so values read from JSON keep the digest that they were written with.
 
     Args:
-        content: what JSON has; NaN and infinities are no part of it.
+        content: values that JSON can hold; not NaN or infinity.
 
     Raises:
         ValueError: a number is not finite.

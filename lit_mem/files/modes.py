@@ -1,7 +1,7 @@
-"""Who may read what a run writes: its owner alone, whatever the process's umask, unless `LIT_MEM_UMASK` says otherwise.
+"""File permissions of what a run writes: owner only, whatever the umask, unless `LIT_MEM_UMASK` is set.
 
-The mask is this package's own. The process's one also rules what others write: a model that the hub's libraries
-download to a cache of many users has to stay readable for them.
+The process's umask is not changed: it also applies to what other libraries write, such as models in a shared download
+cache, which must stay readable.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from lit_mem.files.once import Once
 log = logging.getLogger(__name__)
 
 VARIABLE: Final = "LIT_MEM_UMASK"
-"""Environment variable with the permissions to withhold, in octal; 077 by default. 027: the group may read."""
+"""Environment variable with the permissions to remove, in octal; 077 by default. 027: the group may read."""
 
 _once = Once()
 
 
 def mask() -> int:
-    """The permissions that are withheld.
+    """The permission bits to remove.
 
     Raises:
-        ConfigError: `LIT_MEM_UMASK` is no such number, or takes the owner's own access away.
+        ConfigError: `LIT_MEM_UMASK` is not an octal number, or removes the owner's access.
     """
     given = os.environ.get(VARIABLE, "").strip() or "077"
     if not re.fullmatch(r"(0o)?0*[0-7]{1,3}", given) or int(given, 8) > 0o77:
@@ -40,14 +40,14 @@ def mask() -> int:
 
 
 def make_folder(folder: Path, fresh: bool = False) -> None:
-    """Make a folder, and those above it that are missing; one that is there keeps its permissions.
+    """Make a folder and its missing parents; an existing one keeps its permissions.
 
     Args:
-        folder: to make.
-        fresh: fail where it is there.
+        folder: the folder to make.
+        fresh: fail if it exists.
 
     Raises:
-        FileExistsError: it is there, and `fresh` is set; or a file has its name.
+        FileExistsError: it exists and `fresh` is set, or a file has its name.
         OSError: it cannot be made.
     """
     if not folder.parent.exists():
@@ -62,7 +62,7 @@ def make_folder(folder: Path, fresh: bool = False) -> None:
 
 
 def make_file(path: Path) -> None:
-    """Have an empty file be there before anything is written into it; the content of one that is there stays.
+    """Create an empty file before anything is written to it; an existing one keeps its content.
 
     Raises:
         OSError: it cannot be made.
@@ -72,9 +72,9 @@ def make_file(path: Path) -> None:
 
 
 def restrict(path: Path) -> None:
-    """Set the permissions of one file or folder that this package owns; where that cannot be, a warning says so once.
+    """Set the permissions of a file or folder that lit_mem wrote; warn once where that is not possible.
 
-    Links are left alone, and so is what belongs to another user.
+    Skips symlinks and what belongs to another user.
     """
     try:
         found = path.lstat()
@@ -91,13 +91,13 @@ def restrict(path: Path) -> None:
         kept = False
     if not kept and _once.first():
         log.warning(
-            "Warning: %s: permissions cannot be set on this file system; others who can reach it may read what is "
+            "Warning: %s: the file system does not support permissions; others with access to it may read what is "
             "written there.", path,
         )  # fmt: skip
 
 
 def restrict_all(folder: Path) -> None:
-    """Set the permissions of a folder that this package owns and of all in it, whichever library wrote it."""
+    """Set the permissions of a folder and of everything in it, whichever library wrote it."""
     restrict(folder)
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:

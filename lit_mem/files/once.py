@@ -1,10 +1,10 @@
-"""What happens once for each key, such as a message that is logged once a run."""
+"""Actions done once per key, such as a message logged once per run."""
 
 from __future__ import annotations
 
 
 class Once:
-    """Remembers the keys that it was called with."""
+    """The set of keys seen so far."""
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
@@ -21,5 +21,5 @@ class Once:
         return key in self._seen
 
     def reset(self) -> None:
-        """Start anew, as with other data."""
+        """Clear the keys, for example for other data."""
         self._seen.clear()

@@ -1,4 +1,4 @@
-"""How a run's folder came to be, `run.json`, and what the files beside it are called."""
+"""How a run was started, `run.json`, and the names of the files beside it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from lit_mem.files import atomic
 FILE: Final = "run.json"
 """Its name in a run's folder."""
 CONFIG: Final = "config.yaml"
-"""That of the configuration."""
+"""Name of the configuration file."""
 CHECKS: Final = "checks.json"
-"""That of what the checks of the texts found."""
+"""Name of the file with the findings of the data checks."""
 
 
 def write_origin(folder: Path, command: str, checkpoint: str | os.PathLike[str] | None, step: int) -> None:
-    """Write into a log folder how it came to be.
+    """Write into a run's folder how the run was started.
 
     Args:
-        folder: of the run that begins.
+        folder: the run's folder.
         command: "fit", "validate", "test" or "audit".
-        checkpoint: what it starts from; None: nothing.
-        step: training steps done by then.
+        checkpoint: the checkpoint that it starts from, or None.
+        step: training steps done so far.
     """
     start = None
     if checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Where the cache is. Imports no other library, so that `lit-mem doctor` can show it where one is broken."""
+"""Location of the cache. Standard library only, so that `lit-mem doctor` works with a broken installation."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def cache_folder(name: str) -> Path:
-    """Where downloads called `name` go.
+    """The folder for the downloads `name`.
 
-    That is in `$LIT_MEM_CACHE`, else `$XDG_CACHE_HOME/lit_mem`, else `~/.cache/lit_mem`.
+    It is in `$LIT_MEM_CACHE`, else `$XDG_CACHE_HOME/lit_mem`, else `~/.cache/lit_mem`.
     """
     own = os.environ.get("LIT_MEM_CACHE")
     if own:

@@ -1,7 +1,7 @@
-"""The record of a run, `memorization.jsonl`: a line of JSON for each pass that measured (`record.schema.json`).
+"""The record of a run, `memorization.jsonl`: one line of JSON per measuring pass (`record.schema.json`).
 
-A line is appended whole or not at all, and is on the disk when `append` returns. A process that is killed while it
-writes can leave one line without its newline: `read` skips it, and the next `append` to the file replaces it.
+A line is appended atomically and is on the disk when `append` returns. A process killed while writing can leave one
+line without its newline: `read` skips it, and the next `append` replaces it.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ FILE: Final = "memorization.jsonl"
 IN_OUTPUT_DIR: Final = "memorization"
 """The run's folder in the `output_dir` of one of Hugging Face's trainers."""
 VERSION: Final = 1
-"""Of the format."""
+"""Version of the format."""
 
 _STAGES: Final = ("fit", "validate", "test")
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-"""How metrics are written that are no finite number, for which JSON has none."""
+"""How non-finite metrics are written, since JSON has no such numbers."""
 _MOST: Final = 2**53
 _BLOCK: Final = 2**16
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Thresholds that count together.
+    """Thresholds that are evaluated together.
 
     Attributes:
         set_by: the option that set them, such as "memorization.stop"; in earlier records the class of the callback.
         thresholds: such as "mia/reference_auroc > 0.85".
         stop_when: "any" or "all" of them.
-        lower_bound: whether, for AUROCs, the end of the interval nearer to the safe side is read.
+        lower_bound: whether an AUROC is compared by the bound of its interval on the safe side.
     """
 
     set_by: str
@@ -52,18 +52,18 @@ class Stop:
 
 @dataclass(frozen=True)
 class Line:
-    """What is written of one pass.
+    """What is written for one pass.
 
     Attributes:
-        stage: "fit" (a validation while training, or before it), "validate" or "test".
+        stage: "fit" (a validation during or before training), "validate" or "test".
         epoch: of training, from 1; 0 before it. In `validate` and `test`, the epochs trained by then.
         step: training steps so far.
         logged_step: the step at which loggers have these metrics.
         complete: whether every measure was computed; False where generation was stopped.
-        members: how many were scored; None where no measure counts them.
-        heldout: how many held-out texts were scored (in `test`, test texts); None likewise.
-        metrics: by logged name. What is absent was not measured in this pass.
-        absent: metrics that cannot be measured in this run, by name, with what they lack.
+        members: number of members scored; None if no measure counts them.
+        heldout: number of held-out texts scored (in `test`, test texts); None likewise.
+        metrics: by logged name. Absent names were not measured in this pass.
+        absent: metrics that cannot be measured in this run, each with the reason.
         stop: the thresholds in force.
     """
 
@@ -83,10 +83,10 @@ _STOP: Final = [each.name for each in fields(Stop)]
 
 
 def append(path: Path, line: Line) -> None:
-    """Write a line at the end of a file, which need not exist.
+    """Append a line to a file, creating it if needed.
 
     Raises:
-        OSError: it cannot be written; the file is as it was before.
+        OSError: it cannot be written; the file is unchanged.
     """
     data = (json.dumps(plain(line), allow_nan=False) + "\n").encode()
     with atomic.naming(path):
@@ -97,7 +97,7 @@ def append(path: Path, line: Line) -> None:
             file.seek(whole)
             try:
                 rest = memoryview(data)
-                while rest:  # one write, unless the disk takes a part
+                while rest:  # one write, unless the disk accepts only a part
                     rest = rest[file.write(rest) :]
                 os.fsync(file.fileno())
             except BaseException:
@@ -108,12 +108,12 @@ def append(path: Path, line: Line) -> None:
 
 
 def plain(line: Line) -> dict[str, Any]:
-    """A line as values that JSON has; `parsed` reads it back."""
+    """A line as JSON values; the inverse of `parsed`."""
     return {"version": VERSION} | asdict(line) | {"metrics": {k: _written(v) for k, v in line.metrics.items()}}
 
 
 def _whole(file: BinaryIO) -> int:
-    """How many bytes of a file are whole lines."""
+    """Length in bytes of the complete lines of a file."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - _BLOCK)
@@ -131,20 +131,20 @@ def _written(value: float) -> float | str:
 
 
 def read(path: Path) -> tuple[list[Line], list[str]]:
-    """The lines of a record, and what is wrong with the file; both empty where there is none.
+    """The lines of a record, and notes on defects of the file; both empty if it does not exist.
 
-    Where training went back to an earlier step, as it does if a run starts anew in the same folder or goes on from an
-    older checkpoint, the lines from there on that stood before are left out.
+    Where training went back to an earlier step (a run started again in the same folder, or resumed from an older
+    checkpoint), the earlier lines from that step on are dropped.
 
     Raises:
-        DataError: a whole line is not as the schema has it; it is named.
+        DataError: a complete line does not match the schema; the message names it.
         OSError: the file cannot be read.
     """
     if not path.is_file():
         return [], []
     whole, _, torn = read_text(path, DataError, LARGEST, errors="replace").rpartition("\n")
     texts = whole.split("\n") if whole else []
-    notes = [f"{path.name}: line {len(texts) + 1} was cut short and is left out"] if torn else []
+    notes = [f"{path.name}: line {len(texts) + 1} is truncated and was skipped"] if torn else []
     found: list[Line] = []
     latest = -1
     for number, text in enumerate(texts, start=1):
@@ -159,18 +159,18 @@ def read(path: Path) -> tuple[list[Line], list[str]]:
 
 
 def parsed(found: Any, where: str) -> Line:
-    """A line from the values that `plain` gave.
+    """A line from JSON values; the inverse of `plain`.
 
     Args:
-        found: the values, which others may have written.
-        where: what holds them, for messages.
+        found: the values, from an untrusted file.
+        where: the file and line, for messages.
 
     Raises:
-        DataError: they are not as the schema has them.
+        DataError: they do not match the schema.
     """
     version = found.get("version") if isinstance(found, dict) else None
     if version != VERSION or isinstance(version, bool):
-        raise DataError(f"{where}: version is {version!r:.40}; expected {VERSION}, a line as lit_mem writes it")
+        raise DataError(f"{where}: version is {version!r:.40}; expected {VERSION}, a line written by lit_mem")
     count = "a whole number of 0 or more"
     return Line(
         stage=_valid(found, "stage", where, lambda v: v in _STAGES, "fit, validate or test"),

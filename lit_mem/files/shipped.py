@@ -21,7 +21,7 @@ def folder() -> Path:
 
 
 def names(kind: Kind | None = None) -> list[str]:
-    """Paths below `configs` without their ending, such as `variants/4bit`.
+    """Paths below `configs` without suffix, such as `variants/4bit`.
 
     Args:
         kind: run: what `fit`, `validate` and `test` read; sweep: what `sweep` reads; None: all.
@@ -31,13 +31,13 @@ def names(kind: Kind | None = None) -> list[str]:
 
 
 def find(given: str) -> Path | None:
-    """The file that a path or a name stands for; a file that exists at the path wins.
+    """The file for a path or a name; an existing file at the path wins.
 
     Args:
         given: a path, or a name as in `names`, also as `configs/<name>.yaml`.
 
     Returns:
-        None where there is neither.
+        None if there is neither.
     """
     if Path(given).is_file():
         return Path(given)

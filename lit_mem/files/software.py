@@ -1,4 +1,4 @@
-"""Versions of the packages that a run and a report name."""
+"""Package versions shown in runs and reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PACKAGES: Final = ("lit_mem", "torch", "lightning", "transformers", "peft", "op
 
 
 def versions() -> dict[str, str]:
-    """The versions installed now, by package."""
+    """The installed versions, by package."""
     found = {}
     for name in _PACKAGES:
         try:

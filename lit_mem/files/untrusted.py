@@ -1,4 +1,4 @@
-"""Files that others made, as plain values: bounded in size, depth and time, and one line where they are broken."""
+"""Parse untrusted files into plain values, with limits on size, depth and time, and one-line errors."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from typing import Any, Final
 from lit_mem.errors import ConfigError, DataError, LitMemError, ModelError
 
 LARGEST: Final = 64 * 2**20
-"""Bytes of a file of JSON; reading takes about ten times as much memory."""
+"""Maximum bytes of a JSON file; parsing takes about ten times as much memory."""
 LARGEST_CONFIG: Final = 4 * 2**20
-"""Bytes of the configuration of a model or an adapter."""
+"""Maximum bytes of the configuration of a model or an adapter."""
 LARGEST_YAML: Final = 2**20
-"""Bytes of a file of YAML, which Python reads at a tenth of a second for each 10,000."""
+"""Maximum bytes of a YAML file; Python parses 10,000 in about a tenth of a second."""
 DEEPEST: Final = 100
-"""Levels of lists and objects; libraries that take such values apart call themselves for each."""
+"""Maximum nesting of lists and objects; libraries that walk such values recurse once per level."""
 _MOST_NODES: Final = 200_000
-"""Values of a YAML file, counted as often as aliases repeat them."""
+"""Maximum values of a YAML file, after expanding aliases."""
 
 
 def read_json(path: Path, kind: type[LitMemError] = DataError, largest: int = LARGEST) -> Any:
-    """What a file of JSON holds.
+    """The content of a JSON file.
 
     Args:
-        path: of the file.
-        kind: of the error.
-        largest: bytes.
+        path: path of the file.
+        kind: exception class to raise.
+        largest: maximum size in bytes.
 
     Raises:
-        LitMemError: of this kind, naming the file: it is no JSON, or beyond `largest` or `DEEPEST`.
+        LitMemError: of class `kind`, naming the file: it is not valid JSON, or exceeds `largest` or `DEEPEST`.
         OSError: it cannot be read.
     """
     return parse_json(read_text(path, kind, largest), str(path), kind)
 
 
 def parse_json(text: str, where: str, kind: type[LitMemError] = DataError) -> Any:
-    """The same for a text; `where` names it in the message.
+    """Parse a JSON text; `where` names it in the message.
 
     >>> parse_json('{"a": [1]}', "file")
     {'a': [1]}
@@ -48,7 +48,7 @@ def parse_json(text: str, where: str, kind: type[LitMemError] = DataError) -> An
     except RecursionError:
         raise kind(f"{where}: nested too deeply; expected at most {DEEPEST} levels") from None
     except ValueError as error:
-        raise kind(f"{where}: no JSON that can be read ({error})") from None
+        raise kind(f"{where}: invalid JSON ({error})") from None
     level: list[Any] = [found]
     for _ in range(DEEPEST + 1):
         level = [value for value in level if isinstance(value, dict | list)]
@@ -59,10 +59,10 @@ def parse_json(text: str, where: str, kind: type[LitMemError] = DataError) -> An
 
 
 def read_yaml(path: Path, kind: type[LitMemError] = DataError) -> tuple[str, Any]:
-    """The text of a YAML file, and what it holds.
+    """The text of a YAML file, and its content.
 
     Raises:
-        LitMemError: of this kind, naming the file: it is no YAML, or beyond the limits of `check_yaml`.
+        LitMemError: of class `kind`, naming the file: it is not valid YAML, or exceeds the limits of `check_yaml`.
         OSError: it cannot be read.
     """
     import yaml
@@ -71,26 +71,26 @@ def read_yaml(path: Path, kind: type[LitMemError] = DataError) -> tuple[str, Any
     check_yaml(text, str(path), kind)
     try:
         return text, yaml.safe_load(text)
-    except Exception as error:  # a tag on a value that does not have its form raises many kinds
-        raise kind(f"{path}: no YAML that can be read ({_line(error)})") from None
+    except Exception as error:  # a tag on a malformed value raises many exception types
+        raise kind(f"{path}: invalid YAML ({_line(error)})") from None
 
 
 def check_yaml(text: str, where: str, kind: type[LitMemError] = ConfigError) -> None:
-    """Reject YAML that is small as a text, and large or deep as a value.
+    """Reject YAML that expands to a large or deeply nested value.
 
     Raises:
-        LitMemError: of this kind: broken, nested too deeply, an anchor within itself, or aliases that repeat too much.
+        LitMemError: of class `kind`: invalid, nested too deeply, recursive, or with aliases that expand too much.
     """
     import yaml
 
     sizes: dict[str, int] = {}
-    open_ones: list[tuple[str | None, int]] = []  # anchor, and values before it
+    open_ones: list[tuple[str | None, int]] = []  # anchor, and number of values before it
     count = 0
     try:
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 if event.anchor not in sizes:
-                    raise kind(f"{where}: alias {event.anchor[:40]!r} stands within its own anchor, or before it")
+                    raise kind(f"{where}: alias {event.anchor[:40]!r} is used inside or before its own anchor")
                 count += sizes[event.anchor]
             elif isinstance(event, yaml.ScalarEvent):
                 count += 1
@@ -106,34 +106,34 @@ def check_yaml(text: str, where: str, kind: type[LitMemError] = ConfigError) -> 
                 if anchor is not None:
                     sizes[anchor] = count - before
             if count > _MOST_NODES:
-                raise kind(f"{where}: its aliases stand for over {_MOST_NODES:,} values; expected fewer")
+                raise kind(f"{where}: its aliases expand to over {_MOST_NODES:,} values; expected fewer")
     except (yaml.YAMLError, RecursionError) as error:
-        raise kind(f"{where}: no YAML that can be read ({_line(error)})") from None
+        raise kind(f"{where}: invalid YAML ({_line(error)})") from None
 
 
 @contextmanager
 def panics_raised(what: str) -> Iterator[None]:
-    """Name what a panic of a library in Rust is about, which no `except Exception` catches.
+    """Turn a panic in a Rust library, which `except Exception` does not catch, into a ModelError.
 
     Args:
-        what: the body works with, such as "the tokenizer of model_id './llama'".
+        what: what the body works with, for the message, such as "the tokenizer of model_id './llama'".
 
     Raises:
-        ModelError: the body panicked. What the library quotes of a text is left out.
+        ModelError: the body panicked. Text that the library quotes is removed from the message.
     """
     try:
         yield
     except BaseException as error:
         if type(error).__name__ != "PanicException":
             raise
-        raise ModelError(f"{what} is damaged: native code ended with: {_line(error).partition('`')[0]}") from None
+        raise ModelError(f"{what} is damaged: native code panicked with: {_line(error).partition('`')[0]}") from None
 
 
 def read_text(path: Path, kind: type[LitMemError], largest: int, errors: str = "strict") -> str:
     """The text of a file in UTF-8.
 
     Raises:
-        LitMemError: of this kind, naming the file: it is over `largest` bytes, or not UTF-8.
+        LitMemError: of class `kind`, naming the file: it is over `largest` bytes, or not UTF-8.
         OSError: it cannot be read.
     """
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Folders `version_0`, `version_1`, … of runs side by side."""
+"""Folders `version_0`, `version_1`, … of consecutive runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lit_mem.files import modes
 
 
 def free_versions(root: Path) -> Iterator[Path]:
-    """The folders after all that are there; another process may make one first."""
+    """The next free folders; another process may take one first."""
     ends = [path.name.removeprefix("version_") for path in root.glob("version_*")]
     first = 1 + max((int(end) for end in ends if end.isdigit()), default=-1)
     return (root / f"version_{number}" for number in count(first))
 
 
 def claim_version(root: Path) -> Path:
-    """Make the next folder for a run of its own.
+    """Make the next free folder for a run.
 
     Raises:
         OSError: it cannot be made.

@@ -1,1 +1,1 @@
-"""Pure mathematics: tensors or words in, numbers out; no model, no Lightning."""
+"""Pure functions: tensors or words in, numbers out; no model, no Lightning."""

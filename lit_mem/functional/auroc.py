@@ -1,4 +1,4 @@
-"""Area under the ROC curve of an attack, and its interval: DeLong's variance on the logit scale."""
+"""Area under the ROC curve of an attack, with an interval from DeLong's variance on the logit scale."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 from lit_mem.errors import MetricError
 from lit_mem.functional.interval import Interval, wilson_interval
 
-_NO_VARIANCE: Final = 1e-28  # below what half a pair makes in a million scores a set, above rounding
+_NO_VARIANCE: Final = 1e-28  # below half a pair in a million scores per set, above rounding error
 
 
 class Auroc(NamedTuple):
-    """An AUROC and its confidence interval, all in [0, 1]; 0.5 is no separation."""
+    """An AUROC and its confidence interval, all in [0, 1]; 0.5 means no separation."""
 
     value: float
     low: float
@@ -27,9 +27,9 @@ class GroupAuroc(NamedTuple):
     """One attack on one subgroup.
 
     Attributes:
-        value: what its examples have in common.
-        n_members: how many members it was judged on.
-        n_nonmembers: how many non-members.
+        value: the value that its examples share.
+        n_members: number of members.
+        n_nonmembers: number of non-members.
         area: the attack's AUROC on them.
     """
 
@@ -57,44 +57,43 @@ def checked_classes(score: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
     score, member = score.detach().cpu().double(), member.detach().cpu().bool()
     if not torch.isfinite(score).all():
         bad = int((~torch.isfinite(score)).sum())
-        raise MetricError(f"{bad} of {len(score)} attack scores are not finite; a score must be a real number")
+        raise MetricError(f"{bad} of {len(score)} attack scores are not finite; expected finite scores")
     members, others = score[member], score[~member]
     if not len(members) or not len(others):
-        raise MetricError(f"membership needs both sets: {len(members)} members, {len(others)} non-members")
+        raise MetricError(f"found {len(members)} members and {len(others)} non-members; expected at least one of each")
     return members, others
 
 
 def auroc(score: Tensor, member: Tensor, level: float = 0.95, cluster: Tensor | None = None) -> Auroc:
-    """Chance that a random member outscores a random non-member, with a confidence interval.
+    """Probability that a random member outscores a random non-member, with a confidence interval.
 
-    Ranks, so that no scale of score can saturate (torchmetrics' BinaryAUROC squashes scores outside [0, 1]
-    through a sigmoid, which ties large log-ratios).
+    Computed from ranks, so large scores cannot saturate (torchmetrics' BinaryAUROC maps scores outside [0, 1] through a
+    sigmoid, which ties large log-ratios).
 
-    The interval is logit(A) ± z s / (A (1 − A)), mapped back (delta method), so that it neither leaves [0, 1] nor is
-    too narrow on the side of ½ where A is near 1. s² is DeLong's variance V₁ / m + V₀ / n with one more observation in
-    each set, at the greatest variance that a share of mean A can have, A (1 − A): V₁ becomes ((m − 1) V₁ + A (1 − A)) /
-    m. Without it the few scores that decide near 1 are missing from small samples, and the interval is too narrow (30
-    against 300 at 0.99: 95 % would be 89 %). In large samples it changes nothing. Where DeLong's variance is 0 (area 0
-    or 1, or all tied) the interval is Wilson's of a share A in min(m, n) trials: the variance of an AUROC is at most A
-    (1 − A) / min(m, n).
+    The interval is logit(A) ± z s / (A (1 − A)), mapped back (delta method), so that it stays inside [0, 1] and is not
+    too narrow towards ½ when A is near 1. s² is DeLong's variance V₁ / m + V₀ / n with one added observation per set at
+    the maximum variance of a share with mean A, A (1 − A): V₁ becomes ((m − 1) V₁ + A (1 − A)) / m. Small samples miss
+    the few scores that matter near 1; without this correction the interval is too narrow (30 against 300 at 0.99: 95 %
+    would be 89 %). In large samples it has no effect. If DeLong's variance is 0 (area 0 or 1, or all tied) the interval
+    is Wilson's for a share A in min(m, n) trials: the variance of an AUROC is at most A (1 − A) / min(m, n).
 
     Args:
         score: (N,) float, any real scale, higher = more member-like.
         member: (N,) bool, True = in the fine-tuning set.
         level: confidence of the two-sided interval, in (0, 1).
-        cluster: (N,) int, rows with the same number (of one document or person) may be alike; None: none are. The
-            variance is then Obuchowski's, and m and n count clusters, (Σ size)² / Σ size² of them where sizes differ.
+        cluster: (N,) int, rows with the same number (one document or person) may be correlated; None: independent rows.
+            The variance is then Obuchowski's, and m and n count clusters, (Σ size)² / Σ size² if sizes differ.
 
     Returns:
         The area, ties counted half, and its interval, never of width 0. With fewer than two examples (clusters) in a
-        set there is no variance to estimate: the interval is all of [0, 1].
+        set the variance cannot be estimated and the interval is [0, 1].
 
     Raises:
         MetricError: a set is empty, a score is not finite, or the shapes differ.
 
     Sources: Hanley & McNeil 1982 (area = Mann-Whitney U / pairs); DeLong, DeLong & Clarke-Pearson 1988
     (variance); Sun & Xu 2014 (by midranks, in O(N log N)); Obuchowski 1997 (clusters); Pepe 2003, section 5.2.5
-    (logit scale); Birnbaum & Klose 1957 (greatest variance); Wilson 1927. The one observation more is ours.
+    (logit scale); Birnbaum & Klose 1957 (maximum variance); Wilson 1927. The added observation is ours.
 
     >>> auroc(torch.tensor([-310.0, -305.0, -320.0]), torch.tensor([True, True, False])).value
     1.0
@@ -104,7 +103,7 @@ def auroc(score: Tensor, member: Tensor, level: float = 0.95, cluster: Tensor | 
 
 
 def auroc_interval(score: Tensor, member: Tensor, cluster: Tensor | None = None) -> tuple[float, Interval]:
-    """The area of `auroc` and its interval at any level, for which nothing of the scores is kept.
+    """The area of `auroc` and its interval as a function of the level, which does not keep the scores.
 
     Args:
         score: (N,) float, as in `auroc`.
@@ -112,7 +111,7 @@ def auroc_interval(score: Tensor, member: Tensor, cluster: Tensor | None = None)
         cluster: (N,) int, or None.
 
     Returns:
-        The area in [0, 1], and what gives both ends by the level.
+        The area in [0, 1], and a function from level to both ends.
 
     Raises:
         MetricError: a set is empty, a score is not finite, or the shapes differ.
@@ -133,11 +132,11 @@ def auroc_interval(score: Tensor, member: Tensor, cluster: Tensor | None = None)
 
 
 class _Side(NamedTuple):
-    """What one set adds to the variance of an AUROC.
+    """One set's contribution to the variance of an AUROC.
 
     Attributes:
-        variance: of the mean placement.
-        units: how many scores or clusters, at least; (Σ size)² / Σ size² where sizes differ.
+        variance: variance of the mean placement value.
+        units: effective number of scores or clusters; (Σ size)² / Σ size² if sizes differ.
     """
 
     variance: float
@@ -147,7 +146,7 @@ class _Side(NamedTuple):
 def _variances(
     placed_members: Tensor, placed_others: Tensor, member: Tensor, cluster: Tensor | None
 ) -> tuple[_Side, _Side, float]:
-    """Each set's part of the variance, and twice the covariance of clusters that have rows in both."""
+    """Each set's contribution to the variance, and twice the covariance of clusters that have rows in both."""
     m, n = len(placed_members), len(placed_others)
     value = placed_members.mean()
     if cluster is None:
@@ -170,7 +169,7 @@ def _variances(
 
 
 def _interval(value: float, first: _Side, second: _Side, shared: float, level: float) -> tuple[float, float]:
-    """The ends, from what each set adds to the variance; see `auroc`."""
+    """The ends, from each set's contribution to the variance; see `auroc`."""
     from scipy.special import expit, logit
     from scipy.stats import norm
 

@@ -1,4 +1,4 @@
-"""BERTScore's comparison of two texts whose tokens are vectors."""
+"""BERTScore's comparison of two texts given as token vectors."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from torch.nn.functional import normalize
 
 
 def greedy_match_f1(left: Tensor, right: Tensor) -> float:
-    """Each token is matched with the most similar one of the other text; the F1 of both directions.
+    """Match each token with the most similar one of the other text; return the F1 of both directions.
 
     Args:
-        left: (n, D) float, one vector a token, n at least 1.
+        left: (n, D) float, one vector per token, n at least 1.
         right: (m, D) float, likewise.
 
     Returns:
-        2PR / (P + R), P the mean over `left` of the highest cosine with a token of `right`, R the other way round. A
-        token that is similar to none counts 0, not less, as in the authors' code; so the result is in [0, 1]. The
-        same with the texts exchanged.
+        2PR / (P + R), with P the mean over `left` of the highest cosine with a token of `right`, and R the reverse. A
+        negative best cosine counts as 0, as in the authors' code, so the result is in [0, 1]. Symmetric in the two
+        texts.
 
     Source: Zhang et al. 2020, "BERTScore: Evaluating Text Generation with BERT".
 

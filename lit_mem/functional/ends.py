@@ -1,9 +1,9 @@
-"""End tokens: what ends the text that a model writes, and so what of a true suffix can be extracted.
+"""End tokens: where generated text ends, and so which part of a true suffix can be extracted.
 
-One rule for all measures of extraction: a true suffix ends before its first end token. Decoding stops there, so what
-stands behind it is not written, and is neither prompted for nor credited. What stands in a prefix is given, end tokens
-included, as turns of a chat before the prompted one. A suffix also ends where its run of scored tokens does: behind an
-assistant's turn somebody else speaks. Measures without a prefix read each run by itself.
+One rule for all extraction measures: a true suffix ends before its first end token. Decoding stops there, so tokens
+after it are never generated, and are neither prompted for nor credited. The prefix is given as it is, including end
+tokens, such as the turns of a chat before the prompted one. A suffix also ends where its run of scored tokens ends:
+after an assistant turn another speaker follows. Measures without a prefix score each run separately.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ End = int | Collection[int] | None
 
 
 def as_ends(eos: End) -> frozenset[int]:
-    """The same as a set.
+    """End tokens as a set.
 
     >>> as_ends(2), as_ends(None), sorted(as_ends([2, 5]))
     (frozenset({2}), frozenset(), [2, 5])
@@ -32,9 +32,9 @@ def as_ends(eos: End) -> frozenset[int]:
 
 
 def end_tokens(module: Any) -> frozenset[int]:
-    """Ids that end what a module's model writes: its tokenizer's end-of-text token, and all that `generate` stops at.
+    """Ids that end a model's generation: its tokenizer's end-of-text token, and all that `generate` stops at.
 
-    A chat model has several: the end of a turn and the end of a text. Empty where the module has neither a tokenizer
+    A chat model has several: the end of a turn and the end of a text. Empty if the module has neither a tokenizer
     nor a model with a generation configuration.
     """
     return as_ends(_found(module, "tokenizer", "eos_token_id")) | as_ends(
@@ -52,21 +52,21 @@ def _found(value: Any, *names: str) -> Any:
 
 
 def is_end(ids: Tensor, ends: Collection[int]) -> Tensor:
-    """Bool of the shape of `ids`: where an end token stands."""
+    """Bool of the shape of `ids`: True at end tokens."""
     return torch.isin(ids, torch.tensor(sorted(ends), dtype=ids.dtype, device=ids.device))
 
 
 def ends_in(batch: Any, ends: Collection[int]) -> Tensor | None:
-    """(B, T) bool: where an end token stands in a batch; None where it carries no `input_ids`, as a user's own may."""
+    """(B, T) bool: True at end tokens of a batch; None if it has no `input_ids`, as a custom batch may."""
     return is_end(batch["input_ids"], ends) if "input_ids" in batch else None
 
 
 def own_tokens(scored: Tensor, ends: Tensor | None) -> Tensor:
-    """(B, T) bool on the CPU: the scored tokens, without an end token that is a text's last one.
+    """(B, T) bool on the CPU: the scored tokens, without a final end token.
 
     Args:
         scored: (B, T) bool.
-        ends: (B, T) bool, where an end token stands; None: not known.
+        ends: (B, T) bool, True at end tokens; None: unknown.
     """
     scored = scored.cpu()
     if ends is None:
@@ -76,11 +76,11 @@ def own_tokens(scored: Tensor, ends: Tensor | None) -> Tensor:
 
 
 def before_end(suffix: Tensor, ends: Tensor | None) -> Tensor:
-    """(B, T) bool on the CPU: of each run of suffix tokens those before its first end token.
+    """(B, T) bool on the CPU: in each run of suffix tokens, those before its first end token.
 
     Args:
-        suffix: (B, T) bool; several runs in a row are turns of one side of a conversation, each with the other side's
-            turns given.
+        suffix: (B, T) bool; several runs in a row are turns of one speaker in a conversation, each given the other
+            speaker's turns.
         ends: as for `own_tokens`.
     """
     suffix = suffix.cpu()
@@ -88,7 +88,7 @@ def before_end(suffix: Tensor, ends: Tensor | None) -> Tensor:
         return suffix
     inside = suffix & ends.cpu()
     met = inside.cumsum(dim=1)
-    before = torch.where(_begins(suffix), met - inside.long(), 0).cummax(dim=1).values  # up to where the run begins
+    before = torch.where(_begins(suffix), met - inside.long(), 0).cummax(dim=1).values  # up to the start of the run
     return suffix & (met == before)
 
 

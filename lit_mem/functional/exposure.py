@@ -1,4 +1,4 @@
-"""Exposure: how early a secret comes when all that could have been inserted are sorted by the model."""
+"""Exposure: the rank of a secret among all that could have been inserted, sorted by the model."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lit_mem.errors import MetricError
 
 
 def exposure(score: Tensor, heldout: Tensor) -> Tensor:
-    """Exposure of inserted canaries in bits, by their exact rank among those that were not inserted.
+    """Exposure of inserted canaries in bits, from their exact rank among those that were not inserted.
 
-    The candidates R are the held-out canaries and the one in question, and its rank is 1 if no other is scored higher:
-    log2 |R| − log2 rank. Tied candidates count half, as in an AUROC. Nothing is fitted to the scores, so the figure
-    says no more than the ranks do: its highest value, log2 |R|, is "above all held-out canaries", by however much.
+    The candidates R are the held-out canaries and the inserted one, whose rank is 1 if no other scores higher:
+    log2 |R| − log2 rank. Tied candidates count half, as in an AUROC. Nothing is fitted to the scores, so the exposure
+    reflects ranks only: its maximum, log2 |R|, means "above all held-out canaries", by any margin.
 
     Args:
         score: (N,) float, of inserted canaries; higher = more memorized (Carlini et al. take the log-probability).
-        heldout: (H,) float, of canaries made alike and not inserted.
+        heldout: (H,) float, of canaries from the same generator that were not inserted.
 
     Returns:
-        (N,) float64 in [0, log2(H + 1)]. Not memorized, ranks are uniform, and the mean is `chance_exposure(H)`, not 0.
+        (N,) float64 in [0, log2(H + 1)]. If nothing is memorized, the mean is `chance_exposure(H)`, not 0.
 
     Raises:
         MetricError: there is no held-out canary, or a score is not finite.
@@ -36,11 +36,11 @@ def exposure(score: Tensor, heldout: Tensor) -> Tensor:
     score, others = score.detach().cpu().double(), heldout.detach().cpu().double()
     if score.ndim != 1 or others.ndim != 1 or not len(others):
         raise MetricError(
-            f"exposure is a rank among held-out canaries, at least one; got scores {tuple(score.shape)} of inserted "
-            f"and {tuple(others.shape)} of held-out ones"
+            f"found scores {tuple(score.shape)} of inserted and {tuple(others.shape)} of held-out canaries; expected "
+            "two (N,) tensors and at least one held-out canary"
         )
     if not (torch.isfinite(score).all() and torch.isfinite(others).all()):
-        raise MetricError("exposure needs scores that are real numbers, and one is not finite")
+        raise MetricError("a canary's score is not finite; expected finite scores")
     others = others.sort().values
     below, at_most = (torch.searchsorted(others, score, right=right) for right in (False, True))
     rank = 1 + (len(others) - at_most) + (at_most - below).double() / 2
@@ -48,7 +48,7 @@ def exposure(score: Tensor, heldout: Tensor) -> Tensor:
 
 
 def chance_exposure(n_heldout: int) -> float:
-    """Mean exposure in bits where nothing is memorized: log2 |R| − log2(|R|!) / |R|, which nears log2 e = 1.44.
+    """Mean exposure in bits if nothing is memorized: log2 |R| − log2(|R|!) / |R|, which tends to log2 e = 1.44.
 
     Args:
         n_heldout: H, so that |R| = H + 1.

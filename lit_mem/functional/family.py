@@ -1,4 +1,4 @@
-"""The strongest of several attacks on the same texts, corrected for choosing it after looking."""
+"""The strongest of several attacks on the same texts, corrected for selection."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from lit_mem.functional.interval import Interval
 
 
 def strongest(values: Mapping[str, float], intervals: Mapping[str, Interval]) -> tuple[str, float, Interval]:
-    """The highest of several true values, by an interval that holds for the highest.
+    """The strongest attack, with an interval that is valid for the highest of several true values.
 
-    The low end is the highest of the low ends, each at a level of 1 − (1 − level) / m for m attacks (Bonferroni): were
-    one too high, its attack's own interval would miss. The high end is the highest of the high ends at the level
-    itself: whichever attack truly is the strongest, its own high end is below the truth no more often than stated.
+    The low end is the highest of the low ends, each at level 1 − (1 − level) / m for m attacks (Bonferroni): it is too
+    high only if some attack's own interval misses. The high end is the highest of the high ends at the level itself:
+    whichever attack is truly the strongest, its own high end is below the true value no more often than stated.
 
     Args:
         values: the estimate of each attack; at least one.
-        intervals: of each, at any level.
+        intervals: the interval of each attack, as a function of the level.
 
     Returns:
-        Name and value of the attack with the highest low end at 95 % (of equal ones the highest value, then the first),
-        and the interval. The value is not the highest of all: that would be high by choice.
+        Name and value of the attack with the highest low end at 95 % (ties: the highest value, then the first), and the
+        interval. The value is not the maximum of all, which would be biased upwards by selection.
     """
     m = len(values)
 

@@ -1,4 +1,4 @@
-"""Groups of examples by what the data says of them, and names for these groups that every logger takes."""
+"""Group examples by the values of a column, and name the groups so that every logger accepts the names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 Value = str | float | tuple[str, ...] | None
-"""What an example has in a column: a text, a number, several texts, or nothing."""
+"""An example's value in a column: a string, a number, several strings, or nothing."""
 
 _LONGEST_TEXT: Final = 80
 _LONGEST_NAME: Final = 40
@@ -22,7 +22,7 @@ _SIGNS: Final = {"<=": " le ", ">=": " ge ", "≤": " le ", "≥": " ge ", "<": 
 
 
 def shortened(value: Value) -> Value:
-    """The value with long texts cut and marked, so that two of them still differ.
+    """The value with long strings truncated and marked, so that distinct ones stay distinct.
 
     >>> shortened("F"), shortened(50.0)
     ('F', 50.0)
@@ -36,18 +36,18 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 10]}… {_digest(text, 8)}"
 
 
-def tells_groups(values: Sequence[Value], most: int) -> bool:
-    """Whether a column is worth groups: it tells at least two, and neither identifies examples nor is free text.
+def has_groups(values: Sequence[Value], most: int) -> bool:
+    """Whether a column is useful for groups: it has at least two groups, and is neither an identifier nor free text.
 
     Args:
-        values: (N,) what each example has in the column.
-        most: texts of more distinct values than this are taken for free text.
+        values: (N,) each example's value in the column.
+        most: a string column with more distinct values than this counts as free text.
 
     Returns:
-        False for a column in which each example has its own value, unless some are fractions: a measurement has its
-        own value as well.
+        False for a column in which each example has its own value, unless some are fractions: measurements are
+        distinct as well.
 
-    >>> tells_groups(["F", "M", "F"], 12), tells_groups(["a-1", "a-2", "a-3"], 12), tells_groups(["F", "F", None], 12)
+    >>> has_groups(["F", "M", "F"], 12), has_groups(["a-1", "a-2", "a-3"], 12), has_groups(["F", "F", None], 12)
     (True, False, False)
     """
     typed = [_typed(value) for value in values]
@@ -59,18 +59,18 @@ def tells_groups(values: Sequence[Value], most: int) -> bool:
 
 
 def groups_of(values: Sequence[Value], bins: int, most: int) -> list[tuple[str, ...]]:
-    """The groups that each example belongs to, by what it has in one column.
+    """The groups that each example belongs to, from its value in one column.
 
-    Texts are groups of their own, several texts put an example into several groups, and numbers (texts that spell
-    one too) are binned as in `number_labels`.
+    Each string is a group, several strings put an example into several groups, and numbers (also strings that spell
+    one) are binned as in `number_labels`.
 
     Args:
-        values: (N,) what each example has in the column.
-        bins: how many groups numbers are cut into, at least 1.
-        most: numbers of at most this many distinct values are not cut.
+        values: (N,) each example's value in the column.
+        bins: number of groups for numbers, at least 1.
+        most: numbers with at most this many distinct values are not binned.
 
     Returns:
-        For each example the labels of its groups, each once; none for one without a value.
+        For each example the labels of its groups, each once; empty for one without a value.
 
     >>> groups_of(["F", ("M", "F"), None, 3.0], bins=4, most=12)
     [('F',), ('M', 'F'), (), ('3',)]
@@ -83,15 +83,15 @@ def groups_of(values: Sequence[Value], bins: int, most: int) -> list[tuple[str, 
 def number_labels(values: Sequence[float], bins: int, most: int) -> list[str]:
     """The label of each number's group: the number itself, or the lowest and the highest number of its group.
 
-    Groups are cut at quantiles, between distinct numbers only, so that their sizes differ where numbers are tied.
+    Groups are split at quantiles, between distinct numbers only, so their sizes differ if numbers are tied.
 
     Args:
         values: (N,) none of them NaN.
-        bins: how many groups at most, at least 1.
-        most: where there are at most this many distinct numbers, each is a group.
+        bins: maximum number of groups, at least 1.
+        most: with at most this many distinct numbers, each is its own group.
 
     Returns:
-        (N,) labels; those of different groups differ.
+        (N,) labels, distinct between groups.
 
     >>> number_labels([1, 5, 5, 9, 30, 31], bins=2, most=2)
     ['1-5', '1-5', '1-5', '9-31', '9-31', '9-31']
@@ -103,32 +103,34 @@ def number_labels(values: Sequence[float], bins: int, most: int) -> list[str]:
         edges = sorted(set(values))
     else:
         edges = sorted({ordered[math.ceil(k * len(ordered) / bins) - 1] for k in range(1, bins + 1)})
-    # Group i holds what is above edge i - 1 and at most edge i.
+    # Group i holds values above edge i - 1 and at most edge i.
     lowest = [ordered[0], *(ordered[bisect_right(ordered, edge)] for edge in edges[:-1])]
     written = _written({*lowest, *edges})
     labels = [_range(written[low], written[high]) for low, high in zip(lowest, edges, strict=True)]
     return [labels[bisect_left(edges, value)] for value in values]
 
 
-def safe_names(values: Iterable[str], refused: Callable[[str], bool] = lambda _: False) -> dict[str, str]:
-    """For each text a name made of letters, digits, "_", "-" and "." alone: one level of a logged name.
+def safe_names(values: Iterable[str], reserved: Callable[[str], bool] = lambda _: False) -> dict[str, str]:
+    """For each string a name made of letters, digits, "_", "-" and "." alone: one level of a logged name.
 
-    A text that is such a name keeps it. Of several that would get one name, those that differ from it get a mark that
-    depends on the text, so that no two share a name.
+    A string that is already such a name keeps it. If several would get the same name, those that were changed get a
+    suffix derived from the string, so that names are unique.
 
     Args:
-        values: any texts.
-        refused: says of a name that it means something else where it will stand; it gets a mark as well.
+        values: any strings.
+        reserved: whether a name has another meaning where it will be used; such a name gets a suffix too.
 
     Returns:
-        Name by text; no name is empty, "." or "..", and no two are the same.
+        Name by string, unique; never empty, "." or "..".
 
     >>> safe_names(["F", "not known", "<18", "65+"])
     {'F': 'F', 'not known': 'not_known', '<18': 'lt_18', '65+': '65_plus'}
     """
     plain = {value: _plain(value) for value in values}
     wanted = Counter(plain.values())
-    names = {value: name for value, name in plain.items() if not refused(name) and (value == name or wanted[name] == 1)}
+    names = {
+        value: name for value, name in plain.items() if not reserved(name) and (value == name or wanted[name] == 1)
+    }
     used = set(names.values())
     for value in sorted(plain.keys() - names.keys()):
         marked = (f"{plain[value]}_{_digest(f'{attempt}{value}', 6)}" for attempt in itertools.count())
@@ -138,7 +140,7 @@ def safe_names(values: Iterable[str], refused: Callable[[str], bool] = lambda _:
 
 
 def _typed(value: Value) -> str | float | tuple[str, ...] | None:
-    """The value with texts that spell a number as that number, and what says nothing as None."""
+    """The value, with strings that spell a number converted, and empty values as None."""
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
     if isinstance(value, str | tuple):
@@ -147,12 +149,12 @@ def _typed(value: Value) -> str | float | tuple[str, ...] | None:
 
 
 def _texts(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    """The texts in a value, each once."""
+    """The strings in a value, each once."""
     return (value,) if isinstance(value, str) else tuple(dict.fromkeys(value or ()))
 
 
 def _written(numbers: set[float]) -> dict[float, str]:
-    """Each number with as few digits as tell them apart, but at least four."""
+    """Each number with the fewest digits that keep them distinct, but at least four."""
     written: dict[float, str] = {}
     for digits in range(4, 18):
         written = {x: str(int(x)) if _is_count(x) else f"{x:.{digits}g}" for x in numbers}
@@ -172,7 +174,7 @@ def _range(low: str, high: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Readable and safe, but not one of a kind."""
+    """Readable and safe, but not unique."""
     name = unicodedata.normalize("NFKC", text)
     for sign, word in _SIGNS.items():
         name = name.replace(sign, word)

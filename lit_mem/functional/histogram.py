@@ -1,4 +1,4 @@
-"""How many scores of members and of held-out texts lie in each of the same bins."""
+"""Histogram of members' and held-out texts' scores in common bins."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 LARGEST: Final = 1e100
-"""Scores further from 0 are counted here: the distance of two such may be infinite."""
+"""Scores are clamped to this magnitude, since the difference of two larger ones may overflow."""
 _BINS: Final = 30
 
 
 class Histogram(NamedTuple):
-    """Counts by bin.
+    """Counts per bin.
 
     Attributes:
-        edges: of the bins, one more than there are bins; ascending.
-        members: how many members' scores each bin holds.
-        heldout: how many held-out texts' scores.
+        edges: bin edges, one more than bins; ascending.
+        members: members' scores per bin.
+        heldout: held-out texts' scores per bin.
     """
 
     edges: list[float]
@@ -28,7 +28,7 @@ class Histogram(NamedTuple):
 
 
 def histogram(members: Tensor, heldout: Tensor) -> Histogram:
-    """Count scores in 30 bins of equal width, whose ends are of few digits: they are no two examples' scores.
+    """Count scores in 30 bins of equal width, whose ends are rounded, so that they do not reveal examples' scores.
 
     Args:
         members: (M,) finite scores; M is at least 1.
@@ -49,7 +49,7 @@ def histogram(members: Tensor, heldout: Tensor) -> Histogram:
 
 
 def _round_ends(low: float, high: float) -> tuple[float, float]:
-    """A range of few digits around one; it has a width even where both ends are the same."""
+    """A rounded range around the given one; its width is positive even if both ends are equal."""
     size = max(abs(low), abs(high))
     width = high - low if high - low > max(1e-100, 1e-9 * size) else max(1.0, size)
     step = 10.0 ** (math.floor(math.log10(width)) - 1)

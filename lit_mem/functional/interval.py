@@ -1,4 +1,4 @@
-"""Intervals of means and shares, as functions of a few numbers."""
+"""Confidence intervals of means and shares, from summary statistics."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final, TypeAlias
 
 Interval: TypeAlias = Callable[[float], tuple[float, float]]
 """Both ends of a metric's confidence interval, by its two-sided level in (0, 1)."""
-_WHOLE: Final = 1e-6  # how near to a whole number a number of units must be; rounding makes errors of 1e-10
+_WHOLE: Final = 1e-6  # tolerance for a number of units to count as an integer; rounding errors are 1e-10
 
 
 def student_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of a few measurements, such as one a seed, and Student's t interval of it.
+    """Mean of a few measurements, such as one per seed, with its Student's t interval.
 
     Args:
         values: two or more, finite.
@@ -37,7 +37,7 @@ def _student_quantile(share: float, freedom: int) -> float:
 
 
 def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share seen in n trials.
+    """Wilson's score interval of a share observed in n trials.
 
     Args:
         share: in [0, 1].
@@ -54,14 +54,14 @@ def wilson_interval(share: float, n: float, level: float = 0.95) -> tuple[float,
     z = float(norm.ppf(0.5 + level / 2))
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    # At 0 and 1 an end is the share itself, but for rounding.
+    # At 0 and 1 an end equals the share, up to rounding.
     low = middle - half if share > 0 else 0.0
     high = middle + half if share < 1 else 1.0
     return max(0.0, min(low, share)), min(1.0, max(high, share))
 
 
 def clopper_pearson(share: float, n: float, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a share seen in n independent trials; of 0 of n it is [0, 1 − ((1 − level) / 2)^(1/n)].
+    """The exact interval of a share in n independent trials; for 0 of n it is [0, 1 − ((1 − level) / 2)^(1/n)].
 
     Args:
         share: in [0, 1].
@@ -81,19 +81,19 @@ def clopper_pearson(share: float, n: float, level: float = 0.95) -> tuple[float,
     tail, seen = (1 - level) / 2, share * n
     low = float(betaincinv(seen, n - seen + 1, tail)) if seen > 0 else 0.0
     high = float(betaincinv(seen + 1, n - seen, 1 - tail)) if seen < n else 1.0
-    low, high = (0.0 if math.isnan(low) else low), (1.0 if math.isnan(high) else high)  # below what floats resolve
+    low, high = (0.0 if math.isnan(low) else low), (1.0 if math.isnan(high) else high)  # below float resolution
     return max(0.0, min(low, share)), min(1.0, max(high, share))
 
 
 def trials_of_none(high: float, level: float = 0.95) -> int | None:
-    """Of how many units none was counted, by the upper end of Clopper and Pearson's interval of the share 0.
+    """The number of units for a share of 0, recovered from the upper end of its Clopper-Pearson interval.
 
     Args:
         high: the upper end, in [0, 1].
-        level: of the interval.
+        level: confidence of the interval.
 
     Returns:
-        n; None where the end is that of no whole number, as where texts count unequally.
+        n; None if the end matches no integer n, as for unequally weighted texts.
 
     >>> trials_of_none(clopper_pearson(0, 300)[1])
     300

@@ -1,4 +1,4 @@
-"""Examples of similar length in one batch."""
+"""Group examples of similar length into batches."""
 
 from __future__ import annotations
 
@@ -8,23 +8,22 @@ import numpy as np
 
 
 def length_groups(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-    """Group examples of similar length, so that as little as possible is spent on padding and on many small groups.
+    """Group examples of similar length, minimising the cost of padding and of many small groups.
 
-    A group costs its tokens, padding included, and as much again as `token_budget` / 16 tokens for being one more:
-    small products run below the speed of large ones. The grouping is the cheapest there is of examples in order of
-    length, by dynamic programming.
+    A group costs its tokens, padding included, plus `token_budget` / 16 tokens of overhead, since small matrix products
+    run below full speed. Dynamic programming finds the cheapest grouping of examples sorted by length.
 
     Args:
         lengths: tokens of each example.
-        token_budget: most tokens in a group, padding included; a longer example stands alone.
+        token_budget: maximum tokens in a group, padding included; a longer example is its own group.
 
     Returns:
-        Positions of the examples, longest group first, so that a run that cannot fit in memory fails at once.
+        Positions of the examples, longest group first, so that a run that does not fit in memory fails at once.
     """
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     n = len(order)
-    least = np.zeros(n + 1)  # the cost of grouping all from the i-th on
-    size = np.ones(n, dtype=np.int64)  # of the first of these groups
+    least = np.zeros(n + 1)  # the cost of grouping examples from i on
+    size = np.ones(n, dtype=np.int64)  # size of the first of these groups
     for i in reversed(range(n)):
         width = max(1, lengths[order[i]])
         sizes = np.arange(1, min(n - i, max(1, token_budget // width)) + 1)

@@ -1,4 +1,4 @@
-"""Longest run of words that two texts share: the paper's measure of extraction."""
+"""Longest run of words common to two texts: the paper's extraction measure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from lit_mem.functional.words import words
 
 
 def longest_common_run(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest contiguous run of items common to both; 0 where either is empty."""
-    # autojunk would skip items that are frequent in long texts, and so miss runs.
+    """Length of the longest contiguous run of items common to both; 0 if either is empty."""
+    # autojunk skips items that are frequent in long texts, and so would miss runs.
     matcher = SequenceMatcher(None, left, right, autojunk=False)
     return matcher.find_longest_match(0, len(left), 0, len(right)).size
 
@@ -18,18 +18,18 @@ def longest_common_run(left: Sequence[str], right: Sequence[str]) -> int:
 def ngram_match_rate(generated: str, truth: str) -> float:
     """Longest contiguous run of words common to both texts, as a share of the words in `truth`.
 
-    Words are those of `lit_mem.functional.words`: what stands between white space, and single characters of scripts
-    without spaces.
+    Words are those of `lit_mem.functional.words`: separated by white space, or single characters of scripts without
+    spaces.
 
     Args:
         generated: what the model wrote after the prefix.
         truth: the true suffix; at least one word.
 
     Returns:
-        A number in [0, 1]; 1 where the true suffix stands in the generated text word for word.
+        A number in [0, 1]; 1 if the generated text contains the true suffix word for word.
 
     Raises:
-        ValueError: `truth` holds no word.
+        ValueError: `truth` has no words.
 
     Source: Savine et al. 2025 (arXiv 2507.21009), prompted generation.
 
@@ -38,5 +38,5 @@ def ngram_match_rate(generated: str, truth: str) -> float:
     """
     wanted = words(truth)
     if not wanted:
-        raise ValueError("the true suffix holds no word")
+        raise ValueError("the true suffix has no words; expected at least one")
     return longest_common_run(words(generated), wanted) / len(wanted)

@@ -1,4 +1,4 @@
-"""Numbers as a report writes them: in words on the page, and without NaN in JSON."""
+"""Format numbers for reports: readable on the page, and without NaN in JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOT_MEASURED: Final = "not measured"
 
 
 def shown(value: float | None) -> str:
-    """A number for reading: four significant digits; what was not measured is never a 0.
+    """A number with at most four significant digits; None and NaN are "not measured".
 
     >>> shown(0.85398888), shown(12), shown(None), shown(float("nan")), shown(0.0)
     ('0.854', '12', 'not measured', 'not measured', '0')
@@ -28,7 +28,7 @@ def shown(value: float | None) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent for reading: two significant digits, three from 10 % on.
+    """A share in percent: two significant digits, three from 10 % on.
 
     >>> percent(0.0122), percent(0.00037), percent(0.0), percent(0.125), percent(1.0)
     ('1.2 %', '0.037 %', '0 %', '12.5 %', '100 %')
@@ -38,7 +38,7 @@ def percent(share: float) -> str:
 
 
 def rate_shown(value: float, low: float | None, high: float | None) -> str:
-    """A rate with its 95 % interval, for reading; of a rate of 0 how high it may be, and of how many units, if known.
+    """A rate with its 95 % interval; for a rate of 0, the upper bound and, if known, the number of units.
 
     >>> rate_shown(0.25, 0.2, 0.31), rate_shown(0.25, None, None), rate_shown(0.0, 0.0, 0.012220754)
     ('25 % [20 %, 31 %]', '25 %', '0: below 1.2 %')
@@ -55,14 +55,14 @@ def rate_shown(value: float, low: float | None, high: float | None) -> str:
 
 
 def ends_shown(name: str, value: float | None, low: float | None, high: float | None) -> str | None:
-    """What a table has beside a rate of 0 instead of two ends: "0 of 300: below 1.2 %"; None of anything else."""
+    """The text that replaces both ends for a rate of 0: "0 of 300: below 1.2 %"; None for any other rate."""
     if value != 0 or low != 0 or high is None or "auroc" in name:
         return None
     return rate_shown(0.0, low, high)
 
 
 def as_json(value: Any) -> Any:
-    """The same with None for NaN and infinities, which JSON does not have, and text for what it does not know."""
+    """The value for JSON: None for NaN and infinities, strings for unsupported types."""
     if isinstance(value, Mapping):
         return {str(key): as_json(inner) for key, inner in value.items()}
     if isinstance(value, str) or value is None or isinstance(value, bool | int):

@@ -1,4 +1,4 @@
-"""How texts begin: the first words that many of them share, which give no single one away."""
+"""Common beginnings of texts: first words shared by many texts, so that they reveal no single one."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 from lit_mem.functional.words import word_places
 
 _LOOKED_AT: Final = 32
-"""Characters a word in which the first words of a text are looked for."""
+"""Characters per word that are searched for the first words of a text."""
 
 
 def opening(text: str, n_words: int) -> str | None:
-    """A text up to the end of its n-th word of letters and digits, without white space in front; None: it has fewer.
+    """A text up to the end of its n-th word of letters and digits, left-stripped; None if it has fewer words.
 
     >>> opening("  A 45-year-old woman", 2), opening("Fever.", 2)
     ('A 45', None)
@@ -22,22 +22,22 @@ def opening(text: str, n_words: int) -> str | None:
     whole, most = text.lstrip(), _LOOKED_AT * (n_words + 1)
     start = whole[:most]
     places = word_places(start)
-    if len(places) < n_words + (len(whole) > most):  # the last word seen may go on
+    if len(places) < n_words + (len(whole) > most):  # the last word may be truncated
         return None
     return start[: places[n_words - 1].end()]
 
 
 def shared_openings(texts: Iterable[str], n_words: int, at_least: int, n_most: int) -> list[str]:
-    """The most frequent beginnings of texts, the most frequent first, and in their own order where two are as frequent.
+    """The most frequent beginnings of texts, most frequent first; ties in sort order.
 
     Args:
-        texts: any; copies of one count once.
-        n_words: how many words a beginning has.
-        at_least: how many different texts must share it.
-        n_most: how many beginnings at most.
+        texts: any; duplicates count once.
+        n_words: number of words in a beginning.
+        at_least: minimum number of distinct texts that share it.
+        n_most: maximum number of beginnings.
 
     Returns:
-        Beginnings with what stands between their words; empty where none is shared by so many.
+        Beginnings, with the characters between their words; empty if none is shared by enough texts.
 
     >>> shared_openings(["A man fell.", "A man sat.", "A man sat.", "A dog ran."], n_words=2, at_least=2, n_most=9)
     ['A man']

@@ -10,11 +10,11 @@ from torch import Tensor
 
 
 class Change(NamedTuple):
-    """A change and how far chance alone could move it.
+    """A change with its standard error.
 
     Attributes:
-        value: in nats a token; NaN without texts.
-        error: its standard error, in the same unit; NaN with fewer than two texts on a side.
+        value: in nats per token; NaN without texts.
+        error: its standard error, in the same unit; NaN with fewer than two texts in a set.
         freedom: degrees of freedom of that error.
     """
 
@@ -23,7 +23,7 @@ class Change(NamedTuple):
     freedom: float
 
     def beyond_noise(self, chance: float = 0.005, above: float = 0.0) -> bool:
-        """Whether it is above a value by more than noise has it with this probability (one-sided t test)."""
+        """Whether it exceeds a value significantly: one-sided t test at level `chance`."""
         from scipy.special import stdtrit
 
         if not (math.isfinite(self.value) and math.isfinite(self.error)):
@@ -32,11 +32,11 @@ class Change(NamedTuple):
 
 
 def change_of_loss(before: Tensor, now: Tensor, n_tokens: Tensor) -> Change:
-    """How much the mean loss a token of a set of texts has risen.
+    """Increase of the mean loss per token of a set of texts.
 
     The ratio estimator R = Σ d_i / Σ n_i, where d_i is the change of text i's loss in nats; its variance by the delta
-    method is N / (N − 1) · Σ (d_i − R n_i)² / (Σ n_i)² (Cochran 1977, Sampling Techniques, 6.4). Pairing by text takes
-    out how hard each text is. It takes texts to be drawn independently.
+    method is N / (N − 1) · Σ (d_i − R n_i)² / (Σ n_i)² (Cochran 1977, Sampling Techniques, 6.4). Pairing by text
+    removes the variance between texts. Assumes that texts are drawn independently.
 
     Args:
         before: (N,) each text's loss, summed over its tokens, in nats.
@@ -58,7 +58,7 @@ def change_of_loss(before: Tensor, now: Tensor, n_tokens: Tensor) -> Change:
 
 
 def change_of_gap(members: Change, heldout: Change) -> Change:
-    """How much the gap, held-out loss less members' loss, has grown; the two sets share no text.
+    """Increase of the gap, held-out loss minus members' loss; the two sets are disjoint.
 
     Degrees of freedom are Welch's (1947).
     """

@@ -1,7 +1,7 @@
-"""Words of the data where people read them: on a console, in a figure, in TensorBoard's Markdown.
+"""Make values from the data safe to show: on a console, in a plot, in TensorBoard's Markdown.
 
-A value of a column or the name of a file may hold anything: escape sequences that a terminal obeys, marks that turn the
-direction of writing, HTML. Here it becomes what it looks like, and no more.
+A column value or a file name may contain anything: terminal escape sequences, bidirectional control characters, HTML.
+The functions here make such content visible and inert.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 _JOINERS: Final = "\u200c\u200d"
-"""Seen by nobody, but parts of Persian words and of emoji."""
+"""Invisible, but part of Persian words and of emoji."""
 _MARKUP: Final = re.compile(r"[\\`*_{}\[\]()!|<>&~$^]")
 
 
 def printable(text: str, longest: int | None = None, aligned: bool = False) -> str:
-    r"""The text on one line of which every character shows.
+    r"""The text on one line, with every character visible.
 
-    White space becomes single spaces. What cannot be seen and may do harm (escape sequences, marks that turn the
-    direction of writing, unpaired surrogates) is written as Python escapes it.
+    White space becomes single spaces. Invisible characters that may do harm (escape sequences, bidirectional controls,
+    unpaired surrogates) are written as Python escapes.
 
     Args:
         text: any text.
-        longest: most characters; a longer text is cut, and ends in "…". None: any number.
+        longest: maximum characters; a longer text is truncated and ends in "…". None: no limit.
         aligned: keep spaces as they are, as in a row of a table.
 
     >>> printable("at\nhome\x1b[31m")
@@ -36,7 +36,7 @@ def printable(text: str, longest: int | None = None, aligned: bool = False) -> s
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown whose cells read as they are given, whatever markup or HTML is in them."""
+    """A Markdown table whose cells are shown literally, whatever markup or HTML they contain."""
     lines = [_line(header), _line(["---"] * len(header), escape=False), *map(_line, rows)]
     return "\n".join(lines)
 

@@ -1,4 +1,4 @@
-"""How wide an AUROC's interval will be with so many texts, and how many texts make it narrow enough."""
+"""Plan an AUROC's interval: its expected width for given numbers of texts, and how many texts are needed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from lit_mem.errors import MetricError, check_range
 from lit_mem.functional.interval import clopper_pearson, wilson_interval
 
 MOST: Final = 1_000_000
-"""Numbers of texts above this are not worth naming."""
+"""Larger numbers of texts are not reported."""
 _STEPS: Final = 2000
 _MANY_TIMES: Final = 1000
 _MOST_HELDOUT: Final = 10
-"""Held-out texts for each member that can be scored, beyond which more members are the cheaper way."""
+"""Held-out texts per scored member, beyond which adding members is cheaper."""
 
 
 class Scored(NamedTuple):
-    """How many texts a pass scores, of how many.
+    """How many texts a pass scores, and how many there are.
 
     Attributes:
         members: scored.
         heldout: scored.
-        of_members: in the training set; None where that is not known.
+        of_members: in the training set; None if unknown.
         of_heldout: in the held-out set, likewise.
     """
 
@@ -34,7 +34,7 @@ class Scored(NamedTuple):
 
 
 class Needed(NamedTuple):
-    """Texts that would settle on which side of a limit an AUROC lies.
+    """Numbers of texts that would settle on which side of a limit an AUROC is.
 
     Attributes:
         members: to score.
@@ -46,7 +46,7 @@ class Needed(NamedTuple):
 
 
 def auroc_variance(area: float, members: int, heldout: int) -> float:
-    """Variance of an AUROC with so many texts, before any is scored.
+    """Expected variance of an AUROC for given numbers of texts, before any is scored.
 
     Args:
         area: the AUROC, in [0, 1].
@@ -70,26 +70,26 @@ def auroc_variance(area: float, members: int, heldout: int) -> float:
 
 
 def _pairs(area: float) -> tuple[float, float]:
-    """Chance that two members outscore one held-out text, and one member two of these, each less the area squared."""
+    """P(two members outscore one held-out text) and P(one member outscores two), each minus the squared area."""
     return area / (2 - area) - area**2, 2 * area * area / (1 + area) - area**2
 
 
 def planned_interval(
     area: float, members: int, heldout: int, level: float = 0.95, widened: float = 1.0
 ) -> tuple[float, float]:
-    """The interval to expect around an AUROC, on the logit scale.
+    """The expected interval of an AUROC, computed on the logit scale.
 
     Args:
         area: the AUROC, in [0, 1].
         members: scored, at least 1.
         heldout: scored, at least 1.
         level: confidence of the two-sided interval, in (0, 1).
-        widened: how much wider than the model's the interval is known to be, on the logit scale.
+        widened: factor by which the interval is known to be wider than the model's, on the logit scale.
 
     Returns:
-        Both ends in [0, 1]: logit(area) ± z · sd / (area (1 − area)), the delta method, with one observation more in
-        each set whose variance is area (1 − area); at an area of 0 or 1, where
-        the variance is 0, Wilson's interval of a share seen in min(members, heldout) trials.
+        Both ends in [0, 1]: logit(area) ± z · sd / (area (1 − area)), the delta method, with one added observation per
+        set whose variance is area (1 − area). At an area of 0 or 1, where the variance is 0, Wilson's interval of a
+        share seen in min(members, heldout) trials.
 
     Raises:
         MetricError: as `auroc_variance`.
@@ -98,7 +98,8 @@ def planned_interval(
 
     most = area * (1 - area)
     two_members, two_heldout = _pairs(area)
-    # One more observation in each set, at the greatest variance of a share, as few scores miss what decides near 1.
+    # One added observation per set, at the maximum variance of a share: small samples miss the scores that matter near
+    # 1.
     more = (most - two_heldout) / members**2 + (most - two_members) / heldout**2
     spread = math.sqrt(auroc_variance(area, members, heldout) + max(0.0, more))
     if spread == 0:
@@ -117,17 +118,17 @@ def _area(logit: float) -> float:
 
 
 def stops_at(limit: float, members: int, heldout: int, above: bool = True, level: float = 0.95) -> float | None:
-    """The AUROC at which the interval's safe end reaches a limit: where a threshold with `lower_bound` acts.
+    """The AUROC at which the interval excludes a limit: where a threshold with `lower_bound` triggers.
 
     Args:
         limit: on the AUROC, in (0, 1).
         members: scored, at least 1.
         heldout: scored, at least 1.
-        above: the limit is passed by values above it (else: below).
+        above: whether values above the limit violate it (else: below).
         level: confidence of the two-sided interval, in (0, 1).
 
     Returns:
-        The value nearest to the limit whose interval excludes it; None where not even an area of 1 (or 0) does.
+        The value nearest to the limit whose interval excludes it; None if not even an area of 1 (or 0) does.
     """
     end = 1.0 if above else 0.0
 
@@ -135,7 +136,7 @@ def stops_at(limit: float, members: int, heldout: int, above: bool = True, level
         low, high = planned_interval(area, members, heldout, level)
         return low > limit if above else high < limit
 
-    # Far from the limit the interval grows again, so the first of many steps decides.
+    # Far from the limit the interval grows again, so take the first of many steps.
     areas = [limit + (end - limit) * i / _STEPS for i in range(_STEPS)] + [end]
     first = next((i for i, area in enumerate(areas) if i and excluded(area)), None)
     if first is None or first == _STEPS:
@@ -154,25 +155,25 @@ def needed_to_settle(
     seen: tuple[float, float] | None = None,
     level: float = 0.95,
 ) -> Needed | None:
-    """How many texts would make the interval at the AUROC seen exclude a limit.
+    """How many texts would make the interval at the observed AUROC exclude a limit.
 
-    Held-out texts are added first. Of the members at least those scored now stay, which are all of up to 2000 and at
-    least 2000 of more where `data.members_size` is not set; with more held-out texts than these as many are scored, as
-    far as there are members; where `scored.of_members` is None, that is no bound. Where the members are the bottleneck,
-    as many of both as it takes.
+    Held-out texts are added first. The number of members is at least the number scored now, which without
+    `data.members_size` is all of up to 2000, or at least 2000 of more. If more held-out texts than that are needed, as
+    many members are scored, up to `scored.of_members` (no bound if None). If members are the bottleneck, the two
+    numbers grow together.
 
     Args:
-        area: the AUROC seen, in [0, 1].
+        area: the observed AUROC, in [0, 1].
         limit: on the AUROC.
         scored: how many texts were scored, at least 1 of each set.
-        seen: the interval seen, in which the limit lies; the planned ones are as much wider or narrower than the
-            model's as this one is. None: the model's.
+        seen: the observed interval, which contains the limit; planned intervals are scaled to be as much wider or
+            narrower than the model's as this one. None: no scaling.
         level: confidence of the two-sided interval, in (0, 1).
 
     Returns:
-        The smallest numbers that settle it, each at least what it is now. More members than `scored.of_members` say
-        that held-out texts alone cannot settle it. None where a million texts do not: the AUROC is the limit, or next
-        to it.
+        The smallest numbers that settle it, each at least the current one. More members than `scored.of_members` mean
+        that held-out texts alone cannot settle it. None if a million texts do not: the AUROC is at the limit, or very
+        close to it.
     """
     members, heldout = scored.members, scored.heldout
     most = math.inf if scored.of_members is None else max(members, scored.of_members)
@@ -193,28 +194,28 @@ def needed_to_settle(
 
 
 def times_as_many(value: float, end: float, limit: float) -> float:
-    """How many times the texts would make an interval exclude a limit, its width falling as 1 / √texts.
+    """The factor on the number of texts at which an interval excludes a limit, with width proportional to 1 / √texts.
 
     Args:
         value: the estimate.
-        end: of its interval, on the side of the limit.
+        end: the end of its interval on the side of the limit.
         limit: between the two, not at the value.
     """
     return ((value - end) / (value - limit)) ** 2
 
 
 def times_as_many_of_rate(value: float, seen: tuple[float, float], limit: float, level: float = 0.95) -> float | None:
-    """How many times the units would make Clopper and Pearson's interval of a rate exclude a limit.
+    """The factor on the number of units at which the Clopper-Pearson interval of a rate excludes a limit.
 
     Args:
         value: the rate, in [0, 1].
-        seen: its interval, in which the limit lies.
+        seen: its observed interval, which contains the limit.
         limit: not the value.
         level: of the interval.
 
     Returns:
-        The factor, at least 1; None where the interval is none of Clopper and Pearson's of any number of units, or a
-        thousand times as many do not settle it.
+        The factor, at least 1; None if the interval is not a Clopper-Pearson interval for any number of units, or a
+        factor of a thousand does not settle it.
     """
     if not (0 <= value <= 1 and 0 < limit < 1):
         return None
@@ -224,7 +225,7 @@ def times_as_many_of_rate(value: float, seen: tuple[float, float], limit: float,
         return clopper_pearson(value, n, level)[side]
 
     def reached(target: float, start: float) -> float | None:
-        """The n, in steps of 1e-9 of it, at which the end is as near to the value as the target."""
+        """The n, in steps of 1e-9 of it, at which the end is as close to the value as the target."""
         few, many = start, start
         while abs(end(many) - value) > abs(target - value):
             few, many = many, 2 * many
@@ -251,7 +252,7 @@ def _widened(area: float, limit: float, members: int, heldout: int, seen: tuple[
 
 
 def _smallest(holds: Callable[[int], bool], start: int) -> int | None:
-    """The smallest number from `start` on for which it holds, to `MOST`; it must go on holding above."""
+    """The smallest number from `start` to `MOST` for which it holds; it must be monotone."""
     high = start
     while not holds(high):
         if high >= MOST:

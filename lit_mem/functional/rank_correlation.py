@@ -1,4 +1,4 @@
-"""Spearman's rank correlation: whether two numbers of the same examples rise together, whatever their scales."""
+"""Spearman's rank correlation: whether two quantities of the same examples increase together, whatever their scales."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lit_mem.errors import MetricError
 def spearman(a: Tensor, b: Tensor) -> float | None:
     """Pearson's correlation of the ranks, ties counted as the mean of the ranks that they span.
 
-    No distribution is assumed, and any rising transformation of either side leaves it as it is: perplexity and loss
-    give the same number.
+    No distribution is assumed, and any increasing transformation of either side leaves it unchanged: perplexity and
+    loss give the same value.
 
     Args:
         a: (N,) real numbers, any scale.
         b: (N,) real numbers, any scale.
 
     Returns:
-        A number in [-1, 1] over the rows where both are finite; 1: the same order, -1: the reverse. None where it does
-        not exist: with fewer than 3 such rows, or where either side is the same in all of them.
+        A number in [-1, 1] over the rows where both are finite; 1: the same order, -1: the reverse. None if undefined:
+        with fewer than 3 such rows, or if either side is constant.
 
     Raises:
         MetricError: the shapes differ, or are not (N,).
@@ -34,12 +34,12 @@ def spearman(a: Tensor, b: Tensor) -> float | None:
     from scipy.stats import rankdata
 
     if a.ndim != 1 or a.shape != b.shape:
-        raise MetricError(f"a rank correlation takes two (N,) tensors, got {tuple(a.shape)} and {tuple(b.shape)}")
+        raise MetricError(f"expected two (N,) tensors, got {tuple(a.shape)} and {tuple(b.shape)}")
     left, right = a.detach().cpu().double(), b.detach().cpu().double()
     both = left.isfinite() & right.isfinite()
     if both.sum() < 3:
         return None
-    # Doubled, midranks and their mean are whole numbers: the sums below are exact, and a constant side gives 0.
+    # Doubled, midranks and their mean are integers: the sums below are exact, and a constant side gives 0.
     ranks = [torch.from_numpy(2 * rankdata(side[both].numpy())) for side in (left, right)]
     x, y = (rank - (int(both.sum()) + 1) for rank in ranks)
     spread = ((x @ x) * (y @ y)).sqrt()

@@ -1,4 +1,4 @@
-"""How often a measurement is to be repeated until Student's interval of its mean leaves 0."""
+"""Number of repeats until the Student's t interval of a mean excludes 0."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy as np
 from lit_mem.errors import MetricError, check_range
 
 MOST: Final = 1000
-"""Numbers of repeats above this are not worth naming."""
+"""Larger numbers of repeats are not reported."""
 
 
 def repeats_to_leave_zero(mean: float, deviation: float, level: float = 0.95, most: int = MOST) -> int | None:
-    """The smallest number of repeats whose interval of the mean does not hold 0.
+    """The smallest number of repeats whose interval of the mean excludes 0.
 
-    The quantile of Student's t depends on the number too, so each number has its own: the smallest n with
-    |mean| > t(n − 1) · deviation / √n. The right side falls with n, so that every larger number does it as well.
+    The quantile of Student's t depends on the number too: the smallest n with |mean| > t(n − 1) · deviation / √n. The
+    right side decreases with n, so every larger number satisfies it too.
 
-    A plan and no promise: mean and deviation are taken to be the truth. At this number the next mean lies about as
-    often below the one assumed as above it, so that the interval leaves 0 in about half of all cases.
+    This is a plan, not a guarantee: mean and deviation are treated as the true values. At this n the next mean is below
+    the assumed one about as often as above it, so the interval excludes 0 in about half of all cases.
 
     Args:
-        mean: of the repeats, in their unit.
+        mean: mean of the repeats, in their unit.
         deviation: standard deviation of one repeat (of n − 1), at least 0, in the same unit.
         level: confidence of the two-sided interval, in (0, 1).
-        most: the largest number to look at, at least 2.
+        most: the largest number to consider, at least 2.
 
     Returns:
-        At least 2; None where not even `most` repeats do it, as at a mean of 0.
+        At least 2; None if `most` repeats are not enough, as for a mean of 0.
 
     Raises:
         MetricError: the deviation is below 0, or `most` below 2.
@@ -45,7 +45,7 @@ def repeats_to_leave_zero(mean: float, deviation: float, level: float = 0.95, mo
 
 @lru_cache(maxsize=16)
 def _half_widths(level: float, most: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Of the intervals of 2 to `most` repeats with a deviation of 1."""
+    """Half widths of the intervals of 2 to `most` repeats with a deviation of 1."""
     from scipy.stats import t
 
     n = np.arange(2, most + 1)

@@ -1,4 +1,4 @@
-"""The ROC curve of an attack and its reading at low false-positive rates."""
+"""The ROC curve of an attack, and its true-positive rate at low false-positive rates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_mem.functional.auroc import checked_classes
 from lit_mem.functional.interval import Interval
 
-_SPENT: Final = 0.7  # of the tail, on the threshold
+_SPENT: Final = 0.7  # share of the tail spent on the threshold
 
 
 def roc_curve(score: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,8 +22,8 @@ def roc_curve(score: Tensor, member: Tensor) -> tuple[Tensor, Tensor]:
         member: (N,) bool.
 
     Returns:
-        (K,) float64 false-positive rates, ascending, and the (K,) true-positive rates beside them. Tied scores
-        share one point, as no threshold can part them.
+        (K,) float64 false-positive rates, ascending, and the (K,) true-positive rates at the same points. Tied scores
+        share one point.
 
     Raises:
         MetricError: a set is empty, or a score is not finite.
@@ -42,10 +42,10 @@ def tpr_at_fpr(score: Tensor, member: Tensor, max_fpr: float) -> float | None:
     Args:
         score: (N,) float, higher = more member-like.
         member: (N,) bool.
-        max_fpr: the false-positive rate that is borne, in (0, 1).
+        max_fpr: maximum false-positive rate, in (0, 1).
 
     Returns:
-        The rate in [0, 1], or None where it cannot be measured: with fewer than 1 / `max_fpr` non-members the
+        The rate in [0, 1], or None if it cannot be measured: with fewer than 1 / `max_fpr` non-members the
         smallest false-positive rate above 0 already exceeds `max_fpr`.
 
     Raises:
@@ -54,7 +54,7 @@ def tpr_at_fpr(score: Tensor, member: Tensor, max_fpr: float) -> float | None:
     Source: Carlini et al. 2022, "Membership Inference Attacks From First Principles", section IV.
     """
     _, others = checked_classes(score, member)
-    # The product may fall a rounding error short of 1, as 49 x (1 / 49) does.
+    # The product may be a rounding error below 1, as 49 x (1 / 49) does.
     if len(others) * max_fpr < 1 - 1e-9:
         return None
     fpr, tpr = roc_curve(score, member)
@@ -62,34 +62,34 @@ def tpr_at_fpr(score: Tensor, member: Tensor, max_fpr: float) -> float | None:
 
 
 def tpr_interval(score: Tensor, member: Tensor, max_fpr: float) -> Interval:
-    """The interval of `tpr_at_fpr`: of the rate that the whole population has at this false-positive rate.
+    """The interval of `tpr_at_fpr`, for the population's true-positive rate at this false-positive rate.
 
-    The threshold is itself estimated, from the few non-members above it, so the interval covers both errors and holds
-    for any scores. Of n non-members fewer than j lie above the true threshold with a probability that is binomial, and
-    known. For the lower end j is the largest number for which that is at most 0.7 of the tail (1 − level) / 2; the
-    end is Clopper and Pearson's of the members above the j-th highest non-member, at what is left of the tail. Where
-    not even j = 1 keeps to the tail the end is 0: with 300 non-members no threshold is known to keep to 0.01, with 368
-    one is, at 95 %. The upper end mirrors it: the smallest j that are reached with 0.7 of the tail at most.
+    The threshold is itself estimated, from the few non-members above it, so the interval covers both errors and is
+    valid for any scores. The number of n non-members above the true threshold is binomial. For the lower end, j is the
+    largest number such that fewer than j lie above it with probability at most 0.7 of the tail (1 − level) / 2; the end
+    is the Clopper-Pearson bound for the members above the j-th highest non-member, at the remaining tail. If not even j
+    = 1 stays within the tail, the end is 0: with 300 non-members no threshold is certain to stay within 0.01, with 368
+    one is, at 95 %. The upper end mirrors this: the smallest j reached with probability at most 0.7 of the tail.
 
     Args:
         score: (N,) float, higher = more member-like.
         member: (N,) bool.
-        max_fpr: the false-positive rate that is borne, in (0, 1).
+        max_fpr: maximum false-positive rate, in (0, 1).
 
     Returns:
-        What gives both ends in [0, 1] by the level, with the rate of `tpr_at_fpr` between them.
+        A function from level to both ends in [0, 1], with the rate of `tpr_at_fpr` between them.
 
     Raises:
         MetricError: a set is empty, or a score is not finite.
 
     Sources: Hilgers 1991, "Distribution-free confidence bounds for ROC curves" (order statistics of one set, binomial
-    bounds of the other); Clopper & Pearson 1934. How the tail is shared is ours: where s of it is spent on the
-    threshold, (tail − s) / (1 − s) is left for the members, as scores exist for which just that is missed. Of 0.3, 0.5,
-    0.7 and 0.9 of the tail 0.7 gave the narrowest intervals in most of 15 simulated settings.
+    bounds of the other); Clopper & Pearson 1934. The split of the tail is ours: if s of it is spent on the threshold,
+    (tail − s) / (1 − s) remains for the members, since scores exist for which exactly that is missed. Of 0.3, 0.5, 0.7
+    and 0.9 of the tail, 0.7 gave the narrowest intervals in most of 15 simulated settings.
     """
     members, others = checked_classes(score, member)
     others = others.sort().values
-    # Non-members with as high a score, or a higher one, for each member.
+    # For each member the number of non-members with an equal or higher score.
     above = (len(others) - torch.searchsorted(others, members)).sort().values
     n, m, allowed = len(others), len(members), math.floor(len(others) * max_fpr + 1e-9)
 
@@ -120,15 +120,15 @@ def tpr_interval(score: Tensor, member: Tensor, max_fpr: float) -> Interval:
 def best_balanced_accuracy(score: Tensor, member: Tensor) -> float:
     """Highest balanced accuracy, (TPR + 1 − FPR) / 2, among all thresholds.
 
-    The membership advantage, TPR − FPR, of the same threshold is twice this, less 1. The threshold is chosen on the
-    same examples on which it is judged, so the figure is optimistic: with few examples it is above 0.5 by chance alone.
+    The membership advantage, TPR − FPR, at the same threshold is twice this, minus 1. The threshold is chosen on the
+    examples that it is evaluated on, so the value is optimistic: with few examples it is above 0.5 by chance.
 
     Args:
         score: (N,) float, higher = more member-like.
         member: (N,) bool.
 
     Returns:
-        A number in [0.5, 1]; 0.5 = no threshold beats guessing, as where all scores are tied.
+        A number in [0.5, 1]; 0.5 = no threshold beats guessing, as when all scores are tied.
 
     Raises:
         MetricError: a set is empty, or a score is not finite.

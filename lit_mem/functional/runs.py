@@ -1,4 +1,4 @@
-"""Runs of positions next to each other: the turns of a conversation, as their scored tokens show them."""
+"""Runs of consecutive positions, such as the scored turns of a conversation."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def runs(mask: Tensor) -> list[Tensor]:
         mask: (T,) bool.
 
     Returns:
-        (n,) int64 each, n at least 1; none where nothing is True.
+        (n,) int64 each, n at least 1; empty if nothing is True.
 
     >>> [run.tolist() for run in runs(torch.tensor([False, True, True, False, True]))]
     [[1, 2], [4]]
@@ -20,10 +20,10 @@ def runs(mask: Tensor) -> list[Tensor]:
 
 
 def consecutive(positions: Tensor) -> list[Tensor]:
-    """The same of positions.
+    """Split sorted positions into runs of consecutive ones.
 
     Args:
-        positions: (n,) int64, rising.
+        positions: (n,) int64, ascending.
 
     >>> [run.tolist() for run in consecutive(torch.tensor([1, 2, 4]))]
     [[1, 2], [4]]

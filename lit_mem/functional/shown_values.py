@@ -1,8 +1,9 @@
-"""Which values of the data are shown as they are, in names of metrics, on a console, in plots.
+"""Which values of the data may be shown, in metric names, on a console, in plots.
 
-A value is shown if it is short, stands in many rows, and gives no text away; any other is shown by its number, the most
-frequent first: `(value 1)`. A hash would confirm a guessed value. A keyed hash would not, but would name the metrics of
-each run anew, and limits and dashboards go by names. A number stays the same on the same data.
+A value is shown if it is short, occurs in many rows, and does not reveal text. Any other value is replaced by its
+number, most frequent first: `(value 1)`. A hash would confirm a guessed value. A keyed hash would not, but would change
+the metric names in every run, while thresholds and dashboards depend on names. The number is the same for the same
+data.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 from lit_mem.functional.words import DENSE
 
 LONGEST: Final = 40
-"""Most characters of a value that is shown."""
+"""Maximum characters of a value that is shown."""
 
 _RUN: Final = 25
 _WORDS: Final = 5
@@ -31,26 +32,27 @@ _RANGE: Final = re.compile(r"(-?[\d.]+(?:e[-+]\d+)?)(?:-| to )(-?[\d.]+(?:e[-+]\
 _ESCAPE: Final = re.compile(r'\\(?:u([0-9a-fA-F]{4})|[nrtbf/"\\])')
 
 
-def telling(values: Iterable[str], texts: Iterable[str], whole: bool = False) -> set[str]:
-    """The values that give a text away: that have a long run of characters in common with one.
+def revealing(values: Iterable[str], texts: Iterable[str], whole: bool = False) -> set[str]:
+    """The values that reveal text: those that share a long run of characters with a text.
 
-    Words are compared, whatever their case and the signs between them. A run is long from 25 letters on, spaces
-    included, or from 5 words; a digit counts as 5 letters, so that 5 digits in a row are enough, and a character of
-    Chinese, Japanese or Korean as 7, so that 4 are. Shorter ones are shared by chance: "adverse event" is a value of a
-    column, and stands in many texts. Of a text below 50 letters half is enough, but at least 4 letters; a text below 4
-    letters is compared with the value and with each of its words. Time is linear in the characters of the texts.
+    Words are compared, ignoring case and the characters between them. A run is long from 25 letters on, spaces
+    included, or from 5 words; a digit counts as 5 letters, so that 5 digits in a row are enough, and a Chinese,
+    Japanese or Korean character as 7, so that 4 are. Shorter runs are shared by chance: "adverse event" is a column
+    value and occurs in many texts. For a text below 50 letters half of it is enough, but at least 4 letters; a text
+    below 4 letters is compared with the value and with each of its words. Time is linear in the characters of the
+    texts.
 
     Args:
-        values: short ones; of mixed columns also as JSON writes them, with escapes.
-        texts: of the run.
-        whole: take only values that hold a text from its first to its last letter.
+        values: short values; in columns of mixed types also as JSON, with escapes.
+        texts: texts of the run.
+        whole: only match values that contain a whole text.
 
     Returns:
         Some of `values`.
 
-    >>> sorted(telling(["F", "fever", "it after the first dose"], ["Mild fever.", "He had it after the first dose."]))
+    >>> sorted(revealing(["F", "fever", "it after the first dose"], ["Mild fever.", "He had it after the first dose."]))
     ['fever', 'it after the first dose']
-    >>> telling(["fever", "Mild fever!"], ["Mild fever."], whole=True)
+    >>> revealing(["fever", "Mild fever!"], ["Mild fever."], whole=True)
     {'Mild fever!'}
     """
     forms = defaultdict[str, set[str]](set)
@@ -89,18 +91,19 @@ def shown_as(
     what: str = "value",
     longest: int | None = LONGEST,
 ) -> dict[str, str]:
-    """What each value is called where people read it: itself, or its number if it is long, rare or hidden.
+    """The displayed name of each value: itself, or its number if it is long, rare or hidden.
 
     Args:
-        groups: for each row the values that it has.
-        hidden: values that give a text away, as `telling` finds them.
-        fewest: a value of fewer rows is called by its number, unless it is one below 10,000, or a range of those. A
-            range of larger ones always is: its ends are values of single rows, such as a number of a person or a date.
+        groups: for each row its values.
+        hidden: values that reveal text, from `revealing`.
+        fewest: a value in fewer rows is replaced by its number, unless it is a number below 10,000, or a range of such
+            numbers. A range of larger numbers never is shown: its ends are values of single rows, such as an id or a
+            date.
         what: the word before the number.
-        longest: a value of more characters is called by its number; None: a long one is not.
+        longest: a value with more characters is replaced by its number; None: no limit.
 
     Returns:
-        By value; no two are the same.
+        Name by value, unique.
 
     >>> shown_as([["F"], ["F"], ["M"]], hidden=(), fewest=2)
     {'F': 'F', 'M': '(value 2)'}
@@ -113,7 +116,7 @@ def shown_as(
     for number, value in enumerate(ordered, start=1):
         if value not in names:
             name = f"({what} {number})"
-            while name in taken:  # a value of the data that looks like a number of ours
+            while name in taken:  # a value of the data that looks like a generated name
                 name = f"({name})"
             names[value] = name
             taken.add(name)
@@ -121,14 +124,14 @@ def shown_as(
 
 
 def _common(value: str, count: int, fewest: int) -> bool:
-    """Whether a value stands for many rows, or is a number too short to stand for one."""
+    """Whether a value occurs in many rows, or is a number too short to identify one."""
     if _FEW_DIGITS.fullmatch(value):
         return True
     return count >= fewest and not (_RANGE.fullmatch(value) and fewest > 1)
 
 
 def _form(text: str) -> str:
-    """Its words, each letter as often as it counts; of a text without words, its signs."""
+    """Its words, with each letter repeated by its weight; for a text without words, its symbols."""
     form = _BETWEEN.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
     form = _DIGIT.sub(r"\g<0>" * _DIGIT_COUNTS, form)
     if not form.isascii():
@@ -137,7 +140,7 @@ def _form(text: str) -> str:
 
 
 def _unescaped(value: str) -> str:
-    """The value as it was before JSON wrote it, with a space for a line break."""
+    """The value before JSON escaping, with a space for a line break."""
     if "\\" not in value:
         return value
     text = _ESCAPE.sub(lambda sign: chr(int(sign[1], 16)) if sign[1] else " ", value)

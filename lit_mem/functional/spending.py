@@ -1,4 +1,4 @@
-"""An error probability spread over many looks, so that it holds for all of them together."""
+"""Alpha spending: an error probability spread over many looks, so that it holds for all of them together."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import math
 from lit_mem.errors import check_range
 
 ALPHA = 0.05
-"""The chance, at most, that a run whose metrics truly are within every limit is ever stopped."""
+"""Maximum probability that a run whose true metrics are within every limit is ever stopped."""
 
 
 class Spending:
-    """Hands out an error probability look by look: what is handed out sums to no more than `alpha`.
+    """Allocates an error probability look by look; the allocations sum to at most `alpha`.
 
-    Where the number of looks is planned, each gets an equal share of what is left; beyond the plan there is none left.
-    Where it is not, look k gets alpha / (k (k + 1)), which sums to alpha over any number of looks. By Bonferroni's
-    inequality the chance of an error at any look is at most alpha, however alike the looks are; the more alike, the
-    smaller it is.
+    If the number of looks is planned, each gets an equal share of what is left; looks beyond the plan get none.
+    Otherwise look k gets alpha / (k (k + 1)), which sums to alpha over any number of looks. By Bonferroni's inequality
+    the probability of an error at any look is at most alpha, however correlated the looks are; the higher the
+    correlation, the smaller it is.
 
     Args:
-        alpha: for all looks together, in (0, 1).
+        alpha: error probability for all looks together, in (0, 1).
 
     Attributes:
-        looks: how many there were.
-        left: what is not handed out yet.
+        looks: number of looks so far.
+        left: the error probability not allocated yet.
 
     Source: alpha spending, Lan & DeMets 1983, "Discrete Sequential Boundaries for Clinical Trials".
 
@@ -38,33 +38,33 @@ class Spending:
         self.looks = 0
 
     def next(self, planned: int | None = None) -> float:
-        """What the next look gets.
+        """The error probability of the next look.
 
         Args:
-            planned: how many looks there will be, those that were counted; None: not known.
+            planned: total number of looks, including past ones; None: unknown.
         """
         remaining = self.looks + 2 if planned is None else max(1, planned - self.looks)
         return self.left / remaining
 
     def spend(self, planned: int | None = None) -> float:
-        """Count a look; what it got."""
+        """Count a look; return its error probability."""
         given = self.next(planned)
         self.left, self.looks = max(0.0, self.left - given), self.looks + 1
         return given
 
 
 def rescaled(value: float, ends: tuple[float, float], level: float, known: float = 0.95) -> tuple[float, float]:
-    """An interval at another confidence level, where only that at one level is known.
+    """An interval converted to another confidence level.
 
     Args:
         value: the estimate.
-        ends: of its two-sided interval.
-        level: that is wanted, in (0, 1).
-        known: of `ends`.
+        ends: ends of its two-sided interval.
+        level: target level, in (0, 1).
+        known: level of `ends`.
 
     Returns:
-        Ends whose distance from the value, on the logit scale where value and ends lie in (0, 1), else as it is, grows
-        as the normal quantile does: exact for DeLong's interval, an approximation for others. An end at 0 or 1 stays.
+        Ends whose distance from the value, on the logit scale if value and ends are in (0, 1), scales with the normal
+        quantile: exact for DeLong's interval, an approximation for others. An end at 0 or 1 is unchanged.
     """
     from scipy.special import expit, logit
     from scipy.stats import norm

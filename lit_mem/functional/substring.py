@@ -1,4 +1,4 @@
-"""Longest run of characters that two texts share, in time linear in their lengths."""
+"""Longest common substring of two texts, in time linear in their lengths."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Hashable, Sequence
 
 
 def longest_common_substring(left: str, right: str) -> int:
-    """Length in characters of the longest contiguous piece of text common to both; 0 where either is empty.
+    """Length in characters of the longest common substring; 0 if either is empty.
 
-    The suffix automaton of `right` is built, and `left` is read through it. A comparison of all pairs of characters
-    would take seconds for two long texts that repeat themselves, as generated ones do.
+    Builds the suffix automaton of `right` and matches `left` against it. Comparing all pairs of characters would take
+    seconds for two long repetitive texts, as generated ones often are.
 
     Args:
         left: any text.
         right: any text.
 
     Returns:
-        A count of Unicode code points, the same with the texts exchanged.
+        A count of Unicode code points, symmetric in the two texts.
 
     Source: Blumer et al. 1985, "The smallest automaton recognizing the subwords of a text".
 
@@ -27,17 +27,17 @@ def longest_common_substring(left: str, right: str) -> int:
 
 
 class Substrings:
-    """All contiguous pieces of a sequence, in memory linear in its length.
+    """All substrings of a sequence, in memory linear in its length.
 
     Args:
-        sequence: a text, or other items.
+        sequence: a string, or other items.
     """
 
     def __init__(self, sequence: Sequence[Hashable]) -> None:
         self._length, self._link, self._step = _suffix_automaton(sequence)
 
     def longest_in(self, other: Sequence[Hashable]) -> int:
-        """Length of the longest piece that stands in another sequence too; 0 where none does."""
+        """Length of the longest substring also contained in another sequence; 0 if there is none."""
         length, link, step = self._length, self._link, self._step
         state = run = best = 0
         for item in other:
@@ -52,7 +52,7 @@ class Substrings:
 
 
 def _suffix_automaton(text: Sequence[Hashable]) -> tuple[list[int], list[int], list[dict[Hashable, int]]]:
-    """Of each state: its longest piece's length, the state of its longest suffix that is elsewhere, its steps."""
+    """For each state: the length of its longest substring, its suffix link, its transitions."""
     length, link, step = [0], [-1], [dict[Hashable, int]()]
     last = 0
     for item in text:
@@ -67,7 +67,7 @@ def _suffix_automaton(text: Sequence[Hashable]) -> tuple[list[int], list[int], l
         if state != -1:
             reached = step[state][item]
             if length[reached] > length[state] + 1:
-                # Its shorter pieces end here too, its longest does not: the state is split.
+                # Its shorter substrings end here too, its longest does not: split the state.
                 copy = len(length)
                 length.append(length[state] + 1)
                 link.append(link[reached])

@@ -1,4 +1,4 @@
-"""How likely a text is drawn at least once in many tries, from the log-probability of one."""
+"""Probability that a text is sampled at least once in n tries, from its log-probability in one."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def _log_rate(logprob: Tensor) -> Tensor:
 
 
 def probability_within(logprob: Tensor, tries: float) -> Tensor:
-    """Probability that a text is drawn at least once in so many independent tries: 1 − (1 − p)^n.
+    """Probability that a text is sampled at least once in n independent tries: 1 − (1 − p)^n.
 
     Args:
-        logprob: (N,) float, log-probability of the text in one try, in nats; -inf where it never comes.
+        logprob: (N,) float, log-probability of the text in one try, in nats; -inf if it is never sampled.
         tries: n, at least 1, of any size.
 
     Returns:
-        (N,) float64 in [0, 1]. Exact in relative terms however small p is: the plain formula gives 0 for p below
-        1e-16 at any n, though p = 1e-17 in 1e18 tries is all but certain.
+        (N,) float64 in [0, 1], with full relative precision however small p is: the plain formula gives 0 for p below
+        1e-16 at any n, though p = 1e-17 in 1e18 tries is almost certain.
 
     Source: Hayes et al. 2024, "Measuring memorization through probabilistic discoverable extraction"
     (arXiv 2410.19482).
@@ -36,15 +36,15 @@ def probability_within(logprob: Tensor, tries: float) -> Tensor:
 
 
 def log_tries(logprob: Tensor, p: float) -> Tensor:
-    """Natural log of the number of tries in which a text is drawn at least once with probability p.
+    """Natural log of the number of tries in which a text is sampled at least once with probability p.
 
     Args:
         logprob: (N,) float, log-probability of the text in one try, in nats.
         p: the probability to reach, in (0, 1).
 
     Returns:
-        (N,) float64: log(log(1 − p) / log(1 − p_z)); infinite for a text that never comes, and below 0 (less than one
-        try) where one try is more than enough.
+        (N,) float64: log(log(1 − p) / log(1 − p_z)); infinite for a text that is never sampled, and below 0 (less than
+        one try) if one try is more than enough.
 
     Source: Hayes et al. 2024, as above.
     """

@@ -1,4 +1,4 @@
-"""Which runs of words of a few texts stand word for word in a large corpus, which is read once and never held."""
+"""Find word runs of a few texts in a large corpus, which is streamed once and never held in memory."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from lit_mem.functional.words import words
 Array = np.ndarray[Any, Any]
 
 _AT_ONCE: Final = 2_000_000
-"""How many characters of the corpus are compared together, to the next end of a text."""
+"""Characters of the corpus per chunk, rounded up to the end of a text."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What of the few texts stands in the texts of a corpus.
+    """Which word runs of the few texts occur in a corpus.
 
     Attributes:
-        there: (G,) bool, which runs of k words stand in one of them.
-        longest: words of the longest run, all of whose runs of k words are wanted; 0 where there is none.
-        hit: digests of the texts in which a wanted run of k words stands.
+        there: (G,) bool, which runs of k words occur in it.
+        longest: words of the longest run, all of whose runs of k words are wanted; 0 if there is none.
+        hit: digests of the corpus texts that contain a wanted run of k words.
     """
 
     there: Array
@@ -33,24 +33,24 @@ class Found:
     hit: frozenset[bytes] = field(default_factory=frozenset)
 
     def __or__(self, other: Found) -> Found:
-        """What either corpus holds."""
+        """The union over both corpora."""
         return Found(self.there | other.there, max(self.longest, other.longest), self.hit | other.hit)
 
 
 class WordRuns:
-    """All runs of k words of a few texts, to be looked for in many others.
+    """All runs of k words of a few texts, to search for in many others.
 
-    The few texts are indexed, not the many: memory depends on the few alone, and time is linear in the corpus. Words
-    are those of `lit_mem.functional.words`, case and punctuation included. Of the corpus only words that the few texts
-    have are looked at; runs of k of these are found by a 64-bit hash, and each match is verified.
+    The few texts are indexed, not the corpus: memory depends only on the few, and time is linear in the corpus. Words
+    are those of `lit_mem.functional.words`, case and punctuation included. Only corpus words that occur in the few
+    texts are considered; runs of k of these are found by a 64-bit hash, and each match is verified.
 
     Args:
-        texts: the few.
-        k: words of a run.
+        texts: the few texts.
+        k: words per run.
 
     Attributes:
-        n_words: how many words the few texts have.
-        n_runs: G, how many different runs of k words stand in them.
+        n_words: number of words in the few texts.
+        n_runs: G, number of distinct runs of k words in them.
     """
 
     def __init__(self, texts: Sequence[str], k: int) -> None:
@@ -60,7 +60,7 @@ class WordRuns:
         self._number = {word: n for n, word in enumerate(dict.fromkeys(w for one in split for w in one), start=1)}
         self._sequence = self._numbers(split)
         self._starts = _starts(self._sequence, k)
-        # The different runs, in the order of their hashes, and which one begins at each place.
+        # The distinct runs, sorted by hash, and which one begins at each position.
         hashes = _hashes(self._sequence, self._starts, k)
         self._hashes, first, self._run_at = np.unique(hashes, return_index=True, return_inverse=True)
         self._runs = self._sequence[self._starts[first][:, None] + np.arange(k)]
@@ -68,7 +68,7 @@ class WordRuns:
         self._pieces: Substrings | None = None
 
     def _numbers(self, split: Iterable[Sequence[str]]) -> Array:
-        """The words of some texts as numbers, a 0 behind each text; 0 for words that the few texts lack."""
+        """The words of some texts as numbers, with a 0 after each text; 0 for words not in the few texts."""
         found: list[int] = []
         for one in split:
             found += [self._number.get(word, 0) for word in one]
@@ -76,11 +76,11 @@ class WordRuns:
         return np.array(found, np.int64)
 
     def nowhere(self) -> Array:
-        """(G,) bool, no run."""
+        """(G,) bool, all False."""
         return np.zeros(self.n_runs, bool)
 
     def covered(self, wanted: Array) -> int:
-        """How many words of the few texts lie inside a run of k words that is wanted, (G,) bool; each counts once."""
+        """Number of words of the few texts inside a wanted run of k words, (G,) bool; each counts once."""
         edges = np.zeros(len(self._sequence) + 1, np.int64)
         starts = self._starts[wanted[self._run_at]]
         np.add.at(edges, starts, 1)
@@ -88,11 +88,11 @@ class WordRuns:
         return int((edges.cumsum() > 0).sum())
 
     def find(self, corpus: Iterable[str], wanted: Array | None = None) -> Found:
-        """Read a corpus.
+        """Search a corpus.
 
         Args:
-            corpus: its texts, read once, some at a time.
-            wanted: (G,) bool, of which runs the longest and the texts are found; None: of none.
+            corpus: its texts, read once, in chunks.
+            wanted: (G,) bool, the runs for `longest` and `hit`; None: no run.
         """
         found, wanted = Found(self.nowhere()), self.nowhere() if wanted is None else wanted
         for texts in _portions(corpus) if self.n_runs else ():
@@ -119,7 +119,7 @@ class WordRuns:
         return self._pieces.longest_in(piece)
 
     def _matches(self, numbers: Array) -> tuple[Array, Array]:
-        """Where in a sequence of numbers runs begin that the few texts have, ascending, and which these are."""
+        """Ascending start positions of runs that occur in the few texts, and the indices of these runs."""
         starts = _starts(numbers, self.k)
         hashes = _hashes(numbers, starts, self.k)
         place = np.searchsorted(self._hashes, hashes).clip(max=self.n_runs - 1)
@@ -130,7 +130,7 @@ class WordRuns:
 
 
 def _portions(corpus: Iterable[str]) -> Iterator[list[str]]:
-    """The texts, some at a time."""
+    """The texts, in chunks."""
     some, size = list[str](), 0
     for text in corpus:
         some.append(text)
@@ -143,13 +143,13 @@ def _portions(corpus: Iterable[str]) -> Iterator[list[str]]:
 
 
 def _starts(numbers: Array, k: int) -> Array:
-    """(S,) where a run of k numbers without a 0 begins."""
+    """(S,) start positions of runs of k numbers without a 0."""
     zeros = np.concatenate([[0], (numbers == 0).cumsum()])
     return np.flatnonzero(zeros[k:] == zeros[:-k])
 
 
 def _hashes(numbers: Array, starts: Array, k: int) -> Array:
-    """(S,) uint64 of the runs of k numbers that begin at some places, each bit of them in all bits of the hash."""
+    """(S,) uint64 hashes of the runs of k numbers at the given starts; each input bit affects all bits of the hash."""
     found = np.zeros(len(starts), np.uint64)
     for i in range(k):
         found = (found + numbers[starts + i].astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)

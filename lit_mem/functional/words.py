@@ -1,8 +1,8 @@
-"""Words of a text in any script: what stands between spaces, and single characters where a script has no spaces.
+"""Split text into words in any script: by spaces, or into characters for scripts without spaces.
 
-Chinese, Japanese, Thai, Lao, Khmer, Burmese and some others are written without spaces between words. There a character
-with its marks is taken for a word, as evaluations of Chinese and Japanese do: no dictionary is needed, and a run of
-characters is as distinctive as a run of words. Korean and Vietnamese have spaces, and are read as English is.
+Chinese, Japanese, Thai, Lao, Khmer, Burmese and some others are written without spaces between words. In these scripts
+a character with its marks counts as a word, as in evaluations of Chinese and Japanese: no dictionary is needed, and a
+run of characters is as distinctive as a run of words. Korean and Vietnamese have spaces and are split like English.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Final
 
-# Blocks of Unicode 17, whole, so that what is assigned there later belongs to the script too.
+# Whole blocks of Unicode 17, so that later assignments belong to the script too.
 _IDEOGRAPHS: Final = {
     "Han": ((0x2E80, 0x2FDF), (0x3005, 0x3007), (0x3021, 0x3029), (0x3038, 0x303C), (0x3400, 0x4DBF), (0x4E00, 0x9FFF),
             (0xF900, 0xFAFF), (0x16FE0, 0x16FE3), (0x16FE5, 0x16FEF), (0x16FF2, 0x16FFF), (0x20000, 0x3FFFD)),
@@ -36,12 +36,12 @@ _SYLLABLES: Final = {
     "Javanese": ((0xA980, 0xA9DF),),
     "Ahom": ((0x11700, 0x1174F),),
 }
-# Punctuation of these scripts, which no space parts from the words beside it.
+# Punctuation of these scripts, which is not separated by spaces from the words beside it.
 _PUNCTUATION: Final = ((0x3001, 0x3003), (0x3008, 0x3020), (0x3030, 0x3030), (0x303D, 0x303F), (0xFF01, 0xFF0F),
                        (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF65))  # fmt: skip
 _KANA_MARKS: Final = ((0x302A, 0x302F), (0x3099, 0x309A), (0xFF9E, 0xFF9F), (0x16FE4, 0x16FE4), (0x16FF0, 0x16FF1))
 _SELECTORS: Final = ((0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
-"""Choose how the character before them is drawn; part of it, and of emoji."""
+"""Variation selectors: part of the preceding character, and of emoji."""
 
 Ranges = Iterable[tuple[int, int]]
 
@@ -60,16 +60,16 @@ def _is_mark(point: int) -> bool:
 
 _OF_SYLLABLES: Final = [point for ranges in _SYLLABLES.values() for point in _points(ranges)]
 _MARKS: Final = _class([*_SELECTORS, *_KANA_MARKS]) + "".join(chr(p) for p in _OF_SYLLABLES if _is_mark(p))
-# Digits stay together, so that a number is one word.
+# Consecutive digits form one word.
 _LETTERS: Final = _class(one for ranges in _IDEOGRAPHS.values() for one in ranges) + "".join(
     chr(p) for p in _OF_SYLLABLES if not _is_mark(p) and unicodedata.category(chr(p)) != "Nd"
 )
 _SINGLES: Final = _LETTERS + _class(_PUNCTUATION)
-# A quick look that settles most texts: Latin letters, punctuation and symbols are neither marks nor of such a script.
+# A fast path for most texts: Latin letters, punctuation and symbols are neither marks nor of such a script.
 _OTHER: Final = re.compile("[^\x00-\u02e9\u2000-\u206f\u20a0-\u20cf\u2100-\u2bff]")
 _LETTER: Final = re.compile(f"[{_LETTERS}]")
 DENSE: Final = re.compile(f"[{_class(one for ranges in _IDEOGRAPHS.values() for one in ranges)}\uac00-\ud7a3]")
-"""A character that says as much as several letters: of Chinese, Japanese, Korean and some others."""
+"""A character with as much information as several letters: Chinese, Japanese, Korean and some others."""
 _SINGLE: Final = re.compile(f"[{_SINGLES}]")
 _UNIT: Final = re.compile(f"[{_SINGLES}][{_MARKS}]*|[^{_SINGLES}]+")
 _PLAIN: Final = re.compile(r"\w+")
@@ -77,7 +77,7 @@ _PLACE: Final = re.compile(r"[^\W_]+")
 
 
 def words(text: str) -> list[str]:
-    """What stands between white space; of a script without spaces each character with its marks, or punctuation mark.
+    """Split at white space; in a script without spaces, each character with its marks, or punctuation mark.
 
     >>> words("Fever,  and rash."), words("服用aspirin 60天。")
     (['Fever,', 'and', 'rash.'], ['服', '用', 'aspirin', '60', '天', '。'])
@@ -86,7 +86,7 @@ def words(text: str) -> list[str]:
 
 
 def plain_words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores with their marks; of a script without spaces each character.
+    """Runs of letters, digits and underscores with their marks; in a script without spaces, each character.
 
     >>> plain_words("Fever, and rash_2."), plain_words("服用aspirin 60天。")
     (['Fever', 'and', 'rash_2'], ['服', '用', 'aspirin', '60', '天'])
@@ -96,14 +96,14 @@ def plain_words(text: str) -> list[str]:
 
 
 def word_places(text: str) -> list[re.Match[str]]:
-    """Where the words of letters and digits stand, without underscores; of a script without spaces each character.
+    """Matches of words of letters and digits, without underscores; in a script without spaces, of each character.
 
     >>> [match.span() for match in word_places("Fever, 皮疹")]
     [(0, 5), (7, 8), (8, 9)]
     """
     if not (_has_marks(text) or has_no_spaces(text)):
         return list(_PLACE.finditer(text))
-    # A block of a script has signs beside its letters, such as that of Thailand's currency.
+    # The block of a script has symbols besides letters, such as the sign of Thailand's currency.
     return [place for place in _marked()[2].finditer(text) if _PLACE.search(place.group())]
 
 
@@ -113,7 +113,7 @@ def has_no_spaces(text: str) -> bool:
 
 
 def scripts_without_spaces(text: str) -> set[str]:
-    """Names of the scripts without spaces between words that stand in a text.
+    """Names of the scripts without spaces between words that occur in a text.
 
     >>> sorted(scripts_without_spaces("皮疹 and ไข้"))
     ['Han', 'Thai']
@@ -136,7 +136,7 @@ def _has_marks(text: str) -> bool:
 
 
 def _is_other(text: str) -> bool:
-    # Python knows of a text whether it is ASCII.
+    # `isascii` is constant-time.
     return not text.isascii() and _OTHER.search(text) is not None
 
 
@@ -144,8 +144,8 @@ def _is_other(text: str) -> bool:
 def _marked() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
     r"""Any mark; plain words with marks; places with marks.
 
-    Python's own `\w` has no marks: a word of Hindi would end before its first vowel sign. Patterns with marks take ten
-    times as long, so texts without marks are read with the others.
+    Python's own `\w` has no marks: a Hindi word would end before its first vowel sign. Patterns with marks take ten
+    times as long, so texts without marks use the others.
     """
     marks = "".join(chr(p) for p in _points([(0x300, 0xFDFF), (0xFE20, 0x1FFFF)]) if _is_mark(p))
     letter = rf"(?![{_SINGLES}])[^\W_]"

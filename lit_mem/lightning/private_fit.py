@@ -23,7 +23,7 @@ from lit_mem.models.checkpoint import Spent
 from lit_mem.privacy.carried import ONLY_LATER, spent_before
 from lit_mem.privacy.dpsgd import DPSGD
 from lit_mem.privacy.ledger import LEDGER
-from lit_mem.privacy.randomness import SamplingOff, refuse_dropout_option
+from lit_mem.privacy.randomness import SamplingOff, reject_dropout_option
 from lit_mem.privacy.summed import export
 from lit_mem.privacy.training import PrivateTraining
 from lit_mem.types import Batch
@@ -78,7 +78,7 @@ class PrivateFit:
         """
         self.end()
         reject_options(trainer, getattr(trainer, "datamodule", None))
-        refuse_dropout_option(trainer.lightning_module)
+        reject_dropout_option(trainer.lightning_module)
         allowed = self.options.allow_unaccounted_start
         before = on_rank_zero(trainer, lambda: spent_before(trainer.lightning_module, allowed))
         self._before.weights, self._before.unaccounted = before or (None, False)

@@ -1,1 +1,1 @@
-"""The models of a run: its base, what is trained on it, the frozen reference, and their scores."""
+"""The models of a run: the base, its adapter, the frozen reference, and their scores."""

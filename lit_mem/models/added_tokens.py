@@ -1,4 +1,4 @@
-"""A base's vocabulary made that of an adapter that was trained with added tokens."""
+"""Resize a base's vocabulary for an adapter that was trained with added tokens."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ log = logging.getLogger(__name__)
 
 _TOKENIZERS: Final = ("tokenizer.json", "tokenizer.model", "vocab.json")
 _OF_BASE: Final = (".weight", ".original_module.weight", ".token_adapter.base_layer.weight", ".base_layer.weight")
-"""How the names of a base's own weights end, as `peft` saves them beside an adapter."""
+"""Suffixes of the names of base weights that `peft` saves with an adapter."""
 _PREFIX: Final = "base_model.model."
 
 
 def has_tokenizer(folder: str | Path) -> bool:
-    """Whether a tokenizer lies beside an adapter: that of its training, which may have more tokens than its base's."""
+    """Whether an adapter's folder has a tokenizer, which may have more tokens than its base's."""
     return any((Path(folder) / name).is_file() for name in _TOKENIZERS)
 
 
 def fit_vocabulary(base: Any, folder: str, option: str = "model.adapter_path") -> None:
-    """Resize a base's embeddings to those that an adapter was trained with; where they fit, nothing changes.
+    """Resize a base's embeddings to the vocabulary that an adapter was trained with, if it differs.
 
-    New rows are those of the base that `peft` saved with the adapter; else the mean of all others, as the base knows
-    nothing of such tokens.
+    New rows are the base rows that `peft` saved with the adapter, or else the mean of all other rows, since the base
+    has no information about such tokens.
 
     Args:
-        base: of the adapter, before that is put on.
-        folder: of the adapter.
-        option: that names it, for messages.
+        base: the adapter's base, before the adapter is added.
+        folder: folder of the adapter.
+        option: the option with the folder, for messages.
 
     Raises:
-        ModelError: the base is spread over ranks, so that it cannot be resized.
+        ModelError: the base is sharded over ranks, so it cannot be resized.
     """
     wanted, saved = _wanted(base, folder)
     there = base.get_input_embeddings().weight.shape[0]
@@ -48,8 +48,9 @@ def fit_vocabulary(base: Any, folder: str, option: str = "model.adapter_path") -
         return
     if is_sharded(base):
         raise ModelError(
-            f"{option} {folder!r} was trained with a vocabulary of {wanted} tokens, and the base has {there}: it "
-            "cannot be resized where it is spread over ranks; expected another trainer.strategy"
+            f"{option} {folder!r} was trained with a vocabulary of {wanted} tokens, but the base has {there} and "
+            "cannot "
+            "be resized because it is sharded over ranks; expected another trainer.strategy"
         )
     with preserved_random_state(), torch.no_grad():
         base.resize_token_embeddings(wanted, mean_resizing=False)
@@ -67,7 +68,7 @@ def fit_vocabulary(base: Any, folder: str, option: str = "model.adapter_path") -
 
 
 def _wanted(base: Any, folder: str) -> tuple[int | None, dict[str, Tensor]]:
-    """How many tokens the adapter's training had, None where nothing says so; and the base's rows that were saved."""
+    """Vocabulary size in the adapter's training (None if unknown), and the base rows that were saved."""
     names = [name for name, _ in _embeddings(base)]
     rows, saved = None, dict[str, Tensor]()
     try:
@@ -81,7 +82,7 @@ def _wanted(base: Any, folder: str) -> tuple[int | None, dict[str, Tensor]]:
                 if inner.removeprefix(name) in _OF_BASE and name not in saved:
                     saved[name] = weights.get_tensor(key)
     except (SafetensorError, OSError):
-        return None, {}  # `load_adapter` says what is wrong with it
+        return None, {}  # `load_adapter` reports the error
     if rows is None and has_tokenizer(folder):
         from lit_mem.models.hub import load_tokenizer
 
@@ -91,7 +92,7 @@ def _wanted(base: Any, folder: str) -> tuple[int | None, dict[str, Tensor]]:
 
 
 def _embeddings(base: Any) -> Iterator[tuple[str, Any]]:
-    """The input and output embeddings by name; weights that both share come once."""
+    """The input and output embeddings by name; tied weights appear once."""
     wanted = [base.get_input_embeddings(), base.get_output_embeddings()]
     seen: set[int] = set()
     for name, module in base.named_modules():

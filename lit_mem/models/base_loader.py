@@ -1,4 +1,4 @@
-"""Loads the base models of a run: whole, in parts over devices, fresh, or merged with an adapter."""
+"""Load the base models of a run: unsharded, sharded over devices, fresh, or merged with an adapter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from lit_mem.adapters.origin import DEFAULT_BASE, own_base, refuse_adapter
+from lit_mem.adapters.origin import DEFAULT_BASE, own_base, reject_adapter
 from lit_mem.errors import ConfigError, ModelError
 from lit_mem.models.base_models import Quantization, as_whole, load_base, load_base_in_parts
 from lit_mem.models.saved_adapter import load_adapter
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """Where loaded models go.
+    """Placement of loaded models.
 
     Attributes:
-        device: of this process; None: not known.
-        mesh: makes the mesh of devices over which bases are spread; None: each process holds whole ones.
+        device: device of this process; None: unknown.
+        mesh: creates the device mesh over which bases are sharded; None: each process holds full copies.
     """
 
     device: torch.device | None = None
@@ -35,15 +35,15 @@ class Place:
 
 
 class BaseLoader:
-    """Loads a run's own base, and other models in the same way.
+    """Loads a run's base, and other models in the same way.
 
     Args:
-        model_id: the run's own base, as for `load_base`.
-        revision: of it, on the hub.
-        dtype: precision that it is loaded in.
-        quantization: in 4 or 8 bits.
+        model_id: the run's base, as for `load_base`.
+        revision: its revision on the hub.
+        dtype: precision to load it in.
+        quantization: "none", "4bit" or "8bit".
         attention: attention kernel.
-        lockstep: keeps ranks together where a base is spread over them.
+        lockstep: keeps ranks in lockstep if a base is sharded over them.
     """
 
     def __init__(
@@ -65,15 +65,15 @@ class BaseLoader:
         return f"{self.dtype}, {self.quantization}, {self.attention}"
 
     def load(self, place: Place, other: str | None = None, option: str = "model_id") -> Any:
-        """The run's own base, or another model.
+        """Load the run's base, or another model.
 
         Args:
-            place: where it goes.
-            other: id or folder of the other model; None: the run's own.
-            option: that names the model, for messages.
+            place: where to put it.
+            other: id or folder of the other model; None: the run's base.
+            option: the option with the model, for messages.
 
         Raises:
-            ModelError: it cannot be found, read, or spread.
+            ModelError: it cannot be found, read, or sharded.
         """
         model_id, revision = (self.model_id, self.revision) if other is None else (other, None)
         if place.mesh is None:
@@ -84,21 +84,21 @@ class BaseLoader:
         return model
 
     def _whole(self, place: Place, model_id: str, revision: str | None, option: str = "model_id") -> Any:
-        # Only a quantized model is put there now; the strategy moves others.
+        # Only a quantized model is placed now; the strategy moves others.
         return load_base(model_id, revision, self.dtype, self.quantization, self.attention, place.device, option)
 
     def fresh(self, place: Place) -> nn.Module:
-        """The run's own base, loaded anew and whole, in eval mode."""
+        """Load a fresh, unsharded copy of the run's base, in eval mode."""
         base: nn.Module = self._whole(place, self.model_id, self.revision)
         if place.device is not None and self.quantization == "none" and place.mesh is None:
             base.to(place.device)
         return base.eval()
 
     def merged(self, adapter_path: str) -> Any:
-        """The run's own base with an exported adapter merged into it: one plain model, on the CPU.
+        """The run's base with an exported adapter merged into it: one plain model, on the CPU.
 
         Raises:
-            ModelError: its method cannot be merged, such as one that puts virtual tokens before a text.
+            ModelError: its method cannot be merged, such as one that prepends virtual tokens.
         """
         tuned: Any = load_adapter(load_base(self.model_id, self.revision, self.dtype), adapter_path)
         try:
@@ -109,10 +109,10 @@ class BaseLoader:
 
 
 def base_of(model_id: str | None, revision: str | None, adapter_path: str | None) -> tuple[str, str | None]:
-    """Which base a run has, and its revision on the hub: the given one, that of its adapter, or the default.
+    """A run's base and its revision on the hub: the given one, the adapter's, or the default.
 
     Raises:
-        ModelError: `adapter_path` names no adapter.
+        ModelError: `adapter_path` is not an adapter.
     """
     if model_id is None and adapter_path is not None:
         model_id, own_revision = own_base(adapter_path)
@@ -121,14 +121,16 @@ def base_of(model_id: str | None, revision: str | None, adapter_path: str | None
 
 
 def check_reference(reference: Reference, model_id: str | None) -> None:
-    """Reject options that exclude each other, and an adapter's folder where a whole model is expected.
+    """Reject options that exclude each other, and an adapter's folder where a full model is expected.
 
     Raises:
         ConfigError: options exclude each other.
-        ModelError: a folder holds an adapter.
+        ModelError: a folder contains an adapter.
     """
     if reference.model_id is not None and reference.kind == "adapter_off":
-        raise ConfigError("model.reference.kind adapter_off and model.reference.model_id exclude each other")
+        raise ConfigError(
+            "model.reference.kind adapter_off and model.reference.model_id are both set; expected one of them"
+        )
     for option, given in (("model.model_id", model_id), ("model.reference.model_id", reference.model_id)):
         if given is not None and Path(given).is_dir():
-            refuse_adapter(option, given, given, None, as_whole(option))
+            reject_adapter(option, given, given, None, as_whole(option))

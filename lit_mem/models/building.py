@@ -1,4 +1,4 @@
-"""Builds the model of a run: the base, what is trained on it, and the frozen reference."""
+"""Build the model of a run: the base, its adapter, and the frozen reference."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Built:
-    """A model that is ready to be trained and scored.
+    """A model ready for training and scoring.
 
     Attributes:
-        base: the base model, frozen but for what the adapter trains.
+        base: the base model, frozen except for what the adapter trains.
         model: the base with its adapter, in train mode.
-        reference: the frozen model to compare with.
-        fingerprint: `models.fingerprint.fingerprint` of the base before the adapter was put on.
+        reference: the frozen reference model.
+        fingerprint: `models.fingerprint.fingerprint` of the base before the adapter was added.
     """
 
     base: Any
@@ -50,18 +50,18 @@ def build(
     check: Callable[[Any, str], None],
     vocabulary: Callable[[], int],
 ) -> Built:
-    """Load the base, put the adapter on, and check that the reference is what it must be.
+    """Load the base, add the adapter, and verify the reference.
 
     Args:
         bases: loads the base.
-        place: where it goes.
-        adapter: how the base becomes trainable; or the folder of an adapter that peft saved.
-        reference: the choice of the frozen model.
-        check: raises unless a model, with its name, can read the texts.
-        vocabulary: how many tokens the tokenizer has.
+        place: where to put it.
+        adapter: the adapter to add, or the folder of an adapter saved by peft.
+        reference: options of the frozen reference.
+        check: raises if a model, given with its name, cannot process the texts.
+        vocabulary: number of tokens in the tokenizer.
 
     Raises:
-        ConfigError: an option does not fit the model, or it cannot read the texts.
+        ConfigError: an option does not fit the model, or the model cannot process the texts.
         ModelError: a model or an adapter cannot be loaded, or the reference is not the base.
     """
     base = bases.load(place)
@@ -75,48 +75,48 @@ def build(
         with whole_shapes(base):
             model = adapter.wrap(base)
     check(model, bases.model_id)
-    _refuse_spread_weights(base, model, adapter)
+    _reject_sharded_weights(base, model, adapter)
     model.train()
     return Built(base, model, choose_reference(reference, model, before, bases, place, check, vocabulary), before[0])
 
 
-def _refuse_spread_weights(base: Any, model: nn.Module, adapter: Adapter | str) -> None:
-    """Raise where weights would be trained that are spread over devices."""
+def _reject_sharded_weights(base: Any, model: nn.Module, adapter: Adapter | str) -> None:
+    """Raise if weights that are sharded over devices would be trained."""
     name = "model.adapter_path" if isinstance(adapter, str) else type(adapter).__name__
     if any(p.requires_grad and isinstance(p, DTensor) for p in model.parameters()):
         raise ConfigError(
-            f"{name} trains the weights that trainer.strategy sharded spreads over devices; "
-            "expected an adapter that leaves the base as it is, or trainer.strategy ddp"
+            f"{name} trains weights that trainer.strategy sharded distributes over devices; "
+            "expected an adapter that does not train the base, or trainer.strategy ddp"
         )
     if getattr(model, "peft_config", None) and is_sharded(base) and has_experts(model):
         raise ConfigError(
-            "model.adapter.targets adapts experts' matrices, which trainer.strategy sharded spreads over devices; "
+            "model.adapter.targets adapts experts' matrices, which trainer.strategy sharded distributes over devices; "
             "expected targets that are linear layers, or trainer.strategy ddp"
         )
 
 
 def checkpoint_gradients(base: Any, private: bool) -> None:
-    """Compute activations anew in the backward pass, instead of keeping them.
+    """Enable gradient checkpointing: recompute activations in the backward pass.
 
     Args:
-        base: without its adapter.
-        private: whether each text's gradient is taken by itself.
+        base: the base without its adapter.
+        private: whether per-text gradients are computed.
     """
     # Renamed in transformers 5.2x; the old name warns there.
     enable = getattr(base, "activation_checkpointing_enable", None) or base.gradient_checkpointing_enable
-    # Only in this way does each layer's gradient of each text come once, as Opacus needs it.
+    # Only then is each layer's per-text gradient computed once, as Opacus requires.
     enable({"use_reentrant": private})
     if private:
         base.enable_input_require_grads()
 
 
 def log_sizes(model: nn.Module, name: str, reference: str) -> None:
-    """Log how large a model is, what of it is trained, and what it is compared with.
+    """Log a model's size, its trained parameters, and its reference.
 
     Args:
-        model: with its adapter.
-        name: what it is called.
-        reference: what the reference is called.
+        model: the model with its adapter.
+        name: name of the model.
+        reference: name of the reference.
     """
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())

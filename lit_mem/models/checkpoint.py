@@ -1,4 +1,4 @@
-"""What lit_mem adds to a Lightning checkpoint, and the strict check when one is loaded."""
+"""lit_mem's entry in a Lightning checkpoint, and its strict validation on loading."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from lit_mem.models.checkpoint_file import open_checkpoint
 
 
 class Spent(TypedDict):
-    """What a checkpoint keeps of a private training.
+    """The privacy state of a checkpoint.
 
     Keys:
-        history: noise multiplier, sampling rate and number of steps, as often as one of the first two changed.
-        noise_multiplier: of the steps to come; it is not chosen anew where the number of epochs changes.
-        texts: how many training texts there are.
-        ledger: path of the ledger; "" where there is none.
-        ledger_id: of its first line.
-        ledger_chain: hash of its last line; absent in those of older versions.
-        unaccounted: whether it began with weights whose training no ledger has.
+        history: noise multiplier, sampling rate and number of steps, one entry per change of the first two.
+        noise_multiplier: for the remaining steps; unchanged if the number of epochs changes.
+        texts: number of training texts.
+        ledger: path of the ledger; "" if there is none.
+        ledger_id: id of its first line.
+        ledger_chain: hash of its last line; absent in older versions.
+        unaccounted: whether training started from weights without a ledger of their training.
     """
 
     history: list[list[float]]
@@ -37,12 +37,12 @@ class Spent(TypedDict):
 
 
 class MemberDigests(TypedDict):
-    """What a checkpoint keeps of the texts that its model was trained on; see `lit_mem.data.members`.
+    """Digests in a checkpoint of the texts that its model was trained on; see `lit_mem.data.members`.
 
     Keys:
-        salt: (16,) uint8, the key of the digests, drawn once a run.
-        members: (N, 8) uint8, keyed BLAKE2b of each text, sorted; inserted canaries are among them.
-        left_out: (C, 8) uint8, of the canaries that were left out.
+        salt: (16,) uint8, the key of the digests, drawn once per run.
+        members: (N, 8) uint8, keyed BLAKE2b of each text, sorted; including inserted canaries.
+        left_out: (C, 8) uint8, digests of the held-out canaries.
     """
 
     salt: Tensor
@@ -67,15 +67,15 @@ class CheckpointContent(_Amid):
         format: version of this layout.
         base: the base model's id, for messages.
         fingerprint: `models.fingerprint.fingerprint` of the base.
-        random_state: `guards.random_state` when it was saved, of the process that saved it.
-        random_states: those of all processes, by rank.
-        gradients: by name of the parameter, those of the batches since the last step, where a step takes several
-            batches and some were done; absent otherwise.
-        privacy: of a private training, what it has spent; absent otherwise.
-        members: digests of the texts trained on; absent where an earlier version wrote it, or the data gave none.
-        made_with: what makes the model again, for `CausalLM.load_from_checkpoint`; absent in those of older versions.
+        random_state: `guards.random_state` of the saving process at that time.
+        random_states: random states of all processes, by rank.
+        gradients: by parameter name, gradients accumulated since the last step, if a step takes several batches and
+            some were done; absent otherwise.
+        privacy: for private training, the spent budget; absent otherwise.
+        members: digests of the texts trained on; absent if written by an earlier version, or if the data gave none.
+        made_with: how to rebuild the model, for `CausalLM.load_from_checkpoint`; absent in older versions.
         learning: `metrics.learning.Learning.state`, the losses before training by text; absent in earlier versions.
-        schedule: of the learning rate, its `shape` and how many `steps` it is over (0 where it needs none to be known).
+        schedule: `shape` of the learning-rate schedule and its number of `steps` (0 if it does not need one).
     """
 
     format: int
@@ -88,7 +88,7 @@ def own_content(checkpoint: Any) -> CheckpointContent:
     """The `lit_mem` entry of a loaded checkpoint.
 
     Raises:
-        CheckpointError: it was written by something else.
+        CheckpointError: it was not written by lit_mem.
     """
     content = checkpoint.get("lit_mem") if isinstance(checkpoint, Mapping) else None
     whole = (
@@ -108,7 +108,7 @@ def own_content(checkpoint: Any) -> CheckpointContent:
 
 
 def _check_spent(spent: Any) -> None:
-    """Raise unless the values are those of `Spent`."""
+    """Raise unless the values match `Spent`."""
     try:
         numbers = [float(x) for steps in spent["history"] for x in steps]
         whole = all(len(steps) == 3 and steps[2] >= 0 and 0 < steps[1] <= 1 for steps in spent["history"])
@@ -118,11 +118,13 @@ def _check_spent(spent: Any) -> None:
     except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError):
         fits = False
     if not fits:
-        raise CheckpointError("this checkpoint is damaged: its privacy does not hold steps, texts and ledger of a run")
+        raise CheckpointError(
+            "this checkpoint is damaged: its privacy entry does not have the steps, texts and ledger of a run"
+        )
 
 
 def _check_digests(members: Any) -> None:
-    """Raise unless the digests have the shapes of `MemberDigests`."""
+    """Raise unless the digests match `MemberDigests`."""
     expected = {"salt": (16,), "members": (-1, 8), "left_out": (-1, 8)}
     for name, shape in expected.items():
         found = members.get(name) if isinstance(members, Mapping) else None
@@ -132,20 +134,20 @@ def _check_digests(members: Any) -> None:
             and found.dim() == len(shape)
             and found.shape[-1] == shape[-1]
         ):
-            raise CheckpointError(f"this checkpoint is damaged: its members.{name} is no tensor of bytes, {shape}")
+            raise CheckpointError(f"this checkpoint is damaged: its members.{name} is not a uint8 tensor {shape}")
 
 
 def read_content(path: Any, map_location: Any = None, mmap: bool = False, checksums: bool = False) -> Mapping[str, Any]:
-    """A checkpoint of this package.
+    """Read a checkpoint written by lit_mem.
 
     Args:
         path: as for `open_checkpoint`.
-        map_location: likewise.
-        mmap: likewise.
-        checksums: likewise.
+        map_location: as for `open_checkpoint`.
+        mmap: as for `open_checkpoint`.
+        checksums: as for `open_checkpoint`.
 
     Raises:
-        CheckpointError: it cannot be read, or was written by something else; the message begins with the path.
+        CheckpointError: it cannot be read, or was not written by lit_mem; the message begins with the path.
     """
     checkpoint = open_checkpoint(path, map_location, mmap, checksums)
     try:
@@ -158,19 +160,19 @@ def read_content(path: Any, map_location: Any = None, mmap: bool = False, checks
 def check_content(
     checkpoint: Mapping[str, Any], model_id: str, fingerprint: Mapping[str, str], trained: Mapping[str, Tensor]
 ) -> CheckpointContent:
-    """Compare a loaded checkpoint with the model it is to be loaded into.
+    """Validate a checkpoint against the model it will be loaded into.
 
     Args:
-        checkpoint: as Lightning loaded it.
+        checkpoint: the checkpoint loaded by Lightning.
         model_id: id of this run's base model.
-        fingerprint: of this run's base model.
+        fingerprint: fingerprint of this run's base model.
         trained: this run's trainable parameters by name.
 
     Raises:
-        CheckpointError: written by something else, for another base model, or for another adapter.
+        CheckpointError: not written by lit_mem, or for another base model or adapter.
     """
     content = own_content(checkpoint)
-    # Quantization changes all but embeddings and norms: then only those can be compared.
+    # Quantization changes all weights except embeddings and norms: then only those can be compared.
     which = "full" if fingerprint["full"] and content["fingerprint"]["full"] else "light"
     if fingerprint[which] != content["fingerprint"][which]:
         raise CheckpointError(
@@ -184,7 +186,7 @@ def check_content(
             "this checkpoint holds another adapter: "
             + "; ".join(
                 f"{what} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-                for what, names in (("it lacks", missing), ("it alone has", surplus))
+                for what, names in (("it lacks", missing), ("it also has", surplus))
                 if names
             )
             + "; check model.adapter's targets and layers"

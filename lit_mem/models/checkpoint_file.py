@@ -1,4 +1,4 @@
-"""The one place where a checkpoint is opened: without code, and with one line where that fails."""
+"""The only place where checkpoints are opened: without executing code, and with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lit_mem.errors import CheckpointError, first_line
 def open_checkpoint(
     path: Any, map_location: Any = None, mmap: bool = False, checksums: bool = False
 ) -> Mapping[str, Any]:
-    """What a checkpoint holds: tensors and plain values only. Every checkpoint is opened here.
+    """Load a checkpoint: tensors and plain values only. Every checkpoint is opened here.
 
     Args:
-        path: of a file, or an open one.
-        map_location: as for `torch.load`; None: the CPU, whatever device it was saved on.
-        mmap: read a tensor's values only when they are used; takes a path.
-        checksums: compare the file with its checksums first, which torch does not; takes a path.
+        path: path of a file, or an open file.
+        map_location: as for `torch.load`; None: the CPU, whatever device it was saved from.
+        mmap: map the file, reading tensor values on first use; requires a path.
+        checksums: verify the file's checksums first, which torch does not do; requires a path.
 
     Raises:
         CheckpointError: it does not exist, is not a checkpoint, is damaged, or holds pickled objects; the message
             begins with the path.
     """
     if isinstance(path, str | os.PathLike) and not zipfile.is_zipfile(path):
-        found = "is no checkpoint, or one that was cut short" if os.path.exists(path) else "does not exist"
+        found = "is not a checkpoint, or is truncated" if os.path.exists(path) else "does not exist"
         raise CheckpointError(f"{path} {found}")
     try:
         if checksums:
@@ -38,9 +38,10 @@ def open_checkpoint(
         content: Mapping[str, Any] = torch.load(path, map_location=where, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds pickled objects; expected tensors and plain values only, as reading others could run code"
+            f"{path} contains pickled objects; expected tensors and plain values only, since unpickling can execute "
+            "code"
         ) from error
-    except Exception as error:  # torch raises many kinds for a damaged file
+    except Exception as error:  # torch raises many exception types for a damaged file
         raise CheckpointError(f"{path} is damaged: {first_line(error) or type(error).__name__}") from error
     return content
 
@@ -49,4 +50,4 @@ def _compare_checksums(path: Any) -> None:
     with zipfile.ZipFile(path) as archive:
         broken = archive.testzip()
     if broken is not None:
-        raise zipfile.BadZipFile(f"{broken} is not what was written there")
+        raise zipfile.BadZipFile(f"{broken} does not match its checksum")

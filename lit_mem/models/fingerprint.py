@@ -1,4 +1,4 @@
-"""Which base model is loaded, by a digest of some of its weights."""
+"""Identify a base model by a digest of some of its weights."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 def fingerprint(
     model: PreTrainedModel, named: Iterable[tuple[str, torch.nn.Parameter]] | None = None
 ) -> dict[str, str]:
-    """A digest that differs between base models, without reading all of their weights.
+    """A digest that identifies a base model, without reading all of its weights.
 
     Args:
-        model: without an adapter.
-        named: its parameters, by the names that they have without one; None: as the model names them.
+        model: a model without adapters.
+        named: its parameters, by their names without an adapter; None: the model's own names.
 
     Returns:
-        "light": a digest over embeddings and one-dimensional weights, which quantization leaves alone.
+        "light": a digest over embeddings and one-dimensional weights, which quantization does not change.
         "full": the same over every weight, "" for a quantized model.
-        Sixty-four values of each tensor, evenly spread and rounded to bfloat16, so that the precision that a
-        model is loaded in makes no difference.
+        Uses sixty-four values of each tensor, evenly spaced and rounded to bfloat16, so that the loading precision
+        makes no difference.
     """
     light, full = hashlib.sha256(), hashlib.sha256()
     embedding = model.get_input_embeddings().weight

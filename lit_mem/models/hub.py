@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def find(name: str, option: str = "model_id") -> tuple[str, dict[str, Any]]:
-    """Where `from_pretrained` finds a model.
+    """Resolve a model name for `from_pretrained`.
 
     Args:
-        name: hub id, local folder, `.gguf` file, or `asset:<name>` for what ships with the package.
-        option: that names the model, for messages.
+        name: hub id, local folder, `.gguf` file, or `asset:<name>` for a bundled model.
+        option: the option with the model, for messages.
 
     Returns:
-        Folder or hub id, and further arguments of `from_pretrained`: none, or the name of a GGUF file in the folder.
+        Folder or hub id, and further arguments of `from_pretrained`: empty, or the GGUF file in the folder.
 
     Raises:
         ModelError: the file or folder does not exist.
@@ -34,7 +34,7 @@ def find(name: str, option: str = "model_id") -> tuple[str, dict[str, Any]]:
     path = Path(name)
     if name.endswith(".gguf"):
         if not path.is_file():
-            raise ModelError(f"{option} names the file {name}, which does not exist")
+            raise ModelError(f"{option} is {name}, which does not exist")
         return str(path.parent), {"gguf_file": path.name}
     if path.exists() and not path.is_dir():
         raise ModelError(f"{option} is the file {name}; expected a folder, a .gguf file or a hub id")
@@ -44,12 +44,12 @@ def find(name: str, option: str = "model_id") -> tuple[str, dict[str, Any]]:
 
 
 def load_tokenizer(name: str, revision: str | None = None, option: str = "model_id") -> PreTrainedTokenizerBase:
-    """The tokenizer that belongs to a model.
+    """Load the tokenizer of a model.
 
     Args:
-        name: of the model, as for `find`.
+        name: the model, as for `find`.
         revision: branch, tag or commit on the hub.
-        option: that names the model, for messages.
+        option: the option with the model, for messages.
 
     Raises:
         ModelError: it cannot be found or read.
@@ -59,7 +59,7 @@ def load_tokenizer(name: str, revision: str | None = None, option: str = "model_
     place, more = find(name, option)
     with one_line_errors("tokenizer", name, option, place):
         check_json_files(place)
-        # Without trust_remote_code=False transformers asks on the terminal whether code of the model may run.
+        # Without trust_remote_code=False transformers prompts on the terminal whether to run the model's code.
         made = AutoTokenizer.from_pretrained(place, revision=revision or "main", trust_remote_code=False, **more)
         check_growth(made, f"the tokenizer of {option} {name!r}")
         return made
@@ -74,19 +74,19 @@ def load_model(
     attention: str | None = None,
     **more: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """A model in eval mode; whether its files held all its weights is for the caller to check.
+    """Load a model in eval mode; the caller checks that its files had all weights.
 
     Args:
-        auto: class of transformers that loads it, such as `AutoModelForCausalLM`.
-        name: of the model, as for `find`.
-        option: that names the model, for messages.
+        auto: transformers class that loads it, such as `AutoModelForCausalLM`.
+        name: the model, as for `find`.
+        option: the option with the model, for messages.
         revision: branch, tag or commit on the hub.
         quantization: "none", "4bit" or "8bit".
         attention: attention kernel; None: the library's choice.
-        more: of `from_pretrained`, such as its `dtype`.
+        more: further arguments of `from_pretrained`, such as `dtype`.
 
     Returns:
-        The model, and what `from_pretrained` gives beside it with `output_loading_info=True`.
+        The model, and the loading info of `from_pretrained` with `output_loading_info=True`.
 
     Raises:
         ModelError: it cannot be found or read.

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 
 class Population:
-    """Reference models, loaded once, frozen and in eval mode, that score each example once.
+    """Reference models, loaded once, frozen and in eval mode; each scores every example once.
 
-    Plain LoRA adapters share one copy of the base, between them. An adapter that changes more than that (trained
-    biases or embeddings, an initialisation that rewrites the base) gets a copy of its own, and so does a whole model.
+    Plain LoRA adapters share one copy of the base. An adapter that changes more than that (trained biases or
+    embeddings, an initialisation that rewrites the base) gets its own copy, and so does a full model.
 
     Args:
-        references: folders of adapters saved by peft for the same base, recognised by their adapter_config.json; or
-            ids or folders of whole models with the same tokenizer.
-        load_base: loads a causal language model by id or folder; for None, a fresh copy of the run's own base.
+        references: folders of adapters saved by peft for the same base, recognised by their adapter_config.json; or ids
+            or folders of full models with the same tokenizer.
+        load_base: loads a causal language model by id or folder; for None, a fresh copy of the run's base.
 
     Raises:
         ModelError: a reference cannot be loaded.
@@ -47,8 +47,8 @@ class Population:
         self._shared: TokenScorer | None = None
         self._fingerprint: dict[str, str] = {}
         self._members: list[tuple[TokenScorer, str | None]] = []
-        # Adapters are drawn at random before their weights are read; and a model that is loaded while Lightning
-        # validates would be made of inference tensors, which cannot be changed outside that mode.
+        # Adapters are randomly initialised before their weights are loaded; and a model loaded while Lightning
+        # validates would consist of inference tensors, which cannot be modified outside inference mode.
         with preserved_random_state(), torch.inference_mode(False):
             for reference in references:
                 self._members.append(self._loaded(reference))
@@ -61,7 +61,7 @@ class Population:
         """For each reference (B, T) float32 log-probabilities in nats, on the batch's device; 0 where not scored.
 
         Raises:
-            ModelError: a reference has too few tokens in its vocabulary for the batch.
+            ModelError: a reference's vocabulary is too small for the batch.
         """
         return [
             cache.scores(batch, partial(self._score, scorer, adapter))[0]
@@ -73,14 +73,17 @@ class Population:
         model: Any = scorer.model.to(batch["input_ids"].device)
         known = model.get_input_embeddings().weight.shape[0]
         if (largest := int(batch["input_ids"].max())) >= known:
-            raise ModelError(f"a reference knows {known} tokens, and a text holds token {largest}: another tokenizer")
+            raise ModelError(
+                f"a reference has {known} tokens, but a text has token {largest}; expected references with the same "
+                "tokenizer"
+            )
         if adapter is not None:
             model.set_adapter(adapter)
-            model.requires_grad_(False)  # switching an adapter on makes it trainable
+            model.requires_grad_(False)  # enabling an adapter makes it trainable
         return scorer(batch)
 
     def _loaded(self, reference: str) -> tuple[TokenScorer, str | None]:
-        """A reference's scorer, and its adapter's name where the scorer serves several."""
+        """A reference's scorer, and its adapter's name if the scorer is shared."""
         if not (Path(reference) / "adapter_config.json").is_file():
             return _frozen(self._load_base(reference)), None
         if not _is_plain_lora(Path(reference)):
@@ -105,13 +108,13 @@ def _frozen(model: nn.Module) -> TokenScorer:
 
 
 def _is_plain_lora(folder: Path) -> bool:
-    """Whether all that an adapter changes is what its own matrices add; False for one that cannot be read."""
+    """Whether an adapter changes nothing but what its own matrices add; False if it cannot be read."""
     try:
         config = adapter_config(str(folder))
         with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
             names = list(weights.keys())
     except (OSError, ModelError, SafetensorError):
-        return False  # loading it by itself says what is wrong
+        return False  # loading it separately reports the error
     return (
         config.get("peft_type") == "LORA"
         and config.get("bias", "none") == "none"
@@ -122,7 +125,7 @@ def _is_plain_lora(folder: Path) -> bool:
 
 
 def _add_adapter(model: Any, folder: str, name: str) -> None:
-    """Load a further adapter beside those that a peft model has; the same checks as for the first.
+    """Load another adapter into a peft model, with the same checks as for the first.
 
     Raises:
         ModelError: it does not fit the model.
@@ -137,16 +140,16 @@ def _add_adapter(model: Any, folder: str, name: str) -> None:
         else:
             with known_warnings_off():
                 config.inference_mode = True
-                model.add_adapter(name, config, low_cpu_mem_usage=True)  # a plain LoRA's
+                model.add_adapter(name, config, low_cpu_mem_usage=True)  # for plain LoRA
                 result = model.load_adapter(folder, adapter_name=name, is_trainable=False, low_cpu_mem_usage=True)
             missing = [key for key in result.missing_keys if f".{name}." in f"{key}."]
-        # Weights that the model needs and the file lacks would stay at their untrained start.
+        # Weights missing from the file would stay at their initialisation.
         if missing:
             raise ValueError(f"it lacks {len(missing)} weights, such as {missing[0]}")
         parameters = [parameter for parameter, _ in model.named_parameters() if "lora_" in parameter]
         taken = sum(f".{name}." in f"{parameter}." for parameter in parameters)
         if saved > taken:
-            raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")
+            raise ValueError(f"it has {saved} LoRA matrices, of which {taken} fit this model")
     except Exception as error:
         line = " ".join(str(error).split())[:300]
         raise ModelError(f"the adapter in {folder!r} does not fit this base model: {line}") from error

@@ -1,4 +1,4 @@
-"""The frozen reference model: the tuned one with its adapter off, or a copy; and a check that it is what it must be."""
+"""The frozen reference model: the tuned model with its adapter disabled, or a copy; verified at start-up."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def _same(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how models are called.
+    """Device and precision of model calls.
 
     Attributes:
-        device: of the tuned model.
-        precision: of the trainer; "": there is none.
-        convert: puts a model into that precision.
+        device: device of the tuned model.
+        precision: the trainer's precision; "": no trainer.
+        convert: converts a model to that precision.
     """
 
     device: torch.device
@@ -43,14 +43,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class ReferenceModel:
-    """The frozen model that membership is judged against.
+    """The frozen model that membership attacks compare with.
 
     Attributes:
-        name: what it is, for messages.
+        name: description for messages.
         tuned: the model being tuned.
-        scorer: of the copy; None: there is none, and the tuned model's adapter is turned off.
+        scorer: scorer of the copy; None: no copy, the tuned model's adapter is disabled instead.
         fingerprint: `models.fingerprint.fingerprint` of its weights.
-        probe: (1, 8, V) its logits of a few tokens, which other weights or other kernels would change.
+        probe: (1, 8, V) its logits for a few tokens, which would differ with other weights or kernels.
         loaded_as: precision, quantization and attention kernel.
     """
 
@@ -62,17 +62,17 @@ class ReferenceModel:
     loaded_as: str
 
     def context(self, setting: Setting) -> AbstractContextManager[nn.Module]:
-        """The model to call; in eval mode, without gradients."""
-        # Not being a submodule, a copy does not follow the tuned model into the trainer's precision by itself.
+        """The model to call, in eval mode, without gradients."""
+        # A copy is not a submodule, so it is not converted to the trainer's precision with the tuned model.
         copy = None if self.scorer is None else setting.convert(self.scorer.model.to(setting.device))
         return frozen_reference(self.tuned, copy)
 
     def settings(self, setting: Setting) -> dict[str, str]:
-        """All that its scores depend on, to the last bit, beside the batch."""
+        """Everything except the batch that its scores depend on, bit for bit."""
         kind = setting.device.type
         device = torch.cuda.get_device_name(setting.device) if kind == "cuda" else kind
-        # Nothing of the adapter: turned off it leaves the base to the last bit, which was checked when it was put on,
-        # so that runs with other adapters share the scores.
+        # Nothing about the adapter: disabled it gives the base bit for bit, which was checked when it was added, so
+        # runs with other adapters share the scores.
         return {
             "model": json.dumps(self.fingerprint, sort_keys=True),
             "probe": hashlib.sha256(self.probe.float().cpu().numpy().tobytes()).hexdigest(),
@@ -84,7 +84,7 @@ class ReferenceModel:
 
 
 def probe(model: nn.Module) -> Tensor:
-    """(1, 8, V) logits of a few tokens, to compare a model with itself later."""
+    """(1, 8, V) logits for a few tokens, to compare a model with itself later."""
     ids = torch.arange(1, 9, device=next(model.parameters()).device)[None]
     with evaluation_mode(model):
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
@@ -100,20 +100,20 @@ def choose_reference(
     check: Callable[[Any, str], None],
     vocabulary: Callable[[], int],
 ) -> ReferenceModel:
-    """The reference of a tuned model: that which was chosen, or what is right for its adapter.
+    """The reference of a tuned model: the configured one, or the right one for its adapter.
 
     Args:
-        reference: what was chosen.
+        reference: options of the reference.
         tuned: the model with its adapter.
-        before: fingerprint and probe of its base before the adapter was put on.
-        bases: loads a copy.
-        place: where the copy goes.
-        check: raises unless a model, with its name, can read the texts.
-        vocabulary: how many tokens the tokenizer has.
+        before: fingerprint and probe of its base before the adapter was added.
+        bases: loads a copy if needed.
+        place: where to put the copy.
+        check: raises if a model, given with its name, cannot process the texts.
+        vocabulary: number of tokens in the tokenizer.
 
     Raises:
         ModelError: it is not the base, or has another vocabulary.
-        ConfigError: it cannot read the texts.
+        ConfigError: it cannot process the texts.
     """
     other = reference.model_id
     known = gives_base_back(tuned) and other is None
@@ -122,17 +122,17 @@ def choose_reference(
             after = probe(off)
         if not torch.equal(before[1], after):
             raise ModelError(
-                "with the adapter off the model is not its base any more (logits differ by up to "
+                "with the adapter disabled the model differs from its base (logits differ by up to "
                 f"{(before[1] - after).abs().max().item():.3g}), so it cannot be the reference; "
                 "set model.reference.kind to copy"
             )
         return ReferenceModel("the same weights, adapter off", tuned, None, *before, bases.loaded_as)
     copy = bases.load(place) if other is None else bases.load(place, other, "model.reference.model_id")
     if other is not None and copy.get_input_embeddings().weight.shape[0] < vocabulary():
-        raise ModelError(f"model.reference.model_id {other!r} has another vocabulary")
+        raise ModelError(f"model.reference.model_id {other!r} has another vocabulary than the tokenizer")
     check(copy, other or bases.model_id)
     numbers, logits = fingerprint(copy), probe(copy)
-    scorer = TokenScorer(copy.eval())  # not a submodule: out of checkpoints and wrappers
+    scorer = TokenScorer(copy.eval())  # not a submodule: kept out of checkpoints and wrappers
     return ReferenceModel(
         f"a frozen copy of {other or bases.model_id}", tuned, scorer, numbers, logits, bases.loaded_as
     )

@@ -1,4 +1,4 @@
-"""Puts an adapter that `peft` saved onto a base model."""
+"""Load an adapter saved by `peft` onto a base model."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 
 def load_adapter(base: PreTrainedModel, folder: str, option: str = "model.adapter_path") -> nn.Module:
-    """Put an adapter that `peft` saved onto a base model, trainable; `option` names its folder, for messages.
+    """Load an adapter saved by `peft` onto a base model, trainable; `option` is the option with its folder.
 
     Raises:
-        ModelError: the folder holds no adapter, one made for another architecture, or one that this package exported
-            from a run on another base.
+        ModelError: the folder has no adapter, one for another architecture, or one exported by lit_mem from a run on
+            another base.
     """
     options = adapter_config(folder, option)
     path = Path(folder)
     if not (path / "adapter_model.safetensors").is_file():
-        raise ModelError(f"{option} {folder!r} holds no adapter_model.safetensors; pickled weights are refused")
+        raise ModelError(f"{option} {folder!r} has no adapter_model.safetensors; pickled weights are not loaded")
     try:
         with safe_open(path / "adapter_model.safetensors", "pt") as weights:
             saved = sum("lora_" in name for name in weights.keys())
     except SafetensorError as error:
-        raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or cut short ({error})") from error
+        raise ModelError(f"{path / 'adapter_model.safetensors'} is damaged or truncated ({error})") from error
     fit_vocabulary(base, folder, option)
     check_origin(folder, base.config._name_or_path, lambda: fingerprint(base), option)
     config = checked_config(options, base, str(path / "adapter_config.json"))
@@ -44,9 +44,9 @@ def load_adapter(base: PreTrainedModel, folder: str, option: str = "model.adapte
         model, surplus = _put(base, folder, config)
         taken = sum("lora_" in name for name in model.state_dict())
         if saved > taken:
-            raise ValueError(f"it holds {saved} LoRA matrices, of which this model has place for {taken}")
+            raise ValueError(f"it has {saved} LoRA matrices, of which {taken} fit this model")
         if surplus:
-            raise ValueError(f"it holds {len(surplus)} weights that this model has no place for, such as {surplus[0]}")
+            raise ValueError(f"it has {len(surplus)} weights that do not fit this model, such as {surplus[0]}")
         return model
     except Exception as error:
         line = " ".join(str(error).split())[:300]
@@ -56,7 +56,7 @@ def load_adapter(base: PreTrainedModel, folder: str, option: str = "model.adapte
 
 
 def _put(base: PreTrainedModel, folder: str, config: Any) -> tuple[nn.Module, list[str]]:
-    """A base with an adapter on it, trainable, and which weights in the folder the model has no place for."""
+    """A base with a trainable adapter, and the weights in the folder that do not fit the model."""
     from peft import PeftModel
 
     if is_sharded(base):
@@ -64,25 +64,25 @@ def _put(base: PreTrainedModel, folder: str, config: Any) -> tuple[nn.Module, li
         if missing:
             raise ValueError(f"found missing adapter keys, such as {missing[0]}")
         return model, []
-    # peft loads virtual tokens frozen only; here they are trained like any other adapter.
+    # peft loads virtual tokens frozen; here they are trained like any other adapter.
     virtual = config.is_prompt_learning
     with warnings.catch_warnings(), known_warnings_off():
-        # Weights that the model needs and the file lacks would stay at their untrained start.
+        # Weights missing from the file would stay at their initialisation.
         warnings.filterwarnings("error", message="Found missing adapter keys")
-        # Both layers were saved whole, and are read as they were.
+        # Both layers were saved in full, and are loaded as saved.
         warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True` and a tied layer is part of")
         wrapped: Any = PeftModel.from_pretrained(
             base, folder, config=config, is_trainable=not virtual, low_cpu_mem_usage=made_without_memory(config)
         )
     if virtual:
-        # What made the tokens of p-tuning and of projected prefixes is not saved: the tokens themselves are trained.
+        # The encoder of p-tuning and of projected prefixes is not saved: the tokens themselves are trained.
         made = config.peft_type == "P_TUNING" or getattr(config, "prefix_projection", False)
         wrapped.peft_config["default"].inference_mode = made
         wrapped.prompt_encoder.requires_grad_(True)
         return wrapped, []
-    # The call above does not return what peft found.
+    # The call above does not return peft's result.
     unexpected = wrapped.load_adapter(folder, "default", is_trainable=True).unexpected_keys
-    # peft reads whole layers and added tokens under names of its own, and then finds theirs unexpected.
+    # peft loads full layers and added tokens under its own names, and then reports the saved names as unexpected.
     places = wrapped.state_dict().keys()
     named = {
         key: (key.replace(".modules_to_save.", ".modules_to_save.default."), f"{key}.default") for key in unexpected

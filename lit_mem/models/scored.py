@@ -1,4 +1,4 @@
-"""A tuned model and its frozen reference: the scores of both for a batch."""
+"""Score a batch with a tuned model and its frozen reference."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from lit_mem.types import Batch, Needs, TokenScores
 
 
 class ScoredModel:
-    """Scores batches with the tuned model, and with the reference once for each example.
+    """Scores batches with the tuned model, and with the reference once per example.
 
     Args:
         model: the tuned model.
-        reference: the frozen model to compare with.
-        cache: takes the reference's scores.
-        on_disk: whether they are kept on disk too, for the next run.
-        lockstep: keeps ranks together where one has scores on disk and another has not.
+        reference: the frozen reference model.
+        cache: stores the reference's scores.
+        on_disk: whether they are also kept on disk, for the next run.
+        lockstep: keeps ranks in lockstep if only some of them have scores on disk.
 
     Attributes:
-        scorer: of the tuned model.
+        scorer: scorer of the tuned model.
         reference: as given.
-        starts_as_base: whether the tuned model gave its base's numbers when it was built.
+        starts_as_base: whether the tuned model's outputs equalled its base's when it was built.
     """
 
     def __init__(
@@ -42,21 +42,21 @@ class ScoredModel:
         self._cached_for: tuple[str, str] | None = None
 
     def score(self, batch: Batch, needs: Needs, setting: Setting, step: int) -> TokenScores:
-        """Score a batch with the tuned model, and with the reference where that is needed.
+        """Score a batch with the tuned model, and with the reference if needed.
 
         Args:
             batch: the examples.
-            needs: what is computed beside log-probabilities and hits.
-            setting: where and how the models are called.
-            step: how many training steps were taken.
+            needs: what to compute besides log-probabilities and hits.
+            setting: device and precision of the model calls.
+            step: number of training steps taken.
         """
-        # Texts in windows: each rank may have another number of them.
+        # Texts in windows: the number of windows may differ between ranks.
         with self._lockstep() if "at_once" in batch else nullcontext():
             scores = self.scorer(batch, needs)
         if not needs.reference:
             return scores
         now = (setting.precision, setting.device.type)
-        if self._cached_for not in (None, now):  # a second trainer may have others
+        if self._cached_for not in (None, now):  # a second trainer may have other settings
             self._cache.clear()
         self._cached_for = now
         if self._on_disk and self._cache.store is None:
@@ -65,22 +65,22 @@ class ScoredModel:
         def compute(batch: Batch) -> TokenScores:
             return scores if self.tuned_is_reference(step) else self.score_reference(batch, setting)
 
-        with self._lockstep():  # one rank may have them on disk, another not
+        with self._lockstep():  # only some ranks may have them on disk
             return scores.with_reference(*self._cache.scores(batch, compute))
 
     def score_reference(self, batch: Batch, setting: Setting) -> TokenScores:
-        """One pass of the reference, whatever is cached."""
+        """One forward pass of the reference, ignoring the cache."""
         with self.reference.context(setting):
             return (self.reference.scorer or self.scorer)(batch)
 
     def tuned_is_reference(self, step: int) -> bool:
-        """Whether the tuned model still gives the reference's numbers, to the last bit, as before the first step.
+        """Whether the tuned model still equals the reference bit for bit, as before the first step.
 
-        What is to be computed with both need then be computed with one. May be false where it would be true.
+        Then only one of them has to be computed. May be False even if they are equal.
 
         Args:
-            step: how many training steps were taken.
+            step: number of training steps taken.
         """
         fresh = self.starts_as_base and self.reference.scorer is None
-        # Not after a step: parameters may be sharded, and ranks that see other shards must not disagree.
+        # Never after a step: parameters may be sharded, and ranks with different shards must agree.
         return fresh and step == 0 and changes_nothing(self.reference.tuned)

@@ -1,4 +1,4 @@
-"""Differentially private training, and what is measured of it."""
+"""Differentially private training and its accounting."""
 
 from lit_mem.privacy.dpsgd import DPSGD
 

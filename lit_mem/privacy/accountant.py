@@ -1,13 +1,13 @@
-"""What the steps of a training have cost: from noise, sampling rate and number of steps to epsilon.
+"""Privacy accounting: epsilon from noise multiplier, sampling rate and number of steps.
 
-A step: a batch in which each text is by itself with probability q, the sum of gradients clipped to norm C, and normal
-noise of deviation σ·C on it. The bound is for texts added or removed, one at a time: two training sets that differ in
-one row give almost the same models, δ aside.
+A step: a Poisson-sampled batch that contains each text independently with probability q, the sum of gradients clipped
+to norm C, and Gaussian noise with standard deviation σ·C. The bound is for adding or removing one text: two training
+sets that differ in one row give nearly the same models, except with probability δ.
 
-The numbers are Opacus' (Yousefpour et al. 2021): composition of privacy loss random variables ("prv": Gopi, Lee and
-Wutschitz 2021), or Rényi differential privacy ("rdp": Mironov 2017; Mironov, Talwar and Zhang 2019), which is looser.
-Its third accountant ("gdp") is left out: that one approximates by a central limit theorem, and what it gives can lie
-below the true epsilon.
+Epsilon is computed by Opacus (Yousefpour et al. 2021): composition of privacy loss random variables ("prv": Gopi, Lee
+and Wutschitz 2021), or Rényi differential privacy ("rdp": Mironov 2017; Mironov, Talwar and Zhang 2019), which is
+looser. Its third accountant ("gdp") is not used: it approximates by a central limit theorem, and can give less than the
+true epsilon.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["prv", "rdp"]
 
-_PRV_ERROR: Final = 0.01  # it adds as much to what it finds
+_PRV_ERROR: Final = 0.01  # added to its result
 _SMALL: Final = 0.1
 _NOT_WORTH_IT: Final = 200.0
-_MOST_POINTS: Final = 1e7  # of the tight accountant's grids: about 2.5 GB and 10 seconds
+_MOST_POINTS: Final = 1e7  # points of the tight accountant's grids: about 2.5 GB and 10 seconds
 MOST_NOISE: Final = 1e6
-"""Largest noise multiplier."""
+"""Maximum noise multiplier."""
 
 LEAST_NOISE: Final = 1e-3
-"""Least noise multiplier above 0: with less an accountant takes minutes, for an epsilon above 500,000 a step."""
+"""Minimum positive noise multiplier: below it an accountant takes minutes, for an epsilon above 500,000 per step."""
 
 
 class Steps(NamedTuple):
-    """Steps of one kind.
+    """Equal steps.
 
     Attributes:
-        noise_multiplier: σ, the deviation of the noise as a multiple of the clipping norm.
+        noise_multiplier: σ, the standard deviation of the noise in units of the clipping norm.
         sample_rate: q, the probability with which a text is in a step's batch.
-        number: how many.
+        number: number of steps.
     """
 
     noise_multiplier: float
@@ -57,7 +57,7 @@ def possible_noise(multiplier: float) -> bool:
 
 
 def merged(history: Iterable[Steps]) -> tuple[Steps, ...]:
-    """The same history with steps of one kind that follow each other counted together.
+    """Merge consecutive equal steps of a history.
 
     >>> merged([Steps(1.0, 0.1, 2), Steps(1.0, 0.1, 3), Steps(2.0, 0.1, 0)])
     (Steps(noise_multiplier=1.0, sample_rate=0.1, number=5),)
@@ -74,20 +74,20 @@ def merged(history: Iterable[Steps]) -> tuple[Steps, ...]:
 
 
 def number_of_steps(history: Iterable[Steps]) -> int:
-    """How many steps there were, of all kinds."""
+    """Total number of steps."""
     return sum(steps.number for steps in history)
 
 
 def epsilon(history: Iterable[Steps], delta: float, kind: Kind = "prv") -> float:
-    """An upper bound of the epsilon that these steps have cost, at this δ.
+    """An upper bound on the epsilon spent by these steps, at this δ.
 
-    0 for no step, infinite without noise. Where the tighter accountant cannot cope with the numbers, the looser one's
-    bound is given.
+    0 for no steps, infinite without noise. If the tighter accountant fails numerically, the looser one's bound is
+    returned.
 
     Args:
         history: the steps, in any order.
         delta: δ, the probability with which the bound may fail.
-        kind: which accountant.
+        kind: the accountant.
     """
     return _epsilon(merged(history), delta, kind)
 
@@ -99,7 +99,7 @@ def _epsilon(history: tuple[Steps, ...], delta: float, kind: Kind) -> float:
     if any(steps.noise_multiplier <= 0 for steps in history):
         return math.inf
     loose = _rdp_epsilon(history, delta)
-    # Time and memory of the tight one grow with epsilon, and there is nothing to be tight about.
+    # Time and memory of the tight one grow with epsilon, and a tight bound is useless there.
     if kind == "rdp" or loose > _NOT_WORTH_IT:
         return loose
     error = _feasible_error(history, delta, _PRV_ERROR)
@@ -113,12 +113,12 @@ def _epsilon(history: tuple[Steps, ...], delta: float, kind: Kind) -> float:
 
 
 def _feasible_error(history: Sequence[Steps], delta: float, error: float) -> float:
-    """The error that the tight accountant is given: this one, or more where its grids would be too large."""
+    """The error passed to the tight accountant: this one, or more if its grids would be too large."""
     return error * max(1.0, _points(history, delta, error) / _MOST_POINTS)
 
 
 def _points(history: Sequence[Steps], delta: float, error: float) -> float:
-    """How many points Opacus' grids have at this error, all kinds of steps together (Gopi et al. 2021, remark 5.6)."""
+    """Total number of points in Opacus' grids at this error, over all kinds of steps (Gopi et al. 2021, remark 5.6)."""
     reach = max(_rdp_epsilon(history, delta / 4000), error) + 3
     spacing = error / math.sqrt(number_of_steps(history) * math.log(12_000 / delta) / 2)
     return 2 * reach / spacing * len(history)
@@ -154,7 +154,7 @@ def _rdp_epsilon(history: Sequence[Steps], delta: float) -> float:
 
 @lru_cache(maxsize=512)
 def _rdp_of_a_step(noise_multiplier: float, sample_rate: float) -> Any:
-    """By order; this takes most of the time, and steps of one kind cost the same."""
+    """RDP by order, cached: this takes most of the time, and equal steps cost the same."""
     from opacus.accountants import RDPAccountant
     from opacus.accountants.analysis.rdp import compute_rdp
 
@@ -166,7 +166,7 @@ def _rdp_of_a_step(noise_multiplier: float, sample_rate: float) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """The library warns where its bound may not be tight."""
+    """Suppress the library's warnings that its bound may not be tight."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

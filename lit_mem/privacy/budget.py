@@ -1,4 +1,4 @@
-"""The budget of a private run: what its steps have cost, how much noise they need, and how many are left."""
+"""The privacy budget of a run: epsilon spent, noise needed, and steps left."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from lit_mem.privacy.ledger_lines import Start
 
 
 class Budget:
-    """What one start of a private run may spend, and has spent with all starts before it.
+    """The budget of one start of a private run, including what all earlier starts have spent.
 
     Args:
-        options: how.
-        texts: N, how many training texts there are; this number is taken to be known to everyone.
-        ledger: written to here; None: another process does that, or none.
+        options: options of DP-SGD.
+        texts: N, the number of training texts, which is treated as public.
+        ledger: the ledger to write; None: another process writes it, or there is none.
 
     Attributes:
         delta: δ.
-        sample_rate: q, the probability with which a text is in a step.
-        history: the steps that have been charged.
-        noise_multiplier: σ of the steps to come; 0 before `plan`.
-        unwritten: steps that were taken before and are not in the ledger; `open_ledger` writes them first.
+        sample_rate: q, the probability that a text is in a step.
+        history: the charged steps.
+        noise_multiplier: σ of future steps; 0 before `plan`.
+        unwritten: earlier steps that are not in the ledger; `open_ledger` writes them first.
         corpus: `corpus_digest` of the texts, for the ledger.
-        unaccounted: whether weights were trained before without a ledger.
-        remaining: how many more steps may be taken; None: no limit.
+        unaccounted: whether training started from weights trained without a ledger.
+        remaining: remaining steps; None: no limit.
 
     Raises:
-        ConfigError: a step would draw all texts, delta is too large, or the ledger is of another number of texts.
+        ConfigError: a step would draw all texts, delta is too large, or the ledger has another number of texts.
     """
 
     def __init__(self, options: DPSGD, texts: int, ledger: Ledger | None = None) -> None:
         if options.batch_size >= texts:
             raise ConfigError(
-                f"model.privacy.batch_size is {options.batch_size}, and there are {texts} training texts; expected "
-                "fewer: that not all are in a step is part of what hides each"
+                f"model.privacy.batch_size is {options.batch_size}, but there are {texts} training texts; expected "
+                "fewer than that: the privacy guarantee relies on subsampling"
             )
         self.delta = 1 / (10 * texts) if options.delta is None else options.delta
         if self.delta > 1 / texts:
             raise ConfigError(
-                f"model.privacy.delta is {self.delta:g}; expected below 1/N = {1 / texts:.3g}: already who publishes "
-                "one of the N texts whole keeps to a delta of 1/N"
+                f"model.privacy.delta is {self.delta:g}; expected below 1/N = {1 / texts:.3g}: publishing one of the N "
+                "texts in full already satisfies a delta of 1/N"
             )
         if ledger is not None:
             ledger.check(texts)
@@ -59,29 +59,29 @@ class Budget:
 
     @property
     def steps(self) -> int:
-        """How many steps have been charged."""
+        """Number of charged steps."""
         return number_of_steps(self.history)
 
     def epsilon(self) -> float:
-        """What all steps so far have cost."""
+        """Epsilon spent by all steps so far."""
         return epsilon(self.history, self.delta, self.options.accountant)
 
     def plan(self, steps: float, noise_multiplier: float | None = None) -> None:
-        """Choose the noise for so many steps to come, and see how many the budget allows.
+        """Choose the noise for the planned steps, and determine how many the budget allows.
 
         Args:
-            steps: how many are planned; may be infinite.
-            noise_multiplier: of the run that goes on here; None: a new one.
+            steps: number of planned steps; may be infinite.
+            noise_multiplier: noise multiplier of the resumed run; None: choose one.
 
         Raises:
-            ConfigError: the number of steps is needed, or nothing is left of the budget.
+            ConfigError: the number of steps is unknown but needed, or the budget is exhausted.
         """
         options, kind = self.options, self.options.accountant
         noise = options.noise_multiplier if options.noise_multiplier is not None else noise_multiplier
         target = options.target_epsilon
         if target is not None and self.history and self.epsilon() >= target:
             raise ConfigError(
-                f"model.privacy.target_epsilon is {target:g}, and {self.epsilon():.4g} is spent already in "
+                f"model.privacy.target_epsilon is {target:g}, but {self.epsilon():.4g} is already spent in "
                 f"{self.steps} steps{f' ({self.ledger.path})' if self.ledger is not None else ''}"
             )
         if target is not None and math.isinf(steps):
@@ -98,11 +98,12 @@ class Budget:
             )
             if not self.remaining:
                 raise ConfigError(
-                    f"model.privacy.target_epsilon is {target:g}, and a step with noise_multiplier {noise:g} costs more"
+                    f"model.privacy.target_epsilon is {target:g}, but one step with noise_multiplier {noise:g} costs "
+                    "more"
                 )
 
     def open_ledger(self) -> None:
-        """Write down what the steps to come are, once they are planned, and those taken before that no ledger has."""
+        """Write the parameters of the planned steps to the ledger, and earlier steps that are not in it."""
         if self.ledger is None:
             return
         self.ledger.copy(self.unwritten)
@@ -110,22 +111,22 @@ class Budget:
         self.ledger.start(self.texts, self.noise_multiplier, self.sample_rate, self.corpus, self.unaccounted)
 
     def charge(self) -> None:
-        """Charge one step, before it is taken; the ledger has it on the disk when this returns.
+        """Charge one step, before it is taken; it is in the ledger on disk when this returns.
 
         Raises:
-            RuntimeError: the budget does not allow another.
+            RuntimeError: the budget is exhausted.
             CheckpointError: another run is writing to the ledger.
             OSError: the ledger cannot be written.
         """
         if self.remaining == 0:
-            raise RuntimeError("the privacy budget is spent")
+            raise RuntimeError("the privacy budget is exhausted")
         if self.ledger is not None:
             self.ledger.charge()
         self.history = merged([*self.history, Steps(self.noise_multiplier, self.sample_rate, 1)])
         self.remaining = None if self.remaining is None else self.remaining - 1
 
     def state(self) -> Spent:
-        """For the checkpoint."""
+        """The state for the checkpoint."""
         return {
             "history": [list(steps) for steps in self.history],
             "noise_multiplier": self.noise_multiplier,

@@ -1,4 +1,4 @@
-"""How much noise, and how many steps, a budget of epsilon allows: the accountant the other way round."""
+"""Calibration: noise and number of steps for a budget of epsilon, by inverting the accountant."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from lit_mem.privacy.accountant import MOST_NOISE, Kind, Steps, epsilon
 def noise_for(
     target: float, delta: float, sample_rate: float, steps: int, history: Sequence[Steps] = (), kind: Kind = "prv"
 ) -> float:
-    """The least noise multiplier with which so many steps stay within an epsilon, to less than a hundredth of it.
+    """The smallest noise multiplier with which the steps stay within an epsilon, to within 1 % of it.
 
     Args:
-        target: the epsilon that may not be passed.
+        target: maximum epsilon.
         delta: δ.
-        sample_rate: q of the steps to come.
-        steps: how many they are.
-        history: steps that were taken already.
-        kind: which accountant.
+        sample_rate: q of the planned steps.
+        steps: number of planned steps.
+        history: steps already taken.
+        kind: the accountant.
 
     Raises:
-        ConfigError: no noise is enough.
+        ConfigError: no noise multiplier is enough.
     """
 
     def least(by: Kind, start: float) -> float | None:
@@ -39,12 +39,12 @@ def noise_for(
             low, high = 0.8 * low, low
         return _between(cost, target, bad=low, good=high, close=lambda bad, good: good - bad <= 0.002 * good)
 
-    quick = least("rdp", 1.0)  # the looser accountant is the quicker one, and shows where to look
+    quick = least("rdp", 1.0)  # the looser accountant is faster, and gives a starting point
     found = quick if kind == "rdp" else least(kind, quick or 1.0)
     if found is None:
         raise ConfigError(
-            f"no noise keeps epsilon at {target:g} with delta {delta:g} and {steps} steps, before the first of which "
-            f"{epsilon(history, delta, kind):.3g} is spent; expected a higher target_epsilon"
+            f"no noise keeps epsilon at {target:g} with delta {delta:g} and {steps} steps, after an epsilon of "
+            f"{epsilon(history, delta, kind):.3g} already spent; expected a higher target_epsilon"
             + (", or accountant prv" if kind == "rdp" else "")
         )
     return found
@@ -54,12 +54,12 @@ def steps_within(
     target: float, delta: float, noise_multiplier: float, sample_rate: float, most: int,
     history: Sequence[Steps] = (), kind: Kind = "prv",
 ) -> int:  # fmt: skip
-    """How many more steps stay within an epsilon; at most `most`."""
+    """Number of further steps that stay within an epsilon; at most `most`."""
 
     def cost(number: float, by: Kind = kind) -> float:
         return epsilon([*history, Steps(noise_multiplier, sample_rate, int(number))], delta, by)
 
-    # Of far too many steps the tight accountant would take long.
+    # For far too many steps the tight accountant would be slow.
     if cost(most, "rdp") <= 3 * target and cost(most) <= target:
         return most
     least, bad = 0, most + 1
@@ -84,17 +84,17 @@ def _between(
     close: Callable[[float, float], bool],
     whole: bool = False,
 ) -> float:
-    """The point next to where the cost is the target: as close as said to one that costs more, and not more itself.
+    """The point at which the cost reaches the target, from below, within `close`.
 
-    By straight lines through both ends, on log axes, as costs are nearly powers; every third time by halves.
+    By secants on log-log axes, since costs are nearly powers; every third step by bisection.
 
     Args:
-        cost: rises from `good` to `bad`, which may be below it.
-        target: lies between the costs of both.
-        bad: costs more than it.
-        good: costs no more.
-        close: whether these two are close enough.
-        whole: look at whole numbers only.
+        cost: increases from `good` to `bad`, which may be smaller.
+        target: between the costs of both.
+        bad: a point above the target.
+        good: a point at or below the target.
+        close: whether the two points are close enough.
+        whole: only use integers.
     """
     rounds = 0
     while not close(bad, good):

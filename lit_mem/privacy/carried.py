@@ -1,4 +1,4 @@
-"""What the weights that a run starts from have spent before: the ledger that lies beside them."""
+"""The budget already spent by the weights that a run starts from, from the ledger next to them."""
 
 from __future__ import annotations
 
@@ -18,55 +18,54 @@ from lit_mem.privacy.ledger import LEDGER, Ledger
 log = logging.getLogger(__name__)
 
 ONLY_LATER: Final = (
-    "EPSILON COVERS ONLY THE STEPS OF THIS LEDGER. The weights that training started from were trained before, and "
-    "what they show of those texts, which may be the same, is not bounded (model.privacy.allow_unaccounted_start)."
+    "EPSILON COVERS ONLY THE STEPS OF THIS LEDGER. The initial weights were trained before; what they reveal about "
+    "those "
+    "texts, which may be the same ones, is not bounded (model.privacy.allow_unaccounted_start)."
 )
-"""Where a private run starts from weights whose training no ledger has."""
+"""Note on a private run that starts from weights without a ledger of their training."""
 
 
 def adds_up() -> str:
-    """What to say of the epsilon of one run."""
+    """Note on the epsilon of one run."""
     return (
-        "Budgets add up: other private runs on the same texts spend as well; "
+        "Budgets add up: other private runs on the same texts also spend budget; "
         f"{program.command()} privacy adds up their ledgers."
     )
 
 
 def of_several(folder: Path) -> str:
-    """What to say of the private runs below a folder, such as the trials of a sweep; "" where there is none."""
+    """Note on the private runs below a folder, such as the trials of a sweep; "" if there are none."""
     if next(folder.rglob(LEDGER), None) is None:
         return ""
     return (
-        "Each private trial has an epsilon of its own, and on the same texts they add up: "
+        "Each private trial has its own epsilon, and trials on the same texts add up: "
         f"{program.command()} privacy {shlex.quote(str(folder))}"
     )
 
 
 def ledger_beside(folder: Path) -> Ledger | None:
-    """That of an exported adapter or merged model; None where there is none.
+    """The ledger of an exported adapter or merged model, or None.
 
     Raises:
-        CheckpointError: it is damaged, or has lost its lines or the last ones of them.
+        CheckpointError: it is damaged, or lines at its end are missing.
     """
     path = folder.absolute() / LEDGER
     if not path.is_file():
         return None
     ledger = Ledger(path)
     if not ledger.starts or ledger.steps < (expected := private_steps(folder)):
-        found = f"holds {ledger.steps} of {expected} steps" if ledger.starts else "holds no start of a run"
-        raise CheckpointError(
-            f"{path} {found}, so what was spent cannot be told from it; expected the file as it was exported"
-        )
+        found = f"has {ledger.steps} of {expected} steps" if ledger.starts else "has no start of a run"
+        raise CheckpointError(f"{path} {found}, so the spent budget is unknown; expected the file as exported")
     return ledger
 
 
 def _start_of(module: Any) -> tuple[str, Ledger | None] | None:
-    """The option that names weights which were trained before, and their ledger; None if they are those of a base."""
+    """The option with previously trained weights, and their ledger; None if the weights are a base's."""
     adapter, base = getattr(module, "adapter_path", None), getattr(module, "model_id", None)
-    if adapter is not None and (Path(adapter) / "adapter_config.json").is_file():  # others are refused when loaded
+    if adapter is not None and (Path(adapter) / "adapter_config.json").is_file():  # others are rejected when loaded
         return f"model.adapter_path {adapter}", ledger_beside(Path(adapter))
     folder = Path(base or "")
-    if base and any((folder / name).is_file() for name in (LEDGER, RECORD)):  # a whole model that a run has written
+    if base and any((folder / name).is_file() for name in (LEDGER, RECORD)):  # a full model written by a run
         return f"model.model_id {base}", ledger_beside(folder)
     return None
 
@@ -79,7 +78,7 @@ def spent_before(module: Any, allowed: bool) -> tuple[Ledger | None, bool]:
         allowed: `model.privacy.allow_unaccounted_start`.
 
     Raises:
-        ConfigError: there was such training, and that is not allowed.
+        ConfigError: there was such training, but it is not allowed.
         CheckpointError: the ledger is damaged.
     """
     found = _start_of(module)
@@ -90,15 +89,15 @@ def spent_before(module: Any, allowed: bool) -> tuple[Ledger | None, bool]:
     if unaccounted and not allowed:
         why = f"has no {LEDGER}" if ledger is None else f"has a {LEDGER} that does not cover all of its training"
         raise ConfigError(
-            f"{name} {why}, so what it may show of the texts is not known, and model.privacy would leave that out of "
-            "epsilon; expected an adapter that a private run exported, a new one (model.adapter), or "
+            f"{name} {why}, so what it reveals about the texts is unknown, and model.privacy would omit it from "
+            "epsilon; expected an adapter exported by a private run, a new one (model.adapter), or "
             "model.privacy.allow_unaccounted_start true: epsilon then covers only the steps from here on"
         )
     return ledger, unaccounted
 
 
 def remark(module: Any, stage: str) -> None:
-    """Log what the weights that are loaded have spent, or that training from here on is not private.
+    """Log the budget spent by the loaded weights, or that training from here on is not private.
 
     Raises:
         CheckpointError: their ledger is damaged.
@@ -110,16 +109,16 @@ def remark(module: Any, stage: str) -> None:
         remark_on_epsilon(name, ledger.history, max(start.texts for start in ledger.starts), ledger.unaccounted)
     elif getattr(module, "private", None) is None:
         log.warning(
-            "%s was trained with differential privacy, and model.privacy is not set: nothing bounds what the weights "
-            "of this run show, of these texts or of those.", name,
+            "%s was trained with differential privacy, but model.privacy is not set: nothing bounds what the weights "
+            "of this run reveal about these or the earlier texts.", name,
         )  # fmt: skip
 
 
 def remark_on_checkpoint(spent: Spent) -> None:
-    """Log what the training of a checkpoint has spent.
+    """Log the budget spent by a checkpoint's training.
 
     Args:
-        spent: as the checkpoint keeps it.
+        spent: the checkpoint's privacy state.
     """
     history = [Steps(float(noise), float(rate), int(number)) for noise, rate, number in spent["history"]]
     remark_on_epsilon("The checkpoint", history, spent["texts"], spent.get("unaccounted", False))
@@ -128,14 +127,14 @@ def remark_on_checkpoint(spent: Spent) -> None:
 def remark_on_epsilon(
     name: str, history: Sequence[Steps], texts: int, unaccounted: bool = False, kind: Kind = "prv"
 ) -> None:
-    """Log the epsilon that these steps cost, at the usual delta.
+    """Log the epsilon spent by these steps, at the default delta.
 
     Args:
-        name: of what was trained.
+        name: name of what was trained.
         history: the steps.
         texts: N.
-        unaccounted: whether there was other training before.
-        kind: which accountant.
+        unaccounted: whether there was other, earlier training.
+        kind: the accountant.
     """
     delta = 1 / (10 * texts)
     try:

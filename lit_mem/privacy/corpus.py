@@ -1,8 +1,8 @@
-"""A digest of a training set as a whole, by which several private runs are found to have spent one budget.
+"""A digest of a whole training set, to detect that several private runs share one budget.
 
-Differential privacy is for someone who may know every text but one. An open digest would let them confirm a guess of
-that one, as would one whose salt lies beside it. So this one is keyed by a secret of the user's, which stays on the
-machine (`$LIT_MEM_CACHE/privacy.key`): without it a digest only shows whether two training sets are the same.
+Differential privacy assumes an adversary who may know every text except one. An unkeyed digest, or one with a public
+salt, would let them confirm a guess of that text. So the digest is keyed by a secret of the user that stays on the
+machine (`$LIT_MEM_CACHE/privacy.key`): without the key a digest only shows whether two training sets are the same.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _SALT_BYTES: Final = 16
 
 
 def corpus_digest(texts: Iterable[str]) -> str:
-    """`<digest of the key>:<keyed digest of all texts>`, whatever their order; texts that stand there twice count so.
+    """`<digest of the key>:<keyed digest of all texts>`, independent of order; repeated texts count repeatedly.
 
     Raises:
-        OSError: the key can be neither read nor made.
+        OSError: the key can be neither read nor created.
     """
     key = _key(cache_folder(KEY))
     found = hmac.new(key, digestmod=hashlib.sha256)
@@ -38,11 +38,11 @@ def corpus_digest(texts: Iterable[str]) -> str:
 
 
 class Salted(NamedTuple):
-    """How several sets of texts are digested in one run.
+    """Salt and key of the digests of a run's sets.
 
     Attributes:
-        salt: 32 hexadecimal digits, drawn anew for each run.
-        key: which key it is, by 8 hexadecimal digits of a digest of it.
+        salt: 32 hexadecimal digits, drawn for each run.
+        key: identifies the key, by 8 hexadecimal digits of its digest.
     """
 
     salt: str
@@ -53,23 +53,23 @@ def new_salt() -> Salted:
     """A salt for the digests of a run.
 
     Raises:
-        OSError: the key can be neither read nor made.
+        OSError: the key can be neither read nor created.
     """
     return Salted(secrets.token_hex(_SALT_BYTES), _name(_key(cache_folder(KEY))))
 
 
 def salted_digest(texts: Iterable[str], salt: str) -> str:
-    """HMAC-SHA256 of a salt and all texts, whatever their order, by the user's key; for a document that is given away.
+    """HMAC-SHA256 of a salt and all texts, independent of order, with the user's key; for a published document.
 
-    Without the key neither a text can be confirmed nor two runs be compared: not even whether a text was taken out in
-    between. Whoever has the key, the texts and the salt can compute it anew.
+    Without the key it is impossible to confirm a text or to compare two runs, not even whether a text was removed in
+    between. With the key, the texts and the salt it can be recomputed.
 
     Args:
-        texts: of a set.
-        salt: of the run.
+        texts: texts of a set.
+        salt: salt of the run.
 
     Raises:
-        OSError: the key can be neither read nor made.
+        OSError: the key can be neither read nor created.
     """
     found = hmac.new(_key(cache_folder(KEY)), f"set of texts {salt}".encode(), hashlib.sha256)
     for each in sorted(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts):
@@ -78,7 +78,7 @@ def salted_digest(texts: Iterable[str], salt: str) -> str:
 
 
 def same_corpus(one: str, other: str) -> bool | None:
-    """Whether two digests are of the same texts; None where that cannot be known, as one lacks or has another key."""
+    """Whether two digests are of the same texts; None if unknown, since one is missing or has another key."""
     if not one or not other or one.partition(":")[0] != other.partition(":")[0]:
         return None
     return one == other
@@ -89,7 +89,7 @@ def _name(key: bytes) -> str:
 
 
 def _key(path: Path) -> bytes:
-    """The user's key, made where there is none; of several processes that make one, all get the same."""
+    """The user's key, created if needed; concurrent processes get the same one."""
     if not path.exists():
         modes.make_folder(path.parent)
         part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -98,11 +98,13 @@ def _key(path: Path) -> bytes:
                 file.write(secrets.token_bytes(_KEY_BYTES))
                 file.flush()
                 os.fsync(file.fileno())
-            with suppress(FileExistsError):  # another process was first
+            with suppress(FileExistsError):  # another process created it first
                 os.link(part, path)
         finally:
             part.unlink(missing_ok=True)
     key = path.read_bytes()
     if len(key) != _KEY_BYTES:
-        raise OSError(None, f"found {len(key)} bytes, expected {_KEY_BYTES}: remove it for a new key", str(path))
+        raise OSError(
+            None, f"found {len(key)} bytes, expected {_KEY_BYTES}: remove the file to create a new key", str(path)
+        )
     return key

@@ -1,4 +1,4 @@
-"""Opacus is an extra, and is loaded when something private is trained."""
+"""Opacus is an extra, imported only for private training."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from lit_mem.errors import ConfigError
 
 
 def import_opacus() -> None:
-    """Load Opacus.
+    """Import Opacus.
 
     Raises:
         ConfigError: it is not installed.
     """
     try:
-        import opacus  # noqa: F401  (only to name the extra when it is absent)
+        import opacus  # noqa: F401  (only to name the extra if it is missing)
     except ImportError as error:
         raise ConfigError("model.privacy needs the extra: pip install 'lit_mem[privacy]'") from error

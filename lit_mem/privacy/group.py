@@ -1,13 +1,13 @@
-"""What private training has cost a person who has several rows.
+"""Group privacy: epsilon of private training for a person with several rows.
 
-A step draws each of a person's k rows by itself with probability q, so that the person's part of the clipped sum is at
-most as long as Binomial(k, q) rows: the step is dominated by a mixture of normal distributions with means 0, C, … k·C
-and these weights, against the one at 0 (Ganesh 2024, "Tight Group-Level DP Guarantees for DP-SGD with Sampling via
-Mixture of Gaussians Mechanisms", arXiv 2401.10294). Its Rényi divergence is integrated here, in both directions, added
-over steps, and converted as for one row (Mironov 2017; Balle et al. 2020).
+A step draws each of a person's k rows independently with probability q, so the norm of the person's part of the clipped
+sum is at most Binomial(k, q) rows: the step is dominated by a mixture of Gaussians with means 0, C, … k·C and these
+weights, against the one at 0 (Ganesh 2024, "Tight Group-Level DP Guarantees for DP-SGD with Sampling via Mixture of
+Gaussians Mechanisms", arXiv 2401.10294). Its Rényi divergence is integrated numerically, in both directions, added over
+steps, and converted as for one row (Mironov 2017; Balle et al. 2020).
 
-That is far below the general rule, by which (ε, δ) for one row gives (k·ε, k·e^((k−1)·ε)·δ) for k (Vadhan 2017, "The
-Complexity of Differential Privacy", Lemma 2.2): for k = 5 and ε = 8 the δ would be above 1.
+This is far below the general rule, by which (ε, δ) for one row gives (k·ε, k·e^((k−1)·ε)·δ) for k (Vadhan 2017, "The
+Complexity of Differential Privacy", Lemma 2.2): for k = 5 and ε = 8 that δ would be above 1.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from lit_mem.privacy.accountant import Steps, _quietly, merged
 from lit_mem.privacy.extra import import_opacus
 
 MOST_ROWS: Final = 64
-"""For more rows of one person no bound is logged: it costs about k² and is far above any useful ε."""
+"""Above this no bound is logged: computing it takes O(k²), and it is far above any useful ε."""
 
-_MARGIN: Final = 14.0  # of the grid, in standard deviations
+_MARGIN: Final = 14.0  # margin of the grid, in standard deviations
 _POINT: Final = 0.05
 
 
 def group_epsilon(history: Iterable[Steps], delta: float, rows: int) -> float:
-    """An upper bound of the epsilon that these steps have cost someone with so many rows, at this δ.
+    """An upper bound on the epsilon of these steps for a person with this many rows, at this δ.
 
-    0 for no step, infinite without noise. Of one row it is what the accountant "rdp" gives.
+    0 for no steps, infinite without noise. For one row it equals the accountant "rdp".
 
     Args:
         history: the steps, in any order.
-        delta: δ, the probability with which the bound may fail.
-        rows: k, the most rows of one person.
+        delta: δ, the probability that the bound fails.
+        rows: k, the maximum rows of one person.
     """
     steps = merged(history)
     if not steps:
@@ -55,10 +55,10 @@ def group_epsilon(history: Iterable[Steps], delta: float, rows: int) -> float:
 
 @lru_cache(maxsize=64)
 def rdp_of_a_step(noise_multiplier: float, sample_rate: float, rows: int, orders: tuple[float, ...]) -> Any:
-    """(A,) float64 Rényi divergences of one step at these orders, each above 1; the larger of both directions.
+    """(A,) float64 Rényi divergences of one step at these orders, each above 1; the maximum of both directions.
 
-    By the trapezoidal rule, which converges faster than any power where an integrand is as smooth as these: each is at
-    least as wide as a standard normal density, and the grid has twenty points to its deviation.
+    By the trapezoidal rule, which converges faster than any power for integrands as smooth as these: each is at least
+    as wide as a standard normal density, and the grid has twenty points per standard deviation.
     """
     import numpy as np
     from scipy.special import gammaln, logsumexp

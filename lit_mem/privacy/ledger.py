@@ -1,7 +1,7 @@
-"""The ledger of spent privacy: a step is written down, and on the disk, before it is taken.
+"""The privacy ledger: every step is recorded on disk before it is taken.
 
-A run that is killed and goes on from an older checkpoint takes steps a second time, and both times tell of the texts.
-The checkpoint does not know of the first; the ledger does.
+A run that is killed and resumed from an older checkpoint takes some steps twice, and both reveal information about the
+texts. The checkpoint does not contain the first ones; the ledger does.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ LEDGER: Final = "privacy.jsonl"
 
 
 class Ledger:
-    """A file of lines in JSON: one for each start of a run, with what its steps are, then one for each step.
+    """A JSON lines file: one line per start of a run, with the parameters of its steps, then one per step.
 
     A start: `{"start": <id>, "texts": N, "noise_multiplier": σ, "sample_rate": q, "corpus": <digest>}`, with
-    `"taken": n` where n of its steps are copied from another ledger; a step: `{"step": <number>}`, counted over all
-    starts. Each line ends with `"chain"`, the SHA-256 of the hash before it and its own content. A line that was cut
-    short counts as a step, unless no start stands before it.
+    `"taken": n` if n of its steps are copied from another ledger; a step: `{"step": <number>}`, counted over all
+    starts. Each line ends with `"chain"`, the SHA-256 of the previous hash and its own content. A truncated line counts
+    as a step, unless there is no start before it.
 
     Args:
-        path: of the file, which need not exist.
+        path: path of the file, which may not exist yet.
 
     Attributes:
-        id: of the first start; "" before there is one.
-        starts: in the order of lines.
-        chain: hash of the last line, "" of an empty ledger.
-        unchained: number of the last line without a hash, which an earlier version wrote; 0 if each has one.
+        id: id of the first start; "" if there is none.
+        starts: starts in file order.
+        chain: hash of the last line, "" for an empty ledger.
+        unchained: number of the last line without a hash, written by an earlier version; 0 if all have one.
 
     Raises:
-        CheckpointError: a line was changed, dropped, added or moved, or is not that of a ledger; it is named.
+        CheckpointError: a line was changed, removed, added or moved, or is invalid; the message names it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,31 +54,31 @@ class Ledger:
 
     @property
     def id(self) -> str:
-        """Of the first start; "" before there is one."""
+        """Id of the first start; "" if there is none."""
         return self.starts[0].id if self.starts else ""
 
     @property
     def history(self) -> tuple[Steps, ...]:
-        """The steps, in the order of lines."""
+        """The steps, in file order."""
         return merged(start.steps for start in self.starts)
 
     @property
     def steps(self) -> int:
-        """How many steps are written down."""
+        """Number of recorded steps."""
         return number_of_steps(start.steps for start in self.starts)
 
     @property
     def texts(self) -> int:
-        """How many texts the last steps were drawn from; 0 before there is a start."""
+        """Number of texts that the last steps were drawn from; 0 without a start."""
         return self.starts[-1].texts if self.starts else 0
 
     @property
     def unaccounted(self) -> bool:
-        """Whether a start began with weights whose training no ledger has."""
+        """Whether a start began from weights without a ledger of their training."""
         return any(start.unaccounted for start in self.starts)
 
     def holds(self, chain: str) -> bool:
-        """Whether a line has this hash, so that everything up to it is as it was written."""
+        """Whether a line has this hash, so that everything up to it is unchanged."""
         return chain in self._links
 
     def _read(self) -> None:
@@ -106,9 +106,9 @@ class Ledger:
             raise self._damaged(1, "no start of a run")
 
     def _follow(self, number: int, line: bytes, row: dict[str, Any] | None) -> None:
-        """Compare a line's hash; one without, as it was cut short or is old, is part of the next line's."""
+        """Verify a line's hash; a line without one, truncated or old, is included in the next line's."""
         given = None if row is None else row.pop("chain", None)
-        if given is None and row is not None and "taken" in row:  # no version wrote these without
+        if given is None and row is not None and "taken" in row:  # no version wrote these without a hash
             raise self._damaged(number, "a line without its hash (chain)")
         if row is None or (given is None and not self._links):
             self.unchained = self.unchained if row is None else number
@@ -119,8 +119,8 @@ class Ledger:
         self.chain = link(self.chain, json.dumps(row).encode())
         if given != self.chain:
             raise self._damaged(
-                number, "another hash (chain) than that of its content and the lines before it: a line was changed, "
-                "dropped, added or moved"
+                number, "another hash (chain) than that of its content and the previous lines: a line was changed, "
+                "removed, added or moved"
             )  # fmt: skip
         self._links.add(self.chain)
 
@@ -130,27 +130,28 @@ class Ledger:
 
     def _damaged(self, number: int, found: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path}, line {number}: found {found}; this is no privacy ledger, or a damaged one, and what was "
-            "spent cannot be told from it"
+            f"{self.path}, line {number}: found {found}; the file is not a privacy ledger or is damaged, so the spent "
+            "budget is unknown"
         )
 
     def check(self, texts: int) -> None:
-        """Refuse to go on with another number of texts.
+        """Reject a different number of texts.
 
         Raises:
-            ConfigError: its own steps were drawn from other texts.
+            ConfigError: its own steps were drawn from another number of texts.
         """
         own = [start.texts for start in self.starts if not start.copied]
         if self.steps and own and own[-1] != texts:
             raise ConfigError(
-                f"the privacy ledger {self.path} is of {own[-1]} training texts, and here are {texts}; a budget is "
-                "one training set's: expected the same set, or another model.privacy.ledger"
+                f"the privacy ledger {self.path} is for {own[-1]} training texts, but there are {texts}; a budget "
+                "belongs "
+                "to one training set: expected the same set, or another model.privacy.ledger"
             )
 
     def start(
         self, texts: int, noise_multiplier: float, sample_rate: float, corpus: str = "", unaccounted: bool = False
     ) -> None:
-        """Say what the steps from here on are.
+        """Record a start with the parameters of its steps.
 
         Raises:
             CheckpointError: another run is writing to this ledger.
@@ -159,7 +160,7 @@ class Ledger:
         self._begin(Start(new_id(), texts, Steps(noise_multiplier, sample_rate, 0), corpus, unaccounted))
 
     def copy(self, starts: Iterable[Start]) -> None:
-        """Write down steps that were taken before, a line for each of their starts.
+        """Record steps taken earlier, one line per start.
 
         Raises:
             CheckpointError: another run is writing to this ledger.
@@ -181,7 +182,7 @@ class Ledger:
         self.starts.append(start)
 
     def charge(self) -> None:
-        """Write down one step, before it is taken; it is on the disk when this returns.
+        """Record one step, before it is taken; it is on disk when this returns.
 
         Raises:
             CheckpointError: another run is writing to this ledger.

@@ -1,4 +1,4 @@
-"""The lines of a privacy ledger: what they hold, and the hash that chains each to those before it."""
+"""The lines of a privacy ledger: their content, and the hash chain."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, Final, NamedTuple
 
 from lit_mem.privacy.accountant import Steps, possible_noise
 
-_LEAST_RATE: Final = 1e-12  # beyond these an accountant takes very long, or overflows
+_LEAST_RATE: Final = 1e-12  # outside this range an accountant is very slow, or overflows
 _MOST: Final = 10**9
 
 
 class Start(NamedTuple):
-    """A start of a run, and the steps that it took.
+    """A start of a run, with its steps.
 
     Attributes:
-        id: random; the same wherever these steps are written down, so that they count once.
-        texts: N, how many texts the steps were drawn from.
-        steps: their kind and number.
-        corpus: `lit_mem.privacy.corpus.corpus_digest` of the texts; "" where it is not known.
-        unaccounted: it began with weights that were trained before, and no ledger has those steps.
-        copied: its steps were taken before this ledger was made, and another ledger has them one by one.
+        id: random id; the same in every ledger with these steps, so that they count once.
+        texts: N, number of texts that the steps were drawn from.
+        steps: their parameters and number.
+        corpus: `lit_mem.privacy.corpus.corpus_digest` of the texts; "" if unknown.
+        unaccounted: whether it began from weights that were trained before without a ledger.
+        copied: whether its steps are copied from another ledger, which has them one by one.
     """
 
     id: str
@@ -35,17 +35,17 @@ class Start(NamedTuple):
 
 
 def new_id() -> str:
-    """Of a start."""
+    """A random id of a start."""
     return secrets.token_hex(8)
 
 
 def link(before: str, content: bytes) -> str:
-    """The hash of a line: of the one before it, and of its own content."""
+    """The hash of a line, from the previous hash and its own content."""
     return hashlib.sha256(before.encode() + b"\n" + content).hexdigest()
 
 
 def row_of(line: bytes) -> dict[str, Any] | None:
-    """What a line says; None for one that was cut short."""
+    """The content of a line; None for a truncated one."""
     with suppress(ValueError, RecursionError):
         row = json.loads(line)
         if isinstance(row, dict):
@@ -54,10 +54,10 @@ def row_of(line: bytes) -> dict[str, Any] | None:
 
 
 def start_of(row: dict[str, Any]) -> Start:
-    """What a start's line says.
+    """Parse the line of a start.
 
     Raises:
-        KeyError, TypeError, ValueError, OverflowError: it lacks a number, or has one that cannot be.
+        KeyError, TypeError, ValueError, OverflowError: a number is missing or invalid.
     """
     noise, rate = float(row["noise_multiplier"]), float(row["sample_rate"])
     texts, taken, corpus = int(row["texts"]), int(row.get("taken", 0)), row.get("corpus", "")

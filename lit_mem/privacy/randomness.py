@@ -1,9 +1,9 @@
-"""What samples while a model trains, such as dropout: DP-SGD's bound does not hold with it.
+"""Randomness in training, such as dropout, which invalidates DP-SGD's bound.
 
-The bound is for a text's gradient that depends on that text alone. Masks come from the global generators, which deal
-their numbers out in order: without one text in a batch, every text after it has another mask. And the seed is public
-(`seed_everything`), so that both sums, with a text and without it, can be computed. At dropout 0.05 leaving one text
-out moves the clipped sum by 1.4 to 1.8 times the clipping norm, at 0.5 by 5 to 6 times.
+The bound assumes that a text's gradient depends only on that text. Dropout masks come from the global generators, in
+sequence: without one text in a batch, every later text has another mask. And the seed is public (`seed_everything`), so
+an adversary can compute both sums, with and without a text. At dropout 0.05 removing one text changes the clipped sum
+by 1.4 to 1.8 times the clipping norm, at 0.5 by 5 to 6 times.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ from lit_mem.errors import ConfigError, ModelError
 from lit_mem.guards import preserved_random_state, random_state
 
 _SAMPLES: Final = re.compile(r"drop|jitter")
-_NOT_RUN: Final = re.compile(r"classifier|summary|(^|_)cls_")  # options of heads that a causal language model lacks
+_NOT_RUN: Final = re.compile(
+    r"classifier|summary|(^|_)cls_"
+)  # options of heads that a causal language model does not have
 _SEEDS: Final = 2
 _MORE_SEEDS: Final = 8
 
 WHY: Final = (
-    "random masks come from a generator whose seed is public, and leaving one text out changes those of the others, so "
-    "that a step's sum moves by more than clipping_norm"
+    "random masks come from a generator with a public seed, and removing one text changes those of the others, so a "
+    "step's sum changes by more than clipping_norm"
 )
 
 
 class Sampler(NamedTuple):
-    """A number that makes a part of a model sample in train mode.
+    """A number that makes part of a model random in train mode.
 
     Attributes:
-        name: where it is, for a message.
-        owner: a module, or a configuration that modules read.
-        attribute: of the owner.
-        value: above 0.
-        adapter: whether it belongs to the adapter, not to the base.
+        name: its location, for a message.
+        owner: a module, or a configuration used by modules.
+        attribute: attribute of the owner.
+        value: its value, above 0.
+        adapter: whether it belongs to the adapter instead of the base.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Sampler(NamedTuple):
 def samplers(model: nn.Module) -> list[Sampler]:
     """Dropout modules, and options of modules and configurations by name: dropout, layer drop, jitter of routers.
 
-    What samples without such a number is seen by `refuse_random` alone.
+    Other sources of randomness are only detected by `check_not_random`.
     """
     found = []
     ours = _of_adapters(model)
@@ -74,7 +76,7 @@ def samplers(model: nn.Module) -> list[Sampler]:
 
 
 def _of_adapters(model: nn.Module) -> list[str]:
-    """Beginnings of the names of what adapters added."""
+    """Name prefixes of modules added by adapters."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return [
@@ -91,7 +93,7 @@ def _above_zero(value: Any) -> bool:
 
 
 def _collect(config: Any, name: str, into: dict[int, tuple[str, Any]]) -> None:
-    """A Hugging Face configuration and those inside it."""
+    """Collect from a Hugging Face configuration and nested ones."""
     from transformers import PretrainedConfig
 
     if not isinstance(config, PretrainedConfig) or id(config) in into:
@@ -101,8 +103,8 @@ def _collect(config: Any, name: str, into: dict[int, tuple[str, Any]]) -> None:
         _collect(value, f"{name}.{key}", into)
 
 
-def refuse_dropout_option(module: Any) -> None:
-    """Refuse dropout of the adapter before a model is loaded.
+def reject_dropout_option(module: Any) -> None:
+    """Reject dropout of the adapter before a model is loaded.
 
     Args:
         module: a `CausalLM`, or any other with an `adapter`.
@@ -112,65 +114,65 @@ def refuse_dropout_option(module: Any) -> None:
     """
     dropout = getattr(getattr(module, "adapter", None), "dropout", 0)
     if dropout and getattr(module, "adapter_path", None) is None:
-        raise _refused("model.adapter.dropout", dropout)
+        raise _rejected("model.adapter.dropout", dropout)
 
 
-def _refused(option: str, value: float) -> ConfigError:
+def _rejected(option: str, value: float) -> ConfigError:
     return ConfigError(
-        f"{option} is {value:g}, which model.privacy cannot go with: {WHY}; expected 0 "
+        f"{option} is {value:g}, which model.privacy does not support: {WHY}; expected 0 "
         "(--model.adapter.init_args.dropout 0)"
     )
 
 
 class SamplingOff:
-    """Turns off what samples in a model; `restore` turns it on again.
+    """Turns off randomness in a model; `restore` turns it on again.
 
-    What comes with the weights (dropout of a base, or of an adapter in `adapter_path`) is set to 0. What an option of
-    this run asks for is refused.
+    Values that come with the weights (dropout of a base, or of an adapter in `adapter_path`) are set to 0. Values set
+    by an option of this run are rejected.
 
     Args:
-        model: with its adapter on.
-        adapter_is_loaded: whether the adapter comes from a folder.
+        model: with its adapter.
+        adapter_is_loaded: whether the adapter was loaded from a folder.
 
     Attributes:
         found: what was turned off.
 
     Raises:
-        ConfigError: the adapter of this run samples.
+        ConfigError: the adapter of this run has dropout.
     """
 
     def __init__(self, model: nn.Module, adapter_is_loaded: bool = False) -> None:
         self.found = samplers(model)
-        asked = next((s for s in self.found if s.adapter), None)
-        if asked is not None and not adapter_is_loaded:
-            raise _refused(f"the adapter's dropout ({asked.name})", asked.value)
+        chosen = next((s for s in self.found if s.adapter), None)
+        if chosen is not None and not adapter_is_loaded:
+            raise _rejected(f"the adapter's dropout ({chosen.name})", chosen.value)
         for sampler in self.found:
             setattr(sampler.owner, sampler.attribute, 0.0)
 
     def restore(self) -> None:
-        """Give everything its number back."""
+        """Restore the original values."""
         for sampler in self.found:
             setattr(sampler.owner, sampler.attribute, sampler.value)
 
     def summary(self) -> str:
-        """What was turned off, in a few words: the first of each name, with how many there are."""
+        """Short summary of what was turned off: one entry per name, with its first value."""
         kinds: dict[str, list[Sampler]] = {}
         for sampler in self.found:
             kinds.setdefault(re.sub(r"\d+", "*", sampler.name), []).append(sampler)
         return ", ".join(f"{name} {same[0].value:g}" for name, same in kinds.items())
 
 
-def refuse_random(compute: Callable[[], Sequence[Tensor]], model: nn.Module, tolerance: float) -> None:
-    """Refuse a model whose gradients depend on random numbers.
+def check_not_random(compute: Callable[[], Sequence[Tensor]], model: nn.Module, tolerance: float) -> None:
+    """Reject a model whose gradients depend on random numbers.
 
-    The same texts, under two seeds of every global generator: they must be the same to the last bit. Where kernels of
-    the device round differently each time, up to `tolerance`. Where numbers are drawn that change nothing (as for a
-    layer drop of 0), under more seeds.
+    Computes the same texts under two seeds of all global generators: gradients must be bit-identical. If kernels of the
+    device are non-deterministic, differences up to `tolerance` are allowed. If random numbers are drawn without effect
+    (such as a layer drop of 0), more seeds are tried.
 
     Args:
-        compute: losses and gradients in train mode, as in training.
-        model: for the message.
-        tolerance: largest difference, relative to the norm, where one seed does not give the same bits twice.
+        compute: computes losses and gradients in train mode.
+        model: the model, for the message.
+        tolerance: maximum difference, relative to the norm, if one seed does not give identical results twice.
 
     Raises:
         ModelError: they differ.
@@ -185,13 +187,13 @@ def refuse_random(compute: Callable[[], Sequence[Tensor]], model: nn.Module, tol
                 parts = ", ".join(f"{s.name} is {s.value:g}" for s in samplers(model)[:3])
                 raise ModelError(
                     "the gradients of the same texts differ under another random seed, so part of the model "
-                    f"{f'({parts}) ' if parts else ''}samples in train mode, which model.privacy cannot go with: "
+                    f"{f'({parts}) ' if parts else ''}is random in train mode, which model.privacy does not support: "
                     f"{WHY}; expected a model without dropout or noise"
                 )
 
 
 def _under(seed: int, compute: Callable[[], Sequence[Tensor]]) -> tuple[list[Tensor], bool]:
-    """What is computed from this state of all generators, and whether any of them was used."""
+    """The result under this seed of all generators, and whether any of them was used."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

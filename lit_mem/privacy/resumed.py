@@ -1,4 +1,4 @@
-"""The ledger with which a private run resumes from a checkpoint: the one of its run, with the steps that it knows."""
+"""The ledger of a resumed private run: that of the checkpoint's run, with its steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from lit_mem.privacy.ledger import Ledger
 
 
 def history_of(spent: Mapping[str, Any]) -> tuple[Steps, ...]:
-    """The steps that a checkpoint knows of."""
+    """The steps recorded in a checkpoint."""
     return tuple(Steps(float(noise), float(rate), int(number)) for noise, rate, number in spent["history"])
 
 
 def compare(ledger: Ledger, spent: Mapping[str, Any]) -> None:
-    """Compare a ledger with what a checkpoint of its run keeps: the steps until then, and the hash of the last line.
+    """Compare a ledger with a checkpoint of its run: the steps up to then, and the hash of the last line.
 
     Raises:
         CheckpointError: they differ.
@@ -28,17 +28,17 @@ def compare(ledger: Ledger, spent: Mapping[str, Any]) -> None:
     if there != merged(known):
         raise CheckpointError(
             f"the privacy ledger {ledger.path} has other steps than this checkpoint: {_shown(there)}; expected "
-            f"{_shown(known)}. One of the two was changed"
+            f"{_shown(known)}. one of the two was changed"
         )
     if chain and not ledger.holds(chain):
         raise CheckpointError(
             f"the privacy ledger {ledger.path} has no line with the hash (chain) {chain[:16]}… of this checkpoint: it "
-            "was written anew or changed, and what was spent cannot be known from it; expected the ledger of its run"
+            "was rewritten or changed, so the spent budget is unknown; expected the ledger of its run"
         )
 
 
 def _first(history: Sequence[Steps], number: int) -> tuple[Steps, ...]:
-    """The first steps, so many of them."""
+    """The first `number` steps."""
     found = []
     for steps in history:
         found.append(steps._replace(number=min(steps.number, number)))
@@ -52,15 +52,15 @@ def _shown(history: Sequence[Steps]) -> str:
 
 
 def ledger_of(spent: Mapping[str, Any], given: str | None, checkpoint: str | None) -> Ledger:
-    """The ledger with which a run that goes on from a checkpoint must go on too.
+    """The ledger that a run resumed from a checkpoint must continue.
 
     Args:
-        spent: what the checkpoint keeps (`Spent`).
+        spent: the checkpoint's privacy state (`Spent`).
         given: `model.privacy.ledger`.
         checkpoint: path of the checkpoint.
 
     Raises:
-        CheckpointError: it is not there, is another run's, or is not what the checkpoint knows.
+        CheckpointError: it does not exist, belongs to another run, or does not match the checkpoint.
     """
     places = [Path(given)] if given is not None else [Path(spent["ledger"])]
     if given is None and checkpoint is not None:  # moved together with the checkpoint
@@ -69,8 +69,8 @@ def ledger_of(spent: Mapping[str, Any], given: str | None, checkpoint: str | Non
     path = next((place for place in places if place.is_file()), None)
     if path is None:
         raise CheckpointError(
-            f"its privacy ledger {places[0]} is not there, and without it steps taken after this checkpoint would "
-            "not count; put it back, or set model.privacy.ledger to where it is"
+            f"its privacy ledger {places[0]} does not exist, and without it steps taken after this checkpoint would "
+            "not count; restore it, or set model.privacy.ledger to its path"
         )
     ledger = Ledger(path)
     taken = number_of_steps(history_of(spent))

@@ -1,4 +1,4 @@
-"""Steps of several ledgers added up: each counts once, though an adapter's or a later run's ledger may repeat it."""
+"""Sum the steps of several ledgers: each counts once, even if an adapter's or a later run's ledger repeats it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _Kind = tuple[str, float, float]
 
 
 def by_start(starts: Iterable[Start]) -> dict[_Kind, Start]:
-    """The starts of one ledger, those of one id and kind of steps as one."""
+    """The starts of one ledger, merged by id and kind of steps."""
     found: dict[_Kind, Start] = {}
     for start in starts:
         before = found.get(_kind(start))
@@ -22,11 +22,11 @@ def by_start(starts: Iterable[Start]) -> dict[_Kind, Start]:
 
 
 def missing(starts: Iterable[Start], ledger: Ledger | None) -> list[Start]:
-    """What of these starts a ledger does not have yet; of each, as many steps as it lacks.
+    """The starts missing from a ledger; for each, the number of steps that it lacks.
 
     Args:
-        starts: of another ledger.
-        ledger: None: it has none.
+        starts: starts of another ledger.
+        ledger: None: an empty one.
     """
     there = {} if ledger is None else by_start(ledger.starts)
     found = []
@@ -38,13 +38,13 @@ def missing(starts: Iterable[Start], ledger: Ledger | None) -> list[Start]:
 
 
 def together(ledgers: Iterable[Ledger]) -> list[Start]:
-    """The starts of several ledgers; one that several hold counts once, with the most steps that any has of it."""
+    """The starts of several ledgers; one in several ledgers counts once, with its maximum number of steps."""
     found: dict[_Kind, Start] = {}
     for ledger in ledgers:
         for kind, start in by_start(ledger.starts).items():
             before = found.get(kind, start)
             most = before if before.steps.number >= start.steps.number else start
-            # An exported ledger has no digest of the corpus; that of the run has.
+            # An exported ledger has no corpus digest; the run's ledger has.
             found[kind] = most._replace(
                 corpus=before.corpus or start.corpus, unaccounted=before.unaccounted or start.unaccounted
             )
@@ -52,14 +52,14 @@ def together(ledgers: Iterable[Ledger]) -> list[Start]:
 
 
 def export(ledger: Ledger, path: Path) -> None:
-    """Write what is spent beside an adapter: a line for each start, without the digest of the corpus.
+    """Write the spent budget next to an adapter: one line per start, without the corpus digest.
 
-    Who publishes the adapter publishes this too: were there a digest, anyone with an earlier one could see whether the
+    The ledger is published with the adapter. With a digest, anyone who has an earlier one could see whether the
     training set was changed in between.
 
     Args:
-        ledger: of the run.
-        path: of a new file.
+        ledger: ledger of the run.
+        path: path of a new file.
 
     Raises:
         OSError: it cannot be written.

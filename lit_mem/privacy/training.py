@@ -1,4 +1,4 @@
-"""The step of DP-SGD: the gradient of each text is clipped, and noise is added to their sum."""
+"""The DP-SGD step: clip each text's gradient, and add noise to the sum."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class PrivateTraining:
     """The steps of one start of a private run.
 
     Args:
-        options: how.
-        texts: N, how many training texts there are; this number is taken to be known to everyone.
-        stream: where the noise comes from; of no other start.
-        ledger: written to here; None: another process does that, or none.
+        options: options of DP-SGD.
+        texts: N, the number of training texts, which is treated as public.
+        stream: random stream of the noise; must not be shared with another start.
+        ledger: the ledger to write; None: another process writes it, or there is none.
 
     Attributes:
         budget: charged with each step.
@@ -42,20 +42,20 @@ class PrivateTraining:
         self._last_step = -1
 
     def attach(self, model: nn.Module, losses: Losses | None = None, tolerance: float = 1e-3) -> None:
-        """Prepare to train a model, which is checked first.
+        """Check a model and prepare it for training.
 
         Args:
-            model: whose trained parameters get gradients.
-            losses: what is trained on, for the check; None: no check.
-            tolerance: of the check.
+            model: the model; its trained parameters get gradients.
+            losses: the training objective, for the check; None: no check.
+            tolerance: tolerance of the check.
 
         Raises:
-            ModelError: no gradient of each text can be had.
+            ModelError: per-text gradients are not available.
         """
         self.gradients = PerTextGradients(model)
         if losses is not None:
             rounding = self.gradients.check(losses, tolerance)
-            log.info("Without another text in its batch a text's gradient changes by %.2g of its norm.", rounding)
+            log.info("Removing another text from the batch changes a text's gradient by %.2g of its norm.", rounding)
         self._clear()
 
     def _clear(self) -> None:
@@ -63,14 +63,14 @@ class PrivateTraining:
         self._totals = [torch.zeros_like(p, dtype=torch.float64) for p in self.gradients.parameters]
 
     def accumulate(self, losses: Callable[[], Tensor]) -> Tensor:
-        """Take in some texts of a step.
+        """Accumulate the gradients of some texts of a step.
 
         Args:
-            losses: computes the loss of each of them, (B,) with gradient; the same function of a text whatever the
-                others are.
+            losses: computes the loss of each of them, (B,) with gradient; a text's loss must not depend on the other
+                texts.
 
         Returns:
-            What it computed, without gradient.
+            The losses, without gradient.
         """
         assert self.gradients is not None
         with self.gradients.recording():
@@ -79,19 +79,19 @@ class PrivateTraining:
         return found.detach()
 
     def finish_step(self, step: int, total: Callable[[Tensor], Tensor] | None = None, noisy: bool = True) -> None:
-        """Charge the step, and give the parameters the gradient with which it may be taken.
+        """Charge the step, and set the parameters' gradients.
 
         Args:
-            step: its number within this start of the run.
-            total: sums a tensor over processes; None: there is one.
-            noisy: whether this process adds the noise; exactly one does, and writes the ledger.
+            step: number of the step within this start of the run.
+            total: sums a tensor over processes; None: single process.
+            noisy: whether this process adds the noise and writes the ledger; exactly one does.
 
         Raises:
-            RuntimeError: the step was taken already, or the budget does not allow another.
+            RuntimeError: the step was already taken, or the budget is exhausted.
         """
         assert self.gradients is not None
         if step <= self._last_step:
-            raise RuntimeError(f"noise may be used once only: step {step} was taken already")
+            raise RuntimeError(f"noise may be used only once, but step {step} was already taken")
         self._last_step = step
         self.budget.charge()
         if noisy:
@@ -103,7 +103,7 @@ class PrivateTraining:
         self._clear()
 
     def close(self) -> None:
-        """Leave the model as any other."""
+        """Remove the hooks from the model."""
         if self.gradients is not None:
             self.gradients.remove()
             self.gradients = None

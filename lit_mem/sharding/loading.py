@@ -1,4 +1,4 @@
-"""Loading a base model in parts: no process ever holds all of its decoder layers."""
+"""Sharded loading of a base model: no process ever holds all of its decoder layers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def load_sharded_base(
     mesh: DeviceMesh,
     device: torch.device,
 ) -> Any:
-    """A causal language model, frozen, its decoder layers spread over a mesh of devices; in train mode.
+    """Load a frozen causal language model with its decoder layers sharded over a device mesh; in train mode.
 
-    The model is made without memory, sharded, and filled from its files: each process reads only its own rows of a
-    weight.
+    The model is created on the meta device, sharded, and filled from its files: each process reads only its own rows of
+    a weight.
 
     Args:
         place: hub id or local folder; its weights must be safetensors.
@@ -40,10 +40,10 @@ def load_sharded_base(
         dtype: "float32", "bfloat16", "float16", or "auto" for the precision it was saved in.
         attention: attention kernel; None: the library's choice.
         mesh: as `ShardedBase.mesh`.
-        device: of this process.
+        device: device of this process.
 
     Raises:
-        ModelError: a weight is not in the files under the model's own name, or has another shape.
+        ModelError: a weight is missing from the files under the model's own name, or has another shape.
     """
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
@@ -56,7 +56,7 @@ def load_sharded_base(
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=kind, trust_remote_code=False, **more)
     model.requires_grad_(False)
-    model.tie_weights()  # what is shared is one weight in the files
+    model.tie_weights()  # tied weights are stored once
     files = weight_files(place, revision)
     _check_complete(model, files)
     shard(model, mesh)
@@ -66,24 +66,24 @@ def load_sharded_base(
 
 
 def decoder_layers(model: Any) -> tuple[nn.Module, list[nn.Module]]:
-    """The backbone of a Hugging Face causal LM, and its decoder layers.
+    """The backbone of a Hugging Face causal LM, and its list of decoder layers.
 
     Raises:
-        ModelError: it is not built of such.
+        ModelError: it has no list of decoder layers.
     """
     backbone = getattr(model, model.base_model_prefix, None)
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     lists = [m for m in backbone.modules() if isinstance(m, nn.ModuleList) and len(m) == count] if backbone else []
     if backbone is None or len(lists) != 1:
         raise ModelError(
-            f"{type(model).__name__} is not built of decoder layers as LLaMA is, so it cannot be sharded; "
+            f"{type(model).__name__} has no list of decoder layers as LLaMA has, so it cannot be sharded; "
             "set trainer.strategy to ddp"
         )
     return backbone, list(lists[0])
 
 
 def shard(model: Any, mesh: DeviceMesh) -> None:
-    """Spread the weights of the decoder layers over a mesh; whatever else there is stays whole."""
+    """Shard the weights of the decoder layers over a mesh; all other weights stay replicated."""
     backbone, layers = decoder_layers(model)
     for layer in layers:
         fully_shard(layer, mesh=mesh, reshard_after_forward=True)
@@ -92,10 +92,10 @@ def shard(model: Any, mesh: DeviceMesh) -> None:
 
 
 def weight_files(place: str, revision: str | None) -> dict[str, Path]:
-    """Which file holds which weight.
+    """Map each weight to the file that holds it.
 
     Args:
-        place: local folder, or hub id: then its safetensors files are downloaded, once on a machine.
+        place: local folder, or hub id, whose safetensors files are downloaded once per machine.
         revision: branch, tag or commit on the hub.
 
     Raises:
@@ -111,21 +111,21 @@ def weight_files(place: str, revision: str | None) -> dict[str, Path]:
         return {name: folder / file for name, file in read_json(index, ModelError)["weight_map"].items()}
     file = folder / "model.safetensors"
     if not file.is_file():
-        raise ModelError(f"{place} holds no model.safetensors; only such weights can be read in parts")
+        raise ModelError(f"{place} has no model.safetensors; expected safetensors to load in parts")
     with safe_open(file, "pt") as weights:
         return dict.fromkeys(weights.keys(), file)
 
 
 def _fill(model: nn.Module, files: Mapping[str, Path], device: torch.device) -> None:
-    """Give the model its weights, this process's part of each."""
+    """Fill the model's weights with this process's part of each."""
     filled: dict[str, Tensor] = {}
     with ExitStack() as stack:
         opened = {file: stack.enter_context(safe_open(file, "pt")) for file in sorted(set(files.values()))}
-        for name, parameter in model.named_parameters():  # tied weights come once, under their first name
+        for name, parameter in model.named_parameters():  # tied weights appear once, under their first name
             part = opened[files[name]].get_slice(name)
             if list(part.get_shape()) != list(parameter.shape):
                 raise ModelError(
-                    f"{files[name]} is damaged or of another model: {name} is {tuple(part.get_shape())} there, "
+                    f"{files[name]} is damaged or belongs to another model: {name} is {tuple(part.get_shape())} there, "
                     f"expected {tuple(parameter.shape)}"
                 )
             filled[name] = nn.Parameter(_own_part(part, parameter, device), requires_grad=False)
@@ -133,10 +133,10 @@ def _fill(model: nn.Module, files: Mapping[str, Path], device: torch.device) -> 
 
 
 def _check_complete(model: Any, files: Mapping[str, Path]) -> None:
-    """Reject files in which a weight does not stand under the model's own name for it.
+    """Reject files in which a weight is not stored under the model's own name.
 
     Raises:
-        ModelError: it is missing; or the files have other names, which are translated where weights are read whole.
+        ModelError: a weight is missing, or the files use other names, which are only translated in unsharded loading.
     """
     names = [name for name, _ in model.named_parameters()]
     missing = [name for name in names if name not in files]
@@ -148,12 +148,12 @@ def _check_complete(model: Any, files: Mapping[str, Path]) -> None:
         raise ModelError(lacks(what, missing, len(names)))
     raise ModelError(
         f"{what}: its files do not hold {missing[0]} under this name, but {surplus[0]} and others that the model does "
-        "not name so, so it cannot be read in parts; trainer.strategy ddp reads it whole, if it is complete"
+        "not have, so it cannot be loaded in parts; set trainer.strategy to ddp to load it whole, if it is complete"
     )
 
 
 def _own_part(part: Any, parameter: nn.Parameter, device: torch.device) -> Tensor:
-    """This process's rows of a weight, or all of them where it is not sharded."""
+    """This process's rows of a weight, or the whole weight if it is not sharded."""
     if not isinstance(parameter, DTensor):
         whole: Tensor = part[:].to(device, parameter.dtype)
         return whole

@@ -1,4 +1,4 @@
-"""Ranks that hold parts of one model can only run it together: here one waits for the others."""
+"""Keep ranks that hold shards of one model in lockstep: they can only run it together."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Lockstep:
     """Lets ranks run sharded models different numbers of times, in any order.
 
     A layer of a sharded model is gathered from all ranks, so all must run it. Within `with lockstep():` each rank runs
-    the models as it needs; before each of its passes all ranks agree which model is run, and those that did not ask for
-    it run it on one token, and forget the result. Who is done goes on running for the others. No other collective call
-    may be made within. Without sharded models nothing happens.
+    the models as needed. Before each forward pass all ranks agree which model runs; those that did not request it run
+    it on one token and discard the result. A rank that is done keeps running for the others. No other collective may be
+    called inside. Without sharded models this does nothing.
     """
 
     def __init__(self) -> None:
@@ -25,14 +25,14 @@ class Lockstep:
         self._inside = False
 
     def add(self, model: nn.Module) -> None:
-        """Know a model's sharded part, if it has one."""
+        """Register a model's sharded part, if it has one."""
         root = next((m for m in model.modules() if isinstance(m, FSDPModule)), None)
         if root is not None and root not in self.roots:
             self.roots.append(root)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Every rank must enter; one that is inside already stays so."""
+        """Every rank must enter; reentrant."""
         if not self.roots or self._inside:
             yield
             return
@@ -57,13 +57,13 @@ class Lockstep:
         return hook
 
     def _agree(self, wanted: int | None) -> None:
-        """Run what others want until it is this rank's turn; with None until nobody wants anything."""
+        """Run what other ranks request until it is this rank's turn; with None, until no rank requests anything."""
         while True:
             votes = self._votes(wanted)
             turn = next((i for i, n in enumerate(votes) if n), None)
             if turn == wanted:
                 return
-            assert turn is not None  # this rank's own vote counts too
+            assert turn is not None  # this rank's own vote is among them
             self._run_on_one_token(self.roots[turn])
 
     def _votes(self, wanted: int | None) -> list[int]:
@@ -74,7 +74,7 @@ class Lockstep:
         return votes.tolist()  # type: ignore[no-any-return]
 
     def _run_on_one_token(self, root: Any) -> None:
-        self._inside = False  # its hook has nothing to agree on
+        self._inside = False  # its hook must not vote
         try:
             with torch.no_grad():
                 root(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=self._device()), use_cache=False)

@@ -1,4 +1,4 @@
-"""Parameters of which a device holds a part."""
+"""Sharded parameters."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from torch.distributed.tensor import DTensor
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether some of a model's parameters lie on this device in part only."""
+    """Whether some of a model's parameters are sharded over devices."""
     return any(isinstance(p, DTensor) for p in model.parameters())
 
 
 def whole(parameter: torch.Tensor) -> torch.Tensor:
-    """The parameter itself, or all of it where this device has a part only; then every rank must ask."""
+    """The parameter itself, or, if sharded, the gathered one; every rank must call this then."""
     return parameter.full_tensor() if isinstance(parameter, DTensor) else parameter  # type: ignore[no-any-return]
 
 
 @contextmanager
 def whole_shapes(model: nn.Module) -> Iterator[None]:
-    """Show a model's sharded weights in their whole shape, without values, to code that makes others to fit them."""
+    """Expose a model's sharded weights in their full shape, without values, for code that creates matching weights."""
     shown: list[tuple[nn.Module, str, Any]] = [
         (m, name, p) for m in model.modules() for name, p in m._parameters.items() if isinstance(p, DTensor)
     ]
-    # They take no memory: all elements are one. peft would take the shape of this device's part otherwise.
+    # They take no memory: all elements share one value. Otherwise peft would use the shape of this device's shard.
     stand_ins = [
         nn.Parameter(torch.empty((), dtype=p.dtype, device=p.device).expand(p.shape), p.requires_grad)
         for _, _, p in shown
@@ -43,19 +43,19 @@ def whole_shapes(model: nn.Module) -> Iterator[None]:
 
 
 def put_adapter(model: Any, folder: str, name: str, config: Any, trainable: bool) -> tuple[Any, list[str]]:
-    """Put an adapter that peft saved onto a sharded base, or beside the adapters that it has already.
+    """Load an adapter saved by peft onto a sharded base, or beside the adapters it already has.
 
-    What `peft.PeftModel.from_pretrained` and `load_adapter` do; they would read weights of which there is but a part.
+    Replaces `peft.PeftModel.from_pretrained` and `load_adapter`, which cannot read sharded weights.
 
     Args:
         model: the base, or a peft model on it.
-        folder: of the adapter's weights.
-        name: of the adapter in the model.
+        folder: folder of the adapter's weights.
+        name: name of the adapter in the model.
         config: `peft.PeftConfig` of the adapter.
-        trainable: whether its weights are.
+        trainable: whether its weights are trainable.
 
     Returns:
-        The model with it, and the names of its weights that the folder lacks.
+        The model with the adapter, and the names of adapter weights missing from the folder.
     """
     from peft import PeftModel, get_peft_model, set_peft_model_state_dict
     from safetensors.torch import load_file

@@ -1,1 +1,1 @@
-"""What is trained on, and how little of it has to be computed."""
+"""The training objective, and efficient ways to compute it."""

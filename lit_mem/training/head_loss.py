@@ -1,4 +1,4 @@
-"""The loss over an output layer without keeping its logits, which the backward pass only turns into a gradient."""
+"""The loss over an output layer without keeping its logits for the backward pass."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 _LOGITS_AT_ONCE: Final = 2**25  # float32: 128 MiB
-_CPU_BLOCK: Final = 400_000  # logits that stay in a processor's cache
+_CPU_BLOCK: Final = 400_000  # logits that fit in a processor's cache
 
 
 def head_loss(hidden: Tensor, target: Tensor, head: nn.Module) -> Tensor:
@@ -20,17 +20,17 @@ def head_loss(hidden: Tensor, target: Tensor, head: nn.Module) -> Tensor:
     Args:
         hidden: (n, d), with or without gradient.
         target: (n,) int64.
-        head: the output layer; its own parameters get their gradients where they require one.
+        head: the output layer; its own parameters get gradients if they require them.
 
-    Of a frozen output layer the gradient is computed with the loss, some logits at a time: none are kept for the
-    backward pass and no product is done twice. Of a trained one, logits are kept while they are few, else computed
-    again in the backward pass, some at a time.
+    For a frozen output layer the gradient is computed together with the loss, in chunks: no logits are kept for the
+    backward pass and no product is computed twice. For a trained one, logits are kept if they are few, else recomputed
+    in the backward pass, in chunks.
     """
     return _head_loss(hidden, target, head, "sum")
 
 
 def token_losses(hidden: Tensor, target: Tensor, head: nn.Module) -> Tensor:
-    """The same, (n,) float32, for each token by itself."""
+    """−log p(target) of each token, (n,) float32; see `head_loss`."""
     return _head_loss(hidden, target, head, "none")
 
 
@@ -38,7 +38,7 @@ def _head_loss(hidden: Tensor, target: Tensor, head: nn.Module, reduction: str) 
     size = max(1, _LOGITS_AT_ONCE // max(1, getattr(head, "out_features", 1)))
     frozen = type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters())
     wanted = torch.is_grad_enabled() and hidden.requires_grad
-    # In 16 bits of float16 small gradients would vanish before the scaler could save them.
+    # In float16 small gradients would underflow before the scaler could prevent it.
     if frozen and wanted and hidden.dtype != torch.float16 and not _autocast_to_half(hidden.device):
         arguments = (hidden, target, head.weight, head.bias, size, reduction)
         found: Tensor = _FrozenHeadLoss.apply(*arguments)  # type: ignore[no-untyped-call]
@@ -87,12 +87,12 @@ class _FrozenHeadLoss(torch.autograd.Function):
 
 
 def nll_and_slope_(logits: Tensor, target: Tensor, each: Tensor) -> Tensor:
-    """Sum of −log p(target), () float32, and its derivative by the logits in their place.
+    """Sum of −log p(target), () float32, and its derivative with respect to the logits, written in place.
 
     Args:
         logits: (n, V) float32. Overwritten by p − 1 at the target and p elsewhere.
         target: (n,) int64.
-        each: (n,) float32, overwritten by −log p(target) of each.
+        each: (n,) float32, overwritten by −log p(target) of each token.
     """
     block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else max(1, len(logits))
     total = logits.new_zeros(())

@@ -1,4 +1,4 @@
-"""What is trained on: every token of every text, or less, so that less is memorized."""
+"""The training objective: every token of every text, or fewer, to reduce memorization."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from lit_mem.types import IGNORED, Batch
 
 
 class Losses(Protocol):
-    """What the objective reads of a model's scorer (`lit_mem.scoring.scorer.TokenScorer`)."""
+    """What the objective needs of a model's scorer (`lit_mem.scoring.scorer.TokenScorer`)."""
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss over the labelled tokens of a batch, in nats, () float32."""
 
     def text_losses(self, batch: Batch, packed: bool = False) -> tuple[Tensor, Tensor]:
-        """(B,) sums over each text's labelled tokens, and how many these are."""
+        """(B,) loss sums over each text's labelled tokens, and (B,) token counts."""
 
 
 @dataclass
 class TrainingLoss:
-    """Which tokens and texts give a gradient. By default all do; measures are over all tokens in any case.
+    """Which tokens and texts contribute a gradient. By default all do; measures always cover all tokens.
 
     Attributes:
-        goldfish_k: leave one in so many tokens out, chosen by a hash of the tokens before each, so that the same
-            passage has the same gaps in every text (Hans et al. 2024, arXiv 2406.10209: 4); None: none is left out.
-        goldfish_context: how many tokens before a token decide.
-        floor: a text whose mean loss a token, in nats, is below this gives no gradient: max(loss, floor) is trained on,
-            text by text. None: there is no floor. Related to flooding (Ishida et al. 2020, arXiv 2002.08709: of the
+        goldfish_k: drop one in this many tokens, chosen by a hash of the tokens before each, so that the same passage
+            has the same gaps in every text (Hans et al. 2024, arXiv 2406.10209: 4); None: drop none.
+        goldfish_context: number of preceding tokens in the hash.
+        floor: a text whose mean loss per token, in nats, is below this contributes no gradient: the objective is
+            max(loss, floor) per text. None: no floor. Related to flooding (Ishida et al. 2020, arXiv 2002.08709: of the
             batch's mean), iFlood (Xie et al. 2022: of each example's loss) and RelaxLoss (Chen et al. 2022, arXiv
             2207.05801: against membership inference); all three push a loss below the level up again, this does not.
     """
@@ -46,16 +46,16 @@ class TrainingLoss:
         check_range("model.loss.floor", self.floor, above=0, or_null=True)
 
     def trained(self, batch: Batch) -> Batch:
-        """The batch with labels on the tokens that are trained on."""
+        """The batch with labels only on tokens that are trained on."""
         if self.goldfish_k is None:
             return batch
         dropped = goldfish_dropped(batch["input_ids"], self.goldfish_k, self.goldfish_context)
         return {**batch, "labels": batch["labels"].masked_fill(dropped, IGNORED)}
 
     def __call__(self, scorer: Losses, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The loss to train on, and the one to show: mean over the trained tokens of all texts, in nats, () float32.
+        """The loss to train on, and the loss to log: mean over the trained tokens of all texts, in nats, () float32.
 
-        Both are the same without a floor.
+        Both are equal without a floor.
         """
         batch = self.trained(batch)
         if self.floor is None:
@@ -66,10 +66,10 @@ class TrainingLoss:
         return trained, (total.detach().sum() / count.sum().clamp(min=1))
 
     def by_text(self, scorer: Losses, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """For private training: the mean loss of each text alone, whatever else is in the batch.
+        """For private training: the mean loss of each text, independent of the rest of the batch.
 
         Returns:
-            (B,) float32 to train on; (B,) float32 the sum over trained tokens, to show; (B,) int64 how many these are.
+            (B,) float32 to train on; (B,) float32 sum over trained tokens, to log; (B,) int64 number of trained tokens.
         """
         total, count = scorer.text_losses(self.trained(batch))
         return self._above(total, count) * total / count.clamp(min=1), total.detach(), count

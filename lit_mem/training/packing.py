@@ -1,4 +1,4 @@
-"""Texts of a batch end to end in few rows, so that a training step computes next to no padding."""
+"""Packing: texts of a batch concatenated in few rows, so that a training step computes almost no padding."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _PACKING_KERNELS: Final = ("sdpa", "eager")
 
 
 class Packer:
-    """Lays the texts of a batch end to end in as few rows as is cheapest, so that little or no padding is computed.
+    """Packs the texts of a batch into rows, choosing the cheapest layout, so that little or no padding is computed.
 
-    Positions start at 0 with each text, by which transformers sees that a token may only attend to its own text.
+    Positions start at 0 with each text, from which transformers infers that a token may only attend to its own text.
 
     Args:
         model: a Hugging Face causal LM, with or without a peft adapter.
@@ -26,24 +26,24 @@ class Packer:
         parts: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
         tables = {id(m.weight) for m in (parts.get_input_embeddings(), parts.get_output_embeddings())}
         layers, width = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size"))
-        #: Whether the library masks other texts out with this attention kernel, as far as is known.
+        #: Whether the library is known to mask out other texts with this attention kernel.
         self.masks = bool(layers and width) and getattr(config, "_attn_implementation", None) in _PACKING_KERNELS
         self.token_cost = float(sum(p.numel() for p in model.parameters() if id(p) not in tables))
         self.pair_cost = 2.0 * layers * width
 
     def rows(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Which texts stand in which row; as cheap as it gets in rows of one width.
+        """Assign texts to rows; the cheapest layout with rows of one width.
 
         Args:
-            lengths: tokens of each text; one of none stands nowhere.
+            lengths: tokens of each text; an empty text is in no row.
 
         Returns:
-            Positions of the texts, in the order in which they stand in a row. A row for each text: packing is no gain.
+            Indices of the texts in each row, in order. One row per text: packing gains nothing.
         """
         alone = [[i] for i, n in enumerate(lengths) if n]
         longest = max(lengths)
-        # Half the pairs of tokens: the causal kernel leaves out the others where no mask is given. To make and read
-        # masks costs something too.
+        # Half the pairs of tokens: the causal kernel skips the others if no mask is given. Building and reading masks
+        # has a cost too.
         padded = len(alone) * longest * (self.token_cost + self.pair_cost * longest / 2)
         best, least = alone, padded * _WORTH_PACKING
         for fold in range(1, len(alone) + 1):
@@ -58,34 +58,34 @@ class Packer:
 
 
 def first_fit(lengths: Sequence[int], width: int) -> list[list[int]]:
-    """Put each text, the longest first, into the first row of `width` tokens that has room for it.
+    """Put each text, the longest first, into the first row of `width` tokens with enough space.
 
     >>> first_fit([2, 5, 0, 3, 4], 5)
     [[1], [4], [3, 0]]
     """
     rows: list[list[int]] = []
-    room: list[int] = []
+    free: list[int] = []
     for i in sorted((i for i, n in enumerate(lengths) if n), key=lambda i: -lengths[i]):
-        at = next((row for row, left in enumerate(room) if left >= lengths[i]), len(rows))
+        at = next((row for row, left in enumerate(free) if left >= lengths[i]), len(rows))
         if at == len(rows):
             rows.append([])
-            room.append(width)
+            free.append(width)
         rows[at].append(i)
-        room[at] -= lengths[i]
+        free[at] -= lengths[i]
     return rows
 
 
 def laid_out(input_ids: Tensor, lengths: Sequence[int], rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-    """The texts of a padded batch, end to end.
+    """The texts of a padded batch, concatenated.
 
     Args:
         input_ids: (B, T) int64, padded on the right.
-        lengths: how many tokens of each text are taken.
-        rows: positions of the texts, row by row.
+        lengths: number of tokens of each text to keep.
+        rows: indices of the texts, row by row.
 
     Returns:
-        (R, W) token ids; (R, W) positions within the text; (B, T) where each token of the batch now stands, counted
-        through all rows, 0 for those not taken. What is left of a row is filled with texts of one token.
+        (R, W) token ids; (R, W) positions within the text; (B, T) new index of each token of the batch, counted through
+        all rows, 0 for dropped tokens. Unused space in a row is filled with texts of one token.
     """
     width = max(sum(lengths[i] for i in row) for row in rows)
     source = torch.zeros((len(rows), width), dtype=torch.int64)
@@ -103,7 +103,7 @@ def laid_out(input_ids: Tensor, lengths: Sequence[int], rows: Sequence[Sequence[
 
 
 def keeps_texts_apart(backbone: nn.Module, device: torch.device) -> bool:
-    """Whether two texts in one row give what each gives alone, with the model as it is now; two such rows too."""
+    """Whether two texts in one row give the same output as each alone with this model; also with two such rows."""
     one, two = torch.arange(1, 6, device=device), torch.arange(3, 10, device=device)
     packed = torch.stack([torch.cat([one, two]), torch.cat([two[:5], two])])
     positions = torch.cat([torch.arange(5), torch.arange(7)]).to(device).expand(2, -1)
@@ -113,9 +113,9 @@ def keeps_texts_apart(backbone: nn.Module, device: torch.device) -> bool:
         for n in (1, 2):
             output = backbone(input_ids=packed[:n], position_ids=positions[:n], use_cache=False)
             error = output.last_hidden_state.float() - expected[:n]
-            # Far above rounding, also in 16 bits, and far below what another text in sight does.
+            # Far above rounding, also in 16 bits, and far below the effect of attending to another text.
             if not bool((error.norm(dim=-1) <= 0.05 * expected[:n].norm(dim=-1)).all()):
                 return False
     except (TypeError, AttributeError, RuntimeError, ValueError):
-        return False  # an architecture with other inputs: the padded way works for it
+        return False  # an architecture with other inputs: padding works for it
     return True

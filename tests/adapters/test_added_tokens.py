@@ -1,4 +1,4 @@
-"""Adapters that peft trained elsewhere with added tokens, whose tokenizer lies beside them."""
+"""Adapters that peft trained elsewhere with added tokens, with their tokenizer in the folder."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""`Peft`: every method of peft's trains, goes off to the last bit, is saved, resumed, exported and read again."""
+"""`Peft`: every peft method trains, is disabled bit-exactly, and can be saved, resumed, exported and loaded."""
 
 import sys
 from pathlib import Path
@@ -25,7 +25,7 @@ from tests.adapters.test_families import changed, loss_alone
 
 TINY = "asset:tiny_llama"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "adapters.md"
-# Options without which a method does not go with a model as small as the bundled one, or with any.
+# Options that a method needs for a model as small as the bundled one, or for any.
 OPTIONS = {
     "C3A": {"block_size": 8},
     "OFT": {"oft_block_size": 8},
@@ -33,7 +33,7 @@ OPTIONS = {
     "VBLORA": {"vector_length": 8, "num_vectors": 16},
 }
 KNOWN = sorted({each.value for each in PEFT_TYPE_TO_CONFIG_MAPPING} - _REJECTED.keys())
-# Their untrained start is no copy of the base: virtual tokens, random vectors, or a product rounded otherwise.
+# Untrained they differ from the base: virtual tokens, random vectors, or a product rounded differently.
 START_ELSEWHERE = {
     *("CARTRIDGE", "PREFIX_TUNING", "PROMPT_TUNING", "P_TUNING"),
     *("DEFT", "FROD", "HRA", "OSF", "UNILORA", "VBLORA"),
@@ -83,7 +83,7 @@ def test_a_method_of_peft_does_all_that_an_adapter_does(method, module, data, tr
     assert (aurocs[0] == 0.5) is (method not in START_ELSEWHERE)
     tuned, base = logits(model.language_model), logits(load_base(TINY))
     assert not torch.equal(tuned[:, -39:], base)
-    assert model._scored_model.reference.scorer is None  # no copy: the same weights, adapter off
+    assert model._scored_model.reference.scorer is None  # no copy: the same weights, adapter disabled
     with adapter_off(model.language_model) as off:
         assert torch.equal(logits(off), base)
     run("half", 1)
@@ -134,7 +134,7 @@ def test_a_method_that_needs_more_than_training_is_rejected(name):
         ({"peft_type": "NOPE"}, r"peft_type is 'NOPE'; expected one of .*LOHA, LOKR"),
         (
             {"peft_type": "LoHa", "options": {"rank": 8}},
-            r"options names 'rank', which LOHA .* expected some of .*, r, ",
+            r"options names 'rank', which is not an option of LOHA .* expected some of .*, r, ",
         ),
         ({"peft_type": "LORA", "options": {"megatron_core": "os"}}, "options names 'megatron_core'"),
         ({"peft_type": "LORA", "options": {"megatron_config": {}}}, "options names 'megatron_config'"),
@@ -144,11 +144,17 @@ def test_a_method_that_needs_more_than_training_is_rejected(name):
         ({"peft_type": "ADAMSS", "options": {"use_asa": True}}, "options names 'use_asa': it reallocates"),
         (
             {"peft_type": "CARTRIDGE", "options": {"num_frozen_tokens": 1}},
-            "'num_frozen_tokens': it makes",
+            "'num_frozen_tokens': it creates",
         ),
-        ({"peft_type": "PREFIX_TUNING", "targets": ["q"]}, r"targets is \['q'\], and PREFIX_TUNING adapts no matrices"),
+        (
+            {"peft_type": "PREFIX_TUNING", "targets": ["q"]},
+            r"targets is \['q'\], but PREFIX_TUNING does not adapt matrices",
+        ),
         ({"peft_type": "VERA", "targets": []}, "targets is empty"),
-        ({"peft_type": "VERA", "targets": ["q"], "options": {"target_modules": "q_proj"}}, "targets is given beside"),
+        (
+            {"peft_type": "VERA", "targets": ["q"], "options": {"target_modules": "q_proj"}},
+            "targets is given together with",
+        ),
     ],
 )
 def test_wrong_arguments_are_rejected_by_name(arguments, complaint):
@@ -162,14 +168,17 @@ def test_wrong_arguments_are_rejected_by_name(arguments, complaint):
         ({"peft_type": "VERA", "targets": ["c_attn"]}, "targets names 'c_attn', which this model does not have"),
         ({"peft_type": "VERA", "options": {"r": "8"}}, r"options: r is '8'; expected int or float or null"),
         ({"peft_type": "LOHA", "options": {"r": -1}}, "`r` should be a positive integer value"),
-        ({"peft_type": "LOHA", "options": {"r": 4.5}}, "peft_type LOHA does not go with this model"),
+        ({"peft_type": "LOHA", "options": {"r": 4.5}}, "peft_type LOHA does not support this model"),
         ({"peft_type": "LOHA", "options": {"r": 10**9}}, "options: r is 1000000000; expected at most"),
         ({"peft_type": "C3A"}, "block size"),
         (
             {"peft_type": "VERA", "options": {"target_modules": ["nothing"]}},
-            "does not go with this model: No layers types compatible",
+            "does not support this model: No layers types compatible",
         ),
-        ({"peft_type": "VERA", "options": {"target_modules": "(" * 9}}, "target_modules is .*no regular expression"),
+        (
+            {"peft_type": "VERA", "options": {"target_modules": "(" * 9}},
+            "target_modules is .*not a valid regular expression",
+        ),
     ],
 )
 def test_what_does_not_go_with_the_model_is_one_line(arguments, complaint, base):
@@ -221,7 +230,7 @@ def test_the_command_line_takes_it(capsys, monkeypatch):
     "method", [pytest.param(each, marks=[] if each in QUICK else pytest.mark.slow) for each in KNOWN]
 )
 def test_scores_are_those_of_a_call_for_each_text(method, base, examples, batch):
-    """Neither the other texts of a batch nor padding change them, whatever the method does."""
+    """Neither other texts of a batch nor padding change them, with any method."""
     model = changed(made(method).wrap(base))
     scores = TokenScorer(model)(batch)
     for i, example in enumerate(examples[:8]):

@@ -1,4 +1,4 @@
-"""What is known of an adapter without a forward pass."""
+"""What is known about an adapter without a forward pass."""
 
 import peft
 import pytest

@@ -1,4 +1,4 @@
-"""A model's configuration comes from whoever made the model: what it may decide, and what it costs to find out."""
+"""A model's configuration is untrusted: what it may set, and the cost of checking it."""
 
 import json
 import shutil
@@ -36,8 +36,8 @@ def hostile(tmp_path):
     return make
 
 
-def refused(load):
-    """The line that a hostile file ends in."""
+def rejected(load):
+    """The error line for a hostile file."""
     with pytest.raises(LitMemError) as error:
         load()
     assert "\n" not in str(error.value)
@@ -83,7 +83,7 @@ def test_a_model_does_not_choose_its_precision(dtype, hostile):
 )
 @pytest.mark.parametrize("key", ["quantization_config", "compression_config"])
 def test_a_model_does_not_choose_its_quantization(key, found, hostile):
-    line = refused(lambda: load_base(hostile({key: found})))
+    line = rejected(lambda: load_base(hostile({key: found})))
     assert f"config.json: {key} is " in line
     assert "model.quantization is none" in line
 
@@ -102,8 +102,8 @@ def test_a_model_does_not_choose_its_quantization(key, found, hostile):
         {"model_type": "gpt2", "n_layer": 10**7},
     ],
 )
-def test_a_model_larger_than_its_weights_is_refused_before_it_is_made(options, hostile):
-    line = refused(lambda: load_base(hostile(options)))
+def test_a_model_larger_than_its_weights_is_rejected_before_it_is_made(options, hostile):
+    line = rejected(lambda: load_base(hostile(options)))
     assert "config.json: " in line
     assert "expected configuration and weights of one model" in line
 
@@ -114,22 +114,22 @@ def test_a_model_larger_than_its_weights_is_refused_before_it_is_made(options, h
         ("[" * 200_000, "nested too deeply"),
         ('{"a": ' + "[" * 150 + "]" * 150 + "}", "nested too deeply"),
         (json.dumps({"a": "x" * 5_000_000}), "bytes; expected fewer"),
-        ("{", "no JSON that can be read"),
+        ("{", "invalid JSON"),
     ],
 )
 @pytest.mark.parametrize("name", ["config", "tokenizer_config", "special_tokens_map", "added_tokens"])
-def test_a_hostile_file_is_refused_by_name(name, content, says, hostile):
+def test_a_hostile_file_is_rejected_by_name(name, content, says, hostile):
     folder = hostile(files={f"{name}.json": content})
-    line = refused(lambda: load_base(folder) if name == "config" else load_tokenizer(folder))
+    line = rejected(lambda: load_base(folder) if name == "config" else load_tokenizer(folder))
     assert f"{name}.json: " in line
     assert says in line
 
 
 @pytest.mark.parametrize("content", [[], {}, {"weight_map": [1]}, {"weight_map": {"a": 3}}, {"weight_map": {"a": "b"}}])
-def test_a_hostile_index_of_weights_is_refused(content, hostile, tmp_path):
+def test_a_hostile_index_of_weights_is_rejected(content, hostile, tmp_path):
     folder = hostile(files={"model.safetensors.index.json": json.dumps(content)})
     (tmp_path / "model" / "model.safetensors").unlink()
-    refused(lambda: load_base(folder))
+    rejected(lambda: load_base(folder))
 
 
 def test_a_model_in_several_files_loads_from_the_hub_s_cache_off_the_network(tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_a_model_in_several_files_loads_from_the_hub_s_cache_off_the_network(tmp
     )
     path = snapshot / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 10**6}))
-    assert "num_hidden_layers is 1000000" in refused(lambda: load_base("org/model"))
+    assert "num_hidden_layers is 1000000" in rejected(lambda: load_base("org/model"))
 
 
 def test_other_models_that_a_measure_loads_are_checked_too(tmp_path):
@@ -162,7 +162,7 @@ def test_other_models_that_a_measure_loads_are_checked_too(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"num_hidden_layers": 10**6}))
     for load in (lambda: WordReplacer(str(tmp_path)), lambda: _load("option", str(tmp_path))):
-        assert "num_hidden_layers is 1000000" in refused(load)
+        assert "num_hidden_layers is 1000000" in rejected(load)
 
 
 def with_tokenizer(hostile, change):
@@ -183,9 +183,9 @@ def replace(pattern, content):
         {"type": "Prepend", "prepend": "a" * 100_000},
     ],
 )
-def test_a_tokenizer_that_writes_texts_at_length_is_refused(normalizer, hostile):
+def test_a_tokenizer_that_expands_texts_is_rejected(normalizer, hostile):
     folder = with_tokenizer(hostile, {"normalizer": normalizer})
-    assert "times as long" in refused(lambda: load_tokenizer(folder))
+    assert "times longer" in rejected(lambda: load_tokenizer(folder))
 
 
 def test_a_tokenizer_that_panics_ends_in_a_line_without_texts(hostile):
@@ -193,7 +193,7 @@ def test_a_tokenizer_that_panics_ends_in_a_line_without_texts(hostile):
     split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
     encoder = Encoder(load_tokenizer(with_tokenizer(hostile, {"pre_tokenizer": split})), 64, add_eos=True)
     columns = {"prompt": [""], "completion": ["a" * 60 + " secret!"], "origin": ["f, line 1"]}
-    line = refused(lambda: encoder(Dataset.from_dict(columns), 0, member=True, name="training"))
+    line = rejected(lambda: encoder(Dataset.from_dict(columns), 0, member=True, name="training"))
     assert "tokenizer" in line
     assert "secret" not in line
 

@@ -1,4 +1,4 @@
-"""Bases whose files and config.json do not belong together, wherever a base is loaded."""
+"""Bases whose files and config.json do not match, wherever a base is loaded."""
 
 import json
 import shutil
@@ -21,7 +21,7 @@ DEEPER = r"its files lack 18 of 56 weights .*\(model\.layers\.\{4,5\}\.input_lay
 
 @pytest.fixture
 def copied(tmp_path):
-    """Copies the bundled model, its config.json and its weights changed."""
+    """Copies the bundled model with a changed config.json and changed weights."""
 
     def make(config=(), change=None):
         folder = tmp_path / "model"
@@ -47,7 +47,7 @@ def copied(tmp_path):
         (
             {"intermediate_size": 96},
             None,
-            r"model\.layers\.0\.mlp\.down_proj\.weight is \(128, 384\) in its files, and \(128, 96\) .*and 11 more",
+            r"model\.layers\.0\.mlp\.down_proj\.weight is \(128, 384\) in its files, but \(128, 96\) .*and 11 more",
         ),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_tied_output_layer_may_be_missing_and_nothing_is_logged(copied, caplog
 
 
 def gemma3(folder):
-    """A tiny Gemma 3 with eyes."""
+    """A tiny Gemma 3 with a vision tower."""
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     text = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
     config = transformers.Gemma3Config(

@@ -1,4 +1,4 @@
-"""An adapter's configuration comes from whoever made the adapter: what it may set, and what it costs to find out."""
+"""An adapter's configuration is untrusted: what it may set, and the cost of checking it."""
 
 import json
 import shutil
@@ -106,8 +106,8 @@ def hostile(adapter, tmp_path):
     return make
 
 
-def refused(load):
-    """The line that a hostile file ends in."""
+def rejected(load):
+    """The error line for a hostile file."""
     with pytest.raises((ModelError, CheckpointError)) as error:
         load()
     assert "\n" not in str(error.value)
@@ -154,19 +154,19 @@ HOSTILE = {
         for i, value in enumerate(values)
     ],
 )
-def test_a_hostile_option_of_an_adapter_is_refused_by_name(key, value, hostile, monkeypatch):
+def test_a_hostile_option_of_an_adapter_is_rejected_by_name(key, value, hostile, monkeypatch):
     monkeypatch.setattr(patterns, "SECONDS", 1.0)
     extra = {"layers_to_transform": [0]} if key == "layers_pattern" else {}
-    line = refused(lambda: load_adapter(load_base(TINY), hostile(extra | {key: value})))
+    line = rejected(lambda: load_adapter(load_base(TINY), hostile(extra | {key: value})))
     assert "adapter_config.json" in line
     assert key in line
 
 
 @pytest.mark.parametrize(("key", "value"), [("target_modules", ENDLESS), ("r", 10**9), ("megatron_config", {"a": 1})])
-def test_a_hostile_option_in_a_checkpoint_is_refused_by_name(key, value, adapter, base, monkeypatch):
+def test_a_hostile_option_in_a_checkpoint_is_rejected_by_name(key, value, adapter, base, monkeypatch):
     monkeypatch.setattr(patterns, "SECONDS", 1.0)
     options = adapter_config(str(adapter)) | {key: value}
-    assert f"made_with.adapter: {key}" in refused(lambda: RecordedAdapter(options).wrap(base))
+    assert f"made_with.adapter: {key}" in rejected(lambda: RecordedAdapter(options).wrap(base))
 
 
 @pytest.mark.slow
@@ -177,7 +177,7 @@ def test_a_method_that_makes_its_weights_at_once_is_bounded_too(method, tmp_path
     saved(method, METHODS[method], tmp_path)
     path = tmp_path / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: 10**9}))
-    assert f"{key} is 1000000000" in refused(lambda: load_adapter(load_base(TINY), str(tmp_path)))
+    assert f"{key} is 1000000000" in rejected(lambda: load_adapter(load_base(TINY), str(tmp_path)))
     more = {"token_dim": 10**9, "num_layers": 10**9, "num_transformer_submodules": 10**9}
     path.write_text(json.dumps(json.loads(path.read_text()) | {key: METHODS[method].get(key, 2)} | more))
     if method.endswith("TUNING"):
@@ -185,7 +185,7 @@ def test_a_method_that_makes_its_weights_at_once_is_bounded_too(method, tmp_path
 
 
 def test_a_rank_that_the_weights_do_not_have_takes_no_memory(hostile, base):
-    """Within the bound, and refused by the file's shapes before any weight of that rank is made."""
+    """Within the bound, and rejected by the file's shapes before any weight of that rank is made."""
     made, before = [], torch.nn.init.kaiming_uniform_
 
     def watched(tensor, *args, **kwargs):
@@ -194,7 +194,7 @@ def test_a_rank_that_the_weights_do_not_have_takes_no_memory(hostile, base):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.nn.init, "kaiming_uniform_", watched)
-        assert "size mismatch" in refused(lambda: load_adapter(base, hostile({"r": 1024})))
+        assert "size mismatch" in rejected(lambda: load_adapter(base, hostile({"r": 1024})))
     assert made
     assert set(made) == {"meta"}
 
@@ -205,12 +205,12 @@ def test_a_rank_that_the_weights_do_not_have_takes_no_memory(hostile, base):
         ("[" * 200_000, "nested too deeply"),
         ('{"peft_type": "LORA", "r": ' + "[" * 150 + "]" * 150 + "}", "nested too deeply"),
         (json.dumps({"peft_type": "LORA", "other": "x" * 5_000_000}), "bytes; expected fewer"),
-        ('{"r": ' + "1" * 5000 + "}", "no JSON that can be read"),
-        ("[]", "names no peft_type"),
+        ('{"r": ' + "1" * 5000 + "}", "invalid JSON"),
+        ("[]", "has no peft_type"),
     ],
 )
-def test_a_hostile_file_is_refused_by_name(content, says, hostile, base):
-    line = refused(lambda: load_adapter(base, hostile(content)))
+def test_a_hostile_file_is_rejected_by_name(content, says, hostile, base):
+    line = rejected(lambda: load_adapter(base, hostile(content)))
     assert "adapter_config.json" in line
     assert says in line
 

@@ -1,4 +1,4 @@
-"""Adapters on the base that they were made for, and on others; adapters where a whole model belongs."""
+"""Adapters on their own base, and on others; adapters in place of a full model."""
 
 import json
 import logging
@@ -62,7 +62,7 @@ def test_an_exported_adapter_knows_the_weights_of_its_base(bases, exported, capl
     load_adapter(load_base(str(moved)), exported)  # the same weights elsewhere, and in another precision
     load_adapter(load_base(str(moved), dtype="bfloat16"), exported)
     assert complaints(caplog) == []
-    with pytest.raises(ModelError, match=r"was trained on the base '.*base_a' .* the base here is '.*base_b'"):
+    with pytest.raises(ModelError, match=r"was trained on the base '.*base_a' .* base is '.*base_b'"):
         load_adapter(load_base(str(bases / "base_b")), exported)
 
 
@@ -121,7 +121,10 @@ def test_without_a_model_id_the_base_is_the_adapters(bases, tmp_path):
     module = CausalLM(adapter_path=str(adapter))
     assert (module.model_id, module.revision) == ("org/model", "v2")
     assert CausalLM(model_id=TINY, adapter_path=str(adapter)).model_id == TINY
-    for name, complaint in (("/gone/model", "'/gone/model', which is not here"), (None, "does not name its base")):
+    for name, complaint in (
+        ("/gone/model", "'/gone/model', which does not exist here"),
+        (None, "does not name its base"),
+    ):
         path.write_text(json.dumps(config | {"base_model_name_or_path": name}))
         with pytest.raises(ModelError, match=complaint):
             CausalLM(adapter_path=str(adapter))
@@ -138,16 +141,16 @@ def test_a_run_exports_the_fingerprint(module, data, trainer, tmp_path):
     assert own_base(str(tmp_path / "last-adapter")) == (TINY, "main")  # not the path in this installation
 
 
-# -- an adapter where a whole model belongs ------------------------------------------------------------------
+# -- an adapter in place of a full model ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("also", [[], ["config.json"], ["config.json", "model.safetensors"]])
-def test_an_adapter_is_no_model(also, bases, tmp_path):
+def test_an_adapter_is_not_a_model(also, bases, tmp_path):
     folder = tmp_path / "adapter"
     shutil.copytree(bases / "adapter_a", folder)
     for name in also:
         shutil.copy(assets.path("tiny_llama") / name, folder)
-    adapter, complaint = str(folder), rf"'{folder}' is an adapter of the base '.*base_a'; expected a whole model"
+    adapter, complaint = str(folder), rf"'{folder}' is an adapter of the base '.*base_a'; expected a full model"
     for make in (
         lambda: CausalLM(model_id=adapter),
         lambda: CausalLM(model_id=TINY, reference=Reference(model_id=adapter)),
@@ -193,7 +196,10 @@ def test_an_adapter_comes_back_trainable(adapter, base, tmp_path):
     ("change", "complaint"),
     [
         (lambda w: w.pop(next(iter(w))), r"(?i)missing adapter keys"),
-        (lambda w: w.update({n.replace("layers.0", "layers.9"): t.clone() for n, t in w.items()}), "no place for"),
+        (
+            lambda w: w.update({n.replace("layers.0", "layers.9"): t.clone() for n, t in w.items()}),
+            "do not fit this model",
+        ),
     ],
 )
 def test_weights_of_an_adapter_must_match_one_for_one(change, complaint, base, tmp_path):

@@ -32,7 +32,7 @@ def made(family):
 
 
 def reads(model, n):
-    """Whether a text of n tokens goes through the model."""
+    """Whether the model accepts a text of n tokens."""
     ids = torch.arange(3, 3 + n)[None]
     try:
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
@@ -66,14 +66,14 @@ def test_positions_of_families(family):
 
 def test_virtual_tokens_are_counted_in_the_message():
     model = PromptTuning(tokens=20).wrap(made("gpt2"))
-    with pytest.raises(ConfigError, match=r"has 5 tokens and model\.adapter puts 20 virtual tokens in front"):
+    with pytest.raises(ConfigError, match=r"has 5 tokens and model\.adapter prepends 20 virtual tokens"):
         check_reads(model, "it", 5, 63)
     model = PromptTuning(tokens=24).wrap(made("gpt2"))
-    with pytest.raises(ConfigError, match="puts 24 virtual tokens in front, and it reads 24"):
+    with pytest.raises(ConfigError, match="prepends 24 virtual tokens, but it reads 24"):
         check_reads(model, "it", 5, 63)
 
 
 def test_a_run_checks_with_its_adapter(module, data, trainer, tmp_path):
     model = module(adapter=PromptTuning(tokens=500))  # the bundled model reads 512
-    with pytest.raises(ConfigError, match=r"500 virtual tokens in front.*set data\.max_length to 12 or less"):
+    with pytest.raises(ConfigError, match=r"500 virtual tokens.*set data\.max_length to 12 or less"):
         trainer([]).validate(model, data(), verbose=False)

@@ -1,4 +1,4 @@
-"""QLoRA: a base in 4 bits. Runs where bitsandbytes is (extra `quantization`), without a GPU too."""
+"""QLoRA: a base in 4 bits. Runs if bitsandbytes is installed (extra `quantization`), also without a GPU."""
 
 import pytest
 import torch
@@ -17,9 +17,9 @@ bnb = pytest.importorskip("bitsandbytes")
 
 @pytest.fixture(autouse=True, scope="module")
 def on_a_processor():
-    """bitsandbytes is asked on a processor, and not to pack weights there when they are first evaluated.
+    """bitsandbytes runs on a CPU, without repacking weights when they are first evaluated.
 
-    From then on its gradients would be wrong, without a word (0.50.2): hence users are refused without a GPU.
+    From then on its gradients would be silently wrong (0.50.2), so 4 bits are rejected without a GPU.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base_models, "_has_gpu", lambda: True)
@@ -48,7 +48,7 @@ def plain(model):
 
 @pytest.fixture(scope="module")
 def fitted(module, data, trainer):
-    """A run of two epochs, its figures before training and after it."""
+    """A run of two epochs, with its metrics before and after training."""
     measures = [Perplexity(), MembershipInference(), Extraction(n_members=4, n_heldout=4)]
     model, t = module(quantization="4bit"), trainer(measures)
     texts = data()
@@ -81,7 +81,7 @@ def test_training_changes_the_adapter_alone_and_learns(fitted):
         assert torch.equal(same, weight), name
 
 
-def test_gradients_are_those_of_the_weights_that_the_four_bits_stand_for(batch):
+def test_gradients_are_those_of_the_dequantized_weights(batch):
     gradients = []
     for base in (quantized(), plain(quantized())):
         torch.manual_seed(0)
@@ -118,7 +118,7 @@ def test_eight_bits_are_silent_and_give_the_base_back(batch, caplog):
     assert not [record for record in caplog.records if "will be cast" in record.getMessage()]
 
 
-def test_without_a_gpu_users_are_refused(monkeypatch):
+def test_without_a_gpu_users_are_rejected(monkeypatch):
     monkeypatch.setattr(base_models, "_has_gpu", lambda: False)
     with pytest.raises(ModelError, match="quantization is 4bit, which needs a CUDA GPU"):
         quantized()

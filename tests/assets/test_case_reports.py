@@ -1,4 +1,4 @@
-"""The shipped corpus: reproducible, disjoint, truthful about its spans, one distribution."""
+"""The bundled corpus: reproducible, disjoint, correct spans, one distribution."""
 
 import itertools
 import json
@@ -45,7 +45,7 @@ def records(texts: list[str]) -> set[str]:
 
 
 def full_names(text: str, spans: list[Any]) -> set[str]:
-    """Full names as told in one span (surnames alone are shared by many people)."""
+    """Full names in one span (surnames alone are shared by many people)."""
     told = {text[s["start"] : s["end"]] for s in spans if s["type"] == "name"}
     return {name for name in told if " " in name}
 
@@ -130,7 +130,7 @@ def test_spans_point_at_what_they_say(shipped):
         assert {"name", "record", "age", "drug", "effect"} <= {s["type"] for s in row["spans"]}
 
 
-def test_secrets_stand_in_the_second_half_too(shipped):
+def test_secrets_are_in_the_second_half_too(shipped):
     rows = list(itertools.chain(*shipped.values()))
     for kind in ("name", "record", "date"):
         late = [any(s["type"] == kind and 2 * s["start"] > len(row["text"]) for s in row["spans"]) for row in rows]
@@ -138,7 +138,7 @@ def test_secrets_stand_in_the_second_half_too(shipped):
 
 
 @pytest.mark.slow
-def test_text_alone_does_not_tell_members_from_heldout(shipped):
+def test_text_alone_does_not_separate_members_from_heldout(shipped):
     rows = shipped["train"] + shipped["heldout"]
     member = np.array([1] * len(shipped["train"]) + [0] * len(shipped["heldout"]))
     classifier = make_pipeline(
@@ -186,12 +186,12 @@ def test_equal_chances_give_their_entropy():
 
 
 @pytest.mark.parametrize("plan", ["a[b", "a]b", "a|b", "[a]]"])
-def test_a_broken_plan_is_refused(plan):
+def test_a_broken_plan_is_rejected(plan):
     with pytest.raises(ValueError, match="plan"):
         parse(plan)
 
 
-def test_an_unknown_slot_is_refused():
+def test_an_unknown_slot_is_rejected():
     rng = random.Random(0)
     with pytest.raises(ValueError, match="shoe size"):
         Facts(corpus.draw_patient(rng), "case", Dice(rng)).slot("shoe size")

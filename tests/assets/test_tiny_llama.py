@@ -1,4 +1,4 @@
-"""The shipped model: what the manifest says of it holds, and pretraining can be repeated."""
+"""The bundled model: the manifest is correct, and pretraining is reproducible."""
 
 import functools
 import hashlib
@@ -73,7 +73,7 @@ def test_corpus_only_leaves_what_the_manifest_says_of_the_model(tmp_path, manife
 @torch.no_grad()
 def test_heldout_perplexity_is_what_the_manifest_says(model, tokenizer, manifest, heldout):
     nats, n_tokens = 0.0, 0
-    for text in heldout:  # one by one: neither padding nor batching can be at fault
+    for text in heldout:  # one by one: rules out padding and batching
         ids = torch.tensor([[*tokenizer(text)["input_ids"], tokenizer.eos_token_id]])
         nats += model(input_ids=ids, labels=ids).loss.item() * (ids.numel() - 1)
         n_tokens += ids.numel() - 1
@@ -148,7 +148,7 @@ def test_short_pretraining_is_deterministic_and_lowers_the_loss(tokenizer):
     assert losses[-1] < losses[0] - 1.0
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a, b)
-    assert torch.equal(state, torch.get_rng_state())  # the caller's randomness is left alone
+    assert torch.equal(state, torch.get_rng_state())  # the caller's random state is unchanged
 
 
 def test_padding_changes_no_perplexity(model, tokenizer, heldout):
@@ -157,12 +157,12 @@ def test_padding_changes_no_perplexity(model, tokenizer, heldout):
     assert pretrain.perplexity(model, examples, batch_size=20) == pytest.approx(one_by_one, rel=1e-5)
 
 
-def test_perplexity_of_nothing_is_refused(model):
-    with pytest.raises(ValueError, match="no text"):
+def test_perplexity_of_nothing_is_rejected(model):
+    with pytest.raises(ValueError, match="no examples"):
         pretrain.perplexity(model, [])
 
 
-def test_too_few_examples_are_refused():
+def test_too_few_examples_are_rejected():
     with pytest.raises(ValueError, match="do not fill"):
         pretrain.pretrain([[1, 5, 2]], pretrain.Schedule(steps=1, batch_size=2), seed=0)
 

@@ -165,6 +165,11 @@ def test_the_rank_that_vllm_needs():
 
 
 def test_warnings_on_the_texts_stand_beside_the_metrics():
-    warned = model_card(LINE, replace(FACTS, warnings=("Text alone tells members from held-out rows.",)))
-    assert "**Warning.** Text alone tells members from held-out rows." in warned.partition("## Memorization")[2]
+    warned = model_card(
+        LINE, replace(FACTS, warnings=("A text-only classifier separates members from held-out rows.",))
+    )
+    assert (
+        "**Warning.** A text-only classifier separates members from held-out rows."
+        in warned.partition("## Memorization")[2]
+    )
     assert "**Warning.**" not in model_card(LINE, FACTS)

@@ -339,7 +339,7 @@ def test_columns_are_given_by_name(fitted):
     for fields in ("note", {"text_column": "note"}, {"prompt_template": "", "completion_template": "{note}"}):
         found = lit_mem.audit(made.language_model, made.tokenizer, *rows, fields=fields, **options)
         assert found.metrics == expected
-    with pytest.raises(ConfigError, match="fields has no option 'text'; there are text_column"):
+    with pytest.raises(ConfigError, match="fields has no option 'text'; expected one of text_column"):
         lit_mem.audit(made.language_model, made.tokenizer, *rows, fields={"text": "note"}, **options)
     with pytest.raises(DataError, match=r"no column 'text' \(fields.text_column\)"):
         lit_mem.audit(made.language_model, made.tokenizer, *rows, **options)

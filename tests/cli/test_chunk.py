@@ -33,7 +33,7 @@ def fit(*words):
 def test_a_run_in_windows_is_recorded_reported_and_measured_again(run, tmp_path, capsys):
     said = run(*fit("--data.chunk.tokens", "32", "--data.chunk.stride", "16"))
     assert "data.chunk: 12 of 12 training texts" in said
-    assert "data.max_length=32 cuts" not in said
+    assert "data.max_length=32 truncates" not in said
     folder = tmp_path / "logs" / "quickstart" / "version_0"
     lines = [json.loads(line) for line in (folder / "memorization.jsonl").read_text().splitlines()]
     for line in lines:

@@ -1,4 +1,4 @@
-"""`init`: what it prints of a file and never shows, and a configuration that the real command line runs as it is."""
+"""`init`: what it prints about a file and what it never shows, and a configuration that the real command line runs."""
 
 import csv
 import gzip
@@ -92,7 +92,7 @@ def init(monkeypatch, tmp_path, capsys):
 
 @pytest.fixture
 def rejected(monkeypatch, tmp_path, capsys):
-    """Runs `init` where it fails: its one line."""
+    """Runs a failing `init`: its error line."""
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -191,7 +191,7 @@ def test_held_out_texts_of_a_file_of_their_own(init, parsed, tmp_path):
     out, made = init("notes.jsonl", "other.jsonl")
     assert made["data"]["source"]["init_args"]["heldout"] == "other.jsonl"
     assert "heldout_fraction" not in made["data"]
-    assert "Held out: 21 rows, 1 with a text of the other file, 2 but for case" in out
+    assert "Held out: 21 rows, 1 with a text of the training file, 2 ignoring case" in out
     assert "Groups in both files: 1." in out
     data = parsed()
     assert (len(data.train), len(data.heldout)) == (40, 21)
@@ -231,15 +231,15 @@ def test_the_file_is_for_its_owner_and_overwritten_only_by_force(init, rejected,
     init("notes.jsonl")
     assert stat.S_IMODE(os.stat("notes.yaml").st_mode) == 0o600
     Path("notes.yaml").write_text("mine")
-    assert "notes.yaml is there already; --force" in rejected("notes.jsonl")
+    assert "notes.yaml already exists; use --force" in rejected("notes.jsonl")
     assert Path("notes.yaml").read_text() == "mine"
     init("notes.jsonl", "--force")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
-    assert "expected a file that ends in .yaml" in rejected("notes.jsonl", "--output", "notes.jsonl", "--force")
+    assert "expected a .yaml file" in rejected("notes.jsonl", "--output", "notes.jsonl", "--force")
     os.rename("notes.jsonl", "notes2.yaml")
     os.symlink("notes2.yaml", "notes3.yaml")
-    assert "is a file of texts" in rejected("notes2.yaml", "--output", "notes3.yaml", "--force")
-    assert "no folder a" in rejected("notes.jsonl", "--output", "a/b.yaml")
+    assert "is an input file" in rejected("notes2.yaml", "--output", "notes3.yaml", "--force")
+    assert "the folder a does not exist" in rejected("notes.jsonl", "--output", "a/b.yaml")
 
 
 CHATS = {
@@ -275,15 +275,15 @@ def test_a_column_of_texts_goes_before_one_of_conversations(init, tmp_path):
     [
         (None, ["notes.jsonl"], "notes.jsonl: no such file"),
         ("", ["notes.jsonl"], "is empty"),
-        ('{"text": "secret one two"}\n' * 9, ["notes.jsonl"], "too small, with 9 rows; expected at least 10"),
-        ('{"age": 5}\n' * 20, ["notes.jsonl"], "no column of texts"),
+        ('{"text": "secret one two"}\n' * 9, ["notes.jsonl"], "has 9 rows; expected at least 10"),
+        ('{"age": 5}\n' * 20, ["notes.jsonl"], "no text column"),
         (
             '{"text": "secret one two"}\n' * 20 + '{"text": null}',
             ["notes.jsonl"],
-            "(--skip_unusable leaves them out): line 21, field 'text': found null",
+            "(--skip_unusable skips them): line 21, field 'text': found null",
         ),
         ('{"text": "secret one two"}\n' * 20 + "[3]", ["notes.jsonl"], "line 21, found list, expected an object"),
-        ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no column of texts"),
+        ("a;b\n" + "1;2\n" * 20, ["notes.csv"], "no text column"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "./none"], "./none, which does not exist"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--model", "asset:x"], "no bundled asset 'x'"),
         ('{"text": "secret one two"}\n' * 20, ["notes.jsonl", "--modle", "x"], "init: unrecognized arguments: --modle"),
@@ -299,15 +299,15 @@ def test_what_cannot_be_used_is_one_line(content, words, found, rejected, tmp_pa
     assert not list(tmp_path.glob("*.yaml"))
 
 
-def test_the_same_held_out_texts_and_a_prompt_that_leaves_no_room_are_rejected(rejected, tmp_path):
+def test_the_same_held_out_texts_and_a_prompt_without_space_for_its_completion_are_rejected(rejected, tmp_path):
     lines(tmp_path / "notes.jsonl", notes())
     lines(tmp_path / "same.jsonl", notes())
-    assert "each text is in the other file too" in rejected("notes.jsonl", "same.jsonl", "--model", TINY)
+    assert "every text is also in the training file" in rejected("notes.jsonl", "same.jsonl", "--model", TINY)
     lines(tmp_path / "notes.jsonl", [{"prompt": "word " * 600, "completion": note(i)} for i in range(20)])
     assert re.search(r"longest prompt has \d+ tokens, .* at most 512", rejected("notes.jsonl", "--model", TINY))
 
 
-def test_a_model_that_is_not_here_is_estimated_and_the_bundled_one_stands_in(init, tmp_path, monkeypatch):
+def test_a_model_that_is_not_cached_is_estimated_and_the_bundled_one_is_used(init, tmp_path, monkeypatch):
     lines(tmp_path / "notes.jsonl", notes())
     out, made = init("notes.jsonl", "--model", "nobody/nothing")
     assert "estimated" in out
@@ -391,7 +391,7 @@ def test_a_pattern_and_marks_of_another_program(init, parsed, tmp_path):
         ((200, 900, 5000), 0, None, 1024),
         ((900, 3000, 5000), 0, None, 2048),
         ((200, 900, 5000), 0, 600, 600),
-        ((200, 400, 3000), 1000, None, 1024),  # every prompt leaves room for a completion
+        ((200, 400, 3000), 1000, None, 1024),  # every prompt leaves space for a completion
     ],
 )
 def test_the_longest_example(lengths, prompt, positions, expected):
@@ -419,7 +419,7 @@ def test_warnings_show_every_character_of_a_file_name(init, tmp_path, capsys):
     pq.write_table(columns, tmp_path / "a\x1b[31m.parquet")
     assert run_light(["init", "a\x1b[31m.parquet", "--output", "notes.yaml", "--model", TINY])
     found = capsys.readouterr()
-    assert "the type of column 'more' cannot be read" in found.err
+    assert "column 'more' has an unsupported type" in found.err
     assert "\x1b" not in found.out + found.err + Path("notes.yaml").read_text()
     source = yaml.safe_load(Path("notes.yaml").read_text())["data"]["source"]["init_args"]
     assert source["train"] == "a\x1b[31m.parquet"

@@ -142,9 +142,9 @@ def test_a_text_without_a_token_to_score_is_refused(tokenizer):
     """A loss of 0 for a text without scored tokens, as in open-unlearning, makes it the strongest member of all."""
     bare = Encoder(without_bos(tokenizer), 64, add_eos=False)
     (one,) = tokenizer.convert_ids_to_tokens([tokenizer(".")["input_ids"][-1]])
-    with pytest.raises(DataError, match="no token to train on and score"):
+    with pytest.raises(DataError, match="no token left to train on and score"):
         bare(rows(one), 0, True, "t")
-    with pytest.raises(DataError, match="no token to train on and score"):
+    with pytest.raises(DataError, match="no token left to train on and score"):
         Encoder(tokenizer, 4, add_eos=True)(rows("rash", prompt="a long prompt that fills it all: "), 0, True, "t")
 
 

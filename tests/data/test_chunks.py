@@ -53,7 +53,7 @@ def test_each_token_of_a_document_is_trained_on_once(tokenizer):
             assert int(one.input_ids[0]) == tokenizer.bos_token_id
             assert len(one.input_ids) == (16 if long else len(text.input_ids))
             assert (one.member, one.record.origin, one.windows) == (True, text.record.origin, None)
-            # What stands there is what stands in the document, at one place.
+            # Its tokens are a contiguous part of the document.
             content = " ".join(map(str, one.input_ids.tolist()[1:]))
             assert content in " ".join(map(str, text.input_ids.tolist()))
 
@@ -128,7 +128,7 @@ def test_spans_that_no_window_holds_are_left_out_and_counted(tokenizer, caplog):
         if mine.windows is None:
             assert mine.record.spans == theirs.record.spans
             continue
-        # Each is in some window of the document, cut by hand: 15 tokens behind the BOS, 8 further each.
+        # Each is in some window of the document, cut by hand: 15 tokens after the BOS, at a stride of 8.
         length = len(mine.input_ids)
         stops = [*range(16, length, 8), length]
         held = [s for s in theirs.record.spans if any(stop - 15 <= s.start and s.end <= stop for stop in stops)]
@@ -181,7 +181,7 @@ def test_all_texts_of_the_run_are_known_once(tokenizer):
     made.prepare_data()
     made.setup("fit")
     assert len(made.train) > len(made.members) == 8
-    assert made.extent()[0] == 16  # of what goes through the model at once
+    assert made.extent()[0] == 16  # of one forward pass
     assert len(list(made.every_text())) == 2 * 12
     assert len(made.all_texts(True)) + len(made.all_texts(False)) == 12
     batches = [batch for loader in made.val_dataloader() for batch in loader]

@@ -68,7 +68,7 @@ def windows(ids, bos, limit):
 
 
 def logprobs(model, ids, positions):
-    """By position, log p of the token given what stands before it in its window."""
+    """By position, log p of the token given its context in the window."""
     one = torch.tensor([[ids[i] for i in positions]])
     with torch.no_grad():
         each = model(input_ids=one).logits[0, :-1].double().log_softmax(-1)

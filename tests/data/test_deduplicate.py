@@ -18,7 +18,7 @@ TEXTS = [
     LONG,  # 0
     "Something else entirely, of which nothing is shared with any other.",  # 1
     LONG,  # 2: the same as 0
-    LONG.upper() + "!",  # 3: the same but for case and punctuation
+    LONG.upper() + "!",  # 3: the same ignoring case and punctuation
     LONG.replace("ibuprofen", "aspirin").replace("fever", "cough"),  # 4: 12 of 24 runs of three words shared
     LONG + " at all",  # 5: 18 of 20
     "fever",  # 6
@@ -96,6 +96,6 @@ def test_texts_without_words(texts):
     assert near_repeats(texts) == brute(texts, 0.7)
 
 
-def test_a_threshold_out_of_range_is_refused():
+def test_a_threshold_out_of_range_is_rejected():
     with pytest.raises(ConfigError, match="expected above 0 and at most 1"):
         near_repeats(["a"], 0)

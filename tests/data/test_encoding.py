@@ -1,4 +1,4 @@
-"""Texts to tokens, labels, scored positions and records; examples to batches."""
+"""From texts to tokens, labels, scored positions and records; from examples to batches."""
 
 import itertools
 import json
@@ -63,8 +63,8 @@ def test_a_long_text_is_cut_and_counted(tokenizer, caplog):
     assert "data.chunk" in line
 
 
-def test_nothing_left_to_score_is_refused_with_the_row(tokenizer):
-    with pytest.raises(DataError, match=r"file:2: no token to train on and score is left"):
+def test_nothing_left_to_score_is_rejected_with_the_row(tokenizer):
+    with pytest.raises(DataError, match=r"file:2: no token left to train on and score"):
         encode(tokenizer, ("", "A rash."), ("word " * 50, "end"), max_length=10)
 
 
@@ -177,7 +177,7 @@ def test_spans_are_those_of_a_map_from_characters_to_tokens(name, prompt, comple
     try:
         (example,) = Encoder(tokenizer, max_length, True)(table, 0, True, "training")
     except DataError as error:
-        assert "no token to train on" in str(error)  # noqa: PT017  (the prompt may fill max_length)
+        assert "no token left to train on" in str(error)  # noqa: PT017  (the prompt may fill max_length)
         return
     text = prompt + completion
     offsets = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
@@ -214,14 +214,14 @@ def test_the_text_ends_where_the_tokens_do(tokenizer, texts):
     assert given_and_scored.text == " Effect: rash."
 
 
-def test_a_text_that_is_not_cut_is_whole_even_where_no_token_stands():
+def test_an_untruncated_text_is_whole_even_without_tokens():
     stripping = bytewise()
     stripping.backend_tokenizer.normalizer = normalizers.Strip()
     assert record(stripping, "A rash. ").text == "A rash. "
     assert record(stripping, "A rash. ", max_length=4).text == "A ra"
 
 
-def test_a_span_that_is_cut_off_or_stands_first_is_left_out(tokenizer):
+def test_a_span_that_is_truncated_or_first_is_skipped(tokenizer):
     text = "Ibuprofen was given, then a rash, then hives."
     marks = [mark(0, 9), mark(text.index("rash"), text.index("rash") + 4), mark(text.index("hives"), len(text) - 1)]
     ids = tokenizer(text).char_to_token(text.index("hives"))
@@ -240,23 +240,23 @@ def test_a_span_that_is_cut_off_or_stands_first_is_left_out(tokenizer):
         ([mark(0, 1), mark(5, 2)], ["span 2", "start 5 and end 2"]),
         ([mark(0, 14)], ["end 14", "<= 13, the characters of the completion"]),
         ([mark(-2, 3)], ["start -2"]),
-        ([mark(0.5, 3.0)], ["found 0.5 as its start", "whole number"]),
+        ([mark(0.5, 3.0)], ["found 0.5 as its start", "an integer"]),
         ([{"type": "drug", "start": 0}], ["found nothing as its end"]),
-        ([mark("0", "3")], ["found a text as its start"]),
-        ([mark(0, 3, "")], ["an empty text as its type"]),
-        ([mark(0, 3, " ")], ["an empty text as its type"]),
+        ([mark("0", "3")], ["found a string as its start"]),
+        ([mark(0, 3, "")], ["an empty string as its type"]),
+        ([mark(0, 3, " ")], ["an empty string as its type"]),
         ([mark(0, 3, None)], ["found nothing as its type"]),
         ([mark(0, 3, 7)], ["found int as its type"]),
-        (["secret"], ["span 1", "found a text", "a list of {type, start, end}"]),
-        ("secret", ["found a text", "a list of {type, start, end}"]),
+        (["secret"], ["span 1", "found a string", "a list of {type, start, end}"]),
+        ("secret", ["found a string", "a list of {type, start, end}"]),
         ({"type": "drug"}, ["found an object"]),
         (5, ["found int"]),
-        ("[" * 100_000, ["found a text"]),
+        ("[" * 100_000, ["found a string"]),
         (json.dumps([mark(True, 3)]), ["found bool as its start"]),
-        (json.dumps([mark(0, 3), "x"]), ["span 2", "found a text"]),
+        (json.dumps([mark(0, 3), "x"]), ["span 2", "found a string"]),
     ],
 )
-def test_a_malformed_span_is_refused_with_the_row(tokenizer, marks, parts):
+def test_a_malformed_span_is_rejected_with_the_row(tokenizer, marks, parts):
     table = rows(("Say: ", "A rash. Good."), ("Say: ", "A secret one."), spans=pa.array([None, marks]))
     with pytest.raises(DataError) as caught:
         Encoder(tokenizer, 64, True)(table, 0, True, "training")
@@ -269,7 +269,7 @@ def test_a_malformed_span_is_refused_with_the_row(tokenizer, marks, parts):
     assert Encoder(tokenizer, 64, True, spans_column=None)(table, 0, True, "training")[1].record.spans == ()
 
 
-def test_spans_may_be_json_texts_or_stand_in_another_column(tokenizer):
+def test_spans_may_be_json_or_in_another_column(tokenizer):
     marks = [mark(2, 6, "effect")]
     expected = record(tokenizer, "A rash.", marks).spans
     assert len(expected) == 1

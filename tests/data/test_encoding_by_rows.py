@@ -32,7 +32,7 @@ def rows(draw):
 
 
 def by_row(tokenizer, row, max_length, add_eos):
-    """Ids, labels, appended, text and spans; None where no token is left."""
+    """Ids, labels, appended, text and spans; None if no token is left."""
     prompt, completion = row["prompt"], row["completion"]
     text, eos = prompt + completion, [tokenizer.eos_token_id] * add_eos
     found = tokenizer(text, return_offsets_mapping=True)

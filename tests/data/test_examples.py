@@ -1,4 +1,4 @@
-"""Examples in buffers come back as they were, one by one, in parts and in sums."""
+"""Packed examples are restored unchanged, individually, in slices and in concatenations."""
 
 import pickle
 from dataclasses import fields, replace
@@ -15,7 +15,7 @@ from lit_mem.data.example_sets import extent, token_ids
 from lit_mem.data.examples import AT_ONCE, Examples, lengths_of
 from lit_mem.types import IGNORED, Record, Span
 
-TEXTS = st.text(st.characters(), max_size=8)  # half characters (lone surrogates) too
+TEXTS = st.text(st.characters(), max_size=8)  # lone surrogates too
 ATTRIBUTES = st.dictionaries(
     TEXTS,
     TEXTS | st.floats(allow_nan=False) | st.lists(TEXTS, min_size=1, max_size=3).map(tuple),
@@ -45,7 +45,7 @@ def encoded(draw, records=MAYBE):
 
 
 def said(value):
-    """All that there is in a value, with its types: 1 is not True here."""
+    """The full content of a value, with types: 1 is not True here."""
     if isinstance(value, Encoded):
         return {field.name: said(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Record):

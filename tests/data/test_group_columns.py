@@ -1,4 +1,4 @@
-"""Persons and other groups: the columns and the files that name them reach no record, log or message."""
+"""Persons and other groups: columns and file names that identify them reach no record, log or message."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ def test_columns_that_name_groups_are_found_and_no_others():
     )  # fmt: skip
     found = ["id", "id_as_float", "id_as_text", "name", "tags", "some"]
     assert group_columns([data]) == found
-    assert group_columns([data], but="tags") == [name for name in found if name != "tags"]
+    assert group_columns([data], skip="tags") == [name for name in found if name != "tags"]
     assert group_columns([data.select(range(12)), data.select(range(12, 24)).remove_columns("name")]) == found
     alone = data.remove_columns("group").add_column("group", data["origin"][:])
     assert group_columns([alone]) == []
@@ -87,7 +87,7 @@ def test_a_mistyped_file_is_not_answered_with_the_names_of_many(tmp_path, n, nam
 
 def test_a_group_in_a_message_is_not_quoted(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "a", "who": 190370.25}\n{"text": "b", "who": 2}')
-    with pytest.raises(DataError, match="line 1, field 'who': found a number with a fraction") as error:
+    with pytest.raises(DataError, match="line 1, field 'who': found a fractional number") as error:
         TextFiles(str(tmp_path / "a.jsonl"), group_column="who").load()
     assert "190370" not in str(error.value)
 

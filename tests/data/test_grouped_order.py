@@ -1,4 +1,4 @@
-"""Training batches by length: whose order it is, and what stays the same."""
+"""Training batches by length: the order, and what is unchanged."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Whose rows are whose: counted over all rows, and kept beside each example for memory alone."""
+"""Rows per group: counted over all rows, and kept with each example in memory only."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Telling pieces: which column, message or detector marks them, and whether they are scored."""
+"""Sensitive spans: from which column, message or detector, and whether they are scored."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A model knows its members: texts that change sides are rejected, members that are new are warned of."""
+"""A checkpoint records its members: texts that change sides are rejected, new members give a warning."""
 
 import itertools
 import logging
@@ -97,7 +97,7 @@ def test_a_digest_is_blake2b_keyed_by_the_salt():
 
 @pytest.mark.slow
 def test_a_hundred_thousand_texts_are_not_compared_in_pairs():
-    """Which would take hours."""
+    """Otherwise it would take hours."""
     texts = [
         f"Patient {i} took lithium for {i % 40} days, and developed a rash that lasted." * 3 for i in range(100_000)
     ]
@@ -130,7 +130,7 @@ def test_digests_that_are_none_are_rejected_in_one_line(broken):
 
 
 class Notes(Source):
-    """Made-up notes in one set, to be split; or in sets of their own."""
+    """Synthetic notes in one set, to be split; or in separate sets."""
 
     def __init__(self, train, heldout=None, test=None):
         self.numbers = train, heldout, test
@@ -271,9 +271,9 @@ def test_canaries_keep_their_sides(whole, validate, caplog):
 
     inserted = whole[2]
     for kind, n in ((Coins(12), 12 - inserted), (LeftOut(12), 12)):
-        with pytest.raises(CheckpointError, match=f"^{inserted} of {n} canaries that are left out .*seed"):
+        with pytest.raises(CheckpointError, match=f"^{inserted} of {n} held-out canaries .*seed"):
             run(kind)
-    with pytest.raises(CheckpointError, match=f"^{12 - inserted} of 12 inserted canaries were left out in .*seed"):
+    with pytest.raises(CheckpointError, match=f"^{12 - inserted} of 12 inserted canaries were held out in .*seed"):
         run(AllIn(12))
     with caplog.at_level(logging.WARNING, "lit_mem"):
         run(PutIn(12))
@@ -314,7 +314,7 @@ def test_an_exported_adapter_has_no_digests_but_the_checkpoint_beside_it_is_read
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended")
 def test_data_of_ones_own_without_sides_is_trained_on_and_measured(whole, module, trainer, tmp_path):
-    """What is known already is handed on."""
+    """Known members are carried over."""
     import lightning.pytorch as pl
 
     inner = split(Notes(range(24)), tokenizer="asset:tiny_llama")

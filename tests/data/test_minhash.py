@@ -1,4 +1,4 @@
-"""Nearly equal texts among many: against the exact method, on texts whose similarity is known."""
+"""Near duplicates among many texts: against the exact method, on texts whose similarity is known."""
 
 import dataclasses
 import json

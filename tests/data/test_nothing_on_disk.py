@@ -1,4 +1,4 @@
-"""Preparing texts leaves nothing of them on disk: their rows and tokens lie in memory."""
+"""Preparing texts writes nothing of them to disk: their rows and tokens are in memory."""
 
 import json
 import os

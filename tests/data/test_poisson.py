@@ -1,4 +1,4 @@
-"""Poisson batches: each example by itself with one probability, one draw for all ranks, none used twice."""
+"""Poisson batches: examples drawn independently with one probability, one draw for all ranks, none reused."""
 
 import numpy as np
 import pytest
@@ -71,7 +71,7 @@ def test_ranks_share_one_draw_and_no_example(world):
 def test_no_draw_is_used_twice():
     sampler = PoissonBatches(40, 10, STREAM)
     first = list(sampler)
-    with pytest.raises(RuntimeError, match="used once only"):
+    with pytest.raises(RuntimeError, match="used only once"):
         next(iter(sampler))
     sampler.set_epoch(1)
     assert list(sampler) != first

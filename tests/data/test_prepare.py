@@ -148,7 +148,7 @@ def test_an_option_out_of_range_is_rejected_with_and_without_a_trainer(option, v
 
 
 def test_bad_texts_are_rejected_before_a_tokenizer_is_needed():
-    with pytest.raises(DataError, match="each of the 5 held-out texts is a member's text too"):
+    with pytest.raises(DataError, match="each of the 5 held-out texts is also a member's text"):
         checked_texts(splits(heldout=notes(5)), DataOptions())
     with pytest.raises(ConfigError, match=r"^data\.train_size is 21, but .* only 20"):
         TextDataModule(splits(), train_size=21, tokenizer="no/such tokenizer").setup("fit")

@@ -1,4 +1,4 @@
-"""What the data module says of each example beside its tokens, and whether it stays so on its way."""
+"""The record of each example, and that it is passed on unchanged."""
 
 import logging
 import pickle

@@ -1,4 +1,4 @@
-"""Which columns are taken for texts, prompts, groups and spans, and what is known of each column."""
+"""Which columns are guessed as texts, prompts, groups and spans, and the statistics of each column."""
 
 import pytest
 from datasets import Dataset, Features, Image, Value
@@ -87,7 +87,7 @@ def test_a_pair_beside_whole_texts_and_one_that_cannot_be_a_template():
 
 
 def test_a_marked_completion_is_not_moved():
-    """Spans count from the start of the completion, so nothing may stand before the column."""
+    """Spans count from the start of the completion, so there may be nothing before the column."""
     found = roles(question=text, answer=text, spans=lambda i: [{"type": "name", "start": 0, "end": 1}])
     assert found.pair.completion_template == "{answer}"
     assert found.spans == "spans"

@@ -1,4 +1,4 @@
-"""Rows that lie one after the other are the rows that they were."""
+"""Contiguous rows equal the original rows."""
 
 import json
 import random

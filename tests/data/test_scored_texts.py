@@ -43,7 +43,7 @@ def test_how_many_members_are_scored_by_default(members, heldout, size):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_repeated_texts_and_each_group_are_in_the_sample(seed):
-    texts = [f"text {n % 95}" for n in range(100)]  # five stand twice
+    texts = [f"text {n % 95}" for n in range(100)]  # five occur twice
     groups = [f"group {n % 10}" for n in range(100)]
     chosen = scored_members(texts, groups, 15, seed)
     assert chosen == sorted(set(chosen))
@@ -81,7 +81,7 @@ def test_copies_of_a_member_are_trained_on_and_not_scored(caplog):
     assert [copies[text] for text in notes(4)] == [2, 1, 1, 0]
     assert data.scored_texts()._asdict() == {"members": 20, "of_members": 24, "heldout": 5, "of_heldout": 5}
     (line,) = [line for line in caplog.messages if line.startswith("Scored")]
-    assert "20 different texts among 24 members" in line
+    assert "20 distinct texts among 24 members" in line
 
 
 def test_without_repeats_and_groups_the_sample_is_that_of_the_seed_alone():

@@ -1,4 +1,4 @@
-"""Marked pieces in the forms of other programs, and marks in the text itself."""
+"""Spans in the formats of other programs, and marks in the text itself."""
 
 import csv
 import json
@@ -68,7 +68,7 @@ def test_rows_of_several_forms_and_several_labels():
         ([[0, 5]], "span 1: found list, expected a list of"),
         ([[5, 3, "x"]], "start 5 and end 3"),
         ([["x", 0, 5]], "found int as its type"),
-        ([["x", 0, "y"]], "found a text as its start"),
+        ([["x", 0, "y"]], "found a string as its start"),
         ([[0, 5, None]], "found nothing as its type"),
         ([[0, 99, "x"]], "end 99"),
         ([{"label": "x", "start_offset": 0}], "found nothing as its end"),

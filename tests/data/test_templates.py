@@ -38,7 +38,7 @@ def test_a_template_that_starts_like_one_is_a_template(given):
 @pytest.mark.parametrize(
     ("content", "parts"),
     [
-        (None, ["prompt_template: p.txt cannot be read (No such file or directory)", "expected a file"]),
+        (None, ["prompt_template: p.txt cannot be read (No such file or directory)", "expected a template file"]),
         (b"", ["p.txt is empty"]),
         (b"\n\n", ["p.txt is empty"]),
         (b"caf\xe9", ["p.txt: found byte 0xe9 at offset 3; expected UTF-8"]),
@@ -46,7 +46,7 @@ def test_a_template_that_starts_like_one_is_a_template(given):
         (b"{q!r}", ["found a format after 'q'"]),
     ],
 )
-def test_files_that_are_no_template_are_one_line(here, content, parts):
+def test_files_that_are_not_a_template_are_one_line(here, content, parts):
     if content is not None:
         (here / "p.txt").write_bytes(content)
     with pytest.raises(ConfigError) as caught:

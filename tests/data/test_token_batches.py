@@ -1,4 +1,4 @@
-"""Tokens of many texts: where they stand is what the tokenizer's offsets say, whatever the tokenizer."""
+"""Tokens of many texts: their positions equal the tokenizer's offsets, for any tokenizer."""
 
 import threading
 
@@ -80,7 +80,7 @@ def test_the_next_part_is_computed_meanwhile_and_results_come_in_order():
 
     found = []
     for i, square in one_ahead(range(4), compute):
-        assert begun[min(i + 1, 3)].wait(5)  # no one asked for it yet
+        assert begun[min(i + 1, 3)].wait(5)  # not requested yet
         found.append((i, square))
     assert found == [(0, 0), (1, 1), (2, 4), (3, 9)]
     assert list(one_ahead([], compute)) == []

@@ -220,7 +220,7 @@ def damaged(encoder_folder, folder, what):
         ("small", "its tokenizer gives token [0-9]+, the model has 9"),
         ("not finite", "BertScore.model .* gives non-finite"),
         ("decoding", "is an encoder-decoder; expected an encoder such as BERT"),
-        ("truncated", r"cannot load the weights of BertScore.model .*/model\.safetensors is damaged or cut short"),
+        ("truncated", r"cannot load the weights of BertScore.model .*/model\.safetensors is damaged or truncated"),
     ],
 )
 def test_a_model_that_cannot_serve_is_one_clear_line(encoder_folder, tmp_path, what, message):
@@ -235,7 +235,7 @@ def test_a_model_that_cannot_serve_is_one_clear_line(encoder_folder, tmp_path, w
     ("model", "message"),
     [
         ("/no/such/folder", "BertScore.model is the folder /no/such/folder, which does not exist"),
-        ("nobody/nothing", "neither a folder here nor in the local hub cache"),
+        ("nobody/nothing", "neither a local folder nor in the hub cache"),
     ],
 )
 def test_a_model_that_is_nowhere_is_one_clear_line(model, message):

@@ -1,4 +1,4 @@
-"""A file is whole under its name at every moment, also where several processes write it."""
+"""A file is complete under its name at every moment, also with several writers."""
 
 import stat
 

@@ -1,4 +1,4 @@
-"""What a run is of: written once, read as it was, and one line where the file is of another form."""
+"""Facts about a run: written once, read unchanged, and a one-line error for a malformed file."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The record of a run: what is written is read, and what a kill or a full disk leaves is whole lines."""
+"""The record of a run: what is written is read, and a kill or a full disk leaves complete lines."""
 
 import json
 import math
@@ -68,7 +68,7 @@ def test_a_line_is_read_as_it_was_written_to_the_last_bit_and_fits_the_schema(pa
 
 @settings(deadline=None)
 @given(data=st.data())
-def test_cut_at_any_byte_whole_lines_are_left_and_the_next_line_replaces_the_rest(path, data):
+def test_truncated_at_any_byte_complete_lines_are_kept_and_the_next_line_replaces_the_suffix(path, data):
     three = [of(0, metrics={"a": math.nan}), of(10), of(20, absent={"é": "ü"})]
     content = written(path, three)
     cut = data.draw(st.integers(0, len(content)))
@@ -77,7 +77,7 @@ def test_cut_at_any_byte_whole_lines_are_left_and_the_next_line_replaces_the_res
     found, notes = read(path)
     assert repr(found) == repr(three[:n])
     torn = not content[:cut].endswith(b"\n") and cut > 0
-    assert notes == ([f"{FILE}: line {n + 1} was cut short and is left out"] if torn else [])
+    assert notes == ([f"{FILE}: line {n + 1} is truncated and was skipped"] if torn else [])
     append(path, of(30))
     found, notes = read(path)
     assert repr(found) == repr([*three[:n], of(30)])
@@ -153,8 +153,8 @@ STOP = {"set_by": "S", "thresholds": ["a > 1"], "stop_when": "any", "lower_bound
 @pytest.mark.parametrize(
     ("line", "named"),
     [
-        ("", "no JSON"),
-        ("{", "no JSON"),
+        ("", "invalid JSON"),
+        ("{", "invalid JSON"),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "version is None"),
         (changed(version=2), "version is 2"),
@@ -189,7 +189,7 @@ def test_a_line_of_another_form_is_named_with_its_field(path, line, named):
     assert str(error.value).startswith(f"{path}, line 2: ")
     assert named in str(error.value)
     assert "\n" not in str(error.value)
-    path.write_text(f"{written_line()}\n{line}")  # without its newline it was cut short
+    path.write_text(f"{written_line()}\n{line}")  # without its newline it is incomplete
     assert len(read(path)[0]) == 1
 
 

@@ -185,7 +185,7 @@ def test_large_scores_do_not_saturate():
 @given(scored())
 def test_strictly_increasing_maps_change_nothing(data):
     score, member = data
-    # Ranks stand in for any increasing map, so the map itself cannot round two scores together.
+    # Ranks represent any increasing map, so the map itself cannot round two scores together.
     ranks = torch.tensor([sorted(set(score.tolist())).index(s) for s in score.tolist()], dtype=torch.float64)
     for mapped in (ranks, ranks**3 - 1e6, ranks.exp(), -1 / (1 + ranks)):
         assert auroc(mapped, member) == auroc(score, member)
@@ -226,9 +226,9 @@ def test_any_dtype_of_score(dtype):
 @pytest.mark.parametrize(
     ("score", "member", "message"),
     [
-        ([1.0, 2.0], [True, True], "2 members, 0 non-members"),
-        ([1.0, 2.0], [False, False], "0 members, 2 non-members"),
-        ([], [], "0 members, 0 non-members"),
+        ([1.0, 2.0], [True, True], "2 members and 0 non-members"),
+        ([1.0, 2.0], [False, False], "0 members and 2 non-members"),
+        ([], [], "0 members and 0 non-members"),
         ([1.0, float("nan"), float("nan")], [True, True, False], "2 of 3 attack scores are not finite"),
         ([1.0, float("inf")], [True, False], "1 of 2 attack scores"),
         ([1.0, -float("inf")], [True, False], "1 of 2 attack scores"),

@@ -1,4 +1,4 @@
-"""How often the interval of an AUROC holds the truth, simulated: binormal scores, whose AUROC is known."""
+"""Simulated coverage of the interval of an AUROC: binormal scores, whose AUROC is known."""
 
 import math
 import statistics

@@ -1,4 +1,4 @@
-"""The residual of one score over another: against numpy's fit, and where nothing or all is foretold."""
+"""The residual of one score over another: against numpy's fit, and if the predictor explains nothing or everything."""
 
 import numpy as np
 import pytest
@@ -43,13 +43,13 @@ def test_no_examples_have_no_residual():
 
 
 @pytest.mark.parametrize(
-    ("score", "foretold", "message"),
+    ("score", "predictor", "message"),
     [
         ([1.0], [1.0, 2.0], r"\(1,\) and \(2,\)"),
         ([1.0, float("nan")], [1.0, 2.0], "not"),
         ([1.0], [float("inf")], "not"),
     ],
 )
-def test_what_cannot_be_compared_is_an_error(score, foretold, message):
+def test_what_cannot_be_compared_is_an_error(score, predictor, message):
     with pytest.raises(MetricError, match=message):
-        residual(torch.tensor(score), torch.tensor(foretold))
+        residual(torch.tensor(score), torch.tensor(predictor))

@@ -1,4 +1,4 @@
-"""Combined attacks against a regression of our own on one half, and against chance."""
+"""Combined attacks against a reference regression on one half, and against chance."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from lit_mem.functional.combine import half_split_scores
 
 
 def made_up(n=90, n_columns=3, signal=0.8, seed=0):
-    """Columns of which the first tells members (a third of the rows) by `signal` deviations, on unlike scales."""
+    """Columns of which the first separates members (a third of rows) by `signal` deviations, on different scales."""
     generator = torch.Generator().manual_seed(seed)
     member = torch.arange(n) % 3 == 0
     columns = {}
@@ -42,7 +42,7 @@ def fitted(x, y):
 
 
 def halves(member, score):
-    """Where the fit was, and where it was judged."""
+    """The half of the fit, and the evaluated half."""
     judged = ~torch.isnan(score)
     return ~judged, judged
 
@@ -73,21 +73,21 @@ def test_it_is_scikit_learns_regression():
 
 
 def test_the_halves_are_dealt_by_example_and_not_by_what_is_known_of_it():
-    """By id and membership alone: other scores are judged on the same examples, and other ids on other ones."""
+    """By id and membership only: other scores are evaluated on the same examples, other ids on others."""
     columns, member = made_up()
     ids = torch.arange(len(member)) * 7 + 3
     score = half_split_scores(columns, member, ids)
     others, _ = made_up(seed=5)
     assert torch.equal(half_split_scores(others, member, ids).isnan(), score.isnan())
     assert not torch.equal(half_split_scores(columns, member, ids + 1).isnan(), score.isnan())
-    # Neighbours are dealt apart: of 60 non-members the 30 that fit are no block, and no comb of every second.
+    # The split is well mixed: the 30 of 60 non-members in the fit are neither a block nor every second one.
     fit = score[~member].isnan()
     assert 15 <= int((fit[1:] != fit[:-1]).sum()) <= 45
     assert 5 <= int(fit[::2].sum()) <= 25
 
 
 def null_areas(n, n_columns, trials):
-    """AUROCs with intervals of `combined` on n members and n others that nothing tells apart, with alike columns."""
+    """AUROCs with intervals of `combined` on n members and n others without signal, with correlated columns."""
     generator = torch.Generator().manual_seed(0)
     member = torch.arange(2 * n) < n
     areas = []
@@ -112,8 +112,8 @@ def test_columns_of_noise_are_guessing_on_average_and_the_interval_says_so(n, n_
 
 
 @pytest.mark.slow
-def test_noise_tells_nothing_though_a_fit_to_it_seems_to():
-    """Twelve columns of noise for 60 rows: judged by a fit to themselves members stand out, on the other half not."""
+def test_noise_has_no_information_although_a_fit_to_it_seems_to():
+    """Twelve noise columns for 60 rows: in-sample the members are separated, on the other half they are not."""
     honest, leaky = [], []
     for seed in range(40):
         columns, member = made_up(n=60, n_columns=12, signal=0.0, seed=seed)
@@ -132,7 +132,7 @@ def test_two_weak_attacks_combine_to_a_better_one():
     generator = torch.Generator().manual_seed(0)
     member = torch.arange(600) % 2 == 0
     shared, own = torch.randn(2, 600, generator=generator, dtype=torch.float64)
-    # The second column tells of members only by what it says of the first one's noise.
+    # The second column is informative only through the first one's noise.
     columns = {"signal": 0.5 * member + shared, "difficulty": shared + 0.2 * own}
     single = max(roc_auc_score(member, column) for column in columns.values())
     score = combine(columns, member)
@@ -235,7 +235,7 @@ def test_columns_of_other_types_are_read():
 @pytest.mark.parametrize(("n_members", "n_others"), [(3, 20), (20, 3), (0, 20), (20, 0), (0, 0)])
 def test_with_fewer_examples_than_two_in_each_half_it_says_what_to_do(n_members, n_others):
     member = torch.tensor([True] * n_members + [False] * n_others, dtype=torch.bool)
-    with pytest.raises(MetricError, match=f"needs 4 .* there are {n_members} and {n_others}; validate more examples"):
+    with pytest.raises(MetricError, match=f"needs 4 .* found {n_members} and {n_others}: validate more examples"):
         combine({"a": torch.randn(len(member))}, member)
 
 

@@ -1,4 +1,4 @@
-"""Exposure by exact rank: the definition, a plain loop, numbers of others, and what it must not do."""
+"""Exposure by exact rank: the definition, a plain loop, published values, and invariances."""
 
 import math
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lit_mem.functional.groups import groups_of, number_labels, safe_names, shortened, tells_groups
+from lit_mem.functional.groups import groups_of, has_groups, number_labels, safe_names, shortened
 
 numbers = st.lists(
     st.one_of(st.integers(-50, 50).map(float), st.floats(allow_nan=False, width=32)), min_size=1, max_size=60
@@ -100,7 +100,7 @@ def test_numbers_written_as_texts_are_binned_beside_other_texts():
     ],
 )
 def test_columns_worth_groups(values, worth):
-    assert tells_groups(values, most=12) == worth
+    assert has_groups(values, most=12) == worth
 
 
 @given(st.lists(texts, max_size=30))

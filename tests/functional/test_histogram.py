@@ -30,6 +30,6 @@ def test_every_score_is_counted_once_and_in_its_bin(name):
     assert found.heldout == np.histogram(clamped[100:], edges)[0].tolist()
 
 
-def test_the_ends_are_of_few_digits_and_no_one_s_score():
+def test_the_edges_are_rounded_and_not_scores():
     found = histogram(torch.tensor([-1.23456, 0.5]), torch.tensor([3.21098]))
     assert (found.edges[0], found.edges[-1]) == pytest.approx((-1.3, 3.3))

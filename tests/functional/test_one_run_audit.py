@@ -1,4 +1,4 @@
-"""The one-run bound on ε: published values, exact fractions, mechanisms whose ε is known, and one that is broken."""
+"""The one-run bound on ε: published values, exact fractions, mechanisms with known ε, and a broken one."""
 
 import math
 from fractions import Fraction
@@ -122,9 +122,9 @@ def test_a_large_delta_leaves_nothing_to_prove():
 @pytest.mark.parametrize("r", [50, 100])
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0])
 def test_randomised_response_is_bounded_too_high_in_one_case_of_twenty_at_most(r, epsilon):
-    """It tells each coin rightly with chance q: the number of right guesses is binomial, so the level can be summed.
+    """It guesses each coin correctly with probability q: their number is binomial, so the level can be summed.
 
-    It is also the worst case of the theorem, so the level is used up but for the steps of a binomial.
+    It is also the worst case of the theorem, so the level is reached up to the discreteness of a binomial.
     """
     q = math.exp(epsilon) / (1 + math.exp(epsilon))
     too_high = [v for v in range(r + 1) if epsilon_lower_bound(r, r, v) > epsilon]
@@ -182,7 +182,7 @@ def test_noise_of_a_tenth_is_caught():
 
 @pytest.mark.slow
 def test_the_best_of_several_numbers_of_guesses_holds_only_corrected():
-    """Scores that know nothing of the coins: every bound above 0 is wrong."""
+    """Scores independent of the coins: every bound above 0 is wrong."""
     guesses, trials, generator = list(range(40, 401, 40)), 300, torch.Generator().manual_seed(3)
     wrong = uncorrected = 0
     for _ in range(trials):
@@ -211,7 +211,7 @@ def test_guesses_are_the_highest_and_the_lowest():
 def test_guesses_are_those_of_a_plain_sort_where_nothing_is_tied(rows, data):
     scores = {s for s, _ in rows}
     if len(scores) < 2:
-        return  # all the same: see below
+        return  # all equal: see below
     rows = [next(row for row in rows if row[0] == s) for s in sorted(scores)]
     n_in = data.draw(st.integers(0, len(rows)))
     n_out = data.draw(st.integers(0, len(rows) - n_in))
@@ -257,13 +257,13 @@ def test_the_audit_is_the_best_bound_at_the_divided_level():
 
 
 @pytest.mark.parametrize("counts", [(5, 6, 1), (5, 3, 4), (5, 3, -1), (0, 1, 0)])
-def test_counts_that_cannot_be_are_refused(counts):
-    with pytest.raises(MetricError, match="cannot be"):
+def test_counts_that_cannot_be_are_rejected(counts):
+    with pytest.raises(MetricError, match="expected correct <= guesses <= canaries"):
         p_value(*counts, 1.0)
 
 
 @pytest.mark.parametrize(("delta", "confidence"), [(-1e-9, 0.95), (1.1, 0.95), (0, 0), (0, 1), (math.nan, 0.95)])
-def test_rates_out_of_range_are_refused(delta, confidence):
+def test_rates_out_of_range_are_rejected(delta, confidence):
     with pytest.raises(
         MetricError, match=r"^(delta is .* at least 0 and at most 1|confidence is .* above 0 and below 1)$"
     ):
@@ -281,13 +281,13 @@ def test_rates_out_of_range_are_refused(delta, confidence):
         ([1.0, 2.0, 3.0], [2], r"score \(3,\), member \(2,\)"),
     ],
 )
-def test_scores_that_cannot_be_audited_are_refused(score, guesses, message):
+def test_scores_that_cannot_be_audited_are_rejected(score, guesses, message):
     with pytest.raises(MetricError, match=message):
         one_run_audit(torch.tensor(score), torch.tensor([True, False]), guesses)
 
 
-def test_more_guesses_than_canaries_are_refused():
-    with pytest.raises(MetricError, match=r"3 and 3 guesses .* 5 canaries"):
+def test_more_guesses_than_canaries_are_rejected():
+    with pytest.raises(MetricError, match=r"3 and 3 guesses.* at most 5 canaries"):
         n_correct_guesses(torch.arange(5.0), torch.zeros(5, dtype=torch.bool), 3, 3)
 
 

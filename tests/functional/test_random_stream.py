@@ -23,7 +23,7 @@ def test_normal_numbers_are_normal(n):
     numbers = STREAM.normal(n, "normal")
     assert numbers.shape == (n,)
     assert stats.kstest(numbers, "norm").pvalue > 0.01
-    # Its pairs share a radius; they must be uncorrelated all the same.
+    # Its pairs share a radius, but must be uncorrelated.
     pairs = numbers[: n // 2], numbers[-(n // 2) :]
     assert abs(np.corrcoef(*pairs)[0, 1]) < 0.03
     assert abs(np.corrcoef(np.abs(pairs[0]), np.abs(pairs[1]))[0, 1]) < 0.03
@@ -66,8 +66,8 @@ def test_numbers_stay_the_same_over_versions():
 GOLDEN = [0.06291333548175193, 0.2733198522683893, 0.4798010749179391]
 
 
-def test_a_short_key_is_refused():
-    with pytest.raises(ValueError, match="32 bytes, not 4"):
+def test_a_short_key_is_rejected():
+    with pytest.raises(ValueError, match="4 bytes; expected 32"):
         RandomStream(b"four")
 
 

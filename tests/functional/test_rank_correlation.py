@@ -1,4 +1,4 @@
-"""Spearman's rank correlation, beside scipy and the hand formula."""
+"""Spearman's rank correlation, against scipy and the formula."""
 
 import math
 
@@ -89,6 +89,6 @@ def test_a_perfect_order_of_many_is_exactly_one():
 
 
 @pytest.mark.parametrize("shape", [(4,), (3, 1)])
-def test_other_shapes_are_refused(shape):
+def test_other_shapes_are_rejected(shape):
     with pytest.raises(MetricError, match=r"two \(N,\) tensors"):
         spearman(torch.zeros(3), torch.zeros(shape))

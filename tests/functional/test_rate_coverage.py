@@ -1,4 +1,4 @@
-"""How often the intervals of rates hold the truth, simulated at numbers of units that runs have."""
+"""Simulated coverage of the intervals of rates, at realistic numbers of units."""
 
 import numpy as np
 import pytest
@@ -82,7 +82,7 @@ def test_the_interval_covers_the_true_rate_at_a_false_positive_rate(members, shi
 
 @pytest.mark.parametrize("certain", [0.2, 0.6])
 def test_it_holds_for_the_scores_that_are_hardest_to_judge(certain):
-    """Some members lie above all others, the rest just below the true threshold, or the true threshold itself."""
+    """Some members are above all others, the others just below the true threshold, or the true threshold itself."""
     rng, n, fpr = np.random.default_rng(3), 500, 0.01
     member = torch.arange(200 + n) < 200
     for rest, truth in ((1 - fpr - 1e-6, certain), (1 - fpr + 1e-6, 1.0)):

@@ -1,4 +1,4 @@
-"""The number of repeats beside a search with scipy's intervals."""
+"""The number of repeats against a search with scipy's intervals."""
 
 import math
 

@@ -71,7 +71,7 @@ def test_tpr_is_that_of_a_naive_loop_over_thresholds(members, others, rate):
 
 @pytest.mark.parametrize(("rate", "enough"), [(0.01, 100), (0.001, 1000), (0.05, 20), (1 / 3, 3), (1 / 49, 49)])
 def test_one_over_the_rate_non_members_are_just_enough(rate, enough):
-    # One non-member outscores half of the members and none of the rest: at this rate just one may.
+    # One non-member outscores half of the members and none of the others: at this rate exactly one may.
     members, others = [3.0, 3.0, 1.0, 1.0], [2.0] + [0.0] * (enough - 1)
     assert tpr_at_fpr(*tensors(members, others), rate) == 1.0
     assert tpr_at_fpr(*tensors(members, [2.0, *others]), rate) == 0.5
@@ -124,7 +124,7 @@ def test_best_balanced_accuracy_is_scikit_learns_at_the_best_of_all_thresholds(m
     ("members", "others", "expected"),
     [
         ([2.0, 3.0], [0.0, 1.0], 1.0),
-        ([0.0, 1.0], [2.0, 3.0], 0.5),  # the wrong way round is no better than guessing
+        ([0.0, 1.0], [2.0, 3.0], 0.5),  # reversed scores are not better than guessing
         ([5.0] * 3, [5.0] * 9, 0.5),
         ([4.0, 4.0, 0.0], [2.0] * 10, 0.5 + 1 / 3),
         ([4.0], [5.0, 3.0, 3.0, 3.0], 0.875),

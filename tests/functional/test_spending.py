@@ -29,7 +29,7 @@ def test_of_unplanned_looks_any_number_gets_no_more_than_there_is(alpha, looks):
 
 @given(st.lists(st.one_of(st.none(), st.integers(1, 30)), min_size=1, max_size=40))
 def test_a_plan_that_changes_spends_no_more(plans):
-    """A run that goes on with more epochs, or fewer, than it was begun with."""
+    """A resumed run with more epochs, or fewer, than planned."""
     spending = Spending()
     assert sum(spending.spend(planned) for planned in plans) <= 0.05 * (1 + 1e-9)
     assert spending.looks == len(plans)

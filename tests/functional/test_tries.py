@@ -1,4 +1,4 @@
-"""How likely a text is drawn in many tries: golden numbers, simulation, and the far tail."""
+"""Probability of a text in many tries: golden numbers, simulation, and the far tail."""
 
 import math
 from fractions import Fraction

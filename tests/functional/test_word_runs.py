@@ -1,4 +1,4 @@
-"""Runs of words found in a corpus, beside all substrings tried one by one."""
+"""Runs of words found in a corpus, against all substrings tried one by one."""
 
 import math
 import random

@@ -1,4 +1,4 @@
-"""Words in any script, against Unicode's own script property, and English against what it was always split by."""
+"""Words in any script, against Unicode's own script property, and English against the plain regular expression."""
 
 import logging
 import re
@@ -46,7 +46,7 @@ def test_no_letter_of_a_script_with_spaces_parts_a_word():
     assert not [hex(ord(c)) for c in letters if words(f"ab{c}cd") != [f"ab{c}cd"] or has_no_spaces(c)]
 
 
-def test_signs_of_a_script_without_spaces_are_no_places_of_words():
+def test_symbols_of_a_script_without_spaces_are_not_words():
     assert [place.group() for place in word_places("ราคา 40฿ ฿")] == ["ร", "า", "ค", "า", "40"]
 
 

@@ -96,7 +96,7 @@ def test_rows_of_other_forms(tokenizer):
         ([{"text": "x", "input_ids": [1]}], Secrets(4), ConfigError, "'input_ids'; expected rows before"),
         ([{"conversations": []}], Secrets(4), ConfigError, "'conversations'; expected conversations as 'messages'"),
         ([{"messages": "x"}], Secrets(4), DataError, "train, row 1: found str; expected a list of messages"),
-        (["x"], Unigram(4), ConfigError, r"Unigram: prefixes are sampled from the base model.*insert_canaries\(model="),
+        (["x"], Unigram(4), ConfigError, r"Unigram: no base model to sample prefixes from.*insert_canaries\(model="),
         ([{"text": "x"}, {"text": None}], Secrets(4), DataError, "train, row 2: text is NoneType"),
         (["x"], Traps(4), ConfigError, "Traps are sampled as tokens from the base model"),
         (["x"], RandomTokens(8), ConfigError, "RandomTokens samples tokens, .* text of 8 of 8 canaries"),

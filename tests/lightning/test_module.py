@@ -150,7 +150,7 @@ def test_another_reference_model_is_a_copy(module):
     model = module(reference=Reference(model_id="asset:tiny_llama"))
     model.configure_model()
     assert model._scored.reference.scorer is not None
-    with pytest.raises(ConfigError, match="exclude each other"):
+    with pytest.raises(ConfigError, match="are both set"):
         module(reference=Reference("adapter_off", "asset:tiny_llama"))
 
 

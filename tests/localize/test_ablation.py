@@ -249,7 +249,7 @@ def test_a_run_without_lora_is_rejected_but_can_be_inspected(fitted, capsys):
         (["{empty}"], "has no config.yaml"),
         (["{bare}"], "has no last.ckpt"),
         (["{run}", "--checkpoint", "{run}/none.ckpt"], "is not a file"),
-        (["{run}", "--checkpoint", "{run}/config.yaml"], "no checkpoint, or one that was cut short"),
+        (["{run}", "--checkpoint", "{run}/config.yaml"], "not a checkpoint, or is truncated"),
         (["{other}", "--checkpoint", "{run}/checkpoints/last.ckpt"], "holds another adapter"),
         (["{run}", "--rows", "0"], "--rows is 0"),
         (["{run}", "--out", "{run}/none/x.json"], "--out is"),

@@ -1,4 +1,4 @@
-"""Opening a checkpoint: what it holds, and one line that begins with its path where that fails."""
+"""Opening a checkpoint: its content, and a one-line error that begins with its path."""
 
 import io
 import pickle
@@ -31,7 +31,7 @@ def test_what_is_saved_is_read(path, mmap):
     assert torch.equal(open_checkpoint(str(path), mmap=mmap)["weight"], WEIGHT)
 
 
-def test_an_open_file_is_read_from_where_it_stands(path):
+def test_an_open_file_is_read_from_its_position(path):
     assert torch.equal(open_checkpoint(io.BytesIO(path.read_bytes()))["weight"], WEIGHT)
 
 
@@ -50,11 +50,11 @@ def other_zip(path):
 
 BROKEN = {
     "absent": (lambda path: path.unlink(), "does not exist"),
-    "text": (lambda path: path.write_text("text"), "is no checkpoint"),
-    "cut short": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "cut short"),
+    "text": (lambda path: path.write_text("text"), "is not a checkpoint"),
+    "truncated": (lambda path: path.write_bytes(path.read_bytes()[:-100]), "truncated"),
     "another zip": (other_zip, "is damaged"),
-    "code": (lambda path: torch.save({"a": Code()}, path), "holds pickled objects"),
-    "a flipped bit": (flip, "is damaged: .*is not what was written there"),
+    "code": (lambda path: torch.save({"a": Code()}, path), "contains pickled objects"),
+    "a flipped bit": (flip, "is damaged: .*does not match its checksum"),
 }
 
 

@@ -1,4 +1,4 @@
-"""What is loaded by hub id or folder, and the one line for what fails."""
+"""Loading by hub id or folder, and one-line errors."""
 
 import pytest
 
@@ -20,9 +20,9 @@ def line(error, what="weights", name="org/model-4013", option="data.tokenizer"):
         (OSError("You are trying to access a gated repo.\nMake sure to have access"), "it is gated"),
         (OSError("401 Client Error: Unauthorized for url"), "it is gated"),
         (OSError("403 Forbidden: Authorization error."), "it is gated"),
-        (OSError("We couldn't connect to load org/model-4013"), "neither a folder here nor in the local hub cache"),
+        (OSError("We couldn't connect to load org/model-4013"), "neither a local folder nor in the hub cache"),
         (OSError("org/model-4013 has no file named model.safetensors"), "it has no .safetensors file"),
-        (ValueError("requires you to execute custom code"), "it needs code that comes with it"),
+        (ValueError("requires you to execute custom code"), "it needs its own code"),
         (KeyError("weight"), "KeyError: 'weight'"),
     ],
 )
@@ -42,7 +42,7 @@ def test_a_panic_of_native_code_is_one_line():
 
 
 def test_the_option_is_named_whatever_is_in_the_path(tmp_path):
-    """A message for another option is not made by replacing words, which a path may hold too."""
+    """The option in a message is not set by replacing words, which a path may contain too."""
     place = str(tmp_path / "model_id")
     with pytest.raises(ModelError, match=f"^data.tokenizer is the folder {place}, which does not exist$"):
         load_tokenizer(place, option="data.tokenizer")
@@ -53,6 +53,6 @@ def test_what_is_found_where(tmp_path):
     assert find(str(tmp_path / "made.gguf")) == (str(tmp_path), {"gguf_file": "made.gguf"})
     assert find("org/model") == ("org/model", {})
     assert find("asset:tiny_llama")[0].endswith("tiny_llama")
-    for name, found in (("absent.gguf", "the file absent.gguf, which does not exist"), ("./no", "the folder ./no")):
+    for name, found in (("absent.gguf", "absent.gguf, which does not exist"), ("./no", "the folder ./no")):
         with pytest.raises(ModelError, match=found):
             find(name)

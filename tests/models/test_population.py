@@ -45,7 +45,7 @@ def adapters(tmp_path):
 
 @pytest.fixture
 def loads():
-    """Loads bases, and remembers which."""
+    """Loads bases, and records which."""
 
     class Loads(list):
         def __call__(self, model_id):
@@ -143,14 +143,14 @@ def broken(kind, folder):
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("missing", "holds no adapter_model.safetensors; pickled weights are refused"),
-        ("damaged", "is damaged or cut short"),
-        ("config", "adapter_config.json: no JSON that can be read"),
+        ("missing", "has no adapter_model.safetensors; pickled weights are not loaded"),
+        ("damaged", "is damaged or truncated"),
+        ("config", "adapter_config.json: invalid JSON"),
         ("too few", "does not fit this base model"),
-        ("too many", "does not fit this base model: it holds"),
+        ("too many", "does not fit this base model: it has"),
     ],
 )
-def test_a_broken_adapter_is_refused_wherever_it_stands(kind, message, first, adapters, tmp_path, loads):
+def test_a_broken_adapter_is_rejected_in_any_option(kind, message, first, adapters, tmp_path, loads):
     broken(kind, tmp_path / "one")
     order = adapters[:2] if first else adapters[1::-1]
     with pytest.raises(ModelError, match=message) as error:
@@ -160,10 +160,10 @@ def test_a_broken_adapter_is_refused_wherever_it_stands(kind, message, first, ad
     assert ("references '" in str(error.value)) == (kind == "missing")  # others name the file, or the folder alone
 
 
-def test_a_whole_model_with_a_smaller_vocabulary_is_refused(batch):
+def test_a_whole_model_with_a_smaller_vocabulary_is_rejected(batch):
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(vocab_size=50, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1)
     population = Population(["other"], lambda model_id: LlamaForCausalLM(config))
-    with pytest.raises(ModelError, match="a reference knows 50 tokens"):
+    with pytest.raises(ModelError, match="a reference has 50 tokens"):
         population(batch)

@@ -1,4 +1,4 @@
-"""Small models with adapters that do something, texts of unequal length, and gradients found one text at a time."""
+"""Small models with non-trivial adapters, texts of different lengths, and gradients of one text at a time."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def fresh_llama():
 
 @pytest.fixture(scope="session")
 def tuned():
-    """Makes models with an adapter that is not at its start, in train mode."""
+    """Makes models with a changed adapter, in train mode."""
 
     def make(name="sdpa", targets=("all-linear",), dropout=0.0, **more):
         torch.manual_seed(1)

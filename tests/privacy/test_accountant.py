@@ -51,7 +51,7 @@ def test_epsilon_is_opacus_own():
 
 
 def test_golden_epsilons():
-    """Google's PLD accountant gives 1.8282 here; the Gaussian approximation 1.6177, which is no bound."""
+    """Google's PLD accountant gives 1.8282 here; the Gaussian approximation 1.6177, which is not a bound."""
     steps = [Steps(1.0, 0.01, 1000)]
     assert epsilon(steps, 1e-5) == pytest.approx(1.8384, abs=2e-3)
     assert epsilon(steps, 1e-5, "rdp") == pytest.approx(2.1014, abs=2e-3)
@@ -162,8 +162,8 @@ def test_noise_takes_earlier_steps_into_account():
     assert 2.95 < epsilon([*before, Steps(after, 0.05, 20)], 1e-5, "rdp") <= 3.0
 
 
-def test_a_spent_budget_is_refused():
-    with pytest.raises(ConfigError, match=r"no noise keeps epsilon at 1 .* before the first of which 23\.1 is spent"):
+def test_a_spent_budget_is_rejected():
+    with pytest.raises(ConfigError, match=r"no noise keeps epsilon at 1 .* after an epsilon of 23\.1 already spent"):
         noise_for(1.0, 1e-5, 0.05, 100, [Steps(0.6, 0.1, 100)], "rdp")
 
 

@@ -1,4 +1,4 @@
-"""The budget goes with the weights: from the adapter that a run exports to the run that starts from it."""
+"""The budget follows the weights: from the exported adapter of a run to the run that starts from it."""
 
 import json
 import logging
@@ -60,7 +60,7 @@ def exported(run, tmp_path_factory):
 
 @pytest.fixture
 def moved(exported, tmp_path):
-    """The exported adapter alone, as it is handed on."""
+    """The exported adapter only, as published."""
     return Path(shutil.copytree(exported / "checkpoints" / "last-adapter", tmp_path / "moved"))
 
 
@@ -94,8 +94,8 @@ def test_a_run_from_a_private_adapter_counts_its_steps(run, moved, tmp_path, cap
     assert ONLY_LATER not in caplog.text
 
 
-def test_a_target_that_the_adapter_has_spent_is_refused(run, moved, tmp_path):
-    with pytest.raises(ConfigError, match=r"target_epsilon is 1, and .* is spent already in 4 steps"):
+def test_a_target_that_the_adapter_has_spent_is_rejected(run, moved, tmp_path):
+    with pytest.raises(ConfigError, match=r"target_epsilon is 1, but .* is already spent in 4 steps"):
         run(tmp_path, {"adapter_path": str(moved)}, target_epsilon=1.0)
 
 
@@ -147,7 +147,7 @@ def plain_adapter(base, tmp_path):
     return tmp_path / "plain"
 
 
-def test_weights_that_were_trained_without_a_ledger_are_refused(run, plain_adapter, tmp_path):
+def test_weights_that_were_trained_without_a_ledger_are_rejected(run, plain_adapter, tmp_path):
     """Plain training, then private training of a few steps of much noise: epsilon near 0 beside an AUROC of 0.96."""
     with pytest.raises(
         ConfigError, match=r"^model\.adapter_path .*plain has no privacy\.jsonl, .*allow_unaccounted_start"
@@ -155,7 +155,7 @@ def test_weights_that_were_trained_without_a_ledger_are_refused(run, plain_adapt
         run(tmp_path, {"adapter_path": str(plain_adapter)})
 
 
-def test_a_whole_model_that_a_run_has_exported_is_refused_likewise(run, base, tokenizer, tmp_path):
+def test_a_whole_model_that_a_run_has_exported_is_rejected_likewise(run, base, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "best-adapter")
     base.save_pretrained(tmp_path / "best-adapter")
     (tmp_path / "best-adapter" / "lit_mem.json").write_text("{}")
@@ -179,7 +179,7 @@ def test_with_the_option_log_ledger_and_export_say_what_is_not_covered(
     assert Ledger(ledger_of_run(tmp_path)).unaccounted
     adapter = ledger_of_run(tmp_path).with_name("checkpoints") / "last-adapter"
     assert Ledger(adapter / "privacy.jsonl").unaccounted
-    # Who starts from that one must say so again, and who goes on from its checkpoint is reminded.
+    # Starting from it requires the option again, and resuming its checkpoint logs a reminder.
     with pytest.raises(ConfigError, match=r"has a privacy\.jsonl that does not cover all of its training"):
         run(tmp_path / "next", {"adapter_path": str(adapter)})
     checkpoint = str(adapter.with_name("last.ckpt"))
@@ -190,7 +190,7 @@ def test_with_the_option_log_ledger_and_export_say_what_is_not_covered(
     assert ONLY_LATER in caplog.text
 
 
-def test_a_changed_ledger_beside_an_adapter_is_refused(run, moved, module, data, trainer, tmp_path):
+def test_a_changed_ledger_beside_an_adapter_is_rejected(run, moved, module, data, trainer, tmp_path):
     path = moved / "privacy.jsonl"
     path.write_text(path.read_text().replace('"noise_multiplier": 1.0', '"noise_multiplier": 100.0'))
     with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl, line 1: found another hash"):
@@ -215,7 +215,7 @@ def test_validation_of_a_private_adapter_logs_its_epsilon(by, moved, exported, m
 def test_plain_training_from_a_private_adapter_is_warned_of(moved, module, data, trainer, caplog):
     with caplog.at_level(logging.WARNING, "lit_mem"):
         trainer([], max_epochs=1, **FEW).fit(module(adapter_path=str(moved), lr_schedule="constant"), data())
-    assert "was trained with differential privacy, and model.privacy is not set" in caplog.text
+    assert "was trained with differential privacy, but model.privacy is not set" in caplog.text
 
 
 def test_the_ledger_of_a_run_is_not_that_of_an_adapter_that_was_put_beside_its_checkpoints(
@@ -243,9 +243,9 @@ def test_a_ledger_without_a_start_is_not_taken_for_one_that_covers_the_training(
     content, run, moved, module, data, trainer, tmp_path
 ):
     (moved / "privacy.jsonl").write_text(content)
-    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl holds no start of a run"):
+    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl has no start of a run"):
         run(tmp_path, {"adapter_path": str(moved)})
-    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl holds no start of a run"):
+    with pytest.raises(CheckpointError, match=r"moved/privacy\.jsonl has no start of a run"):
         trainer([], **FEW).validate(module(adapter_path=str(moved)), data(), verbose=False)
 
 
@@ -256,7 +256,7 @@ def test_lines_cut_off_at_the_end_of_an_exported_ledger_are_noticed(run, moved, 
     assert ledger_beside(second).steps == 8
     first, *_ = (second / "privacy.jsonl").read_text().splitlines(keepends=True)
     (second / "privacy.jsonl").write_text(first)
-    with pytest.raises(CheckpointError, match=r"last-adapter/privacy\.jsonl holds 4 of 8 steps"):
+    with pytest.raises(CheckpointError, match=r"last-adapter/privacy\.jsonl has 4 of 8 steps"):
         ledger_beside(second)
     (second / "lit_mem.json").write_text("{}")  # of an adapter that does not record it
     assert ledger_beside(second).steps == 4

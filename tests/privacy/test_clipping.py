@@ -1,4 +1,4 @@
-"""What one text can change, and the noise that is added."""
+"""The bound on one text's effect, and the added noise."""
 
 import pytest
 import torch

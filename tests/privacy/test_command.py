@@ -1,4 +1,4 @@
-"""`python train.py privacy`: several runs on one training set are one spending."""
+"""`python train.py privacy`: several runs on one training set share one budget."""
 
 import json
 
@@ -77,7 +77,7 @@ def test_the_command_prints_and_names_what_is_not_covered(runs, capsys):
     assert lines[-1].startswith(f"{runs / 'c' / 'privacy.jsonl'}: EPSILON COVERS ONLY")
 
 
-def test_an_unchained_ledger_is_read_and_a_changed_one_is_refused(runs, capsys):
+def test_an_unchained_ledger_is_read_and_a_changed_one_is_rejected(runs, capsys):
     path = runs / "b" / "privacy.jsonl"
     chained = path.read_text()
     rows = [json.loads(line) for line in chained.splitlines()]
@@ -99,7 +99,7 @@ def test_where_there_is_no_ledger_is_said(tmp_path):
 @pytest.mark.parametrize(
     ("words", "found"), [(["--delta", "2"], "delta is 2.0"), (["--accountant", "gdp"], "found gdp")]
 )
-def test_wrong_options_are_refused(words, found, runs, capsys):
+def test_wrong_options_are_rejected(words, found, runs, capsys):
     with pytest.raises(SystemExit):
         main(["privacy", str(runs), *words])
     assert found in capsys.readouterr().err

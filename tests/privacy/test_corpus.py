@@ -1,4 +1,4 @@
-"""The digest of a training set: the same for the same texts and key, and of no use to anyone without the key."""
+"""The digest of a training set: the same for the same texts and key, and useless without the key."""
 
 import hashlib
 import hmac
@@ -21,7 +21,7 @@ def test_it_is_of_the_texts_as_a_multiset():
 
 
 def test_digests_under_other_keys_cannot_be_compared(monkeypatch, tmp_path):
-    """Who knows all texts, but not the key, finds no digest with which to confirm one."""
+    """Knowing all texts but not the key does not allow to confirm one by its digest."""
     first = corpus_digest(TEXTS)
     monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path / "of_another_user"))
     second = corpus_digest(TEXTS)
@@ -79,7 +79,7 @@ def test_a_salted_digest_is_hmac_of_salt_and_texts_in_any_order():
 
 
 def test_two_runs_on_the_same_texts_cannot_be_compared_by_their_salted_digests():
-    """Not even whether a text was taken out in between, which an unsalted digest would show."""
+    """Not even whether a text was removed in between, which an unsalted digest would show."""
     one, other = new_salt(), new_salt()
     assert one.key == other.key
     assert one.salt != other.salt
@@ -87,7 +87,7 @@ def test_two_runs_on_the_same_texts_cannot_be_compared_by_their_salted_digests()
 
 
 def test_a_salted_digest_under_another_key_is_another(monkeypatch, tmp_path):
-    """So that who knows all texts and the salt, but not the key, cannot confirm one."""
+    """So that knowing all texts and the salt, but not the key, does not allow to confirm one."""
     salted = new_salt()
     first = salted_digest(TEXTS, salted.salt)
     monkeypatch.setenv("LIT_MEM_CACHE", str(tmp_path / "of_another_user"))

@@ -1,4 +1,4 @@
-"""A private step against one that is computed in full by hand, the budget, and going on."""
+"""A private step against a full computation by hand, the budget, and resuming."""
 
 import copy
 import json
@@ -91,7 +91,7 @@ def test_how_a_batch_is_split_makes_no_difference(size, tuned, mean_losses, some
 
 
 def test_two_shares_add_up_to_the_whole_with_noise_once(tuned, mean_losses, some_texts):
-    """What two processes do, in one: each clips its share, one adds noise, the sum is everybody's."""
+    """Two processes simulated in one: each clips its share, one adds noise, both get the sum."""
     texts, found = some_texts((9, 12, 4, 7, 3)), []
     model = tuned()
     made = private(model)
@@ -167,7 +167,7 @@ def test_without_noise_and_with_nothing_to_clip_it_is_plain_training(tuned, mean
 def test_a_step_cannot_be_taken_twice(tuned):
     made = private(tuned())
     made.finish_step(0)
-    with pytest.raises(RuntimeError, match="step 0 was taken already"):
+    with pytest.raises(RuntimeError, match="step 0 was already taken"):
         made.finish_step(0)
     assert made.budget.steps == 1
     made.close()
@@ -222,13 +222,13 @@ def test_training_ends_before_the_target_is_passed(tuned):
         made.finish_step(number)
     assert made.budget.remaining == 0
     assert made.budget.epsilon() <= 8.0 < epsilon([Steps(0.8, 0.2, allowed + 1)], made.budget.delta, "rdp")
-    with pytest.raises(RuntimeError, match="budget is spent"):
+    with pytest.raises(RuntimeError, match="budget is exhausted"):
         made.finish_step(allowed)
     assert made.budget.steps == allowed
     made.close()
 
 
-def test_noise_of_the_run_that_goes_on_is_kept_where_more_epochs_are_asked_for():
+def test_a_resumed_run_keeps_its_noise_with_more_epochs():
     first = private(target_epsilon=3.0, noise_multiplier=None, steps=50)
     second = PrivateTraining(first.options, 20, RandomStream.fresh())
     second.budget.history = (Steps(first.budget.noise_multiplier, 0.2, 25),)
@@ -251,22 +251,22 @@ def test_delta_is_a_tenth_of_one_in_n():
         ({"delta": 0.0}, "delta is 0.0; expected above 0 and below 1"),
         ({"delta": 1.0}, "delta is 1.0"),
         ({"noise_multiplier": -1.0}, "noise_multiplier is -1.0"),
-        ({"noise_multiplier": 0.0, "target_epsilon": 1.0}, "noise_multiplier is 0, which spends more"),
+        ({"noise_multiplier": 0.0, "target_epsilon": 1.0}, "noise_multiplier is 0, which exceeds any"),
         ({"clipping_norm": 0.0}, "clipping_norm is 0.0"),
         ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
         ({"test_seed": -1}, "test_seed is -1"),
-        ({"batch_size": 20}, "batch_size is 20, and there are 20 training texts; expected fewer"),
-        ({"delta": 0.06}, r"delta is 0.06; expected below 1/N = 0.05: already who publishes"),
-        ({"target_epsilon": 0.2, "noise_multiplier": 0.3}, "a step with noise_multiplier 0.3 costs more"),
+        ({"batch_size": 20}, "batch_size is 20, but there are 20 training texts; expected fewer"),
+        ({"delta": 0.06}, r"delta is 0.06; expected below 1/N = 0.05: publishing one"),
+        ({"target_epsilon": 0.2, "noise_multiplier": 0.3}, "one step with noise_multiplier 0.3 costs more"),
         ({"target_epsilon": 1.0, "noise_multiplier": None, "steps": float("inf")}, "needs the number of steps"),
     ],
 )
-def test_options_that_cannot_work_are_refused(more, message):
+def test_options_that_cannot_work_are_rejected(more, message):
     with pytest.raises(ConfigError, match=message):
         private(**more)
 
 
-# -- going on ----------------------------------------------------------------------------------------------
+# -- resuming ----------------------------------------------------------------------------------------------
 
 
 def killed_after(steps, saved_at, tuned, path):
@@ -317,18 +317,18 @@ def test_the_ledger_is_found_beside_a_checkpoint_that_was_moved(tuned, tmp_path)
     checkpoint = tmp_path / "new" / "checkpoints" / "last.ckpt"
     assert ledger_of(state, None, str(checkpoint)).steps == 3
     assert ledger_of(state, str(tmp_path / "new" / "privacy.jsonl"), None).steps == 3
-    with pytest.raises(CheckpointError, match=r"its privacy ledger .*old/privacy\.jsonl is not there"):
+    with pytest.raises(CheckpointError, match=r"its privacy ledger .*old/privacy\.jsonl does not exist"):
         ledger_of(state, None, str(tmp_path / "elsewhere" / "checkpoints" / "last.ckpt"))
 
 
-def test_another_runs_ledger_is_refused(tuned, tmp_path):
+def test_another_runs_ledger_is_rejected(tuned, tmp_path):
     state, _ = killed_after(3, 2, tuned, tmp_path / "a.jsonl")
     killed_after(3, 2, tuned, tmp_path / "b.jsonl")
     with pytest.raises(CheckpointError, match="is not the one of this checkpoint"):
         ledger_of(state, str(tmp_path / "b.jsonl"), None)
 
 
-def test_a_ledger_that_lost_steps_is_refused(tuned, tmp_path):
+def test_a_ledger_that_lost_steps_is_rejected(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     state, _ = killed_after(8, 5, tuned, path)
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:4]))
@@ -337,7 +337,7 @@ def test_a_ledger_that_lost_steps_is_refused(tuned, tmp_path):
 
 
 def rewritten(path, noise, name=None):
-    """The ledger written anew with another noise and all hashes right, as its owner can do."""
+    """The ledger rewritten with another noise and valid hashes, as its owner can do."""
     before = Ledger(path)
     path.unlink()
     made = Ledger(path)
@@ -369,7 +369,7 @@ def test_a_ledger_that_lost_its_hashes_or_has_others_is_not_what_its_checkpoint_
     assert (Ledger(path).steps, Ledger(path).unchained) == (8, 9)
     with pytest.raises(CheckpointError, match=f"no line with the hash .* {state['ledger_chain'][:16]}"):
         ledger_of(state, None, None)
-    del state["ledger_chain"]  # as an earlier version had it
+    del state["ledger_chain"]  # as in an earlier version
     assert ledger_of(state, None, None).steps == 8
     state["history"][0][0] = 2.0
     with pytest.raises(CheckpointError, match="expected 5 steps with noise multiplier 2"):
@@ -383,7 +383,7 @@ def test_a_ledger_that_lost_its_hashes_or_has_others_is_not_what_its_checkpoint_
         {"texts": 0}, {"texts": "many"}, {"ledger": None}, {"ledger_chain": 5}, {"noise_multiplier": -1.0},
     ],
 )  # fmt: skip
-def test_a_malformed_record_of_a_checkpoint_is_refused(wrong):
+def test_a_malformed_record_of_a_checkpoint_is_rejected(wrong):
     spent = {"history": [[1.0, 0.1, 2]], "noise_multiplier": 1.0, "texts": 20, "ledger": "", "ledger_id": ""}
     content = {"format": 1, "base": "b", "fingerprint": {}, "random_state": {}}
     checkpoint = {"state_dict": {}, "pytorch-lightning_version": "2", "lit_mem": content | {"privacy": spent}}
@@ -393,10 +393,10 @@ def test_a_malformed_record_of_a_checkpoint_is_refused(wrong):
         own_content(checkpoint)
 
 
-def test_a_ledger_of_other_texts_is_refused(tuned, tmp_path):
+def test_a_ledger_of_other_texts_is_rejected(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     killed_after(3, 2, tuned, path)
-    with pytest.raises(ConfigError, match=re.escape(f"{path} is of 20 training texts, and here are 21")):
+    with pytest.raises(ConfigError, match=re.escape(f"{path} is for 20 training texts, but there are 21")):
         private(texts=21, ledger=Ledger(path))
 
 
@@ -405,7 +405,7 @@ def test_what_is_spent_already_counts_toward_the_target(tuned, tmp_path):
     path = tmp_path / "a.jsonl"
     killed_after(9, 2, tuned, path)
     spent = epsilon([Steps(1.0, 0.2, 9)], 1 / 200, "rdp")
-    with pytest.raises(ConfigError, match=r"target_epsilon is 2, and .* is spent already in 9 steps"):
+    with pytest.raises(ConfigError, match=r"target_epsilon is 2, but .* is already spent in 9 steps"):
         private(ledger=Ledger(path), target_epsilon=2.0)
     made = private(ledger=Ledger(path), target_epsilon=spent + 1, noise_multiplier=None, steps=10)
     assert made.budget.noise_multiplier > 1.0

@@ -1,4 +1,4 @@
-"""Epsilon of someone with several rows, against closed forms and the library's own accountant."""
+"""Epsilon of a person with several rows, against closed forms and the library's own accountant."""
 
 import math
 

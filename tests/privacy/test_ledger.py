@@ -1,4 +1,4 @@
-"""The ledger: nothing that was written is forgotten, whatever ended the run."""
+"""The ledger: nothing written is lost, however the run ended."""
 
 import json
 import os
@@ -101,7 +101,7 @@ def test_a_later_start_that_was_cut_short_is_a_step_to_be_on_the_safe_side(path)
         ),
     ],
 )
-def test_what_is_no_ledger_is_refused(path, content, found):
+def test_what_is_no_ledger_is_rejected(path, content, found):
     path.parent.mkdir()
     path.write_text(content)
     with pytest.raises(CheckpointError, match=found):
@@ -113,7 +113,7 @@ def test_what_is_no_ledger_is_refused(path, content, found):
     ("texts", "steps"), [(9, Steps(1.0, 0.1, 10**400)), (10**400, Steps(1.0, 0.1, 1)), (9, Steps(1e-160, 0.1, 1)),
                          (9, Steps(1e300, 0.1, 1)), (9, Steps(1.0, 1e-300, 1))],
 )  # fmt: skip
-def test_numbers_with_which_no_accountant_ends_are_refused(path, texts, steps):
+def test_numbers_with_which_no_accountant_ends_are_rejected(path, texts, steps):
     Ledger(path).copy([Start("a", texts, steps)])
     with pytest.raises(CheckpointError, match="line 1: found a start without its numbers"):
         Ledger(path)
@@ -153,7 +153,7 @@ def edited(lines, n, **changes):
         (lambda lines: [*lines[:4], *lines[5:]], 5),
         (lambda lines: [*lines[:5], *lines[1:4]], 6),
         (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], 3),
-        (lambda lines: [*lines[:4], lines[4][:40] + "\n", *lines[5:]], 6),  # a start, made to look cut short
+        (lambda lines: [*lines[:4], lines[4][:40] + "\n", *lines[5:]], 6),  # a start, made to look truncated
         (lambda lines: [*lines[:2], unchained(lines[2]), *lines[3:]], 3),
         (lambda lines: [unchained(lines[0]), *lines[1:]], 2),
     ],
@@ -195,7 +195,7 @@ def test_lines_end_as_another_system_ends_them(path):
     assert Ledger(path).steps == 3
 
 
-def test_copied_steps_count_and_other_texts_are_no_obstacle(path):
+def test_copied_steps_count_also_with_other_texts(path):
     first = write(path, 3, texts=50)
     made = Ledger(path.with_name("second"))
     made.copy(first.starts)
@@ -207,7 +207,7 @@ def test_copied_steps_count_and_other_texts_are_no_obstacle(path):
     assert [start.copied for start in again.starts] == [True, False]
     assert again.starts[0].id == first.id
     again.check(100)
-    with pytest.raises(ConfigError, match="is of 100 training texts, and here are 50"):
+    with pytest.raises(ConfigError, match="is for 100 training texts, but there are 50"):
         again.check(50)
 
 

@@ -1,8 +1,8 @@
-"""The strongest attack on one step: everything is known but the noise, and whether one text was in.
+"""The strongest attack on one step: everything is known except the noise and the membership of one text.
 
 All others' texts, the weights and the public seed give the sum with the text and without it; the noisy sum that a step
-hands to the optimizer lies near one of them. From how often that is guessed right follows an epsilon that the step does
-not stay below, at 95 % confidence (Clopper and Pearson 1934; Jagielski, Ullman and Oprea 2020, arXiv 2006.07709).
+optimizer is close to one of them. The rate of correct guesses gives an epsilon that is a lower bound for the step at 95
+% confidence (Clopper and Pearson 1934; Jagielski, Ullman and Oprea 2020, arXiv 2006.07709).
 """
 
 import math
@@ -30,7 +30,7 @@ def sums(model, examples):
     found = []
     for kept in (examples, examples[1:]):
         training = PrivateTraining(options, 100, options.stream())
-        training.attach(model)  # without the check, which refuses dropout
+        training.attach(model)  # without the check, which rejects dropout
         torch.manual_seed(0)
         for batch in StepBatches(kept, 4)[list(range(len(kept)))]:
             training.accumulate(lambda batch=batch: TrainingLoss().by_text(scorer, filled(batch, 4))[0])
@@ -89,7 +89,7 @@ def test_what_one_step_tells_of_one_text(dropout, tuned, some_texts):
     with_text, without = sums(tuned(targets=("v", "o"), dropout=dropout), some_texts(lengths))
     moved = math.sqrt(sum(float((a - b).square().sum()) for a, b in zip(with_text, without, strict=True))) / NORM
     found = lower_bound(scores(with_text, without, TRIALS))
-    assert found < exact_epsilon(moved / NOISE)  # the attack itself promises nothing that is not there
+    assert found < exact_epsilon(moved / NOISE)  # the attack itself gives no false bound
     if dropout:
         assert moved > 1.3
         assert found > claim

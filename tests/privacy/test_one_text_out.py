@@ -1,6 +1,6 @@
-"""The bound of DP-SGD itself: without one text, whichever it is, a step's clipped sum moves by at most the norm.
+"""The bound of DP-SGD itself: removing any one text changes a step's clipped sum by at most the norm.
 
-Searched over adapters, options, texts, places, sizes of what goes through the model together, and precisions.
+Searched over adapters, options, texts, positions, batch sizes, and precisions.
 """
 
 import random
@@ -33,7 +33,7 @@ def llama(**more):
 
 
 def at_work(model):
-    """With an adapter that is not at its start."""
+    """With a changed adapter."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
@@ -110,7 +110,7 @@ def clipped_sum(model, examples, size, norm, loss=TrainingLoss(), bf16=False, fi
 
 
 def moves(model, examples, *args, **options):
-    """By how much the sum moves without each text."""
+    """Change of the sum without each text."""
     whole = clipped_sum(model, examples, *args, **options)
     without = [examples[:i] + examples[i + 1 :] for i in range(len(examples))]
     return [(whole - clipped_sum(model, kept, *args, **options)).norm().item() for kept in without]
@@ -170,7 +170,7 @@ def test_a_text_that_overflows_moves_nothing(bad):
 @pytest.mark.slow
 @pytest.mark.parametrize(("dropout", "least"), [pytest.param(0.05, 1.2, marks=pytest.mark.slow), (0.5, 2.0)])
 def test_dropout_would_break_the_bound(dropout, least):
-    """Why it is refused; and the search above must be able to fail."""
+    """Why it is rejected; shows that the search above can fail."""
     model = lora(dropout=dropout)
     examples = [Encoded(e.input_ids, e.labels, e.example_id, True) for e in texts(random.Random(1), 20)]
     examples = [e for e in examples if (e.labels != -100).any()]

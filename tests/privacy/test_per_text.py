@@ -1,4 +1,4 @@
-"""Gradients text by text against a loop with one text at a time, and refusal of models where they cannot be had."""
+"""Gradients text by text against a loop with one text at a time, and rejection of models without them."""
 
 from contextlib import nullcontext
 
@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import collate
 from lit_mem.errors import ModelError
-from lit_mem.privacy.per_text import PerTextGradients, refuse_model
+from lit_mem.privacy.per_text import PerTextGradients, check_model
 
 LENGTHS = (19, 2, 12, 7, 3)
 
@@ -179,7 +179,7 @@ def test_the_check_passes_and_leaves_everything_as_it_was(tuned):
 
 def test_the_check_finds_a_loss_that_is_averaged_over_the_batchs_tokens(tuned):
     model = tuned()
-    with pytest.raises(ModelError, match="that of a text in a batch is not that of the text alone"):
+    with pytest.raises(ModelError, match="the gradient of a text in a batch is not that of the text alone"):
         PerTextGradients(model).check(by_ids(model, lambda total, count: total / count.sum()))
 
 
@@ -217,11 +217,11 @@ def test_the_check_finds_a_layer_that_does_not_keep_texts_apart(tuned):
     model = tuned()
     layer = model.get_base_model().model.layers[1]
     layer.mlp = Flattened(layer.mlp)
-    with pytest.raises(ModelError, match="it does not keep texts apart"):
+    with pytest.raises(ModelError, match="it does not process texts independently"):
         PerTextGradients(model).check(by_ids(model, lambda total, count: total / count))
 
 
-# -- refusals -----------------------------------------------------------------------------------------------
+# -- rejections ---------------------------------------------------------------------------------------------
 
 
 def with_embeddings(base):
@@ -254,12 +254,12 @@ def with_batch_norm(base):
     return model
 
 
-def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
+def test_positions_that_depend_on_the_longest_text_so_far_are_rejected():
     shape = {"vocab_size": 97, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1}
     scaling = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     base = LlamaForCausalLM(LlamaConfig(**shape, num_attention_heads=4, rope_parameters=scaling)).requires_grad_(False)
     with pytest.raises(ModelError, match=r"rotary_emb scales positions by the longest text .*rope_type dynamic"):
-        refuse_model(LoRA(rank=4, targets=["v"], dropout=0.0).wrap(base))
+        check_model(LoRA(rank=4, targets=["v"], dropout=0.0).wrap(base))
 
 
 @pytest.mark.parametrize(
@@ -270,15 +270,15 @@ def test_positions_that_depend_on_the_longest_text_so_far_are_refused():
         (with_head, r"lm_head\.lora_A.* is part of the output layer"),
         (with_trained_head, r"lm_head.* is part of the output layer"),
         (with_checkpointing, "gradient checkpointing is not reentrant"),
-        (with_batch_norm, "mlp.extra takes statistics over all texts of a batch"),
+        (with_batch_norm, "mlp.extra uses statistics over all texts of a batch"),
         (lambda base: base.requires_grad_(True), r"embed_tokens\.weight is trained"),
         (lambda base: base.requires_grad_(False), "no parameter of the model is trained"),
     ],
     ids=["dora", "embeddings", "head", "trained head", "checkpointing", "batch norm", "everything", "nothing"],
 )  # fmt: skip
-def test_models_without_a_gradient_of_each_text_are_refused(make, message, fresh_llama):
+def test_models_without_a_gradient_of_each_text_are_rejected(make, message, fresh_llama):
     model = make(fresh_llama.requires_grad_(False))
     with pytest.raises(ModelError, match=message):
-        refuse_model(model)
+        check_model(model)
     with pytest.raises(ModelError, match=message):
         PerTextGradients(model)

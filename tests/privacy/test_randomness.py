@@ -1,4 +1,4 @@
-"""What samples in train mode is refused or turned off, before a private step is taken."""
+"""Randomness in train mode is rejected or turned off before a private step."""
 
 import json
 import logging
@@ -37,11 +37,11 @@ def opt():
     return LoRA(rank=2, targets=["q_proj"], dropout=0.0).wrap(made.requires_grad_(False)).train()
 
 
-# -- the adapter's dropout is an option: refused -----------------------------------------------------------
+# -- the adapter's dropout is an option: rejected -----------------------------------------------------------
 
 
 @pytest.mark.parametrize("dropout", [1e-6, 0.05, 0.5])
-def test_dropout_of_the_adapter_is_refused_before_the_model_is_loaded(dropout, module, data, trainer):
+def test_dropout_of_the_adapter_is_rejected_before_the_model_is_loaded(dropout, module, data, trainer):
     made = module(dropout=dropout, privacy=DPSGD(**QUICK))
     made.configure_model = lambda: pytest.fail("the model was loaded first")
     with pytest.raises(
@@ -50,7 +50,7 @@ def test_dropout_of_the_adapter_is_refused_before_the_model_is_loaded(dropout, m
         trainer([], **QUIET).fit(made, data())
 
 
-def test_dropout_that_an_adapter_of_ones_own_brings_is_refused_too(fresh_llama):
+def test_dropout_that_an_adapter_of_ones_own_brings_is_rejected_too(fresh_llama):
     model = LoRA(rank=2, dropout=0.05).wrap(fresh_llama)
     with pytest.raises(ConfigError, match=r"adapter's dropout \(.*v_proj\.lora_dropout\.default\) is 0\.05"):
         SamplingOff(model)
@@ -109,7 +109,7 @@ def test_dropout_of_an_adapter_from_a_folder_is_turned_off(base, data, trainer, 
     assert {sampler.value for sampler in samplers(model)} == {0.25}
 
 
-# -- the check at the start sees what no list of names does ------------------------------------------------
+# -- the check at the start finds what no list of names has ------------------------------------------------
 
 
 def test_noise_on_embeddings_is_found(tuned, mean_losses):
@@ -143,12 +143,12 @@ def test_a_text_whose_gradient_depends_on_how_many_there_are_is_found(tuned, mea
     model = tuned()
     layer = model.get_base_model().model.layers[1]
     layer.mlp.act_fn = Leaky(layer.mlp.act_fn)
-    with pytest.raises(ModelError, match="that of a text in a batch is not"):
+    with pytest.raises(ModelError, match="the gradient of a text in a batch is not"):
         check(model, mean_losses)
 
 
 class Counting(nn.Module):
-    """Keeps a mean over all that it ever saw, as observers and moving averages do."""
+    """Keeps a running mean over all inputs, as observers and moving averages do."""
 
     def __init__(self, inner):
         super().__init__()
@@ -166,7 +166,7 @@ def test_a_state_of_the_texts_is_found(tuned, mean_losses):
     model = tuned()
     layer = model.get_base_model().model.layers[1]
     layer.mlp.act_fn = Counting(layer.mlp.act_fn)
-    with pytest.raises(ModelError, match=r"keeps a state of the texts .*act_fn\.seen changes"):
+    with pytest.raises(ModelError, match=r"keeps a state of its training texts .*act_fn\.seen changes"):
         check(model, mean_losses)
 
 

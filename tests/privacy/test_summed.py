@@ -1,4 +1,4 @@
-"""Ledgers added up: each step counts once, however many files repeat it."""
+"""Summed ledgers: each step counts once, however many files repeat it."""
 
 import pytest
 

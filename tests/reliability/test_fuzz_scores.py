@@ -23,7 +23,7 @@ from lit_mem.extraction.scored import ScoredMeasure
 from lit_mem.functional.auroc import auroc
 from lit_mem.functional.bert_score import greedy_match_f1
 from lit_mem.functional.combine import half_split_scores
-from lit_mem.functional.groups import groups_of, number_labels, tells_groups
+from lit_mem.functional.groups import groups_of, has_groups, number_labels
 from lit_mem.functional.histogram import histogram
 from lit_mem.functional.interval import wilson_interval
 from lit_mem.functional.ngram import longest_common_run, ngram_match_rate
@@ -397,7 +397,7 @@ def test_groups_of_any_values(effort):
     @effort
     @given(values=values, bins=st.integers(1, 4), most=st.integers(1, 12))
     def check(values, bins, most):
-        tells_groups(values, most)
+        has_groups(values, most)
         groups = groups_of(values, bins, most)
         assert len(groups) == len(values)
         numbers = [each for each in values if isinstance(each, float) and not math.isnan(each)]

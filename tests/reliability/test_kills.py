@@ -284,7 +284,7 @@ def test_a_signal_ends_a_run_with_one_line_that_says_how_to_go_on(start, left, t
     assert code == 128 + number, process.output
     lines = [line for line in process.output.splitlines() if "Stopped" in line]
     relative = "logs/quickstart/version_0/checkpoints/last.ckpt"
-    assert lines == [f"Stopped by {name}; the same command with --ckpt_path {relative} goes on."]
+    assert lines == [f"Stopped by {name}; to resume, run the same command with --ckpt_path {relative}."]
     assert process.output.splitlines()[-1] == lines[0]
     for noise in ("Traceback", "Detected KeyboardInterrupt", "Received SIGTERM"):
         assert noise not in process.output

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lit_mem.callbacks import Extractability, MembershipInference, Movers, Perplexity, Slices, SpanExtraction
 from lit_mem.data.sources.text import TextFiles
 from lit_mem.errors import ConfigError
-from lit_mem.functional.shown_values import shown_as, telling
+from lit_mem.functional.shown_values import revealing, shown_as
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.report.run_report import run_report
 
@@ -162,7 +162,7 @@ def test_kinds_of_spans_that_are_texts_are_numbered(fitted):
 )  # fmt: skip
 def test_a_value_that_gives_a_text_away_is_found(value, text):
     others = ["A man with a rash.", "No text"]
-    assert telling([value, "F"], [*others, text]) == {value}
+    assert revealing([value, "F"], [*others, text]) == {value}
 
 
 @pytest.mark.parametrize(
@@ -182,14 +182,14 @@ def test_a_value_that_gives_a_text_away_is_found(value, text):
     ],
 )
 def test_a_value_that_says_little_is_not(value, text):
-    assert telling([value], [text]) == set()
+    assert revealing([value], [text]) == set()
 
 
 def test_a_named_column_shows_pieces_of_texts_but_no_whole_one():
     texts = ["Mild fever.", "He was in Oslo General Hospital for a week, and left it well."]
     values = ["Mild fever", "a mild fever", "Oslo General Hospital for", "fever"]
-    assert telling(values, texts, whole=True) == {"Mild fever", "a mild fever"}
-    assert telling(values, texts) == set(values)
+    assert revealing(values, texts, whole=True) == {"Mild fever", "a mild fever"}
+    assert revealing(values, texts) == set(values)
 
 
 def test_numbers_follow_frequency_and_no_two_values_share_a_name():

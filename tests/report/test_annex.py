@@ -193,7 +193,8 @@ def test_facts_of_another_form_are_one_line(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "words", [["--release", "weigths"], ["--author", ""], ["--author", "a\nb"], ["--adapter", "no"]]
+    "words",
+    [["--release", "weigths"], ["--author", ""], ["--author", "a\nb"], ["--adapter", "no"]],  # codespell:ignore
 )
 def test_options_that_do_not_fit_are_named(words, tmp_path, capsys):
     folder = made.write_run(tmp_path / "run", table=False)

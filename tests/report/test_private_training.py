@@ -160,7 +160,7 @@ def test_private_trials_of_a_sweep_add_up(tmp_path):
     folder = made.write_sweep(tmp_path / "matrices")
     assert "add up" not in make(folder)["verdict"]["text"]
     ledger_with(folder / "trials" / "a" / "attempt_0" / "privacy.jsonl")
-    assert f"they add up: lit-mem privacy {folder}." in make(folder)["verdict"]["text"]
+    assert f"add up: lit-mem privacy {folder}." in make(folder)["verdict"]["text"]
 
 
 def test_the_highest_bound_of_an_audit_is_of_so_many_validations(run):

@@ -137,7 +137,7 @@ def test_a_torn_line_is_noted_and_left_out(tmp_path):
         file.write('{"version": 1, "stage": "fi')
     report = make(folder)
     assert [one["epoch"] for one in report["validations"]] == [0, 1]
-    assert any(note.startswith(f"{FILE}: line 3 was cut short") for note in report["notes"])
+    assert any(note.startswith(f"{FILE}: line 3 is truncated") for note in report["notes"])
 
 
 def test_a_sweep_reads_it(tmp_path):

@@ -414,7 +414,7 @@ def test_a_run_without_configuration(tmp_path):
     [
         (lambda folder: None, "there is no folder"),
         (lambda folder: folder.mkdir(), "neither a run's log folder"),
-        (lambda folder: made.write_run(folder) and (folder / "metrics.csv").unlink(), "has no metrics.csv"),
+        (lambda folder: made.write_run(folder) and (folder / "metrics.csv").unlink(), "nor metrics.csv"),
         (
             lambda folder: made.write_run(folder) and (folder / "metrics.csv").write_text("epoch,val/loss\n0,x\n"),
             "row 2",

@@ -176,8 +176,8 @@ def test_a_path_that_leads_out_of_the_folder_is_one_line(path, where, run, capsy
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "no JSON"),
-        ("{", "no JSON"),
+        ("", "invalid JSON"),
+        ("{", "invalid JSON"),
         ("[1]", "is not a report"),
         ('{"kind": "run"}', "schema is None"),
         ('{"kind": "run", "schema": 1}', "schema is 1"),
@@ -187,7 +187,7 @@ def test_a_path_that_leads_out_of_the_folder_is_one_line(path, where, run, capsy
         ('{"kind": "run", "kind": "run", "schema": 2}', "repeated key"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 200 + "1" + "}" * 200, "nested too deeply"),
-        ("1" * 100_000, "no JSON"),
+        ("1" * 100_000, "invalid JSON"),
         (b"\xff\xfe", "UTF-8"),
     ],
 )

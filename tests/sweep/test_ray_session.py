@@ -136,7 +136,7 @@ def test_it_leaves_nothing_after_a_signal_either(number, code, sweep, short, tmp
     assert left == []
     assert "Traceback" not in said.read_text()
     name = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}[number]
-    assert f"Stopped by {name}; the same command goes on." in said.read_text()
+    assert f"Stopped by {name}; run the same command to resume." in said.read_text()
 
 
 STARTED = """

@@ -1,4 +1,4 @@
-"""Which tokens the goldfish loss leaves out."""
+"""Which tokens the goldfish loss drops."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_padding_and_what_follows_change_nothing():
 
 
 def test_the_choice_stays_the_same_over_versions():
-    """Golden: a saved run trains on with the same gaps."""
+    """Golden: a resumed run has the same gaps."""
     dropped = goldfish_dropped(torch.arange(24)[None], 4, 13)[0]
     assert dropped.nonzero().flatten().tolist() == GOLDEN
 

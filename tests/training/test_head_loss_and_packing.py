@@ -126,7 +126,7 @@ LENGTHS = st.lists(st.integers(0, 40), min_size=1, max_size=12).filter(any)
 @pytest.mark.slow
 @given(LENGTHS, st.floats(0, 1e6), st.floats(1, 1e4))
 @settings(max_examples=2 * settings.default.max_examples, deadline=None)
-def test_every_text_stands_in_one_row_and_packing_never_costs_more(lengths, token_cost, pair_cost):
+def test_every_text_is_in_one_row_and_packing_never_costs_more(lengths, token_cost, pair_cost):
     packer = Packer.__new__(Packer)
     packer.token_cost, packer.pair_cost = token_cost, pair_cost
     rows = packer.rows(lengths)
@@ -150,7 +150,7 @@ def test_rows_are_long_where_attention_is_cheap_and_short_where_it_is_not():
 
 @given(LENGTHS, st.integers(0, 60))
 @settings(deadline=None)
-def test_no_row_is_wider_than_asked_and_no_two_fit_into_one(lengths, more):
+def test_no_row_is_wider_than_the_limit_and_no_two_fit_into_one(lengths, more):
     width = max(lengths) + more
     rows = first_fit(lengths, width)
     filled = [sum(lengths[i] for i in row) for row in rows]

@@ -1,4 +1,4 @@
-"""Goldfish loss and floor: which tokens and texts give a gradient."""
+"""Goldfish loss and floor: which tokens and texts contribute a gradient."""
 
 import pytest
 import torch
@@ -50,7 +50,9 @@ def test_texts_below_the_floor_give_no_gradient(scorer, examples):
     found, shown = TrainingLoss(floor=floor)(scorer, batch)
     torch.testing.assert_close(shown, scorer.loss(batch).detach(), rtol=1e-6, atol=0)
     alone = collate([e for e, keep in zip(examples[:6], above.tolist(), strict=True) if keep])
-    share = count[above].sum() / count.sum()  # others still count in the mean, so that the rest do not weigh more
+    share = (
+        count[above].sum() / count.sum()
+    )  # others still count in the mean, so that the remaining ones do not weigh more
     torch.testing.assert_close(
         gradient(scorer, found), share * gradient(scorer, scorer.loss(alone)), rtol=1e-4, atol=1e-5
     )
@@ -98,6 +100,6 @@ def test_a_text_that_goldfish_leaves_nothing_of_has_no_loss(scorer, examples):
         ({"floor": float("nan")}, "floor is nan"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options, message):
+def test_options_that_cannot_work_are_rejected(options, message):
     with pytest.raises(ConfigError, match=message):
         TrainingLoss(**options)

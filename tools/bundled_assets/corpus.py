@@ -1,4 +1,4 @@
-"""A made-up pharmacovigilance corpus: every person, number and event is drawn at random.
+"""A synthetic pharmacovigilance corpus: every person, number and event is drawn at random.
 
 One seed gives the splits of case reports (`case_reports`) and any number of pretraining texts
 (`pretraining_texts`) which share no patient, no record number and no text with them.
@@ -36,7 +36,7 @@ _SPAN_TYPES: Final = {
 
 
 class Span(TypedDict):
-    """Where a telling piece stands: `text[start:end]`, in characters."""
+    """Position of a sensitive span: `text[start:end]`, in characters."""
 
     type: str
     start: int
@@ -62,7 +62,7 @@ class Note(TypedDict):
 
 
 class Text(NamedTuple):
-    """A made-up text; `nats` bounds from above its surprise under the best possible model."""
+    """A synthetic text; `nats` is an upper bound on its negative log-likelihood under the best possible model."""
 
     text: str
     spans: list[Span]
@@ -93,7 +93,7 @@ def write(patient: Patient, style: Style, rng: random.Random) -> Text:
 
 
 def draw_patient(rng: random.Random) -> Patient:
-    """Draw a person; `record` may belong to another one already: the caller sees to that."""
+    """Draw a person; the caller ensures that `record` is unique."""
     sex = rng.choice("FM")
     return Patient(
         sex=sex,
@@ -131,7 +131,7 @@ def case_reports(seed: int = 0, sizes: Mapping[str, int] = SPLIT_SIZES) -> dict[
     Returns:
         The rows of each split, in random order.
     """
-    # One patient a row is always enough, and who comes next does not hang on the sizes.
+    # One patient per row is always enough, and the order does not depend on the sizes.
     patients = iter(case_patients(seed, sum(sizes.values())))
     seen: set[str] = set()
     splits: dict[str, list[Row]] = {}
@@ -163,13 +163,13 @@ def notes(seed: int = 0) -> list[Note]:
 
 
 def pretraining_texts(seed: int = 0, *, avoid: Iterable[Patient]) -> Iterator[Text]:
-    """Write pretraining texts without end, each about another draw of a patient.
+    """Generate pretraining texts endlessly, each about a new random patient.
 
     Args:
         seed: any integer.
-        avoid: patients of the case reports: whoever has the full name or the record number of one
-            of them is not written about. Hence no text is a case report either, unless it tells
-            neither name nor record number, and every case report tells both.
+        avoid: patients of the case reports: nobody with the full name or the record number of one of them is written
+            about. Hence no text equals a case report, unless it has neither name nor record number, and every case
+            report has both.
     """
     rng = random.Random(f"pretraining {seed}")
     avoid = list(avoid)
@@ -182,5 +182,5 @@ def pretraining_texts(seed: int = 0, *, avoid: Iterable[Patient]) -> Iterator[Te
 
 
 def to_jsonl(rows: Iterable[Row] | Iterable[Note]) -> str:
-    """Rows as JSON Lines, ASCII, one trailing newline a row."""
+    """Rows as JSON Lines, ASCII, one trailing newline per row."""
     return "".join(json.dumps(row, ensure_ascii=True) + "\n" for row in rows)

@@ -1,4 +1,4 @@
-"""The facts of one made-up text: who, when, which drug, which effect."""
+"""The facts of one synthetic text: who, when, which drug, which effect."""
 
 import functools
 import math
@@ -22,7 +22,7 @@ _BY_SEX: Final = {
     "M": {"he": "he", "his": "his", "him": "him", "man": "man", "male": "male", "mr": "Mr."},
 }
 _OTHER_RECORD_PREFIXES: Final = ("CH-", "PV-", "ID ")
-RARE_IN_PRETRAINING: Final = 0.05  # chance of the prefix MR-, and of starred drugs and effects
+RARE_IN_PRETRAINING: Final = 0.05  # probability of the prefix MR-, and of starred drugs and effects
 _DATE_FORMATS: Final = {
     "case": ("{d} {month} {y}", "{y}-{m:02d}-{d:02d}"),
     "pretraining": (
@@ -34,7 +34,7 @@ _DATE_FORMATS: Final = {
 
 @dataclass(frozen=True)
 class Patient:
-    """A made-up person.
+    """A fictitious person.
 
     Attributes:
         sex: "F" or "M".
@@ -75,9 +75,9 @@ def _effects(starred: bool) -> tuple[str, ...]:
 
 @dataclass
 class Facts:
-    """Draws a fact when a plan first asks for it, and then holds to it.
+    """Draws a fact when a plan first uses it, and then keeps it.
 
-    So a text costs the entropy of what it tells, not of what it leaves out.
+    So a text has the entropy of the facts that it contains, not of others.
     """
 
     patient: Patient
@@ -89,7 +89,7 @@ class Facts:
         """Words for a slot; a capitalised slot name gives words that begin with a capital.
 
         Raises:
-            ValueError: no fact goes by this name.
+            ValueError: the slot name is unknown.
         """
         words_ = self._fact(slot.lower())
         return words_[0].upper() + words_[1:] if slot[0].isupper() else words_
@@ -149,16 +149,16 @@ class Facts:
             case "job":
                 return pick(words.JOBS)
             case _:
-                raise ValueError(f"a plan asks for the unknown slot {fact!r}")
+                raise ValueError(f"a plan uses the unknown slot {fact!r}")
 
     def _known(self, value: str, n_values: int) -> str:
-        """A fact drawn with the patient: its surprise counts where the text tells it."""
+        """A fact drawn with the patient: its entropy counts if the text contains it."""
         self.dice.nats += math.log(n_values)
         return value
 
     @functools.cached_property
     def _starred(self) -> bool:
-        """Whether the text has what is starred: always in case reports, rarely in pretraining."""
+        """Whether the text has starred items: always in case reports, rarely in pretraining."""
         return self.style == "case" or self.dice.chance(RARE_IN_PRETRAINING)
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Random choices which know their entropy, and the bracket notation of `plans.py`."""
+"""Random choices that track their entropy, and the bracket notation of `plans.py`."""
 
 import functools
 import math
@@ -11,12 +11,12 @@ T = TypeVar("T")
 
 
 class Dice:
-    """Uniform draws which add up their own surprise.
+    """Uniform draws that sum up their negative log-probability.
 
     Attributes:
-        nats: sum of -log(chance) over all draws so far. For a text made by these draws it bounds
-            from above the surprise under the best possible model (two ways of drawing may give
-            one text, never the reverse).
+        nats: sum of -log(probability) over all draws so far. For a text made by these draws it is an upper bound on
+            the negative log-likelihood under the best possible model (two ways of drawing may give one text, never the
+            reverse).
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -24,12 +24,12 @@ class Dice:
         self.nats = 0.0
 
     def pick(self, items: Sequence[T]) -> T:
-        """Draw one item with equal chance and count log(len(items)) nats."""
+        """Draw one item uniformly and count log(len(items)) nats."""
         self.nats += math.log(len(items))
         return items[self.rng.randrange(len(items))]
 
     def chance(self, p: float) -> bool:
-        """Be true with probability p and count the surprise of what came."""
+        """Be true with probability p and count its negative log-probability."""
         hit = self.rng.random() < p
         self.nats -= math.log(p if hit else 1 - p)
         return hit
@@ -46,7 +46,7 @@ def parse(plan: str) -> tuple[str | Choice, ...]:
     """Parse a plan into strings and choices.
 
     Raises:
-        ValueError: a bracket has no partner, or `|` stands outside of brackets.
+        ValueError: a bracket is unbalanced, or `|` is outside brackets.
 
     >>> parse("a[b|]c")
     ('a', Choice(options=(('b',), ())), 'c')

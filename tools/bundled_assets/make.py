@@ -1,7 +1,7 @@
 """Rebuild the bundled assets: `python -m tools.bundled_assets.make --seed 0`.
 
-The corpus comes back byte for byte on any machine. The weights do so on one machine with one
-version of PyTorch; elsewhere they agree but for rounding.
+The corpus is reproduced byte for byte on any machine. The weights are reproduced on the same machine with the same
+version of PyTorch; elsewhere they agree up to rounding.
 """
 
 import argparse
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 HERE = Path(__file__).parents[2] / "lit_mem" / "assets"
 N_PRETRAINING_TEXTS = 60_000
 N_EVALUATION_TEXTS = 1_000
-N_THREADS = 1  # so the weights do not hang on the number of cores
+N_THREADS = 1  # so that the weights do not depend on the number of cores
 
 
 def write_corpus(out: Path, seed: int) -> None:
@@ -37,7 +37,7 @@ def write_corpus(out: Path, seed: int) -> None:
 
 
 def pretraining_split(seed: int) -> tuple[list[corpus.Text], list[corpus.Text]]:
-    """Draw the texts to pretrain on, and others that measure how well that went.
+    """Draw the pretraining texts, and evaluation texts.
 
     Returns:
         N_PRETRAINING_TEXTS to train on; N_EVALUATION_TEXTS of the same kind, none of them among
@@ -52,10 +52,10 @@ def pretraining_split(seed: int) -> tuple[list[corpus.Text], list[corpus.Text]]:
 
 
 def write_model(out: Path, seed: int, steps: int | None) -> dict[str, Any]:
-    """Train tokenizer and model, write them to `out/tiny_llama`, and say how it went.
+    """Train tokenizer and model, write them to `out/tiny_llama`, and return its metrics.
 
     Returns:
-        What the manifest tells about the model, measured on the stored weights.
+        The manifest's entry about the model, measured on the stored weights.
     """
     # PyTorch and transformers load slowly, and --corpus-only needs neither.
     import torch
@@ -90,7 +90,7 @@ def write_model(out: Path, seed: int, steps: int | None) -> dict[str, Any]:
         },
         "perplexity": {
             "pretraining_heldout": pretrain.perplexity(stored, held_out),
-            # No model does better on average than the draws behind the texts allow.
+            # No model is better on average than the entropy of the draws.
             "pretraining_heldout_entropy_bound": math.exp(sum(text.nats for text in evaluation) / n_predicted),
             **{
                 f"case_reports_{split}": pretrain.perplexity(
@@ -107,9 +107,9 @@ def write_model(out: Path, seed: int, steps: int | None) -> dict[str, Any]:
 
 
 def write_manifest(out: Path, seed: int, model: dict[str, Any] | None) -> None:
-    """Write `out/manifest.json`: what was made, from what, and the SHA-256 of each file.
+    """Write `out/manifest.json`: what was built, from what, and the SHA-256 of each file.
 
-    With `model=None` what an older manifest says about the model stays.
+    With `model=None` the model's entry in an existing manifest is kept.
     """
     target = out / "manifest.json"
     if model is None and target.exists():
@@ -139,7 +139,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of corpus and weights")
     parser.add_argument("--out", type=Path, default=HERE, help="folder to write to")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the full schedule)")
-    parser.add_argument("--corpus-only", action="store_true", help="leave the model as it is")
+    parser.add_argument("--corpus-only", action="store_true", help="keep the existing model")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     write_corpus(args.out, args.seed)

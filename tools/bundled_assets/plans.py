@@ -1,7 +1,7 @@
-"""Sentence plans of the made-up world, in a small notation.
+"""Sentence plans of the synthetic texts, in a small notation.
 
-`{slot}` is filled by `corpus.py`; a capitalised slot begins with a capital letter.
-`[a|b|]` picks one alternative with equal chance (here the last one is empty); brackets nest.
+`{slot}` is filled by `corpus.py`; a capitalised slot starts with a capital letter.
+`[a|b|]` picks one alternative uniformly (here the last one is empty); brackets nest.
 """
 
 from typing import Final

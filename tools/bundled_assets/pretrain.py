@@ -1,7 +1,6 @@
-"""Train the bundled tokenizer and pretrain the tiny LLaMA on the made-up pretraining text.
+"""Train the bundled tokenizer and pretrain the tiny LLaMA on the synthetic pretraining text.
 
-A plain loop, so that it is plain what the bundled weights have seen: `pretraining_texts` and
-nothing else.
+A plain loop, so that it is obvious what the bundled weights were trained on: `pretraining_texts` and nothing else.
 """
 
 import logging
@@ -31,15 +30,15 @@ MAX_FLOAT32_BYTES = 6_000_000  # a larger model is stored in bfloat16
 
 
 class Schedule(NamedTuple):
-    """How long and how hard to pretrain.
+    """The pretraining schedule.
 
     Attributes:
         steps: optimizer steps.
-        batch_size: texts a step.
-        lr: peak learning rate of AdamW, after a linear warm-up of a twentieth of the steps; a
-            cosine takes it down to a hundredth.
-        weight_decay: of the weight matrices; norms have none.
-        clip: largest norm of the gradient.
+        batch_size: texts per step.
+        lr: peak learning rate of AdamW, after a linear warm-up over a twentieth of the steps; a
+            cosine decays it to a hundredth.
+        weight_decay: weight decay of the weight matrices; norms have none.
+        clip: maximum norm of the gradient.
     """
 
     steps: int = 1400
@@ -64,13 +63,13 @@ class Schedule(NamedTuple):
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer.
 
-    It splits digits one by one and puts `<s>` first but no `</s>` last, both as LLaMA 2 does; any
-    UTF-8 text comes back exactly from `decode(..., skip_special_tokens=True)`.
+    It splits digits individually and prepends `<s>` without appending `</s>`, both as LLaMA 2 does; any
+    UTF-8 text is restored exactly by `decode(..., skip_special_tokens=True)`.
     """
     core = Tokenizer(models.BPE(unk_token=None))
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            # A space before a number joins its first digit: one token less for each number.
+            # A space before a number is merged with its first digit: one token less per number.
             pre_tokenizers.Split(Regex(r" ?\d"), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False),
         ]
@@ -139,10 +138,10 @@ def pad_right(examples: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def batches(examples: Sequence[Sequence[int]], batch_size: int, rng: random.Random) -> Iterator[tuple[Tensor, Tensor]]:
-    """Deal shuffled batches without end, each of texts of about one length.
+    """Generate shuffled batches endlessly, each of texts of similar length.
 
     Raises:
-        ValueError: there are fewer examples than fill a batch.
+        ValueError: there are too few examples for a batch.
     """
     if len(examples) < batch_size:
         raise ValueError(f"{len(examples)} examples do not fill a batch of {batch_size}.")
@@ -162,8 +161,8 @@ def pretrain(examples: Sequence[Sequence[int]], schedule: Schedule, seed: int) -
 
     Args:
         examples: token ids of each text, `<s>` and `</s>` included.
-        schedule: how long and how hard.
-        seed: of the initial weights and the order of the texts.
+        schedule: the pretraining schedule.
+        seed: seed of the initial weights and the order of the texts.
 
     Returns:
         The model, float32 and in eval mode, and the loss of each step (nats a token).
@@ -205,7 +204,7 @@ def perplexity(model: torch.nn.Module, examples: Sequence[Sequence[int]], batch_
         ValueError: there are no examples.
     """
     if not examples:
-        raise ValueError("The perplexity of no text is not defined.")
+        raise ValueError("found no examples; expected at least one")
     nats, n_tokens = 0.0, 0
     by_length = sorted(examples, key=len)
     for start in range(0, len(by_length), batch_size):
@@ -228,4 +227,4 @@ def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Pa
     stored.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors writes for its owner alone; a package is for all to read
+        file.chmod(0o644)  # safetensors writes owner-only files; a package must be readable for all

@@ -1,7 +1,7 @@
-"""Word lists of the made-up pharmacovigilance world: names, drugs, effects, outcomes.
+"""Word lists of the synthetic pharmacovigilance texts: names, drugs, effects, outcomes.
 
 A leading `*` marks a drug or effect that is rare in pretraining and as frequent as any other in the
-case reports, so that fine-tuning has something honest to learn besides its members.
+case reports, so that fine-tuning has something to learn besides its members.
 """
 
 from typing import Final, NamedTuple

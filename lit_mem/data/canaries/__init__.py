@@ -1,4 +1,4 @@
-"""Canaries: one small file for each kind of text that is inserted to see whether it is memorized."""
+"""Canaries: texts inserted to measure whether they are memorized, one file per kind."""
 
 from lit_mem.data.canaries.base import Canary, CanarySource, Content, Setting
 from lit_mem.data.canaries.bigram import Bigram

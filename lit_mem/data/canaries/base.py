@@ -1,4 +1,4 @@
-"""The contract of a kind of canary, and what all kinds share: coins, repetitions, and no text of the data."""
+"""The canary interface, and what all kinds share: coins, repetitions, and exclusion of the data's own texts."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _ATTEMPTS: Final = 100
 
 
 class Content(NamedTuple):
-    """What one canary says.
+    """The content of one canary.
 
     Attributes:
-        prefix: text that the model is prompted with; "" where the text has no such part.
+        prefix: text that the model is prompted with; "" if there is none.
         secret: the text after it; never empty.
-        ids: the tokens of the whole, where it was made of tokens and not of text: special tokens left out, and
-            not to be had by tokenizing the text.
+        ids: all its tokens, if it was generated as tokens instead of text: without special tokens; tokenizing the text
+            may give others.
         origin: where it came from, for messages.
-        group: what it was made to be like, for metrics by group; "" where there are no groups.
+        group: its group, for metrics by group; "" if there are no groups.
     """
 
     prefix: str
@@ -40,17 +40,17 @@ class Content(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The whole of it."""
+        """Prefix and secret together."""
         return self.prefix + self.secret
 
 
 class Canary(NamedTuple):
-    """One canary, in or out.
+    """One canary, inserted or held out.
 
     Attributes:
-        content: what it says.
-        repetitions: how often it stands in the training set if it is in.
-        inserted: its coin: whether it is in.
+        content: its content.
+        repetitions: how often it is in the training set if inserted.
+        inserted: the result of its coin: whether it is inserted.
     """
 
     content: Content
@@ -59,19 +59,19 @@ class Canary(NamedTuple):
 
 
 def here(compute: Callable[[], T]) -> T:
-    """What it computes, where there is one process."""
+    """Call `compute`: the `once` of a single process."""
     return compute()
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What canaries are made for.
+    """The context that canaries are generated for.
 
     Attributes:
-        tokenizer: of the model that is trained.
-        texts: those of the data, of all sets; none of them will be a canary.
-        base_model: loads the base model, un-tuned, in eval mode, for kinds that sample from it; None: there is none.
-        once: computes something on one process and gives it to all.
+        tokenizer: tokenizer of the trained model.
+        texts: texts of all sets of the data; no canary equals one of them.
+        base_model: loads the un-tuned base model in eval mode, for kinds that sample from it; None: not available.
+        once: computes a value on one process and broadcasts it.
     """
 
     tokenizer: Any
@@ -85,17 +85,17 @@ class Setting:
 
 
 class CanarySource(ABC):
-    """A kind of canary: one small file a kind, named in a configuration by its path.
+    """A kind of canary: one file per kind, set in a configuration by its class path.
 
-    Each canary is inserted by its own fair coin, so that the number inserted is random, as the audit's bound needs.
-    Coins, repetitions and content are drawn from the seed apart from one another: content and repetitions show nothing
-    of the coin, and more canaries leave the first ones as they are.
+    Each canary is inserted by its own fair coin, so the number inserted is random, as the audit's bound requires.
+    Coins, repetitions and content are drawn from the seed independently: content and repetitions reveal nothing about
+    the coin, and a larger n does not change the first canaries.
 
     Args:
-        n: how many canaries there are, in and out together; None: as many as there are.
-        repetitions: how often a canary stands in the training set if it is in. The canaries take turns in this list.
-            None: 1, 4 and 16.
-        seed: another seed, other canaries and other coins.
+        n: total number of canaries, inserted and held out; None: all available.
+        repetitions: how often a canary is in the training set if inserted; canaries cycle through this list. None: 1, 4
+            and 16.
+        seed: seed of contents and coins.
 
     Raises:
         ConfigError: an option is out of range.
@@ -112,33 +112,33 @@ class CanarySource(ABC):
             )
 
     def make(self, setting: Setting) -> list[Canary]:
-        """All canaries, the same for the same seed on every machine.
+        """All canaries; the same for the same seed on every machine.
 
         Raises:
-            ConfigError: there are no so many different ones, or one is a text of the data.
-            DataError: a file that canaries come from is not what was expected.
+            ConfigError: there are not enough distinct ones, or one equals a text of the data.
+            DataError: a file of canaries is invalid.
         """
         return [
             Canary(content, self.repetitions[i % len(self.repetitions)], coin(self.seed, i))
             for i, content in enumerate(self.contents(setting))
         ]
 
-    def check_model(self, model: Any) -> None:  # noqa: B027  (most kinds ask nothing of it)
-        """Reject a model that cannot learn such canaries, before it is trained.
+    def check_model(self, model: Any) -> None:  # noqa: B027  (most kinds have no requirements)
+        """Reject a model that cannot learn such canaries, before training.
 
         Raises:
-            ConfigError: it cannot.
+            ConfigError: the model cannot learn them.
         """
 
     @abstractmethod
     def contents(self, setting: Setting) -> list[Content]:
-        """What the canaries say: all different, none a text of the data, and none chosen by a coin."""
+        """The contents of the canaries: distinct, not texts of the data, and independent of the coins."""
 
     def drawn(self, n: int, setting: Setting, draw: Callable[[random.Random], Content]) -> list[Content]:
-        """So many contents of `draw`, each drawn again while it is one before it or a text of the data.
+        """Draw n contents, redrawing any that repeats an earlier one or a text of the data.
 
         Raises:
-            ConfigError: there seem to be no so many.
+            ConfigError: not enough were found.
         """
         found: dict[str, Content] = {}
         for i in range(n):
@@ -150,19 +150,19 @@ class CanarySource(ABC):
                     break
             else:
                 raise ConfigError(
-                    f"data.canaries.n is {n}, but only {len(found)} different ones that are no texts of the data "
-                    f"were found in {_ATTEMPTS} draws for each; expected fewer, or ones of more possible forms"
+                    f"data.canaries.n is {n}, but only {len(found)} distinct ones that are not texts of the data were "
+                    f"found in {_ATTEMPTS} draws each; expected a lower n, or templates with more possible values"
                 )
         return list(found.values())
 
 
 def dice(seed: int, *labels: object) -> random.Random:
-    """A generator of its own for each thing that is drawn, the same on every machine."""
+    """A separate random generator for each label, the same on every machine."""
     return random.Random(int.from_bytes(_digest(seed, *labels), "big"))
 
 
 def coin(seed: int, number: int) -> bool:
-    """The fair coin of the canary of this number.
+    """The fair coin of the canary with this number.
 
     >>> sum(coin(0, i) for i in range(1000))
     501

@@ -1,4 +1,4 @@
-"""What kinds share whose secret stands behind a prefix that the base model writes."""
+"""Shared code of canaries whose secret follows a prefix sampled from the base model."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ log = logging.getLogger(__name__)
 Ids = tuple[int, ...]
 
 AT_ONCE: Final = 64
-_TRIES_EACH: Final = 20  # prefixes sampled for each canary wanted, at most
-_ATTEMPTS: Final = 8  # secrets drawn for a prefix
+_TRIES_EACH: Final = 20  # maximum prefixes sampled per canary
+_ATTEMPTS: Final = 8  # secrets drawn per prefix
 
 
 @dataclass(frozen=True)
 class Base:
-    """What secrets are drawn with: all of it is public, as the model was never trained on the data.
+    """What secrets are drawn from: all of it is public, since the model was never trained on the data.
 
     Attributes:
         model: the base model, un-tuned, in eval mode.
-        tokenizer: of it.
+        tokenizer: its tokenizer.
         start: the token that a text begins with.
-        spelled: ids of the tokens that stand for themselves: their text, twice in a row, gives them back. Tokens of
-            control characters and parts of characters are none.
-        used: computes the ids of all tokens that a text of the data has; what it depends on is not public.
+        spelled: ids of tokens that round-trip: their text, repeated twice, tokenizes to the same tokens. Excludes
+            tokens of control characters and partial characters.
+        used: computes the ids of all tokens in the texts of the data; what depends on it is not public.
     """
 
     model: nn.Module
@@ -50,22 +50,22 @@ class Base:
 
 
 Draw = Callable[[Sequence[Ids], Sequence[int], int], Sequence[Ids | None]]
-"""A secret for each prefix, given these, a number for each, and the number of the attempt; None: there is none."""
+"""Draws a secret per prefix, given the prefixes, a number for each, and the attempt; None: not found."""
 
 
 class BehindPrefixes(CanarySource):
-    """Canaries of a prefix that the base model writes at temperature 1, and a secret behind it.
+    """Canaries with a prefix sampled from the base model at temperature 1, followed by a secret.
 
-    The prefix is like what the model knows, so that the secret alone has to be learned; no prefix is a text of the
-    data. Prefix and secret are text that the tokenizer turns into the very tokens drawn, so that they are the same
-    under a chat template, and where another trainer tokenizes them: what it would turn into others is drawn again.
+    The prefix is in-distribution for the model, so only the secret has to be learned; no prefix is a text of the data.
+    Prefix and secret are texts that tokenize to exactly the drawn tokens, so they are the same inside a chat template
+    and with another trainer's tokenization; others are redrawn.
 
     Args:
-        n: how many canaries, in and out together.
+        n: total number of canaries, inserted and held out.
         length: tokens in a secret, at least 1.
         prefix_length: tokens in a prefix, at least 1.
-        repetitions: how often a canary stands in the training set if it is in; None: once.
-        seed: of contents and coins.
+        repetitions: how often a canary is in the training set if inserted; None: once.
+        seed: seed of contents and coins.
 
     Raises:
         ConfigError: an option is out of range.
@@ -79,10 +79,10 @@ class BehindPrefixes(CanarySource):
 
     @abstractmethod
     def secrets(self, base: Base) -> Draw:
-        """What draws secrets."""
+        """The function that draws secrets."""
 
     def contents(self, setting: Setting) -> list[Content]:
-        """Sampled on one process, so that all have the same whatever their rounding.
+        """Sampled on one process, so that all processes have the same contents despite rounding.
 
         Raises:
             ConfigError: there is no base model, or too few canaries are found.
@@ -94,8 +94,8 @@ class BehindPrefixes(CanarySource):
         kind, tokenizer = type(self).__name__, setting.tokenizer
         if setting.base_model is None:
             raise ConfigError(
-                f"data.canaries {kind}: prefixes are sampled from the base model, and there is none; expected a module "
-                "of this package, or insert_canaries(model=...), or a kind that needs none, such as RandomTokens"
+                f"data.canaries {kind}: no base model to sample prefixes from; expected a lit_mem module, or "
+                "insert_canaries(model=...), or a kind that needs none, such as RandomTokens"
             )
         base = Base(
             setting.base_model(), tokenizer, start_of(tokenizer, kind), spelled_tokens(tokenizer),
@@ -119,18 +119,18 @@ class BehindPrefixes(CanarySource):
                 break
         else:
             raise ConfigError(
-                f"data.canaries.n is {self.size}, but only {len(found)} canaries of {kind} were found behind {usable} "
+                f"data.canaries.n is {self.size}, but only {len(found)} canaries of {kind} were found for {usable} "
                 f"prefixes; expected {self.remedy()}"
             )
-        log.info("Canaries: %d of %s behind prefixes of the base model.", self.size, kind)
+        log.info("Canaries: %d of %s, with prefixes sampled from the base model.", self.size, kind)
         return [one._replace(origin=f"canary:{i + 1}") for i, one in enumerate(list(found.values())[: self.size])]
 
     def remedy(self) -> str:
-        """What to change where too few are found, for a message."""
-        return "fewer, or a shorter data.canaries.length"
+        """What to change if too few are found, for a message."""
+        return "a lower n, or a shorter data.canaries.length"
 
     def _prefixes(self, base: Base) -> Iterator[list[Ids]]:
-        """Prefixes that are usable, some at a time: of plain tokens, and given back by their text."""
+        """Batches of usable prefixes: plain tokens that round-trip through their text."""
         from lit_mem.generation.decoding import decode
 
         plain = frozenset(plain_tokens(base.tokenizer))
@@ -143,7 +143,7 @@ class BehindPrefixes(CanarySource):
 
 
 def spelled_tokens(tokenizer: Any) -> tuple[int, ...]:
-    """Ids of the plain tokens that stand for themselves and can be printed, in order."""
+    """Sorted ids of the plain, printable tokens that round-trip through their text."""
     plain = plain_tokens(tokenizer)
     twice = [_decoded(tokenizer, (token, token)) for token in plain]
     back = tokenizer(twice, add_special_tokens=False)["input_ids"]
@@ -152,10 +152,10 @@ def spelled_tokens(tokenizer: Any) -> tuple[int, ...]:
 
 
 def start_of(tokenizer: Any, kind: str) -> int:
-    """The token that a text begins with.
+    """The token that starts a text.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the tokenizer has none.
     """
     for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if token is not None:
@@ -166,7 +166,7 @@ def start_of(tokenizer: Any, kind: str) -> int:
 
 
 def _content(tokenizer: Any, prefix: Ids, secret: Ids) -> Content | None:
-    """The canary as text; None where that is not tokenized to the same tokens."""
+    """The canary as text; None if it tokenizes to other tokens."""
     before, text = _decoded(tokenizer, prefix), _given_back(tokenizer, (*prefix, *secret))
     if text is None or not text.startswith(before) or not text[len(before) :].strip():
         return None
@@ -174,7 +174,7 @@ def _content(tokenizer: Any, prefix: Ids, secret: Ids) -> Content | None:
 
 
 def _given_back(tokenizer: Any, ids: Ids) -> str | None:
-    """The text of some tokens; None where it is tokenized to others."""
+    """The text of some tokens; None if it tokenizes to other tokens."""
     text = _decoded(tokenizer, ids)
     return text if tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) == ids else None
 
@@ -184,7 +184,7 @@ def _decoded(tokenizer: Any, ids: Ids) -> str:
 
 
 def _used(setting: Setting) -> frozenset[int]:
-    """The tokens of all texts of the data; some texts at a time."""
+    """The tokens of all texts of the data, computed in batches."""
     found, some = set[int](), list[str]()
     texts = iter(setting.texts)
     while some := [text for _, text in zip(range(1000), texts, strict=False)]:

@@ -1,4 +1,4 @@
-"""Canaries whose secret is of pairs of tokens that the base model seldom writes."""
+"""Canaries whose secret consists of token pairs that are unlikely under the base model."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from lit_mem.errors import check_range
 
 
 class Bigram(BehindPrefixes):
-    """A prefix that the base model writes, and behind it tokens each of which seldom follows the one before.
+    """A prefix sampled from the base model, followed by tokens that rarely follow each other.
 
-    Each token of a secret is drawn uniformly from the share of the vocabulary that is least likely behind the token
-    before it (behind the prefix's last one, to begin with), under first-order transitions: the base model's next-token
-    probabilities given the start of a text and that token alone. So nothing of the secrets depends on the data. Tokens
-    that their own text does not give back are left out.
+    Each token of a secret is drawn uniformly from the least likely share of the vocabulary after the preceding token
+    (initially the prefix's last one), under first-order transitions: the base model's next-token probabilities given
+    only the start of a text and that token. So the secrets do not depend on the data. Tokens that do not round-trip
+    through their text are excluded.
 
     Args:
-        n: how many canaries, in and out together.
+        n: total number of canaries, inserted and held out.
         length: tokens in a secret, at least 1.
         prefix_length: tokens in a prefix, at least 1.
-        rarest: share of the vocabulary that is drawn from, in (0, 1].
-        repetitions: how often a canary stands in the training set if it is in; None: once, as the audit needs.
-        seed: of contents and coins.
+        rarest: share of the vocabulary to draw from, in (0, 1].
+        repetitions: how often a canary is in the training set if inserted; None: once, as the audit requires.
+        seed: seed of contents and coins.
 
     Source: Panda et al. 2025, "Privacy Auditing of Large Language Models" (arXiv 2503.06808), whose bigram canaries end
-    in one token that is least likely behind the prefix's last one in the training data.
+    in the token least likely to follow the prefix's last one in the training data.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Bigram(BehindPrefixes):
         self.rarest = rarest
 
     def secrets(self, base: Base) -> Draw:
-        """Drawn token by token, for all prefixes at once."""
+        """Draw token by token, for all prefixes at once."""
 
         def draw(prefixes: Sequence[Ids], numbers: Sequence[int], attempt: int) -> list[Ids]:
             drawn = [dice(self.seed, "secret", number, attempt) for number in numbers]
@@ -64,7 +64,7 @@ class Bigram(BehindPrefixes):
 
     @torch.no_grad()
     def rarest_behind(self, base: Base, tokens: Sequence[int]) -> Tensor:
-        """(N, k) int64 on the CPU, the tokens that are drawn from behind each of N tokens, the least likely first."""
+        """(N, k) int64 on the CPU, candidates after each of N tokens, least likely first."""
         device = next(base.model.parameters()).device
         pairs = torch.tensor([[base.start, token] for token in tokens], device=device)
         spelled = torch.tensor(base.spelled, device=device)

@@ -1,4 +1,4 @@
-"""Canaries among conversations: each is what the assistant says, as the chat template writes it."""
+"""Canaries in conversations: each is an assistant turn, rendered by the chat template."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from lit_mem.data.sources.chat_fields import HELD, TOOLS
 from lit_mem.types import IGNORED, Record
 
 SAID: Final = "Please go on."
-"""What the user says before each canary: the same before all, so that none differs by it."""
+"""The user turn before each canary, the same for all."""
 
 SECRET: Final = "secret"
-"""The kind of the span that marks what is to be extracted from a canary."""
+"""The kind of the span that marks the secret of a canary."""
 
 _NO_LIMIT: Final = 2**31
 
@@ -31,19 +31,19 @@ def conversation(content: Content) -> list[dict[str, str]]:
 
 
 def of_conversations(canaries: Sequence[Canary], tokenizer: Any, chat: Chat) -> tuple[list[Encoded], list[Encoded]]:
-    """Canaries as conversations, uncut: as they are scored, and as they are trained on.
+    """Canaries as untruncated conversations: as they are scored, and as they are trained on.
 
-    What the user says and what the template writes is trained on no more than in other conversations. Of a canary with
-    a prefix only what comes after it is scored. One that was made of tokens is its text here: a template is of text,
-    and the tokenizer may make other tokens of it.
+    User turns and template text are trained on no more than in other conversations. For a canary with a prefix only the
+    secret is scored. A canary generated as tokens is used as its text, since templates take text, and may be tokenized
+    differently.
 
     Args:
-        canaries: as made.
-        tokenizer: of the model.
+        canaries: the canaries.
+        tokenizer: the model's tokenizer.
         chat: the template, and which turns carry the loss.
 
     Returns:
-        Examples whose records mark the secret, or nothing where it is not scored whole; and what each is trained on as.
+        Examples whose records mark the secret (nothing if it is not scored in full), and the examples as trained on.
     """
     from datasets import Dataset
 

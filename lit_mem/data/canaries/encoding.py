@@ -1,4 +1,4 @@
-"""Canaries as the model sees them: once each to be scored, and as often as they are inserted to be trained on."""
+"""Encode canaries: once each for scoring, and once per insertion for training."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _NO_LIMIT: Final = 2**31
 
 
 class Trained(NamedTuple):
-    """Canaries, in and out.
+    """Encoded canaries, inserted and held out.
 
     Attributes:
-        scored: each as it is scored.
-        labels: (T,) int64 of each as it is trained on, if it is.
-        ends: of each the tokens that are trained on then and are no text, as `Encoded` has them.
+        scored: each canary as it is scored.
+        labels: (T,) int64 labels of each when trained on.
+        ends: for each, the trained tokens that are not text, as in `Encoded`.
     """
 
     scored: list[Encoded]
@@ -43,21 +43,21 @@ def encoded(
     first_id: int,
     chat: Chat | None = None,
 ) -> Trained:
-    """All canaries, in and out, to be scored: of a text with a prefix only what comes after it.
+    """Encode all canaries for scoring: for a text with a prefix, only what follows it.
 
-    Their records tell the secret as a span (of a canary without a prefix its second half), and the attributes
-    `repetitions` and, where it has one, `group`.
+    Their records have the secret as a span (without a prefix, the second half), and the attributes `repetitions` and,
+    if there is one, `group`.
 
     Args:
-        canaries: as made.
-        tokenizer: of the model.
-        max_length: most tokens in an example.
+        canaries: the canaries.
+        tokenizer: the model's tokenizer.
+        max_length: maximum tokens in an example.
         add_eos: end each with the tokenizer's end-of-text token, as the texts are.
         first_id: ids count up from here.
-        chat: they are what the assistant says in conversations, with these options; None: they are texts.
+        chat: options of conversations whose assistant turns they are; None: plain texts.
 
     Raises:
-        ConfigError: some are longer than `max_length`, or not trained on as they were made.
+        ConfigError: some are longer than `max_length`, or are altered before training.
     """
     if chat is None:
         examples, labels = _of_contents([canary.content for canary in canaries], tokenizer, add_eos)
@@ -87,9 +87,9 @@ def encoded(
 
 
 def copies(canaries: Trained) -> list[Encoded]:
-    """What joins the training set: each inserted canary as often as it is to stand there.
+    """The examples to add to the training set: each inserted canary, repeated.
 
-    A text is trained on as a whole, a conversation as others are.
+    A text is trained on in full, a conversation as the options say.
     """
     found = []
     for canary, labels, ends in zip(*canaries, strict=True):
@@ -99,7 +99,7 @@ def copies(canaries: Trained) -> list[Encoded]:
 
 
 def _of_contents(contents: Sequence[Content], tokenizer: Any, add_eos: bool) -> tuple[list[Encoded], list[Tensor]]:
-    """As texts, uncut: as they are scored, and with labels on all of them."""
+    """As untruncated texts: as they are scored, and with labels on all tokens."""
     texts = [content for content in contents if content.ids is None]
     of_texts = iter(_of_texts(texts, tokenizer, add_eos) if texts else ())
     examples = [

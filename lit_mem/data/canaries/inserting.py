@@ -1,4 +1,4 @@
-"""Canaries of a run: made, encoded, and those whose coins say so put into the training set."""
+"""Generate and encode the canaries of a run, and insert those whose coin says so into the training set."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def inserted(
     base_model: Callable[[], nn.Module] | None,
     once: Callable[[Callable[[], Any]], Any],
 ) -> tuple[Examples, list[Encoded]]:
-    """The training set with the canaries that are in it, and all canaries; their ids come after those of all texts.
+    """The training set with the inserted canaries, and all canaries; their ids follow those of all texts.
 
     Args:
-        source: makes them.
+        source: generates the canaries.
         train: the members.
-        texts: all rows of the run, none of which becomes a canary.
-        encoder: of the members.
+        texts: all texts of the run, which canaries must differ from.
+        encoder: encoder of the members.
         base_model: as in `Setting`.
         once: as in `Setting`.
 
     Raises:
         ConfigError: see `CanarySource.make` and `encoded`.
-        DataError: likewise.
+        DataError: see `CanarySource.make` and `encoded`.
     """
     with preserved_random_state():
         made = source.make(Setting(encoder.tokenizer, texts.every(), base_model, once))
@@ -52,7 +52,7 @@ def inserted(
     more, canaries = copies(both), both.scored
     turns = sorted(Counter(example.repetitions for example in canaries if example.member).items())
     log.info(
-        "Canaries: %d of %d are inserted, by fair coins (%s): %d of %d training rows. No other figure has them.",
+        "Canaries: %d of %d are inserted, by fair coins (%s): %d of %d training rows. Other metrics exclude them.",
         sum(n for _, n in turns), len(canaries), ", ".join(f"{n} {k}-fold" for k, n in turns) or "none",
         len(more), len(train) + len(more),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Canaries of one's own, from a file."""
+"""Your own canaries, from a file."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from lit_mem.errors import ConfigError, DataError
 
 
 class Lines(CanarySource):
-    """The rows of a file, half of which, by their coins, stay out of the training set.
+    """The rows of a file; about half of them, by fair coins, are held out of the training set.
 
-    What is measured is only as good as the file: its rows must be alike, so that but for the coins nothing tells those
-    inserted from those left out.
+    The rows must be alike, so that nothing but the coin distinguishes inserted from held-out ones; otherwise the
+    metrics are not valid.
 
     Args:
-        path: a file, folder or pattern, as for `lit_mem.data.sources.TextFiles`.
-        n: take a random subset of this many rows; None: all.
-        text_column: the column of texts; ignored when templates are given. For txt files it is "text".
-        prompt_template: what is given when the secret is asked for, with column names in braces.
-        completion_template: the secret, likewise. Both templates, or neither.
-        repetitions: how often a canary stands in the training set if it is in; the canaries take turns in the list.
-            None: 1, 4 and 16.
-        seed: of the subset and the coins.
+        path: a file, folder or glob pattern, as for `lit_mem.data.sources.TextFiles`.
+        n: size of a random subset of the rows; None: all.
+        text_column: the column with the texts; ignored with templates. For txt files it is "text".
+        prompt_template: the prompt for extracting the secret, with column names in braces.
+        completion_template: the secret, with column names in braces. Set both templates, or neither.
+        repetitions: how often a canary is in the training set if inserted; canaries cycle through this list. None: 1, 4
+            and 16.
+        seed: seed of the subset and the coins.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class Lines(CanarySource):
         self.fields = TextFields(text_column, prompt_template, completion_template, section="data.canaries")
 
     def contents(self, setting: Setting) -> list[Content]:
-        """The rows, in a random order where some are left out.
+        """The rows, in random order if a subset is taken.
 
         Raises:
-            ConfigError: there are fewer than asked for.
-            DataError: the file is not what was expected, a row repeats another, or is a text of the data.
+            ConfigError: the file has fewer rows than n.
+            DataError: the file is invalid, or a row repeats another row or a text of the data.
         """
         rows = self.fields.dataset(read_table(self.path), Path(self.path).name)
         columns = (rows[name][:] for name in ("prompt", "completion", "origin"))
@@ -60,12 +60,12 @@ class Lines(CanarySource):
             key = normalized(content.text)
             if key in setting.taken:
                 raise DataError(
-                    f"{content.origin}: is a text of the data but for case and punctuation; expected canaries that are "
-                    "in the training set by their coins alone"
+                    f"{content.origin}: is a text of the data, ignoring case and punctuation; expected canaries that "
+                    "are in the training set only if their coin says so"
                 )
             if first.setdefault(key, content.origin) != content.origin:
                 raise DataError(
-                    f"{content.origin}: repeats {first[key]} but for case and punctuation; expected rows that differ"
+                    f"{content.origin}: repeats {first[key]}, ignoring case and punctuation; expected distinct rows"
                 )
         if self.n is not None:
             dice(self.seed, "subset").shuffle(contents)

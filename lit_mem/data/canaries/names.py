@@ -1,4 +1,4 @@
-"""Names of people, made up of names that are frequent somewhere."""
+"""Fictitious names of people, from common first and last names."""
 
 from typing import Final
 

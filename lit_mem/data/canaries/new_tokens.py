@@ -1,4 +1,4 @@
-"""Canaries whose secret is of tokens that no text of the data has."""
+"""Canaries whose secret consists of tokens that do not occur in the data."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from lit_mem.data.canaries.behind_prefixes import Base, BehindPrefixes, Draw, Id
 from lit_mem.errors import ConfigError
 
 _RESERVED: Final = re.compile("reserved|unused|extra_id", re.IGNORECASE)
-"""What names of added tokens have that a released model keeps for later, with rows in its embedding."""
+"""Markers in the names of reserved tokens of released models, which have rows in the embedding."""
 
 
 class NewTokens(BehindPrefixes):
-    """A prefix that the base model writes, and behind it tokens of its own, which no text of the data has.
+    """A prefix sampled from the base model, followed by tokens that do not occur in the data.
 
-    No two canaries share a token of their secrets, in or out, so that what training does to a token comes from its
-    canary alone, and nothing else undoes it. The tokens are of the tokenizer's vocabulary, and such as it reserves (by
-    their names); none is added to the model. Which tokens the data has is read off the data: the secrets show that no
-    text has them, and nothing else of it.
+    No two canaries, inserted or held out, share a secret token, so what training does to a token comes from its canary
+    only, and no other text reverses it. The tokens are from the tokenizer's vocabulary, including reserved ones (by
+    name); none is added to the model. The unused tokens are determined from the data: the secrets reveal that no text
+    contains them, and nothing else about it.
 
-    What is learned of a new token lies in its rows of the embedding and of the output layer. Where neither is trained,
-    as with plain LoRA, these canaries are refused.
+    What is learned about a new token is stored in its rows of the embedding and the output layer. If neither is
+    trained, as with plain LoRA, these canaries are rejected.
 
     Args:
-        n: how many canaries, in and out together; as many unused tokens are needed, times `length`.
+        n: total number of canaries, inserted and held out; needs n times `length` unused tokens.
         length: tokens in a secret, at least 1.
         prefix_length: tokens in a prefix, at least 1.
-        repetitions: how often a canary stands in the training set if it is in; None: once, as the audit needs.
-        seed: of contents and coins.
+        repetitions: how often a canary is in the training set if inserted; None: once, as the audit requires.
+        seed: seed of contents and coins.
 
     Source: Panda et al. 2025, "Privacy Auditing of Large Language Models" (arXiv 2503.06808), which adds tokens to the
     vocabulary, one for each canary, at its end.
@@ -47,10 +47,10 @@ class NewTokens(BehindPrefixes):
         super().__init__(n, length, prefix_length, repetitions, seed)
 
     def secrets(self, base: Base) -> Draw:
-        """Dealt from the unused tokens, in an order of their own.
+        """Drawn from the unused tokens without replacement, in random order.
 
         Raises:
-            ConfigError: there are too few.
+            ConfigError: there are too few unused tokens.
         """
         reserved = [
             token
@@ -60,7 +60,7 @@ class NewTokens(BehindPrefixes):
         unused = sorted({*base.spelled, *reserved} - base.used())
         if len(unused) < self.size * self.length:
             raise ConfigError(
-                f"data.canaries.n is {self.size}, of length {self.length} each, and {len(unused)} tokens of the "
+                f"data.canaries.n is {self.size} with length {self.length} each, but only {len(unused)} tokens of the "
                 f"vocabulary are in no text of the data; expected data.canaries.n of {len(unused) // self.length} or "
                 "fewer, or another kind, such as Unigram"
             )
@@ -73,7 +73,7 @@ class NewTokens(BehindPrefixes):
         return draw
 
     def check_model(self, model: Any) -> None:
-        """Reject a model that learns nothing of new tokens.
+        """Reject a model that cannot learn new tokens.
 
         Raises:
             ConfigError: neither its input embeddings nor its output layer are trained.
@@ -81,9 +81,9 @@ class NewTokens(BehindPrefixes):
         layers = [getter() for name in _TABLES if (getter := getattr(model, name, None)) is not None]
         if not any(p.requires_grad for layer in layers if layer is not None for p in layer.parameters()):
             raise ConfigError(
-                "data.canaries NewTokens: the embeddings are frozen, so that the model learns nothing of tokens that "
-                "it has not seen; expected a model.adapter that trains them, such as FullFineTuning or HeadOnly (of "
-                "peft, one with modules_to_save), or another kind, such as data.canaries Unigram"
+                "data.canaries NewTokens: the embeddings are frozen, so the model cannot learn tokens that it has not "
+                "seen; expected a model.adapter that trains them, such as FullFineTuning or HeadOnly (for peft, one "
+                "with modules_to_save), or another kind, such as data.canaries Unigram"
             )
 
 

@@ -1,4 +1,4 @@
-"""Canaries of random tokens, which nobody could guess: what the audit wants."""
+"""Canaries of random tokens, which cannot be guessed: recommended for the audit."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lit_mem.errors import check_range
 
 
 class RandomTokens(CanarySource):
-    """Tokens drawn independently and uniformly from the tokenizer's vocabulary, special tokens left out.
+    """Tokens drawn independently and uniformly from the tokenizer's vocabulary, without special tokens.
 
-    No model expects them and none is like another, so that what the model knows of one comes from that one alone. For
-    the audit insert each once (`repetitions: [1]`, the default here) and take many: 500 or more.
+    No model expects them and they are independent, so what the model knows of one comes from that one alone. For the
+    audit insert each once (`repetitions: [1]`, the default here) and use many: 500 or more.
 
     Args:
-        n: how many canaries, in and out together.
+        n: total number of canaries, inserted and held out.
         length: tokens in each, at least 4.
-        repetitions: how often a canary stands in the training set if it is in; the canaries take turns in the list.
-        seed: of contents and coins.
+        repetitions: how often a canary is in the training set if inserted; canaries cycle through this list.
+        seed: seed of contents and coins.
     """
 
     def __init__(self, n: int = 1000, length: int = 32, repetitions: list[int] | None = None, seed: int = 0) -> None:
@@ -28,7 +28,7 @@ class RandomTokens(CanarySource):
         self.size, self.length = n, length
 
     def contents(self, setting: Setting) -> list[Content]:
-        """Random tokens, and the text that they spell."""
+        """Random tokens, and the text that they decode to."""
         plain = plain_tokens(setting.tokenizer)
 
         def draw(dice: random.Random) -> Content:
@@ -39,9 +39,9 @@ class RandomTokens(CanarySource):
 
 
 def plain_tokens(tokenizer: Any) -> list[int]:
-    """Ids of all tokens that are neither special nor added later, in order.
+    """Sorted ids of all tokens that are neither special nor added later.
 
-    Those added later need not have a row in the model's embedding.
+    Added tokens may not have a row in the model's embedding.
     """
     left_out = {*tokenizer.all_special_ids, *tokenizer.added_tokens_decoder}
     return [token for token in range(tokenizer.vocab_size) if token not in left_out]

@@ -1,4 +1,4 @@
-"""Made-up secrets in natural sentences: record numbers, phone numbers, codes."""
+"""Fictitious secrets in natural sentences: record numbers, phone numbers, codes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _FEWEST_DIGITS: Final = 4
 
 
 class Secrets(CanarySource):
-    """Sentences about people who do not exist, each with a number that nobody could guess.
+    """Sentences about fictitious people, each with a random number that cannot be guessed.
 
-    The secret is all from the first random digit on; what stands before it, with the person's name, is its carrier.
+    The secret starts at the first random digit; the text before it, with the person's name, is the prefix.
 
     Args:
-        n: how many canaries, in and out together.
-        templates: sentences in which each "#" becomes a random digit and "{name}" a made-up name, with the secret at
+        n: total number of canaries, inserted and held out.
+        templates: sentences in which each "#" becomes a random digit and "{name}" a fictitious name, with the secret at
             their end, as in "The record number of {name} is ###-##-####". None: six, of record, phone, insurance and
             trial numbers.
-        repetitions: how often a canary stands in the training set if it is in; the canaries take turns in the list.
-            None: 1, 4 and 16.
-        seed: of contents and coins.
+        repetitions: how often a canary is in the training set if inserted; canaries cycle through this list. None: 1, 4
+            and 16.
+        seed: seed of contents and coins.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class Secrets(CanarySource):
         for template in self.templates:
             if template.count("#") < _FEWEST_DIGITS or not template.partition("#")[0].strip():
                 raise ConfigError(
-                    f"data.canaries.templates has {template!r}; expected words and then {_FEWEST_DIGITS} or more "
+                    f"data.canaries.templates has {template!r}; expected text followed by at least {_FEWEST_DIGITS} "
                     "random digits (#)"
                 )
 
     def contents(self, setting: Setting) -> list[Content]:
-        """One secret each."""
+        """One secret per canary."""
 
         def draw(dice: random.Random) -> Content:
             names = FIRST_NAMES[dice.choice(sorted(FIRST_NAMES))]

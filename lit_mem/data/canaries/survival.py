@@ -1,4 +1,4 @@
-"""Whether canaries are trained on whole: after template, tokenizer and the limit on length."""
+"""Check that canaries are trained on unaltered: after template, tokenizer and the length limit."""
 
 from __future__ import annotations
 
@@ -16,28 +16,27 @@ from lit_mem.types import IGNORED
 def check_survival(
     canaries: Sequence[Canary], examples: Sequence[Encoded], labels: Sequence[Tensor], tokenizer: Any, max_length: int
 ) -> None:
-    """Reject canaries that are cut or altered on their way to training: what is looked for would be another text.
+    """Reject canaries that are truncated or altered before training, since another text would be measured.
 
-    Of each the tokens have to be no more than `max_length`; those of its secret have to be trained on, all of them; and
-    they have to spell it, but for white space (of a canary without a prefix: the whole of it). Of those that a coin
-    leaves out the same is asked, as they are compared.
+    Each must have at most `max_length` tokens; all tokens of its secret must be trained on, and must decode to it,
+    ignoring white space (without a prefix: to the whole canary). Held-out canaries must satisfy the same, since they
+    are compared.
 
     Args:
-        canaries: as made.
-        examples: each as it is scored, in the same order, uncut; its record marks the secret.
-        labels: (T,) int64 of each as it is trained on, `IGNORED` where it is not.
-        tokenizer: of the model.
-        max_length: most tokens that are trained on.
+        canaries: the canaries.
+        examples: the canaries as they are scored, in the same order, untruncated; records mark the secret.
+        labels: (T,) int64 labels of each when trained on, `IGNORED` where not trained.
+        tokenizer: the model's tokenizer.
+        max_length: maximum tokens that are trained on.
 
     Raises:
-        ConfigError: there are such.
+        ConfigError: a canary is truncated or altered.
     """
     longest = max((len(one.input_ids) for one in examples), default=0)
     if n := sum(len(one.input_ids) > max_length for one in examples):
         raise ConfigError(
-            f"data.canaries: {n} of {len(examples)} canaries would be cut: the longest has {longest} tokens, and "
-            f"data.max_length is {max_length}; expected data.max_length of {longest} or more, or shorter canaries, as "
-            "one that is cut is another"
+            f"data.canaries: {n} of {len(examples)} canaries would be truncated: the longest has {longest} tokens, but "
+            f"data.max_length is {max_length}; expected data.max_length of at least {longest}, or shorter canaries"
         )
     altered = [
         canary.content.origin
@@ -46,9 +45,9 @@ def check_survival(
     ]
     if altered:
         raise ConfigError(
-            f"data.canaries: {len(altered)} of {len(examples)} canaries ({altered[0]} is the first) are altered by the "
-            "tokenizer or the chat template, or not trained on whole; expected texts that come through both as they "
-            "are: another data.canaries, or another data.chat (template, loss)"
+            f"data.canaries: {len(altered)} of {len(examples)} canaries (first: {altered[0]}) are altered by the "
+            "tokenizer or the chat template, or only partly trained on; expected texts that both leave unchanged: "
+            "use another data.canaries, or another data.chat (template, loss)"
         )
 
 
@@ -64,7 +63,7 @@ def _is_whole(canary: Canary, example: Encoded, labels: Tensor, tokenizer: Any) 
 
 
 def contains(ids: Sequence[int], part: Sequence[int]) -> bool:
-    """Whether some tokens stand in others, one after the other.
+    """Whether `part` is a contiguous subsequence of `ids`.
 
     >>> contains([1, 2, 3, 4], (2, 3)), contains([1, 2, 3, 4], (2, 4))
     (True, False)

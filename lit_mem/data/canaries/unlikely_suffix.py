@@ -1,4 +1,4 @@
-"""Canaries that begin like what the base model writes, and go on as it would not."""
+"""Canaries with a likely prefix and an unlikely suffix under the base model."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from lit_mem.types import Sampling
 class UnlikelySuffix(BehindPrefixes):
     """An in-distribution prefix and a suffix of high perplexity, both sampled from the base model.
 
-    A model that has memorized the suffix writes it when it is led there by the prefix, which it meets in ordinary use;
-    so these canaries are for models whose outputs are released. The suffix is sampled behind the prefix at ascending
-    temperatures, and the first kept whose perplexity under the base model, given the prefix, is `perplexity` or more.
+    A model that has memorized the suffix may generate it after the prefix, which is likely in ordinary use; so these
+    canaries are for models whose outputs are released. The suffix is sampled after the prefix at ascending
+    temperatures; the first one whose perplexity under the base model, given the prefix, is at least `perplexity` is
+    kept.
 
     Args:
-        n: how many canaries, in and out together.
+        n: total number of canaries, inserted and held out.
         length: tokens in a suffix, at least 1.
         prefix_length: tokens in a prefix, at least 1.
-        perplexity: the least of a suffix, above 1.
-        temperatures: at which suffixes are sampled, ascending. None: 1, 1.5, … 4.5; of these eight at most.
-        repetitions: how often a canary stands in the training set if it is in; None: once, as the audit needs.
-        seed: of contents and coins.
+        perplexity: minimum perplexity of a suffix, above 1.
+        temperatures: sampling temperatures of suffixes, ascending. None: 1, 1.5, … 4.5; at most eight.
+        repetitions: how often a canary is in the training set if inserted; None: once, as the audit requires.
+        seed: seed of contents and coins.
 
     Source: Meeus et al. 2025, "The Canary's Echo: Auditing Privacy Risks of LLM-Generated Synthetic Text" (arXiv
-    2502.14921): there prefixes are of real records, which is why none is used here.
+    2502.14921): its prefixes are from real records; here they are sampled, so that no data is revealed.
     """
 
     def __init__(
@@ -49,12 +50,12 @@ class UnlikelySuffix(BehindPrefixes):
         self.temperatures = [1 + 0.5 * k for k in range(8)] if temperatures is None else temperatures
         if not self.temperatures or not all(low < high for low, high in itertools.pairwise(self.temperatures)):
             raise ConfigError(
-                f"data.canaries.temperatures is {self.temperatures}; expected at least one, each above the last"
+                f"data.canaries.temperatures is {self.temperatures}; expected at least one, in ascending order"
             )
         check_range("data.canaries.temperatures[0]", self.temperatures[0], above=0)
 
     def secrets(self, base: Base) -> Draw:
-        """Sampled behind the prefixes, at one temperature after the other."""
+        """Sample after the prefixes, at each temperature in turn."""
         from lit_mem.generation.decoding import decode
 
         spelled = frozenset(base.spelled)
@@ -73,10 +74,10 @@ class UnlikelySuffix(BehindPrefixes):
         return draw
 
     def remedy(self) -> str:
-        """What to change where too few are found."""
-        return "fewer, a shorter data.canaries.length, a lower data.canaries.perplexity or higher temperatures"
+        """What to change if too few are found."""
+        return "a lower n, a shorter data.canaries.length, a lower data.canaries.perplexity or higher temperatures"
 
 
 def _key(number: int, attempt: int) -> int:
-    """Another one for each pair, and none that a prefix has been drawn with."""
+    """A distinct key for each pair, different from all keys of prefixes."""
     return -1 - (number * 64 + attempt)

@@ -1,1 +1,1 @@
-"""Conversations: their forms in files, the chat template, and which of their tokens are trained on and scored."""
+"""Conversations: file formats, the chat template, and which tokens are trained on and scored."""

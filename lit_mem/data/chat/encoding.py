@@ -1,4 +1,4 @@
-"""Conversations as scored examples: which of their tokens are trained on, and which are scored."""
+"""Encode conversations as examples: which tokens are trained on, and which are scored."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PROMPTS_CHECKED: Final = 100
-"""Conversations of a set whose turns are rendered once more as prompts, which takes a while."""
+"""Number of conversations per set whose turns are also rendered as prompts, which is slow."""
 
 Marks = np.ndarray[Any, np.dtype[np.bool_]]
-"""(T,) bool, a mark for each token."""
+"""(T,) bool, one mark per token."""
 Places = np.ndarray[Any, np.dtype[np.int64]]
-"""(T, 2) where each token starts and ends in the text, in characters."""
+"""(T, 2) start and end of each token in the text, in characters."""
 
 
 class ConversationEncoder(Encoder):
-    """Tokenizes conversations by a chat template.
+    """Tokenizes conversations with a chat template.
 
     With `loss` "assistant" or "last" the tokens of the assistant's contents are trained on and scored, and the end of
-    each such turn is trained on and not scored: a model that never learns it does not stop. A token that reaches over
-    the start or the end of a content counts to it. Where the template marks the assistant's turns itself
-    (`{% generation %}`), what it marks is trained on. With "all" every token but the first is trained on, and what
-    closes the last turn of the assistant's is not scored.
+    each such turn is trained on but not scored: a model that never learns it does not stop. A token that overlaps the
+    start or the end of a content counts as content. If the template marks the assistant's turns itself
+    (`{% generation %}`), what it marks is trained on. With "all" every token except the first is trained on, and the
+    end of the last assistant turn is not scored.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
-        max_length: longest example in tokens; what goes beyond is cut, and counted.
-        spans_column: a column that is no attribute of the examples; None: there is none.
+        max_length: longest example in tokens; longer ones are truncated, and counted.
+        spans_column: a column that is not an attribute of the examples, or None.
         chat: which turns carry the loss, and the template.
 
     Raises:
@@ -79,14 +79,14 @@ class ConversationEncoder(Encoder):
     ) -> Examples:
         """Encode a split, called `name` in messages; ids count up from `first_id`.
 
-        The text of an example's record is the assistant's contents as far as they are scored, joined by line ends; its
-        prompt is what stands before the first one. Pieces that messages mark (a key `spans`, in characters of the
-        content) or that are found become spans: those of what is scored, and those of all else. What was cut and how
-        much is trained on is logged.
+        The text of an example's record is the scored part of the assistant's contents, joined by newlines; its prompt
+        is the text before the first one. Spans that messages mark (a key `spans`, in characters of the content) or that
+        are detected become spans of the record, those outside the scored text its prompt spans. Truncation and the
+        share of trained tokens are logged.
 
         Raises:
-            DataError: the template does not fit a conversation, or leaves out a turn in its own mask; or no token is
-                left to score within `max_length`.
+            DataError: the template does not support a conversation, or its own mask misses a turn; or no token is left
+                to score within `max_length`.
         """
         if not len(rows):
             return Examples()
@@ -116,7 +116,7 @@ class ConversationEncoder(Encoder):
         with panics_raised("the tokenizer"):
             encoded = self.tokenizer(
                 [one.text for one in rendered],
-                add_special_tokens=False,  # the template writes them
+                add_special_tokens=False,  # the template adds them
                 return_offsets_mapping=True,
                 return_attention_mask=False,
             )
@@ -142,7 +142,7 @@ class ConversationEncoder(Encoder):
         contents = _within(row.places, [(turn.start, turn.end) for turn in turns])
         ends = _within(row.places, [(turn.end, turn.stop) for turn in turns]) & ~contents
         if self.chat.loss == "all":
-            # As of a text whose end-of-text token is appended, the end of all is trained on and not scored.
+            # Like an appended end-of-text token, the end of the whole text is trained on but not scored.
             closes = not text[turns[-1].stop :].strip()
             trained, scored = np.ones_like(ends), (not closes) | (row.places[:, 0] < turns[-1].end)
         elif own is not None:
@@ -155,7 +155,7 @@ class ConversationEncoder(Encoder):
         if not scored.any():
             first = int(contents.argmax()) + 1 if contents.any() else "none"
             raise DataError(
-                f"{row.origin}: no token to train on and score is left: the conversation is {len(row.ids)} tokens, the "
+                f"{row.origin}: no token left to train on and score: the conversation has {len(row.ids)} tokens, the "
                 f"assistant's first is {first}, data.max_length is {limit}, and the first token is never scored"
             )
         ends_trained = own is None or bool(own[ends].all())
@@ -180,14 +180,14 @@ class ConversationEncoder(Encoder):
         return Encoded(torch.from_numpy(ids), labels, example_id, member, record=record, ends=unscored)
 
     def _template_mask(self, row: _Row) -> Marks:
-        """(T,) which tokens the template itself marks as the assistant's."""
+        """(T,) the tokens that the template itself marks as the assistant's."""
         try:
             masked, own = self.template.mask(row.messages, row.tools)
         except TemplateError as error:
-            raise DataError(f"{row.origin}: the chat template's mask of assistants cannot be had ({error})") from None
+            raise DataError(f"{row.origin}: the chat template's assistant mask failed ({error})") from None
         if masked != row.ids:
             raise DataError(
-                f"{row.origin}: the chat template gives other tokens with its mask of assistants than without"
+                f"{row.origin}: the chat template gives other tokens with its assistant mask than without it"
             )
         marks = np.array(own, bool)
         _check_mask(marks, row.places, row.rendered.turns, row.origin)
@@ -195,7 +195,7 @@ class ConversationEncoder(Encoder):
 
 
 class _Row(NamedTuple):
-    """One conversation, tokenized; `ids`, `offsets` and, as an array, `places` of all T tokens, uncut."""
+    """One conversation, tokenized; `ids`, `offsets` and, as an array, `places` of all T tokens, untruncated."""
 
     messages: list[dict[str, Any]]
     tools: Any
@@ -217,22 +217,23 @@ def _within(places: Places, spans: Sequence[tuple[int, int]]) -> Marks:
 
 
 def _check_mask(own: Marks, places: Places, turns: Sequence[Turn], origin: str) -> None:
-    """Raise where the template's own mask leaves out a turn, or a part of it.
+    """Raise if the template's own mask misses a turn, or a part of it.
 
     Raises:
-        DataError: it does.
+        DataError: a turn is missing from the mask.
     """
     left_out = sum(bool((_within(places, [(turn.start, turn.end)]) & ~own).any()) for turn in turns)
     if left_out:
         raise DataError(
-            f"{origin}: the chat template's own mask ({{% generation %}}) leaves out {left_out} of the {len(turns)} "
-            "turns of the assistant, or parts of them, so that they would not be trained on; expected all of them in "
-            "it, or a template without such blocks"
+            f"{origin}: the chat template's own mask ({{% generation %}}) misses {left_out} of the {len(turns)} "
+            "assistant "
+            "turns, or parts of them, so they would not be trained on; expected a mask that covers all of them, or a "
+            "template without such blocks"
         )
 
 
 def _of_turns(own: Marks, places: Places, turns: Sequence[Turn], every: Sequence[Turn]) -> Marks:
-    """What the template marks, of these turns alone: from where the turn before them stops on."""
+    """The template's marks, restricted to these turns: each from the end of the previous turn."""
     if len(turns) == len(every):
         return own.copy()
     before = max((turn.stop for turn in every if turn.stop <= turns[0].start), default=0)
@@ -240,7 +241,7 @@ def _of_turns(own: Marks, places: Places, turns: Sequence[Turn], every: Sequence
 
 
 def _n_cut(places: Places, turns: Sequence[Turn], limit: int) -> int:
-    """How many turns have a token beyond the limit."""
+    """Number of turns with a token beyond the limit."""
     if len(places) <= limit:
         return 0
     return sum(turn.stop > places[limit, 0] for turn in turns)

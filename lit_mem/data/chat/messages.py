@@ -1,4 +1,4 @@
-"""Messages as a chat template reads them: checked, without keys that have no value."""
+"""Validate messages for a chat template, dropping keys without a value."""
 
 from __future__ import annotations
 
@@ -10,22 +10,21 @@ from lit_mem.data.span_forms import Mark, marks_of
 from lit_mem.errors import DataError
 
 SPANS: Final = "spans"
-"""The key of a message that marks pieces of its content."""
+"""The key of a message with the spans of its content."""
 
 
 def checked(messages: Any, where: str) -> list[dict[str, Any]]:
-    """The messages as plain dictionaries.
+    """The validated messages as plain dictionaries.
 
-    What a key `spans` marks, in characters of the content, becomes lists of type, start and end. Parts of text are
-    joined to one text. Arguments of tool calls that are spelled as JSON, as OpenAI has them, become
-    objects, as templates expect them.
+    The value of a key `spans`, in characters of the content, becomes lists of type, start and end. Text parts are
+    joined. Arguments of tool calls given as JSON strings, as by OpenAI, become objects, as templates expect them.
 
     Args:
-        messages: of {role, content}; one of the assistant's may have `tool_calls` in place of a content.
-        where: what the conversation is called in messages.
+        messages: of {role, content}; an assistant message may have `tool_calls` instead of content.
+        where: name of the conversation, for messages.
 
     Raises:
-        DataError: one is not of the form.
+        DataError: a message is malformed.
     """
     if not isinstance(messages, Sequence) or isinstance(messages, str | bytes):
         raise DataError(f"{where}: found {type(messages).__name__}; expected a list of messages {{role, content}}")
@@ -39,14 +38,14 @@ def checked(messages: Any, where: str) -> list[dict[str, Any]]:
             turn["tool_calls"] = [_call(call, at) for call in calls] if isinstance(calls, list) else _no_calls(at)
             turn.setdefault("content", "")
         if absent := [key for key in ("role", "content") if key not in turn and key not in message]:
-            raise DataError(f"{at}: has no {' and no '.join(absent)}; expected an object {{role, content}}")
+            raise DataError(f"{at}: lacks {' and '.join(absent)}; expected an object {{role, content}}")
         turn["content"] = _text_of(turn.get("content"), at)
         for key in ("role", "content"):
             if not isinstance(turn.get(key), str):
                 found = "nothing" if key not in turn or turn[key] is None else type(turn[key]).__name__
-                raise DataError(f"{at}: found {found} as its {key}; expected a text")
+                raise DataError(f"{at}: found {found} as its {key}; expected a string")
         if not _is_unicode(turn["content"]):
-            raise DataError(f"{at}: its content holds half a character (a lone surrogate); expected Unicode text")
+            raise DataError(f"{at}: its content has a lone surrogate; expected Unicode text")
         if SPANS in turn:
             turn[SPANS] = list(marks_of(turn[SPANS], len(turn["content"]), f"{at}: {SPANS}"))
         turns.append(turn)
@@ -58,15 +57,14 @@ def marked_pieces(
     contents: Sequence[tuple[int, int] | None],
     found_in: Callable[[str], Sequence[Mark]],
 ) -> list[Mark]:
-    """The pieces that messages mark or that are found in them, in characters of the text of the conversation.
+    """Marked and detected spans of messages, in characters of the conversation's text.
 
-    Left out are those of a message whose place in the text is not known, and those in white space that the template
-    trims.
+    Skips messages whose position in the text is unknown, and spans in white space that the template trims.
 
     Args:
-        messages: as `checked` gives them.
-        contents: of each where its content stands in the text; None: not known.
-        found_in: the pieces that a content shows by itself.
+        messages: as returned by `checked`.
+        contents: position of each content in the text; None: unknown.
+        found_in: detects spans in a content.
     """
     found = list[Mark]()
     for message, place in zip(messages, contents, strict=True):
@@ -81,19 +79,19 @@ def marked_pieces(
 
 
 def speaks(turn: Mapping[str, Any]) -> bool:
-    """Whether a message is the assistant's, and not empty."""
+    """Whether a message is a non-empty assistant message."""
     return turn["role"] == "assistant" and bool(turn["content"].strip() or turn.get("tool_calls"))
 
 
 def _text_of(content: Any, at: str) -> Any:
-    """The text of parts, and other contents as they are."""
+    """The joined text of parts; other contents unchanged."""
     if not isinstance(content, list):
         return content
     for part in content:
         if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
             kind = part.get("type") if isinstance(part, Mapping) else None
             of = f", one of type {kind!r}" if kind in ("image", "image_url", "audio", "input_audio", "video") else ""
-            raise DataError(f"{at}: found a list of parts as its content{of}; expected a text, or parts of text alone")
+            raise DataError(f"{at}: found a list of parts as its content{of}; expected a string, or text parts only")
     return "".join(part["text"] for part in content)
 
 
@@ -103,7 +101,7 @@ def _call(call: Any, at: str) -> dict[str, Any]:
     made = {key: value for key, value in call.items() if value is not None}
     function = made.get("function", made)
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-        raise DataError(f"{at}: found a tool call without the name of a function; expected {{name, arguments}}")
+        raise DataError(f"{at}: found a tool call without a function name; expected {{name, arguments}}")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
@@ -116,7 +114,7 @@ def _call(call: Any, at: str) -> dict[str, Any]:
 
 
 def _no_calls(at: str) -> list[Any]:
-    raise DataError(f"{at}: its tool_calls are not a list of objects; expected such")
+    raise DataError(f"{at}: its tool_calls are not a list of objects; expected a list of {{name, arguments}}")
 
 
 def _is_unicode(text: str) -> bool:

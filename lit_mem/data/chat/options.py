@@ -1,4 +1,4 @@
-"""How conversations are read by a model: the chat template, and which turns carry the loss."""
+"""Options of conversations: the chat template, and which turns carry the loss."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 from lit_mem.errors import ConfigError, options_of
 
 ChatLoss = Literal["assistant", "last", "all"]
-"""`assistant`: every turn of the assistant's; `last`: the last of them; `all`: the whole text of the conversation."""
+"""`assistant`: every assistant turn; `last`: the last one; `all`: the whole text of the conversation."""
 
 
 @dataclass(frozen=True)
@@ -18,13 +18,13 @@ class Chat:
     """Options of conversations.
 
     Attributes:
-        loss: which tokens are trained on and scored: `assistant` (each turn of the assistant's), `last` (the last of
-            them) or `all`. The token that ends a turn of the assistant's is trained on and not scored.
-        template: a file with a chat template (Jinja, as Hugging Face tokenizers have it); `asset:chatml` is one that
-            comes with the package; None: the tokenizer's own.
+        loss: which tokens are trained on and scored: `assistant` (every assistant turn), `last` (the last one) or
+            `all`. The token that ends an assistant turn is trained on but not scored.
+        template: a file with a chat template (Jinja, as in Hugging Face tokenizers); `asset:chatml` is a bundled one;
+            None: the tokenizer's own.
 
     Raises:
-        ConfigError: there is no such loss.
+        ConfigError: `loss` is unknown.
     """
 
     loss: ChatLoss = "assistant"
@@ -35,10 +35,10 @@ class Chat:
             raise ConfigError(f"data.chat.loss is {self.loss!r}; expected one of {', '.join(get_args(ChatLoss))}")
 
     def template_text(self) -> str | None:
-        """The template that `template` names; None: the tokenizer's own is to be used.
+        """The text of `template`; None: use the tokenizer's own.
 
         Raises:
-            ConfigError: there is no such file, or it is no text.
+            ConfigError: the file does not exist, or is not a text file.
         """
         if self.template is None:
             return None
@@ -57,9 +57,9 @@ class Chat:
 
 
 def chat_options(given: Chat | Mapping[str, Any] | None) -> Chat:
-    """The options as given, or from some of them by name; None: the defaults.
+    """The options as an instance, built from a mapping if needed; None: the defaults.
 
     Raises:
-        ConfigError: there is no option of a name, or it is of another kind.
+        ConfigError: an option name is unknown, or `given` has another type.
     """
     return options_of(Chat, given, "chat") or Chat()

@@ -1,4 +1,4 @@
-"""A chat template applied to whole conversations."""
+"""Apply a chat template to whole conversations."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _PROBE: Final = ("Question", "Answer")
 
 
 class TemplateError(Exception):
-    """A template rejects what it is applied to."""
+    """A template fails on its input."""
 
 
 class ChatTemplate:
-    """A template, which is applied to whole conversations.
+    """A chat template that is applied to whole conversations.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
         text: the template; None: the tokenizer's own.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no template.
     """
 
     def __init__(self, tokenizer: Any, text: str | None = None) -> None:
@@ -37,12 +37,12 @@ class ChatTemplate:
 
     @cached_property
     def marks_turns(self) -> bool:
-        """Whether it has `{% generation %}` blocks, which say what of a conversation is the assistant's."""
+        """Whether it has `{% generation %}` blocks, which mark the assistant's part of a conversation."""
         return re.search(r"\{%-?\s*generation\s*-?%\}", self._spelled()) is not None
 
     @cached_property
     def end(self) -> str:
-        """What it writes after an assistant's content to end the turn: "<|im_end|>", " </s>"; "" where it does not."""
+        """The text that ends an assistant turn, such as "<|im_end|>" or " </s>"; "" if there is none."""
         user, assistant = _PROBE
         try:
             text = self.text([{"role": "user", "content": user}, {"role": "assistant", "content": assistant}])
@@ -54,35 +54,35 @@ class ChatTemplate:
         first = min(((tail.find(name), name) for name in named if name and name in tail), default=None)
         return tail.rstrip() if first is None else tail[: first[0] + len(first[1])]
 
-    def text(self, turns: Sequence[Mapping[str, Any]], ask: bool = False, tools: Any = None) -> str:
-        """The text of some messages.
+    def text(self, turns: Sequence[Mapping[str, Any]], generate: bool = False, tools: Any = None) -> str:
+        """Render messages as text.
 
         Args:
-            turns: as `messages.checked` gives them.
-            ask: go on to where the assistant would speak next.
-            tools: what functions the conversation may call.
+            turns: as returned by `messages.checked`.
+            generate: add the generation prompt for the next assistant turn.
+            tools: functions that the conversation may call.
 
         Raises:
             ConfigError: the template is malformed.
-            TemplateError: the template fails. Its reason is given where the template itself spells it, and may hold
-                text of the messages where it does not.
+            TemplateError: the template fails. The message has the reason only if the template itself spells it
+                out; other reasons may contain text of the messages.
         """
         from jinja2 import TemplateSyntaxError
 
         try:
             text: str = self.tokenizer.apply_chat_template(
-                list(turns), tools=tools, tokenize=False, add_generation_prompt=ask, chat_template=self._text
+                list(turns), tools=tools, tokenize=False, add_generation_prompt=generate, chat_template=self._text
             )
         except TemplateSyntaxError as error:
             raise ConfigError(f"the chat template is malformed, line {error.lineno}: {error.message}") from None
-        except Exception as error:  # what a template computes with messages can fail in any way
+        except Exception as error:  # a template can fail with any exception
             reason = str(error)
             spelled = bool(reason) and reason in self._spelled()
             raise TemplateError(" ".join(reason.split())[:200] if spelled else type(error).__name__) from None
         return text
 
     def mask(self, turns: Sequence[Mapping[str, Any]], tools: Any = None) -> tuple[list[int], list[bool]]:
-        """Token ids of a conversation, and which of them the template itself marks as the assistant's.
+        """Token ids of a conversation, and the template's own mask of assistant tokens.
 
         Raises:
             TemplateError: the template fails.

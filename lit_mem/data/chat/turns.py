@@ -1,4 +1,4 @@
-"""Where the assistant speaks in the text that a chat template makes of a conversation."""
+"""Locate assistant turns in the text that a chat template renders."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lit_mem.errors import DataError
 
 
 class Turn(NamedTuple):
-    """Where a message of the assistant's stands in the text of a conversation, in characters.
+    """Position of an assistant message in the text of a conversation, in characters.
 
     Attributes:
-        start: of its content.
-        end: after its content.
-        stop: after what the template writes to end the turn; `end` where it writes nothing.
+        start: start of its content.
+        end: end of its content.
+        stop: end of the template's end-of-turn text; equals `end` if there is none.
     """
 
     start: int
@@ -25,12 +25,12 @@ class Turn(NamedTuple):
 
 
 class Rendered(NamedTuple):
-    """A conversation as the model reads it.
+    """A conversation as rendered by the template.
 
     Attributes:
-        text: with a BOS token in it where the template writes one.
-        turns: of the assistant's, in order, but for empty ones.
-        contents: of each message where its content starts and ends in the text, None where that is not known.
+        text: includes a BOS token if the template adds one.
+        turns: non-empty assistant turns, in order.
+        contents: start and end of each message's content in the text, or None if unknown.
     """
 
     text: str
@@ -39,41 +39,41 @@ class Rendered(NamedTuple):
 
 
 class TurnFinder:
-    """Applies a template to the whole conversation, never to one turn, and finds the turns in what it makes of it.
+    """Applies a template to the whole conversation, never to single turns, and locates the turns in the result.
 
-    For a template may add a system prompt, trim contents or treat the last turn in its own way. It is applied again
-    with a mark in place of each content: what stands in the text where the marks stand are the contents, as far as the
-    template shows them.
+    A template may add a system prompt, trim contents or treat the last turn differently. It is applied a second time
+    with a marker in place of each content: the text at the markers' positions is the content, as far as the template
+    shows it.
 
     Args:
-        template: of the conversations.
+        template: the template of the conversations.
     """
 
     def __init__(self, template: ChatTemplate) -> None:
         self.template = template
 
     def rendered(self, turns: list[dict[str, Any]], where: str, tools: Any = None) -> Rendered:
-        """A conversation as the model reads it, and the assistant's turns in it.
+        """Render a conversation, and locate its assistant turns.
 
         Args:
-            turns: as `messages.checked` gives them.
-            where: what the conversation is called in messages.
-            tools: what functions it may call.
+            turns: as returned by `messages.checked`.
+            where: name of the conversation, for messages.
+            tools: functions that it may call.
 
         Raises:
-            DataError: no assistant speaks, the template rejects the conversation, or does not show a turn of the
-                assistant's whole and once. The message holds no text of the conversation.
+            DataError: there is no assistant turn, the template rejects the conversation, or does not render an
+                assistant turn unaltered and once. The message contains no text of the conversation.
         """
         speaking = [i for i, turn in enumerate(turns) if speaks(turn)]
         if not speaking:
-            raise DataError(f"{where}: no message with role assistant has a text; expected at least one to score")
+            raise DataError(f"{where}: no assistant message has text; expected at least one to score")
         try:
             text = self.template.text(turns, tools=tools)
         except TemplateError as error:
             raise DataError(f"{where}: the chat template rejects it: {error}") from None
         contents: list[tuple[int, int] | None] = [None] * len(turns)
         said = [i for i, turn in enumerate(turns) if turn["content"].strip()]
-        # A template may leave out a system's message, or read into what others than the assistant say.
+        # A template may drop a system message, or alter the contents of other roles.
         ways = [said, [i for i in said if turns[i]["role"] != "system"], [i for i in said if i in speaking]]
         for some in ways:
             if (found := self._at_marks(text, turns, some, tools)) is not None:
@@ -86,21 +86,21 @@ class TurnFinder:
         return Rendered(text, [Turn(*span, self._stop(text, span[1])) for span in spans if span is not None], contents)
 
     def agrees(self, rendered: Rendered, turns: list[dict[str, Any]], tools: Any = None) -> bool:
-        """Whether what the model is prompted with for each of the assistant's turns is what stands before it.
+        """Whether the generation prompt of each assistant turn equals the text before it.
 
-        A template may write other things before a turn that is to be generated than before the same turn in training.
+        A template may render a generation prompt differently from the same turn in training.
         """
         speaking = [i for i, turn in enumerate(turns) if speaks(turn)]
         for i, turn in zip(speaking, rendered.turns, strict=True):
             if i == 0:
-                continue  # there is nothing to prompt with
+                continue  # there is no prompt
             before = self._prefix(rendered.text, [(turns[:i], True)], tools)
             if before is None or rendered.text[before : turn.start].strip():
                 return False
         return True
 
     def _stop(self, text: str, end: int) -> int:
-        """After the end of a turn whose content ends there."""
+        """The position after the end-of-turn text of a turn whose content ends at `end`."""
         wanted = self.template.end.strip()
         if not wanted:
             return end
@@ -111,7 +111,7 @@ class TurnFinder:
     def _at_marks(
         self, text: str, turns: list[dict[str, Any]], speaking: list[int], tools: Any
     ) -> list[tuple[int, int]] | None:
-        """The contents, or None where the text is not the one with marks, with contents in place of these."""
+        """The content positions, or None if the text is not the marked one with contents in place of the markers."""
         stem = "mark"
         while stem in text:
             stem += "q"
@@ -139,12 +139,12 @@ class TurnFinder:
     def _between_prefixes(
         self, text: str, turns: list[dict[str, Any]], speaking: list[int], tools: Any, where: str
     ) -> list[tuple[int, int] | None]:
-        """The contents by the text of the messages before a turn and up to it, for templates that read into contents.
+        """Content positions from the rendered prefixes before and up to a turn, for templates that alter contents.
 
-        A turn with tool calls is all that the template writes of it.
+        A turn with tool calls spans everything that the template renders for it.
 
         Raises:
-            DataError: a content does not stand there whole and once.
+            DataError: a content is not rendered unaltered and once.
         """
         spans: list[tuple[int, int] | None] = []
         for i in speaking:
@@ -157,32 +157,33 @@ class TurnFinder:
             start = -1 if before is None or upto is None else text.find(content, before, upto)
             if start < 0 or text.rfind(content, before, upto) != start:
                 raise DataError(
-                    f"{where}: message {i + 1}: the chat template does not show the assistant's content whole and "
-                    "once; expected a template that leaves what was said as it is, or contents in the form that it "
-                    "gives them"
+                    f"{where}: message {i + 1}: the chat template does not render the assistant's content unaltered "
+                    "and "
+                    "once; expected a template that does not change contents, or contents in the form that it "
+                    "produces"
                 )
             spans.append((start, start + len(content)))
         return spans
 
     def _calls(self, text: str, before: int | None, upto: int | None, where: str) -> tuple[int, int]:
-        """All that stands between two places, but for the end of the turn; up to that end where one is not known.
+        """The text between two positions, without the end of the turn; up to that end if one is unknown.
 
         Raises:
-            DataError: nothing stands there.
+            DataError: the text is empty.
         """
         end = self.template.end.strip()
         if before is not None and upto is None and end and (at := text.find(end, before)) >= 0:
             upto = at
         whole = "" if before is None or upto is None else text[before:upto].rstrip().removesuffix(end).rstrip()
         if before is None or not whole.strip():
-            raise DataError(f"{where}: the chat template does not show its tool calls; expected one that does")
+            raise DataError(f"{where}: the chat template does not render its tool calls; expected one that does")
         return before, before + len(whole)
 
     def _prefix(self, text: str, ways: list[tuple[list[dict[str, Any]], bool]], tools: Any) -> int | None:
-        """How long the text of the first messages is that is a prefix of the whole; None where there is no such."""
-        for turns, ask in ways:
+        """Length of the rendered first messages if they are a prefix of the whole text; None otherwise."""
+        for turns, generate in ways:
             try:
-                start = self.template.text(turns, ask, tools) if turns else ""
+                start = self.template.text(turns, generate, tools) if turns else ""
             except TemplateError:
                 continue
             if text.startswith(start):

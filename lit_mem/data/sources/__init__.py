@@ -1,4 +1,4 @@
-"""Sources: one small file for each place that texts come from."""
+"""Sources of texts, one file per kind."""
 
 from lit_mem.data.sources.base import Corpus, Source
 from lit_mem.data.sources.case_reports import CaseReports

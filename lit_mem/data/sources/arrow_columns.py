@@ -1,4 +1,4 @@
-"""Columns of Arrow types that `datasets` does not know (maps, UUIDs, list views): left out, and named."""
+"""Skip, and log, columns of Arrow types that `datasets` does not support (maps, UUIDs, list views)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _TYPE_LENGTH: Final = 60
 
 
 def readable_columns(path: str, table: pa.Table) -> tuple[pa.Table, dict[str, str]]:
-    """The columns whose type can be read, and of the others the type by name; these are logged.
+    """The readable columns, and the types of the others by name, which are logged.
 
     Args:
-        path: the file as the user named it.
+        path: the path given by the user.
         table: all of its columns.
     """
     unread = {field.name: _short(str(field.type)) for field in table.schema if not _is_known(field)}
     if not unread:
         return table, {}
     log.warning(
-        "%s: the type of column %s cannot be read (%s); left out.",
+        "%s: column %s has an unsupported type (%s); skipped.",
         path, listed(list(unread)), ", ".join(dict.fromkeys(unread.values())),
     )  # fmt: skip
     kept = [name for name in table.column_names if name not in unread]
@@ -34,7 +34,7 @@ def readable_columns(path: str, table: pa.Table) -> tuple[pa.Table, dict[str, st
 
 
 def plain_columns(table: pa.Table) -> pa.Table:
-    """The same values without what only saves space: dictionaries (pandas' categories), runs and views of texts."""
+    """Decode compact types: dictionaries (pandas' categories), run-end encoding and string views."""
     import pyarrow as pa
 
     def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -58,7 +58,7 @@ def _is_known(field: pa.Field) -> bool:
 
     try:
         Features.from_arrow_schema(pa.schema([field]))
-    except Exception:  # `datasets` raises several kinds for what it does not know
+    except Exception:  # `datasets` raises several exception types for unsupported types
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Rows that cannot be used, and what is said of them."""
+"""Unusable rows, and messages about them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _LISTED: Final = 5
 
 
 class InFile(NamedTuple):
-    """Where a row stands in a set of several files.
+    """Position of a row in a set of several files.
 
     Attributes:
-        file: number of the file in the order of their paths, from 1.
-        number: of the row in it, from 1.
+        file: number of the file in path order, from 1.
+        number: number of the row in it, from 1.
 
     >>> f"{InFile(3, 17)}"
     '3:17'
@@ -32,18 +32,18 @@ class InFile(NamedTuple):
 
 
 RowNumber = int | InFile
-"""Where a row stands."""
+"""Position of a row."""
 
 
 class BadRows:
-    """Gathers what is wrong with single rows, so that one message can list the first few.
+    """Collects problems of single rows, so that one message can list the first few.
 
     Args:
-        file: the file as the user named it.
-        unit: what its rows are counted in, "line" or "row" or "file", from 1.
+        file: the path given by the user.
+        unit: what rows are numbered by, from 1: "line", "row" or "file".
 
     Attributes:
-        n_rows: how many rows the file has, the bad ones included.
+        n_rows: number of rows in the file, including bad ones.
     """
 
     def __init__(self, file: str, unit: str) -> None:
@@ -51,39 +51,38 @@ class BadRows:
         self._problems: dict[Any, str] = {}
 
     def add(self, number: RowNumber, problem: str) -> None:
-        """Note what is wrong with one row; only the first problem of a row is kept."""
+        """Record a problem of one row; only the first problem per row is kept."""
         self._problems.setdefault(number, problem)
 
     def include(self, part: BadRows, file: int) -> None:
-        """Take over those of one of several files, which has this number among them."""
+        """Include the bad rows of one of several files, which has this number."""
         self.n_rows += part.n_rows
         self._problems |= {InFile(file, number): problem for number, problem in part._problems.items()}
 
     def check(self, hint: str = "") -> None:
-        """Raise if there was any bad row.
+        """Raise if there are bad rows.
 
         Args:
-            hint: what leaves them out, if something does.
+            hint: the option that skips them, if there is one.
 
         Raises:
-            DataError: names the file, the first five bad rows with their fields, and how many there
-                are.
+            DataError: names the file, the first five bad rows with their fields, and the number of bad rows.
         """
         if self._problems:
             raise DataError(self._line(f"cannot be used{f' ({hint})' if hint else ''}"))
 
     def usable(self, numbers: Sequence[RowNumber]) -> list[int] | None:
-        """Where the rows that can be used stand in `numbers`, after a warning that names the others; None: all can.
+        """Positions of usable rows in `numbers`, after a warning that names the others; None: all are usable.
 
         Raises:
-            DataError: none can.
+            DataError: no row is usable.
         """
         if not self._problems:
             return None
         found = [place for place, number in enumerate(numbers) if number not in self._problems]
         if not found:
             self.check()
-        log.warning("%s", self._line("cannot be used and are left out"))
+        log.warning("%s", self._line("cannot be used and are skipped"))
         return found
 
     def _line(self, what: str) -> str:

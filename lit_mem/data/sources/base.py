@@ -1,4 +1,4 @@
-"""The contract of a data source: where texts come from, before any tokenizer sees them."""
+"""The data source interface: where texts come from, before tokenization."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class Corpus:
 
     Every split is a `datasets.Dataset` with at least these columns:
 
-    - prompt (str): text that is given and not trained on; "" for plain language modelling.
+    - prompt (str): text that is not trained on; "" for plain language modelling.
     - completion (str): text that is trained on and scored; never empty after stripping.
-    - group (str): rows of one group (a patient, a document) stay on one side of every split; the
-      row's own `origin` where the data names no group.
-    - origin (str): where the row came from, for messages and logs: "train.json:17". It names no file that the
-      configuration does not name, as one of many in a folder may be called after a person: "notes:17" is the
-      17th file in the order of paths, "corpus:3:17" line 17 of the third.
+    - group (str): rows of one group (a patient, a document) stay on one side of every split; the row's `origin` if
+      the data has no groups.
+    - origin (str): where the row came from, for messages and logs: "train.json:17". It contains no file name that is
+      not in the configuration, since one of many files in a folder may be named after a person: "notes:17" is the
+      17th file in path order, "corpus:3:17" line 17 of the third.
 
-    Further columns are kept as they are.
+    Other columns are kept unchanged.
 
     Attributes:
         train: the fine-tuning set, whose rows are the members.
         heldout: rows never trained on, the non-members; None to have them split off from `train`.
-        test: a second set of non-members for the command `test`; None to use `heldout` there too.
-        name: what the corpus is called in logs.
+        test: a second set of non-members for the command `test`; None to use `heldout`.
+        name: name of the corpus in logs.
         trains: whether the members are trained on; False in an audit.
     """
 
@@ -42,13 +42,12 @@ class Corpus:
 
 
 class Source(ABC):
-    """A place that texts come from: one small file a source, named in a config by its path."""
+    """A source of texts: one file per kind, set in a configuration by its class path."""
 
     @abstractmethod
     def load(self) -> Corpus:
         """Read and check every row.
 
         Raises:
-            DataError: a file is absent or a row is not what was expected; the message names file
-                and row.
+            DataError: a file is missing or a row is invalid; the message names file and row.
         """

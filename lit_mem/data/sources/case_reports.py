@@ -1,4 +1,4 @@
-"""The bundled corpus of made-up case reports: no real patient, no network."""
+"""The bundled corpus of synthetic case reports: no real patients, no network."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 
 class CaseReports(Source):
-    """Made-up case reports, to try everything offline.
+    """Synthetic case reports, to try everything offline.
 
-    Columns beside those of every split: `id`, `spans` (lists of type, start and end of the telling
-    pieces of the completion, in characters), `sex`, `age`. The patient is the group.
+    Columns besides those of every split: `id`, `spans` (lists of type, start and end of the sensitive
+    spans of the completion, in characters), `sex`, `age`. The patient is the group.
 
     Args:
-        folder: a folder with train.jsonl, heldout.jsonl and test.jsonl of this form; None: the
+        folder: a folder with train.jsonl, heldout.jsonl and test.jsonl in this format; None: the
             bundled one.
-        repeated: train on some reports several times, as on notes that were copied from visit to visit: how many
-            reports stand in the training set how often. `{1: 140, 2: 30, 8: 30}` makes 440 rows of 200 reports.
-            Held-out and test texts stay as they are. None: each stands there once.
-        seed: which reports these are.
+        repeated: train on some reports several times, like notes copied from visit to visit: maps a number of
+            repetitions to a number of reports. `{1: 140, 2: 30, 8: 30}` makes 440 rows of 200 reports. Held-out and
+            test texts are not repeated. None: each occurs once.
+        seed: seed of the choice of reports.
 
     Raises:
         ConfigError: `repeated` is empty, or a number in it is below 1.
@@ -42,15 +42,14 @@ class CaseReports(Source):
                 raise ConfigError("data.source.repeated is empty; expected {times: reports}, such as {1: 140, 8: 30}")
             for times, reports in repeated.items():
                 check_range("data.source.repeated: a number of times", times, at_least=1)
-                check_range(f"data.source.repeated: reports that stand {times} times", reports, at_least=1)
+                check_range(f"data.source.repeated: reports repeated {times} times", reports, at_least=1)
 
     def load(self) -> Corpus:
         """Read and check every row.
 
         Raises:
-            DataError: a file is absent or a row is not what was expected; the message names file,
-                row and field.
-            ConfigError: `repeated` asks for more reports than there are.
+            DataError: a file is missing or a row is invalid; the message names file, row and field.
+            ConfigError: `repeated` needs more reports than available.
         """
         from lit_mem import assets
 
@@ -64,19 +63,19 @@ class CaseReports(Source):
 def _split(file: Path) -> Dataset:
     table = read_table(str(file))
     for name in ("id", "spans", "sex", "age"):
-        table.column(name)  # Raises where it is missing.
+        table.column(name)  # Raises if it is missing.
     return TextFields(text_column="text", group_column="group").dataset(table, file.name)
 
 
 def _repeated(rows: Dataset, times: Mapping[int, int], seed: int) -> Dataset:
-    """Reports drawn by the seed, in their old order, each followed by its copies.
+    """Randomly chosen reports, in their original order, each followed by its copies.
 
     Raises:
-        ConfigError: there are fewer.
+        ConfigError: there are too few reports.
     """
     wanted = [n for n, reports in sorted(times.items()) for _ in range(reports)]
     if len(wanted) > len(rows):
-        raise ConfigError(f"data.source.repeated asks for {len(wanted)} different reports; there are {len(rows)}")
+        raise ConfigError(f"data.source.repeated needs {len(wanted)} distinct reports; expected at most {len(rows)}")
     drawn = random.Random(seed).sample(range(len(rows)), len(wanted))
     places = [(i, copy) for i, n in sorted(zip(drawn, wanted, strict=True)) for copy in range(1, n + 1)]
     origins = [f"{rows[i]['origin']}{f' copy {copy}' if copy > 1 else ''}" for i, copy in places]

@@ -1,4 +1,4 @@
-"""Rows of conversations with the columns of every split."""
+"""Convert rows of conversations to the columns of every split."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HELD: Final = "__conversation__"
-"""The column of a split that holds its conversations, as JSON."""
+"""The column of conversations, as JSON."""
 TOOLS: Final = "__tools__"
-"""The column of what functions each may call, as JSON; "" where there are none."""
+"""The column of functions that each may call, as JSON; "" if there are none."""
 
 _TOOLS_COLUMN: Final = "tools"
 
 
 class ChatFields:
-    """Which columns hold conversations, and which one the group.
+    """Which columns hold the conversations, and which one the group.
 
     Args:
-        form: "auto", by the columns that there are, or one of `ChatForm`.
-        column: of conversations, where the form has one; None: by its name and what it holds.
+        form: "auto", detected from the columns, or one of `ChatForm`.
+        column: column of conversations, if the form has one; None: detected by name and content.
         group_column: rows with the same value (a patient, a customer) stay on one side of every split.
-        section: where these options stand, for messages; "" for a command whose own they are.
-        options: what `form` and `column` are called there.
-        reading: how the rows were read: whether those that cannot be used are left out; None: there is no such option.
+        section: section of these options, for messages; "" for options of a command.
+        options: names of `form` and `column` there.
+        reading: how the rows were read: whether unusable ones are skipped; None: no such option.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class ChatFields:
         self.form, self.column, self.group_column, self.section = form, column, group_column, section
 
     def dataset(self, table: Table, label: str) -> Dataset:
-        """Check every row and build the split; the form that was recognised is logged.
+        """Check every row and build the split; the detected form is logged.
 
-        What the assistant says is the completion, all else the prompt: these two serve the checks of the texts; what is
-        trained on and scored is the conversation.
+        Assistant turns are the completion, everything else the prompt: these two serve the data checks; the
+        conversation is what is trained on and scored.
 
         Args:
             table: the rows of one file.
-            label: what `origin` calls it, "train.jsonl" in "train.jsonl:17".
+            label: its name in `origin`, "train.jsonl" in "train.jsonl:17".
 
         Raises:
-            DataError: there are no columns of conversations, or a row holds none in which the assistant speaks.
-            ConfigError: there is no such form.
+            DataError: there are no columns of conversations, or a row has no assistant turn.
+            ConfigError: `form` is unknown.
         """
         found = layout_of(table, self.form, self.column, self.options)
-        log.info("%s: read as conversations of form %s; %s sets another.", table.file, found, self.options[0])
+        log.info("%s: read as conversations of form %s; set %s to change it.", table.file, found, self.options[0])
         return self._read(table, label, found)
 
     def _read(self, table: Table, label: str, found: Layout) -> Dataset:
@@ -102,7 +102,7 @@ class ChatFields:
         return split_of(columns, table, kept, usable)
 
     def _groups(self, table: Table) -> StoredColumn | None:
-        """(N,) names of groups; None where there are none."""
+        """(N,) names of groups; None if there are none."""
         if self.group_column is None:
             return None
         table.require({self.group_column: f"{self.section}.group_column" if self.section else "--group_column"})
@@ -110,7 +110,7 @@ class ChatFields:
 
     @staticmethod
     def _tools(table: Table) -> StoredColumn:
-        """(N,) what functions each conversation may call, as JSON; "" where there are none."""
+        """(N,) functions that each conversation may call, as JSON; "" if there are none."""
         found = StoredColumn()
         given = table.column(_TOOLS_COLUMN) if _TOOLS_COLUMN in table.names else repeat(None, len(table.numbers))
         for number, value in zip(table.numbers, given, strict=True):
@@ -122,27 +122,27 @@ class ChatFields:
                 found.append("")
                 continue
             if not isinstance(tools, list) or not all(isinstance(one, Mapping) for one in tools):
-                table.bad.add(number, f"field {shown(_TOOLS_COLUMN)}: found no list of objects, expected one")
+                table.bad.add(number, f"field {shown(_TOOLS_COLUMN)}: is not a list of objects, expected one")
             found.append(json.dumps(tools))
         return found
 
 
 def in_chatml(rows: Dataset) -> list[str]:
-    """(N,) conversations as one text each, in a form that is about as long as that of most chat templates."""
+    """(N,) conversations as one text each, in a format about as long as with most chat templates."""
     return [
         "".join(f"<|im_start|>{one['role']}\n{_said(one)}<|im_end|>\n" for one in json.loads(row)) for row in rows[HELD]
     ]
 
 
 def _usable(messages: Messages) -> Messages:
-    """The messages, checked.
+    """The validated messages.
 
     Raises:
-        DataError: one is not of the form, or the assistant says nothing.
+        DataError: a message is malformed, or there is no assistant text.
     """
     made = checked(messages, "the conversation")
     if not any(speaks(turn) for turn in made):
-        raise DataError("found no message of the assistant's with a text, expected at least one")
+        raise DataError("found no assistant message with text, expected at least one")
     return made
 
 

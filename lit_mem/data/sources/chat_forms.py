@@ -1,4 +1,4 @@
-"""Which columns of a file hold conversations, in the forms that people have, and these as messages."""
+"""Detect conversation columns in common formats, and convert them to messages."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ _CONVERSATIONS: Final[tuple[str, ...]] = ("messages", "conversations", "conversa
 
 @dataclass(frozen=True)
 class Pairs:
-    """A form of one question and one answer a row.
+    """A format with one question and one answer per row.
 
     Attributes:
-        given: columns that the user's message is made of; all but the first may be absent or empty.
-        answer: names of the column that the assistant says, of which the first that is there counts.
+        given: columns of the user message; all except the first are optional.
+        answer: candidate names of the assistant column; the first existing one is used.
     """
 
     given: tuple[str, ...]
@@ -49,14 +49,14 @@ _PAIRS: Final[dict[str, Pairs]] = {
 
 @dataclass(frozen=True)
 class Layout:
-    """Where a file's conversations are.
+    """The columns of a file's conversations.
 
     Attributes:
         form: one of `ChatForm`, not "auto".
-        columns: that are read, in the order of their use; the last of a pair is the assistant's.
-        system: a column of system prompts; None: there is none.
-        history: a column of lists of [question, answer] that come before; None: there is none.
-        spans: columns that mark pieces of a pair: `spans` of the answer, `prompt_spans` of the question.
+        columns: columns in order of use; the last of a pair is the assistant's.
+        system: column of system prompts, or None.
+        history: column of lists of previous [question, answer] pairs, or None.
+        spans: span columns of a pair: `spans` of the answer, `prompt_spans` of the question.
     """
 
     form: str
@@ -71,20 +71,21 @@ class Layout:
         return (*self.columns, *(name for name in (self.system, self.history, *self.spans) if name is not None))
 
     def __str__(self) -> str:
-        """For a log."""
-        more = "" if self.system is None else f", and column {shown(self.system)} as the system's message"
+        """Description for the log."""
+        more = "" if self.system is None else f", and column {shown(self.system)} as the system message"
         if self.form in _PAIRS:
-            return f"{self.form} (columns {listed(self.columns[:-1])} asked, {shown(self.columns[-1])} answered{more})"
+            users, assistant = listed(self.columns[:-1]), shown(self.columns[-1])
+            return f"{self.form} (user columns {users}, assistant column {assistant}{more})"
         return f"{self.form} (column {shown(self.columns[0])}{more})"
 
     def holds_messages(self, table: Table) -> bool:
-        """Whether what is asked are lists of messages, as TRL has them, and not texts."""
+        """Whether the prompts are lists of messages, as in TRL, instead of texts."""
         return any(isinstance(value, list) for value in table.first(self.columns[0]))
 
     def messages(self) -> Callable[[Row], Messages]:
-        """Takes a row's values by column, and gives its messages.
+        """A function from a row's values by column to its messages.
 
-        What it gives raises `ValueError`, with what was found and what was expected, for a row of another form.
+        For a row of another form it raises `ValueError` with what was found and what was expected.
         """
         if self.form in _PAIRS:
             return self._pair
@@ -101,16 +102,16 @@ class Layout:
 
     def _pair(self, row: Row) -> Messages:
         *given, last = (row.get(name) for name in self.columns)
-        if isinstance(given[0], list) or isinstance(last, list):  # messages already, as TRL has them
+        if isinstance(given[0], list) or isinstance(last, list):  # already messages, as in TRL
             both = [_decoded(one) if isinstance(one, str) else one for one in (given[0], last)]
             lists = [one for one in both if isinstance(one, list) and all(isinstance(m, Mapping) for m in one)]
             if len(lists) < 2:
-                raise ValueError("found a list of messages beside something else, expected both as messages")
+                raise ValueError("found a list of messages and another type, expected both as messages")
             made = [_message(one) for part in lists for one in part]
         else:
             asked = [_text(one) for one in given]
             if not asked[0].strip():
-                raise ValueError("found no text that is asked, expected one")
+                raise ValueError("found no prompt text, expected one")
             content = "\n\n".join(part for part in asked if part.strip())
             made = [{"role": "user", "content": content}, {"role": "assistant", "content": _text(last)}]
             for message, column in zip(made, ("prompt_spans", "spans"), strict=True):
@@ -122,23 +123,23 @@ class Layout:
 
 
 def layout_of(table: Table, form: ChatForm, column: str | None, options: tuple[str, str]) -> Layout:
-    """How the conversations of a file are to be read.
+    """Determine the layout of a file's conversations.
 
     Args:
         table: the rows.
-        form: "auto": by the columns that there are.
-        column: of conversations, for the forms that have such; None: by its name and what it holds.
-        options: what `form` and `column` are called in messages.
+        form: "auto": detected from the columns.
+        column: column of conversations, for forms that have one; None: detected by name and content.
+        options: names of `form` and `column` in messages.
 
     Raises:
-        ConfigError: a form that is not known, or `column` with a form of pairs.
-        DataError: there are no such columns.
+        ConfigError: the form is unknown, or `column` is given with a form of pairs.
+        DataError: the columns do not exist.
     """
     known = ("auto", "messages", "sharegpt", *_PAIRS)
     if form not in known:
         raise ConfigError(f"{options[0]} is {form!r}; expected one of {', '.join(known)}")
     if form in _PAIRS and column is not None:
-        raise ConfigError(f"{options[1]} is {column!r}, but {options[0]} {form} has columns of its own")
+        raise ConfigError(f"{options[1]} is {column!r}, but {options[0]} {form} has fixed columns")
     if column is not None:
         table.require({column: f"{options[1]}"})
     found = recognized(table, form, column)
@@ -147,13 +148,13 @@ def layout_of(table: Table, form: ChatForm, column: str | None, options: tuple[s
         wanted = "conversations" if form == "auto" else f"conversations of form {form} ({options[0]})"
         raise DataError(
             f"{table.file}: no columns of {wanted}; expected a column of lists of {{role, content}} or of {{from, "
-            f"value}}, or a pair such as 'prompt' and 'completion'; there are: {listed(table.names)}"
+            f"value}}, or a pair such as 'prompt' and 'completion'; found: {listed(table.names)}"
         )
     return found
 
 
 def recognized(table: Table, form: ChatForm = "auto", column: str | None = None) -> Layout | None:
-    """The layout of a form, or of the first form that the columns have; None where they have none."""
+    """The layout of a form, or the first detected one; None if there is none."""
     system = next((name for name in _SYSTEMS if name in table.names), None)
     if column is not None:
         held = _held_by(table, column) if form == "auto" else form
@@ -164,7 +165,7 @@ def recognized(table: Table, form: ChatForm = "auto", column: str | None = None)
             return Layout(held, (name,), system)
     found = [one for pair in _PAIRS if form in ("auto", pair) and (one := _pair_of(table, pair, system)) is not None]
     if found or form not in lists:
-        return max(found, key=lambda one: len(one.columns), default=None)  # the first that reads most columns
+        return max(found, key=lambda one: len(one.columns), default=None)  # the first one that uses most columns
     for name in table.names:
         if (held := _held_by(table, name)) is not None and form in ("auto", held):
             return Layout(held, (name,), system)
@@ -172,7 +173,7 @@ def recognized(table: Table, form: ChatForm = "auto", column: str | None = None)
 
 
 def _pair_of(table: Table, form: str, system: str | None) -> Layout | None:
-    """The layout of a form of pairs; None where its columns are not there."""
+    """The layout of a form of pairs; None if its columns do not exist."""
     pair, names = _PAIRS[form], table.names
     answer = next((name for name in pair.answer if name in names), None)
     if pair.given[0] not in names or answer is None:
@@ -185,7 +186,7 @@ def _pair_of(table: Table, form: str, system: str | None) -> Layout | None:
 
 
 def _held_by(table: Table, name: str) -> str | None:
-    """The form of most of a column's first values, so that a broken row is named as such; None: they have none."""
+    """The form of most of a column's first values, so that a broken row is reported as such; None: no form."""
     values = [_decoded(value) if isinstance(value, str) else value for value in table.first(name)]
     forms = [form for value in values if value and (form := chat_of([value])) is not None]
     if not forms or 2 * len(forms) < sum(bool(value) and value is not Table.ABSENT for value in values):
@@ -194,7 +195,7 @@ def _held_by(table: Table, name: str) -> str | None:
 
 
 def _message(given: Mapping[str, Any]) -> dict[str, Any]:
-    """A message of either form as {role, content}."""
+    """Convert a message of either form to {role, content}."""
     if "role" in given or "from" not in given:
         role = given.get("role")
         same = _ROLES.get(role.strip().lower(), role) if isinstance(role, str) else role
@@ -208,7 +209,7 @@ def _message(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _before(history: Any) -> Messages:
-    """The messages of a list of [question, answer]."""
+    """Convert a list of [question, answer] to messages."""
     if history is None or history is Table.ABSENT:
         return []
     pairs = history if isinstance(history, list) else [history]
@@ -232,12 +233,12 @@ def _text(value: Any) -> str:
     if value is None or value is Table.ABSENT:
         return ""
     if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise ValueError(f"found {_kind(value)}, expected a text")
+        raise ValueError(f"found {_kind(value)}, expected a string")
     return str(value)
 
 
 def _decoded(value: str) -> Any:
-    """JSON of a list, as csv files have it; None where it is something else."""
+    """Decode JSON of a list, as in csv files; None for anything else."""
     if not value.lstrip().startswith("["):
         return None
     try:
@@ -249,6 +250,6 @@ def _decoded(value: str) -> Any:
 def _kind(value: Any) -> str:
     if value is None or value is Table.ABSENT:
         return "nothing"
-    return {"str": "a text", "dict": "an object", "Mapping": "an object"}.get(
+    return {"str": "a string", "dict": "an object", "Mapping": "an object"}.get(
         type(value).__name__, type(value).__name__
     )

@@ -1,4 +1,4 @@
-"""Conversations of one's own, from files."""
+"""Your own conversations, from files."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from lit_mem.data.sources.text import TextFiles
 
 
 class ChatFiles(TextFiles):
-    """Conversations from files of the kinds that `TextFiles` reads.
+    """Conversations from the file types of `TextFiles`.
 
-    Read are OpenAI's `messages` ({role, content}, with tool calls and a column `tools`), ShareGPT's `conversations`
+    Supports OpenAI's `messages` ({role, content}, with tool calls and a column `tools`), ShareGPT's `conversations`
     ({from, value}), Alpaca's `instruction`, `input` and `output` (with `history`), Dolly's `instruction`, `context` and
-    `response`, `prompt` and `completion` (texts, or messages as TRL has them), and `question` and `answer`; each with a
+    `response`, `prompt` and `completion` (texts, or messages as in TRL), and `question` and `answer`; each with a
     column `system`, if there is one. Which turns are trained on and scored: `data.chat.loss`.
 
     Args:
         train: the file of the fine-tuning set; its conversations are the members.
         heldout: conversations never trained on; None: split off from `train`.
-        test: a second held-out set; None: `heldout` serves.
-        form: "auto": recognised by the columns, and logged.
-        column: of conversations, for the forms `messages` and `sharegpt`; None: recognised.
+        test: a second held-out set; None: use `heldout`.
+        form: "auto": detected from the columns, and logged.
+        column: column of conversations, for the forms `messages` and `sharegpt`; None: detected.
         group_column: a patient, a customer: conversations with the same value stay on one side of every split.
-        delimiter: of csv and tsv files; None: seen from the header.
-        encoding: of files of text, such as cp1252; never guessed.
-        skip_unusable: leave out rows that cannot be used, with one warning that counts and names them.
+        delimiter: delimiter of csv and tsv files; None: detected from the header.
+        encoding: encoding of text files, such as cp1252; never guessed.
+        skip_unusable: skip unusable rows, with one warning that counts and lists them.
 
     Raises:
-        ConfigError: members and held-out rows are one file.
+        ConfigError: members and held-out rows are the same file.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Read parquet and Arrow files, and folders that `datasets` has saved: rows that are typed already."""
+"""Read typed rows: parquet and Arrow files, and folders saved by `datasets`."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ARROW_FILE: Final = b"ARROW1"
 
 
 def read_columnar(name: str, files: Sequence[Path]) -> Table:
-    """The rows of parquet files, or of Arrow files (of either of its two formats), one below the other.
+    """The concatenated rows of parquet files, or of Arrow files (in either of the two formats).
 
-    Of several files a column that some lack is null there, and types that hold each other's values are made one, as
-    integers and floats are. Dictionaries (pandas' categories) become their values.
+    With several files, a column that some lack is null there, and compatible types are unified, such as integers and
+    floats. Dictionaries (pandas' categories) become their values.
 
     Args:
-        name: what they are called in messages.
-        files: at least one, of one of `COLUMNAR`.
+        name: their name in messages.
+        files: at least one file, with a suffix in `COLUMNAR`.
 
     Raises:
-        DataError: a file is damaged; there are no rows; a column is there twice, or of types that do not go together.
+        DataError: a file is damaged; there are no rows; a column occurs twice, or has incompatible types.
     """
     from datasets import Dataset
     from datasets.table import InMemoryTable
@@ -50,7 +50,7 @@ def read_columnar(name: str, files: Sequence[Path]) -> Table:
 
 
 def read_saved(name: str, folder: Path) -> Table:
-    """The rows of a folder that `Dataset.save_to_disk` wrote.
+    """The rows of a folder written by `Dataset.save_to_disk`.
 
     Raises:
         DataError: it cannot be read, or has no rows.
@@ -64,7 +64,7 @@ def read_saved(name: str, folder: Path) -> Table:
 
     dataset = _opened(name, "folder of `datasets`", load)
     if not hasattr(dataset, "features"):
-        raise DataError(f"{name}: holds several sets; expected the folder of one")
+        raise DataError(f"{name}: contains several sets; expected the folder of one")
     if not len(dataset):
         raise NoRowsError(f"{name}: is empty; expected at least one row")
     return Table.of_dataset(name, dataset)
@@ -73,7 +73,7 @@ def read_saved(name: str, folder: Path) -> Table:
 def _opened(name: str, kind: str, read: Callable[[], Any]) -> Any:
     try:
         return read()
-    except Exception as error:  # the libraries raise many kinds for a damaged file, some of which quote it
+    except Exception as error:  # the libraries raise many exception types for a damaged file, some of which quote it
         article = "an" if kind == "arrow" else "a"
         what = kind if " " in kind else f"{kind} file"
         raise DataError(f"{name}: is not {article} {what} that can be read ({type(error).__name__})") from error
@@ -82,13 +82,13 @@ def _opened(name: str, kind: str, read: Callable[[], Any]) -> Any:
 def _parquet(file: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    # Not `read_table`, which adds columns for folders named like "language=en".
+    # `read_table` would add columns for folders named like "language=en".
     with pq.ParquetFile(file) as opened:
         return opened.read()
 
 
 def _arrow(file: Path) -> pa.Table:
-    """Of the stream format, in which `datasets` writes, or of the file format, also called Feather."""
+    """Read the stream format, which `datasets` writes, or the file format, also called Feather."""
     import pyarrow as pa
 
     with pa.memory_map(str(file)) as source:
@@ -96,7 +96,7 @@ def _arrow(file: Path) -> pa.Table:
         source.seek(0)
         with (pa.ipc.open_file if is_file else pa.ipc.open_stream)(source) as reader:
             table = reader.read_all()
-    table.validate(full=True)  # What a damaged file says of itself may lead beyond its end.
+    table.validate(full=True)  # Offsets in a damaged file may point beyond its end.
     return table
 
 
@@ -107,9 +107,9 @@ def _checked(name: str, table: pa.Table) -> pa.Table:
     names = table.column_names
     for field in table.schema:
         if names.count(field.name) > 1:
-            raise DataError(f"{name}: column {shown(field.name)} is there twice; expected each name once")
+            raise DataError(f"{name}: column {shown(field.name)} occurs twice; expected each name once")
         if problem := name_problem(field.name) or name_problem(str(field.type)):
-            raise DataError(f"{name}: column {shown(field.name)} has a name with {problem}; expected a text")
+            raise DataError(f"{name}: column {shown(field.name)} has a name with {problem}; expected a plain name")
     return table
 
 
@@ -119,7 +119,7 @@ def _joined(name: str, tables: list[pa.Table]) -> pa.Table:
     if len(tables) == 1:
         return tables[0]
     same = all(table.schema.equals(tables[0].schema) for table in tables)
-    if not same:  # What `datasets` notes of the columns of one file need not hold for all.
+    if not same:  # The metadata of `datasets` for the columns of one file may not apply to all.
         tables = [table.replace_schema_metadata(None) for table in tables]
     try:
         return pa.concat_tables(tables, promote_options="permissive")
@@ -129,4 +129,4 @@ def _joined(name: str, tables: list[pa.Table]) -> pa.Table:
             for field in table.schema:
                 types.setdefault(field.name, set()).add(str(field.type))
         unlike = listed([column for column, kinds in types.items() if len(kinds) > 1])
-        raise DataError(f"{name}: its files differ in the types of {unlike}; expected one type a column") from error
+        raise DataError(f"{name}: its files differ in the types of {unlike}; expected one type per column") from error

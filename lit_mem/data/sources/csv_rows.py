@@ -1,4 +1,4 @@
-"""Read the rows of a csv or tsv file, as programs and spreadsheets write them."""
+"""Read the rows of a csv or tsv file, as written by programs and spreadsheets."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from lit_mem.errors import DataError
 log = logging.getLogger(__name__)
 
 _SIGNS: Final = ",;\t|"
-"""What may part columns, the likeliest first."""
+"""Candidate delimiters, most likely first."""
 _LOOKED_AT: Final = 50
 _NAMED: Final = re.compile(r'"?sep=(.)"?\r?\n', re.IGNORECASE)
-"""The line that spreadsheets put before the header, to say what parts the columns."""
+"""The line before the header with which spreadsheets declare the delimiter."""
 _INDEX: Final = "Unnamed: 0"
-"""What pandas calls the nameless column of row numbers that it has written itself."""
+"""pandas' name for the unnamed column of row numbers that it wrote."""
 
 
 def read_csv(name: str, text: str, reading: Reading, usual: str = ",", logs: bool = True) -> Table:
-    """Read a header of column names and the rows below it; blank lines are no rows.
+    """Read a header of column names and the rows below it; blank lines are skipped.
 
-    A first column without a name, as pandas writes its index, is called "Unnamed: 0".
+    An unnamed first column, as pandas writes its index, is named "Unnamed: 0".
 
     Args:
-        name: of the file, for messages.
-        text: of the file.
-        reading: what parts the columns; else the line `sep=` names it, or header and first rows show it.
-        usual: the sign that goes without saying: the comma, or the tab of a tsv file.
-        logs: what was seen, where it is not the usual.
+        name: name of the file, for messages.
+        text: content of the file.
+        reading: has the delimiter; else it is taken from a line `sep=`, or detected from header and first rows.
+        usual: the default delimiter: comma, or tab for a tsv file.
+        logs: whether to log a detected delimiter that is not the default.
 
     Raises:
-        DataError: the file is malformed, or has no header of names, or no rows.
+        DataError: the file is malformed, or has no header or no rows.
     """
     skipped = 0
     if (match := _NAMED.match(text)) is not None:
@@ -51,20 +51,20 @@ def read_csv(name: str, text: str, reading: Reading, usual: str = ",", logs: boo
     with _fields_of_any_size():
         sign = reading.delimiter or (match[1] if match else _seen(text, usual))
         if logs and sign != usual and reading.delimiter is None:
-            log.info("%s: its columns are parted by %r (%s sets another).", name, sign, reading.option("delimiter"))
+            log.info("%s: detected the delimiter %r (set %s to change it).", name, sign, reading.option("delimiter"))
         try:
             return _rows(name, text, sign, skipped)
         except csv.Error as error:
             if (table := _unquoted(name, text, sign, skipped)) is not None:
                 if logs:
-                    log.info("%s: its quotes do not pair, so they are read as plain characters.", name)
+                    log.info("%s: its quotes are unbalanced, so they are read as plain characters.", name)
                 return table
             raise DataError(f"{name}, line {error.args[1]}: malformed CSV ({error.args[0]})") from error
 
 
 @contextmanager
 def _fields_of_any_size() -> Iterator[None]:
-    """The csv module refuses fields over 128 KiB unless told otherwise, for the whole process."""
+    """Lift the csv module's process-wide limit of 128 KiB per field."""
     before = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
         yield
@@ -73,10 +73,10 @@ def _fields_of_any_size() -> Iterator[None]:
 
 
 def _seen(text: str, usual: str) -> str:
-    """What parts the columns: the sign that gives each of the first rows as many fields as the header, at least two.
+    """Detect the delimiter: the one that gives each of the first rows as many fields as the header, at least two.
 
-    Where several do, the usual sign is taken, then the one of most columns; where none does, the one that parts a
-    header that the usual sign does not.
+    If several do, the default one is used, then the one with most columns; if none does, the one that splits a header
+    which the default does not.
     """
     signs = [usual, *(sign for sign in _SIGNS if sign != usual)]
     widths = {sign: _widths(text, sign) for sign in signs}
@@ -90,18 +90,18 @@ def _seen(text: str, usual: str) -> str:
 
 
 def _widths(text: str, sign: str) -> list[int]:
-    """Fields of the header and of the first rows."""
+    """Number of fields of the header and of the first rows."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True)
     found: list[int] = []
     try:
         found.extend(len(row) for row in islice((row for row in reader if row), _LOOKED_AT))
-    except csv.Error:  # said later, with its line
+    except csv.Error:  # reported later, with its line
         pass
     return found
 
 
 def _unquoted(name: str, text: str, sign: str, skipped: int) -> Table | None:
-    """The rows with quotes as plain characters, as files of tabs often have them; None where they are not even then."""
+    """The rows with quotes as plain characters, common in tab-separated files; None if that fails too."""
     if sign != "\t":
         return None
     table = _rows(name, text, sign, skipped, csv.QUOTE_NONE)
@@ -111,7 +111,7 @@ def _unquoted(name: str, text: str, sign: str, skipped: int) -> Table | None:
 
 
 def _rows(name: str, text: str, sign: str, skipped: int, quoting: Literal[0, 3] = csv.QUOTE_MINIMAL) -> Table:
-    # Strict, for otherwise a quote that is never closed swallows the rest of the file.
+    # Strict, since otherwise an unclosed quote consumes the remaining file.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, strict=True, quoting=quoting)
     bad, numbers, columns, start = BadRows(name, "line"), list[int](), list[StoredColumn](), 1 + skipped
     header: list[str] | None = None
@@ -134,7 +134,7 @@ def _rows(name: str, text: str, sign: str, skipped: int, quoting: Literal[0, 3] 
     except csv.Error as error:
         raise csv.Error(str(error), start) from error
     if header is None or not bad.n_rows:
-        raise NoRowsError(f"{name}: holds a header and no rows; expected at least one row")
+        raise NoRowsError(f"{name}: has a header but no rows; expected at least one row")
     return Table(name, "line", numbers, bad, dict(zip(header, columns, strict=True)))
 
 
@@ -146,7 +146,9 @@ def _checked_header(name: str, number: int, header: list[str]) -> list[str]:
         if not column.strip():
             raise DataError(f"{name}, line {number}: column {position} has no name; expected a header of column names")
         if header.count(column) > 1:
-            raise DataError(f"{name}, line {number}: column {shown(column)} is there twice; expected each name once")
+            raise DataError(f"{name}, line {number}: column {shown(column)} occurs twice; expected each name once")
         if problem := name_problem(column):
-            raise DataError(f"{name}, line {number}: the name of column {shown(column)} has {problem}; expected a text")
+            raise DataError(
+                f"{name}, line {number}: the name of column {shown(column)} has {problem}; expected a plain name"
+            )
     return header

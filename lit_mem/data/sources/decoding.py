@@ -1,4 +1,4 @@
-"""The text of a file: unpacked, and decoded by the encoding that was named."""
+"""The text of a file: decompressed, and decoded with the given encoding."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from lit_mem.data.sources.reading import Reading
 from lit_mem.errors import DataError
 
 PACKED: Final = (".gz", ".zst")
-"""What may follow the suffix of a file of text."""
+"""Suffixes of compression, after the suffix of a text file."""
 
 _MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class UnreadableError(Exception):
-    """A file has no text that can be read.
+    """A file has no readable text.
 
     Args:
         problem: what was found, and what was expected.
-        line: where; None: the whole file is concerned.
+        line: line number; None: the whole file.
     """
 
     def __init__(self, problem: str, line: int | None = None) -> None:
@@ -31,19 +31,19 @@ class UnreadableError(Exception):
 
 
 class NoRowsError(DataError):
-    """A file holds nothing."""
+    """A file has no rows."""
 
 
 def decoded(name: str, file: Path, reading: Reading) -> str:
-    """The text of a file, which holds at least one character that is no white space.
+    """The text of a file, with at least one character that is not white space.
 
     Args:
-        name: what the file is called in messages.
-        file: where it lies.
+        name: name of the file in messages.
+        file: path of the file.
         reading: its encoding.
 
     Raises:
-        DataError: it cannot be read, unpacked or decoded, or holds no text.
+        DataError: it cannot be read, decompressed or decoded, or has no text.
     """
     try:
         text = content(file, reading)
@@ -56,10 +56,10 @@ def decoded(name: str, file: Path, reading: Reading) -> str:
 
 
 def content(file: Path, reading: Reading) -> str:
-    """All of a file as text, line breaks as they are, without a byte order mark.
+    """The content of a file as text, with original line breaks, without a byte order mark.
 
     Raises:
-        UnreadableError: it cannot be read, unpacked or decoded.
+        UnreadableError: it cannot be read, decompressed or decoded.
     """
     raw = _unpacked(file)
     try:
@@ -68,9 +68,9 @@ def content(file: Path, reading: Reading) -> str:
         is_utf8 = reading.encoding == "utf-8"
         seems = ", which starts as UTF-16 does" if is_utf8 and raw[:2] in _MARKS else ""
         expected = (
-            f"UTF-8 text ({reading.option('encoding')} names another encoding, such as cp1252 or utf-16)"
+            f"UTF-8 text (set {reading.option('encoding')} for another encoding, such as cp1252 or utf-16)"
             if is_utf8
-            else f"{reading.encoding} text, as {reading.option('encoding')} says"
+            else f"{reading.encoding} text, as set by {reading.option('encoding')}"
         )
         raise UnreadableError(
             f"found byte 0x{raw[error.start]:02x} at offset {error.start}{seems}; expected {expected}",
@@ -88,18 +88,20 @@ def _unpacked(file: Path) -> bytes:
         try:
             return gzip.decompress(raw)
         except (OSError, EOFError, zlib.error) as error:
-            raise UnreadableError(f"is not a gzip file that can be read ({type(error).__name__})") from error
+            raise UnreadableError(f"is not a readable gzip file ({type(error).__name__})") from error
     return _zstd(raw) if suffix == ".zst" else raw
 
 
 def _zstd(raw: bytes) -> bytes:
-    """By pyarrow, which `datasets` brings: Python has no zstd before 3.14."""
+    """Uses pyarrow, a dependency of `datasets`: Python has no zstd before 3.14."""
     import pyarrow as pa
 
     if not pa.Codec.is_available("zstd"):
-        raise UnreadableError("is a .zst file, which this build of pyarrow does not read; expected it unpacked")
+        raise UnreadableError(
+            "is a .zst file, which this build of pyarrow does not support; expected an uncompressed file"
+        )
     try:
         with pa.CompressedInputStream(pa.BufferReader(raw), "zstd") as stream:
             return bytes(stream.read())
     except (OSError, pa.ArrowException) as error:
-        raise UnreadableError(f"is not a zstd file that can be read ({type(error).__name__})") from error
+        raise UnreadableError(f"is not a readable zstd file ({type(error).__name__})") from error

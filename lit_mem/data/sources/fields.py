@@ -1,4 +1,4 @@
-"""From rows to the columns of every split: prompt, completion, group and origin."""
+"""Convert rows to the columns of every split: prompt, completion, group and origin."""
 
 from __future__ import annotations
 
@@ -29,24 +29,22 @@ _WHOLE: Final = re.compile(r"^(-?\d+)\.0+$")
 _INDEX: Final = re.compile(r"Unnamed: 0(\.\d+)*|__index_level_\d+__")
 
 Finding = tuple[str | None, str | None]
-"""A usable text and None, or None and what is wrong with the value."""
+"""A usable string and None, or None and the problem with the value."""
 
 
 class TextFields:
     r"""Which columns hold the text, and which one the group.
 
     Args:
-        text_column: the text to train on; ignored when templates are given.
-        prompt_template: text that is given and not trained on, with columns in braces:
-            "Question: {question}\nAnswer:". A doubled brace is a plain one; \n and \t are a line break
-            and a tab, also as a shell passes them, and \\n is a backslash and an n. "file:prompt.txt" takes
-            the content of that file, but for a line break at its end.
-        completion_template: text that is trained on, likewise: " {answer}". Both templates, or
-            neither.
+        text_column: the column with the text to train on; ignored with templates.
+        prompt_template: text that is not trained on, with columns in braces: "Question: {question}\nAnswer:". A doubled
+            brace is a literal one; \n and \t are a line break and a tab, also as passed by a shell, and \\n is a
+            backslash and an n. "file:prompt.txt" reads the template from that file, without a final line break.
+        completion_template: text that is trained on, in the same format: " {answer}". Set both templates, or neither.
         group_column: rows with the same value (a patient, a document) stay on one side of every
             split.
-        section: where these options stand, for messages.
-        reading: how the rows were read: whether those that cannot be used are left out; None: there is no such option.
+        section: section of these options, for messages.
+        reading: how the rows were read: whether unusable ones are skipped; None: no such option.
 
     Raises:
         ConfigError: one template without the other, or one that is malformed, or whose file cannot be read.
@@ -64,7 +62,9 @@ class TextFields:
         self.section, self.reading = section, reading
         if (prompt_template is None) != (completion_template is None):
             given = "prompt_template" if completion_template is None else "completion_template"
-            raise ConfigError(f"only {given} is given; expected prompt_template and completion_template, or none")
+            raise ConfigError(
+                f"only {given} is given; expected both prompt_template and completion_template, or neither"
+            )
         self.text_column, self.group_column = text_column, group_column
         self.templates: tuple[_Template, _Template] | None = None
         if prompt_template is not None and completion_template is not None:
@@ -73,22 +73,21 @@ class TextFields:
                 _Template("completion_template", completion_template),
             )
             if not self.templates[1].fields:
-                raise ConfigError("completion_template names no column; expected at least one, such as '{answer}'")
+                raise ConfigError("completion_template has no column; expected at least one, such as '{answer}'")
 
     def dataset(self, table: Table, label: str) -> Dataset:
         """Check every row and build the split.
 
         Args:
             table: the rows of one file.
-            label: what `origin` calls the file, "train.json" in "train.json:17".
+            label: name of the file in `origin`, "train.json" in "train.json:17".
 
         Returns:
-            (N,) rows with the columns `prompt`, `completion`, `group`, `origin`, then those of the
-            file. A column of the file with one of these four names gives way, as does
-            `text_column`, now `completion`.
+            (N,) rows with the columns `prompt`, `completion`, `group`, `origin`, then those of the file. A column of
+            the file with one of these four names is dropped, and so is `text_column`, which becomes `completion`.
 
         Raises:
-            DataError: a column or text is missing, or is not a text; names file, rows and fields.
+            DataError: a column or text is missing or not a string; names file, rows and fields.
         """
         self._require(table)
         origins = StoredColumn(f"{label}:{number}" for number in table.numbers)
@@ -100,7 +99,7 @@ class TextFields:
         lost = [name for name in table.names if name in CONTRACT and name not in used]
         if lost:
             log.warning(
-                "%s: column %s gives way to the one of that name made here.",
+                "%s: column %s is replaced by the generated one of the same name.",
                 table.file,
                 ", ".join(lost),
             )
@@ -111,14 +110,14 @@ class TextFields:
 
     @staticmethod
     def _index_columns(table: Table, used: Collection[str | None]) -> set[str]:
-        """Row numbers that pandas wrote beside the rows."""
+        """Columns of row numbers written by pandas."""
         found = [name for name in table.names if is_index(name) and name not in used]
         if found:
-            log.info("%s: column %s is an index of pandas; left out.", table.file, ", ".join(map(shown, found)))
+            log.info("%s: column %s is a pandas index; skipped.", table.file, ", ".join(map(shown, found)))
         return set(found)
 
     def _require(self, table: Table) -> None:
-        """Name all columns that lack at once, with the options that name them; and those of conversations."""
+        """Report all missing columns at once, with their options; and columns of conversations."""
         wanted = {self.text_column: "text_column"} if self.templates is None else {}
         for template in self.templates or ():
             for name in template.fields:
@@ -130,8 +129,8 @@ class TextFields:
         for name in texts:
             if chat := table.chat(name):
                 raise DataError(
-                    f"{table.file}: column {shown(name)} ({self.section}.{wanted[name]}) holds {chat}, "
-                    "which data.source: ChatFiles reads; expected a text in each row"
+                    f"{table.file}: column {shown(name)} ({self.section}.{wanted[name]}) holds {chat}; "
+                    "expected a string in each row, or data.source ChatFiles to read conversations"
                 )
 
     def _text_columns(self) -> list[str]:
@@ -147,30 +146,34 @@ class TextFields:
         prompt, completion = templates
         values = {name: checked_column(table, name, piece_of) for name in dict.fromkeys(self._text_columns())}
         for number, *given in zip(table.numbers, *(values[name] for name in completion.fields), strict=True):
-            # A template's own words must not make an empty answer look like a text.
+            # The template's own words must not make an empty answer look like text.
             if not any(value.strip() for value in given):
                 fields = ", ".join(map(shown, completion.fields))
-                table.bad.add(number, f"field {fields}: found only whitespace, expected a text")
+                table.bad.add(number, f"field {fields}: found only whitespace, expected text")
         n_rows = len(table.numbers)
         return StoredColumn(prompt.fill(values, n_rows)), StoredColumn(completion.fill(values, n_rows))
 
 
 class RowFields(Protocol):
-    """Makes a split of a file's rows; `reading` says how files are read, None as by default."""
+    """Converts a file's rows to a split.
+
+    Attributes:
+        reading: how files are read; None: defaults.
+    """
 
     reading: Reading | None
     group_column: str | None
 
     def dataset(self, table: Table, label: str) -> Dataset:
-        """The rows with the columns of `Corpus`; `label` is what `origin` calls the file."""
+        """The rows with the columns of `Corpus`; `label` is the file's name in `origin`."""
         ...
 
 
 def usable_rows(table: Table, reading: Reading | None) -> list[int] | None:
-    """Where the rows stand that can be used; None: all can.
+    """Positions of usable rows; None: all are usable.
 
     Raises:
-        DataError: some cannot, and are not to be skipped.
+        DataError: some are unusable, and are not to be skipped.
     """
     if reading is None:
         table.bad.check()
@@ -180,7 +183,7 @@ def usable_rows(table: Table, reading: Reading | None) -> list[int] | None:
 
 
 def is_index(name: str) -> bool:
-    """Whether a column has the name that pandas gives to row numbers without one.
+    """Whether a column has pandas' name for an unnamed index.
 
     >>> [is_index(name) for name in ("Unnamed: 0", "Unnamed: 0.1", "__index_level_0__", "Unnamed: 3", "id")]
     [True, True, True, False, False]
@@ -189,7 +192,7 @@ def is_index(name: str) -> bool:
 
 
 class _Template:
-    """A text with column names in braces; these may hold dots and spaces, as columns do."""
+    """A template with column names in braces, which may contain dots and spaces."""
 
     def __init__(self, option: str, text: str) -> None:
         try:
@@ -198,15 +201,15 @@ class _Template:
             raise ConfigError(f"{option} is malformed ({error}); write a plain brace as '{{{{' or '}}}}'") from error
         for _, name, spec, conversion in parsed:
             if name is not None and (not name.strip() or name.isdigit()):
-                raise ConfigError(f"{option} has braces with no column name; expected one, such as '{{text}}'")
+                raise ConfigError(f"{option} has empty braces; expected a column name, such as '{{text}}'")
             if spec or conversion:
-                raise ConfigError(f"{option}: found a format after {name!r}; expected only the name of a column")
+                raise ConfigError(f"{option}: found a format after {name!r}; expected only a column name")
         self.option = option
         self._parts = [(literal, name) for literal, name, _, _ in parsed]
         self.fields = list(dict.fromkeys(name for _, name in self._parts if name is not None))
 
     def fill(self, values: Mapping[str, Iterable[str]], n_rows: int) -> Iterator[str]:
-        """The (n_rows,) texts, each with its row's values in place of the names."""
+        """The (n_rows,) texts, each with its row's values filled in."""
         given = zip(*(values[name] for name in self.fields), strict=True) if self.fields else repeat((), n_rows)
         places = [(literal, None if name is None else self.fields.index(name)) for literal, name in self._parts]
         for row in given:
@@ -216,13 +219,13 @@ class _Template:
 def split_of(
     columns: Mapping[str, StoredColumn], table: Table, kept: Sequence[str], usable: Sequence[int] | None
 ) -> Dataset:
-    """The rows of a split.
+    """Build the dataset of a split.
 
     Args:
-        columns: texts by name, N each.
+        columns: strings by column name, N each.
         table: the N rows of the file.
-        kept: columns of the file to keep beside them.
-        usable: where the rows to keep stand; None: all.
+        kept: other columns of the file to keep.
+        usable: positions of the rows to keep; None: all.
     """
     import pyarrow as pa
     from datasets import concatenate_datasets
@@ -235,7 +238,7 @@ def split_of(
 
 
 def checked_column(table: Table, name: str, reader: Callable[[Any], Finding]) -> StoredColumn:
-    """The (N,) values of a column as texts; "" where one is not, which is noted in `table.bad`."""
+    """The (N,) values of a column as strings; "" for an invalid one, which is recorded in `table.bad`."""
     texts = StoredColumn()
     for number, value in zip(table.numbers, table.column(name), strict=True):
         text, problem = reader(value)
@@ -246,17 +249,17 @@ def checked_column(table: Table, name: str, reader: Callable[[Any], Finding]) ->
 
 
 def text_of(value: Any) -> Finding:
-    """A value as a text that is not empty; anything but a string is refused."""
+    """A value as a non-empty string; other types are rejected."""
     text, problem = piece_of(value, kinds=(str,))
     if problem is None and not (text or "").strip():
-        return None, f"found {'only whitespace' if text else 'an empty string'}, expected a text"
+        return None, f"found {'only whitespace' if text else 'an empty string'}, expected text"
     return text, problem
 
 
 def group_of(value: Any) -> Finding:
-    """A value as the name of a group: a text or a whole number, compared by value.
+    """A value as the name of a group: a string or an integer, compared by value.
 
-    A number that a program made a float of is still that number, whether it is read as one or as a text.
+    An integer stored as a float is the same group, whether read as a number or as a string.
 
     >>> [group_of(value)[0] for value in (12, 12.0, "12.0", "p12.0")]
     ['12', '12', '12', 'p12.0']
@@ -268,30 +271,30 @@ def group_of(value: Any) -> Finding:
         return None, "found an empty group, expected a name or number"
     if isinstance(value, float | Decimal):
         if value != int(value):
-            return None, "found a number with a fraction, expected a text or a whole number"
+            return None, "found a fractional number, expected a string or an integer"
         return str(int(value)), None
     return _WHOLE.sub(r"\1", text), None
 
 
 def piece_of(value: Any, kinds: Sequence[type] = (str, int, float, Decimal)) -> Finding:
-    """A value as part of a text, empty or not; true and false are no numbers here."""
+    """A value as part of a text, possibly empty; booleans are rejected."""
     if value is Table.ABSENT:
-        return None, "is absent"
+        return None, "is missing"
     if value is Table.UNREADABLE:
-        return None, "found bytes that are not UTF-8 or a value beyond Python's range, expected a text"
-    expected = "a text" if tuple(kinds) == (str,) else "a text or number"
+        return None, "found bytes that are not UTF-8 or a value beyond Python's range, expected a string"
+    expected = "a string" if tuple(kinds) == (str,) else "a string or number"
     if value is None:
         return None, f"found null, expected {expected}"
     if type(value) not in kinds:
         return None, f"found {type(value).__name__}, expected {expected}"
     if isinstance(value, float | Decimal) and not math.isfinite(value):
-        missing = ", which stands for a missing number" if math.isnan(value) else ""
+        missing = ", a missing number" if math.isnan(value) else ""
         return None, f"found {value}{missing}, expected {expected}"
     text = str(value)
     if (at := text.find("\0")) >= 0:
-        return None, f"found a NUL at character {at + 1}, expected a text"
+        return None, f"found a NUL at character {at + 1}, expected text"
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return None, f"found an unpaired surrogate at character {error.start + 1}, expected a text"
+        return None, f"found an unpaired surrogate at character {error.start + 1}, expected text"
     return text, None

@@ -1,4 +1,4 @@
-"""Forms of data that people have and that are not read here: what they are, for a message of one line."""
+"""Detect data formats that are not read as texts, for one-line messages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Final
 
 _CHATS: Final = (("role", "content"), ("from", "value"))
 LOOKED_AT: Final = 20
-"""How many values of a column show what it holds."""
+"""Number of values used to detect a column's content."""
 
 
 def chat_of(values: Sequence[Any]) -> str | None:
-    """What a column of conversations looks like, or None where it is no such column.
+    """Description of a column of conversations, or None for other columns.
 
     >>> chat_of([[{"role": "user", "content": "Hello"}]]), chat_of(["Hello"]), chat_of([])
     ('conversations, lists of {role, content}', None, None)

@@ -1,4 +1,4 @@
-"""Texts that are in memory already: a list of texts or of rows, or a `datasets.Dataset`, in place of a source."""
+"""Texts in memory: a list of texts or of rows, or a `datasets.Dataset`, in place of a source."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _MESSAGES = "messages"
 
 
 class Given(Source):
-    """Rows with a column `text`, or with `prompt` and `completion`; and with `group`, if they have it.
+    """Rows with a column `text`, or with `prompt` and `completion`; and optionally `group`.
 
     Args:
         rows: (N,) texts, or (N,) dictionaries, or a `Dataset`, or a `DatasetDict` with a split `train`. Its split
-            `heldout`, or else `validation`, is held out; where there is neither, rows of `train` are. `test` is the
+            `heldout`, or else `validation`, is held out; without either, rows of `train` are held out. `test` is the
             second held-out set.
     """
 
@@ -58,16 +58,16 @@ class Given(Source):
 
 
 class TwoSets(Source):
-    """Members and held-out texts, each by itself: rows in memory as `Given` takes them, or a file.
+    """Members and held-out texts, given separately: rows in memory as for `Given`, or a file.
 
     Args:
         members: texts that the model was trained on: a list, a `datasets.Dataset`, or the path of a file, folder or
-            pattern as `TextFiles` takes it; rows may be conversations, a column `messages` or lists of {role, content}.
-        heldout: texts of the same kind that it was not trained on, likewise.
-        fields: which columns hold the texts; None: `text`, or `prompt` and `completion`; and `group`.
+            glob pattern as for `TextFiles`; rows may be conversations, a column `messages` or lists of {role, content}.
+        heldout: texts from the same distribution that it was not trained on, in the same formats.
+        fields: which columns hold the texts; None: `text`, or `prompt` and `completion`; and optionally `group`.
 
     Raises:
-        ConfigError: both are one file, or share one.
+        ConfigError: both are the same file, or share a file.
     """
 
     def __init__(self, members: Any, heldout: Any, fields: Fields = None) -> None:
@@ -81,13 +81,13 @@ class TwoSets(Source):
         """Read and check every row.
 
         Raises:
-            DataError: a file is absent, or a row is not what was expected; the message names it.
+            DataError: a file is missing, or a row is invalid; the message names it.
             ConfigError: a set is neither a list, nor a dataset, nor a path; or it is empty.
         """
         sets = {name: _place(rows) for name, rows in self._sets.items()}
         places = {name: rows for name, rows in sets.items() if isinstance(rows, Place)}
         check_apart(places)
-        short = len({place.label for place in places.values()}) == len(places)  # origins serve as groups too
+        short = len({place.label for place in places.values()}) == len(places)  # origins are also used as groups
         made = [given_set(rows, name, self._fields, short) for name, rows in sets.items()]
         return Corpus(made[0], made[1], None, "given", trains=False)
 
@@ -96,15 +96,15 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
     """One set of rows with the columns of `Corpus`.
 
     Args:
-        rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file, folder or
+        rows: a list of texts, of rows or of conversations, a `datasets.Dataset`, or the path of a file, folder or glob
             pattern.
-        name: what the set is called in messages, and what `origin` calls it where it is no file.
+        name: name of the set in messages, and in `origin` if it is not a file.
         fields: which columns hold the texts; None: as for `UsualFields`.
         short: whether `origin` has the file's name without its folder.
 
     Raises:
-        DataError: a row is not what was expected.
-        ConfigError: it is neither a list, nor a dataset, nor a path; or it is empty.
+        DataError: a row is invalid.
+        ConfigError: it is not a list, a dataset or a path; or it is empty.
     """
     fields, rows = fields_of(fields), _place(rows)
     if isinstance(rows, Place):
@@ -121,29 +121,29 @@ def given_set(rows: Any, name: str, fields: Fields = None, short: bool = True) -
 
 
 def _place(rows: Any) -> Any:
-    """Where a path leads; rows in memory as they are."""
+    """The files of a path; rows in memory unchanged."""
     return place_of(os.fspath(rows)) if isinstance(rows, str | os.PathLike) else rows
 
 
 def table_of(rows: Any, name: str) -> Table:
-    """Rows in memory as a table, called `name` in messages: texts, dictionaries, or a `datasets.Dataset`."""
+    """Rows in memory as a table, named `name` in messages: texts, dictionaries, or a `datasets.Dataset`."""
     if hasattr(rows, "column_names"):
         return Table.of_dataset(name, rows)
     return row_table(name, (_row(row) for row in rows))
 
 
 def _row(row: Any) -> Any:
-    """A text, and a conversation as a list of messages, as a row."""
+    """Convert a text, or a conversation as a list of messages, to a row."""
     if isinstance(row, str):
         return {"text": row}
     return {_MESSAGES: row} if isinstance(row, list) else row
 
 
 def as_source(source: Any) -> Source:
-    """A source as it is, and rows in memory as one.
+    """A source unchanged, and rows in memory as a source.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither a source nor rows.
     """
     if isinstance(source, Source):
         return source
@@ -152,7 +152,7 @@ def as_source(source: Any) -> Source:
     found = f"an empty {type(source).__name__}" if source in ([], ()) else f"a {type(source).__name__}"
     raise ConfigError(
         f"{_NAME} is {found}; expected a source such as TextFiles('notes.jsonl'), a list of texts or of rows, or a "
-        "datasets.Dataset (of a pyarrow.Table: datasets.Dataset(table); streamed: read it whole first)"
+        "datasets.Dataset (of a pyarrow.Table: datasets.Dataset(table); if streamed: load it fully first)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which columns of given rows hold the texts: the usual ones, or as an argument of a call says."""
+"""Which columns of rows in memory hold the texts: the default ones, or as given by an argument."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class UsualFields:
     """A column `text`; or `prompt` and `completion`, as texts; or else conversations in a form of `ChatFields`.
 
     Args:
-        group_column: of persons or documents; None: `group`, if there is such a column.
-        section: where options of columns stand, for messages.
-        reading: how the rows were read; None: as by default.
-        options: what `form` and `column` of conversations are called there.
+        group_column: column of persons or documents; None: `group`, if it exists.
+        section: section of the column options, for messages.
+        reading: how the rows were read; None: defaults.
+        options: names of `form` and `column` of conversations there.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class UsualFields:
         self.group_column, self.section, self.reading, self.options = group_column, section, reading, options
 
     def dataset(self, table: Table, label: str) -> Dataset:
-        """The rows with the columns of `Corpus`; `label` is what `origin` calls the file.
+        """The rows with the columns of `Corpus`; `label` is the file's name in `origin`.
 
         Raises:
-            DataError: there are no such columns, or a row is not what was expected.
+            DataError: the columns do not exist, or a row is invalid.
         """
         group = self.group_column or ("group" if "group" in table.names else None)
         found = None if "text" in table.names else recognized(table)
@@ -52,8 +52,8 @@ class UsualFields:
 
 
 Fields = TextFields | ChatFields | UsualFields | Mapping[str, Any] | str | None
-"""Options of `TextFields` or `ChatFields`, some of them by name, or the name of the column of texts. By name also how
-files are read: `delimiter`, `encoding`, `skip_unusable`."""
+"""Options of `TextFields` or `ChatFields` as a mapping, or the name of the text column. A mapping may also have
+options of reading: `delimiter`, `encoding`, `skip_unusable`."""
 
 _TEXTS: Final = ("text_column", "prompt_template", "completion_template", "group_column")
 _CHATS: Final = ("form", "column", "group_column")
@@ -61,12 +61,12 @@ _READING: Final = ("delimiter", "encoding", "skip_unusable")
 
 
 def fields_of(given: Fields) -> TextFields | ChatFields | UsualFields:
-    """The options as given, by name, or by the name of the column of texts; None: the usual columns.
+    """The options as an instance, from a mapping, or from the name of the text column; None: the default columns.
 
-    With `form` or `column` the rows are read as conversations; with `group_column` alone the usual columns are read.
+    With `form` or `column` the rows are read as conversations; with only `group_column` the default columns are read.
 
     Raises:
-        ConfigError: there is no option of a name, or templates are malformed.
+        ConfigError: an option name is unknown, or templates are malformed.
 
     >>> fields_of("note").text_column, fields_of({"text_column": "note", "group_column": "patient"}).group_column
     ('note', 'patient')
@@ -82,7 +82,7 @@ def fields_of(given: Fields) -> TextFields | ChatFields | UsualFields:
     names = _CHATS if chats else _TEXTS
     if unknown := [name for name in options if name not in (*names, *_READING)]:
         known = dict.fromkeys((*names, *_READING) if chats else (*names, *_CHATS, *_READING))
-        raise ConfigError(f"fields has no option {unknown[0]!r}; there are {', '.join(known)}")
+        raise ConfigError(f"fields has no option {unknown[0]!r}; expected one of {', '.join(known)}")
     reading = Reading(**{name: options.pop(name) for name in _READING if name in options}, section="fields")
     if options.keys() <= {"group_column"}:
         return UsualFields(**options, section="fields", reading=reading)

@@ -20,33 +20,33 @@ if TYPE_CHECKING:
 
 
 class HubDataset(Source):
-    r"""Texts from a dataset of the hub, or a local folder that `datasets.load_dataset` reads.
+    r"""Texts from a dataset on the hub, or from a local folder that `datasets.load_dataset` supports.
 
-    A local folder of several `.txt` or `.md` files is read as `TextFiles` does, each file as one text; so is a
-    folder that `save_to_disk` wrote.
+    A local folder of several `.txt` or `.md` files is read as by `TextFiles`, each file as one text; so is a folder
+    written by `save_to_disk`.
 
     Args:
         path: the dataset's id, such as "user/reports", or a folder.
-        name: its configuration, where it has several.
-        revision: a branch, tag or commit of it; name a commit for a run that can be repeated.
+        name: its configuration, if it has several.
+        revision: branch, tag or commit; use a commit for a reproducible run.
         train_split: the fine-tuning set; slices such as "train[:80%]" work too.
         heldout_split: rows never trained on; None: split off from the training rows.
-        test_split: a second held-out set; None: `heldout_split` serves.
-        text_column: the column of texts; ignored when templates are given.
-        prompt_template: given and not trained on, with column names in braces: "Question:
-            {question}\nAnswer:". \n and \t are a line break and a tab, \\n is a backslash and an n.
-            "file:prompt.txt" takes the content of that file.
-        completion_template: trained on and scored: " {answer}". Both templates, or neither.
+        test_split: a second held-out set; None: use `heldout_split`.
+        text_column: the column with the texts; ignored with templates.
+        prompt_template: text that is not trained on, with column names in braces: "Question: {question}\nAnswer:". \n
+            and \t are a line break and a tab, \\n is a backslash and an n. "file:prompt.txt" reads the template from
+            that file.
+        completion_template: text that is trained on and scored: " {answer}". Set both templates, or neither.
         group_column: a patient, a document: rows with the same value stay on one side of every
             split.
-        skip_unusable: leave out rows that cannot be used (without a text or a group), with one warning that counts and
-            names them; otherwise they end the run.
-        chat: read the rows as conversations of this form, as `ChatFiles` does; "auto": recognised by the columns;
-            None: as texts.
-        chat_column: of conversations; None: recognised.
+        skip_unusable: skip unusable rows (without a text or a group), with one warning that counts and lists them;
+            otherwise they are an error.
+        chat: read the rows as conversations of this form, as by `ChatFiles`; "auto": detected from the columns; None:
+            read them as texts.
+        chat_column: column of conversations; None: detected.
 
     Raises:
-        ConfigError: the templates are malformed, or members and held-out rows are one split.
+        ConfigError: the templates are malformed, or members and held-out rows are the same split.
     """
 
     def __init__(
@@ -83,9 +83,8 @@ class HubDataset(Source):
         """Download or open the dataset, and check every row.
 
         Raises:
-            DataError: the dataset, configuration, split or column is not there, there is no
-                network, it is a loading script (which `datasets` no longer runs), or a row has no
-                text.
+            DataError: the dataset, configuration, split or column does not exist, the network is unreachable, it is a
+                loading script (which `datasets` no longer runs), or a row has no text.
         """
         train, heldout, test = self.splits
         return Corpus(
@@ -115,26 +114,26 @@ class HubDataset(Source):
             why = "no such folder, nor a dataset on the hub that you may read; expected 'user/name'"
             raise self._error(why, error) from error
         except exceptions.DataFilesNotFoundError as error:
-            raise self._error("holds no data files that can be read", error) from error
+            raise self._error("has no readable data files", error) from error
         except exceptions.DatasetGenerationError as error:
-            # What was being read may be quoted in this one, so its words are not passed on.
+            # This error may quote the data, so its message is not passed on.
             cause = type(error.__cause__ or error).__name__
             raise DataError(f"{self.path}: its files cannot be read as one table ({cause})") from error
         except (ConnectionError, TimeoutError) as error:
-            why = "the hub cannot be reached; download it beforehand, or give a local folder as path"
+            why = "the hub is unreachable; download the dataset beforehand, or set path to a local folder"
             raise self._error(why, error) from error
         except (ValueError, RuntimeError, OSError, exceptions.DatasetsError) as error:
             if "scripts are no longer supported" in str(error):
                 why = (
                     "is a loading script, which `datasets` no longer runs; "
-                    "give its data files as a folder, or to TextFiles"
+                    "use its data files as a folder, or with TextFiles"
                 )
             elif isinstance(error, FileNotFoundError):  # EmptyDatasetError, which is not public
-                why = "holds no data files that can be read"
+                why = "has no readable data files"
             elif "nknown split" in str(error):
                 why = f"has no split {split!r}"
             elif "does not have a datasets dtype" in str(error):
-                why = "has a column of a type that `datasets` cannot read; TextFiles leaves it out of a parquet file"
+                why = "has a column of a type that `datasets` does not support; TextFiles skips it in a parquet file"
             elif "BuilderConfig" in str(error) or "Config name is missing" in str(error):
                 why = f"has no configuration {self.name!r}" if self.name else "has several configurations; set name"
             else:
@@ -142,7 +141,7 @@ class HubDataset(Source):
             raise self._error(why, error) from error
 
     def _error(self, why: str, error: BaseException) -> DataError:
-        """One line: our reason, then what `datasets` says, without names of files, which may be those of persons."""
+        """One line: the reason, then the message of `datasets` without file names, which may be names of persons."""
         said = " ".join(str(error).split())
         folder = Path(self.path)
         names = {file.name for file in folder.rglob("*")} if folder.is_dir() else set()

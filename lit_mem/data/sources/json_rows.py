@@ -1,4 +1,4 @@
-"""Read rows of JSON: an array of objects, or one object a line."""
+"""Read rows of JSON: an array of objects, or one object per line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lit_mem.data.sources.table import Table, name_problem, shown
 from lit_mem.errors import DataError
 
 _DEEPEST: Final = 100
-"""Levels of lists and objects in a row; libraries that take such values apart call themselves for each."""
+"""Maximum nesting of lists and objects in a row; libraries that walk such values recurse once per level."""
 
 
 def lines_of(text: str) -> Iterator[str]:
-    """Lines as editors count them; `splitlines` would also split at U+2028 inside a text."""
+    """Lines as counted by editors; `splitlines` would also split at U+2028 inside a string."""
     start = 0
     while (end := text.find("\n", start)) >= 0:
         yield text[start:end].removesuffix("\r")
@@ -27,7 +27,7 @@ def lines_of(text: str) -> Iterator[str]:
 
 
 class _Rows:
-    """Gathers rows into columns; a key that a row lacks is noted as absent."""
+    """Collects rows into columns; a missing key is marked as absent."""
 
     def __init__(self, path: str, unit: str, decoded: bool = True) -> None:
         self.bad = BadRows(path, unit)
@@ -46,15 +46,15 @@ class _Rows:
         return made
 
     def add(self, number: int, row: object) -> None:
-        """Take one decoded JSON value as a row."""
+        """Add one decoded JSON value as a row."""
         self.bad.n_rows += 1
         repeated, self.repeated = self.repeated, []
         if not isinstance(row, dict):
             self.bad.add(number, f"found {type(row).__name__}, expected an object")
         elif repeated:
-            self.bad.add(number, f"field {shown(repeated[0])} is there twice, expected once")
+            self.bad.add(number, f"field {shown(repeated[0])} occurs twice, expected once")
         elif (wrong := next(((name, problem) for name in row if (problem := name_problem(name))), None)) is not None:
-            self.bad.add(number, f"the name of field {shown(wrong[0])} has {wrong[1]}, expected a text")
+            self.bad.add(number, f"the name of field {shown(wrong[0])} has {wrong[1]}, expected a plain name")
         elif _is_too_deep(row):
             self.bad.add(number, f"found a value nested more than {_DEEPEST} levels deep")
         else:
@@ -64,7 +64,7 @@ class _Rows:
                 self._pack()
 
     def _pack(self) -> None:
-        """Move rows into columns, so that few are objects at one time."""
+        """Move rows into columns, so that few are Python objects at a time."""
         before = len(self.numbers) - len(self._open)
         for name in dict.fromkeys(name for row in self._open for name in row):
             if name not in self.columns:
@@ -74,13 +74,13 @@ class _Rows:
         self._open = []
 
     def table(self) -> Table:
-        """The rows as columns: every name that any row has, in order of appearance."""
+        """The rows as columns: all names of any row, in order of appearance."""
         self._pack()
         return Table(self.path, self.unit, self.numbers, self.bad, self.columns)
 
 
 def row_table(name: str, rows: Iterable[object]) -> Table:
-    """Rows in memory, such as decoded JSON; those that are no dictionaries of columns are noted in the table."""
+    """Rows in memory, such as decoded JSON; those that are not dictionaries are recorded in the table."""
     made = _Rows(name, "row", decoded=False)
     for number, row in enumerate(rows, start=1):
         made.add(number, row)
@@ -106,7 +106,7 @@ def _problem(error: Exception, column: int | None = None) -> str:
 
 
 def read_lines(path: str, text: str) -> Table:
-    """Read one object a line; blank lines are no rows, broken ones are noted in the table.
+    """Read one object per line; blank lines are skipped, malformed ones recorded in the table.
 
     Raises:
         DataError: the file is one object that spans several lines.
@@ -120,8 +120,8 @@ def read_lines(path: str, text: str) -> Table:
         except (ValueError, RecursionError) as error:
             if not rows.bad.n_rows and _is_one_value(text):
                 raise DataError(
-                    f"{path}, line {number}: the file holds one object over several lines; "
-                    "expected an array of objects or one object a line"
+                    f"{path}, line {number}: the file has one object over several lines; "
+                    "expected an array of objects or one object per line"
                 ) from error
             rows.bad.n_rows += 1
             rows.bad.add(number, _problem(error))
@@ -140,10 +140,10 @@ def _is_one_value(text: str) -> bool:
 
 
 def read_array(path: str, text: str) -> Table:
-    """Read an array of objects, element by element, so that each error has its place.
+    """Read an array of objects, element by element, so that each error has its position.
 
     Raises:
-        DataError: the array is malformed, which ends all reading, or empty.
+        DataError: the array is malformed or empty.
     """
     rows = _Rows(path, "row")
     end = len(text)

@@ -1,4 +1,4 @@
-"""Local folders that `datasets.load_dataset` does not read as one expects: notes, and what `save_to_disk` wrote."""
+"""Local folders that `datasets.load_dataset` does not read as expected: notes, and output of `save_to_disk`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _WORD: Final = re.compile(r"[\w.-]+")
 
 
 def local_sets(path: str) -> dict[str, Place]:
-    """The sets of a folder of notes or of a saved dataset, by name; none where the folder is another, or none.
+    """The sets of a folder of notes or of a saved dataset, by name; empty for any other folder, or none.
 
-    A folder that is one set is its set `train`.
+    A folder that is a single set is the set `train`.
 
     Raises:
         DataError: its files are of several kinds, or its list of sets is malformed.
@@ -31,28 +31,28 @@ def local_sets(path: str) -> dict[str, Place]:
 
 
 def local_split(path: str, sets: dict[str, Place], split: str, fields: RowFields) -> Dataset:
-    """The rows of a split such as "train" or "train[:80%]", counted in rows that can be used.
+    """The rows of a split such as "train" or "train[:80%]", counted in usable rows.
 
     Args:
-        path: of the folder, for messages.
-        sets: it holds.
-        split: as `datasets.load_dataset` takes it.
+        path: path of the folder, for messages.
+        sets: sets in the folder.
+        split: as for `datasets.load_dataset`.
         fields: which columns hold the texts.
 
     Raises:
-        DataError: there is no such split, or a row is not what was expected.
+        DataError: the split does not exist, or a row is invalid.
     """
     from datasets import ReadInstruction, concatenate_datasets
 
     names = [name for name in sets if name in _WORD.findall(split)]
     reading = fields.reading or Reading()
-    # It is `TextFiles` that has the option which is named where bytes are of another encoding.
+    # The option for another encoding, named in errors, is one of `TextFiles`.
     as_utf8 = Reading(skip_unusable=reading.skip_unusable, section="TextFiles")
     rows = {name: fields.dataset(read_table(sets[name], as_utf8), sets[name].label) for name in names}
     try:
         parts = ReadInstruction.from_spec(split).to_absolute({name: len(rows[name]) for name in names})
     except (ValueError, AssertionError) as error:
-        raise DataError(f"{path}: has no split {split!r}; there are: {', '.join(sets)}") from error
+        raise DataError(f"{path}: has no split {split!r}; expected one of {', '.join(sets)}") from error
     cut: list[Any] = [rows[part.splitname].select(range(part.from_, max(part.from_, part.to))) for part in parts]
     made = cut[0] if len(cut) == 1 else concatenate_datasets(cut)
     if not len(made):

@@ -17,14 +17,14 @@ _MARKS: Final = ".ann"
 
 
 def read_notes(place: Place, reading: Reading) -> Table:
-    """Each file as a row, numbered from 1 in the order of paths; files that cannot be decoded are noted in the table.
+    """Each file as a row, numbered from 1 in path order; files that cannot be decoded are recorded in the table.
 
-    The column `text` is the whole file. Where notes lie in several sub-folders, the column `folder` has the number of
-    each note's (its name may be a person's). Where there are .ann files beside the notes, as BRAT writes them, the
-    column `spans` has their spans; null where a note has none beside it.
+    The column `text` is the whole file. If notes are in several subfolders, the column `folder` has the number of each
+    note's subfolder (its name may be a person's). If there are BRAT .ann files next to the notes, the column `spans`
+    has their spans; null for a note without one.
 
     Args:
-        place: files of notes.
+        place: the files of notes.
         reading: their encoding.
     """
     bad, numbers, texts, marks = BadRows(place.path, "file"), list[int](), list[str](), list[Any]()

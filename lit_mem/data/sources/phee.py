@@ -39,17 +39,15 @@ _ID: Final = re.compile(r"([0-9]+)_[0-9]+")
 class PHEE(Source):
     """PHEE as published: train.json are the members, dev.json is held out, test.json is the test.
 
-    The three share no article. The group is the article (its PubMed number). Columns beside those
-    of every split: `id` ("PubMed number_sentence"), `event_types` (list of str), `sex` and `age`
-    (as the text words them, several joined by "; "; "" where it does not say), and for subgroups
-    `patient_sex` ("female", "male", or "" where the wording of `sex` leaves it open or names both)
-    and `patient_age` (years; null unless `age` gives one number with a unit).
+    The three share no article. The group is the article (its PubMed number). Columns besides those of every split: `id`
+    ("PubMed number_sentence"), `event_types` (list of str), `sex` and `age` (as worded in the text, several joined by
+    "; "; "" if not stated), and for subgroups `patient_sex` ("female", "male", or "" if the wording of `sex` is
+    ambiguous or has both) and `patient_age` (years; null unless `age` has one number with a unit).
 
-    Column `spans` has the annotated pieces, each fragment by itself and each once: a list of type
-    (subject, age, sex, race, population, disorder, drug, dosage, frequency, route, duration,
-    time_elapsed, effect), start and end, in characters of the completion. A piece whose offsets do
-    not lead to its text is left out, and counted in the log (version 1 has none such). Triggers and
-    whole treatments, whose parts are there, are no pieces.
+    Column `spans` has the annotated spans, each fragment separately and once: a list of type (subject, age, sex, race,
+    population, disorder, drug, dosage, frequency, route, duration, time_elapsed, effect), start and end, in characters
+    of the completion. A span whose offsets do not match its text is skipped, and counted in the log (version 1 has
+    none). Triggers and whole treatments, whose parts are included, are not spans.
 
     Args:
         folder: a folder with train.json, dev.json and test.json, of version 1 or 2; None: version 1
@@ -61,11 +59,10 @@ class PHEE(Source):
         self.folder = folder
 
     def load(self) -> Corpus:
-        """Read and check every row, after a download where one is needed.
+        """Read and check every row, after a download if needed.
 
         Raises:
-            DataError: there is no network, a file is absent or a row is not what was expected;
-                names file and row.
+            DataError: the network is unreachable, a file is missing or a row is invalid; names file and row.
         """
         folder = self._downloaded() if self.folder is None else Path(self.folder).expanduser()
         if not folder.is_dir():
@@ -74,7 +71,7 @@ class PHEE(Source):
         train, heldout, test = (_split(folder / f"{name}.json", tally) for name in _SPLITS)
         if tally["astray"]:
             log.warning(
-                "PHEE: %d of %d annotated spans are left out: their offsets do not lead to their text.",
+                "PHEE: %d of %d annotated spans are skipped: their offsets do not match their text.",
                 tally["astray"],
                 tally.total(),
             )
@@ -83,8 +80,7 @@ class PHEE(Source):
     def _downloaded(self) -> Path:
         folder = cache_folder("phee")
         otherwise = (
-            f"put PHEE's train.json, dev.json and test.json into {folder}, "
-            "or give the folder that has them as option `folder`"
+            f"put PHEE's train.json, dev.json and test.json into {folder}, or set the option `folder` to their folder"
         )
         for split in _SPLITS:
             fetch(_URL.format(split=split), folder / f"{split}.json", _SHA256[split], otherwise)
@@ -127,14 +123,14 @@ def _split(file: Path, tally: Counter[str]) -> Dataset:
 
 def _group(row_id: Any, number: RowNumber, seen: dict[str, RowNumber], bad: BadRows) -> str:
     if row_id is Table.ABSENT:
-        bad.add(number, "field 'id': is absent")
+        bad.add(number, "field 'id': is missing")
         return ""
     match = _ID.fullmatch(row_id) if isinstance(row_id, str) else None
     if match is None:
-        found = "another text" if isinstance(row_id, str) else type(row_id).__name__
-        bad.add(number, f"field 'id': found {found}, expected a text like '1234567_1'")
+        found = "another string" if isinstance(row_id, str) else type(row_id).__name__
+        bad.add(number, f"field 'id': found {found}, expected a string like '1234567_1'")
         return ""
     if row_id in seen:
-        bad.add(number, f"field 'id': is that of line {seen[row_id]} too, expected each id once")
+        bad.add(number, f"field 'id': repeats line {seen[row_id]}, expected each id once")
     seen.setdefault(row_id, number)
     return match[1]

@@ -1,4 +1,4 @@
-"""What PHEE's annotations say of a sentence: its events, its subject in words, and its telling pieces."""
+"""PHEE's annotations of a sentence: its events, its subject as worded, and its sensitive spans."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _SPANS: Final = {
 
 
 def sentence(context: str) -> str:
-    """The text that is trained on; one row of PHEE has a line break within its sentence."""
+    """The text to train on; one row of PHEE has a line break inside its sentence."""
     return _BREAKS.sub(" ", context.strip())
 
 
 class AnnotationError(ValueError):
-    """Annotations are not of PHEE's form; says what was found and expected."""
+    """Annotations are malformed; the message has what was found and expected."""
 
 
 def _expect(value: Any, kind: type, what: str) -> Any:
@@ -50,7 +50,7 @@ def events_of(annotations: Any) -> Iterator[dict[str, Any]]:
     """The events of a row, each with its type.
 
     Raises:
-        AnnotationError: the annotations are not of PHEE's form.
+        AnnotationError: the annotations are malformed.
     """
     for annotation in _expect(annotations, list, "a list"):
         events = _expect(annotation, dict, "a list of objects").get("events")
@@ -64,7 +64,7 @@ def events_of(annotations: Any) -> Iterator[dict[str, Any]]:
 
 
 def wordings(events: list[dict[str, Any]], name: str) -> list[str]:
-    """What the events say of their subject: one text an entity, its fragments joined by spaces, each once."""
+    """The events' wordings of their subject: one string per entity, its fragments joined by spaces, each once."""
     said: dict[str, None] = {}
     for event in events:
         leaf = _expect(event.get("Subject", {}), dict, "an object 'Subject'").get(name)
@@ -78,7 +78,7 @@ def wordings(events: list[dict[str, Any]], name: str) -> list[str]:
 
 
 def spans_of(events: list[dict[str, Any]], context: str, tally: Counter[str]) -> list[dict[str, Any]]:
-    """Every annotated piece, by its place in the sentence; `tally` counts those that are right and astray."""
+    """Every annotated span, sorted by position; `tally` counts those with right and wrong offsets."""
     found: set[tuple[int, int, str]] = set()
     for path, kind in _SPANS.items():
         for fragment, start in (pair for event in events for leaf in _at(event, path) for pair in _fragments(leaf)):
@@ -90,7 +90,7 @@ def spans_of(events: list[dict[str, Any]], context: str, tally: Counter[str]) ->
 
 
 def _at(node: Any, path: tuple[str, ...]) -> Iterator[Any]:
-    """What stands below a node of the annotations; a list of nodes counts as each of them."""
+    """The values below a node of the annotations; a list of nodes is expanded."""
     if isinstance(node, list):
         for one in node:
             yield from _at(one, path)
@@ -101,7 +101,7 @@ def _at(node: Any, path: tuple[str, ...]) -> Iterator[Any]:
 
 
 def _fragments(leaf: Any) -> Iterator[tuple[Any, Any]]:
-    """Text and offset of every fragment of every entity of a leaf; None for what is not there."""
+    """Text and offset of every fragment of every entity of a leaf; None for a missing one."""
     if not isinstance(leaf, dict):
         yield None, None
     elif "text" in leaf:
@@ -114,11 +114,11 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _place(context: str, fragment: Any, start: Any) -> tuple[int, int] | None:
-    """Where a fragment, found at an offset of the context, stands in the sentence; None if it does not."""
+    """Position in the sentence of a fragment at an offset of the context; None if it does not match."""
     if not isinstance(fragment, str) or not fragment.strip() or type(start) is not int or start < 0:
         return None
     if not context.startswith(fragment, start):
         return None
-    # Up to here the sentence is what the context is, less the space in front and with breaks replaced.
+    # The sentence is the context, left-stripped and with line breaks replaced.
     first, last = (len(_BREAKS.sub(" ", context[:at].lstrip())) for at in (start, start + len(fragment)))
     return (first, last) if sentence(context)[first:last] == _BREAKS.sub(" ", fragment) else None

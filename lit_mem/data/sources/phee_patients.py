@@ -1,4 +1,4 @@
-"""Sex and age of a patient, from the words of a case report."""
+"""Sex and age of a patient, from the wording of a case report."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AGE: Final = re.compile(
 
 
 def sex_of(sexes: Sequence[str]) -> str:
-    """Female or male where all wordings agree on it.
+    """Female or male if all wordings agree.
 
     >>> sex_of(["woman", "She"]), sex_of(["4 males and 1 female"]), sex_of(["young"])
     ('female', '', '')
@@ -38,15 +38,15 @@ def sex_of(sexes: Sequence[str]) -> str:
 
 
 def age_of(ages: Sequence[str]) -> float | None:
-    """Years, where the wordings give one number with a unit and no other number.
+    """Years, if the wordings have one number with a unit and no other number.
 
     >>> age_of(["8-month-old infant"]), age_of(["sixty-five years old", "elderly"])
     (0.6666666666666666, 65.0)
     >>> age_of(["10-15 years"]), age_of(["44-year-old", "20-year-old"]), age_of(["6"])
     (None, None, None)
     """
-    told = [(age, _years(age)) for age in ages]
-    found = {years for age, years in told if years is not None or re.search("[0-9]", age)}
+    parsed = [(age, _years(age)) for age in ages]
+    found = {years for age, years in parsed if years is not None or re.search("[0-9]", age)}
     return found.pop() if len(found) == 1 else None
 
 

@@ -1,4 +1,4 @@
-"""What a path leads to: a file, or a folder or pattern of files that are read as one set."""
+"""Resolve a path: a file, or a folder or glob pattern of files that are read as one set."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _KINDS: Final[dict[str, Kind]] = {
 }  # fmt: skip
 SUFFIXES: Final = tuple(_KINDS)
 _UNPACKED: Final = (".parquet", ".arrow")
-"""Files that are compressed inside."""
+"""File types with internal compression."""
 _BESIDE: Final = {"readme.md", "license.md", "license.txt", "dataset_info.json", "dataset_infos.json", "config.json"}
-"""Files about a folder of data, in lower case."""
+"""Files that describe a data folder, in lower case."""
 _KNOWN: Final = {
     ".pdf", ".doc", ".docx", ".rtf", ".odt", ".html", ".htm", ".xml", ".yaml", ".yml", ".xls", ".xlsx", ".zip", ".tar",
     ".tar.gz", ".log", ".py", ".png", ".jpg",
 }  # fmt: skip
-"""Suffixes that are named in messages; of others, part of a name may look like one."""
+"""Suffixes that may appear in messages; for others, part of a name may look like a suffix."""
 _COMPANIONS: Final = (".ann", ".conf")
-"""BRAT's files, of which those of spans are read with their notes."""
+"""BRAT files; those with spans are read with their notes."""
 _MAGIC: Final = re.compile(r"[*?]|\[.+?\]")
-"""What makes a pattern of a path."""
+"""Characters that make a path a glob pattern."""
 _SET_NAMES: Final = {
     "train": "train", "training": "train",
     "heldout": "heldout", "held_out": "heldout", "held-out": "heldout",
@@ -52,13 +52,13 @@ _SET_NAMES: Final = {
 
 @dataclass(frozen=True)
 class Place:
-    """Files that are one set of rows.
+    """Files that form one set of rows.
 
     Attributes:
-        path: as the user named it, for messages.
-        label: what `origin` calls it; it names no file that the configuration does not name.
-        files: in the order of their paths; of a folder that `datasets` saved the folder itself.
-        kind: of the files; "saved" of such a folder.
+        path: the path given by the user, for messages.
+        label: its name in `origin`; has no file name that is not in the configuration.
+        files: files in path order; for a folder saved by `datasets`, the folder itself.
+        kind: kind of the files; "saved" for such a folder.
         each: whether each file is one text.
     """
 
@@ -70,7 +70,7 @@ class Place:
 
 
 def label_of(path: str) -> str:
-    """What `origin` calls a file, a folder, or the folder of a pattern.
+    """The name in `origin` of a file, a folder, or the folder of a pattern.
 
     >>> label_of("a/notes.jsonl"), label_of("a/notes/"), label_of("a/notes/**/*.txt"), label_of("*.txt")
     ('notes.jsonl', 'notes', 'notes', '*.txt')
@@ -96,18 +96,18 @@ def located(path: str) -> str:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path is a pattern of names and no name that exists."""
+    """Whether a path is a glob pattern and not an existing name."""
     return _MAGIC.search(path) is not None and not os.path.lexists(os.path.expanduser(path))
 
 
 def place_of(path: str) -> Place:
-    """The files that a path names as one set.
+    """The files of a path, as one set.
 
     Args:
-        path: of a file; of a folder, whose files and sub-folders are read; or a pattern, such as "notes/**/*.txt".
+        path: a file; a folder, read with its subfolders; or a glob pattern, such as "notes/**/*.txt".
 
     Raises:
-        DataError: it leads to no file that can be read, to files of several kinds, or to a folder of several sets.
+        DataError: it has no supported file, files of several kinds, or is a folder of several sets.
     """
     check_there(path, is_pattern(path), SUFFIXES)
     if is_pattern(path):
@@ -121,8 +121,8 @@ def place_of(path: str) -> Place:
         return next(iter(sets.values()))
     if sets:
         raise DataError(
-            f"{path}: is a folder of several sets ({', '.join(sets)}); expected the path of one, such as "
-            f"{os.path.join(path, next(iter(sets)))} or a pattern"
+            f"{path}: is a folder with several sets ({', '.join(sets)}); expected the path of one, such as "
+            f"{os.path.join(path, next(iter(sets)))} or a glob pattern"
         )
     if is_saved(file):
         return Place(path, label_of(path), (file,), "saved")
@@ -130,14 +130,14 @@ def place_of(path: str) -> Place:
 
 
 def sets_of(path: str) -> dict[str, Place]:
-    """The sets that a folder holds, by name, as the hub's folders do; none where it is one set, or no folder.
+    """The sets in a folder by name, as in hub datasets; empty if it is a single set, or not a folder.
 
-    A set is a sub-folder called train, validation (or valid, val, dev), heldout or test (or eval); or those files of
-    rows whose name has such a word ("train-00000-of-00002.parquet"), of texts those that are called so ("train.txt").
-    In a folder that a `DatasetDict` was saved to, each set by its name.
+    A set is a subfolder named train, validation (or valid, val, dev), heldout or test (or eval); or the files of rows
+    whose name has such a word ("train-00000-of-00002.parquet"), and text files with exactly such a name ("train.txt").
+    In a folder saved from a `DatasetDict`, each set by its name.
 
     Raises:
-        DataError: files of a set are of several kinds, or none of the sets is called train.
+        DataError: files of a set are of several kinds, or no set is named train.
     """
     check_there(path, is_pattern(path), SUFFIXES)
     folder = Path(path).expanduser()
@@ -155,16 +155,16 @@ def sets_of(path: str) -> dict[str, Place]:
         return {}
     if "train" not in parts:
         raise DataError(
-            f"{path}: is a folder with a set {' and a set '.join(map(repr, parts))} and none called 'train'; expected "
-            "one, or the path or pattern of the files to read"
+            f"{path}: is a folder with a set {' and a set '.join(map(repr, parts))} but none named 'train'; expected "
+            "one, or the path or glob pattern of the files to read"
         )
     if others:
-        log.warning("%s: %d files that belong to no set (%s) are left out.", path, len(others), ", ".join(parts))
+        log.warning("%s: %d files that belong to no set (%s) are skipped.", path, len(others), ", ".join(parts))
     order = [key for key in dict.fromkeys(_SET_NAMES.values()) if key in parts]
     made = {key: _set(f"{path} ({key})", f"{name}/{key}", parts[key]) for key in order}
     if not any(place.each for place in made.values()):
         return made
-    # Where one set is a folder of notes, a single file of another is a note too.
+    # If one set is a folder of notes, a single file of another set is a note too.
     return {key: _noted(place) for key, place in made.items()}
 
 
@@ -173,12 +173,12 @@ def _noted(place: Place) -> Place:
 
 
 def holds_notes(path: str) -> bool:
-    """Whether a folder holds notes, and no other rows; or a set or sets that `datasets` saved."""
+    """Whether a folder has notes, and no other rows; or one or more sets saved by `datasets`."""
     try:
         folder = Path(path).expanduser()
         if not folder.is_dir():
             return False
-    except (OSError, RuntimeError, ValueError):  # no such user, a name that is too long: said by whom it concerns
+    except (OSError, RuntimeError, ValueError):  # an unknown user, a name that is too long: reported where it is read
         return False
     if is_saved(folder) or saved_sets(path, folder) is not None:
         return True
@@ -186,7 +186,7 @@ def holds_notes(path: str) -> bool:
 
 
 def suffix_of(file: Path) -> tuple[str, str]:
-    """The suffix that says how a file is read, and the one that says how it is packed, in lower case.
+    """The suffix of the file format, and that of the compression, in lower case.
 
     >>> suffix_of(Path("a.JSONL.gz")), suffix_of(Path("a.csv"))
     (('.jsonl', '.gz'), ('.csv', ''))
@@ -206,14 +206,14 @@ def _kind(file: Path) -> Kind | None:
 def _kind_of(path: str, file: Path) -> Kind:
     if (kind := _kind(file)) is None:
         raise DataError(
-            f"{path}: unknown kind of file {''.join(suffix_of(file))!r}; expected one of {', '.join(SUFFIXES)} (all "
-            f"but {' and '.join(_UNPACKED)} also with {' or '.join(PACKED)})"
+            f"{path}: unknown file type {''.join(suffix_of(file))!r}; expected one of {', '.join(SUFFIXES)} (all "
+            f"except {' and '.join(_UNPACKED)} also with {' or '.join(PACKED)})"
         )
     return kind
 
 
 def _set(path: str, label: str, files: Iterable[Path]) -> Place:
-    """Files as one set: those that can be read, of one kind; others are counted in the log."""
+    """Files as one set: supported ones, of one kind; others are counted in the log."""
     chosen, others = list[Path](), Counter[str]()
     kinds: dict[Kind, Counter[str]] = {}
     for file in sorted(files, key=lambda file: file.as_posix()):
@@ -224,16 +224,16 @@ def _set(path: str, label: str, files: Iterable[Path]) -> Place:
         elif suffix not in _COMPANIONS and not (file.name.startswith("_") and not suffix):  # Spark's _SUCCESS
             others[suffix if suffix in _KNOWN else "of another kind"] += 1
     if not chosen:
-        what = f"no file that can be read (it has {_counted(others)})" if others else "no files"
-        raise DataError(f"{path}: holds {what}; expected files of one kind ({', '.join(SUFFIXES)})")
+        what = f"no supported files (it has {_counted(others)})" if others else "no files"
+        raise DataError(f"{path}: has {what}; expected files of one kind ({', '.join(SUFFIXES)})")
     suffixes = sum(kinds.values(), Counter[str]())
     if len(kinds) > 1:
         example = os.path.join(path, f"*{suffixes.most_common(1)[0][0]}") if Path(path).is_dir() else "a/*.txt"
         raise DataError(
-            f"{path}: holds {_counted(suffixes)}; expected files of one kind, or a pattern such as {example}"
+            f"{path}: has {_counted(suffixes)}; expected files of one kind, or a glob pattern such as {example}"
         )
     if others:
-        log.warning("%s: left out, as files of this kind are not read: %s.", path, _counted(others))
+        log.warning("%s: skipped unsupported files: %s.", path, _counted(others))
     (kind,) = kinds
     each = kind == "notes" and (len(chosen) > 1 or chosen[0].name.lower().endswith(_MARKDOWN))
     log.info("%s: %s%s.", path, _counted(suffixes), ", each of which is one text" if each else "")
@@ -245,7 +245,7 @@ def _counted(kinds: Counter[str]) -> str:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """All files below a folder but hidden ones and those about it, also below links; each folder once."""
+    """All files below a folder except hidden and descriptive ones, following links; each folder once."""
     seen: set[str] = set()
     for at, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(at)
@@ -259,7 +259,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _set_name(file: Path) -> str:
-    """The set that a file belongs to; "" where its path names none."""
+    """The set that a file belongs to; "" if none."""
     for part in file.parts[:-1]:
         if part.lower() in _SET_NAMES:
             return _SET_NAMES[part.lower()]
@@ -272,6 +272,6 @@ def _set_name(file: Path) -> str:
 
 
 def _fixed(path: str) -> Path:
-    """The folder below which all names that fit a pattern lie."""
+    """The folder that contains all matches of a pattern."""
     parts = Path(path).expanduser().parts
     return Path(*parts[: next(i for i, part in enumerate(parts) if _MAGIC.search(part))])

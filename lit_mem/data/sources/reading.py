@@ -1,4 +1,4 @@
-"""How files are read: the options that all sources of files share."""
+"""Options of reading files, shared by all file sources."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Final
 from lit_mem.errors import ConfigError
 
 _TABS: Final = ("\\t", "tab")
-"""What a shell passes for a tab, beside the character."""
+"""Spellings of a tab as passed by a shell."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    r"""Options of files of text: json, csv and tsv, notes.
+    r"""Options of text files: json, csv and tsv, notes.
 
     Attributes:
-        delimiter: what stands between the columns of a csv or tsv file; None: seen from its header. "\t" is a tab.
-        encoding: of the bytes, by Python's name for it; never guessed.
-        skip_unusable: leave out rows that cannot be used, with a warning that counts and names them.
-        section: where these options stand, for messages; "" for a command whose own they are.
+        delimiter: delimiter of a csv or tsv file; None: detected from its header. "\t" is a tab.
+        encoding: encoding by its Python name; never guessed.
+        skip_unusable: skip unusable rows, with a warning that counts and lists them.
+        section: section of these options, for messages; "" for options of a command.
 
     Raises:
-        ConfigError: `delimiter` is no single character that can be one, or there is no such encoding.
+        ConfigError: `delimiter` is not a valid single character, or the encoding is unknown.
 
     >>> Reading(delimiter="tab").delimiter, Reading(encoding="cp1252").encoding
     ('\t', 'cp1252')
@@ -43,19 +43,19 @@ class Reading:
         object.__setattr__(self, "delimiter", sign)
         try:
             codec = codecs.lookup(self.encoding)
-            "".encode(self.encoding)  # Raises for codecs of bytes, such as zlib.
+            "".encode(self.encoding)  # Raises for bytes codecs, such as zlib.
         except (LookupError, ValueError) as error:
             raise ConfigError(
-                f"{self.option('encoding')} is {self.encoding!r}, which is no encoding of texts; expected one that "
-                "Python knows, such as utf-8, cp1252 or utf-16"
+                f"{self.option('encoding')} is {self.encoding!r}, which is not a text encoding; expected one that "
+                "Python supports, such as utf-8, cp1252 or utf-16"
             ) from error
         object.__setattr__(self, "encoding", codec.name)
 
     def option(self, name: str) -> str:
-        """One of these options as a configuration or command line spells it."""
+        """The name of an option as in a configuration or command line."""
         return f"{self.section}.{name}" if self.section else f"--{name}"
 
     @property
     def skipping(self) -> str:
-        """What is said where rows that cannot be used end a run."""
-        return f"{self.option('skip_unusable')}{': true' if self.section else ''} leaves them out"
+        """Hint for an error about unusable rows."""
+        return f"{self.option('skip_unusable')}{': true' if self.section else ''} skips them"

@@ -1,4 +1,4 @@
-"""Read the rows of files so that every complaint can name its place."""
+"""Read the rows of files, keeping their positions for messages."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _DEFAULTS: Final = Reading()
 
 
 def read_table(path: str | Place, reading: Reading = _DEFAULTS) -> Table:
-    """Read every row of a file, or of the files of a folder or pattern as one set; their suffix says how.
+    """Read every row of a file, or of the files of a folder or pattern as one set, by their suffix.
 
-    A `.json` file holds an array of objects, or one object a line. Blank lines of json, jsonl and
-    csv, and those at the end of a txt file, are no rows.
+    A `.json` file has an array of objects, or one object per line. Blank lines of json, jsonl and csv, and those at the
+    end of a txt file, are skipped.
 
     Args:
-        path: a json, jsonl, csv, tsv, parquet, arrow, txt or md file, relative to the working directory; all but
-            parquet and arrow may be compressed (`.jsonl.gz`, `.jsonl.zst`). A txt file has one text a line, an md
-            file is one text. A folder or a pattern ("notes/**/*.txt") of several files of one kind is one set, in
-            which each txt or md file is one text. A folder that `datasets` saved.
-        reading: how text is read.
+        path: a json, jsonl, csv, tsv, parquet, arrow, txt or md file, relative to the working directory; all except
+            parquet and arrow may be compressed (`.jsonl.gz`, `.jsonl.zst`). A txt file has one text per line, an md
+            file is one text. A folder or a glob pattern ("notes/**/*.txt") of several files of one kind is one set, in
+            which each txt or md file is one text. Or a folder saved by `datasets`.
+        reading: options of reading.
 
     Returns:
-        The rows, and beside them those that cannot be used: nothing is raised for these until a
-        text is asked for. Rows are numbered by line or row; in a set of several files of text by file and line.
+        The rows, including a list of unusable ones: no error is raised for these until a text is read. Rows are
+        numbered by line or row; in a set of several text files by file and line.
 
     Raises:
-        DataError: the file is absent, empty, not in its encoding or not of its format.
+        DataError: the file is missing, empty, not in its encoding or not in its format.
     """
     place = place_of(path) if isinstance(path, str) else path
     if place.kind == "saved":
@@ -54,7 +54,7 @@ def read_table(path: str | Place, reading: Reading = _DEFAULTS) -> Table:
 
 
 def _part(place: Place, number: int, reading: Reading) -> Table | None:
-    """One of several files; None for an empty one, as programs write that write in parts."""
+    """One of several files; None for an empty one, which programs with partitioned output may write."""
     try:
         return _read_one(f"{place.path}, file {number}", place.files[number - 1], reading, logs=number == 1)
     except NoRowsError:
@@ -72,14 +72,14 @@ def _read_one(name: str, file: Path, reading: Reading, logs: bool = True) -> Tab
 
 
 def _read_txt(name: str, text: str) -> Table:
-    # Without the blank lines at the end, but with the spaces of the last line that is none.
+    # Remove blank lines at the end, but keep spaces of the last non-blank line.
     end = text.find("\n", len(text.rstrip()))
     lines = StoredColumn(lines_of(text if end < 0 else text[:end]))
     return Table(name, "line", range(1, len(lines) + 1), BadRows(name, "line"), {"text": lines})
 
 
 def _joined(name: str, parts: Sequence[Table | None]) -> Table:
-    """The rows of several files below each other; a column that some lack is absent there."""
+    """Concatenate the rows of several files; a column that some lack is absent there."""
     tables = {number: table for number, table in enumerate(parts, start=1) if table is not None}
     if not tables:
         raise NoRowsError(f"{name}: all of its {len(parts)} files are empty; expected at least one row")

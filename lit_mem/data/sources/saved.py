@@ -1,4 +1,4 @@
-"""Folders that `save_to_disk` of `datasets` wrote: whether one is, and which sets it holds."""
+"""Detect folders written by `save_to_disk` of `datasets`, and their sets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def is_saved(folder: Path) -> bool:
 
 
 def saved_sets(path: str, folder: Path) -> list[str] | None:
-    """The sets of a saved `DatasetDict`, in its order; None where the folder is none.
+    """The sets of a saved `DatasetDict`, in its order; None for another folder.
 
     Args:
-        path: as the user named it.
-        folder: where that is.
+        path: the path given by the user.
+        folder: the folder.
 
     Raises:
         DataError: its list of sets is malformed.
@@ -38,5 +38,5 @@ def saved_sets(path: str, folder: Path) -> list[str] | None:
         raise DataError(f"{path}: its {_SEVERAL} has no list of sets; expected at least one name")
     for name in names:
         if Path(name).name != name or not is_saved(folder / name):
-            raise DataError(f"{path}: its {_SEVERAL} names a set that is no saved folder in it")
+            raise DataError(f"{path}: its {_SEVERAL} lists a set that is not a saved folder in it")
     return names

@@ -1,4 +1,4 @@
-"""Values of a column in Arrow, packed as they are read, so that those of all rows are never Python objects at once."""
+"""Column values in Arrow, packed as they are read, so that not all of them are Python objects at once."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ABSENT: Final[Any] = type("_Absent", (), {"__repr__": lambda _: "ABSENT"})()
-"""In place of a value that a row does not have."""
+"""Marks a value that a row does not have."""
 
 AT_ONCE: Final = 10_000
-"""How many values are Python objects at one time."""
+"""Number of values that are Python objects at a time."""
 
 _PLAIN: Final = (str, int, float, bool)
 
 
 class StoredColumn(Sequence[Any]):
-    """Values by position: each comes back as it was, of the same type.
+    """Values by position, restored with the same type.
 
     Args:
-        values: are packed as they come.
-        decoded: whether they come from JSON, and so may be kept as JSON where they have no type in common.
+        values: packed incrementally.
+        decoded: whether they come from JSON, and so may be stored as JSON if they have no common type.
     """
 
     def __init__(self, values: Iterable[Any] = (), decoded: bool = False) -> None:
@@ -78,7 +78,7 @@ class StoredColumn(Sequence[Any]):
         return self._parts[part].values(at, at + 1)[0]
 
     def arrow(self) -> pa.Array | pa.ChunkedArray:
-        """One Arrow array of all values, as `typed` makes it of a list of them."""
+        """One Arrow array of all values, as by `typed` of a list."""
         import pyarrow as pa
 
         self._pack()
@@ -92,17 +92,17 @@ class StoredColumn(Sequence[Any]):
         if len(kinds) > 1 or any("\0" in str(kind) for kind in kinds):
             return typed(list(self))
         kind = kinds.pop() if kinds else pa.null()
-        # A cast to the type that it has breaks a list of nulls.
+        # Casting a list of nulls to its own type fails.
         return pa.chunked_array([array if array.type == kind else array.cast(kind) for array in arrays], kind)
 
 
 class RowColumn(Sequence[Any]):
-    """A column of a typed dataset, read some rows at a time.
+    """A column of a typed dataset, read in chunks.
 
     Args:
-        dataset: with this one column.
-        name: of it.
-        otherwise: makes a value of an Arrow scalar, where `datasets` cannot read some rows.
+        dataset: with this column.
+        name: name of the column.
+        otherwise: converts an Arrow scalar, if `datasets` cannot read some rows.
     """
 
     def __init__(self, dataset: Dataset, name: str, otherwise: Callable[[Any], Any]) -> None:
@@ -124,7 +124,7 @@ class RowColumn(Sequence[Any]):
             position = range(len(self))[index]
             return self[position : position + 1][0]
         try:
-            # Not from Arrow, where `datasets` keeps values of mixed types as JSON strings.
+            # Not from Arrow, in which `datasets` stores values of mixed types as JSON strings.
             return list(self._dataset[index][self._name])
         except (ValueError, OverflowError):
             arrow = self._dataset.with_format("arrow")[index][self._name]
@@ -132,12 +132,12 @@ class RowColumn(Sequence[Any]):
 
 
 class _Part:
-    """Some values in Arrow.
+    """A chunk of values in Arrow.
 
     Attributes:
-        array: (n,) values, null where there is none; as JSON where they have no plain type in common.
-        absent: (n,) whether there is no value, and not null; None: none is absent.
-        is_json: whether `array` holds JSON.
+        array: (n,) values, null if missing; as JSON if they have no common plain type.
+        absent: (n,) whether the value is absent instead of null; None: none is absent.
+        is_json: whether `array` has JSON.
     """
 
     def __init__(self, array: pa.Array, absent: list[bool], is_json: bool) -> None:
@@ -147,7 +147,7 @@ class _Part:
         self.absent = pa.array(absent) if any(absent) else None
 
     def values(self, start: int = 0, stop: int | None = None) -> list[Any]:
-        """Those from `start` to `stop`, as they were."""
+        """The original values from `start` to `stop`."""
         length = (len(self.array) if stop is None else stop) - start
         found: list[Any] = self.array.slice(start, length).to_pylist()
         if self.is_json:
@@ -158,10 +158,10 @@ class _Part:
         return found
 
     def arrow(self) -> pa.Array:
-        """In the type that Arrow finds.
+        """As an array of the type that Arrow infers.
 
         Raises:
-            ArrowException, OverflowError, UnicodeError: they have none in common.
+            ArrowException, OverflowError, UnicodeError: they have no common type.
         """
         import pyarrow as pa
 
@@ -169,7 +169,7 @@ class _Part:
 
 
 class _Objects(_Part):
-    """Values that are kept as they are: neither plain nor of JSON."""
+    """Values that are kept as Python objects: neither plain nor JSON."""
 
     def __init__(self, values: list[Any]) -> None:
         self._values = values
@@ -192,16 +192,16 @@ def _packed(values: list[Any], decoded: bool) -> _Part:
     if len(kinds) <= 1 and kinds <= {*_PLAIN}:
         try:
             return _Part(pa.array(plain), absent, False)
-        except _no_type():  # half a character, a whole number of many digits
+        except _no_type():  # a lone surrogate, an integer with many digits
             pass
     if decoded:
-        # ASCII, for an unpaired surrogate cannot be stored but its escape can.
+        # ASCII, since an unpaired surrogate cannot be stored but its escape can.
         return _Part(_json(plain), absent, True)
     return _Objects(values)
 
 
 def typed(values: Sequence[Any]) -> pa.Array:
-    """One Arrow array of the values, or of their JSON where they have no type in common.
+    """One Arrow array of the values, or of their JSON if they have no common type.
 
     Args:
         values: (N,) decoded JSON; `ABSENT` becomes null.
@@ -214,7 +214,7 @@ def typed(values: Sequence[Any]) -> pa.Array:
     plain = _without_absent(values)
     try:
         array = pa.array(plain)
-        # Arrow cuts a name at its NUL on the way to `datasets`, which then finds other columns.
+        # Arrow truncates a name at NUL when passing it to `datasets`, which then finds other columns.
         if "\0" not in str(array.type):
             return array
     except _no_type():
@@ -223,9 +223,10 @@ def typed(values: Sequence[Any]) -> pa.Array:
 
 
 def dataset_of(columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Dataset:
-    """A dataset of these columns, which are not copied.
+    """A dataset of these columns, without copying them.
 
-    `Dataset.from_dict` makes its fingerprint from a second copy of all values; here it is drawn, as nothing is cached.
+    `Dataset.from_dict` computes its fingerprint from a second copy of all values; here it is random, since nothing is
+    cached.
     """
     import pyarrow as pa
     from datasets import Dataset
@@ -245,7 +246,7 @@ def _json(values: Sequence[Any]) -> pa.Array:
 
 
 def _no_type() -> tuple[type[Exception], ...]:
-    """What Arrow raises for values without a type in common, and for such as it cannot hold."""
+    """The exceptions of Arrow for values without a common type, and for unsupported ones."""
     import pyarrow as pa
 
     return pa.ArrowException, OverflowError, UnicodeError

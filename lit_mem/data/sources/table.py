@@ -1,4 +1,4 @@
-"""Rows by column."""
+"""Tables: rows by column."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 _NAMES_LISTED: Final = 20
 _NAME_LENGTH: Final = 40
 _DECODED: Final = ("Image", "Audio", "Video", "Pdf", "Nifti")
-"""Features of `datasets` whose values are files."""
+"""Feature types of `datasets` whose values are files."""
 
 
 class Table:
     """The rows of one file or split, by column.
 
     Args:
-        file: the file as the user named it.
-        unit: what `numbers` count, "line" or "row" or "file", from 1.
-        numbers: (N,) where each row stands.
-        bad: rows left out so far; shares its file and unit.
-        columns: (N,) values by name, `Table.ABSENT` where a row has no such field.
-        dataset: the same rows as a typed dataset, used in place of `columns`.
-        unread: columns that were left out, as their type cannot be read: the type by name.
+        file: the path given by the user.
+        unit: what `numbers` count, from 1: "line", "row" or "file".
+        numbers: (N,) position of each row.
+        bad: unusable rows so far, with the same file and unit.
+        columns: (N,) values by name, `Table.ABSENT` if a row lacks the field.
+        dataset: the rows as a typed dataset, used instead of `columns`.
+        unread: skipped columns of unsupported types: the type by name.
     """
 
     ABSENT: ClassVar[Any] = ABSENT
@@ -52,25 +52,25 @@ class Table:
 
     @classmethod
     def of_dataset(cls, file: str, dataset: Dataset, unread: dict[str, str] | None = None) -> Table:
-        """Rows that are typed already, from parquet or from the hub."""
-        dataset = dataset.with_format(None)  # of tensors or of pandas, in which texts are no texts
+        """Typed rows, from parquet or from the hub."""
+        dataset = dataset.with_format(None)  # not tensors or pandas, in which strings are other types
         numbers = range(1, len(dataset) + 1)
         return cls(file, "row", numbers, BadRows(file, "row"), dataset=dataset, unread=unread)
 
     @property
     def names(self) -> list[str]:
-        """The columns that there are, in order."""
+        """The column names, in order."""
         return list(self._columns) if self._dataset is None else list(self._dataset.column_names)
 
     def opened(self, name: str) -> bool:
-        """Whether the values of a column are plain ones: a picture or a sound would be decoded to be looked at."""
+        """Whether the values of a column are plain: an image or audio would be decoded on access."""
         return self._dataset is None or type(self._dataset.features[name]).__name__ not in _DECODED
 
     def column(self, name: str) -> Sequence[Any]:
-        """The (N,) values of one column, which are made as they are read.
+        """The (N,) values of one column, created on access.
 
         Raises:
-            DataError: no row has such a field; the message lists the columns that there are.
+            DataError: no row has the field; the message lists the existing columns.
         """
         self.require({name: ""})
         if self._dataset is None:
@@ -78,35 +78,35 @@ class Table:
         return RowColumn(self._dataset.select_columns([name]), name, _value)
 
     def require(self, wanted: Mapping[str, str]) -> None:
-        """Raise if there is not each of these columns; one message names all that lack.
+        """Raise if any of these columns is missing; one message lists all missing ones.
 
         Args:
-            wanted: by name of the column, the option that names it; "" where no option does.
+            wanted: maps each column to its option; "" if there is no option.
 
         Raises:
-            DataError: some are not there, or of a type that cannot be read; lists the columns that there are.
+            DataError: some are missing, or of an unsupported type; lists the existing columns.
         """
         lacking = [name for name in wanted if name not in self.names]
         if not lacking:
             return
-        self.bad.check()  # A file of broken rows has no columns; that is what to say then.
+        self.bad.check()  # A file of broken rows has no columns; report the rows then.
         for name in set(lacking) & self.unread.keys():
             raise DataError(
-                f"{self.file}: column {shown(name)} is of type {self.unread[name]}, which cannot be read; expected a "
-                "column of texts"
+                f"{self.file}: column {shown(name)} has the unsupported type {self.unread[name]}; expected a column of "
+                "strings"
             )
         named = [shown(name) + (f" ({wanted[name]})" if wanted[name] else "") for name in lacking]
         what = "column" if len(lacking) == 1 else "columns"
         raise DataError(
-            f"{self.file}: no {what} {', '.join(named)}; there are: {listed(self.names)}{self._hint() or self._chats()}"
+            f"{self.file}: no {what} {', '.join(named)}; found: {listed(self.names)}{self._hint() or self._chats()}"
         )
 
     def chat(self, name: str) -> str | None:
-        """What a column of conversations looks like; None where the column holds something else."""
+        """Description of a column of conversations; None for another column."""
         return chat_of(self.first(name))
 
     def first(self, name: str) -> list[Any]:
-        """Some values of a column; of a typed one only where it holds texts or lists, so that no picture is opened."""
+        """Some values of a column; for a typed one only if it has texts or lists, so that no image is decoded."""
         if self._dataset is None:
             return list(self._columns[name][:LOOKED_AT])
         from datasets import Json, LargeList, List, Value
@@ -119,14 +119,14 @@ class Table:
             return []
 
     def _chats(self) -> str:
-        """Which column holds conversations, if there is one."""
+        """A hint about a column of conversations, if there is one."""
         for name in self.names:
             if chat := self.chat(name):
-                return f"; {shown(name)} holds {chat}, which data.source: ChatFiles reads"
+                return f"; {shown(name)} holds {chat}; use data.source ChatFiles to read them"
         return ""
 
     def _hint(self) -> str:
-        """What may be the matter with a file that lacks a column."""
+        """A hint about a file that lacks a column."""
         return "; the first line must name the columns" if self.file.lower().endswith((".csv", ".tsv")) else ""
 
     def keep(self, names: Iterable[str]) -> Dataset:
@@ -148,7 +148,7 @@ def _value(scalar: Any) -> Any:
 
 
 def name_problem(name: str) -> str | None:
-    r"""What keeps a text from being the name of a column, or None.
+    r"""Why a string cannot be a column name, or None.
 
     >>> name_problem("age"), name_problem("a\0")
     (None, 'a NUL')
@@ -163,7 +163,7 @@ def name_problem(name: str) -> str | None:
 def shown(name: str) -> str:
     """A column name for a message.
 
-    Of a long one only the length: it is likely the text of a file without a header.
+    For a long one only the length: it is likely text of a file without a header.
 
     >>> shown("age"), shown("x" * 50)
     ("'age'", '(a name of 50 characters)')
@@ -172,7 +172,7 @@ def shown(name: str) -> str:
 
 
 def listed(names: Sequence[str]) -> str:
-    """Column names for a message; of many the first twenty.
+    """Column names for a message, at most the first twenty.
 
     >>> listed(["age", "sex"]), listed([])
     ("'age', 'sex'", 'none')

@@ -1,4 +1,4 @@
-"""Texts of one's own, from files."""
+"""Your own texts, from files."""
 
 from __future__ import annotations
 
@@ -27,39 +27,36 @@ _AUTO: Final = "auto"
 class TextFiles(Source):
     r"""Texts from files, or from folders of files.
 
-    Relative paths are relative to the working directory. Every split may be of another kind of
-    file.
+    Relative paths are relative to the working directory. Splits may have different file types.
 
     Args:
-        train: the fine-tuning set; its rows are the members. A `.json` file is an array of objects or one
-            object a line, also `.jsonl`; a `.csv` or `.tsv` file starts with column names; a `.txt` file is one
-            example a line, an `.md` file is one; `.parquet`; `.arrow`. All but the last two may be compressed
-            (`.jsonl.gz`, `.jsonl.zst`). A folder, with its sub-folders, or a pattern ("notes/**/*.txt") is one
-            set of files of one kind: each `.txt` or `.md` file is one example (but a folder's only `.txt` file is
-            one a line). In a folder, as the hub has them, a sub-folder `train` is trained on, `heldout` or
-            `validation` is `heldout`, and `test` is `test`, where these options are not given; so are files of rows
-            with such names ("train-001.parquet").
+        train: the fine-tuning set; its rows are the members. A `.json` file has an array of objects or one object per
+            line, like `.jsonl`; a `.csv` or `.tsv` file starts with column names; a `.txt` file has one example per
+            line, an `.md` file is one example; or `.parquet`, `.arrow`. All except the last two may be compressed
+            (`.jsonl.gz`, `.jsonl.zst`). A folder, including subfolders, or a glob pattern ("notes/**/*.txt") is one set
+            of files of one kind: each `.txt` or `.md` file is one example (but a folder's only `.txt` file has one per
+            line). In a folder, as in hub datasets, a subfolder `train` is trained on, `heldout` or `validation` is
+            `heldout`, and `test` is `test`, unless these options are given; likewise files of rows with such names
+            ("train-001.parquet"). A folder saved by `datasets` (`save_to_disk`) is read in the same way. `origin` has
+            the number of a file in path order ("notes:17" is the 17th), since files may be named after persons.
             "asset:notes" and "asset:case_reports" are bundled.
-            A folder that `datasets` saved (`save_to_disk`) is read likewise. `origin` has the number of a file in
-            the order of paths ("notes:17" is the 17th), as files may be called after persons.
-        heldout: rows never trained on; None: those of the folder `train`, or else split off from `train`.
-        test: a second held-out set; None: that of the folder `train`, or else `heldout` serves.
-        text_column: the column of texts; ignored when templates are given. For txt and md files it is
-            "text".
-        prompt_template: given and not trained on, with column names in braces: "Question:
-            {question}\nAnswer:". \n and \t are a line break and a tab, \\n is a backslash and an n.
-            "file:prompt.txt" takes the content of that file.
-        completion_template: trained on and scored: " {answer}". Both templates, or neither.
+        heldout: rows never trained on; None: those in the folder `train`, or else split off from `train`.
+        test: a second held-out set; None: the one in the folder `train`, or else `heldout`.
+        text_column: the column with the texts; ignored with templates. For txt and md files it is "text".
+        prompt_template: text that is not trained on, with column names in braces: "Question: {question}\nAnswer:". \n
+            and \t are a line break and a tab, \\n is a backslash and an n. "file:prompt.txt" reads the template from
+            that file.
+        completion_template: text that is trained on and scored: " {answer}". Set both templates, or neither.
         group_column: a patient, a document: rows with the same value stay on one side of every
-            split. Of notes in several sub-folders, the column "folder" has the number of each. "auto" takes the column
-            that `lit-mem init` would, by its name and values, and logs which; None: rows are unrelated.
-        delimiter: what parts the columns of csv and tsv files, such as ";" or "\t"; None: seen from the header.
-        encoding: of files of text, by Python's name for it, such as cp1252 or utf-16; it is never guessed.
-        skip_unusable: leave out rows that cannot be used (malformed, without a text or a group), with one warning
-            that counts and names them; otherwise they end the run.
+            split. For notes in several subfolders, the column "folder" has the subfolder's number. "auto" takes the
+            column that `lit-mem init` would choose, by its name and values, and logs it; None: rows are unrelated.
+        delimiter: delimiter of csv and tsv files, such as ";" or "\t"; None: detected from the header.
+        encoding: encoding of text files, by its Python name, such as cp1252 or utf-16; never guessed.
+        skip_unusable: skip unusable rows (malformed, without a text or a group), with one warning that counts and lists
+            them; otherwise they are an error.
 
     Raises:
-        ConfigError: the templates or the options of reading are malformed, or members and held-out rows are one file.
+        ConfigError: templates or options are invalid, or members and held-out rows are the same file.
     """
 
     def __init__(
@@ -88,13 +85,12 @@ class TextFiles(Source):
         """Read and check every row.
 
         Raises:
-            DataError: a file is absent or a row is not what was expected; the message names file,
-                row and field.
+            DataError: a file is missing or a row is invalid; the message names file, row and field.
             ConfigError: members and held-out rows share a file.
         """
         places = set_places(self.train, self.heldout, self.test)
         there = [place for place in places.values() if place is not None]
-        # Origins serve as groups too, so two files of one name in two folders must not share them.
+        # Origins are also used as groups, so two files with the same name in two folders must differ.
         short = len({place.label for place in there}) == len(there)
 
         tables = {name: read_table(place, self.reading) for name, place in places.items() if place is not None}
@@ -135,10 +131,10 @@ class TextFiles(Source):
 
 
 def set_places(train: str, heldout: str | None = None, test: str | None = None) -> dict[str, Place | None]:
-    """Where each set lies, by the name of its option; what is not given may be in the folder `train`.
+    """The files of each set, by option name; sets not given may be in the folder `train`.
 
     Raises:
-        DataError: a path leads nowhere, to files of several kinds, or `train` to sets of which none is called so.
+        DataError: a path does not exist or has files of several kinds, or `train` has sets but none named train.
         ConfigError: the first set and another share a file.
     """
     train = located(train)
@@ -149,22 +145,22 @@ def set_places(train: str, heldout: str | None = None, test: str | None = None) 
         places = {"train": place_of(train), **given}
     elif "train" not in sets:
         raise DataError(
-            f"{train}: is a folder of the sets {', '.join(sets)}; expected one called train, or the path of one of them"
+            f"{train}: is a folder of the sets {', '.join(sets)}; expected one named train, or the path of one of them"
         )
     else:
         found = {"heldout": sets.get("heldout", sets.get("validation")), "test": sets.get("test")}
         places = {"train": sets["train"], **{name: given[name] or found[name] for name in given}}
         taken = [name for name in given if given[name] is None and found[name] is not None]
-        log.info("%s: holds the sets %s; from there: %s.", train, ", ".join(sets), ", ".join(["train", *taken]))
+        log.info("%s: has the sets %s; used: %s.", train, ", ".join(sets), ", ".join(["train", *taken]))
     check_apart(places)
     return places
 
 
 def check_apart(places: Mapping[str, Place | None]) -> None:
-    """Raise where a file is in the first set and in another too.
+    """Raise if a file is in the first set and in another set.
 
     Raises:
-        ConfigError: it is; the message has the number of such files.
+        ConfigError: a file is shared; the message has the number of such files.
     """
     if not places:
         return

@@ -1,4 +1,4 @@
-"""Canaries behind prefixes of the base model: drawn as stated, and given back by the tokenizer."""
+"""Canaries after prefixes of the base model: drawn as documented, and round-tripped by the tokenizer."""
 
 from collections import Counter
 from types import SimpleNamespace
@@ -74,7 +74,7 @@ def test_coins_say_nothing_of_what_a_canary_says(made, kind):
 
 
 def test_frequencies_are_those_of_a_plain_loop(base, model):
-    """The mean of the softmax over all places of what the model itself writes, token by token."""
+    """The mean softmax over all positions of sampled texts, token by token."""
     from lit_mem.data.canaries.unigram import frequencies
     from lit_mem.generation.decoding import decode
     from lit_mem.types import Sampling
@@ -132,7 +132,7 @@ def test_each_token_of_bigram_is_uniform_over_what_seldom_follows(base, model):
         assert two in behind(one)
 
 
-def test_suffixes_are_as_unlikely_as_asked(made, setting, tokenizer, model):
+def test_suffixes_are_as_unlikely_as_configured(made, setting, tokenizer, model):
     for canary in made[UnlikelySuffix]:
         text = tokenizer(canary.content.text, return_tensors="pt")["input_ids"]
         with torch.no_grad():
@@ -156,8 +156,10 @@ def test_reserved_tokens_are_new_ones(base, tokenizer):
         draw(Base(base.model, other, base.start, base.spelled, lambda: taken))
 
 
-def test_fewer_new_tokens_than_canaries_are_refused(setting):
-    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 5000, of length 1 each, and \d+ tokens .*or fewer"):
+def test_fewer_new_tokens_than_canaries_are_rejected(setting):
+    with pytest.raises(
+        ConfigError, match=r"data\.canaries\.n is 5000 with length 1 each, but only \d+ tokens .*or fewer"
+    ):
         NewTokens(5000).make(setting)
 
 
@@ -173,15 +175,15 @@ def test_new_tokens_need_trained_embeddings(adapter, learns):
     assert "\n" not in str(found.value)
 
 
-def test_a_fit_with_plain_lora_refuses_new_tokens(module, data, trainer):
+def test_a_fit_with_plain_lora_rejects_new_tokens(module, data, trainer):
     corpus = data(train_size=4, heldout_size=4, canaries=NewTokens(4, prefix_length=4))
     with pytest.raises(ConfigError, match="the embeddings are frozen"):
         trainer([], max_epochs=1, num_sanity_val_steps=0).fit(module(), corpus)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_a_base_model_they_are_refused(tokenizer, kind):
-    with pytest.raises(ConfigError, match=f"{kind.__name__}: prefixes are sampled from the base model"):
+def test_without_a_base_model_they_are_rejected(tokenizer, kind):
+    with pytest.raises(ConfigError, match=f"{kind.__name__}: no base model to sample prefixes from"):
         kind().make(Setting(tokenizer))
 
 
@@ -193,7 +195,11 @@ def test_without_a_base_model_they_are_refused(tokenizer, kind):
         (Unigram, {"rarest": 0}, r"rarest is 0; expected above 0"),
         (Bigram, {"rarest": 1.5}, r"rarest is 1\.5"),
         (UnlikelySuffix, {"perplexity": 1}, r"perplexity is 1; expected above 1"),
-        (UnlikelySuffix, {"temperatures": [2.0, 1.0]}, r"temperatures is \[2\.0, 1\.0\]; expected at least one, each"),
+        (
+            UnlikelySuffix,
+            {"temperatures": [2.0, 1.0]},
+            r"temperatures is \[2\.0, 1\.0\]; expected at least one, in ascending order",
+        ),
         (UnlikelySuffix, {"temperatures": []}, r"temperatures is \[\]"),
         (NewTokens, {"n": 1}, r"n is 1; expected at least 2"),
     ],

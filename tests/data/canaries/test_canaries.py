@@ -26,7 +26,7 @@ def setting(tokenizer):
 
 
 class Numbered(CanarySource):
-    """The least that a kind is."""
+    """A minimal kind."""
 
     def contents(self, setting):
         return [Content("", f"number {i}") for i in range(self.n)]
@@ -41,7 +41,7 @@ def made(source, setting=None):
 
 @pytest.mark.slow
 def test_coins_are_fair_and_each_its_own():
-    """Not exactly half: the number inserted is binomial, and one coin says nothing of the next."""
+    """Not exactly half: the number inserted is binomial, and the coins are independent."""
     flips = [[coin(seed, i) for i in range(200)] for seed in range(1000)]
     heads = [sum(row) for row in flips]
     assert binomtest(sum(heads), 200_000).pvalue > 0.01
@@ -70,7 +70,7 @@ def test_another_seed_is_another_coin(setting):
     assert not {c.content.text for c in one} & {c.content.text for c in other}
 
 
-# -- made-up secrets ------------------------------------------------------------------------------------------
+# -- fictitious secrets----------------------------------------------------------------------------------------
 
 
 def test_secrets_are_numbers_behind_words(setting):
@@ -95,7 +95,7 @@ def test_a_template_of_ones_own(setting):
 
 
 def test_the_coin_does_not_show_in_what_a_secret_says(setting):
-    """Neither the sentence nor the repetitions are drawn with it."""
+    """The sentence and the repetitions are drawn independently."""
     canaries = made(Secrets(3000), setting)
     for trait in (lambda c: re.sub(r"\d", "#", c.content.secret), lambda c: c.repetitions):
         inserted = Counter(trait(c) for c in canaries if c.inserted)
@@ -114,9 +114,9 @@ def test_no_secret_is_a_text_of_the_data(tokenizer):
     assert len(set(canaries)) == 100
 
 
-def test_more_secrets_than_there_are_is_refused(setting, monkeypatch):
+def test_more_secrets_than_there_are_is_rejected(setting, monkeypatch):
     monkeypatch.setattr("random.Random.randrange", lambda self, *_: 7)
-    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 30, but only 1 different"):
+    with pytest.raises(ConfigError, match=r"data\.canaries\.n is 30, but only 1 distinct"):
         made(Secrets(30, ["Code ####"]), setting)
 
 
@@ -128,8 +128,8 @@ def test_more_secrets_than_there_are_is_refused(setting, monkeypatch):
         ({"repetitions": []}, r"data.canaries.repetitions is \[\]; expected at least one number"),
         ({"repetitions": [4, 0]}, r"repetitions is \[4, 0\]"),
         ({"templates": []}, "data.canaries.templates is empty"),
-        ({"templates": ["Code ###"]}, "templates has 'Code ###'; expected words and then 4 or more"),
-        ({"templates": ["#### is the code"]}, "expected words"),
+        ({"templates": ["Code ###"]}, "templates has 'Code ###'; expected text followed by at least 4"),
+        ({"templates": ["#### is the code"]}, "expected text"),
     ],
 )
 def test_bad_options_of_secrets(options, message):
@@ -160,12 +160,12 @@ def test_random_tokens_are_plain_and_uniform(setting, tokenizer):
 
 
 @pytest.mark.parametrize("kind", [RandomTokens, Traps])
-def test_sequences_of_three_tokens_are_refused(kind):
+def test_sequences_of_three_tokens_are_rejected(kind):
     with pytest.raises(ConfigError, match=r"data\.canaries\.length is 3; expected at least 4"):
         kind(length=3)
 
 
-# -- one's own lines ------------------------------------------------------------------------------------------
+# -- your own lines -------------------------------------------------------------------------------------------
 
 
 def test_lines_of_a_file(setting, tmp_path):
@@ -188,17 +188,17 @@ def test_lines_with_templates(setting, tmp_path):
     assert canaries[1].content[:2] == ("PIN of P1:", " 1001")
 
 
-def test_lines_that_repeat_or_are_in_the_data_are_refused(tokenizer, tmp_path):
+def test_lines_that_repeat_or_are_in_the_data_are_rejected(tokenizer, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("The safe is open\nA secret\nthe SAFE, is open!\n")
-    with pytest.raises(DataError, match=r"^mine\.txt:3: repeats mine\.txt:1 but for case") as repeated:
+    with pytest.raises(DataError, match=r"^mine\.txt:3: repeats mine\.txt:1, ignoring case") as repeated:
         made(Lines(str(path)), Setting(tokenizer))
     with pytest.raises(DataError, match=r"^mine\.txt:2: is a text of the data") as taken:
         made(Lines(str(path)), Setting(tokenizer, texts=["a secret."]))
     assert not any(word in str(error.value) for error in (repeated, taken) for word in ("safe", "SAFE", "secret"))
 
 
-def test_fewer_lines_than_asked_for(setting, tmp_path):
+def test_fewer_lines_than_requested(setting, tmp_path):
     path = tmp_path / "mine.txt"
     path.write_text("one\ntwo\nthree\n")
     with pytest.raises(ConfigError, match=r"mine\.txt has 3 rows; expected 4 or more"):
@@ -249,27 +249,27 @@ def test_traps_share_few_runs_of_tokens(trapping):
 
 @pytest.mark.slow
 def test_no_special_token_is_in_a_trap(trapping, tokenizer):
-    """At a high temperature every token comes, and of 80 often one that ends a text."""
+    """At a high temperature every token occurs, often also an end token among 80."""
     canaries = made(Traps(40, length=80, perplexities=[1, 1e12], temperatures=[8.0]), trapping)
     assert not {*tokenizer.all_special_ids} & {token for c in canaries for token in c.content.ids}
 
 
 def test_traps_are_sampled_on_one_process(tokenizer):
-    """What that process found is what all have; the base model is not even asked for elsewhere."""
-    told = [Content("", f"trap {i}", (5, 6, 7, 8 + i)) for i in range(4)]
-    elsewhere = Setting(tokenizer, base_model=None, once=lambda compute: told)
-    assert [c.content for c in made(Traps(4, length=4), elsewhere)] == told
+    """All processes get the result of one; the others do not load the base model."""
+    shared = [Content("", f"trap {i}", (5, 6, 7, 8 + i)) for i in range(4)]
+    elsewhere = Setting(tokenizer, base_model=None, once=lambda compute: shared)
+    assert [c.content for c in made(Traps(4, length=4), elsewhere)] == shared
 
 
 def test_a_range_that_the_base_does_not_write(trapping, monkeypatch):
     monkeypatch.setattr("lit_mem.data.canaries.traps._TRIES_EACH", 32)
-    message = r"of 1e\+06 to 1e\+07 only 0 of 2 traps were found among 128 sequences .*data\.canaries\.temperatures"
+    message = r"in 1e\+06 to 1e\+07 only 0 of 2 traps were found among 128 sequences .*data\.canaries\.temperatures"
     with pytest.raises(ConfigError, match=message):
         made(Traps(4, length=8, perplexities=[1, 1e6, 1e7], repetitions=[1], temperatures=[0.7]), trapping)
 
 
 def test_traps_need_a_base_model_and_a_first_token(setting, trapping, tokenizer):
-    with pytest.raises(ConfigError, match="the module trained gives none"):
+    with pytest.raises(ConfigError, match="no base model to sample from"):
         made(Traps(4), setting)
     bare = SimpleNamespace(
         bos_token_id=None, eos_token_id=None, all_special_ids=[], added_tokens_decoder={}, vocab_size=9
@@ -280,7 +280,7 @@ def test_traps_need_a_base_model_and_a_first_token(setting, trapping, tokenizer)
 
 @pytest.mark.parametrize("edges", [[], [10], [0.5, 10], [10, 10], [1, 30, 10]])
 def test_ranges_that_are_none(edges):
-    with pytest.raises(ConfigError, match=r"data\.canaries\.perplexities is .*expected two numbers or more"):
+    with pytest.raises(ConfigError, match=r"data\.canaries\.perplexities is .*expected at least two ascending numbers"):
         Traps(perplexities=edges)
 
 

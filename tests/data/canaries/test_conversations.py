@@ -1,4 +1,4 @@
-"""Canaries among conversations, and whether canaries come through template, tokenizer and limits whole."""
+"""Canaries in conversations, and whether canaries pass template, tokenizer and limits unaltered."""
 
 import copy
 
@@ -69,7 +69,7 @@ def test_one_without_a_prefix_has_its_second_half_as_the_secret(tokenizer):
     assert list(range(span.start, span.end)) == scored[len(scored) // 2 :]
     for one in copies(both):
         assert torch.equal(one.labels, both.labels[0])
-        assert one.scored.nonzero().flatten().tolist() == scored  # what ends the turn is trained on alone
+        assert one.scored.nonzero().flatten().tolist() == scored  # the end of the turn is trained on, not scored
 
 
 @pytest.mark.parametrize("source", [Secrets(8, repetitions=[1, 3]), RandomTokens(8, length=12)])
@@ -87,12 +87,12 @@ def test_conversations_have_canaries_as_conversations(tokenizer, source):
         assert SAID not in written
 
 
-# -- whether they come through ------------------------------------------------------------------------------------
+# -- whether they are unaltered -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def lowering(tokenizer):
-    """A tokenizer that turns all letters small."""
+    """A tokenizer that lowercases."""
     made = copy.deepcopy(tokenizer)
     made.backend_tokenizer.normalizer = normalizers.Lowercase()
     return made
@@ -103,7 +103,7 @@ def test_canaries_that_the_tokenizer_alters_are_counted(lowering, tmp_path, chat
     path = tmp_path / "mine.txt"
     path.write_text("all small\nOne LARGE\nanother small\nand LARGE again\n")
     made = Lines(str(path)).make(Setting(lowering))
-    altered = r"^data\.canaries: 2 of 4 canaries \(mine\.txt:2 is the first\) are altered"
+    altered = r"^data\.canaries: 2 of 4 canaries \(first: mine\.txt:2\) are altered"
     with pytest.raises(ConfigError, match=altered) as found:
         encoded(made, lowering, 256, True, 0, chat)
     assert "\n" not in str(found.value)
@@ -121,6 +121,6 @@ def test_canaries_that_would_be_cut_are_counted(tokenizer, form, chunk):
     source = RandomTokens(6, length=limit)
     options = {"max_length": limit, "canary_source": source, "check": False, "chunk": chunk, "heldout_fraction": 0.5}
     chat = {} if form == "text" else {"chat": CHATML}
-    cut = rf"6 of 6 canaries would be cut: the longest has \d+ tokens, and data\.max_length is {limit}; expected"
+    cut = rf"6 of 6 canaries would be truncated: the longest has \d+ tokens, but data\.max_length is {limit}; expected"
     with pytest.raises(ConfigError, match=cut):
         prepare(texts, tokenizer, DataOptions(**options, **chat))

@@ -19,10 +19,10 @@ def secrets(tokenizer, n=12, **options):
     return made, encoded(made, tokenizer, **({"max_length": 128, "add_eos": True, "first_id": 70} | options)).scored
 
 
-# -- as the model sees them --------------------------------------------------------------------------------------
+# -- encoding ----------------------------------------------------------------------------------------------------
 
 
-def test_of_a_text_with_a_prefix_the_rest_is_scored(tokenizer):
+def test_of_a_text_with_a_prefix_the_suffix_is_scored(tokenizer):
     made, examples = secrets(tokenizer)
     assert [e.example_id for e in examples] == list(range(70, 82))
     for canary, example in zip(made, examples, strict=True):
@@ -46,7 +46,7 @@ def test_of_one_without_a_prefix_all_is_scored_and_the_second_half_is_the_secret
 
 @pytest.mark.parametrize("add_eos", [True, False])
 def test_tokens_are_taken_as_they_are(tokenizer, add_eos):
-    """Their text need not be tokenized to them again; BOS and end-of-text tokens are as those of texts."""
+    """Their text may tokenize differently; BOS and end-of-text tokens are as those of texts."""
     made = RandomTokens(6, length=9).make(Setting(tokenizer))
     for canary, example in zip(made, encoded(made, tokenizer, 64, add_eos, 0).scored, strict=True):
         of_a_text = tokenizer("Fever.")["input_ids"]
@@ -58,7 +58,7 @@ def test_tokens_are_taken_as_they_are(tokenizer, add_eos):
 
 
 class Bare:
-    """A tokenizer that puts no token in front, as SmolLM2's."""
+    """A tokenizer without a BOS token, as SmolLM2's."""
 
     bos_token_id, eos_token_id = 1, 2
 
@@ -72,14 +72,16 @@ def test_a_tokenizer_that_puts_nothing_in_front():
     assert example.scored.tolist() == [False, True, True, True, False]
 
 
-def test_groups_are_told(tokenizer):
+def test_groups_are_reported(tokenizer):
     canary = Canary(Content("", "x", (5, 6, 7, 8), group="perplexity_1-10"), 1, False)
     (example,) = encoded([canary], tokenizer, 64, True, 0).scored
     assert example.record.attributes == {"repetitions": 1.0, "group": "perplexity_1-10"}
 
 
-def test_one_that_would_be_cut_is_refused(tokenizer):
-    cut = r"data\.canaries: 12 of 12 canaries would be cut: the longest has \d\d tokens, and data\.max_length is 12"
+def test_one_that_would_be_cut_is_rejected(tokenizer):
+    cut = (
+        r"data\.canaries: 12 of 12 canaries would be truncated: the longest has \d\d tokens, but data\.max_length is 12"
+    )
     with pytest.raises(ConfigError, match=cut) as error:
         secrets(tokenizer, max_length=12)
     assert "number" not in str(error.value)
@@ -184,10 +186,10 @@ def test_the_log_says_how_many(pair, data, caplog):
     counts = Counter(e.repetitions for e in inserted)
     assert line == (
         f"Canaries: {len(inserted)} of 30 are inserted, by fair coins ({counts[1]} 1-fold, {counts[4]} 4-fold, "
-        f"{counts[16]} 16-fold): {sum(e.repetitions for e in inserted)} of {len(corpus.train)} training rows. No other "
-        "figure has them."
+        f"{counts[16]} 16-fold): {sum(e.repetitions for e in inserted)} of {len(corpus.train)} training rows. Other "
+        "metrics exclude them."
     )
-    # The checks of the data speak of the texts alone.
+    # The data checks only cover the texts.
     assert any("Members: 24 rows" in r.getMessage() for r in caplog.records)
     assert not any(e.record.text in r.getMessage() for r in caplog.records for e in corpus.canaries)
 
@@ -200,7 +202,7 @@ class Telltale(CanarySource):
         return [Content("", f"made up text number {i}") for i in range(self.n)]
 
 
-def test_all_sets_of_the_data_are_told_to_what_makes_them(data):
+def test_the_canary_source_gets_all_sets_of_the_data(data):
     source = Telltale(4, [1], 0)
     corpus = data(canaries=source, tokenizer="asset:tiny_llama", max_length=256)
     corpus.setup("fit")

@@ -1,4 +1,4 @@
-"""Conversations: where the assistant's contents stand in the template's text, and which tokens are scored."""
+"""Conversations: positions of the assistant's contents in the rendered text, and which tokens are scored."""
 
 import copy
 import json
@@ -33,11 +33,11 @@ TEMPLATES = {
     "{% else %}{{ raise_exception('Only user and assistant roles are supported') }}{% endif %}{% endfor %}",
     "no_system": HEADER
     + "{% if m.role != 'system' %}{{ '<' + m.role + '>' + m.content + '</' + m.role + '>' }}{% endif %}{% endfor %}",
-    # The last turn has a block of its own, which is gone once a further turn follows, as in Qwen3.
+    # The last turn has an extra block, which disappears once another turn follows, as in Qwen3.
     "last_differs": HEADER
     + "{{ '<|im_start|>' + m.role + '\n' }}{% if loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
     "{{ m.content + '<|im_end|>\n' }}{% endfor %}" + GENERATION,
-    # Shows thoughts in a form of its own: what it writes around a content depends on the content.
+    # Renders reasoning separately: the text around a content depends on the content.
     "reads_contents": HEADER + "{{ '<|im_start|>' + m.role + '\n' }}{% if '</think>' in m.content %}{{ m.content }}"
     "{% else %}{{ '<think></think>' + m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}" + GENERATION,
 }
@@ -115,7 +115,7 @@ def test_a_dropped_system_role_and_a_first_turn_of_the_assistants(chat):
     assert contents(messages, chat("default_system")) == ["a", "b"]
 
 
-def test_a_content_that_changes_what_stands_around_it_is_found_by_prefixes(chat):
+def test_a_content_that_changes_the_surrounding_text_is_found_by_prefixes(chat):
     messages = talk("q", "<think>hm</think>a", "q", "b")
     assert contents(messages, chat("reads_contents")) == ["<think>hm</think>a", "b"]
 
@@ -136,17 +136,17 @@ def test_templates_that_change_what_was_said_are_rejected(chat, template):
     ("messages", "found"),
     [
         ("text", "found str"),
-        ([], "no message with role assistant"),
-        ([{"role": "user", "content": "secret"}], "no message with role assistant"),
-        (talk("secret", " "), "no message with role assistant"),
+        ([], "no assistant message has text"),
+        ([{"role": "user", "content": "secret"}], "no assistant message has text"),
+        (talk("secret", " "), "no assistant message has text"),
         (["secret"], "message 1: found str"),
-        ([{"content": "secret"}], "message 1: has no role;"),
-        ([{"from": "gpt", "value": "secret"}], "message 1: has no role and no content"),
+        ([{"content": "secret"}], "message 1: lacks role;"),
+        ([{"from": "gpt", "value": "secret"}], "message 1: lacks role and content"),
         ([*talk("secret"), {"role": "assistant", "content": None}], "message 2: found nothing as its content"),
         ([{"role": "user", "content": [{"type": "image"}]}], "message 1: found a list"),
         ([{"role": "assistant", "content": "secret", "tool_calls": [{}]}], "message 1: found a tool call without"),
         ([{"role": "assistant", "content": "secret", "tool_calls": "secret"}], "message 1: its tool_calls are not"),
-        (talk("secret", "\ud800"), "message 2: its content holds half a character"),
+        (talk("secret", "\ud800"), "message 2: its content has a lone surrogate"),
     ],
 )
 def test_malformed_messages_are_one_line_without_text(chat, messages, found):
@@ -189,7 +189,7 @@ def test_scored_tokens_are_those_of_the_templates_own_mask(tokenizer, rows):
         assert example.input_ids.tolist() == whole["input_ids"]
         text = tokenizer.apply_chat_template(row, tokenize=False)
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        # Up to the end of the turn, and but for turns of white space alone.
+        # Up to the end of the turn, except for turns of only white space.
         shown = [text[start:end] for start, end in offsets]
         kept = [bool(own) and piece != "</s>" for own, piece in zip(whole["assistant_masks"], shown, strict=True)]
         blank = not all(turn["content"].strip() for turn in row[1::2])
@@ -253,7 +253,10 @@ def test_long_conversations_are_cut_and_counted(chat, caplog):
         cut = encode(ROWS, tokenizer, limit)
     (line,) = caplog.messages
     total = sum(len(example.input_ids) for example in whole)
-    assert f"data.max_length={limit} cuts 2 of 2 training conversations: {total - 2 * limit} of {total} tokens" in line
+    assert (
+        f"data.max_length={limit} truncates 2 of 2 training conversations: {total - 2 * limit} of {total} tokens"
+        in line
+    )
     for all_of_it, part in zip(whole, cut, strict=True):
         n = len(part.input_ids)
         assert n <= limit
@@ -265,8 +268,8 @@ def test_long_conversations_are_cut_and_counted(chat, caplog):
 
 def test_nothing_left_to_score_is_one_line_with_the_row(chat):
     tokenizer = chat("chatml")
-    with pytest.raises(DataError, match=r"b:2: no token to train on and score is left: .* data.max_length is 5"):
+    with pytest.raises(DataError, match=r"b:2: no token left to train on and score: .* data.max_length is 5"):
         encode([talk("q", "a")], tokenizer, 5, origins=["b:2"])
-    with pytest.raises(DataError, match=r"^held-out:2: message 1: has no role"):
+    with pytest.raises(DataError, match=r"^held-out:2: message 1: lacks role"):
         encode([ROWS[0], [{}]], tokenizer, 50, name="held-out")
     assert len(encode([], tokenizer, 50)) == 0

@@ -94,9 +94,9 @@ def test_a_cut_conversation_counts_its_turns(real, caplog):
     assert trained(cut) == trained(whole)[:second]
     found, warned = caplog.messages
     n = len(whole.input_ids)
-    assert f"1 with 2 turns of the assistant's; {100 * sum(trained(cut)) / n:.1f} %" in found
-    assert f"data.max_length={second} cuts 1 of 1 training conversations: {n - second} of {n} tokens" in warned
-    assert "; 1 of 2 turns are cut" in warned
+    assert f"1 with 2 assistant turns; {100 * sum(trained(cut)) / n:.1f} %" in found
+    assert f"data.max_length={second} truncates 1 of 1 training conversations: {n - second} of {n} tokens" in warned
+    assert "; 1 of 2 turns are truncated or dropped" in warned
 
 
 def test_a_trainers_own_mask_is_scored_as_the_same_conversation_is(real):
@@ -138,7 +138,7 @@ def test_tool_calls_are_what_the_template_writes_of_them(real):
 )
 def test_a_mask_that_drops_turns_is_rejected(real, marked, left_out):
     template = HEADER + marked + "{% else %}{{ m.content }}{% endif %}{{ '<|im_end|>\n' }}{% endfor %}" + PROMPT
-    with pytest.raises(DataError, match=rf"^f:1: .* leaves out {left_out} turns") as caught:
+    with pytest.raises(DataError, match=rf"^f:1: .* misses {left_out} assistant turns") as caught:
         encode([SAID], real, template)
     assert "rash" not in str(caught.value)
 
@@ -149,7 +149,7 @@ def test_ends_that_are_not_learned_and_other_prompts_are_warned_of(real, caplog)
     with caplog.at_level(logging.WARNING, "lit_mem"):
         _, (example,) = encode([SAID], real, template + PROMPT)
     assert example.ends == ()
-    assert ["2 of 2 turns" in line for line in caplog.messages] == [True]
+    assert ["2 of 2 assistant turns" in line for line in caplog.messages] == [True]
     caplog.clear()
     with caplog.at_level(logging.WARNING, "lit_mem"):
         encode([SAID], real, PLAIN)  # nothing for the turn that is to be written
@@ -160,7 +160,7 @@ def test_ends_that_are_not_learned_and_other_prompts_are_warned_of(real, caplog)
 def test_calls_that_a_template_does_not_show_are_rejected_and_the_bundled_one_shows_them(real):
     call = {"function": {"name": "dose", "arguments": '{"drug": "aspirin"}'}}
     talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}]
-    with pytest.raises(DataError, match="does not show its tool calls"):
+    with pytest.raises(DataError, match="does not render its tool calls"):
         encode([talk], real, PLAIN + PROMPT)
     tokenizer, (example,) = encode([talk], real, chat_template("chatml"))
     assert '"drug": "aspirin"' in tokenizer.decode(example.input_ids[example.scored])

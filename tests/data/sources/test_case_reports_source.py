@@ -60,10 +60,10 @@ def test_the_bundled_corpus():
         assert all(0 <= span["start"] < span["end"] <= len(row["completion"]) for row in rows for span in row["spans"])
 
 
-# -- reports that stand in the training set several times ----------------------------------------------------------
+# -- reports that are repeated in the training set ---------------------------------------------------------------
 
 
-def test_so_many_reports_stand_there_so_often_and_nothing_else_changes():
+def test_reports_are_repeated_as_configured_and_nothing_else_changes():
     times = {1: 20, 2: 5, 7: 3}
     plain, made = CaseReports().load(), CaseReports(repeated=times).load()
     assert Counter(Counter(made.train["completion"]).values()) == times
@@ -92,7 +92,7 @@ def test_the_seed_draws_which_and_members_and_held_out_rows_share_nothing():
     [
         ({}, "repeated is empty"),
         ({0: 5}, "a number of times is 0; expected at least 1"),
-        ({3: 0}, "reports that stand 3 times is 0; expected at least 1"),
+        ({3: 0}, "reports repeated 3 times is 0; expected at least 1"),
     ],
 )
 def test_numbers_that_cannot_be_are_rejected(repeated, message):
@@ -102,5 +102,5 @@ def test_numbers_that_cannot_be_are_rejected(repeated, message):
 
 def test_more_reports_than_there_are_are_rejected(tmp_path):
     write(tmp_path)
-    with pytest.raises(ConfigError, match=r"repeated asks for 3 different reports; there are 1$"):
+    with pytest.raises(ConfigError, match=r"repeated needs 3 distinct reports; expected at most 1$"):
         CaseReports(str(tmp_path), repeated={1: 2, 5: 1}).load()

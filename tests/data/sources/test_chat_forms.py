@@ -1,4 +1,4 @@
-"""Conversations in the forms that people have, from files of every kind."""
+"""Conversations in common formats, from files of every kind."""
 
 import csv
 import json
@@ -99,10 +99,10 @@ def test_the_choice_can_be_set(tmp_path):
 @pytest.mark.parametrize(
     ("row", "found"),
     [
-        ({"messages": [USER]}, "found no message of the assistant's"),
-        ({"messages": []}, "found no message of the assistant's"),
+        ({"messages": [USER]}, "found no assistant message"),
+        ({"messages": []}, "found no assistant message"),
         ({"messages": None}, "found nothing, expected a list"),
-        ({"messages": [USER, {"role": "assistant"}]}, "message 2: has no content"),
+        ({"messages": [USER, {"role": "assistant"}]}, "message 2: lacks content"),
         ({"messages": [{"from": "secret", "value": "secret"}]}, "found a message from somebody else"),
     ],
 )
@@ -124,7 +124,7 @@ def test_texts_that_are_conversations_name_the_source_that_reads_them(tmp_path):
     path = tmp_path / "f.jsonl"
     path.write_text(json.dumps({"messages": [USER, ASSISTANT]}))
     for column in ("text", "messages"):
-        with pytest.raises(DataError, match=r"'messages'.*holds conversations, .*data.source: ChatFiles"):
+        with pytest.raises(DataError, match=r"'messages'.*holds conversations, .*data.source ChatFiles"):
             TextFiles(str(path), text_column=column).load()
 
 
@@ -154,7 +154,7 @@ def test_tools_reach_the_template(tmp_path):
 
 @pytest.mark.parametrize("tools", ["{", "1", [1], {"a": 1}])
 def test_malformed_tools_are_one_line(tools):
-    with pytest.raises(DataError, match=r"row 1, field 'tools': found no list of objects"):
+    with pytest.raises(DataError, match=r"row 1, field 'tools': is not a list of objects"):
         Given([{"messages": [USER, ASSISTANT], "tools": tools}]).load()
 
 
@@ -165,7 +165,7 @@ def test_marks_of_pairs_go_to_their_messages():
 
 
 def test_sides_of_two_kinds_are_rejected():
-    with pytest.raises(DataError, match="one set holds conversations and another texts"):
+    with pytest.raises(DataError, match="one set has conversations and another texts"):
         checked_texts(TwoSets([{"messages": [USER, ASSISTANT]}], ["A note."]), DataOptions(check=False))
 
 

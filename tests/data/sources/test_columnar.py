@@ -1,4 +1,4 @@
-"""Parquet and Arrow files as pyarrow, pandas and datasets write them."""
+"""Parquet and Arrow files written by pyarrow, pandas and datasets."""
 
 import datetime
 import logging
@@ -113,7 +113,7 @@ def test_an_index_of_pandas_is_left_out_unless_it_has_a_name(name, tmp_path, cap
     frame.to_parquet(tmp_path / "a.parquet")
     with caplog.at_level(logging.INFO, "lit_mem"):
         rows = load(tmp_path / "a.parquet", group_column=name)
-    said = [line for line in caplog.messages if "index of pandas" in line]
+    said = [line for line in caplog.messages if "pandas index" in line]
     assert len(said) == (name is None)
     assert [column for column in rows.column_names if "index" in column] == []
     assert rows["group"][:] == (["p", "q", "p", "r"] if name else rows["origin"][:])

@@ -1,4 +1,4 @@
-"""CSV and TSV as programs and spreadsheets write them."""
+"""CSV and TSV as written by programs and spreadsheets."""
 
 import csv
 import io
@@ -46,7 +46,7 @@ def column(table, name="text"):
     named=st.booleans(),
 )
 def test_what_python_writes_in_any_dialect_is_read_back(rows, sign, quoting, end, named):
-    if quoting == csv.QUOTE_MINIMAL:  # what is no part of `end` is written unquoted, and so as a line's end
+    if quoting == csv.QUOTE_MINIMAL:  # characters not in `end` are written unquoted, and so end a line
         rows = [tuple(cell.translate({ord(c): None for c in {*"\r\n"} - {*end}}) for cell in row) for row in rows]
     buffer = io.StringIO(newline="")
     csv.writer(buffer, delimiter=sign, quoting=quoting, lineterminator=end).writerows([("text", "other"), *rows])
@@ -94,7 +94,7 @@ def test_tabs(load):
         assert load("text\tn\na\t1\n", "a.txt.csv", delimiter=tab)[0]["completion"][:] == ["a"]
     rows, said = load('text\tn\n"Yes," he said\t1\nan 8" pipe\t2\n"open\t3\n', "a.tsv")
     assert rows["completion"][:] == ['"Yes," he said', 'an 8" pipe', '"open']
-    assert len([line for line in said if "quotes do not pair" in line]) == 1
+    assert len([line for line in said if "quotes are unbalanced" in line]) == 1
     with pytest.raises(DataError, match="line 2: malformed CSV"):
         load('text\tn\n"Yes," he said\n', "a.tsv")
 
@@ -108,10 +108,10 @@ def test_tabs(load):
         ("Unnamed: 0,n\na,1\n", "Unnamed: 0", None),
     ],
 )
-def test_row_numbers_of_pandas_are_left_out_unless_they_are_asked_for(load, content, text_column, left):
+def test_row_numbers_of_pandas_are_skipped_unless_requested(load, content, text_column, left):
     rows, said = load(content, text_column=text_column)
     assert rows["completion"][:] == ["a"]
-    assert [line for line in said if "index of pandas" in line] == (
+    assert [line for line in said if "pandas index" in line] == (
         [] if left is None else [line for line in said if left in line]
     )
     assert not [name for name in rows.column_names if name.startswith("Unnamed") and left]
@@ -121,7 +121,7 @@ def test_an_encoding_is_named_and_never_guessed(load):
     text = "naïve café — “x” €"
     for encoding in ("cp1252", "utf-16", "utf-8-sig"):
         assert load(f"text\n{text}\n".encode(encoding), encoding=encoding)[0]["completion"][:] == [text]
-    with pytest.raises(DataError, match=r"line 2: found byte 0xef .*expected UTF-8 text \(data\.source\.encoding"):
+    with pytest.raises(DataError, match=r"line 2: found byte 0xef .*expected UTF-8 text \(set data\.source\.encoding"):
         load(f"text\n{text}\n".encode("cp1252"))
     with pytest.raises(DataError, match=r"0x81 .*expected cp1252 text"):
         load(b"text\n\x81\n", encoding="cp1252")

@@ -19,7 +19,7 @@ def load(path, **options):
     return TextFiles(train=path, **options).load().train
 
 
-def refused(path, **options):
+def rejected(path, **options):
     with pytest.raises(DataError) as caught:
         load(path, **options)
     message = str(caught.value)
@@ -59,12 +59,15 @@ def test_templates_and_groups(tmp_path):
             ["line 2", "'a'", "whitespace"],
         ),
         ({"text_column": "q", "group_column": "h"}, ["no column 'h'"]),
-        ({"text_column": "q", "group_column": "g"}, ["line 2", "'g'", "a fraction, expected a text or a whole number"]),
+        (
+            {"text_column": "q", "group_column": "g"},
+            ["line 2", "'g'", "a fractional number, expected a string or an integer"],
+        ),
     ],
 )
 def test_bad_fields_are_named(tmp_path, options, parts):
     rows = '{"q": "x", "a": "y", "g": "1"}\n{"q": "x", "a": " ", "g": 1.5}\n'
-    message = refused(put(tmp_path, "a.jsonl", rows), **options)
+    message = rejected(put(tmp_path, "a.jsonl", rows), **options)
     assert [part for part in parts if part not in message] == []
 
 
@@ -74,9 +77,9 @@ def test_bad_fields_are_named(tmp_path, options, parts):
         ({"prompt_template": "{q}"}, "only prompt_template"),
         ({"completion_template": "{q}"}, "only completion_template"),
         ({"prompt_template": "{q", "completion_template": "{a}"}, "prompt_template is malformed"),
-        ({"prompt_template": "", "completion_template": "{}"}, "completion_template has braces"),
+        ({"prompt_template": "", "completion_template": "{}"}, "completion_template has empty braces"),
         ({"prompt_template": "", "completion_template": "{a!r}"}, "found a format"),
-        ({"prompt_template": "", "completion_template": "words"}, "names no column"),
+        ({"prompt_template": "", "completion_template": "words"}, "has no column"),
         ({"heldout": "x.txt"}, "heldout is the same file"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Folders of notes: sub-folders, notes that cannot be read, and the marks that BRAT puts beside them."""
+"""Folders of notes: sub-folders, unreadable notes, and BRAT annotations next to them."""
 
 import logging
 
@@ -55,7 +55,7 @@ def test_notes_that_cannot_be_used_are_counted_and_numbered(notes, caplog):
     with caplog.at_level(logging.WARNING, "lit_mem"):
         rows = load(skip_unusable=True)
     assert rows["origin"][:] == ["notes:4", "notes:5"]
-    (warning,) = [line for line in caplog.messages if "left out" in line]
+    (warning,) = [line for line in caplog.messages if "skipped" in line]
     assert "4 of 6 rows" in warning
     assert "Ann" not in warning
     assert load(encoding="cp1252", skip_unusable=True)["origin"][:] == ["notes:1", "notes:4", "notes:5"]
@@ -89,9 +89,9 @@ def test_brat_marks_a_note_beside_it_fragment_by_fragment(notes):
         ("T1\tName 0 x\tAnn", "line 1: malformed"),
         ("T1 Name 0 3 Ann", "line 1: malformed"),
         ("T1", "line 1: malformed"),
-        ("\nT1\tName 5 3\tAnn", "line 2: found a span that is not in the note, which has 9 characters"),
-        ("T1\tName 0 30\tAnn", "not in the note"),
-        ("T1\tName 1 4\tAnn", "do not lead to its text"),
+        ("\nT1\tName 5 3\tAnn", "line 2: found a span outside the note, which has 9 characters"),
+        ("T1\tName 0 30\tAnn", "outside the note"),
+        ("T1\tName 1 4\tAnn", "do not match its text"),
     ],
 )
 def test_marks_that_do_not_fit_are_named_by_line_without_their_text(line, problem, notes):

@@ -61,7 +61,7 @@ def test_reads_the_schema(tmp_path):
         "age": "41 years; old",
         "patient_sex": "",
         "patient_age": 41.0,
-        "spans": [],  # the offsets made up here lead nowhere
+        "spans": [],  # the generated offsets are invalid
     }
     assert list(corpus.train["group"]) == ["11", "11", "12"]
     assert corpus.train[1]["event_types"] == ["Adverse_event", "Potential_therapeutic_event"]
@@ -148,7 +148,7 @@ def test_pieces_whose_offsets_lead_elsewhere_are_left_out_and_counted(tmp_path, 
     assert list(corpus.train["spans"]) == [[{"type": "effect", "start": at, "end": at + 4}]]
     assert list(corpus.heldout["spans"]) == [[]]
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == ["PHEE: 11 of 12 annotated spans are left out: their offsets do not lead to their text."]
+    assert lines == ["PHEE: 11 of 12 annotated spans are skipped: their offsets do not match their text."]
 
 
 def test_right_offsets_are_not_spoken_of(tmp_path, caplog):
@@ -224,7 +224,7 @@ def test_the_age_that_the_wording_gives(ages, expected):
     [
         (row("11-1", "x"), ["'id'", "'1234567_1'"]),
         (row(11, "x"), ["'id'", "found int"]),
-        (row("11_1", "x"), ["'id'", "line 1 too"]),
+        (row("11_1", "x"), ["'id'", "repeats line 1"]),
         (row("12_1", "  "), ["'context'", "only whitespace"]),
         (row("12_1", None), ["'context'", "null"]),
         ({"id": "12_1", "context": "x"}, ["'annotations'", "nothing"]),
@@ -232,7 +232,7 @@ def test_the_age_that_the_wording_gives(ages, expected):
         ({**row("12_1", "x"), "annotations": [{}]}, ["'annotations'", "'events'"]),
         ({**row("12_1", "x"), "annotations": [{"events": [{}]}]}, ["'event_type'"]),
         (row("12_1", "x", {"Age": {"text": "9"}}), ["Subject.Age.text", "found str"]),
-        ({"context": "x", "annotations": []}, ["'id'", "absent"]),
+        ({"context": "x", "annotations": []}, ["'id'", "missing"]),
     ],
 )
 def test_bad_rows_are_named(tmp_path, bad, parts):
@@ -299,7 +299,7 @@ def test_a_damaged_file_is_fetched_again(server, tmp_path, caplog):
     assert _Server.asked[3:] == ["/dev.json"]
 
 
-def test_another_content_is_refused_and_not_kept(server, tmp_path):
+def test_another_content_is_rejected_and_not_kept(server, tmp_path):
     write(server, train=ROWS["dev"])
     with pytest.raises(DataError, match=r"found sha256 [0-9a-f]{64}, expected"):
         PHEE().load()

@@ -1,4 +1,4 @@
-"""What a path leads to: files, folders and patterns, the sets that a folder holds, and what is never named."""
+"""Resolving paths: files, folders and patterns, the sets in a folder, and names that are never shown."""
 
 import gzip
 import json
@@ -59,7 +59,7 @@ def test_each_file_of_a_folder_or_pattern_is_one_text_and_named_by_its_number(pa
     assert origins == ["notes:1", "notes:2", "notes:3"]
 
 
-def test_a_pattern_takes_what_fits_and_a_name_that_exists_is_no_pattern():
+def test_a_pattern_takes_matches_and_an_existing_name_is_not_a_pattern():
     put({**NOTES, "a[1].jsonl": lines("x"), "x1.jsonl": lines("y", "z")})
     assert read("notes/**/*.txt") == (["One.\n\nTwo.\n"], ["notes:1"])
     assert read("a[1].jsonl") == (["x"], ["a[1].jsonl:1"])
@@ -111,12 +111,12 @@ def test_a_row_of_several_files_is_found_by_the_number_of_its_file():
 
 def test_files_of_several_kinds_and_of_unlike_types_are_rejected(caplog):
     put({"a/Ann.txt": "x", "a/b.csv": "text\n", "b/Ann.pdf": "x", "b/c": "", "b/Bob.Ann": "", "b/README.md": ""})
-    rejected(lambda: read("a"), "a: holds 1 .txt, 1 .csv", "a/*")
-    rejected(lambda: read("b"), "b: holds no file that can be read", ".pdf")
+    rejected(lambda: read("a"), "a: has 1 .txt, 1 .csv", "a/*")
+    rejected(lambda: read("b"), "b: has no supported files", ".pdf")
     put({"b/one.txt": "One.", "b/two.txt": "Two."})
     with caplog.at_level(logging.WARNING, "lit_mem"):
         assert read("b")[0] == ["One.", "Two."]
-    assert any("1 .pdf" in line and "left out" in line for line in caplog.messages)
+    assert any("1 .pdf" in line and "skipped" in line for line in caplog.messages)
     assert not any("ann" in line.lower() or ".md" in line for line in caplog.messages)
     put({"b/README.md": "About."})
     assert read("b/*.md")[0] == ["About."]  # a pattern takes what it names
@@ -155,7 +155,7 @@ def test_sets_of_a_folder_are_what_their_names_say(form, heldout):
         assert not {*corpus.train["origin"]} & {*corpus.heldout["origin"]}
     assert corpus.train["origin"][0].startswith("corpus/train:1")
     assert TextFiles("corpus", heldout=f"corpus/{SETS[form][0].format('test')}").load().heldout.num_rows == 1
-    rejected(lambda: place_of("corpus"), "corpus: is a folder of several sets", "train", "corpus/train")
+    rejected(lambda: place_of("corpus"), "corpus: is a folder with several sets", "train", "corpus/train")
 
 
 def test_where_one_set_is_notes_a_lone_file_of_another_is_one_too():
@@ -166,7 +166,7 @@ def test_where_one_set_is_notes_a_lone_file_of_another_is_one_too():
 
 def test_a_folder_with_a_test_set_and_no_training_set_is_not_trained_on():
     put({"c/ward/Ann.txt": "a", "c/ward/b.txt": "b", "c/test/c.txt": "c"})
-    rejected(lambda: read("c"), "c: is a folder with a set 'test' and none called 'train'")
+    rejected(lambda: read("c"), "c: is a folder with a set 'test' but none named 'train'")
 
 
 def test_members_and_held_out_texts_share_no_file():
@@ -226,7 +226,7 @@ def test_a_saved_folder_that_is_damaged_or_leads_elsewhere():
         put({"all/dataset_dict.json": content})
         rejected(lambda: read("all"), "all: its dataset_dict.json")
     saved(a=["a"], b=["b"]).save_to_disk("two")
-    rejected(lambda: read("two"), "two: is a folder of the sets a, b; expected one called train")
+    rejected(lambda: read("two"), "two: is a folder of the sets a, b; expected one named train")
     datasets.Dataset.from_dict({"text": []}).save_to_disk("none")
     rejected(lambda: read("none"), "none: is not a folder of `datasets` that can be read")
 

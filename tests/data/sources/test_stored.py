@@ -38,7 +38,7 @@ def three_at_once(monkeypatch):
 
 
 def same(one, other):
-    """Equal and of one type, all the way down."""
+    """Equal and of the same type, recursively."""
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
     if isinstance(one, list) and isinstance(other, list):

@@ -27,7 +27,7 @@ def load(path, **options):
     return TextFiles(train=path, **options).load().train
 
 
-def refused(path, **options):
+def rejected(path, **options):
     with pytest.raises(DataError) as caught:
         load(path, **options)
     message = str(caught.value)
@@ -48,13 +48,13 @@ BAD = [
     ("a.json", '[{"text": "ok"}] x', ["column 18", "extra data"]),
     ("a.json", '[{"text": "ok"},]', ["column 17", "comma"]),
     ("a.json", '[{"text": "ok"} {"text": "ok"}]', ["column 17", "expected ','"]),
-    ("a.json", '{\n"text": "ok"\n}', ["line 1", "several lines", "one object a line"]),
+    ("a.json", '{\n"text": "ok"\n}', ["line 1", "several lines", "one object per line"]),
     ("a.jsonl", '{"text": "ok"}\n["x"]\n', ["line 2", "found list", "expected an object"]),
     ("a.json", '[{"text": "ok"}, "x"]', ["row 2", "found str", "expected an object"]),
     ("a.jsonl", '{"text": "a", "text": "b"}\n', ["line 1", "'text'", "twice"]),
     ("a.jsonl", '{"id": 1, "note": "x"}\n', ["no column 'text'", "'id', 'note'"]),
-    ("a.jsonl", '{"text": "ok"}\n{"id": 1}\n', ["line 2", "'text'", "absent"]),
-    ("a.jsonl", '{"text": 5}\n', ["line 1", "'text'", "found int", "expected a text"]),
+    ("a.jsonl", '{"text": "ok"}\n{"id": 1}\n', ["line 2", "'text'", "missing"]),
+    ("a.jsonl", '{"text": 5}\n', ["line 1", "'text'", "found int", "expected a string"]),
     ("a.jsonl", '{"text": true}\n', ["line 1", "'text'", "found bool"]),
     ("a.jsonl", '{"text": null}\n', ["line 1", "'text'", "found null"]),
     ("a.jsonl", '{"text": ""}\n', ["line 1", "'text'", "empty string"]),
@@ -80,13 +80,13 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "content", "parts"), BAD)
 def test_bad_input_is_named(tmp_path, name, content, parts):
-    message = refused(put(tmp_path, name, content))
+    message = rejected(put(tmp_path, name, content))
     assert [part for part in parts if part not in message] == []
 
 
 def test_bad_rows_are_counted_and_five_listed(tmp_path):
     rows = ['{"text": "fine"}', "{oops", *['{"text": null}'] * 6]
-    message = refused(put(tmp_path, "a.jsonl", "\n".join(rows)))
+    message = rejected(put(tmp_path, "a.jsonl", "\n".join(rows)))
     assert "7 of 8 rows" in message
     assert [f"line {n}" in message for n in range(1, 9)] == [False, *[True] * 5, False, False]
     assert message.endswith("and 2 more")
@@ -94,14 +94,14 @@ def test_bad_rows_are_counted_and_five_listed(tmp_path):
 
 def test_a_message_never_shows_the_text_of_a_file_without_header(tmp_path):
     secret = "The patient, whose name is secret, had fever for seven days."
-    assert "secret" not in refused(put(tmp_path, "a.csv", f'"{secret}"\nmore\n'))
+    assert "secret" not in rejected(put(tmp_path, "a.csv", f'"{secret}"\nmore\n'))
 
 
 def test_absent_file_says_what_is_there(tmp_path):
     put(tmp_path, "train.jsonl", '{"text": "a"}')
-    assert "'train.jsonl'" in refused(str(tmp_path / "trian.jsonl"))
-    assert "'train.jsonl'" in refused(str(tmp_path / "train.csv"))
-    assert "no folder" in refused(str(tmp_path / "nowhere" / "train.jsonl"))
+    assert "'train.jsonl'" in rejected(str(tmp_path / "trian.jsonl"))  # codespell:ignore
+    assert "'train.jsonl'" in rejected(str(tmp_path / "train.csv"))
+    assert "nowhere' does not exist" in rejected(str(tmp_path / "nowhere" / "train.jsonl"))
 
 
 @pytest.mark.parametrize(
@@ -117,14 +117,14 @@ def test_absent_file_says_what_is_there(tmp_path):
 def test_bad_parquet_rows_are_named(tmp_path, column, parts):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": column}), path)
-    message = refused(str(path))
+    message = rejected(str(path))
     assert [part for part in parts if part not in message] == []
 
 
 def test_parquet_with_a_column_twice(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), path)
-    assert "'text' is there twice" in refused(str(path))
+    assert "'text' occurs twice" in rejected(str(path))
 
 
 @pytest.mark.slow

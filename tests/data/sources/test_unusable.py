@@ -1,4 +1,4 @@
-"""Rows that cannot be used: one line that ends the run, or one warning and the other rows."""
+"""Unusable rows: a one-line error, or one warning and the other rows."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ def test_rows_are_left_out_counted_and_named(tmp_path, warned):
     rows = corpus.train
     assert (rows["completion"][:], rows["origin"][:]) == (["a", "b", "d"], ["a.jsonl:1", "a.jsonl:3", "a.jsonl:6"])
     assert rows["who"][:] == [None, 1, 2]
-    assert "5 of 8 rows cannot be used and are left out: line 2, field 'text': found null" in warning
+    assert "5 of 8 rows cannot be used and are skipped: line 2, field 'text': found null" in warning
     assert [f"line {n}," in warning for n in (2, 4, 5, 7, 8)] == [True] * 5
     assert "more" not in warning
     assert "secret" not in warning
@@ -68,7 +68,7 @@ def test_the_hub_source_has_the_option(tmp_path, monkeypatch, warned):
     write(tmp_path / "hub" / "train.jsonl", [{"text": "a"}, {"text": None}, {"text": "b"}])
     corpus, (warning,) = warned(HubDataset(str(tmp_path / "hub"), skip_unusable=True).load)
     assert corpus.train["completion"][:] == ["a", "b"]
-    assert "1 of 3 rows cannot be used and are left out: row 2" in warning
+    assert "1 of 3 rows cannot be used and are skipped: row 2" in warning
 
 
 @pytest.mark.parametrize("fields", [{}, {"text_column": "text"}])
@@ -76,9 +76,9 @@ def test_an_audit_has_these_options_among_its_fields(fields, tmp_path, warned):
     members = write(tmp_path / "m.jsonl", ROWS)
     (tmp_path / "h.csv").write_bytes("text;n\nnaïve;1\n".encode("cp1252"))
     heldout = str(tmp_path / "h.csv")
-    with pytest.raises(errors.DataError, match=r"fields\.skip_unusable: true leaves them out"):
+    with pytest.raises(errors.DataError, match=r"fields\.skip_unusable: true skips them"):
         TwoSets(members, [{"text": "x"}], fields).load()
-    with pytest.raises(errors.DataError, match=r"fields\.encoding names another encoding"):
+    with pytest.raises(errors.DataError, match=r"fields\.encoding for another encoding"):
         TwoSets(["x"], heldout, fields).load()
     options = {**fields, "skip_unusable": True, "encoding": "cp1252", "delimiter": ";"}
     corpus, said = warned(TwoSets(members, heldout, options).load)
@@ -87,5 +87,5 @@ def test_an_audit_has_these_options_among_its_fields(fields, tmp_path, warned):
     pairs = [{"prompt": "a", "completion": "b"}, {"prompt": "c"}]
     corpus, said = warned(TwoSets(write(tmp_path / "p.jsonl", pairs), [pairs[0]], {"skip_unusable": True}).load)
     assert corpus.train["prompt"][:] == ["a"]  # the usual columns still
-    with pytest.raises(errors.ConfigError, match=r"fields has no option 'skip'; there are .*skip_unusable"):
+    with pytest.raises(errors.ConfigError, match=r"fields has no option 'skip'; expected one of .*skip_unusable"):
         TwoSets(members, heldout, {"skip": True})
