@@ -28,12 +28,12 @@ def rate_interval(values: Tensor) -> tuple[float, Interval]:
     values with a 0 and a 1 added (as Agresti & Coull 1998 add two of each), so that values that happen to be equal are
     not treated as certain. For values of 0 and 1 the effective number is exactly N.
 
-    Of the intervals tried (docs/reference/metrics/intervals.md has the table) it is the narrowest that covers the mean
-    in 95 % of samples within 1 point, for values that are mostly 0, spread out or at both ends, with 30 or 300 values, and that
-    equals Clopper-Pearson for values of 0 and 1. Student's t covers it in 43 % of samples of 30 if 2 % of the values
-    are not 0; Wilson's with the effective number of trials is up to three times as wide; betting intervals
-    (Waudby-Smith & Ramdas 2024) are 1.2 to 1.9 times as wide. Student's t with a 0 and a 1 added is up to a tenth
-    narrower, but its upper end for 0 of 300 is a fifth too low.
+    Of the intervals tried (docs/reference/metrics/intervals.md has the table) it is the narrowest that covers the
+    mean in 95 % of samples within 1 point, for values that are mostly 0, spread out or at both ends, with 30 or 300
+    values, and that equals Clopper-Pearson for values of 0 and 1. Student's t covers it in 43 % of samples of 30 if
+    2 % of the values are not 0; Wilson's with the effective number of trials is up to three times as wide; betting
+    intervals (Waudby-Smith & Ramdas 2024) are 1.2 to 1.9 times as wide. Student's t with a 0 and a 1 added is up to
+    a tenth narrower, but its upper end for 0 of 300 is a fifth too low.
 
     Args:
         values: (N,) float in [0, 1], at least one, of independent units.
