@@ -135,7 +135,7 @@ def score(recipe: Recipe, pool: Pool, models: list[str], seed: int) -> pa.Table:
     with tempfile.TemporaryDirectory() as folder:
         module, data = recipe.fit(train, heldout, seed, folder)
         trained = now()
-        judged = MembershipInference(attacks(args, models), fprs=[FPR], combined=False, figures=False)
+        judged = MembershipInference(attacks(args, models), fprs=[FPR], combined=False, plots=False)
         trainer = make_trainer(args, folder, callbacks=[judged, PerExampleTable(folder)])
         trainer.validate(module, data, verbose=False)
         rows = pq.read_table(Path(folder) / "validate.parquet")

@@ -145,7 +145,7 @@ class Workload:
     @staticmethod
     def _measures() -> list[Measure]:
         """Measures whose cost grows with the examples; without plots."""
-        return [Perplexity(), MembershipInference(figures=False), Extractability()]
+        return [Perplexity(), MembershipInference(plots=False), Extractability()]
 
     def _with_reference(self, scores: TokenScores) -> TokenScores:
         """As if another model had scored the texts too."""

@@ -32,7 +32,7 @@ from lit_mem.types import Batch, Needs
 
 def default_measures() -> list[Measure]:
     """The measures that read the scoring pass, without plots."""
-    return [Perplexity(), MembershipInference(figures=False), Extractability(), SpanExtraction()]
+    return [Perplexity(), MembershipInference(plots=False), Extractability(), SpanExtraction()]
 
 
 def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:

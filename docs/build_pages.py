@@ -76,7 +76,7 @@ def _rewritten(text: str, folder: Path, page: str) -> str:
         target = next((f"docs/{one}.md" for one, file in INCLUDED.items() if file == target), target)
         seen = os.path.relpath(ROOT / target, (ROOT / "docs" / page).parent)
         if target.endswith(".md") and not target.startswith("docs/"):
-            return f"{{download}}`{words} <{seen}>`"  # Markdown that is no page
+            return f"{{download}}`{words} <{seen}>`"  # Markdown that is not a page
         return f"[{words}]({seen}{anchor})"
 
     return _LINK.sub(link, text)

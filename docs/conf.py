@@ -14,7 +14,7 @@ copyright = "lit_mem developers"
 version = release = lit_mem.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "figures"]
+exclude_patterns = ["_build", "plots"]
 myst_heading_anchors = 4  # the same anchors as on GitHub, so that links work in both
 smartquotes = False  # quotes and double hyphens are to be copied
 

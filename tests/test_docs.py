@@ -175,7 +175,7 @@ def _run(module, data, trainer, folder):
     t = trainer(callbacks, max_epochs=1, num_sanity_val_steps=0, logger=logger)
     t.fit(module(dropout=0.0, targets=["all-linear"]), data(train_size=12, heldout_size=12))
     logged = set(t.callback_metrics).union(*(callback.names() for callback in callbacks))
-    audit = trainer([MembershipInference(figures=False), Perplexity(), BaseModel()])
+    audit = trainer([MembershipInference(plots=False), Perplexity(), BaseModel()])
     audit.validate(module(), data(train_size=12, heldout_size=12), verbose=False)
     logged |= set(audit.callback_metrics)
     return SimpleNamespace(folder=folder, logged=logged, columns=set(per_example(t, t.lightning_module).columns))
@@ -408,23 +408,23 @@ def test_a_page_says_nothing_twice(page):
 
 @pytest.fixture(scope="module")
 def exporter():
-    spec = importlib.util.spec_from_file_location("export_figures", ROOT / "docs" / "export_figures.py")
+    spec = importlib.util.spec_from_file_location("export_plots", ROOT / "docs" / "export_plots.py")
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     return made
 
 
 def test_the_pictures_shown_are_those_that_are_exported(exporter):
-    shown = re.findall(r"!\[[^\]]+\]\((?:\.\./)+figures/([^)]+)\)", text_of_measures())
+    shown = re.findall(r"!\[[^\]]+\]\((?:\.\./)+plots/([^)]+)\)", text_of_measures())
     assert sorted(shown) == sorted(exporter.PICTURES)
 
 
 @pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_run_has_every_picture(pictures, exporter, tmp_path, capsys):
-    assert exporter.main([str(pictures), "--folder", str(tmp_path / "figures")]) == 0
+    assert exporter.main([str(pictures), "--folder", str(tmp_path / "plots")]) == 0
     for name in exporter.PICTURES:
-        with Image.open(tmp_path / "figures" / name) as picture:
+        with Image.open(tmp_path / "plots" / name) as picture:
             assert picture.format == "PNG"
             assert min(picture.size) > 100
     assert "mia/roc: " in capsys.readouterr().out

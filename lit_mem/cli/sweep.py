@@ -191,7 +191,7 @@ class _Sweep:
         try:
             advice = guidance(frame, axes, self.given.limit, scales(self.wanted))
         except LitMemError as error:
-            advice = {"figure": "", "limit": None, "best": None, "front": [], "note": str(error)}
+            advice = {"metric": "", "limit": None, "best": None, "front": [], "note": str(error)}
         content: dict[str, Any] = {"schema": 1, "findings": [each.as_json() for each in found], "guidance": advice}
         atomic.write_text(self.folder / "findings.json", json.dumps(content, indent=1) + "\n")
         lines = content["findings"]

@@ -16,7 +16,7 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     `DynamicLayer` copies its whole content for every new token.
 
     Args:
-        keys: (B, heads, T + room, head size), the first T filled.
+        keys: (B, heads, T + extra, head size), the first T filled.
         values: likewise.
         filled: T.
     """
@@ -47,13 +47,13 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self._show(filled)
 
 
-def join(caches: Sequence[Any], places: Sequence[Sequence[int]], room: int) -> bool:
+def join(caches: Sequence[Any], places: Sequence[Sequence[int]], extra: int) -> bool:
     """Merge several caches into the first, shorter ones left-padded with zeros; the others are emptied.
 
     Args:
         caches: as returned by a model, each with rows of one width.
         places: for each cache, the indices of its rows in the merged one; every index once.
-        room: number of further tokens to preallocate per row.
+        extra: number of further tokens to preallocate per row.
 
     Returns:
         Whether they were merged. Only caches that hold just keys and values of all tokens are supported: not sliding
@@ -64,8 +64,8 @@ def join(caches: Sequence[Any], places: Sequence[Sequence[int]], room: int) -> b
     layers = []
     for parts in zip(*(cache.layers for cache in caches), strict=True):
         filled = max(part.keys.shape[-2] for part in parts)
-        keys = _stacked([part.keys for part in parts], places, filled + room)
-        values = _stacked([part.values for part in parts], places, filled + room)
+        keys = _stacked([part.keys for part in parts], places, filled + extra)
+        values = _stacked([part.values for part in parts], places, filled + extra)
         for part in parts:
             part.keys = part.values = None  # at most one layer is duplicated in memory
         layers.append(PreallocatedLayer(keys, values, filled))

@@ -143,7 +143,7 @@ class Rows:
             parts.append(cls(model, virtual or model, g, [prompts[i] for i in g], [lengths[i] for i in g]))
             if parts[-1]._cache is None:  # it accepts a cache but returns none
                 return _recomputed(model, virtual or model, prompts)
-        if not join([part._cache for part in parts], groups, room=lengths[0]):
+        if not join([part._cache for part in parts], groups, extra=lengths[0]):
             return parts
         whole, order = parts[0], torch.tensor([i for group in groups for i in group]).argsort()
         whole.index, whole._in_place = list(range(len(prompts))), True

@@ -32,7 +32,7 @@ class MemorizationEarlyStopping(LastLine, Stopping, Callback):
             validations: at most 5 % of runs whose metrics truly are within the limits are ever stopped by noise
             (docs/reference/metrics/intervals.md, "Many looks"). A report still judges by the 95 % interval.
         patience: number of consecutive validations over the limits before training stops. They score the same texts,
-            so their noise is correlated: patience is no correction for noise.
+            so their noise is correlated: patience does not correct for noise.
 
     Attributes:
         option: option that set the thresholds, for messages and the record.

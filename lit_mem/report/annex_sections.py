@@ -219,8 +219,8 @@ def _state(state: str) -> str:
 
 def _results(report: Mapping[str, Any]) -> dict[str, Any]:
     rows = [
-        [row["title"], shown(row["last"]), interval(row["last_low"], row["last_high"]), row["figure"]]
-        for row in report["key_figures"]
+        [row["title"], shown(row["last"]), interval(row["last_low"], row["last_high"]), row["metric"]]
+        for row in report["key_metrics"]
         if row["last"] is not None
     ]
     text = ["Of single texts, and under “user/” of persons. docs/reference/metrics.md of lit_mem defines each."]

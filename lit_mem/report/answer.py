@@ -12,7 +12,7 @@ from lit_mem.report.history import History
 QUESTION: Final = "Can I release it?"
 WITHIN: Final = "within its limits"
 OVER: Final = "over its limits"
-UNKNOWN: Final = "cannot be told"
+UNKNOWN: Final = "undecided"
 
 _ANSWERS: Final[dict[State, str]] = {
     "within": WITHIN, "over": OVER, "undecided": UNKNOWN, "not measured": UNKNOWN,
@@ -33,8 +33,8 @@ def answer(
         best: the checkpoint that the run names its best, as the report lists it.
 
     Returns:
-        question; answer: "within its limits", "over its limits" or "cannot be told"; text: why; missing: metrics that
-        were not measured; settled_by: what would settle an answer that cannot be told; instead: what to release in
+        question; answer: "within its limits", "over its limits" or "undecided"; text: why; missing: metrics that
+        were not measured; settled_by: what would settle an undecided answer; instead: what to release in
         place of the last weights, or null.
     """
     last = history.last
@@ -56,7 +56,7 @@ def answer(
     earlier = f". It was over after epoch {before[0]}" if state == "within" and before else ""
     at = "" if history.audit else f"after epoch {last.epoch} and "
     made = _made(_ANSWERS[state], f"{at}{_ATTACKS}: {values}{earlier}")
-    if state == "over" and best is not None and judge_all(rules, best["figures"])[0] == "within":
+    if state == "over" and best is not None and judge_all(rules, best["metrics"])[0] == "within":
         made["instead"] = (
             f"The checkpoint {best['name']}, from epoch {best['epoch']}, is within every limit, {_ATTACKS}. It was "
             "chosen among several, so its metrics look better than they are."
@@ -67,8 +67,8 @@ def answer(
 def headline(found: Mapping[str, Any]) -> str:
     """Question and answer as one line.
 
-    >>> headline({"question": "Can I release it?", "answer": "cannot be told", "text": "no limit was set"})
-    'Can I release it? Cannot be told: no limit was set.'
+    >>> headline({"question": "Can I release it?", "answer": "undecided", "text": "no limit was set"})
+    'Can I release it? Undecided: no limit was set.'
     """
     said = found["answer"][:1].upper() + found["answer"][1:]
     sign = ":" if found["answer"] == UNKNOWN else ","

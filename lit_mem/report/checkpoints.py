@@ -31,7 +31,7 @@ def kept_checkpoints(folder: Path, history: History, rules: Sequence[Rule]) -> l
             where = Path("checkpoints", f"{name}-adapter")
             where = where if run == folder else Path(os.path.relpath(run, folder), where)
             rows.append(
-                {"name": name, "folder": where.as_posix(), "figures": metrics}
+                {"name": name, "folder": where.as_posix(), "metrics": metrics}
                 | {"state": NAMES[judge_all(rules, metrics)[0]] if rules else "no limits"}
                 | {"epoch": found["epoch"], "global_step": step}
             )

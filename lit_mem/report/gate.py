@@ -100,7 +100,7 @@ def not_passed(
         row = {
             "trial": who or None,
             "condition": str(threshold),
-            "figure": threshold.name,
+            "metric": threshold.name,
             "value": judged.value,
             "low": judged.low,
             "high": judged.high,

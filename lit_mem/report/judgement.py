@@ -52,7 +52,7 @@ def verdict(
         state = "crossed before"
     text = _text(state, states, rules, history, scored, subject)
     if state != "within" and best is not None:
-        text += _of_best(judge_all(rules, best["figures"])[0], best, last)
+        text += _of_best(judge_all(rules, best["metrics"])[0], best, last)
     caveats = dict.fromkeys(rule.limits.caveat(len(history.trained)) for rule in rules)
     return {"state": state, "text": text + "".join(caveats), "limits": rows}
 
@@ -81,7 +81,7 @@ def _row(rule: Rule, threshold: Threshold, history: History, scored: Scored | No
         "set_by": rule.set_by,
         "counted": rule.counted,
         "limit": str(threshold),
-        "figure": name,
+        "metric": name,
         "above": threshold.above,
         "bound": threshold.limit,
         "stops_at": threshold.cautious_name() if rule.limits.lower_bound else name,

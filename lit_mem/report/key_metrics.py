@@ -30,12 +30,12 @@ def key_rows(history: History, attack: str | None, best: Mapping[str, Any] | Non
         title, meaning = explained(name)
         rows.append(
             {
-                "figure": name,
+                "metric": name,
                 "title": title,
                 "meaning": meaning,
                 "start": at(start, name),
                 "base": at(last, of_base(name)) if history.audit else None,
-                "best": best["figures"].get(name) if best else None,
+                "best": best["metrics"].get(name) if best else None,
                 "last": at(last, name),
                 "last_low": at(last, f"{name}_low"),
                 "last_high": at(last, f"{name}_high"),

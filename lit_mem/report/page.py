@@ -24,7 +24,7 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 def _interval_of(row: Mapping[str, Any]) -> str:
     """The interval cell of a row of metrics; of a rate of 0 how high it may be."""
     ends = row["last_low"], row["last_high"]
-    return ends_shown(row["figure"], row["last"], *ends) or interval(*ends)
+    return ends_shown(row["metric"], row["last"], *ends) or interval(*ends)
 
 
 def page(report: Mapping[str, Any]) -> str:
@@ -121,7 +121,7 @@ def sweep_heat_maps(maps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The tables of a sweep's first two axes, with their titles and intervals."""
     found = []
     for one in maps:
-        title, meaning = explained(one["figure"])
+        title, meaning = explained(one["metric"])
         rows = [
             (label, [cell | {"ends": interval(cell["low"], cell["high"])} for cell in cells])
             for label, cells in one["rows"]

@@ -37,7 +37,7 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
         history: of the run.
 
     Returns:
-        text, `figures` (the last of each metric), `audited` (how many validations the highest bound of the audit is
+        text, `metrics` (the last of each metric), `audited` (how many validations the highest bound of the audit is
         of), steps (of the ledger; None without one), warnings: where the ledger disagrees, or what it does not cover.
     """
     metrics: dict[str, float | None] = {}
@@ -70,7 +70,7 @@ def private_training(folder: Path, config: Mapping[str, Any], history: History) 
     steps = None if ledger is None else ledger.steps
     return {
         "text": _text(metrics, ledger, own, bool(warnings)),
-        "figures": metrics,
+        "metrics": metrics,
         "audited": sum(validation.get(HIGHEST) is not None for validation in history.validations),
         "steps": steps,
         "warnings": warnings,

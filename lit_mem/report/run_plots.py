@@ -44,16 +44,16 @@ class Series:
         by_epoch = len(set(epochs)) == len(epochs)
         self.x: list[float] = epochs if by_epoch else [row["step"] + (row["epoch"] > 0) for row in self.rows]
         self.x_label = "epoch (0 = before training)" if by_epoch else "training step"
-        self.names = {name for row in self.rows for name in row["figures"]}
+        self.names = {name for row in self.rows for name in row["metrics"]}
 
     def __getitem__(self, name: str) -> list[float | None]:
-        return [row["figures"].get(name) for row in self.rows]
+        return [row["metrics"].get(name) for row in self.rows]
 
 
 def limits_on(report: Mapping[str, Any], metric: str) -> list[float]:
     """The run's limits on a metric."""
     names = (metric, f"{metric}_low", f"{metric}_high")
-    return sorted({row["bound"] for row in report["verdict"]["limits"] if row["figure"] in names})
+    return sorted({row["bound"] for row in report["verdict"]["limits"] if row["metric"] in names})
 
 
 def run_plots(report: Mapping[str, Any]) -> dict[str, list[Plot]]:

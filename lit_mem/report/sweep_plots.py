@@ -35,8 +35,8 @@ def _front_plot(report: Mapping[str, Any]) -> list[Plot]:
         f"memorization. Those on the line are beaten by no other in both ({len(best)}).",
         points,
         "held-out perplexity",
-        explained(front["figure"])[0],
-        limit=guidance.get("limit") if guidance.get("figure") == front["figure"] else None,
+        explained(front["metric"])[0],
+        limit=guidance.get("limit") if guidance.get("metric") == front["metric"] else None,
         joined=False,
         front=best,
     )
@@ -56,7 +56,7 @@ def _curve_plots(report: Mapping[str, Any]) -> list[Plot]:
             )
             for line in one["lines"]
         ]
-        title, meaning = explained(one["figure"])
+        title, meaning = explained(one["metric"])
         plot = curves(
             f"curve-{i}",
             f"{title}, by {one['axis']}",
@@ -64,8 +64,8 @@ def _curve_plots(report: Mapping[str, Any]) -> list[Plot]:
             lines,
             "epoch (0 = before training)",
             re.sub(r", (held-out texts|members)$", "", title),
-            guess=0.5 if one["figure"].endswith("_auroc") else None,
-            from_zero=one["figure"].startswith("extraction/"),
+            guess=0.5 if one["metric"].endswith("_auroc") else None,
+            from_zero=one["metric"].startswith("extraction/"),
         )
         plots += [] if plot is None else [plot]
     return plots

@@ -69,7 +69,7 @@ def sweep_report(folder: Path, fail_on: Iterable[Threshold] = ()) -> dict[str, A
         "axes": axes,
         "seeds": sweep["seeds"],
         "verdict": {"state": _counts(sweep["trials"]), "text": _text(sweep, findings, folder)},
-        "figures": metrics,
+        "metrics": metrics,
         "configurations": configurations,
         "heat_maps": _heat_maps(axes, configurations, metrics),
         "curves": _curves(labels, sweep["trials"], histories, names),
@@ -120,7 +120,7 @@ def _configurations(
                 "values": {label: group[0]["values"].get(label) for label in labels},
                 "n_trials": len(group),
                 "n_done": len(lasts),
-                "figures": {name: spread(found) for name, found in values.items()},
+                "metrics": {name: spread(found) for name, found in values.items()},
             }
         )
     return rows
@@ -138,8 +138,8 @@ def _heat_maps(
         cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for one in configurations:
             key = str(one["values"].get(rows["label"])), str(one["values"].get(columns["label"]))
-            if one["figures"][name]["mean"] is not None:
-                cells.setdefault(key, []).append(one["figures"][name])
+            if one["metrics"][name]["mean"] is not None:
+                cells.setdefault(key, []).append(one["metrics"][name])
         means = {key: math.fsum(found["mean"] for found in group) / len(group) for key, group in cells.items()}
         low, high = min(means.values(), default=0.0), max(means.values(), default=1.0)
         table = []
@@ -156,7 +156,7 @@ def _heat_maps(
             table.append([str(row), line])
         maps.append(
             {
-                "figure": name,
+                "metric": name,
                 "row": rows["label"],
                 "column": columns["label"],
                 "columns": [str(v) for v in columns["values"]],
@@ -183,7 +183,7 @@ def _curves(
             {"value": value, "epochs": sorted(line), "points": [spread(line[epoch]) for epoch in sorted(line)]}
             for value, line in lines.items()
         ]
-        found.append({"axis": label, "figure": metric, "lines": [one for one in curves if one["epochs"]]})
+        found.append({"axis": label, "metric": metric, "lines": [one for one in curves if one["epochs"]]})
     return found
 
 
@@ -191,7 +191,7 @@ def _front(configurations: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Configurations that no other beats in both held-out perplexity and the attack; None without an attack."""
     points = []
     for row in configurations:
-        found = [row["figures"].get(name, {}).get("mean") for name in ("val/perplexity", "mia/reference_auroc")]
+        found = [row["metrics"].get(name, {}).get("mean") for name in ("val/perplexity", "mia/reference_auroc")]
         if None not in found:
             points.append({"values": row["values"], "perplexity": found[0], "memorization": found[1]})
     if not points:
@@ -203,7 +203,7 @@ def _front(configurations: list[dict[str, Any]]) -> dict[str, Any] | None:
             and (other["perplexity"], other["memorization"]) != (point["perplexity"], point["memorization"])
             for other in points
         )
-    return {"figure": "mia/reference_auroc", "points": points}
+    return {"metric": "mia/reference_auroc", "points": points}
 
 
 def _counts(trials: list[dict[str, Any]]) -> str:

@@ -45,5 +45,5 @@ def _readings(validation: Validation, pattern: str, where: str) -> list[dict[str
             reading = f"above 0.5 {where}: members score higher by themselves, and the attack measures that too"
         else:
             reading = f"below 0.5 {where}: members score lower by themselves, which hides memorization"
-        rows.append({"figure": name, "value": validation.get(name), "low": low, "high": high, "reading": reading})
+        rows.append({"metric": name, "value": validation.get(name), "low": low, "high": high, "reading": reading})
     return rows

@@ -31,7 +31,7 @@ def guidance(
         scales: by trial, a key that is equal for trials whose perplexities can be compared; None: all can.
 
     Returns:
-        figure (name of the metric), limit (the number), best (values by axis, with epoch; None if nothing under the
+        metric (its name), limit (the number), best (values by axis, with epoch; None if nothing under the
         limit has a lower perplexity than the model before training), state (of the best, by the interval: "within" or
         "undecided"; absent without a best), front (points for which no other is lower in both perplexity and
         memorization), note.
@@ -41,7 +41,7 @@ def guidance(
     """
     threshold = Threshold.parse(limit)
     found: dict[str, Any] = {
-        "figure": threshold.name, "limit": threshold.limit, "best": None, "front": [], "note": "",
+        "metric": threshold.name, "limit": threshold.limit, "best": None, "front": [], "note": "",
     }  # fmt: skip
     frame = frame.assign(**{_SCALE: frame["trial"].map(scales) if scales else ""}) if len(frame) else frame
     trained = frame[frame["epoch"] > 0] if len(frame) else frame

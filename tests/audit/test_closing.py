@@ -76,7 +76,7 @@ def test_the_next_command_can_be_pasted():
 def test_an_audit_is_judged_by_what_it_measured(stage, module, data, trainer):
     stop = MemorizationEarlyStopping(["train/loss > 3", "val/perplexity > 1000", "mia/loss_auroc > 0.999"])
     other = MemorizationEarlyStopping(["val/loss > 0.001", "mia/loss_auroc > 0.999", "extraction/exact_rate > 0.1"])
-    run = trainer([stop, other, Perplexity(), MembershipInference(figures=False), Extraction(4, 4)])
+    run = trainer([stop, other, Perplexity(), MembershipInference(plots=False), Extraction(4, 4)])
     getattr(run, stage)(module(), data(members_size=20), verbose=False)
     assert "extraction/exact_rate" in latest_metrics(run)
     lines, conditions = audited(run)

@@ -29,7 +29,7 @@ class Scorer(pl.LightningModule):
 
 
 def validate(n):
-    callback = MembershipInference({"loss": Loss(), "min_k": MinK()}, fprs=[0.01], figures=False)
+    callback = MembershipInference({"loss": Loss(), "min_k": MinK()}, fprs=[0.01], plots=False)
     trainer = pl.Trainer(
         accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False, callbacks=[callback]
     )

@@ -64,7 +64,7 @@ def fitted(module, data, trainer):
     callbacks = [
         Correlation(),
         Perplexity(),
-        MembershipInference(figures=False),
+        MembershipInference(plots=False),
         Extraction(n_members=9, n_heldout=2),
         Look(),
     ]

@@ -250,7 +250,7 @@ def test_an_example_without_a_scored_token_counts_nowhere(module, batch, audited
     labels[0] = -100
     scores = TokenScorer(model.language_model.eval())({**batch, "labels": labels})
     assert scores.n_tokens[0] == 0
-    inference = MembershipInference({"loss": Loss()}, figures=False)
+    inference = MembershipInference({"loss": Loss()}, plots=False)
     shares = Extractability({"share": ExactMemorization()}, base=False)
     for callback in (inference, shares):
         assert audited(callback, (scores, batch)).rows.example_id.tolist() == batch["example_id"][1:].tolist()

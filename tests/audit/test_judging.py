@@ -164,7 +164,7 @@ def test_an_interval_of_another_kind_is_none_of_a_rate(value, seen, limit):
 
 @pytest.mark.slow
 def test_the_texts_behind_a_metric_are_counted_in_its_own_column(module, data, trainer):
-    membership = MembershipInference(figures=False)
+    membership = MembershipInference(plots=False)
     texts = data(members_size=17, heldout_size=19)
     run = trainer([membership])
     run.validate(module(), texts, verbose=False)
@@ -196,7 +196,7 @@ class Own(LightningDataModule):
 def test_a_data_module_of_the_users_own_says_nothing_of_its_texts(module, data, trainer):
     texts, model = data(tokenizer="asset:tiny_llama"), module()
     texts.setup("validate")
-    run = trainer([MembershipInference(figures=False)])
+    run = trainer([MembershipInference(plots=False)])
     run.validate(model, Own(texts.val_dataloader()), verbose=False)
     assert scored_for("mia/loss_auroc", run) == Scored(20, 20)
 
@@ -206,7 +206,7 @@ def test_texts_are_counted_for_undecided_judgements_only(monkeypatch, module, da
     names = []
     monkeypatch.setattr("lit_mem.lightning.last_line.scored_for", lambda name, trainer: names.append(name))
     stop = MemorizationEarlyStopping(["mia/loss_auroc > 0.45", "val/perplexity > 1000", "val/loss > 99"], "all")
-    trainer([stop, Perplexity(), MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(
+    trainer([stop, Perplexity(), MembershipInference(plots=False)], max_epochs=1, num_sanity_val_steps=0).fit(
         module(), data()
     )
     assert set(names) <= {"mia/loss_auroc"}
@@ -248,7 +248,7 @@ def listening(caplog):
 
 def test_a_fit_ends_with_the_state_of_its_last_validation(module, data, trainer, listening):
     stop = MemorizationEarlyStopping(["mia/reference_auroc > 0.99", "val/perplexity > 1000"], lower_bound=True)
-    membership = MembershipInference(figures=False)
+    membership = MembershipInference(plots=False)
     run = trainer([stop, Perplexity(), membership], max_epochs=1)
     run.fit(module(), data())
     (record,) = lines(listening)
@@ -273,7 +273,7 @@ def test_a_fit_ends_with_the_state_of_its_last_validation(module, data, trainer,
 )
 def test_each_state_has_its_line(module, data, trainer, listening, tmp_path, limit, head, level):
     keep = MemorizationCheckpoint([limit], dirpath=str(tmp_path))
-    trainer([keep, Perplexity(), MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(
+    trainer([keep, Perplexity(), MembershipInference(plots=False)], max_epochs=1, num_sanity_val_steps=0).fit(
         module(), data()
     )
     (record,) = lines(listening)
@@ -304,6 +304,6 @@ def test_a_threshold_at_the_safe_end_judges_no_other_than_one_at_the_value(modul
         listening.clear()
         stop = MemorizationEarlyStopping(["mia/loss_auroc > 0.999"], lower_bound=lower_bound)
         torch.manual_seed(0)
-        trainer([stop, MembershipInference(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(module(), data())
+        trainer([stop, MembershipInference(plots=False)], max_epochs=1, num_sanity_val_steps=0).fit(module(), data())
         texts.append(lines(listening)[0].getMessage())
     assert texts[0] == texts[1]

@@ -50,7 +50,7 @@ class Look(pl.Callback):
 
 
 def reference():
-    return MembershipInference({"reference": ReferenceRatio()}, fprs=[0.1], figures=False)
+    return MembershipInference({"reference": ReferenceRatio()}, fprs=[0.1], plots=False)
 
 
 @pytest.fixture

@@ -210,7 +210,7 @@ def test_the_folder_is_a_run_that_a_report_reads(fitted, tmp_path):
     made = report.make(found.folder)
     assert made["audit"]["command"] == "audit"
     assert made["verdict"]["state"] in ("within", "undecided")
-    assert made["validations"][0]["figures"] == pytest.approx(found.metrics)
+    assert made["validations"][0]["metrics"] == pytest.approx(found.metrics)
     assert made["scored"]["members"] == len(fitted[1][0])
     assert made["examples"]["n_members"] == len(fitted[1][0])
     assert report.make(again.folder)["verdict"]["state"] == "no limits"

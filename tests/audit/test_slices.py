@@ -525,5 +525,5 @@ def test_loggers_that_show_pictures_get_one(validated):
 
     records = attribute_records(sex=SEX)
     validated(Slices(min_size=2), {"mia/loss": SCORE}, MEMBER, records, logger=Pictures())
-    validated(Slices(min_size=2, figures=False), {"mia/loss": SCORE}, MEMBER, records, logger=Pictures())
+    validated(Slices(min_size=2, plots=False), {"mia/loss": SCORE}, MEMBER, records, logger=Pictures())
     assert pictures == ["slice/exposure"]

@@ -47,7 +47,7 @@ def test_a_run_in_windows_is_recorded_reported_and_measured_again(run, tmp_path,
     (length,) = [row["value"] for row in page["setup"] if row["what"] == "Length"]
     assert "32" in length
     assert "16" in length
-    assert any(row["figure"] == "extraction/longest_run" for row in page["key_figures"])
+    assert any(row["metric"] == "extraction/longest_run" for row in page["key_metrics"])
     with pytest.raises(SystemExit):
         run("localize", str(folder), "--example", "3")
     assert "--example: 12 texts of this run are trained on in windows (data.chunk)" in capsys.readouterr().err

@@ -132,7 +132,7 @@ def test_the_counts_are_those_within_the_limits_of_batches(stage, module, traine
     )
     data = TextDataModule(source, members_size=18, scoring_tokens=60)
     option = "limit_val_batches" if stage == "validate" else "limit_test_batches"
-    measure = MembershipInference(figures=False)
+    measure = MembershipInference(plots=False)
     run = trainer([measure], logger=CSVLogger(str(tmp_path), "r", 0), **{option: 1})
     getattr(run, stage)(module(), data, verbose=False)
     found = json.loads((tmp_path / "r" / "version_0" / "checks.json").read_text())["scored"]

@@ -20,8 +20,8 @@ def states(rows, tokens, generator):
 def test_it_holds_what_a_copied_one_holds(seed, actions):
     generator = torch.Generator().manual_seed(seed)
     keys, values = states(6, 5, generator)
-    room = torch.full((6, HEADS, len(actions), SIZE), torch.nan)
-    layer = PreallocatedLayer(torch.cat([keys, room], 2), torch.cat([values, room], 2), 5)
+    extra = torch.full((6, HEADS, len(actions), SIZE), torch.nan)
+    layer = PreallocatedLayer(torch.cat([keys, extra], 2), torch.cat([values, extra], 2), 5)
     for action in actions:
         n = len(keys)
         if action == "token":
@@ -64,7 +64,7 @@ def test_joined_caches_stand_in_their_places_padded_on_the_left():
     long, short = [states(2, 5, generator) for _ in range(3)], [states(3, 2, generator) for _ in range(3)]
     first, second = cache(*long), cache(*short)
     places = [[0, 3], [1, 2, 4]]
-    assert join([first, second], places, room=4)
+    assert join([first, second], places, extra=4)
     for layer, (keys, values), (short_keys, short_values) in zip(first.layers, long, short, strict=True):
         for found, one, other in ((layer.keys, keys, short_keys), (layer.values, values, short_values)):
             assert found.shape == (5, HEADS, 5, SIZE)
@@ -86,6 +86,6 @@ def test_another_kind_of_cache_is_left_alone(kind):
         odd.__class__ = type("OtherCache", (DynamicCache,), {})
     layers = plain.layers[0], odd.layers[0]
     keys = plain.layers[0].keys.clone()
-    assert not join([plain, odd], [[0, 1], [2, 3]], room=4)
+    assert not join([plain, odd], [[0, 1], [2, 3]], extra=4)
     assert (plain.layers[0], odd.layers[0]) == layers
     assert torch.equal(plain.layers[0].keys, keys)

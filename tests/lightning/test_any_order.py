@@ -27,13 +27,13 @@ pytestmark = pytest.mark.slow
 def listed(folder):
     return [
         Perplexity(),
-        MembershipInference(figures=False),
+        MembershipInference(plots=False),
         Extraction(n_members=4, n_heldout=4),
         Extractability(),
         SpanExtraction(),
-        Correlation(figures=False),
+        Correlation(plots=False),
         Movers(),
-        Slices(min_size=3, figures=False),
+        Slices(min_size=3, plots=False),
         PerplexityDropWarning(),
         Stopwatch(),
         EarlyStopping("memorization/perplexity_gap", mode="max", patience=1),

@@ -118,7 +118,7 @@ class Scored(Scripted):
     ],
 )
 def test_by_lower_bound_perfect_separation_of_a_few_texts_is_no_certainty(tmp_path, n, separation, threshold, epochs):
-    attack = MembershipInference({"loss": Loss()}, combined=False, figures=False)
+    attack = MembershipInference({"loss": Loss()}, combined=False, plots=False)
     for lower_bound in (True, False):
         stop = MemorizationEarlyStopping([f"{AUROC} {threshold}"], lower_bound=lower_bound)
         trainer = pl.Trainer(

@@ -18,7 +18,7 @@ from lit_mem.lightning.example_table import PerExampleTable
 
 
 def measuring():
-    return [Perplexity(), MembershipInference(figures=False), Extraction(n_members=6, n_heldout=4)]
+    return [Perplexity(), MembershipInference(plots=False), Extraction(n_members=6, n_heldout=4)]
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ class Keep(MembershipInference):
 
 
 def scores_of(model, data, trainer, **kwargs):
-    keep = Keep(figures=False)
+    keep = Keep(plots=False)
     trainer([keep], **kwargs).fit(model, data())
     return keep
 
@@ -62,7 +62,7 @@ def _loaders(data, module):
 
 
 def test_reference_attack_starts_at_exactly_one_half(module, data, trainer):
-    keep = Keep(figures=False)
+    keep = Keep(plots=False)
     t = trainer([keep], max_epochs=0)
     t.validate(module(), data(), verbose=False)
     assert float(t.callback_metrics["mia/reference_auroc"]) == 0.5
@@ -75,7 +75,7 @@ def test_before_the_first_step_one_pass_gives_the_scores_of_both_models(module, 
     prompted = []
     score_reference = ScoredModel.score_reference
     monkeypatch.setattr(ScoredModel, "score_reference", lambda self, batch, setting: prompted.append(batch))
-    model, keep = module(), Keep(figures=False)
+    model, keep = module(), Keep(plots=False)
     trainer([keep]).validate(model, data(), verbose=False)
     assert not prompted
     assert keep.seen
@@ -139,7 +139,7 @@ def test_initialisations_that_rewrite_the_base_get_a_copy(module, init):
 @pytest.mark.slow
 def test_full_fine_tuning_is_measured_against_a_copy(module, data, trainer):
     model = module(adapter=FullFineTuning(), lr=1e-3)
-    t = trainer([MembershipInference(figures=False)], check_val_every_n_epoch=2, num_sanity_val_steps=0)
+    t = trainer([MembershipInference(plots=False)], check_val_every_n_epoch=2, num_sanity_val_steps=0)
     t.fit(model, data())
     assert model._scored.reference.scorer is not None
     assert not any("reference" in name for name, _ in model.named_parameters())
@@ -179,7 +179,7 @@ def test_the_model_is_trained_in_train_mode_and_scored_in_eval_mode(module, data
             seen["training"] = {m.training for m in model.language_model.modules()}
 
     model = module()
-    trainer([Look(figures=False)], max_epochs=1, num_sanity_val_steps=0).fit(model, data())
+    trainer([Look(plots=False)], max_epochs=1, num_sanity_val_steps=0).fit(model, data())
     assert seen == {"scoring": {False}, "training": {True}}
 
 
@@ -240,7 +240,7 @@ def test_the_exported_adapter_is_a_peft_adapter(checkpoint, base, tokenizer, tex
 def test_an_adapter_from_elsewhere_is_the_start_and_can_be_audited(module, data, trainer, trained, checkpoint):
     model, path = checkpoint
     again = module(adapter_path=str(path.parent / "last-adapter"))
-    t = trainer([MembershipInference(figures=False)])
+    t = trainer([MembershipInference(plots=False)])
     t.validate(again, data(), verbose=False)
     assert float(t.callback_metrics["mia/reference_auroc"]) != 0.5
     assert all(torch.equal(a, b) for a, b in zip(trained(model).values(), trained(again).values(), strict=True))

@@ -81,7 +81,7 @@ def strip(value):
     if isinstance(value, dict):
         return {k: strip(v) for k, v in value.items() if k not in of_folder and "time/" not in k}
     if isinstance(value, list):
-        return [strip(one) for one in value if not (isinstance(one, dict) and "time/" in str(one.get("figure")))]
+        return [strip(one) for one in value if not (isinstance(one, dict) and "time/" in str(one.get("metric")))]
     return value
 
 
@@ -116,7 +116,7 @@ def test_a_report_from_the_record_is_that_from_metrics_csv_up_to_rounding(fitted
         made[name] = strip(make(tmp_path / name))
     assert [(one["epoch"], one["step"]) for one in made[FILE]["validations"]] == [(0, 0), (1, 4), (2, 9)]
     assert strip(make(fitted[0]))["validations"] == made[FILE]["validations"]  # including validations after the fit
-    assert made[FILE]["key_figures"]
+    assert made[FILE]["key_metrics"]
     assert [row["set_by"] for row in made[FILE]["verdict"]["limits"]] == ["memorization.stop"]
     assert alike(made[FILE], made["metrics.csv"])
     assert not alike(made[FILE], made["metrics.csv"] | {"validations": made[FILE]["validations"][:-1]})
@@ -130,7 +130,7 @@ def test_a_run_without_a_csv_logger_has_a_report(module, data, trainer, tmp_path
     report = make(Path(logger.log_dir))
     assert report["audit"]["command"] == "validate"
     assert [one["epoch"] for one in report["validations"]] == [0]
-    assert report["validations"][0]["figures"]["memorization/perplexity_members"] > 1
+    assert report["validations"][0]["metrics"]["memorization/perplexity_members"] > 1
 
 
 @pytest.mark.slow

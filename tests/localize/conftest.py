@@ -17,7 +17,7 @@ CONFIG = {
         "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
         "callbacks": [
-            {"class_path": "lit_mem.callbacks.MembershipInference", "init_args": {"figures": False}},
+            {"class_path": "lit_mem.callbacks.MembershipInference", "init_args": {"plots": False}},
             {"class_path": "lit_mem.callbacks.Perplexity"},
             {"class_path": "lit_mem.callbacks.Extraction", "init_args": {"n_members": 4, "base": False}},
             {"class_path": "lit_mem.callbacks.MemorizationCheckpoint"},

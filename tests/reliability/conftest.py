@@ -113,7 +113,7 @@ def configuration(folder, few):
         callbacks.append(
             {"class_path": "lit_mem.callbacks.MemorizationEarlyStopping", "init_args": {"thresholds": thresholds}}
         )
-        attack = {"attacks": {"reference": {"class_path": "lit_mem.attacks.ReferenceRatio"}}, "figures": False}
+        attack = {"attacks": {"reference": {"class_path": "lit_mem.attacks.ReferenceRatio"}}, "plots": False}
         callbacks.append({"class_path": "lit_mem.callbacks.MembershipInference", "init_args": attack})
         config["trainer"]["callbacks"] = callbacks
     (folder / "c.yaml").write_text(yaml.safe_dump(config))

@@ -191,13 +191,13 @@ def test_a_cache_on_a_full_disk_is_skipped(module, data, trainer, disk, monkeypa
     monkeypatch.setenv("LIT_MEM_CACHE", str(folder))
     attacks = {"reference": ReferenceRatio()}
     texts = data(train_size=20, scoring_tokens=256)
-    trainer([MembershipInference(attacks, figures=False)], max_epochs=1).fit(module(), texts)
+    trainer([MembershipInference(attacks, plots=False)], max_epochs=1).fit(module(), texts)
     assert caplog.text.count("Reference scores are not stored for later runs") == 1
     assert FULL in caplog.text
     assert not list(folder.rglob("*.part"))
     kept = list(folder.rglob("*.safetensors"))
     again = module()
-    trainer([MembershipInference(attacks, figures=False)]).validate(again, texts, verbose=False)
+    trainer([MembershipInference(attacks, plots=False)]).validate(again, texts, verbose=False)
     assert again.reference_cache.store.loaded == len(kept) > 0
 
 

@@ -24,7 +24,7 @@ CALLBACKS = [
     {"class_path": f"lit_mem.callbacks.{name}", "init_args": options}
     for name, options in (
         ("Perplexity", {}),
-        ("MembershipInference", {"figures": False}),
+        ("MembershipInference", {"plots": False}),
         ("PerExampleTable", {"text": True}),
         ("MemorizationCheckpoint", {"merge": True}),
     )

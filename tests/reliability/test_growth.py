@@ -54,13 +54,13 @@ def everything(folder, draw=True, lean=False):
     only = {"attacks": ["reference"], "measures": ["exact_rate"], "length": False} if lean else {}
     return [
         Perplexity(),
-        MembershipInference(attacks, figures=draw),
+        MembershipInference(attacks, plots=draw),
         Extraction(n_members=4, n_heldout=4, prefix=4, every_n_validations=5 if lean else 1),
         Extractability(),
         SpanExtraction(),
-        Correlation(["mia/loss"] if lean else None, figures=draw),
+        Correlation(["mia/loss"] if lean else None, plots=draw),
         Movers(),
-        Slices(min_size=3, figures=draw, **only),
+        Slices(min_size=3, plots=draw, **only),
         PerplexityDropWarning(share=0.99),
         Stopwatch(),
         EpochTable(),

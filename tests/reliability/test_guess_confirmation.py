@@ -29,7 +29,7 @@ def run(module, data, trainer, tmp_path_factory):
     model, corpus = module(dropout=0.0, targets=["all-linear"]), data(train_size=N, heldout_size=N)
     measuring = [
         Perplexity(),
-        MembershipInference(figures=False),
+        MembershipInference(plots=False),
         Extraction(10, 10),
         Extractability(),
         Movers(fpr=0.1),

@@ -74,8 +74,8 @@ def fitted(module, trainer, tmp_path_factory):
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     loggers = [kind(folder, name="run", version=0) for kind in (CSVLogger, TensorBoardLogger)]
-    measuring = [Perplexity(), MembershipInference(figures=False), Extractability(), SpanExtraction(), Movers(fpr=0.1)]
-    t = trainer([Slices(min_size=2, figures=False), *measuring], max_epochs=1, logger=loggers)
+    measuring = [Perplexity(), MembershipInference(plots=False), Extractability(), SpanExtraction(), Movers(fpr=0.1)]
+    t = trainer([Slices(min_size=2, plots=False), *measuring], max_epochs=1, logger=loggers)
     t.fit(module(dropout=0.0), data)
     logger.removeHandler(handler)
     logger.setLevel(level)

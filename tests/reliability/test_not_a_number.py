@@ -335,14 +335,14 @@ def test_a_non_finite_reference_is_distinguished_from_the_model(module, data, tr
     with torch.no_grad():
         next(model._scored.reference.scorer.model.parameters()).fill_(math.nan)
     with pytest.raises(MetricError, match=r"the reference model's loss on .*\d is nan"):
-        trainer([MembershipInference(figures=False)]).validate(model, data(**TEXTS), verbose=False)
+        trainer([MembershipInference(plots=False)]).validate(model, data(**TEXTS), verbose=False)
 
 
 @slow
 def test_a_model_that_is_mended_is_measured_again(module, data, trainer):
     """No state of the broken run is left in the module."""
     model, texts = module(), data(**TEXTS)
-    callbacks = [Perplexity(), MembershipInference(figures=False)]
+    callbacks = [Perplexity(), MembershipInference(plots=False)]
     [expected, _] = trainer(callbacks).validate(model, texts, verbose=False)
     weight = next(p for name, p in model.named_parameters() if "lora_B" in name)
     with pytest.raises(TrainingError):

@@ -73,10 +73,10 @@ def callbacks(folder, which, *more):
     attacks = {"loss": Loss(), "reference": ReferenceRatio()}
     return [
         Perplexity(),
-        MembershipInference(None if everything else attacks, figures=False),
+        MembershipInference(None if everything else attacks, plots=False),
         Extraction(n_members=3, n_heldout=3, base=everything, every_n_validations=2),
-        *([Extractability(), SpanExtraction(), Slices(min_size=2, figures=False)] if everything else []),
-        Correlation(figures=False),
+        *([Extractability(), SpanExtraction(), Slices(min_size=2, plots=False)] if everything else []),
+        Correlation(plots=False),
         Movers(),
         PerplexityDropWarning(share=0.99),
         Baseline(),

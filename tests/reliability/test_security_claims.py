@@ -118,9 +118,7 @@ def spelled(base, logprob, bos):
 def test_reference_scores_on_disk_do_not_spell_the_texts(module, data, trainer, base):
     """Unencrypted they would, which is why they are encrypted."""
     tuned, corpus = module(), data()
-    trainer([MembershipInference({"reference": ReferenceRatio()}, figures=False)]).validate(
-        tuned, corpus, verbose=False
-    )
+    trainer([MembershipInference({"reference": ReferenceRatio()}, plots=False)]).validate(tuned, corpus, verbose=False)
     batch = next(iter(corpus.val_dataloader()[1]))
     ids, store = batch["input_ids"], tuned.reference_cache.store
     key = batch_key(ids, scored_positions(batch))

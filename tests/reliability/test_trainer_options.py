@@ -71,7 +71,7 @@ def fit(module, data, trainer):
                 self.module.optimizer = lambda parameters: torch.optim.SGD(parameters, lr=sgd)
             self.data = shared if texts is None else data(**(TEXTS | texts))
             self.passes = Passes()
-            measures = [Perplexity(), MembershipInference(combined=False, figures=False), *callbacks, self.passes]
+            measures = [Perplexity(), MembershipInference(combined=False, plots=False), *callbacks, self.passes]
             self.trainer = trainer(measures, **options)
             self.trainer.fit(self.module, self.data)
 
@@ -286,7 +286,7 @@ def test_in_any_precision_metrics_are_those_counted_by_hand_in_it(fit, trained, 
         def on_sanity_check_end(self, trainer, pl_module):
             self.start = dict(self.metrics)
 
-    first = Start({"reference": MembershipInference().attacks["reference"]}, combined=False, figures=False)
+    first = Start({"reference": MembershipInference().attacks["reference"]}, combined=False, plots=False)
     first.names = list  # the other one logs the same names and values
     run = fit([first], model={"reference": Reference(kind)}, precision=precision)
     measured = run.passes.at(2 * BATCHES)
@@ -650,7 +650,7 @@ def test_the_start_is_logged_once_however_often_is_fitted(fit, tmp_path, sanity,
 def test_validating_and_testing_without_training_measure_what_is_counted_by_hand(module, data, trainer):
     model, texts = module(), data(**TEXTS)
     for run, stage in (("validate", "val"), ("test", "test")):
-        t = trainer([Perplexity(), MembershipInference(figures=False)])
+        t = trainer([Perplexity(), MembershipInference(plots=False)])
         getattr(t, run)(model, texts, verbose=False)
         expected = by_hand(SimpleNamespace(module=model, data=texts, trainer=t), test=stage == "test")
         assert float(t.callback_metrics[f"{stage}/loss"]) == pytest.approx(expected["val/loss"], abs=1e-5)
@@ -711,7 +711,7 @@ def test_a_module_and_its_callbacks_serve_two_trainers_one_after_the_other(modul
         return [
             Baseline(),
             Perplexity(),
-            MembershipInference(figures=False),
+            MembershipInference(plots=False),
             Extraction(n_members=4, n_heldout=4, prefix=4, every_n_validations=2),
             Movers(),
         ]

@@ -226,7 +226,7 @@ def write_sweep(folder, failed="out of memory <b>here</b>"):
         "note": "",
     }
     guidance = {
-        "figure": "mia/reference_auroc",
+        "metric": "mia/reference_auroc",
         "limit": 0.6,
         "best": {"matrices": "v", "rank": 4, "epoch": 2},
         "front": [],

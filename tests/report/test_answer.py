@@ -73,7 +73,7 @@ def test_without_a_limit_there_is_no_answer(tmp_path, capsys):
     assert make(folder, fail_on=["mia/reference_auroc > 0.68"])["answer"]["answer"] == WITHIN
     assert make(folder, fail_on=["mia/reference_auroc > 0.60"])["answer"]["answer"] == OVER
     cli.main(["report", str(folder)])
-    assert capsys.readouterr().out.splitlines()[0] == "Can I release it? Cannot be told: no limit was set."
+    assert capsys.readouterr().out.splitlines()[0] == "Can I release it? Undecided: no limit was set."
 
 
 def test_a_condition_of_the_report_counts_beside_the_run_s_own_limits(tmp_path):

@@ -82,7 +82,7 @@ def test_it_has_no_limits_of_training_and_no_epochs(audit):
 
 def test_the_base_model_s_metrics_stand_beside(audit):
     html, data = report(audit)
-    rows = {row["figure"]: row for row in data["key_figures"]}
+    rows = {row["metric"]: row for row in data["key_metrics"]}
     for name in ("val/perplexity", "memorization/perplexity_members", "mia/loss_auroc", "extraction/ngram_rate"):
         assert (rows[name]["last"], rows[name]["base"]) == (MEASURED[name], MEASURED[f"{name}_base"])
         assert rows[name]["start"] is None
@@ -91,7 +91,7 @@ def test_the_base_model_s_metrics_stand_beside(audit):
     assert rows["mia/reference_auroc"]["base"] is None  # there is nothing to compare the base with
     assert not [name for name in rows if name.endswith("_base")]
     (reading,) = data["trust"]["of_base"]
-    assert (reading["figure"], reading["value"], reading["low"]) == ("mia/loss_auroc_base", 0.62, 0.55)
+    assert (reading["metric"], reading["value"], reading["low"]) == ("mia/loss_auroc_base", 0.62, 0.55)
     assert "above 0.5 in the base" in reading["reading"]
     assert '<th scope="col" class="n">Base model</th>' in html
 
@@ -163,7 +163,7 @@ def test_a_fit_is_never_an_audit(audit):
 
 @pytest.mark.slow
 def test_the_base_is_measured_in_validate_as_before_the_first_step_of_a_fit(module, data, trainer):
-    membership, perplexity = MembershipInference(figures=False), Perplexity()
+    membership, perplexity = MembershipInference(plots=False), Perplexity()
     tuned, texts = module(), data()
     start = trainer([membership, perplexity], max_epochs=1)
     start.validate(tuned, texts, verbose=False)
@@ -187,7 +187,7 @@ def test_the_base_is_measured_in_validate_as_before_the_first_step_of_a_fit(modu
 
 def test_the_base_s_area_is_sklearn_s(module, data, trainer):
     base = BaseModel()
-    run = trainer([base, MembershipInference(figures=False)])
+    run = trainer([base, MembershipInference(plots=False)])
     run.validate(module(), data(), verbose=False)
     table = base._base._table.compute()
     score = table["logprob"] / table["n_tokens"]
@@ -197,7 +197,7 @@ def test_the_base_s_area_is_sklearn_s(module, data, trainer):
 
 @pytest.mark.slow
 def test_a_fit_logs_nothing_of_it(module, data, trainer):
-    run = trainer([BaseModel(), MembershipInference(figures=False), Perplexity()], max_epochs=1)
+    run = trainer([BaseModel(), MembershipInference(plots=False), Perplexity()], max_epochs=1)
     run.fit(module(), data())
     assert not [name for name in run.callback_metrics if "_base" in name]
 
@@ -220,5 +220,5 @@ def test_validate_on_the_command_line_leaves_an_audit(tmp_path, monkeypatch, cap
     _, data = report(folder)
     assert data["audit"] == {"command": "validate", "of": "model", "name": "asset:tiny_llama"}
     assert data["verdict"]["limits"] == []
-    by_name = {row["figure"]: row for row in data["key_figures"]}
+    by_name = {row["metric"]: row for row in data["key_metrics"]}
     assert by_name["mia/loss_auroc"]["base"] == pytest.approx(by_name["mia/loss_auroc"]["last"])  # nothing was tuned

@@ -43,7 +43,7 @@ def test_it_has_all_epochs_and_its_baseline(resumed):
     assert epochs(data) == [0, 1, 2, 3]
     assert data["verdict"]["state"] == "within"
     assert "each of the 3 validations:" in data["verdict"]["text"]
-    assert [row["value"] for row in data["trust"]["before_training"] if row["figure"] == "mia/reference_auroc"] == [0.5]
+    assert [row["value"] for row in data["trust"]["before_training"] if row["metric"] == "mia/reference_auroc"] == [0.5]
     assert any("version_0, version_1" in note for note in data["notes"])
 
 
@@ -82,7 +82,7 @@ def test_at_the_same_step_the_later_run_counts(resumed):
     write_origin(again, "fit", first / "checkpoints" / "last.ckpt", 20)
     data = report(again)
     assert epochs(data) == [0, 1, 2, 3]
-    assert data["validations"][2]["figures"]["val/perplexity"] == 7.5
+    assert data["validations"][2]["metrics"]["val/perplexity"] == 7.5
 
 
 def test_a_tree_that_was_moved_is_followed_too(resumed, tmp_path):
@@ -132,7 +132,7 @@ def test_the_best_checkpoint_may_lie_in_the_run_before(resumed):
     made.write_adapter(second, "last", 3)
     rows = {row["name"]: row for row in report(second)["checkpoints"]}
     assert rows["best"]["folder"] == os.path.join("..", "version_0", "checkpoints", "best-adapter")
-    assert rows["best"]["figures"]["val/perplexity"] == made.PERPLEXITY[1]
+    assert rows["best"]["metrics"]["val/perplexity"] == made.PERPLEXITY[1]
     write_origin(second, "fit", first / "checkpoints" / "safe.ckpt", 5)  # before that checkpoint was written
     assert "best" not in {row["name"] for row in report(second)["checkpoints"]}
 
@@ -177,4 +177,4 @@ def test_a_resume_on_the_command_line_is_followed(tmp_path, monkeypatch):
     data = report(logs / "version_1")
     assert epochs(data) == [0, 1, 2, 3]
     whole = read_history(logs / "version_0" / "metrics.csv").validations
-    assert [row["figures"]["val/loss"] for row in data["validations"][:3]] == [v.metrics["val/loss"] for v in whole]
+    assert [row["metrics"]["val/loss"] for row in data["validations"][:3]] == [v.metrics["val/loss"] for v in whole]

@@ -63,7 +63,7 @@ def found_in(folder):
 def test_a_ledger_that_fits_is_warned_of_by_nothing(run):
     found = found_in(run)
     assert (found["steps"], found["warnings"]) == (30, [])
-    assert found["figures"]["privacy/epsilon"] == pytest.approx(SPENT)
+    assert found["metrics"]["privacy/epsilon"] == pytest.approx(SPENT)
     assert f"is bounded by ε = {SPENT:.4g}" in found["text"]
     assert "Budgets add up" in found["text"]
 
@@ -78,7 +78,7 @@ def test_epsilon_of_a_person_stands_beside_that_of_a_row(run):
     found = found_in(run)
     assert f"is bounded by ε = {SPENT:.4g}" in found["text"]
     assert "Of a person with 5 rows, the largest group, the bound is ε = 12.50 at the same δ." in found["text"]
-    assert found["figures"]["privacy/epsilon_largest_group"] == 12.5
+    assert found["metrics"]["privacy/epsilon_largest_group"] == 12.5
     path.write_text(path.read_text().replace(",5,12.5", ",80,"))
     assert "Of a person with 80 rows, the largest group, no bound was computed." in found_in(run)["text"]
 
@@ -170,4 +170,4 @@ def test_the_highest_bound_of_an_audit_is_of_so_many_validations(run):
     )
     found = found_in(run)
     assert found["audited"] == 2
-    assert (found["figures"]["audit/epsilon_lower_bound"], found["figures"][highest]) == (0.4, 0.5)
+    assert (found["metrics"]["audit/epsilon_lower_bound"], found["metrics"][highest]) == (0.4, 0.5)

@@ -124,7 +124,7 @@ def test_the_numbers_are_those_of_metrics_csv(run, done):
         for name, cell in row.items():
             if name not in ("epoch", "step") and not name.startswith("train/"):
                 value = float(cell) if cell else math.nan
-                assert validation["figures"].get(name) == (None if math.isnan(value) else value), name
+                assert validation["metrics"].get(name) == (None if math.isnan(value) else value), name
     page = Page(html)
     for value in [*made.PERPLEXITY, *made.MEMBERS, *made.AUROC]:
         assert shown(value) in page.cells, value
@@ -132,10 +132,10 @@ def test_the_numbers_are_those_of_metrics_csv(run, done):
 
 def test_what_was_not_measured_is_never_a_zero(done):
     html, data = done
-    by_name = {row["figure"]: row for row in data["key_figures"]}
+    by_name = {row["metric"]: row for row in data["key_metrics"]}
     assert by_name["mia/loss_auroc"]["last"] is None  # NaN
     assert by_name["extraction/exact_rate"]["last"] is None  # blank at the last epoch
-    assert data["validations"][1]["figures"]["extraction/exact_rate"] == 0.0
+    assert data["validations"][1]["metrics"]["extraction/exact_rate"] == 0.0
     assert "not measured" in html
 
 
@@ -198,7 +198,7 @@ def test_a_limit_that_stops_training_at_the_safe_end_is_judged_by_the_whole_inte
     folder = made.write_run(tmp_path / "run", limits="mia/reference_auroc > 0.65", lower_bound=True, table=False)
     _, data = report(folder)
     (limit,) = data["verdict"]["limits"]
-    assert (limit["figure"], limit["stops_at"]) == ("mia/reference_auroc", "mia/reference_auroc_low")
+    assert (limit["metric"], limit["stops_at"]) == ("mia/reference_auroc", "mia/reference_auroc_low")
     assert (limit["last"], limit["last_low"], limit["last_high"]) == pytest.approx((0.6512, 0.6412, 0.6612))
     assert (limit["state"], limit["first_crossed"]) == ("undecided", 1)  # 0.6558 after epoch 1
     assert "with 1 threshold on AUROCs at 3 validations, noise" in data["verdict"]["text"]
@@ -510,7 +510,7 @@ def test_private_training_has_its_epsilon(tmp_path):
     ]
     (folder / "metrics.csv").write_text("\n".join([first, *rest]) + "\n")
     html, data = report(folder)
-    assert data["privacy"]["figures"] == {"privacy/epsilon": 2.25, "privacy/delta": 1e-5}
+    assert data["privacy"]["metrics"] == {"privacy/epsilon": 2.25, "privacy/delta": 1e-5}
     assert "ε = 2.250" in html
 
 
@@ -551,9 +551,9 @@ def test_a_sweep_s_means_and_intervals_are_scipys(sweep, sweep_done):
     values = [r["mia/reference_auroc"] for r in rows if (r["matrices"], r["rank"], r["epoch"]) == ("v", 4, 3)]
     assert len(values) == 3
     low, high = scipy.stats.t.interval(0.95, 2, np.mean(values), scipy.stats.sem(values))
-    found = row["figures"]["mia/reference_auroc"]
+    found = row["metrics"]["mia/reference_auroc"]
     assert (found["mean"], found["low"], found["high"]) == pytest.approx((np.mean(values), low, high))
-    heat = next(one for one in data["heat_maps"] if one["figure"] == "mia/reference_auroc")
+    heat = next(one for one in data["heat_maps"] if one["metric"] == "mia/reference_auroc")
     assert (heat["row"], heat["column"], heat["columns"]) == ("matrices", "rank", ["1", "4", "16"])
     assert dict((name, cells) for name, cells in heat["rows"])["v"][1]["value"] == pytest.approx(np.mean(values))
 

@@ -8,7 +8,7 @@ def test_what_is_written_unprompted_and_ngram_hits_have_plots_of_their_own():
     leaked = ("leak/verbatim_share", 0.125), ("leak/verbatim_share_heldout", 0.0), ("extraction/ngram_hits", 0.25)
     metrics = [{name: value * epoch for name, value in leaked} for epoch in range(3)]
     report = {
-        "validations": [{"epoch": n, "step": 10 * n, "figures": one} for n, one in enumerate(metrics)],
+        "validations": [{"epoch": n, "step": 10 * n, "metrics": one} for n, one in enumerate(metrics)],
         "attack": None,
         "verdict": {"limits": []},
         "examples": None,

@@ -20,7 +20,7 @@ def measured(module, data, trainer, sizes=None, **kwargs):
     """A module after a validation, and its metrics."""
     torch.manual_seed(1)
     model = module(**kwargs)
-    t = trainer([MembershipInference(figures=False)])
+    t = trainer([MembershipInference(plots=False)])
     t.validate(model, data(**(sizes or {})), verbose=False)
     return model, {name: float(value) for name, value in t.callback_metrics.items()}
 

@@ -131,7 +131,7 @@ def test_means_are_over_the_seeds_and_an_epoch_that_a_seed_lacks_does_not_count(
     guide = guidance(table, ["a"], f"{METRIC} > 0.58")
     assert guide["best"] == {"a": "x", "epoch": 1}
     assert json.dumps(guide["best"]) == '{"a": "x", "epoch": 1}'  # integers are kept
-    assert (guide["figure"], guide["limit"]) == (METRIC, 0.58)
+    assert (guide["metric"], guide["limit"]) == (METRIC, 0.58)
     assert [(p["perplexity"], p["memorization"]) for p in guide["front"]] == [(3.5, pytest.approx(0.55)), (5.0, 0.4)]
     assert "means of 2 seeds" in guide["note"]
 

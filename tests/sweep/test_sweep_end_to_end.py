@@ -41,7 +41,7 @@ def test_a_sweep_of_which_one_trial_cannot_work(tmp_path, monkeypatch):
     assert "Traceback" not in done.stdout + done.stderr
     summary = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert [each["status"] for each in summary["trials"]] == ["done", "failed"]
-    assert json.loads((tmp_path / "out" / "findings.json").read_text())["guidance"]["figure"] == "mia/reference_auroc"
+    assert json.loads((tmp_path / "out" / "findings.json").read_text())["guidance"]["metric"] == "mia/reference_auroc"
     # Bit-identical to the metrics of the same run by hand.
     options = SMALL | {"model.adapter.init_args.rank": 2, "seed_everything": 5, "data.seed": 5}
     by_hand = ["fit", f"--config={ROOT / 'configs/sweeps/runs/bundled.yaml'}"]

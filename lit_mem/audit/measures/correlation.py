@@ -39,16 +39,16 @@ class Correlation(Measure):
     Args:
         measures: per-example columns, such as `extraction/ngram_rate`; None: all of `mia/` and `extraction/` except
             the base model's (`…_base`).
-        figures: draw the plot for loggers that show images.
+        plots: draw the plot for loggers that show images.
     """
 
     needs = Needs(reference=True)
     reads = ("perplexity", "mia/", "extraction/")
 
-    def __init__(self, measures: list[str] | None = None, figures: bool = True) -> None:
+    def __init__(self, measures: list[str] | None = None, plots: bool = True) -> None:
         if measures is not None and (not measures or len(set(measures)) < len(measures)):
             raise ConfigError(f"Correlation.measures is {measures}; expected at least one column, each once")
-        self.measures, self.draw = measures, figures
+        self.measures, self.draw = measures, plots
         self.name_prefixes: tuple[str, ...] = ("correlation/",) if measures is None else ()
         self._once = Once()
 

@@ -75,7 +75,7 @@ class MembershipInference(Measure):
         fprs: false-positive rates at which the true-positive rate is read; None: 0.01 and 0.001.
         combined: add the attack `combined`, a logistic regression over all others, fitted on half of the examples and
             evaluated on the other half. It is optimistic: it learns from known members, which an attacker rarely has.
-        figures: draw ROC and histograms for loggers that show images.
+        plots: draw ROC and histograms for loggers that show images.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class MembershipInference(Measure):
         attacks: dict[str, Attack] | None = None,
         fprs: list[float] | None = None,
         combined: bool = True,
-        figures: bool = True,
+        plots: bool = True,
     ) -> None:
         self.attacks = default_attacks() if attacks is None else attacks
         self.fprs = fprs if fprs is not None else [0.01, 0.001]
@@ -99,7 +99,7 @@ class MembershipInference(Measure):
             raise ConfigError(f"MembershipInference.attacks names an attack {STRONGEST!r}; expected another name")
         self._given, self._combine = dict(self.attacks), combined
         self.combined = combined and len(self.attacks) > 1
-        self.draw = figures
+        self.draw = plots
         self.needs = reduce(or_, (attack.needs for attack in self.attacks.values()), Needs())
         self._may_leave_out = self._are_defaults = attacks is None
         self._table = ExampleTable(list(self.attacks))

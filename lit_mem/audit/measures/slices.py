@@ -66,7 +66,7 @@ class Slices(Measure):
             distinct values than this are not binned.
         attacks: attacks by name; None: all.
         measures: extraction measures by name (for another group: `group/name`); None: all.
-        figures: draw the subgroups for loggers that show images.
+        plots: draw the subgroups for loggers that show images.
         show_text: show values of `columns` even if they contain a whole text, up to 40 characters of each. Metric names
             are written to every log.
     """
@@ -84,7 +84,7 @@ class Slices(Measure):
         max_groups: int = 12,
         attacks: list[str] | None = None,
         measures: list[str] | None = None,
-        figures: bool = True,
+        plots: bool = True,
         show_text: bool = False,
     ) -> None:
         for option, value in (("min_size", min_size), ("bins", bins), ("max_groups", max_groups)):
@@ -94,7 +94,7 @@ class Slices(Measure):
         if show_text and not columns:
             raise ConfigError("Slices.show_text is true without Slices.columns; expected the columns to show")
         self.min_size = min_size
-        self.attacks, self.measures, self.draw = attacks, measures, figures
+        self.attacks, self.measures, self.draw = attacks, measures, plots
         self._subgroups = Subgroups(columns, length, duplicates, bins, max_groups, min_size, show_text)
         self._once = Once()
 

@@ -1,6 +1,6 @@
 """Writes the pictures of docs/reference/metrics from the TensorBoard events of a run, as of its last validation.
 
-Usage: python docs/export_figures.py logs/smollm2_phee/version_0
+Usage: python docs/export_plots.py logs/smollm2_phee/version_0
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main(args: list[str] | None = None) -> int:
     """Export, and print what was written; 1 if a picture is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run's log folder, with TensorBoard's event files")
-    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "figures", help="where to")
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent / "plots", help="where to")
     options = parser.parse_args(args)
     if not any(options.run.glob("*tfevents*")):
         parser.error(f"{options.run} has no TensorBoard events; expected a run's log folder")
