@@ -31,6 +31,7 @@ ALLOWED = [
     "user asks",
     "asks which",
     "asks what",
+    "figure: matplotlib",
     "matplotlib figure",
     "matplotlib.figure",
 ]
