@@ -74,7 +74,7 @@ def _plot(
         slug: id on the page.
         title: above it.
         caption: what to see in it.
-        figure: matplotlib figure to draw.
+        figure: matplotlib's, to draw.
         header: of the table of its data.
         rows: of that table.
         names: of x, y and the interval.
