@@ -313,7 +313,7 @@ MISTAKES = [
     # -- checkpoints
     bad("checkpoint absent", "--ckpt_path nope.ckpt", "ckpt_path nope.ckpt", "does not exist"),
     bad("checkpoint absent, named best", "--ckpt_path best.ckpt", "ckpt_path best.ckpt", "does not exist"),
-    bad("no best checkpoint", "--ckpt_path best", "ckpt_path best: there is no", "checkpoints/last.ckpt"),
+    bad("no best checkpoint", "--ckpt_path best", "ckpt_path best: found no", "checkpoints/last.ckpt"),
     bad("checkpoint is a folder", "--ckpt_path .", "ckpt_path .", "is a folder", "expected a .ckpt file"),
     bad("checkpoint is text", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "not a checkpoint", files={"t.ckpt": TEXT}),
     bad("checkpoint empty", "--ckpt_path t.ckpt", "ckpt_path t.ckpt", "not a checkpoint", files={"t.ckpt": ""}),
@@ -567,7 +567,7 @@ MISTAKES = [
         {"attacks": {"lira": {"class_path": "lit_mem.attacks.OfflineLiRA", "init_args": {"references": ["a"]}}}},
         "OfflineLiRA.references names 1", "2 or more",
     ),
-    twice("Slices", "Slices and Slices both log 'slice/", "expected one"),
+    twice("Slices", "Slices and Slices both log 'slice/", "keep one of them"),
     callback("no rate of Movers", OURS + "Movers", {"fpr": 0}, "Movers.fpr is 0", "above 0 and below 1"),
     twice("Perplexity", "Perplexity and Perplexity both log", "perplexity"),
     twice("MembershipInference", "both log 'mia/"),

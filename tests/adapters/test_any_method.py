@@ -24,7 +24,7 @@ from lit_mem.scoring.scorer import TokenScorer
 from tests.adapters.test_families import changed, loss_alone
 
 TINY = "asset:tiny_llama"
-DOCUMENT = Path(__file__).parents[2] / "docs" / "adapters.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "adapters.md"
 # Options that a method needs for a model as small as the bundled one, or for any.
 OPTIONS = {
     "C3A": {"block_size": 8},

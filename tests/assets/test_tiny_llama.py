@@ -64,7 +64,7 @@ def test_corpus_only_leaves_what_the_manifest_says_of_the_model(tmp_path, manife
     make.main(["--out", str(tmp_path), "--corpus-only"])
     rebuilt = json.loads((tmp_path / "manifest.json").read_text())
     assert rebuilt["model"] == manifest["model"]
-    reports = {name for name in manifest["files"] if name.startswith("case_reports/")}
+    reports = {name for name in manifest["files"] if name.startswith(("case_reports/", "notes/"))}
     assert rebuilt["files"] == {name: manifest["files"][name] for name in reports}
 
 

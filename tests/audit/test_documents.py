@@ -70,7 +70,8 @@ def test_each_document_scores_as_in_a_plain_loop(tuned):
     assert sum(one.mask.shape[1] > TOKENS for one in scores) == len(texts) - 2
     for name, attack in default_attacks().items():
         expected = [attack(one).item() for one in scores]
-        assert rows[f"mia/{name}"].tolist() == pytest.approx(expected, abs=3e-4), name
+        apart = 2e-3 if name in ("ez_mia", "wbc") else 3e-4  # these count signs, of which rounding can flip one
+        assert rows[f"mia/{name}"].tolist() == pytest.approx(expected, abs=apart), name
     for which, column in (("logprob", "perplexity"), ("reference", "perplexity_base")):
         sums = [getattr(one, which).double().sum().item() for one in scores]
         counts = [int(one.mask.sum()) for one in scores]

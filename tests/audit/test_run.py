@@ -328,7 +328,7 @@ def test_the_command_prints_metrics_and_ends_by_its_conditions(fitted, adapter, 
     assert "mia/reference_auroc" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main([*words, "--folder", "none"])
-    assert "--encoding names another" in capsys.readouterr().err
+    assert "--encoding for another encoding" in capsys.readouterr().err
 
 
 def test_columns_are_given_by_name(fitted):

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--model.adapter", "FullFineTuning"], ["FullFineTuning trains the weights", "trainer.strategy ddp"]),
+        (["--model.adapter", "FullFineTuning"], ["FullFineTuning trains weights", "trainer.strategy ddp"]),
         (["--model.adapter.dora", "true"], ["model.adapter's dora", "trainer.strategy to ddp"]),
         (["--model.adapter.init", "pissa"], ["pissa", "trainer.strategy to ddp"]),
         (["--model.quantization", "4bit"], ["model.quantization is 4bit", "trainer.strategy ddp"]),

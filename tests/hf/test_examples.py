@@ -21,7 +21,6 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.parametrize("name", ["hf_trainer", "trl_sft"])
 def test_an_example_gives_the_numbers_of_a_lightning_run(name, tmp_path, monkeypatch):
     path = EXAMPLES / f"{name}.py"
-    assert len(path.read_text().splitlines()) < 40
     monkeypatch.setattr("sys.argv", [path.name, str(tmp_path / "out")])
     made = runpy.run_path(str(path), run_name="__main__")
     trained = made["trainer"]
@@ -34,10 +33,12 @@ def test_an_example_gives_the_numbers_of_a_lightning_run(name, tmp_path, monkeyp
     for split in ("train", "heldout"):
         if name == "trl_sft":
             data = trained.train_dataset if split == "train" else trained.eval_dataset
-            kept = [{"prompt": row["prompt"], "completion": row["completion"]} for row in made["rows"](split)]
+            kept = [
+                {"prompt": row["prompt"], "completion": row["completion"]} for row in made["rows"](split == "heldout")
+            ]
             assert len(kept) == len(data)
         else:
-            ids = made["rows"](split)["input_ids"]
+            ids = made["rows"](split == "heldout")["input_ids"]
             kept = [{"text": tokenizer.decode(one, skip_special_tokens=True)} for one in ids]
             assert [tokenizer(row["text"])["input_ids"] for row in kept] == list(ids)
         rows[split] = Dataset.from_list(kept)

@@ -25,7 +25,7 @@ def shown(monkeypatch, capsys):
         (
             "data.source",
             {"CaseReports", "ChatFiles", "HubDataset", "PHEE", "TextFiles"},
-            {"Given", "TwoSets", "Source"},
+            {"TwoSets", "Source"},
         ),
         ("model.adapter", {"FullFineTuning", "IA3", "LoRA", "Peft", "PromptTuning"}, {"Adapter", "RecordedAdapter"}),
         ("data.canaries", {"Lines", "Secrets", "Traps"}, {"CanarySource"}),

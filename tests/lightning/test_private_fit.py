@@ -423,7 +423,7 @@ def test_noise_is_not_chosen_anew_for_more_epochs(private, data, trainer, tmp_pa
 def test_a_run_without_its_ledger_does_not_go_on(private, data, untracked, tmp_path):
     checkpoint, ledger = crashed(private, data, untracked, tmp_path)
     ledger.rename(tmp_path / "kept.jsonl")
-    with pytest.raises(CheckpointError, match=r"its privacy ledger .* is not there"):
+    with pytest.raises(CheckpointError, match=r"its privacy ledger .* does not exist"):
         untracked([], max_epochs=3).fit(private(), data(), ckpt_path=str(checkpoint), weights_only=True)
     fit = untracked([], max_epochs=2)
     fit.fit(private(ledger=str(tmp_path / "kept.jsonl")), data(), ckpt_path=str(checkpoint), weights_only=True)
@@ -446,7 +446,7 @@ def test_private_and_plain_checkpoints_do_not_mix(private, module, data, untrack
 @pytest.mark.slow
 def test_other_texts_are_rejected(private, data, untracked, tmp_path):
     checkpoint, _ = crashed(private, data, untracked, tmp_path)
-    with pytest.raises(ConfigError, match="belongs to 24 training texts, but this run has 23"):
+    with pytest.raises(ConfigError, match="is for 24 training texts, but there are 23"):
         untracked([], max_epochs=3).fit(private(), data(train_size=23), ckpt_path=str(checkpoint), weights_only=True)
 
 

@@ -119,7 +119,7 @@ def test_tokens_are_drawn_as_they_are(found):
         (["--influence", "9999"], "--influence is 9999, but this run has no such text"),
         (["--example", "3", "--prefix", "400"], "no suffix is left"),
         (["--example", "3", "--prefix", "-1"], "--prefix is -1"),
-        (["--example", "3", "--influence", "3"], "exclude each other"),
+        (["--example", "3", "--influence", "3"], "--example and --influence are both given"),
         (["--influence", "3", "--top", "0"], "--top is 0"),
     ],
 )
