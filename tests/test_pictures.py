@@ -9,6 +9,8 @@ from PIL import Image
 
 from lit_mem.report.page import script_hash
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 PAGES, PICTURES = ("example_report.html", "example_sweep.html"), ("localize.png", "localize_example.png")
 

@@ -8,6 +8,8 @@ from PIL import Image
 
 from lit_mem.report.history import History, Validation
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SIZE = (1320, 960)
 VALIDATIONS = 4

@@ -95,6 +95,7 @@ def test_numbers_do_not_depend_on_how_windows_meet_in_a_batch(tuned):
             torch.testing.assert_close(values, second.rows[name], atol=3e-4, rtol=1e-3, equal_nan=True)
 
 
+@pytest.mark.slow
 def test_a_document_is_prompted_for_by_its_first_window(tuned):
     """Its text equals that of a truncated document: generation is the same."""
     options = {"suite": "standard", "extraction": {"n_members": None, "n_heldout": None}}
@@ -144,6 +145,7 @@ def test_probing_attacks_read_documents_whole(tuned):
         quick(lower, attacks={"recall": ReCaLL(shots=1)})
 
 
+@pytest.mark.slow
 def test_lightning_has_the_same_numbers(tuned, trainer):
     made, (members, heldout) = tuned
     sets = {"train": members, "heldout": heldout}
@@ -162,6 +164,7 @@ def test_lightning_has_the_same_numbers(tuned, trainer):
     assert corpus.scored_texts().members == len(members)
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_its_reference_scores_and_no_others(tuned, trainer, module):
     _, (members, heldout) = tuned
     sets = {"train": members, "heldout": heldout}
@@ -177,6 +180,7 @@ def test_a_second_run_finds_its_reference_scores_and_no_others(tuned, trainer, m
     assert found[2] >= n - 2  # the two short texts are unchanged
 
 
+@pytest.mark.slow
 def test_spans_of_a_document_are_read_where_they_stand(tuned):
     made, (members, heldout) = tuned
     rows = []
@@ -202,6 +206,7 @@ def test_spans_of_a_document_are_read_where_they_stand(tuned):
         assert found["extraction/span_rate"][i].item() == pytest.approx(sum(held) / len(held))
 
 
+@pytest.mark.slow
 def test_the_command_takes_it(tuned, tmp_path, capsys, monkeypatch):
     made, (members, heldout) = tuned
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,8 @@ from lit_mem.audit.measure import with_ends
 from lit_mem.audit.measures.prompt_spans import PromptSpanExtraction
 from lit_mem.data.sources import CaseReports
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def sets():

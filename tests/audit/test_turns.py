@@ -16,6 +16,8 @@ from lit_mem.functional.runs import runs
 from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.memorization import Memorization
 
+pytestmark = pytest.mark.slow
+
 CHATML = Chat(template="asset:chatml")
 
 

@@ -17,6 +17,8 @@ from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.scoring.windows import context_begins, windows_of
 from lit_mem.types import IGNORED, TokenScores, Windows
 
+pytestmark = pytest.mark.slow
+
 
 @st.composite
 def rows(draw):

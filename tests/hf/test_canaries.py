@@ -43,6 +43,7 @@ def inserted(canaries):
     return [one.content.text for one in canaries.canaries if one.inserted for _ in range(one.repetitions)]
 
 
+@pytest.mark.slow
 def test_coins_put_about_half_of_them_in_as_often_as_repeated(tokenizer, member_texts):
     texts, canaries = insert_canaries(member_texts, Secrets(400, repetitions=[1, 3]), tokenizer)
     assert texts[: len(member_texts)] == member_texts
@@ -56,6 +57,7 @@ def test_coins_put_about_half_of_them_in_as_often_as_repeated(tokenizer, member_
     assert not any(one.content.text in repr(canaries) for one in canaries.canaries)
 
 
+@pytest.mark.slow
 def test_no_text_of_the_training_set_is_a_canary(tokenizer):
     free = Secrets(40, ["Code ####"], seed=4)
     taken = insert_canaries(["a"], free, tokenizer)[1].canaries[3].content.text
@@ -65,6 +67,7 @@ def test_no_text_of_the_training_set_is_a_canary(tokenizer):
         assert taken not in [one.content.text for one in made]
 
 
+@pytest.mark.slow
 def test_a_dataset_stays_one_with_its_features(tokenizer):
     others = {"y": ClassLabel(names=["a", "b"]), "w": List(Value("int32")), "d": {"u": Value("bool")}}
     features = Features({"text": Value("large_string")} | others)
@@ -79,6 +82,7 @@ def test_a_dataset_stays_one_with_its_features(tokenizer):
     assert plain[-1] | {"text": ""} in [{"text": "", "y": None, "w": None, "d": d} for d in (None, {"u": None})]
 
 
+@pytest.mark.slow
 def test_rows_of_other_forms(tokenizer):
     rows, canaries = insert_canaries([{"body": "x", "id": 3}], Secrets(12), tokenizer, text_column="body")
     assert rows == [{"body": "x", "id": 3}, *({"body": text, "id": None} for text in canaries.texts)]
@@ -86,6 +90,7 @@ def test_rows_of_other_forms(tokenizer):
     assert rows[1:] == [{"prompt": "", "completion": text} for text in canaries.texts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("train", "source", "error", "named"),
     [
@@ -183,6 +188,7 @@ def test_a_resumed_training_has_the_highest_bound_of_all(trainer, callback, memb
     assert audit.state_dict() == {"validations": 4, "highest": max(bounds[1:])}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["text", "prompt", "packed"])
 def test_no_member_of_the_sample_is_a_canary(sft, callback, scored, tokenizer, member_texts, heldout_texts, form):
     texts = [text[:60] for text in member_texts]
@@ -201,6 +207,7 @@ def test_no_member_of_the_sample_is_a_canary(sft, callback, scored, tokenizer, m
     assert len(canaries.texts) > 3 * len(texts)  # without leaving them out, most would be canaries
 
 
+@pytest.mark.slow
 def test_without_canaries_the_same_members_and_numbers(trainer, callback, member_texts, tokenizer):
     rows, canaries = insert_canaries(member_texts, Secrets(12, repetitions=[1]), tokenizer)
     plain = trainer(callback()).evaluate()
@@ -264,6 +271,7 @@ def test_lines_of_a_file_and_wrapped_packing(sft, callback, tokenizer, member_te
     assert made.evaluate()["eval_canary/auroc"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_whole_model_without_adapter(trainer, callback, tokenizer, member_texts):
     rows, canaries = insert_canaries(member_texts, Secrets(12, SHORT, repetitions=[1]), tokenizer)
     model = load_base(TINY).requires_grad_(True)
@@ -275,6 +283,7 @@ def test_a_whole_model_without_adapter(trainer, callback, tokenizer, member_text
 # -- sources that sample from the base model, conversations, and whether canaries are trained on whole -----------
 
 
+@pytest.mark.slow
 def test_kinds_that_the_base_model_samples(trainer, callback, tokenizer, member_texts):
     model = load_base(TINY).train()
     rows, canaries = insert_canaries(member_texts, Unigram(8, length=3, prefix_length=5), tokenizer, model=model)
@@ -285,6 +294,7 @@ def test_kinds_that_the_base_model_samples(trainer, callback, tokenizer, member_
     assert lines_of(made)[0].metrics["canary/auroc"] == 0.5
 
 
+@pytest.mark.slow
 def test_new_tokens_need_trained_embeddings(trainer, callback, tokenizer, member_texts):
     source = NewTokens(8, prefix_length=5)
     rows, canaries = insert_canaries(member_texts, source, tokenizer, model=load_base(TINY))
@@ -292,6 +302,7 @@ def test_new_tokens_need_trained_embeddings(trainer, callback, tokenizer, member
         trainer(callback(canaries=canaries), train=tokenized(tokenizer, rows)).train()
 
 
+@pytest.mark.slow
 def test_conversations(sft, callback, tokenizer, member_texts, heldout_texts):
     tokenizer.chat_template = chat_template("chatml")
     both = [[{"messages": said(text[:60])} for text in texts] for texts in (member_texts, heldout_texts)]
@@ -308,6 +319,7 @@ def said(text):
     return [{"role": "user", "content": "Tell me."}, {"role": "assistant", "content": text}]
 
 
+@pytest.mark.slow
 def test_canaries_without_loss_are_counted(trainer, callback, tokenizer, member_texts):
     """A collator that removes the loss from the last tokens of each row, like a wrong response template."""
     rows, canaries = insert_canaries(member_texts, Secrets(12, SHORT, repetitions=[1]), tokenizer)
@@ -325,6 +337,7 @@ def test_canaries_without_loss_are_counted(trainer, callback, tokenizer, member_
     assert "\n" not in str(found.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["bfd", "wrapped"])
 def test_packing_that_cuts_canaries_is_named(sft, callback, tokenizer, member_texts, heldout_texts, strategy):
     rows, canaries = insert_canaries([{"text": t[:50]} for t in member_texts], Secrets(20, SHORT, [1]), tokenizer)

@@ -9,6 +9,8 @@ from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.memorization import Memorization
 from tests.lightning.test_own_pass import Plain
 
+pytestmark = pytest.mark.slow
+
 CHUNK = {"tokens": 24, "stride": 10}
 
 

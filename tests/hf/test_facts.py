@@ -11,6 +11,8 @@ from lit_mem.models.fingerprint import fingerprint
 from lit_mem.privacy.corpus import salted_digest
 from lit_mem.report.verify import verify
 
+pytestmark = pytest.mark.slow
+
 TINY = "asset:tiny_llama"
 
 

@@ -12,6 +12,8 @@ from lit_mem.models.base_models import load_base
 from tests.hf.conftest import TINY, lora_options
 from tests.hf.test_trainers_texts import rows_of
 
+pytestmark = pytest.mark.slow
+
 
 def base_losses(scored, callback):
     table = scored(callback)

@@ -23,6 +23,8 @@ from lit_mem.lightning.auditing import latest_metrics
 from lit_mem.lightning.memorization import Memorization
 from lit_mem.report.history import read_history
 
+pytestmark = pytest.mark.slow
+
 FEW = ExtractionOptions(n_members=3, n_heldout=3)
 LIGHTNINGS_OWN = {"epoch"}
 

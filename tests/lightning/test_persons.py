@@ -16,6 +16,8 @@ from lit_mem.lightning.auditing import per_example
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.memorization import Memorization
 
+pytestmark = pytest.mark.slow
+
 FEW = ExtractionOptions(n_members=6, n_heldout=6, base=False)
 
 

@@ -14,6 +14,8 @@ from lit_mem.data.overlap import normalized
 from lit_mem.errors import ConfigError
 from lit_mem.models.base_models import load_base
 
+pytestmark = pytest.mark.slow
+
 KINDS = [Unigram, Bigram, UnlikelySuffix, NewTokens]
 DATA = ["A man took aspirin, and a rash came on day 3.", "Nausea after lithium was stopped."]
 
