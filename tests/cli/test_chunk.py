@@ -7,6 +7,8 @@ import yaml
 
 from lit_mem.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 SIZES = (
     "--data.train_size 12 --data.heldout_size 12 --trainer.max_epochs 1 --data.max_length 32 --memorization.stop [] "
     "--memorization.suite"

@@ -13,6 +13,8 @@ from lit_mem.data.canaries import Secrets
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.chunks import Chunk
 
+pytestmark = pytest.mark.slow
+
 TOKENS, STRIDE = 64, 25
 WORDS = ("rash", "fever", "nausea", "aspirin", "lithium", "day", "dose", "stopped", "came", "after")
 

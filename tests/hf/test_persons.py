@@ -9,6 +9,8 @@ from lit_mem.audit.measures import Slices
 from lit_mem.errors import ConfigError
 from lit_mem.hf import MemorizationCallback
 
+pytestmark = pytest.mark.slow
+
 
 def rows(texts, name):
     return [{"text": text, "who": f"{name} {i // 2}"} for i, text in enumerate(texts)]

@@ -20,6 +20,8 @@ from lit_mem.hf.trainers_texts import copies_in, heldout_of, members_of
 from lit_mem.models.hub import load_tokenizer
 from tests.hf.conftest import TINY, tokenized
 
+pytestmark = pytest.mark.slow
+
 CHAT = (
     "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content + eos_token }}"
     "{% endgeneration %}{% else %}{{ m.content }}{% endif %}{% endfor %}"

@@ -16,6 +16,8 @@ from lit_mem.callbacks import Correlation, Extraction, MembershipInference, Move
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.example_table import PerExampleTable
 
+pytestmark = pytest.mark.slow
+
 
 def measuring():
     return [Perplexity(), MembershipInference(plots=False), Extraction(n_members=6, n_heldout=4)]

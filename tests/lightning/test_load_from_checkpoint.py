@@ -14,6 +14,8 @@ from lit_mem.lightning.module import CausalLM
 from lit_mem.models.checkpoint import read_content
 from lit_mem.scoring.reference_scores import Reference
 
+pytestmark = pytest.mark.slow
+
 TINY = "asset:tiny_llama"
 
 
