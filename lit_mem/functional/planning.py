@@ -201,7 +201,8 @@ def times_as_many(value: float, end: float, limit: float) -> float:
         end: the end of its interval on the side of the limit.
         limit: between the two, not at the value.
     """
-    return ((value - end) / (value - limit)) ** 2
+    ratio = (value - end) / (value - limit)
+    return ratio * ratio  # infinite where a power would be an OverflowError
 
 
 def times_as_many_of_rate(value: float, seen: tuple[float, float], limit: float, level: float = 0.95) -> float | None:

@@ -154,3 +154,4 @@ def test_an_interval_wider_than_the_model_s_needs_more_texts():
 def test_twice_the_distance_needs_four_times_the_texts():
     assert times_as_many(0.65, 0.55, 0.60) == pytest.approx(4)
     assert times_as_many(0.65, 0.75, 0.70) == pytest.approx(4)
+    assert times_as_many(0.0, 1.0, 5.7e-296) == math.inf
