@@ -10,6 +10,9 @@ from typing import Final
 
 from lit_mem.errors import ConfigError
 
+PREFIX: Final = "asset:"
+"""In front of the name of an asset where a path, model or template is given."""
+
 NAMES: Final = ("case_reports", "notes", "tiny_llama")
 
 

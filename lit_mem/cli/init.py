@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from lit_mem import program
+from lit_mem import assets, program
 from lit_mem.cli.plain_parser import PlainParser
 from lit_mem.cli.starter import Found, configuration, max_length
 from lit_mem.data.columns import Column, columns_of
@@ -220,7 +220,7 @@ def _model() -> str:
 
 
 def _stem(file: str) -> str:
-    name = label_of(file.removeprefix("asset:"))
+    name = label_of(file.removeprefix(assets.PREFIX))
     if is_pattern(name):
         return "texts"
     return Path(name).name.removesuffix("".join(suffix_of(Path(name)))) or "texts"

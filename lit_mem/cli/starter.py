@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from lit_mem import program
+from lit_mem import assets, program
 from lit_mem.audit.thresholds import PRESETS
 from lit_mem.data.columns import Lengths
 from lit_mem.data.heldout_share import heldout_fraction
@@ -21,7 +21,6 @@ _WHOLE: Final = 512
 _ROOM: Final = 16
 _TOKENS_A_BATCH: Final = 2048
 _MOST_TEXTS: Final = 8
-_ASSET: Final = "asset:"
 _BUNDLED: Final = "asset:tiny_llama"
 _FROM_HUB: Final = "HuggingFaceTB/SmolLM2-135M"
 _FEW_STEPS: Final = 4
@@ -139,7 +138,7 @@ def _heading(found: Found, command: str) -> Iterator[str]:
 
 
 def _model(found: Found) -> Iterator[str]:
-    bundled = found.model_id.startswith(_ASSET)
+    bundled = found.model_id.startswith(assets.PREFIX)
     yield "model:"
     yield f"  model_id: {quoted(found.model_id)}  # a hub id, a folder, a .gguf file, or {_BUNDLED} (bundled)"
     yield "  adapter:"

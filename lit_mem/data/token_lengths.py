@@ -88,8 +88,8 @@ def has_chat_template(model_id: str) -> bool:
 
 def _folder(model_id: str) -> Path | str:
     """The path of a folder or an asset; a hub id unchanged."""
-    if model_id.startswith("asset:"):
-        return assets.path(model_id.removeprefix("asset:"))
+    if model_id.startswith(assets.PREFIX):
+        return assets.path(model_id.removeprefix(assets.PREFIX))
     path = Path(model_id)
     if path.exists() or model_id.endswith(".gguf"):
         return path

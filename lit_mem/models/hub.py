@@ -29,8 +29,8 @@ def find(name: str, option: str = "model_id") -> tuple[str, dict[str, Any]]:
         ModelError: the file or folder does not exist.
         ConfigError: there is no such asset.
     """
-    if name.startswith("asset:"):
-        return str(assets.path(name.removeprefix("asset:"))), {}
+    if name.startswith(assets.PREFIX):
+        return str(assets.path(name.removeprefix(assets.PREFIX))), {}
     path = Path(name)
     if name.endswith(".gguf"):
         if not path.is_file():

@@ -14,9 +14,7 @@ def interval(low: float | None, high: float | None) -> str:
     >>> interval(0.25, 1.0), interval(0.25, None), interval(float("nan"), 1.0)
     ('0.250 to 1', '', '')
     """
-    if low is None or high is None or math.isnan(low) or math.isnan(high):
-        return ""
-    return f"{shown(low)} to {shown(high)}"
+    return _joined(low, high, "{} to {}")
 
 
 def bracketed(low: float | None, high: float | None) -> str:
@@ -25,10 +23,15 @@ def bracketed(low: float | None, high: float | None) -> str:
     >>> bracketed(0.25, 1.0), bracketed(0.25, None)
     (' [0.250, 1]', '')
     """
-    ends = interval(low, high)
-    return f" [{ends.replace(' to ', ', ')}]" if ends else ""
+    return _joined(low, high, " [{}, {}]")
 
 
 def ends_of(name: str, metrics: Mapping[str, float]) -> tuple[float | None, float | None]:
     """The logged ends of a metric's interval; None for one that was not logged."""
     return metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+
+
+def _joined(low: float | None, high: float | None, form: str) -> str:
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return ""
+    return form.format(shown(low), shown(high))

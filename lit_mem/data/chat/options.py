@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lit_mem import assets
 from lit_mem.errors import ConfigError, options_of
 
 ChatLoss = Literal["assistant", "last", "all"]
@@ -42,10 +43,8 @@ class Chat:
         """
         if self.template is None:
             return None
-        if self.template.startswith("asset:"):
-            from lit_mem import assets
-
-            return assets.chat_template(self.template.removeprefix("asset:"))
+        if self.template.startswith(assets.PREFIX):
+            return assets.chat_template(self.template.removeprefix(assets.PREFIX))
         try:
             text = Path(self.template).expanduser().read_text("utf-8-sig")
         except (OSError, ValueError) as error:

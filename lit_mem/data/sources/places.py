@@ -23,7 +23,6 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["notes", "json", "csv", "parquet", "arrow"]
 
-_ASSET: Final = "asset:"
 _KINDS: Final[dict[str, Kind]] = {
     ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
     ".arrow": "arrow", ".txt": "notes", ".md": "notes",
@@ -88,9 +87,9 @@ def located(path: str) -> str:
     >>> located("asset:notes").endswith("notes.jsonl"), located("notes.jsonl")
     (True, 'notes.jsonl')
     """
-    if not path.startswith(_ASSET):
+    if not path.startswith(assets.PREFIX):
         return path
-    folder = assets.path(path.removeprefix(_ASSET))
+    folder = assets.path(path.removeprefix(assets.PREFIX))
     files = [file for file in folder.iterdir() if file.is_file()]
     return str(files[0] if len(files) == 1 else folder)
 
