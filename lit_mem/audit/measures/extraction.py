@@ -173,7 +173,7 @@ class Extraction(EveryNth, Measure):
         """Keep candidates for prompting."""
         ids, mask = batch["input_ids"].cpu(), scores.mask.cpu()
         labels = ids.masked_fill(~mask, IGNORED)
-        scored = {"hit": scores.hit.cpu(), "logprob": scores.logprob.cpu()}
+        scored: dict[str, Any] = {"hit": scores.hit.cpu(), "logprob": scores.logprob.cpu()}
         if self.base and scores.reference is not None and scores.reference_hit is not None:
             scored |= {"base_hit": scores.reference_hit.cpu(), "base_logprob": scores.reference.cpu()}
         kept = torch.zeros(len(ids), dtype=torch.bool)
