@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from benchmarks import extraction, memory, sizes, training
 from benchmarks.scoring_cost import default_measures, default_pass
@@ -60,16 +61,21 @@ def decoding(prompted: dict[int, Candidate]) -> list[tuple[int, list[int]]]:
     left = [i for i, c in prompted.items() if known[i] < len(c.prompt.suffix)]
     prompts = [prompted[i].prompt.input_ids[: prompted[i].prompt.cut + known[i]] for i in left]
     lengths = [len(prompted[i].prompt.suffix) - known[i] for i in left]
-    order = sorted(range(len(left)), key=lambda j: (-lengths[j], len(prompts[j])))
+    batches = within_budget(prompts, lengths)
+    return [(sum(len(prompts[j]) for j in batch), [lengths[j] for j in batch]) for batch in batches]
+
+
+def within_budget(prompts: Sequence[Tensor], lengths: Sequence[int]) -> list[list[int]]:
+    """Batches of prompts, the longest continuations first, none of which takes the place of a finished one."""
     batches: list[list[int]] = []
     width = 0
-    for j in order:
+    for j in sorted(range(len(prompts)), key=lambda j: (-lengths[j], len(prompts[j]))):
         width = max(width, len(prompts[j]) + lengths[j])
         if not batches or (len(batches[-1]) + 1) * width > BUDGET:
             batches.append([])
             width = len(prompts[j]) + lengths[j]
         batches[-1].append(j)
-    return [(sum(len(prompts[j]) for j in batch), [lengths[j] for j in batch]) for batch in batches]
+    return batches
 
 
 def row(name: str, predicted: float, measured: float) -> list[Cell]:
