@@ -126,11 +126,15 @@ class Rows:
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            # An index copies the last states. A slice of them, which a number gives, is multiplied row by row.
+            logits_to_keep=1 if ids.shape[1] == 1 else self._last_column(ids.shape[1]),
         )
         self._cache = getattr(output, "past_key_values", None)
         self._position = positions[:, -1:]
         self.logits = output.logits[:, -1].float()
+
+    def _last_column(self, width: int) -> Tensor:
+        return torch.tensor([width - 1], device=self._device)
 
     def step(self, chosen: Tensor) -> None:
         """Append (n,) int64 tokens."""
