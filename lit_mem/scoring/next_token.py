@@ -160,9 +160,8 @@ def top_values(rows: Tensor, k: int, maxima: Maxima | None = None) -> Tensor:
     if whole <= k:
         return _sorted_top(rows, k)
     chosen = maxima.values[:, :whole].topk(k, sorted=False).indices
-    grouped = rows[:, : whole * maxima.width].view(len(rows) * whole, maxima.width)
-    places = chosen + torch.arange(len(rows), device=rows.device)[:, None] * whole
-    among = grouped.index_select(0, places.flatten()).view(len(rows), -1)
+    grouped = rows[:, : whole * maxima.width].view(len(rows), whole, maxima.width)
+    among = grouped[torch.arange(len(rows), device=rows.device)[:, None], chosen].flatten(1)
     return _sorted_top(torch.cat([among, rows[:, whole * maxima.width :]], dim=1), k)
 
 

@@ -23,8 +23,8 @@ from lit_mem.files.atomic import whole
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = 2
-"""Format version of the files; others are ignored, as the encryption of an older one would decode to noise."""
+FORMAT: Final = 3
+"""Version of the files, and of how texts are laid out for the model, which affects rounding; others are ignored."""
 
 _NAME_BYTES: Final = 16
 _LEFT_AFTER_SECONDS: Final = 3600.0

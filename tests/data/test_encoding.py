@@ -91,7 +91,8 @@ def test_every_example_is_scored_and_every_rank_gets_as_many_batches(world):
     dealt = [list(ScoringBatches(examples, 32, world, rank)) for rank in range(world)]
     assert len({len(batches) for batches in dealt}) == 1
     assert {i for batches in dealt for batch in batches for i in batch} == set(range(9))
-    groups = length_groups(lengths, 32)
+    groups = length_groups(lengths, 32, overhead=32)
+    assert len(groups) == 4  # as few as fit
     assert all(batch in groups for batches in dealt for batch in batches)
     assert all(len(g) == 1 or len(g) * max(lengths[i] for i in g) <= 32 for g in groups)
 

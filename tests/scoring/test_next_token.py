@@ -26,6 +26,15 @@ def test_the_largest_values_are_those_of_topk(seed, n, width, k, distinct):
     assert torch.equal(top_values(logits, k), logits.topk(k).values)
 
 
+@pytest.mark.parametrize("width", [2047, 2048, 2049, 5003, 50257])
+@pytest.mark.parametrize("k", [1, 41, 64, 65, 300])
+def test_the_largest_values_of_wide_rows_are_those_of_topk(width, k):
+    for distinct in (None, 50):
+        logits = rows(width + k, 3, width, distinct)
+        assert torch.equal(top_values(logits, k), logits.topk(k).values)
+        assert torch.equal(top_values(logits, k, Maxima.of(logits)), logits.topk(k).values)
+
+
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(1, 700), st.integers(1, 60), st.sampled_from([None, 2, 4]))
 @settings(max_examples=3 * settings.default.max_examples // 2, deadline=None)
 def test_the_greedy_choice_is_that_of_argmax(seed, n, width, k, distinct):
