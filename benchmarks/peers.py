@@ -52,7 +52,7 @@ import torch
 from benchmarks.extraction import Answers, gap, generated
 from benchmarks.peer_passes import SHARE, Values, harness, lowest, memaudit, mimir, open_unlearning
 from benchmarks.scoring_cost import measured_pass
-from benchmarks.setting import Setting, device_of, machine, parser, prepare, seconds
+from benchmarks.setting import Setting, agree, device_of, machine, parser, prepare, seconds
 from benchmarks.table import Cell, Table, tell
 from lit_mem.attacks.loss import Loss
 from lit_mem.attacks.min_k import MinK
@@ -72,7 +72,6 @@ from lit_mem.extraction.rouge import RougeL
 from lit_mem.extraction.strength import ExtractionStrength
 from lit_mem.guards import evaluation_mode
 from lit_mem.lightning.module import CausalLM
-from lit_mem.scoring.reference_scores import ReferenceCache
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.types import Needs, TokenScores
 
@@ -219,9 +218,14 @@ def nudge(module: CausalLM) -> None:
 
 def ours(setting: Setting, measures: list[Measure], known: bool) -> PassResult:
     """One pass of a validation; `known`: the reference scores are cached."""
+    cache, needs = setting.module.reference_cache, needs_of(measures)
     if not known:
-        setting.module.reference_cache = ReferenceCache()
-    return measured_pass(setting.module, setting.batches, measures, needs_of(measures))
+        cache.clear()
+    before = cache.computed
+    found = measured_pass(setting.module, setting.batches, measures, needs)
+    wanted = len(setting.examples) if needs.reference and not known else 0
+    agree(cache.computed - before, wanted, "the number of texts that the reference scores")
+    return found
 
 
 def definitions(setting: Setting) -> dict[int, dict[str, float]]:
