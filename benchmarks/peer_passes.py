@@ -76,7 +76,8 @@ def open_unlearning(model: nn.Module, reference: nn.Module, examples: list[Encod
     def each(values: Callable[[dict[str, Tensor]], list[Any]]) -> list[Any]:
         return [value for batch in batches for value in values(batch)]
 
-    found: Values = {"probability": each(lambda batch: sequence_losses(model, batch).neg().exp().tolist())}
+    probability = each(lambda batch: sequence_losses(model, batch).neg().exp().tolist())
+    found: Values = {"log of probability": [math.log(one) for one in probability]}
     hits = each(lambda batch: [(row.argmax(-1) == ids, len(ids)) for row, ids in by_vocabulary(model, batch)])
     found["extraction/exact_memorization"] = [float(hit.sum()) / n for hit, n in hits]
     hits = each(lambda batch: [(row.argmax(-1) == ids, len(ids)) for row, ids in by_vocabulary(model, batch)])

@@ -40,17 +40,15 @@ from __future__ import annotations
 
 import argparse
 import copy
-import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 
-from benchmarks.extraction import Answers, gap, generated
-from benchmarks.peer_passes import SHARE, Values, harness, lowest, memaudit, mimir, open_unlearning
+from benchmarks.peer_passes import SHARE, Values, harness, memaudit, mimir, open_unlearning
+from benchmarks.peer_values import Definitions, Generation, check, definitions
 from benchmarks.scoring_cost import measured_pass
 from benchmarks.setting import Setting, agree, device_of, machine, parser, prepare, seconds
 from benchmarks.table import Cell, Table, tell
@@ -64,7 +62,6 @@ from lit_mem.audit.measure import Measure
 from lit_mem.audit.measures import Extractability, Extraction, MembershipInference
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.bleu import Bleu
-from lit_mem.extraction.continuations import Candidate
 from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
 from lit_mem.extraction.exact_memorization import ExactMemorization
@@ -72,84 +69,8 @@ from lit_mem.extraction.rouge import RougeL
 from lit_mem.extraction.strength import ExtractionStrength
 from lit_mem.guards import evaluation_mode
 from lit_mem.lightning.module import CausalLM
-from lit_mem.scoring.scorer import TokenScorer
-from lit_mem.types import Needs, TokenScores
 
 GENERATION_BATCH = 64
-TOLERANCE = 1e-4
-TIE = 1e-3
-GREEDY = ("strength", "greedy", "extraction/exact_memorization")
-"""Values that jump where two tokens have logits equal up to rounding."""
-
-
-# -- generation --------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Generation:
-    """What a peer generates and compares with the true suffixes.
-
-    Attributes:
-        setting: model and texts.
-        extraction: ours, with the prompts and measures; after a pass it holds the candidates.
-        size: prompts per call of `model.generate`.
-        found: tokens generated, for each prefix length.
-        values: values of each measure by example id, by column of ours.
-    """
-
-    setting: Setting
-    extraction: Extraction
-    size: int
-    found: list[Answers]
-    values: dict[str, dict[int, float]]
-
-    def prompted(self) -> list[dict[int, Candidate]]:
-        """The prompts of each prefix length, by example id, in the order of the texts."""
-        seen, examples = self.extraction._seen, self.setting.examples
-        ids = [one.example_id for one in examples if one.example_id in seen]
-        return [{i: seen[i][k] for i in ids} for k in range(len(self.extraction.prefixes))]
-
-    def __call__(self) -> None:
-        """Generate and compare."""
-        tokenizer = self.setting.module.tokenizer
-        self.found, self.values = [], {}
-        for tag, prompted in zip(self.extraction._metrics.tags, self.prompted(), strict=True):
-            model = self.setting.module.language_model
-            answers = generated(model, prompted, self.size, tokenizer.eos_token_id)
-            self.found.append(answers)
-            for i, candidate in prompted.items():
-                suffix = candidate.prompt.suffix.tolist()
-                texts = [tokenizer.decode(ids, skip_special_tokens=True) for ids in (answers[i], suffix)]
-                for name, measure in self.extraction.measures.items():
-                    column = self.values.setdefault(f"extraction/{name}{tag}", {})
-                    column[i] = measure(Continuation(answers[i], suffix, *texts))
-
-    def check(self, mine: PassResult, who: str) -> str:
-        """Compare tokens and values with ours; the differences in words.
-
-        Raises:
-            RuntimeError: they differ by more than rounding.
-        """
-        model, eos = self.setting.module.language_model, self.setting.module.tokenizer.eos_token_id
-        apart: list[float] = []
-        for tag, prompted, answers in zip(self.extraction._metrics.tags, self.prompted(), self.found, strict=True):
-            tokens = {i: d.ids.tolist() for i, d in self.extraction._prompter.tuned(prompted, model).items()}
-            equal = [i for i in prompted if tokens[i] == answers[i]]
-            for i in set(prompted) - set(equal):
-                prompt = prompted[i].prompt.input_ids[: prompted[i].prompt.cut]
-                apart.append(gap(model, prompt, tokens[i], answers[i], eos))
-            for name in self.extraction.measures:
-                column = f"extraction/{name}{tag}"
-                agree_by_text(
-                    [self.values[column][i] for i in equal], of_ids(mine, column, equal), f"{column} of {who}"
-                )
-        if apart and max(apart) > TIE:
-            raise RuntimeError(f"the sides differ: outputs of {who}, where the logits lie {max(apart):.2g} apart")
-        n = sum(len(answers) for answers in self.found)
-        return f"{who}: {len(apart)} of {n} outputs differ, each at tokens with logits equal up to {TIE:g}"
-
-
-# -- the comparison ----------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -228,71 +149,6 @@ def ours(setting: Setting, measures: list[Measure], known: bool) -> PassResult:
     return found
 
 
-def definitions(setting: Setting) -> dict[int, dict[str, float]]:
-    """By example id the values that a peer defines otherwise than we do, by its formula, from our scores of tokens."""
-    found = {}
-    for batch in setting.batches:
-        tuned = TokenScorer(setting.module.language_model)(batch, Needs(moments=True))
-        with setting.module.reference_context() as model:
-            frozen = TokenScorer(model)(batch, Needs(moments=True))
-        for row, i in enumerate(batch["example_id"].tolist()):
-            logprob, standardized = by_token_of(tuned, row)
-            hit = tuned.hit[row][tuned.mask[row]].tolist()
-            n, k = len(hit), math.ceil(len(hit) * SHARE)
-            run = next((at for at, one in enumerate(reversed(hit)) if not one), n)
-            found[i] = {
-                "probability": math.exp(logprob.mean()), "total": logprob.sum(), "greedy": float(run == n),
-                "strength": max(run, 1) / n, "min_k": lowest(logprob, k), "min_k_plus_plus": lowest(standardized, k),
-                "headline": lowest(standardized, k) - lowest(by_token_of(frozen, row)[1], k),
-            }  # fmt: skip
-    return found
-
-
-def by_token_of(scores: TokenScores, row: int) -> tuple[Any, Any]:
-    """(n,) log-probabilities of a text's tokens, raw and standardized; float64 arrays."""
-    assert scores.mean is not None
-    assert scores.std is not None
-    fields = (scores.logprob, scores.mean, scores.std)
-    logprob, mean, deviation = (one[row][scores.mask[row]].cpu().double().numpy() for one in fields)
-    return logprob, (logprob - mean) / deviation.clip(1e-8)
-
-
-def of_ids(mine: PassResult, column: str, ids: list[int]) -> list[float]:
-    """Ours, of these example ids."""
-    rows = mine.rows
-    return rows[column][torch.searchsorted(rows.example_id, torch.tensor(ids, dtype=torch.int64))].tolist()
-
-
-def agree_by_text(theirs: Sequence[float], expected: Sequence[float], what: str, ties: int = 0) -> None:
-    """Check that values agree text by text, up to rounding; NaN of theirs are left out.
-
-    Args:
-        theirs: a peer's values.
-        expected: ours, or those of its definition.
-        what: their name.
-        ties: texts that may differ by more: those with two greedy tokens equal up to rounding.
-
-    Raises:
-        RuntimeError: they differ by more than 0.0001 of the largest value, or none is left.
-    """
-    left, right = np.array(theirs, dtype=np.float64), np.array(expected, dtype=np.float64)
-    known = ~np.isnan(left)
-    apart = np.abs(left - right)[known]
-    differ = ~(apart <= TOLERANCE * np.abs(right).max(initial=0))
-    if not known.any() or differ.sum() > ties:
-        most = f"at most {apart.max():.2g}" if known.any() else "no value"
-        raise RuntimeError(f"the sides differ: {what} of {differ.sum()} texts, by {most}")
-
-
-def check(one: Comparison, theirs: Values, mine: PassResult, defined: dict[int, dict[str, float]]) -> None:
-    """Compare all values of a peer with ours, or with its own formula, by text in the order of `defined`."""
-    for name, values in theirs.items():
-        ids, rows = list(defined), mine.rows.columns
-        expected = of_ids(mine, name, ids) if name in rows else [defined[i][name] for i in ids]
-        ties = len(ids) // 100 if name in GREEDY else 0
-        agree_by_text(values, expected, f"{name} of {one.name}", ties)
-
-
 def measure(args: argparse.Namespace) -> list[Table]:
     """Time all sides in turns."""
     setting = prepare(args)
@@ -301,8 +157,7 @@ def measure(args: argparse.Namespace) -> list[Table]:
     notes: list[str] = []
     with evaluation_mode(setting.module.language_model):
         peers = comparisons(setting)
-        found = definitions(setting)
-        defined = {example.example_id: found[example.example_id] for example in setting.examples}
+        defined = definitions(setting)
         ours(setting, peers[0].measures, known=False)  # warms up
         for one in peers:
             for compared in one.generation.extraction.measures.values() if one.generation else ():
@@ -318,9 +173,7 @@ def measure(args: argparse.Namespace) -> list[Table]:
     return [table]
 
 
-def timed(
-    setting: Setting, one: Comparison, repeats: int, defined: dict[int, dict[str, float]], notes: list[str]
-) -> list[list[Cell]]:
+def timed(setting: Setting, one: Comparison, repeats: int, defined: Definitions, notes: list[str]) -> list[list[Cell]]:
     """Rows of one peer: its scoring, and with what it generates; both sides in turns, and compared."""
     times: dict[str, list[float]] = {}
     theirs: list[Values] = []
@@ -342,7 +195,7 @@ def timed(
             clock("generation", one.generation)
     for values in theirs:
         for result in mine:
-            check(one, values, result, defined)
+            check(values, result, defined, one.name)
     middle = {name: statistics.median(values) for name, values in times.items()}
 
     def row(name: str, passes: str, took: float, side: str) -> list[Cell]:

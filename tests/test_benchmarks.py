@@ -22,6 +22,7 @@ from benchmarks import (
     growth,
     memory,
     mitigation,
+    peer_values,
     peers,
     preparing,
     run,
@@ -162,16 +163,15 @@ def nudged(few):
 )
 def test_peers_find_our_values_and_a_wrong_one_is_rejected(nudged, which, name):
     one = peers.comparisons(nudged)[which]
-    defined = peers.definitions(nudged)
-    defined = {example.example_id: defined[example.example_id] for example in nudged.examples}
+    defined = peer_values.definitions(nudged)
     theirs, mine = one.theirs(), peers.ours(nudged, one.measures, known=False)
-    peers.check(one, theirs, mine, defined)
+    peer_values.check(theirs, mine, defined, one.name)
     assert max(abs(value) for value in theirs[name]) > 0
     if "mia/reference" in theirs:  # tuned model and base differ
         assert min(abs(value) for value in theirs["mia/reference"]) > 1e-4
     wrong = [value + 1e-3 * max(map(abs, theirs[name])) for value in theirs[name]]
     with pytest.raises(RuntimeError, match=f"the sides differ: {name} of {one.name} of 8 texts"):
-        peers.check(one, theirs | {name: wrong}, mine, defined)
+        peer_values.check(theirs | {name: wrong}, mine, defined, one.name)
 
 
 def test_peers_reject_other_tokens(nudged):
