@@ -41,6 +41,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ import torch
 from benchmarks.peer_passes import SHARE, Values, harness, memaudit, mimir, open_unlearning
 from benchmarks.peer_values import Definitions, Generation, check, definitions
 from benchmarks.scoring_cost import measured_pass
-from benchmarks.setting import Setting, agree, device_of, machine, parser, prepare, seconds
+from benchmarks.setting import CLOCK, Setting, agree, device_of, machine, parser, prepare, seconds
 from benchmarks.table import Cell, Table, tell
 from lit_mem.attacks.loss import Loss
 from lit_mem.attacks.min_k import MinK
@@ -151,6 +152,7 @@ def ours(setting: Setting, measures: list[Measure], known: bool) -> PassResult:
 
 def measure(args: argparse.Namespace) -> list[Table]:
     """Time all sides in turns."""
+    CLOCK["seconds"] = time.process_time if args.shared else time.perf_counter
     setting = prepare(args)
     nudge(setting.module)
     rows: list[list[Cell]] = []
@@ -164,7 +166,8 @@ def measure(args: argparse.Namespace) -> list[Table]:
                 compared(Continuation([1], [1], "a", "a"))  # imports
             rows += timed(setting, one, args.repeats, defined, notes)
     table = Table(
-        f"Peers: {args.model}, {len(setting.examples)} texts, {setting.tokens} tokens, medians of {args.repeats}, "
+        f"Peers: {args.model}, {len(setting.examples)} texts, {setting.tokens} tokens, medians of {args.repeats}"
+        f"{' of CPU time' if args.shared else ''}, "
         f"{machine(device_of(args))}",
         ["", "passes a text", "seconds", "ours", "ours, known", "÷ ours", "÷ ours, known"],
         rows,
@@ -212,7 +215,11 @@ def timed(setting: Setting, one: Comparison, repeats: int, defined: Definitions,
 
 def main() -> None:
     """Print the table."""
-    args = parser(__doc__, rows=50).parse_args()
+    made = parser(__doc__, rows=50)
+    made.add_argument(
+        "--shared", action="store_true", help="the machine is shared: count CPU seconds (OMP_NUM_THREADS=1)"
+    )
+    args = made.parse_args()
     tell(args, "peers", measure(args))
 
 
