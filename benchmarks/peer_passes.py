@@ -1,9 +1,10 @@
 """The scoring passes of other projects, written anew after reading their sources; none of their code is used.
 
-Read: iamgroot42/mimir fbc4594 (`mimir/models.py`, `mimir/attacks`) and 99b67d2 (`run.py`); locuslab/open-unlearning
-2db47ec (`memorization.py`), 5420d43 (`utils.py`) and f4d8463 (`min_k_plus_plus.py`), its other attacks in
-Dornavineeth/open-unlearning 2952d4a; mem-audit/memaudit 5cbda40 (`scoring.py`, `audit.py`, `scorers`) and 316d9bb
-(`stats.py`); EleutherAI/lm-evaluation-harness 0068151 (`_loglikelihood_tokens`).
+Read: iamgroot42/mimir fbc4594 (`models.py`, `min_k_plus_plus.py`), 99b67d2 (`run.py`), 576339b (`reference.py`) and
+05e5efd (`min_k.py`, `zlib.py`); locuslab/open-unlearning 2db47ec (`memorization.py`), 5420d43 (`utils.py`) and f4d8463
+(`min_k_plus_plus.py`), its other attacks in a fork, Dornavineeth/open-unlearning 2952d4a and 360726e;
+mem-audit/memaudit 5cbda40 (`scoring.py`, `audit.py`, `scorers`) and 316d9bb (`stats.py`);
+EleutherAI/lm-evaluation-harness 0068151 (`_loglikelihood_tokens`).
 
 What each does is described in `benchmarks.peers`, which times them.
 """
