@@ -26,6 +26,9 @@ reference in every evaluation (open-unlearning), areas and their bootstrap (MIMI
 (memaudit: 4; open-unlearning: a fixed number). Generated text is compared with ours on both sides: ROUGE-L for
 open-unlearning, which stems words; exact match, BLEU and edit similarity for memaudit, whose last two differ.
 
+Two choices are ours: both sets are measured throughout, where open-unlearning by default takes the texts to be
+unlearned alone for what is not an attack; and the batches of 8 of lm-evaluation-harness, which has no fixed number.
+
 Where definitions differ, values are compared with the peer's formula: extraction strength is at least 1/n in
 open-unlearning; memaudit rounds the share of Min-K% up; MIMIR has no Min-K% of fewer than five tokens. open-unlearning
 also counts the end token in its loss, and leaves out the last token elsewhere; here both score the same tokens.
