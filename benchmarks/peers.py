@@ -138,7 +138,7 @@ def nudge(module: CausalLM) -> None:
     with torch.no_grad():
         for name, weight in module.language_model.named_parameters():
             if "lora_B" in name:
-                weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+                weight.copy_(0.05 * torch.randn(weight.shape, generator=generator))
 
 
 def ours(setting: Setting, measures: list[Measure], known: bool) -> PassResult:

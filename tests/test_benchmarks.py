@@ -170,7 +170,8 @@ def test_peers_find_our_values_and_a_wrong_one_is_rejected(nudged, which, name):
     assert max(abs(value) for value in theirs[name]) > 0
     if "mia/reference" in theirs:  # tuned model and base differ
         assert min(abs(value) for value in theirs["mia/reference"]) > 1e-4
-    wrong = [value + 1e-3 * max(map(abs, theirs[name])) for value in theirs[name]]
+    scale = max(map(abs, theirs[peer_values.DIFFERENCES.get(name, name)]))
+    wrong = [value + 1e-3 * scale for value in theirs[name]]
     with pytest.raises(RuntimeError, match=f"the sides differ: {name} of {one.name} of 8 texts"):
         peer_values.check(theirs | {name: wrong}, mine, defined, one.name)
 
