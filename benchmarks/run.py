@@ -8,6 +8,8 @@
 - growth: seconds by examples, sequence length and vocabulary, against a line.
 - training: an untracked epoch, against Hugging Face's Trainer, and against the machine's limit.
 - privacy: a private epoch, against a plain one.
+- peers: a validation's scoring pass and extraction, against the passes of MIMIR, open-unlearning, memaudit and
+  lm-evaluation-harness.
 
 `python -m benchmarks.<name> --help` describes each, with its own options. Without a GPU everything runs on the CPU;
 with one, times and achieved FLOP/s are those of the GPU. Output goes to standard output only, unless `--out` is given.
@@ -33,7 +35,7 @@ if not __package__:
 
 from benchmarks.setting import device_of, machine, parser  # noqa: E402
 
-NAMES = ("scoring", "extraction", "tracking", "memory", "growth", "training", "privacy")
+NAMES = ("scoring", "extraction", "tracking", "memory", "growth", "training", "privacy", "peers")
 QUICK = {"growth": ["--most", "300", "--longest", "128", "--widest", "16384"], "tracking": ["--epochs", "2"]}
 QUICK_ROWS = 16
 

@@ -51,20 +51,10 @@ from benchmarks.table import Table, tell
 from lit_mem.audit.loop import needs_of
 from lit_mem.data.encoding import Encoded
 from lit_mem.guards import evaluation_mode
-from lit_mem.lightning.module import CausalLM
-from lit_mem.scoring.reference_scores import ReferenceCache
 from lit_mem.scoring.scorer import TokenScorer
 
 MEASURES = 7
 PACKED = 128
-
-
-class AfterTraining(CausalLM):
-    """As if a step had been taken: the reference must be scored separately."""
-
-    def tuned_is_reference(self) -> bool:
-        """No."""
-        return False
 
 
 def research_loop(model: nn.Module, examples: list[Encoded]) -> float:
@@ -113,13 +103,13 @@ def sides(setting: Setting) -> dict[str, Callable[[], object]]:
     def ours() -> dict[str, float]:
         return default_pass(module, setting.batches, callbacks, needs)
 
-    def first(kind: type[CausalLM]) -> dict[str, float]:
-        module.reference_cache = ReferenceCache()
-        module.__class__ = kind
+    def first(trained: bool) -> dict[str, float]:
+        module.reference_cache.clear()
+        module._scored.starts_as_base = not trained  # True: until a step is taken, one model's scores are both's
         try:
             return ours()
         finally:
-            module.__class__ = CausalLM
+            module._scored.starts_as_base = True
 
     def both(work: Callable[[nn.Module], float], times: int = 1) -> float:
         found = [work(module.language_model) for _ in range(times)]
@@ -128,8 +118,8 @@ def sides(setting: Setting) -> dict[str, Callable[[], object]]:
         return found[0]
 
     return {
-        "first": lambda: first(CausalLM),
-        "first, trained": lambda: first(AfterTraining),
+        "first": lambda: first(trained=False),
+        "first, trained": lambda: first(trained=True),
         "cached": ours,
         "research loop": lambda: both(lambda model: research_loop(model, examples)),
         "padded": lambda: both(lambda model: padded_pass(model, eight)),

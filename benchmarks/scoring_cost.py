@@ -21,7 +21,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.setting import parser, prepare, seconds
-from lit_mem.audit.loop import Audit, needs_of
+from lit_mem.audit.loop import Audit, PassResult, needs_of
 from lit_mem.audit.measure import Measure, Pass
 from lit_mem.audit.measures import Extractability, MembershipInference, Perplexity, SpanExtraction
 from lit_mem.audit.model_subject import ModelSubject
@@ -51,11 +51,16 @@ def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
 
 def default_pass(module: CausalLM, batches: list[Batch], measures: list[Measure], needs: Needs) -> dict[str, float]:
     """Metrics of the measures over all batches."""
+    return measured_pass(module, batches, measures, needs).metrics
+
+
+def measured_pass(module: CausalLM, batches: list[Batch], measures: list[Measure], needs: Needs) -> PassResult:
+    """Results of the measures over all batches."""
     audit, subject = Audit(measures), _subject(module)
     audit.begin(subject)
     for batch in batches:
         audit.observe(module.score(batch, needs), batch)
-    return audit.finish(Pass(subject)).metrics
+    return audit.finish(Pass(subject))
 
 
 @functools.lru_cache(1)

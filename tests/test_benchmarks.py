@@ -22,10 +22,13 @@ from benchmarks import (
     growth,
     memory,
     mitigation,
+    peer_values,
+    peers,
     preparing,
     run,
     scaling,
     scaling_check,
+    scoring,
     setting,
     sizes,
     tensors,
@@ -37,6 +40,7 @@ from lit_mem.adapters import LoRA
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.functional.planning import planned_interval
 from lit_mem.generation.decoding import Decoded
+from lit_mem.guards import evaluation_mode
 from lit_mem.scoring.reference_scores import ReferenceCache
 from lit_mem.scoring.reference_store import ReferenceStore
 from lit_mem.scoring.scorer import TokenScorer
@@ -120,6 +124,74 @@ def test_a_table_is_shown_and_written(tmp_path, capsys):
     (written,) = json.loads((tmp_path / "new" / "name.json").read_text())
     assert Table(**written) == table
     assert table.row("another") == {"": "another", "s": 12345.0, "ratio": 2.0}
+
+
+# -- scoring and peers -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def few():
+    """Four members and four held-out texts, and the bundled model, as the benchmarks use it."""
+    made = setting.prepare(setting.parser("", rows=4).parse_args(["--device", "cpu"]))
+    with evaluation_mode(made.module.language_model):
+        yield made
+
+
+def test_the_first_pass_scores_the_reference_once_trained(few):
+    timed = scoring.sides(few)
+    timed["cached"]()  # warms up, as the benchmark does
+    forwards = []
+    hook = few.module.language_model.get_base_model().model.register_forward_hook(lambda *_: forwards.append(1))
+    counts = {}
+    for name in ("first", "first, trained", "cached"):
+        forwards.clear()
+        timed[name]()
+        counts[name] = len(forwards)
+    hook.remove()
+    assert counts["first"] == counts["cached"] >= len(few.batches)
+    assert counts["first, trained"] == counts["first"] + len(few.batches)
+
+
+@pytest.fixture
+def nudged(few):
+    """The same with an adapter that changes something."""
+    peers.nudge(few.module)
+    return few
+
+
+@pytest.mark.parametrize(
+    ("which", "name"), [(0, "mia/min_k_plus_plus"), (1, "strength"), (2, "headline"), (3, "total")]
+)
+def test_peers_find_our_values_and_a_wrong_one_is_rejected(nudged, which, name):
+    one = peers.comparisons(nudged)[which]
+    defined = peer_values.definitions(nudged)
+    theirs, mine = one.theirs(), peers.ours(nudged, one.measures, known=False)
+    peer_values.check(theirs, mine, defined, one.name)
+    assert max(abs(value) for value in theirs[name]) > 0
+    if "mia/reference" in theirs:  # tuned model and base differ
+        assert min(abs(value) for value in theirs["mia/reference"]) > 1e-4
+    scale = max(map(abs, theirs[peer_values.DIFFERENCES.get(name, name)]))
+    wrong = [value + 1e-3 * scale for value in theirs[name]]
+    with pytest.raises(RuntimeError, match=f"the sides differ: {name} of {one.name} of 8 texts"):
+        peer_values.check(theirs | {name: wrong}, mine, defined, one.name)
+
+
+def test_peers_reject_other_tokens(nudged):
+    one = peers.comparisons(nudged)[1]
+    mine = peers.ours(nudged, [*one.measures, one.generation.extraction], known=False)
+    one.generation()
+    assert one.generation.check(mine, one.name).startswith("open-unlearning: 0 of 8 outputs differ")
+    (answers,) = one.generation.found
+    first = next(iter(answers))
+    answers[first] = [(answers[first][0] + 1) % 2048, *answers[first][1:]]
+    with pytest.raises(RuntimeError, match="the sides differ: outputs of open-unlearning"):
+        one.generation.check(mine, one.name)
+
+
+def test_peers_count_the_texts_that_the_reference_scores(nudged):
+    one = peers.comparisons(nudged)[0]
+    with pytest.raises(RuntimeError, match="texts that the reference scores is 8 on one and 0"):
+        peers.ours(nudged, one.measures, known=True)
 
 
 # -- tracking ----------------------------------------------------------------------------------------------
@@ -567,6 +639,7 @@ SHOWN = {
     "extraction": ["ours", "generate, padded batches of 8", "generate, one at a time"],
     "training": ["ours", "padded", "Trainer"],
     "privacy": ["plain", "plain, a row each", "private"],
+    "peers": ["MIMIR", "open-unlearning, generating", "memaudit, generating", "lm-evaluation-harness"],
 }
 
 
