@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -44,6 +45,7 @@ def half_split_scores(columns: Mapping[str, Tensor], member: Tensor, example_id:
     Source: sample splitting, Cox 1975, "A note on data-splitting for the evaluation of significance levels".
     """
     import numpy as np
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -63,7 +65,10 @@ def half_split_scores(columns: Mapping[str, Tensor], member: Tensor, example_id:
     order = np.flatnonzero(fit)[np.argsort(ids[fit])]  # sums do not depend on the order of the rows
     # Newton's method: few columns, and an exact solution that does not depend on a stopping rule.
     model = make_pipeline(StandardScaler(), LogisticRegression(solver="newton-cholesky", tol=1e-8, max_iter=1000))
-    model.fit(table[order], is_member[order])
+    with warnings.catch_warnings():
+        # Where the start is the solution, as with constant scores, no step improves it: lbfgs takes over, and stays.
+        warnings.filterwarnings("ignore", "Line search of Newton solver", ConvergenceWarning)
+        model.fit(table[order], is_member[order])
     score = np.full(len(table), np.nan)
     score[~fit] = model.decision_function(table[~fit])
     return torch.from_numpy(score)

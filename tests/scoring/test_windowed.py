@@ -104,9 +104,9 @@ def test_what_is_not_scored_costs_no_window(base, tokenizer, texts):
     rows = []
 
     class Counting(TokenScorer):
-        def _read(self, batch, mask):
+        def _read(self, batch, mask, keeper=None):
             rows.append(len(batch["input_ids"]))
-            return super()._read(batch, mask)
+            return super()._read(batch, mask, keeper)
 
     scorer = Counting(base)
     rows.clear()
