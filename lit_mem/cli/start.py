@@ -5,9 +5,16 @@ from __future__ import annotations
 import gc
 import sys
 
+from lit_mem.cli.closed_pipe import ended_by_closed_pipe
+
 
 def run() -> None:
     """Import the libraries, which takes most of the start-up time, and run the command line."""
+    with ended_by_closed_pipe():
+        _run()
+
+
+def _run() -> None:
     from lit_mem.cli.light import run_light
 
     if run_light(sys.argv[1:]):

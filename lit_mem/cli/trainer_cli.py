@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_mem import __version__, program
 from lit_mem.cli.checkpoint_file import check_checkpoint
+from lit_mem.cli.commands import COMMANDS, PURPOSE
 from lit_mem.cli.end_of_run import how_to_resume, print_metrics, print_next_steps
 from lit_mem.cli.hyper_parameters import hyper_parameters, leaves
 from lit_mem.cli.run_config import RunConfig
@@ -52,14 +53,7 @@ LOGGERS: Final = [
 ]
 """Default loggers: TensorBoard and CSV in one folder under `logs/`."""
 
-DESCRIPTION: Final = (
-    "Fine-tune a causal language model and watch what it memorizes. Other commands: init (a first configuration for "
-    "your file), audit (a finished model or adapter), sweep (many runs, one table), report (a run or sweep as a page), "
-    "verify (whether the files of a report are unchanged), localize or where (which weights store memorized text), "
-    "privacy (budget spent by private runs), doctor (versions, devices and missing packages, for a bug report). Each "
-    "has its own --help."
-)
-"""Lists every command; those of `lit_mem.cli.main.COMMANDS` have their own parsers."""
+DESCRIPTION: Final = f"{PURPOSE} Other commands: {', '.join(name for name in COMMANDS if COMMANDS[name].module)}."
 
 
 class MemorizationCLI(LightningCLI):

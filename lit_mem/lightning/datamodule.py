@@ -13,7 +13,7 @@ from lit_mem.audit.gather import on_rank_zero
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.checks import TrustReport
-from lit_mem.data.chunks import Chunk, chunk_of
+from lit_mem.data.chunk_options import Chunk, chunk_of
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.data.detectors import Detector
 from lit_mem.data.limits import reject_overfit_batches
