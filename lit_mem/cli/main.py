@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lit_mem.cli import commands, console
 from lit_mem.cli.commands import COMMANDS
@@ -16,7 +16,7 @@ from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.signals import ended_by_sigterm, writer_errors_silenced
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None, ready: Callable[[], None] = lambda: None) -> None:
     """Run the command line.
 
     A user error is one line on standard error and exit code 2. Ctrl-C and SIGTERM end a run with a line that says how
@@ -24,6 +24,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Args:
         args: command-line arguments after the program's name; None: `sys.argv`.
+        ready: called once everything is imported and configured, before the command does its work.
     """
     console.set_up()
     try:
@@ -35,9 +36,11 @@ def main(args: Sequence[str] | None = None) -> None:
                 sys.exit(0)
             command = COMMANDS.get(words[0])
             if command is not None and command.module is not None:
-                importlib.import_module(command.module).main(words[1:])
+                run = importlib.import_module(command.module).main
+                ready()
+                run(words[1:])
             else:
-                MemorizationCLI(args)
+                MemorizationCLI(args, ready)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -22,12 +22,18 @@ def _run() -> None:
     seen = sys.stderr.isatty()
     if seen:
         print("Loading lit_mem ...", end="", file=sys.stderr, flush=True)  # noqa: T201  (imports take seconds)
-    # Importing creates no garbage, but the collector would scan the growing heap again and again.
+    # Imports and the parser create little garbage, but the collector would scan the growing heap again and again.
     gc.disable()
+    from lit_mem.cli.deferred import defer
+
+    defer()
     from lit_mem.cli.main import main
 
-    gc.freeze()
-    gc.enable()
     if seen:
         print("\r\033[K", end="", file=sys.stderr, flush=True)  # noqa: T201  (erases that line)
-    main()
+    main(ready=_collect)
+
+
+def _collect() -> None:
+    gc.freeze()
+    gc.enable()

@@ -36,7 +36,7 @@ class Bleu(ExtractionMeasure):
     def __call__(self, continuation: Continuation) -> float:
         """A share in [0, 1]."""
         import torch
-        from torchmetrics.functional.text import bleu_score  # takes longer to import than torch
+        from torchmetrics.functional.text.bleu import bleu_score  # takes longer to import than torch
 
         generated, truth = words(continuation.generated), words(continuation.truth)
         with own_precision(torch.float64):  # torchmetrics splits at white space
