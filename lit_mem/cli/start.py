@@ -27,6 +27,9 @@ def _run() -> None:
     from lit_mem.cli.deferred import defer
 
     defer()
+    # Lightning imports it too. Earlier is faster: for each operator that it registers, it scans all imported modules.
+    import torch._dynamo  # noqa: F401
+
     from lit_mem.cli.main import main
 
     if seen:
