@@ -53,6 +53,7 @@ from lit_mem.data.encoding import Encoded
 from lit_mem.guards import evaluation_mode
 from lit_mem.lightning.module import CausalLM
 from lit_mem.scoring.reference_scores import ReferenceCache
+from lit_mem.scoring.scorer import TokenScorer
 
 MEASURES = 7
 PACKED = 128
@@ -138,6 +139,19 @@ def sides(setting: Setting) -> dict[str, Callable[[], object]]:
     }
 
 
+def computed(setting: Setting) -> int:
+    """Tokens that a scoring pass computes, padding included; real ones are left out where nothing reads them."""
+    total, scorer = 0, TokenScorer(setting.module.language_model)
+    layer = scorer._parts[0].get_input_embeddings()  # type: ignore[index, operator]
+    with_hook = layer.register_forward_hook(lambda _, inputs, output: sizes.append(inputs[0].numel()))
+    sizes: list[int] = []
+    for batch in setting.batches:
+        scorer(batch)
+        total += sizes[-1]
+    with_hook.remove()
+    return total
+
+
 def check(setting: Setting) -> None:
     """Check that all sides have the same log-probabilities, up to rounding."""
     module = setting.module
@@ -165,9 +179,8 @@ def measure(args: argparse.Namespace) -> list[Table]:
     times["products"] = [2 * parameters * real / rate]
     middle = {name: statistics.median(values) for name, values in times.items()}
     mine = ("first", "first, trained", "cached")
-    padding = sum(batch["input_ids"].numel() for batch in setting.batches) / real
     notes = [
-        f"{setting.tokens} tokens scored, {padding:.3f} tokens computed for each real one; "
+        f"{setting.tokens} tokens scored, {computed(setting) / real:.3f} tokens computed for each real one; "
         f"matrix products at {rate / 1e9:.0f} GFLOP/s, ours (cached) in effect at "
         f"{flops_rate(parameters, real, middle['cached']) / 1e9:.0f}."
     ]

@@ -14,6 +14,7 @@ One run, ratios only. Both sides use the same batches of the same model, in turn
 
 from __future__ import annotations
 
+import functools
 import statistics
 
 import torch
@@ -50,11 +51,17 @@ def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
 
 def default_pass(module: CausalLM, batches: list[Batch], measures: list[Measure], needs: Needs) -> dict[str, float]:
     """Metrics of the measures over all batches."""
-    audit, subject = Audit(measures), ModelSubject(module.language_model, module.tokenizer)
+    audit, subject = Audit(measures), _subject(module)
     audit.begin(subject)
     for batch in batches:
         audit.observe(module.score(batch, needs), batch)
     return audit.finish(Pass(subject)).metrics
+
+
+@functools.lru_cache(1)
+def _subject(module: CausalLM) -> ModelSubject:
+    """Made once in a run, too."""
+    return ModelSubject(module.language_model, module.tokenizer)
 
 
 def main() -> None:

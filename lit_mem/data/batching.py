@@ -55,6 +55,8 @@ class BatchList(Dataset[Batch]):
 class ScoringBatches(DistributedSampler[list[int]]):
     """Length-grouped batches in a fixed order, distributed over ranks.
 
+    As few groups as fit the budget, since the scorer concatenates their texts and so computes almost no padding.
+
     The groups are the same for any number of ranks, so scores are bit-identical. Every rank gets the same number of
     groups; if they do not divide evenly, the first ones are repeated, and deduplicated by example id.
 
@@ -66,7 +68,7 @@ class ScoringBatches(DistributedSampler[list[int]]):
     """
 
     def __init__(self, examples: Sequence[Encoded], token_budget: int, num_replicas: int = 1, rank: int = 0) -> None:
-        self.groups = length_groups(lengths_of(examples), token_budget)
+        self.groups = length_groups(lengths_of(examples), token_budget, overhead=token_budget)
         super().__init__(self.groups, num_replicas=num_replicas, rank=rank, shuffle=False)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[list[int]]:

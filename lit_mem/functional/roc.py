@@ -53,12 +53,13 @@ def tpr_at_fpr(score: Tensor, member: Tensor, max_fpr: float) -> float | None:
 
     Source: Carlini et al. 2022, "Membership Inference Attacks From First Principles", section IV.
     """
-    _, others = checked_classes(score, member)
-    # The product may be a rounding error below 1, as 49 x (1 / 49) does.
-    if len(others) * max_fpr < 1 - 1e-9:
+    members, others = checked_classes(score, member)
+    # The product may be a rounding error below a whole number, as 49 x (1 / 49) is.
+    allowed = math.floor(len(others) * max_fpr + 1e-9)
+    if not allowed:
         return None
-    fpr, tpr = roc_curve(score, member)
-    return float(tpr[fpr <= max_fpr + 1e-12].max())
+    threshold = others.sort(descending=True).values[allowed]  # the first non-member that may not be above it
+    return int((members > threshold).sum()) / len(members)
 
 
 def tpr_interval(score: Tensor, member: Tensor, max_fpr: float) -> Interval:
@@ -139,5 +140,11 @@ def best_balanced_accuracy(score: Tensor, member: Tensor) -> float:
     >>> best_balanced_accuracy(torch.tensor([3.0, 1.0, 2.0, 0.0]), torch.tensor([True, True, False, False]))
     0.75
     """
-    fpr, tpr = roc_curve(score, member)
-    return float((tpr + 1 - fpr).max() / 2)
+    members, others = (scores.sort().values for scores in checked_classes(score, member))
+    thresholds = torch.cat([members, others])
+
+    def rate(scores: Tensor) -> Tensor:
+        return (len(scores) - torch.searchsorted(scores, thresholds)).double() / len(scores)
+
+    tpr, fpr = rate(members), rate(others)
+    return max(0.5, float((tpr + 1 - fpr).max() / 2))

@@ -1,14 +1,15 @@
 """Batched decoding with a key-value cache, greedy or sampled, without using the global random generators.
 
 A step of a small batch costs reading all weights, however few its rows; a step of a large one costs its rows, including
-padding and finished ones. So a batch holds as many prompts as possible, with similar numbers of tokens left to
-generate; prompts are prefilled with others of similar length; and finished rows are removed.
+padding and finished ones. So a batch holds as many prompts as possible: finished texts leave it and waiting ones enter
+(continuous batching); and prompts are prefilled with others of similar length.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem.functional.ends import End, as_ends, is_end
-from lit_mem.generation.rows import Rows
+from lit_mem.generation.rows import AnyRows, begin, merged
 from lit_mem.types import Sampling
 
 __all__ = ["Decoded", "Sampling", "decode"]
@@ -66,31 +67,24 @@ def decode(
     Returns:
         One `Decoded` per prompt, in the given order.
     """
+    if not prompts:
+        return []
     keys, ends = range(len(prompts)) if keys is None else keys, as_ends(eos)
-    # Longest first: the rows that finish first are then the last of a batch, and it stays large to its end.
+    draws = None if sampling is None else _draws(keys, max(lengths), sampling)
+    # Longest first: a prompt that starts last is then done soonest, and batches are large to the end.
     order = sorted(range(len(prompts)), key=lambda i: (-lengths[i], len(prompts[i])))
-    results: dict[int, Decoded] = {}
-    for batch in _batches(order, prompts, lengths, token_budget):
-        draws = None if sampling is None else _draws([keys[j] for j in batch], max(lengths[j] for j in batch), sampling)
-        some = [prompts[j] for j in batch], [lengths[j] for j in batch]
-        outputs = _decode_batch(model, *some, ends, sampling, draws, advance or (lambda tokens: None))
-        results.update(zip(batch, outputs, strict=True))
+    writing = _Writing(
+        model,
+        [prompts[i] for i in order],
+        [lengths[i] for i in order],
+        ends,
+        sampling,
+        None if draws is None else draws[order],
+        advance or (lambda tokens: None),
+    )
+    writing.run(token_budget)
+    results = dict(zip(order, writing.results(), strict=True))
     return [results[i] for i in range(len(prompts))]
-
-
-def _batches(
-    order: Sequence[int], prompts: Sequence[Tensor], lengths: Sequence[int], token_budget: int
-) -> Iterator[list[int]]:
-    batch: list[int] = []
-    width = longest = 0
-    for i in order:
-        width, longest = max(width, len(prompts[i])), max(longest, lengths[i])
-        if batch and (len(batch) + 1) * (width + longest) > token_budget:
-            yield batch
-            batch, width, longest = [], len(prompts[i]), lengths[i]
-        batch.append(i)
-    if batch:
-        yield batch
 
 
 def _draws(keys: Sequence[int], steps: int, sampling: Sampling) -> Tensor:
@@ -102,48 +96,121 @@ def _draws(keys: Sequence[int], steps: int, sampling: Sampling) -> Tensor:
     return torch.stack(rows)
 
 
-@torch.no_grad()
-def _decode_batch(
-    model: nn.Module,
-    prompts: Sequence[Tensor],
-    lengths: Sequence[int],
-    ends: frozenset[int],
-    sampling: Sampling | None,
-    draws: Tensor | None,
-    advance: Callable[[int], None],
-) -> list[Decoded]:
-    written = 0
-    device = next(model.parameters()).device
-    every = _STEPS_BETWEEN_LOOKS.get(device.type, _STEPS_BETWEEN_LOOKS_ELSEWHERE)
-    draws = None if draws is None else draws.to(device)
-    stops = torch.tensor(sorted(ends), dtype=torch.int64, device=device)  # once, as copying to a GPU blocks
-    tokens = torch.zeros((len(prompts), max(lengths)), dtype=torch.int64, device=device)
-    logprobs = torch.zeros(tokens.shape, dtype=torch.float32, device=device)
-    for rows in Rows.begin(model, prompts, lengths):
-        ended = torch.zeros(len(rows.index), dtype=torch.bool, device=device)
-        for step in range(max(lengths)):
-            chosen = _choose(rows.logits, sampling, None if draws is None else draws[rows.place, step])
-            tokens[rows.place, step] = chosen
-            logprobs[rows.place, step] = rows.logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
-            staying = [k for k, i in enumerate(rows.index) if lengths[i] > step + 1]
-            open_rows = sum(lengths[i] > step for i in rows.index)
-            written += open_rows
-            advance(open_rows)
-            if ends:
-                ended |= torch.isin(chosen, stops)
-                if (step + 1) % every == 0:
-                    over = ended.tolist()
-                    staying = [k for k in staying if not over[k]]
-            if not staying:
-                break
-            if rows.leaving_pays(len(staying), are_first=staying[-1] < len(staying)):
-                rows.keep(staying)
-                kept = torch.tensor(staying, device=device)
-                chosen, ended = chosen[kept], ended[kept]
-            rows.step(chosen)
-    advance(sum(lengths) - written)
-    all_tokens, all_logprobs = tokens.cpu(), logprobs.cpu()
-    return [_trimmed(all_tokens[i], all_logprobs[i], lengths[i], ends) for i in range(len(prompts))]
+class _Writing:
+    """The schedule of some prompts: which are continued now, and what is written so far.
+
+    Args:
+        model: a causal LM in eval mode.
+        prompts: int64 tensors on the CPU, in the order in which they enter.
+        lengths: maximum number of new tokens for each, at least 1.
+        ends: ids of the tokens that end a text.
+        sampling: sampling options; None decodes greedily.
+        draws: (N, steps) random draws; None if greedy.
+        advance: called with numbers of finished tokens.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        prompts: Sequence[Tensor],
+        lengths: Sequence[int],
+        ends: frozenset[int],
+        sampling: Sampling | None,
+        draws: Tensor | None,
+        advance: Callable[[int], None],
+    ) -> None:
+        self._model, self._prompts, self._lengths = model, prompts, lengths
+        self._ends, self._sampling, self._advance = ends, sampling, advance
+        device = next(model.parameters()).device
+        self._draws = None if draws is None else draws.to(device)
+        self._stops = torch.tensor(sorted(ends), dtype=torch.int64, device=device)  # once, as copying to a GPU blocks
+        # The last column takes what finished rows write that are still in the batch.
+        self._tokens = torch.zeros((len(prompts), max(lengths) + 1), dtype=torch.int64, device=device)
+        self._logprobs = torch.zeros(self._tokens.shape, dtype=torch.float32, device=device)
+        self._column = torch.zeros(len(prompts), dtype=torch.int64, device=device)
+        self._ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
+        self._written = [0] * len(prompts)
+        self._every, self._steps = _STEPS_BETWEEN_LOOKS.get(device.type, _STEPS_BETWEEN_LOOKS_ELSEWHERE), 0
+        self._waiting = deque(range(len(prompts)))
+
+    @torch.no_grad()
+    def run(self, token_budget: int) -> None:
+        """Continue all prompts, with at most this many tokens in a batch."""
+        parts: list[AnyRows] = []
+        while parts or self._waiting:
+            parts = parts or merged(self._begin(self._fitting([], token_budget)), self._whole)
+            rows: AnyRows | None = parts.pop(0)  # caches that cannot be merged are continued one after the other
+            while rows is not None:
+                rows = self._step(rows, token_budget)
+        self._advance(sum(self._lengths) - sum(self._written))
+
+    def _step(self, rows: AnyRows, token_budget: int) -> AnyRows | None:
+        """Write a token of each row; finished texts leave and waiting ones enter. None: all have finished."""
+        chosen, staying = self._write(rows)
+        if not staying:
+            return None
+        entering = self._fitting([rows.index[k] for k in staying], token_budget) if rows.in_place else 0
+        if 4 * entering < len(staying) and entering < len(self._waiting):
+            entering = 0  # joining copies the cache, which costs about as much as a step of a quarter of the rows
+        leaving_pays = rows.leaving_pays(len(staying), are_first=staying[-1] < len(staying))
+        if len(staying) < len(rows.index) and (leaving_pays or entering or rows.full):
+            rows.keep(staying)
+            chosen = chosen[torch.tensor(staying, device=chosen.device)]
+        if rows.full:
+            rows.grow(self._whole)
+        rows.step(chosen)
+        if entering:
+            (rows,) = merged([rows, *self._begin(entering)], self._whole)
+        return rows
+
+    def _write(self, rows: AnyRows) -> tuple[Tensor, list[int]]:
+        """(n,) int64, the next token of each row, and the positions of the rows that have not finished."""
+        place, length = rows.place, self._tokens.shape[1] - 1
+        column = self._column[place].clamp(max=length)
+        draw = None if self._draws is None else self._draws[place, column.clamp(max=length - 1)]
+        chosen = _choose(rows.logits, self._sampling, draw)
+        self._tokens[place, column] = chosen
+        self._logprobs[place, column] = rows.logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
+        self._column[place] = column + 1
+        unfinished = [i for i in rows.index if self._remaining(i)]
+        for i in unfinished:
+            self._written[i] += 1
+        self._advance(len(unfinished))
+        staying = [k for k, i in enumerate(rows.index) if self._remaining(i)]
+        if self._ends:
+            self._ended[place] |= torch.isin(chosen, self._stops)
+            self._steps += 1
+            if self._steps % self._every == 0:
+                over = self._ended[place].tolist()
+                staying = [k for k in staying if not over[k]]
+        return chosen, staying
+
+    def _remaining(self, i: int) -> int:
+        """Number of tokens that a prompt may still get."""
+        return self._lengths[i] - self._written[i]
+
+    def _whole(self, i: int) -> int:
+        """Length of a prompt with all tokens that it may get."""
+        return len(self._prompts[i]) + self._lengths[i]
+
+    def _fitting(self, active: Sequence[int], token_budget: int) -> int:
+        """Number of waiting prompts that fit beside these; at least one beside none."""
+        width, n = max(map(self._whole, active), default=0), len(active)
+        for count, i in enumerate(self._waiting):
+            width = max(width, self._whole(i))
+            if n + count and (n + count + 1) * width > token_budget:
+                return count
+        return len(self._waiting)
+
+    def _begin(self, count: int) -> list[AnyRows]:
+        """Read the first waiting prompts."""
+        group = [self._waiting.popleft() for _ in range(count)]
+        return begin(self._model, group, [self._prompts[i] for i in group], [self._lengths[i] for i in group])
+
+    def results(self) -> list[Decoded]:
+        """What was written for each prompt."""
+        tokens, logprobs = self._tokens.cpu(), self._logprobs.cpu()
+        return [_trimmed(tokens[i], logprobs[i], n, self._ends) for i, n in enumerate(self._lengths)]
 
 
 def _choose(logits: Tensor, sampling: Sampling | None, draw: Tensor | None) -> Tensor:

@@ -39,6 +39,10 @@ class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
         self._show(end)
         return self.keys, self.values
 
+    def release(self) -> None:
+        """Free the memory."""
+        del self.keys, self.values, self._all_keys, self._all_values
+
     def keep(self, rows: slice | Tensor, first: int) -> None:
         """Keep only these rows, and the columns from `first` on; without a copy if the rows are a slice."""
         filled = self.keys.shape[-2] - first
@@ -66,8 +70,11 @@ def join(caches: Sequence[Any], places: Sequence[Sequence[int]], extra: int) -> 
         filled = max(part.keys.shape[-2] for part in parts)
         keys = _stacked([part.keys for part in parts], places, filled + extra)
         values = _stacked([part.values for part in parts], places, filled + extra)
-        for part in parts:
-            part.keys = part.values = None  # at most one layer is duplicated in memory
+        for part in parts:  # at most one layer is duplicated in memory
+            if isinstance(part, PreallocatedLayer):
+                part.release()
+            else:
+                part.keys = part.values = None
         layers.append(PreallocatedLayer(keys, values, filled))
     caches[0].layers = layers
     return True
@@ -77,7 +84,7 @@ def _is_plain(cache: Any) -> bool:
     return (
         type(cache) is DynamicCache
         and not getattr(cache, "offloading", False)
-        and all(type(layer) is DynamicLayer and layer.is_initialized for layer in cache.layers)
+        and all(type(layer) in (DynamicLayer, PreallocatedLayer) and layer.is_initialized for layer in cache.layers)
     )
 
 

@@ -37,6 +37,8 @@ class RecomputedRows:
         prompts: int64 tensors on the CPU, one for each of them, all of the same length.
     """
 
+    in_place = full = False
+
     def __init__(self, model: nn.Module, call: Callable[..., Any], index: list[int], prompts: Sequence[Tensor]) -> None:
         self._call, self._device = call, next(model.parameters()).device
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in _options(model) else {}
@@ -52,6 +54,9 @@ class RecomputedRows:
         """Append (n,) int64 tokens."""
         self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
         self.logits = self._read()
+
+    def grow(self, whole: Callable[[int], int]) -> None:
+        """There is always space."""
 
     def leaving_pays(self, n_staying: int, are_first: bool) -> bool:
         """Whether to remove finished rows now: always, as nothing has to be copied."""

@@ -25,7 +25,7 @@ class Rows:
     Args:
         model: a causal LM in eval mode.
         call: the callable that reads tokens: the model, or its wrapper with virtual tokens.
-        index: indices of these prompts in a larger batch.
+        index: indices of these prompts among all.
         prompts: int64 tensors on the CPU, one for each of them.
         lengths: maximum number of new tokens for each, at least 1.
 
@@ -33,6 +33,7 @@ class Rows:
         index: indices of the remaining rows.
         place: (n,) int64, the same on the model's device.
         logits: (n, V) float32 logits of the next tokens.
+        in_place: whether rows can be added, and removed without a copy.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class Rows:
         last = [len(p) + length - 1 for p, length in zip(prompts, lengths, strict=True)]
         self._last_position = torch.tensor(last, device=self._device)[:, None]
         self._cache: Any = None
-        self._in_place = False  # whether rows of the cache can be removed without a copy
+        self.in_place = False
+        self._spare = 0
         ids = torch.zeros((len(prompts), self._columns), dtype=torch.int64)  # the id of padding does not matter
         for row, (prompt, padding) in enumerate(zip(prompts, self._padding, strict=True)):
             ids[row, padding:] = prompt
@@ -59,6 +61,52 @@ class Rows:
         columns = torch.arange(self._columns, device=self._device)
         positions = (columns - torch.tensor(self._padding, device=self._device)[:, None]).clamp(min=0)
         self._forward(ids.to(self._device), positions)
+
+    @property
+    def has_cache(self) -> bool:
+        """Whether the model returned a key-value cache."""
+        return self._cache is not None
+
+    def absorb(self, others: Sequence[Rows], whole: Callable[[int], int]) -> bool:
+        """Take the rows of others, which are emptied, and make space for further tokens.
+
+        Args:
+            others: rows of the same model.
+            whole: maximum length of a text with its prompt, by its index. There is space for as many columns.
+
+        Returns:
+            Whether the caches allow it.
+        """
+        parts = [self, *others]
+        columns = max(part._columns for part in parts)
+        index = [i for part in parts for i in part.index]
+        padding = [columns - part._columns + p for part in parts for p in part._padding]
+        # The rows that finish first are then the last ones, which leave without a copy of the others.
+        finish = [whole(i) + p for i, p in zip(index, padding, strict=True)]
+        order = sorted(range(len(index)), key=lambda k: (-finish[k], index[k]))
+        rank = iter(torch.tensor(order).argsort().tolist())
+        places = [[next(rank) for _ in part.index] for part in parts]
+        self._spare = max(1, max(map(whole, index)) - columns)
+        if not join([part._cache for part in parts], places, self._spare):
+            return False
+        self.index, self._padding = [index[k] for k in order], [padding[k] for k in order]
+        self._columns, self.in_place = columns, True
+        self.place, at = (torch.tensor(list(each), device=self._device) for each in (self.index, order))
+        for name in ("logits", "_position", "_last_position"):
+            setattr(self, name, torch.cat([getattr(part, name) for part in parts])[at])
+        self._mask = self._made_mask()
+        return True
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no space for a further token: `grow` makes some."""
+        return self.in_place and self._spare == 0
+
+    def grow(self, whole: Callable[[int], int]) -> None:
+        """Make space for further tokens, where padding was that no remaining row needs; see `absorb`."""
+        order = self.index
+        self.absorb([], whole)
+        assert self.index == order
 
     def _made_mask(self) -> Tensor | None:
         """(n, columns) int64, 0 for padding; None without padding, so that the faster kernels run."""
@@ -83,6 +131,7 @@ class Rows:
     def step(self, chosen: Tensor) -> None:
         """Append (n,) int64 tokens."""
         self._columns += 1
+        self._spare -= 1
         if self._mask is not None:
             self._mask = torch.cat([self._mask, self._mask.new_ones((len(chosen), 1))], dim=1)
         self._forward(chosen[:, None], torch.minimum(self._position + 1, self._last_position))
@@ -94,7 +143,7 @@ class Rows:
         quarter of them.
         """
         n_leaving = len(self.index) - n_staying
-        return n_leaving > 0 if are_first and self._in_place else 4 * n_leaving >= len(self.index)
+        return n_leaving > 0 if are_first and self.in_place else 4 * n_leaving >= len(self.index)
 
     def keep(self, staying: list[int]) -> None:
         """Keep only these rows, in order; padding that only removed rows needed is dropped too."""
@@ -105,7 +154,7 @@ class Rows:
         self.logits, self._position = self.logits[rows], self._position[rows]
         self._last_position = self._last_position[rows]
         padding = [self._padding[k] for k in staying]
-        if self._in_place:
+        if self.in_place:
             first = min(padding)
             for layer in self._cache.layers:
                 layer.keep(rows, first)
@@ -115,47 +164,55 @@ class Rows:
         self._padding = padding
         self._mask = self._made_mask()
 
-    @classmethod
-    def begin(
-        cls, model: nn.Module, prompts: Sequence[Tensor], lengths: Sequence[int]
-    ) -> Sequence[Rows | RecomputedRows]:
-        """Prefill all prompts, in groups of similar length, and merge the groups if their caches allow it.
 
-        Args:
-            model: a causal LM in eval mode.
-            prompts: int64 tensors on the CPU.
-            lengths: maximum number of new tokens for each, at least 1, descending, so that the last rows finish first.
-
-        Returns:
-            Rows to decode to the end, one after the other.
-        """
-        limit = _PROMPT_TOKENS.get(next(model.parameters()).device.type, _PROMPT_TOKENS_ELSEWHERE)
-        if has_prefix(model):  # which is in the cache, before any padding
-            return _recomputed(model, model, prompts)
-        virtual = VirtualTokens.of(model)
-        if virtual is not None:
-            prompts = [virtual.before(prompt) for prompt in prompts]
-        if not has_kv_cache(model):
-            return _recomputed(model, virtual or model, prompts)
-        groups = [sorted(group) for group in length_groups([len(p) for p in prompts], limit)]
-        parts: list[Rows] = []
-        for g in groups:
-            parts.append(cls(model, virtual or model, g, [prompts[i] for i in g], [lengths[i] for i in g]))
-            if parts[-1]._cache is None:  # it accepts a cache but returns none
-                return _recomputed(model, virtual or model, prompts)
-        if not join([part._cache for part in parts], groups, extra=lengths[0]):
-            return parts
-        whole, order = parts[0], torch.tensor([i for group in groups for i in group]).argsort()
-        whole.index, whole._in_place = list(range(len(prompts))), True
-        whole.place = torch.arange(len(prompts), device=whole._device)
-        whole._columns = max(part._columns for part in parts)
-        whole._padding = [whole._columns - len(p) for p in prompts]
-        for name in ("logits", "_position", "_last_position"):
-            every = torch.cat([getattr(part, name) for part in parts])
-            setattr(whole, name, every[order.to(every.device)])
-        whole._mask = whole._made_mask()
-        return [whole]
+AnyRows = Rows | RecomputedRows
 
 
-def _recomputed(model: nn.Module, call: Callable[..., Any], prompts: Sequence[Tensor]) -> list[RecomputedRows]:
-    return [RecomputedRows(model, call, g, [prompts[i] for i in g]) for g in groups_of_one_length(prompts)]
+def begin(model: nn.Module, index: list[int], prompts: Sequence[Tensor], lengths: Sequence[int]) -> list[AnyRows]:
+    """Prefill prompts in groups of similar length.
+
+    Args:
+        model: a causal LM in eval mode.
+        index: indices of the prompts, which the rows keep.
+        prompts: int64 tensors on the CPU.
+        lengths: maximum number of new tokens for each, at least 1.
+
+    Returns:
+        Rows, some for each group.
+    """
+    limit = _PROMPT_TOKENS.get(next(model.parameters()).device.type, _PROMPT_TOKENS_ELSEWHERE)
+    if has_prefix(model):  # which is in the cache, before any padding
+        return _recomputed(model, model, index, prompts)
+    virtual = VirtualTokens.of(model)
+    if virtual is not None:
+        prompts = [virtual.before(prompt) for prompt in prompts]
+    if not has_kv_cache(model):
+        return _recomputed(model, virtual or model, index, prompts)
+    parts: list[AnyRows] = []
+    for group in length_groups([len(p) for p in prompts], limit):
+        some = [prompts[i] for i in group], [lengths[i] for i in group]
+        part = Rows(model, virtual or model, [index[i] for i in group], *some)
+        if not part.has_cache:  # the model accepts a cache but returns none
+            return _recomputed(model, virtual or model, index, prompts)
+        parts.append(part)
+    return parts
+
+
+def merged(parts: list[AnyRows], whole: Callable[[int], int]) -> list[AnyRows]:
+    """All rows in one batch; the given ones if their caches cannot be merged.
+
+    Args:
+        parts: rows; emptied if they are merged.
+        whole: maximum length of a text with its prompt, by its index.
+    """
+    plain = [part for part in parts if isinstance(part, Rows)]
+    if len(plain) == len(parts) and plain[0].absorb(plain[1:], whole):
+        return [plain[0]]
+    return parts
+
+
+def _recomputed(
+    model: nn.Module, call: Callable[..., Any], index: list[int], prompts: Sequence[Tensor]
+) -> list[AnyRows]:
+    groups = groups_of_one_length(prompts)
+    return [RecomputedRows(model, call, [index[i] for i in g], [prompts[i] for i in g]) for g in groups]

@@ -46,13 +46,13 @@ def _head_and_backbone(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
 class TokenScorer:
     """Scores batches with one causal language model.
 
-    Three optimizations that change no score:
-    - With right padding and causal attention no real token sees padding, so no attention mask is passed, and the fast
-      causal kernel runs.
+    Three optimizations that change no score beyond rounding:
+    - The texts of a batch are concatenated, so that almost no padding is computed, if the model keeps them apart.
+      Otherwise they are padded on the right, so that no attention mask is needed and the fast causal kernel runs.
     - The output layer, the widest one, runs only at scored positions.
     - It runs in chunks, so that the full (tokens, vocabulary) tensor never exists, and in float32 from there on.
 
-    The second needs a model whose logits are exactly its output layer applied to its last hidden states. Some
+    The first two need a model whose logits are exactly its output layer applied to its last hidden states. Some
     models cap or scale their logits, and some adapters prepend virtual tokens: `TokenScorer` compares both ways on a
     few tokens at construction, and uses the model's own logits if they differ.
 
@@ -98,8 +98,12 @@ class TokenScorer:
             for row, target in zip(torch.split(rows, size), targets, strict=True):
                 yield row.float(), target
             return
-        hidden, head = self._hidden(batch["input_ids"])
-        for row, target in zip(torch.split(hidden[:, :-1][before], size), targets, strict=True):
+        if bool(mask.any()):
+            read, _, head = self._read(batch, mask)
+        else:  # the model must run: ranks that share a sharded model call it equally often
+            hidden, head = self._hidden(batch["input_ids"])
+            read = hidden[:, :0].flatten(0, 1)
+        for row, target in zip(torch.split(read, size), targets, strict=True):
             yield head(row).float(), target
 
     def loss(self, batch: Batch) -> Tensor:
@@ -162,16 +166,14 @@ class TokenScorer:
         return read, ids[:, 1:][before], head
 
     def _rows(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Groups of texts that share a row in training."""
-        if len(lengths) == 1:
-            return [[0]]
-        if self._packer is None:
+        """Groups of texts that share a row."""
+        if self._packer is None:  # also for a single text: ranks that share a sharded model run the probe together
             assert self._parts is not None
             self._packer = Packer(self.model)
             with evaluation_mode(self.model):
                 device = next(self.model.parameters()).device
-                self._packs = self._packer.masks and keeps_texts_apart(self._parts[0], device)
-        return self._packer.rows(lengths) if self._packs else [[i] for i in range(len(lengths))]
+                self._packs = self._packer.masks and keeps_texts_apart(self._parts[0], device, self._packer.one_row)
+        return self._packer.rows(lengths) if self._packs and len(lengths) > 1 else [[i] for i in range(len(lengths))]
 
     @torch.no_grad()
     def __call__(self, batch: Batch, needs: Needs = Needs()) -> TokenScores:  # noqa: B008  (frozen)
@@ -226,9 +228,10 @@ def _row_scores(logits: Tensor, target: Tensor, needs: Needs, scratch: Tensor) -
             scheme: sampled_logprob(logits, target, scheme, maxima) for scheme in needs.sampling
         }
         found["hit"] = greedy_choice(logits, maxima) == target
+        largest = maxima.values.amax(dim=-1, keepdim=True)
         if needs.moments:
-            found["logprob"], found["mean"], found["std"] = read(logits, target, scratch, moments=True)
+            found["logprob"], found["mean"], found["std"] = read(logits, target, scratch, moments=True, largest=largest)
         else:
-            (found["logprob"],) = read(logits, target, scratch)
+            (found["logprob"],) = read(logits, target, scratch, largest=largest)
         found["hit"] &= ~found["logprob"].isnan()
     return found

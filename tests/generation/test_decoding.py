@@ -172,6 +172,22 @@ def test_the_token_budget_bounds_a_batch_and_the_cache_is_used(base, prompts):
     assert spy.shapes == read + [(8, 1)] * 4, "one batch, one token a step, no step too many"
 
 
+def test_a_waiting_text_enters_when_others_have_finished(base, prompts):
+    """Batches stay as large as the budget allows until no prompt waits."""
+    lengths = [3, 9] * 12
+    some = [prompts[0][:4]] * len(lengths)
+    spy = Spy(base)
+    decoded = decode(spy, some, lengths, None, token_budget=8 * 13)
+    expected = generated(base, some[0], 9)
+    assert [d.ids.tolist() for d in decoded] == [expected[:n] for n in lengths]
+    sizes = [n for n, width in spy.shapes if width == 1]
+    # 12 long texts first: 8 of them, then the other 4 beside short ones, which take turns.
+    assert sizes[:8] == [8] * 8
+    assert sum(sizes) == sum(n - 1 for n in lengths)
+    assert len(sizes) < 8 + 8 + 4
+    assert all(n * width <= 8 * 13 for n, width in zip([n for n, _ in spy.shapes], spy.columns, strict=True))
+
+
 def test_prompts_are_read_beside_others_of_their_length(base, examples):
     """Neither all in one padded batch nor each separately, and without a mask where none is needed."""
     ids = torch.cat([e.input_ids for e in examples])
@@ -318,7 +334,8 @@ def test_a_finished_text_that_stays_does_not_run_out_of_positions_either(joined,
     spy = Spy(model)
     decoded = decode(spy, prompts, lengths, eos)
     assert [d.ids.tolist() for d in decoded] == [row[: row.index(eos)] if eos in row else row for row in free]
-    assert [n for n, width in spy.shapes if width == 1] == [10] * 5, "nobody has left"
+    # Finished texts stay, until all columns that the longest text may need are in use.
+    assert [n for n, width in spy.shapes if width == 1] == ([10, 10, 8, 8, 8] if joined else [10] * 5)
 
 
 def test_no_prompts_give_no_answers(base):

@@ -6,7 +6,7 @@ import transformers
 
 from lit_mem.generation.decoding import decode
 from lit_mem.generation.recomputed import RecomputedRows, has_kv_cache
-from lit_mem.generation.rows import Rows
+from lit_mem.generation.rows import begin
 from lit_mem.types import Sampling
 
 SIZES = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "bos_token_id": 1, "eos_token_id": 2}
@@ -67,7 +67,7 @@ def test_continuations_are_those_of_generate_without_a_cache(name, prompts):
     eos = expected[1][5]
     ended = [row[: row.index(eos)] if eos in row else row for row in expected]
     assert [each.ids.tolist() for each in decode(model, prompts, LENGTHS, eos)] == ended
-    recomputed = isinstance(Rows.begin(model, prompts[:1], [2])[0], RecomputedRows)
+    recomputed = isinstance(begin(model, [0], prompts[:1], [2])[0], RecomputedRows)
     assert recomputed == (name in WITHOUT_CACHE)
 
 

@@ -409,14 +409,15 @@ def test_under_autocast_all_is_computed_in_float32(base, batch):
     """Autocast runs products in 16 bits, including the sums of the moments."""
     needs = Needs(moments=True, sampling=frozenset({Sampling(0.5, 7)}))
     with torch.autocast("cpu", torch.bfloat16):
-        scores = TokenScorer(base)(batch, needs)
-        logits = base(input_ids=batch["input_ids"], use_cache=False).logits.double()
-    logprob = logits[:, :-1].log_softmax(-1)
+        scorer = TokenScorer(base)
+        scores = scorer(batch, needs)
+        ((logits, _),) = scorer.logits(batch, scores.mask, 10_000)
+    logprob = logits.double().log_softmax(-1)
     mean = (logprob.exp() * logprob).sum(-1)
     std = (logprob.exp() * (logprob - mean[..., None]) ** 2).sum(-1).sqrt()
     mask = scores.mask[:, 1:]
-    torch.testing.assert_close(scores.mean[:, 1:].double()[mask], mean[mask], rtol=0, atol=1e-4)
-    torch.testing.assert_close(scores.std[:, 1:].double()[mask], std[mask], rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores.mean[:, 1:].double()[mask], mean, rtol=0, atol=1e-4)
+    torch.testing.assert_close(scores.std[:, 1:].double()[mask], std, rtol=0, atol=1e-4)
     assert {v.dtype for v in (scores.logprob, scores.mean, scores.std, *scores.sampled.values())} == {torch.float32}
 
 

@@ -104,9 +104,9 @@ def test_what_is_not_scored_costs_no_window(base, tokenizer, texts):
     rows = []
 
     class Counting(TokenScorer):
-        def _hidden(self, input_ids):
-            rows.append(len(input_ids))
-            return super()._hidden(input_ids)
+        def _read(self, batch, mask):
+            rows.append(len(batch["input_ids"]))
+            return super()._read(batch, mask)
 
     scorer = Counting(base)
     rows.clear()

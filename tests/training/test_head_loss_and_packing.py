@@ -6,14 +6,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
-from transformers import BloomConfig, BloomForCausalLM, MistralConfig, MistralForCausalLM
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    BloomConfig,
+    BloomForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
+from transformers.masking_utils import flash_attention_mask
 
 from lit_mem.adapters.lora import LoRA
 from lit_mem.data.encoding import Encoded, collate
 from lit_mem.scoring.scorer import TokenScorer
 from lit_mem.training import head_loss as training_loss
+from lit_mem.training import packing
 from lit_mem.training.head_loss import head_loss
 from lit_mem.training.packing import Packer, first_fit, keeps_texts_apart, laid_out
+from lit_mem.types import Needs
 
 SMALL = {
     "vocab_size": 97,
@@ -38,6 +50,11 @@ def bloom():
     """It takes no positions."""
     shape = {"vocab_size": 97, "hidden_size": 32, "n_layer": 2, "n_head": 4, "initializer_range": 0.3}
     return BloomForCausalLM(BloomConfig(**shape, bos_token_id=1, eos_token_id=2, pad_token_id=0))
+
+
+torch.manual_seed(1)
+MIXED = mistral().eval()
+MOMENTS = Needs(moments=True)
 
 
 def texts(lengths, seed=3):
@@ -83,7 +100,7 @@ def test_loss_and_gradient_are_the_models_own_of_a_padded_batch(build, lengths):
     for name, found in gradients(mine, model).items():
         assert expected[name].abs().max() > 0
         torch.testing.assert_close(found, expected[name], rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
-    assert scorer._packs == (build is not bloom and len(lengths) > 1)
+    assert scorer._packs == (build is not bloom)
 
 
 def test_most_padding_is_not_computed():
@@ -96,6 +113,55 @@ def test_most_padding_is_not_computed():
     layer.register_forward_pre_hook(lambda _, inputs: computed.append(inputs[0].shape[:2].numel()))
     scorer.loss(collate(texts(lengths)))
     assert 0 < computed[0] <= sum(lengths) < 6 * 30
+
+
+@given(st.lists(st.integers(2, 40), min_size=2, max_size=9), st.integers(0, 99))
+@settings(deadline=None)
+def test_a_score_does_not_depend_on_the_other_texts_of_its_row(lengths, seed):
+    scorer, examples = TokenScorer(MIXED), texts(lengths, seed)
+    found, needs = scorer(collate(examples), MOMENTS), MOMENTS
+    for row, example in enumerate(examples):
+        alone, n = scorer(collate([example]), needs), len(example.input_ids)
+        for name in ("logprob", "mean", "std"):
+            torch.testing.assert_close(getattr(found, name)[row, :n], getattr(alone, name)[0], rtol=1e-6, atol=1e-6)
+        assert not found.mask[row, n:].any()
+
+
+def test_scoring_computes_each_token_once():
+    scorer, computed, lengths = TokenScorer(MIXED), [], (30, 4, 5, 6, 4, 5)
+    batch = collate(texts(lengths))
+    scorer(batch)  # runs the probe
+    handle = MIXED.model.layers[0].register_forward_pre_hook(lambda _, inputs: computed.append(inputs[0].shape))
+    scorer(batch)
+    handle.remove()
+    ((rows, width, _),) = computed
+    assert rows * width <= sum(lengths) < batch["input_ids"].numel()
+
+
+def by_positions(module, query, key, value, attention_mask, scaling, dropout=0.0, position_ids=None, **_):
+    """As flash attention does in transformers: texts start where positions do, but only in a batch of one row."""
+    starts = (position_ids[0] == 0).cumsum(0) if len(query) == 1 else torch.zeros(query.shape[2])
+    visible = (starts[:, None] == starts) & torch.ones(len(starts), len(starts)).tril().bool()
+    key, value = (t.repeat_interleave(module.num_key_value_groups, dim=1) for t in (key, value))
+    out = F.scaled_dot_product_attention(query, key, value, attn_mask=visible, scale=scaling)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def test_a_kernel_that_takes_bounds_of_texts_gets_them_in_one_row(monkeypatch):
+    AttentionInterface.register("by_positions", by_positions)
+    AttentionMaskInterface.register("by_positions", flash_attention_mask)
+    monkeypatch.setattr(packing, "_ONE_ROW", ("by_positions",))
+    torch.manual_seed(1)
+    model = tuned(LlamaForCausalLM(LlamaConfig(**SMALL)))
+    lengths, computed = (4, 30, 4, 5, 6, 4, 5), []
+    expected = TokenScorer(model)(collate(texts(lengths)))
+    model.get_base_model().set_attn_implementation("by_positions")
+    scorer = TokenScorer(model)
+    model.get_base_model().model.layers[0].register_forward_pre_hook(lambda _, given: computed.append(given[0].shape))
+    found = scorer(collate(texts(lengths)))
+    assert scorer._packs
+    assert computed[-1][0] == 1
+    torch.testing.assert_close(found.logprob, expected.logprob, rtol=0, atol=2e-6)
 
 
 class Leaks(nn.Module):
