@@ -154,8 +154,8 @@ THEIRS = "lightning.pytorch.callbacks."
 
 MISTAKES = [
     # -- command line and configuration
-    bad("no sub-command", "", "fit,validate,test", bare=True),
-    bad("unknown sub-command", "fitt", "'fitt'", "'fit', 'validate', 'test'", bare=True),
+    bad("no command", "", "no command is given", "fit, validate, test", bare=True),
+    bad("unknown command", "fitt", "found command fitt", "fit, validate, test", "did you mean fit?", bare=True),
     bad("no such config", "fit --config nope.yaml", "nope.yaml", "does not exist", bare=True),
     config("config not YAML", "a: [1, 2\nb: {", "c.yaml: ", "line 2", "expected ',' or ']'"),
     config("config of words", "hello world", "c.yaml: ", "hello world"),

@@ -55,7 +55,7 @@ def _is_closed(stream: TextIO) -> bool:
         poll = select.poll()
         poll.register(stream.fileno(), select.POLLOUT)
         return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
-    except (OSError, ValueError):  # replaced by an object that is no file, or closed
+    except (OSError, ValueError):  # replaced by an object without a file, or closed
         return False
 
 

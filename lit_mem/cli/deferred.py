@@ -74,7 +74,7 @@ def load(package: ModuleType) -> None:
     with _loading:
         if not isinstance(package, _Deferred):
             return
-        package.__class__ = ModuleType
+        package.__class__ = ModuleType  # type: ignore[assignment]  # from here on an ordinary module
         assert package.__spec__ is not None
         assert package.__spec__.loader is not None
         package.__spec__.loader.exec_module(package)
