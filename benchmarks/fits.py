@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import io
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch.utils.data import DataLoader
 from benchmarks.setting import device_of, make_data, make_module, multiplying, now, quieten
 from lit_mem.data import TextDataModule
 from lit_mem.lightning.memorization import Memorization
+from lit_mem.lightning.module import CausalLM
 from lit_mem.scoring.reference_scores import Reference
 from lit_mem.types import Batch
 
@@ -138,19 +140,38 @@ def loggers(**more: Any) -> list[Any]:
     return made
 
 
-def fit(args: argparse.Namespace, case: Case, tracked: bool, epochs: int, reference: Reference | None = None) -> Fit:
-    """One full fit; its files are removed."""
+def fit(
+    args: argparse.Namespace,
+    case: Case,
+    tracked: bool,
+    epochs: int,
+    reference: Reference | None = None,
+    make: Callable[..., CausalLM] = make_module,
+    texts: Callable[..., TextDataModule] = make_data,
+) -> Fit:
+    """One full fit; its files are removed.
+
+    Args:
+        args: the options.
+        case: number of texts.
+        tracked: whether memorization is measured.
+        epochs: number of epochs.
+        reference: options of the reference; None: without scores from disk.
+        make: makes the module, like `make_module`.
+        texts: makes the data, like `make_data`.
+    """
     quieten()
     clock = Clock()
     pl.seed_everything(0, verbose=False)
     optimizer = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)  # noqa: E731
     reference = reference or Reference(cache=False)
-    module = make_module(args, dropout=0.05, optimizer=optimizer, reference=reference)
-    data = make_data(args, case.train, case.scored, TextDataModule if tracked else HeldoutOnly)
+    module = make(args, dropout=0.05, optimizer=optimizer, reference=reference)
+    data = texts(args, case.train, case.scored, TextDataModule if tracked else HeldoutOnly)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
             accelerator="gpu" if device_of(args).type == "cuda" else "cpu",
             devices=1,
+            precision=getattr(args, "precision", "32-true"),
             min_epochs=epochs,  # so that thresholds do not end a fit early
             max_epochs=epochs,
             num_sanity_val_steps=-1,

@@ -76,7 +76,7 @@ def parts(args: argparse.Namespace) -> Table:
             f"training, {tokens} tokens": training_work(shape, args, False),
             f"training, {tokens} tokens, checkpointed": training_work(shape, args, True),
             f"scoring, {args.scoring_tokens} tokens": sizes.scoring_bytes(shape, args.scoring_tokens),
-            f"extraction, {BUDGET} tokens of keys and values": sizes.cache_bytes(shape, BUDGET),
+            f"extraction, 2 x {BUDGET} tokens of keys and values": sizes.cache_bytes(shape, 2 * BUDGET),
             "reference, adapter off": 0.0,
             "reference, a copy": sizes.base_bytes(shape),
         }
@@ -104,7 +104,7 @@ def ways(args: argparse.Namespace) -> Table:
         work = max(
             training_work(shape, args, True),
             sizes.scoring_bytes(shape, args.scoring_tokens),
-            sizes.cache_bytes(shape, BUDGET),
+            sizes.cache_bytes(shape, 2 * BUDGET),
         ) + sizes.adapter_bytes(shape.adapter(RANK, TARGETS), devices=2)
         found[name] = {way: (size + work) / sizes.GIB for way, size in base.items()}
     note = f"Base, adapter (rank {RANK} on v and o), and the largest of checkpointed training, scoring and extraction."

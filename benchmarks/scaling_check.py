@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from benchmarks import extraction, memory, sizes, training
 from benchmarks.scoring_cost import default_measures, default_pass
@@ -17,7 +18,6 @@ from benchmarks.table import Cell, Table
 from benchmarks.tensors import made_at_once
 from lit_mem.audit.loop import needs_of
 from lit_mem.extraction.continuations import Candidate, Prompter
-from lit_mem.generation.decoding import _batches
 from lit_mem.guards import evaluation_mode
 from lit_mem.lightning.module import CausalLM
 from lit_mem.types import IGNORED, Batch
@@ -26,7 +26,7 @@ TARGETS: Final = ("v", "o")
 RANK: Final = 16
 """The adapter of `benchmarks.setting.make_module`."""
 BUDGET: Final = 4096
-"""Maximum tokens decoded at once."""
+"""Maximum tokens decoded at once; as many keys and values of prefixes may wait for their turn."""
 
 
 def reading_rate(device: torch.device) -> float:
@@ -55,15 +55,27 @@ def set_checkpointing(module: CausalLM, on: bool) -> None:
 
 
 def decoding(prompted: dict[int, Candidate]) -> list[tuple[int, list[int]]]:
-    """The decoded batches: tokens of all prompts, and tokens to generate for each."""
+    """Batches as if none entered after others: tokens of all prompts, and tokens to generate for each."""
     prompter = Prompter(None, None, BUDGET)
     known = {i: prompter.known_length(c.hit) for i, c in prompted.items()}
     left = [i for i, c in prompted.items() if known[i] < len(c.prompt.suffix)]
     prompts = [prompted[i].prompt.input_ids[: prompted[i].prompt.cut + known[i]] for i in left]
     lengths = [len(prompted[i].prompt.suffix) - known[i] for i in left]
-    order = sorted(range(len(left)), key=lambda j: (-lengths[j], len(prompts[j])))
-    batches = _batches(order, prompts, lengths, BUDGET)
+    batches = within_budget(prompts, lengths)
     return [(sum(len(prompts[j]) for j in batch), [lengths[j] for j in batch]) for batch in batches]
+
+
+def within_budget(prompts: Sequence[Tensor], lengths: Sequence[int]) -> list[list[int]]:
+    """Batches of prompts, the longest continuations first, none of which takes the place of a finished one."""
+    batches: list[list[int]] = []
+    width = 0
+    for j in sorted(range(len(prompts)), key=lambda j: (-lengths[j], len(prompts[j]))):
+        width = max(width, len(prompts[j]) + lengths[j])
+        if not batches or (len(batches[-1]) + 1) * width > BUDGET:
+            batches.append([])
+            width = len(prompts[j]) + lengths[j]
+        batches[-1].append(j)
+    return batches
 
 
 def row(name: str, predicted: float, measured: float) -> list[Cell]:

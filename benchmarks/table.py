@@ -50,9 +50,18 @@ def _shown(cell: Cell) -> str:
 
 def tell(args: argparse.Namespace, name: str, tables: Sequence[Table]) -> None:
     """Print the tables; with `--out` also write them there, as `<name>.txt` and `<name>.json`."""
-    text = "\n\n".join(table.text() for table in tables)
-    print(text, flush=True)  # noqa: T201  (what a benchmark is for)
+    print(as_text(tables), flush=True)  # noqa: T201  (what a benchmark is for)
+    write(args, name, tables)
+
+
+def write(args: argparse.Namespace, name: str, tables: Sequence[Table]) -> None:
+    """Write the tables to the folder of `--out`, if given, as `<name>.txt` and `<name>.json`."""
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / f"{name}.txt").write_text(text + "\n")
+        (args.out / f"{name}.txt").write_text(as_text(tables) + "\n")
         (args.out / f"{name}.json").write_text(json.dumps([asdict(table) for table in tables], indent=1) + "\n")
+
+
+def as_text(tables: Sequence[Table]) -> str:
+    """The tables as aligned lines, with an empty line between two."""
+    return "\n\n".join(table.text() for table in tables)

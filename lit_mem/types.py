@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from lit_mem.errors import MetricError, check_range
 
@@ -111,6 +111,10 @@ class Sampling:
         check_range(f"{option}.top_k", self.top_k, at_least=1, or_null=True)
 
 
+States: TypeAlias = "tuple[tuple[Tensor, Tensor], ...]"
+"""Keys and values of a text's first n tokens: for each layer two tensors of (heads, n, head size)."""
+
+
 @dataclass(frozen=True)
 class Needs:
     """Optional parts of `TokenScores`, computed only if a measure reads them.
@@ -119,15 +123,22 @@ class Needs:
         reference: the frozen reference model's scores.
         moments: mean and standard deviation of the next-token log-probability.
         sampling: the schemes under which tokens may be drawn.
+        states: ids of examples whose keys and values are kept, if the model gives them.
     """
 
     reference: bool = False
     moments: bool = False
     sampling: frozenset[Sampling] = frozenset()
+    states: frozenset[int] = frozenset()
 
     def __or__(self, other: Needs) -> Needs:
         """The union of both."""
-        return Needs(self.reference or other.reference, self.moments or other.moments, self.sampling | other.sampling)
+        return Needs(
+            self.reference or other.reference,
+            self.moments or other.moments,
+            self.sampling | other.sampling,
+            self.states | other.states,
+        )
 
 
 class Batch(TypedDict):
@@ -190,6 +201,8 @@ class TokenScores:
             normalised over the top k; -inf for a token outside them; 0 where `mask` is False.
         batch: the batch that was scored, or None where it was not kept.
         ends: (B, T) bool, whether the token is one at which decoding stops; None if unknown.
+        states: keys and values by example id, of the examples for which they are needed, if the model gives them. They
+            are views: keeping one keeps those of all texts of its batch in memory.
     """
 
     logprob: Tensor
@@ -204,6 +217,7 @@ class TokenScores:
     sampled: Mapping[Sampling, Tensor] = field(default_factory=dict)
     batch: Batch | None = None
     ends: Tensor | None = None
+    states: Mapping[int, States] = field(default_factory=dict)
 
     def with_reference(self, reference: Tensor, hit: Tensor | None = None) -> TokenScores:
         """A copy with the reference model's (B, T) log-probabilities (and greedy hits)."""

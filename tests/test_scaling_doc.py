@@ -72,7 +72,7 @@ def numbers(row):
         ("training, 8 texts of 256 tokens", "training, 2048 tokens"),
         ("the same with `gradient_checkpointing: true`", "training, 2048 tokens, checkpointed"),
         ("scoring, `scoring_tokens: 8192`", "scoring, 8192 tokens"),
-        ("extraction, 4096 tokens of keys and values", "extraction, 4096 tokens of keys and values"),
+        ("extraction, 2 x 4096 tokens of keys and values", "extraction, 2 x 4096 tokens of keys and values"),
     ],
 )
 def test_memory_is_as_computed(memory, row, computed):

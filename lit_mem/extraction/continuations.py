@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,7 +15,7 @@ from lit_mem.extraction.prompts import Prompt
 from lit_mem.functional.ends import End
 from lit_mem.generation.decoding import Decoded, decode
 from lit_mem.guards import evaluation_mode
-from lit_mem.types import Sampling
+from lit_mem.types import Sampling, States
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Candidate:
         logprob: (n,) float32 on the CPU, their log-probabilities.
         base_hit: the same as `hit` under the frozen base model; None if it was not scored.
         base_logprob: the same as `logprob` under it; None if it was not scored.
+        states: the tuned model's keys and values of the text's first tokens: at least all but the last before the
+            suffix's first miss. None if they were not kept.
     """
 
     prompt: Prompt
@@ -37,6 +39,7 @@ class Candidate:
     logprob: Tensor
     base_hit: Tensor | None = None
     base_logprob: Tensor | None = None
+    states: States | None = None
 
 
 class HasReference(Protocol):
@@ -77,8 +80,10 @@ class Prompter:
 
     def tuned(self, prompted: dict[int, Candidate], model: nn.Module) -> dict[int, Decoded]:
         """Continuations of the tuned model by example id; only what the scoring pass does not show is generated."""
+        scored = {i: (c.hit, c.logprob) for i, c in prompted.items()}
+        states = {i: c.states for i, c in prompted.items() if c.states is not None}
         with evaluation_mode(model):
-            return self._answers(prompted, {i: (c.hit, c.logprob) for i, c in prompted.items()}, model, "Extraction")
+            return self._answers(prompted, scored, model, "Extraction", states)
 
     def base(
         self, prompted: dict[int, Candidate], holder: HasReference, tuned: dict[int, Decoded] | None = None
@@ -114,9 +119,22 @@ class Prompter:
         return int(misses[0]) if len(misses) else len(hit)
 
     def _answers(
-        self, prompted: dict[int, Candidate], scored: dict[int, tuple[Tensor, Tensor]], model: nn.Module, what: str
+        self,
+        prompted: dict[int, Candidate],
+        scored: dict[int, tuple[Tensor, Tensor]],
+        model: nn.Module,
+        what: str,
+        states: Mapping[int, States] | None = None,
     ) -> dict[int, Decoded]:
-        """Continuations by example id; `scored`: known hits and log-probabilities of suffixes under the model."""
+        """Continuations by example id.
+
+        Args:
+            prompted: the examples.
+            scored: known hits and log-probabilities of suffixes under the model.
+            model: the model.
+            what: title of the progress bar.
+            states: its keys and values of texts, where known.
+        """
         known = {i: self.known_length(scored[i][0]) if i in scored else 0 for i in prompted}
         open_ids = [i for i, candidate in prompted.items() if known[i] < len(candidate.prompt.suffix)]
         lengths = [len(prompted[i].prompt.suffix) - known[i] for i in open_ids]
@@ -129,6 +147,7 @@ class Prompter:
                 self.sampling,
                 self.token_budget,
                 keys=open_ids,
+                states=[(states or {}).get(i) for i in open_ids],
                 advance=advance,
             )
         answers = dict(zip(open_ids, decoded, strict=True))

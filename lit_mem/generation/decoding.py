@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lit_mem.functional.ends import End, as_ends, is_end
 from lit_mem.generation.rows import AnyRows, begin, merged
-from lit_mem.types import Sampling
+from lit_mem.types import Sampling, States
 
 __all__ = ["Decoded", "Sampling", "decode"]
 
@@ -49,6 +49,7 @@ def decode(
     token_budget: int = 4096,
     keys: Sequence[int] | None = None,
     advance: Callable[[int], None] | None = None,
+    states: Sequence[States | None] | None = None,
 ) -> list[Decoded]:
     """Continue each prompt.
 
@@ -63,6 +64,8 @@ def decode(
             batch or on the rank. None: the position.
         advance: called with the number of tokens finished since the last call: generated, or skipped because the text
             ended. The total is the sum of `lengths`.
+        states: the model's keys and values of each prompt's tokens, except for the last; more are ignored. None: these
+            are not known, and the prompt is read.
 
     Returns:
         One `Decoded` per prompt, in the given order.
@@ -81,6 +84,7 @@ def decode(
         sampling,
         None if draws is None else draws[order],
         advance or (lambda tokens: None),
+        [None if states is None else states[i] for i in order],
     )
     writing.run(token_budget)
     results = dict(zip(order, writing.results(), strict=True))
@@ -107,6 +111,7 @@ class _Writing:
         sampling: sampling options; None decodes greedily.
         draws: (N, steps) random draws; None if greedy.
         advance: called with numbers of finished tokens.
+        states: keys and values of prompts, where known.
     """
 
     def __init__(
@@ -118,9 +123,10 @@ class _Writing:
         sampling: Sampling | None,
         draws: Tensor | None,
         advance: Callable[[int], None],
+        states: list[States | None],
     ) -> None:
         self._model, self._prompts, self._lengths = model, prompts, lengths
-        self._ends, self._sampling, self._advance = ends, sampling, advance
+        self._ends, self._sampling, self._advance, self._states = ends, sampling, advance, states
         device = next(model.parameters()).device
         self._draws = None if draws is None else draws.to(device)
         self._stops = torch.tensor(sorted(ends), dtype=torch.int64, device=device)  # once, as copying to a GPU blocks
@@ -205,7 +211,10 @@ class _Writing:
     def _begin(self, count: int) -> list[AnyRows]:
         """Read the first waiting prompts."""
         group = [self._waiting.popleft() for _ in range(count)]
-        return begin(self._model, group, [self._prompts[i] for i in group], [self._lengths[i] for i in group])
+        some = [self._prompts[i] for i in group], [self._lengths[i] for i in group], [self._states[i] for i in group]
+        for i in group:
+            self._states[i] = None  # from now on they are in the batch
+        return begin(self._model, group, *some)
 
     def results(self) -> list[Decoded]:
         """What was written for each prompt."""

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
+from lit_mem.types import States
+
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
     """One layer's keys and values with preallocated space for new tokens.
@@ -63,7 +65,7 @@ def join(caches: Sequence[Any], places: Sequence[Sequence[int]], extra: int) -> 
         Whether they were merged. Only caches that hold just keys and values of all tokens are supported: not sliding
         windows, recurrent or quantized layers.
     """
-    if not all(_is_plain(cache) for cache in caches):
+    if not all(is_plain(cache) for cache in caches):
         return False
     layers = []
     for parts in zip(*(cache.layers for cache in caches), strict=True):
@@ -80,12 +82,23 @@ def join(caches: Sequence[Any], places: Sequence[Sequence[int]], extra: int) -> 
     return True
 
 
-def _is_plain(cache: Any) -> bool:
+def is_plain(cache: Any) -> bool:
+    """Whether a cache holds just keys and values of all tokens."""
     return (
         type(cache) is DynamicCache
         and not getattr(cache, "offloading", False)
         and all(type(layer) in (DynamicLayer, PreallocatedLayer) and layer.is_initialized for layer in cache.layers)
     )
+
+
+def cache_of(states: Sequence[States], device: torch.device) -> DynamicCache:
+    """A cache of the keys and values of some texts, left-padded with zeros."""
+    made = DynamicCache()
+    places, columns = [[i] for i in range(len(states))], max(one[0][0].shape[1] for one in states)
+    for i, layer in enumerate(zip(*states, strict=True)):
+        keys, values = ([part[k][None].to(device) for part in layer] for k in (0, 1))
+        made.update(_stacked(keys, places, columns), _stacked(values, places, columns), i)
+    return made
 
 
 def _stacked(parts: Sequence[Tensor], places: Sequence[Sequence[int]], columns: int) -> Tensor:

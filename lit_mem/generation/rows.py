@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
 
 from lit_mem.functional.length_groups import length_groups
-from lit_mem.generation.kv_cache import join
+from lit_mem.generation.kv_cache import cache_of, join
 from lit_mem.generation.recomputed import RecomputedRows, groups_of_one_length, has_kv_cache
 from lit_mem.generation.virtual_tokens import VirtualTokens, has_prefix
+from lit_mem.types import States
 
 # Maximum number of prompt tokens read at once. A sixteenth of it is the cost of one more group in `length_groups`:
 # about as many tokens as two CPU cores read in the time of reading all weights; a GPU, while its host starts kernels.
@@ -28,6 +29,7 @@ class Rows:
         index: indices of these prompts among all.
         prompts: int64 tensors on the CPU, one for each of them.
         lengths: maximum number of new tokens for each, at least 1.
+        cache: keys and values of all prompts except for their last tokens, left-padded; None: to be read.
 
     Attributes:
         index: indices of the remaining rows.
@@ -43,6 +45,7 @@ class Rows:
         index: list[int],
         prompts: Sequence[Tensor],
         lengths: Sequence[int],
+        cache: Any = None,
     ) -> None:
         self._call, self._device = call, next(model.parameters()).device
         self.index, self.place = index, torch.tensor(index, device=self._device)
@@ -51,7 +54,7 @@ class Rows:
         # Finished rows that remain keep their last position: the model may have no further one.
         last = [len(p) + length - 1 for p, length in zip(prompts, lengths, strict=True)]
         self._last_position = torch.tensor(last, device=self._device)[:, None]
-        self._cache: Any = None
+        self._cache = cache
         self.in_place = False
         self._spare = 0
         ids = torch.zeros((len(prompts), self._columns), dtype=torch.int64)  # the id of padding does not matter
@@ -60,7 +63,8 @@ class Rows:
         self._mask = self._made_mask()
         columns = torch.arange(self._columns, device=self._device)
         positions = (columns - torch.tensor(self._padding, device=self._device)[:, None]).clamp(min=0)
-        self._forward(ids.to(self._device), positions)
+        unread = slice(None) if cache is None else slice(-1, None)
+        self._forward(ids[:, unread].to(self._device), positions[:, unread])
 
     @property
     def has_cache(self) -> bool:
@@ -122,11 +126,15 @@ class Rows:
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            # An index copies the last states. A slice of them, which a number gives, is multiplied row by row.
+            logits_to_keep=1 if ids.shape[1] == 1 else self._last_column(ids.shape[1]),
         )
         self._cache = getattr(output, "past_key_values", None)
         self._position = positions[:, -1:]
         self.logits = output.logits[:, -1].float()
+
+    def _last_column(self, width: int) -> Tensor:
+        return torch.tensor([width - 1], device=self._device)
 
     def step(self, chosen: Tensor) -> None:
         """Append (n,) int64 tokens."""
@@ -168,7 +176,13 @@ class Rows:
 AnyRows = Rows | RecomputedRows
 
 
-def begin(model: nn.Module, index: list[int], prompts: Sequence[Tensor], lengths: Sequence[int]) -> list[AnyRows]:
+def begin(
+    model: nn.Module,
+    index: list[int],
+    prompts: Sequence[Tensor],
+    lengths: Sequence[int],
+    states: Sequence[States | None] | None = None,
+) -> list[AnyRows]:
     """Prefill prompts in groups of similar length.
 
     Args:
@@ -176,6 +190,7 @@ def begin(model: nn.Module, index: list[int], prompts: Sequence[Tensor], lengths
         index: indices of the prompts, which the rows keep.
         prompts: int64 tensors on the CPU.
         lengths: maximum number of new tokens for each, at least 1.
+        states: keys and values of each prompt's tokens, except for the last, where known.
 
     Returns:
         Rows, some for each group.
@@ -189,13 +204,34 @@ def begin(model: nn.Module, index: list[int], prompts: Sequence[Tensor], lengths
     if not has_kv_cache(model):
         return _recomputed(model, virtual or model, index, prompts)
     parts: list[AnyRows] = []
-    for group in length_groups([len(p) for p in prompts], limit):
+    known: dict[int, States] = {}
+    if states is not None and virtual is None:
+        known = {i: one for i, one in enumerate(states) if one is not None and len(prompts[i]) > 1}
+    if known:
+        parts.append(_from_states(model, index, prompts, lengths, known))
+    others = [i for i in range(len(prompts)) if i not in known]
+    for places in length_groups([len(prompts[i]) for i in others], limit):
+        group = [others[place] for place in places]
         some = [prompts[i] for i in group], [lengths[i] for i in group]
         part = Rows(model, virtual or model, [index[i] for i in group], *some)
         if not part.has_cache:  # the model accepts a cache but returns none
             return _recomputed(model, virtual or model, index, prompts)
         parts.append(part)
     return parts
+
+
+def _from_states(
+    model: nn.Module,
+    index: list[int],
+    prompts: Sequence[Tensor],
+    lengths: Sequence[int],
+    known: Mapping[int, States],
+) -> Rows:
+    """Rows of the prompts whose keys and values are known; only their last tokens are read."""
+    cut = [tuple((k[:, : len(prompts[i]) - 1], v[:, : len(prompts[i]) - 1]) for k, v in known[i]) for i in known]
+    cache = cache_of(cut, next(model.parameters()).device)
+    some = [index[i] for i in known], [prompts[i] for i in known], [lengths[i] for i in known]
+    return Rows(model, model, *some, cache)
 
 
 def merged(parts: list[AnyRows], whole: Callable[[int], int]) -> list[AnyRows]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional as F
 
 from lit_mem.guards import evaluation_mode
 from lit_mem.scoring.next_token import Maxima, greedy_choice, read, sampled_logprob
+from lit_mem.scoring.states import Keeper, gives_states, same_text
 from lit_mem.scoring.windowed import scored_in_windows
 from lit_mem.training.head_loss import head_loss, token_losses
 from lit_mem.training.packing import Packer, keeps_texts_apart, laid_out
@@ -67,7 +69,7 @@ class TokenScorer:
         self.chunk_tokens = chunk_tokens
         self._parts = _head_and_backbone(model)
         self._packer: Packer | None = None
-        self._packs = False
+        self._packs = self._gives_states = False
         if self._parts is not None and not self._parts_are_exact():
             self._parts = None
 
@@ -87,7 +89,9 @@ class TokenScorer:
         backbone, head = self._parts
         return backbone(input_ids=input_ids, use_cache=False).last_hidden_state, head
 
-    def logits(self, batch: Batch, mask: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def logits(
+        self, batch: Batch, mask: Tensor, size: int, keeper: Keeper | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """((n, V) float32 logits, (n,) target), n <= `size`, over the scored positions in order."""
         before = mask[:, 1:]  # the position that predicts token t is t - 1
         targets = torch.split(batch["input_ids"][:, 1:][before], size)
@@ -99,7 +103,7 @@ class TokenScorer:
                 yield row.float(), target
             return
         if bool(mask.any()):
-            read, _, head = self._read(batch, mask)
+            read, _, head = self._read(batch, mask, keeper)
         else:  # the model must run: ranks that share a sharded model call it equally often
             hidden, head = self._hidden(batch["input_ids"])
             read = hidden[:, :0].flatten(0, 1)
@@ -148,7 +152,7 @@ class TokenScorer:
         spread = torch.zeros(before.shape, dtype=each.dtype, device=each.device).masked_scatter(before, each)
         return spread.sum(dim=1), before.sum(dim=1)
 
-    def _read(self, batch: Batch, mask: Tensor) -> tuple[Tensor, Tensor, nn.Module]:
+    def _read(self, batch: Batch, mask: Tensor, keeper: Keeper | None = None) -> tuple[Tensor, Tensor, nn.Module]:
         """(n, d) hidden states before the trained tokens, text by text, these (n,) tokens, and the output layer."""
         assert self._parts is not None
         backbone, head = self._parts
@@ -156,13 +160,19 @@ class TokenScorer:
         lengths = (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1).tolist()
         ids, before = batch["input_ids"], mask[:, 1:]
         rows = self._rows(lengths)
+        keeps = keeper is not None and self._gives_states
         if len(rows) == len(ids):
-            hidden = backbone(input_ids=ids[:, : max(lengths)], use_cache=False).last_hidden_state
-            read = hidden[before[:, : max(lengths)]]
+            output = backbone(input_ids=ids[:, : max(lengths)], use_cache=keeps)
+            read = output.last_hidden_state[before[:, : max(lengths)]]
+            starts = [(row, 0) for row in range(len(ids))]
         else:
             laid, positions, place = laid_out(ids, lengths, rows)
-            hidden = backbone(input_ids=laid, position_ids=positions, use_cache=False).last_hidden_state
-            read = hidden.flatten(0, 1)[place[:, :-1][before]]
+            mask_of_texts = {"attention_mask": same_text(positions)} if keeps else {}
+            output = backbone(input_ids=laid, position_ids=positions, use_cache=keeps, **mask_of_texts)
+            read = output.last_hidden_state.flatten(0, 1)[place[:, :-1][before]]
+            starts = [divmod(at, laid.shape[1]) for at in place[:, 0].tolist()] if keeps else []
+        if keeper is not None and keeps:
+            keeper.take(output.past_key_values, [(*starts[row], lengths[row]) for row in keeper.rows])
         return read, ids[:, 1:][before], head
 
     def _rows(self, lengths: Sequence[int]) -> list[list[int]]:
@@ -172,7 +182,9 @@ class TokenScorer:
             self._packer = Packer(self.model)
             with evaluation_mode(self.model):
                 device = next(self.model.parameters()).device
-                self._packs = self._packer.masks and keeps_texts_apart(self._parts[0], device, self._packer.one_row)
+                one_row = self._packer.one_row
+                self._packs = self._packer.masks and keeps_texts_apart(self._parts[0], device, one_row)
+                self._gives_states = self._packs and not one_row and gives_states(self._parts[0], device)
         return self._packer.rows(lengths) if self._packs and len(lengths) > 1 else [[i] for i in range(len(lengths))]
 
     @torch.no_grad()
@@ -185,10 +197,13 @@ class TokenScorer:
         """
         mask = scored_positions(batch)
         if "windows" in batch:
+            needs = replace(needs, states=frozenset())
             return scored_in_windows(lambda part: self(part, needs), batch, mask, needs)
+        keeper = Keeper(batch["example_id"].tolist(), needs.states) if needs.states else None
+        keeper = keeper if keeper is not None and keeper.rows else None
         found: list[dict[Any, Tensor]] = []
         scratch: Tensor | None = None
-        for logits, target in self.logits(batch, mask, self.chunk_tokens):
+        for logits, target in self.logits(batch, mask, self.chunk_tokens, keeper):
             # A CPU makes several passes over them: small blocks stay in its cache.
             block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
             if scratch is None or len(scratch) < min(block, len(logits)):
@@ -213,6 +228,7 @@ class TokenScorer:
             std=spread("std") if needs.moments else None,
             sampled={scheme: spread(scheme) for scheme in needs.sampling},
             batch=batch,
+            states={} if keeper is None else keeper.found,
         )
 
 

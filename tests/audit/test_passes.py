@@ -7,9 +7,11 @@ import torch
 
 from lit_mem.attacks import Loss, ReCaLL
 from lit_mem.audit.extraction_options import ExtractionOptions
+from lit_mem.audit.loop import Audit
+from lit_mem.audit.measure import Pass
 from lit_mem.audit.measures import Extraction, MembershipInference, Perplexity
 from lit_mem.audit.model_subject import ModelSubject
-from lit_mem.audit.passes import measured
+from lit_mem.audit.passes import measured, observe
 from lit_mem.audit.suite import suite
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.lightning.auditing import audit_of
@@ -46,6 +48,40 @@ def test_it_measures_what_a_validation_measures(validated):
         assert torch.equal(values.nan_to_num(7), there[name].nan_to_num(7)), name
     assert torch.equal(torch.get_rng_state(), state)
     assert [m.training for m in made.modules()] == before
+
+
+class Widths(torch.nn.Module):
+    """Records how many tokens of each text the model reads at once."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.read = []
+        model.get_base_model().model.register_forward_pre_hook(self.note, with_kwargs=True)
+
+    def note(self, _, args, inputs):
+        self.read.append(inputs["input_ids"].shape[1])
+
+
+@pytest.mark.parametrize(("token_budget", "prefixes_read"), [(4096, False), (40, True)])
+@pytest.mark.parametrize("prefix", [0.5, [0.3, 0.6]])
+def test_prefixes_are_read_once_from_the_second_pass_on(validated, token_budget, prefixes_read, prefix):
+    made, batches, _ = validated
+    subject = ModelSubject(made.language_model, made.tokenizer)
+    measure = Extraction(n_members=6, n_heldout=4, base=False, prefix=prefix, token_budget=token_budget)
+    audit, widths = Audit([measure]), Widths(made.language_model)
+    audit.open(subject, fresh=True)
+    results, reads = [], []
+    for _ in range(3):
+        assert observe(audit, subject, batches) is None
+        widths.read.clear()
+        results.append(audit.finish(Pass(subject)))
+        reads.append(max(widths.read))
+    assert reads[0] > 1
+    assert (reads[1] > 1, reads[2] > 1) == (prefixes_read, prefixes_read)
+    for later in results[1:]:
+        for name, value in later.metrics.items():
+            if not name.startswith("time/"):
+                assert value == pytest.approx(results[0].metrics[name], rel=1e-5), name
 
 
 def test_a_frozen_copy_is_a_reference_as_good_as_the_adapter_off(validated, base):

@@ -172,6 +172,27 @@ def test_the_token_budget_bounds_a_batch_and_the_cache_is_used(base, prompts):
     assert spy.shapes == read + [(8, 1)] * 4, "one batch, one token a step, no step too many"
 
 
+@torch.no_grad()
+def states_of(model, text):
+    """Keys and values of a text, by a plain forward pass."""
+    cache = model(input_ids=text[None], use_cache=True).past_key_values
+    return tuple((layer.keys[0], layer.values[0]) for layer in cache.layers)
+
+
+@pytest.mark.parametrize("token_budget", [60, 4096])
+def test_prompts_whose_keys_and_values_are_known_are_not_read_again(base, prompts, token_budget):
+    """They are those of a longer text, and not known of every prompt."""
+    expected = decode(base, prompts, LENGTHS, EOS)
+    states = [None if k % 3 == 2 else states_of(base, torch.cat([p, p])) for k, p in enumerate(prompts)]
+    spy = Spy(base)
+    found = decode(spy, prompts, LENGTHS, EOS, token_budget=token_budget, states=states)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one.ids, other.ids)
+        torch.testing.assert_close(one.logprob, other.logprob, rtol=0, atol=1e-4)
+    read = sum(n * width for n, width in spy.shapes if width > 1)
+    assert 0 < read <= sum(len(p) for k, p in enumerate(prompts) if k % 3 == 2) + 30
+
+
 def test_a_waiting_text_enters_when_others_have_finished(base, prompts):
     """Batches stay as large as the budget allows until no prompt waits."""
     lengths = [3, 9] * 12

@@ -127,6 +127,34 @@ def test_a_score_does_not_depend_on_the_other_texts_of_its_row(lengths, seed):
         assert not found.mask[row, n:].any()
 
 
+@pytest.mark.parametrize("lengths", [(30, 4, 5, 6, 4, 5), (9, 9, 9), (11,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kept_keys_and_values_are_those_of_each_text_alone_and_change_no_score(lengths, dtype):
+    torch.manual_seed(1)
+    model = tuned(LlamaForCausalLM(LlamaConfig(**SMALL)).to(dtype))
+    scorer, batch = TokenScorer(model), collate(texts(lengths))
+    wanted = frozenset(range(0, len(lengths), 2))
+    found, plain = scorer(batch, Needs(moments=True, states=wanted | {99})), scorer(batch, MOMENTS)
+    for name in ("logprob", "hit", "mean", "std"):
+        assert torch.equal(getattr(found, name), getattr(plain, name))
+    assert (found.states.keys(), plain.states) == (wanted, {})
+    for i in wanted:
+        with torch.no_grad():
+            expected = model(input_ids=batch["input_ids"][i : i + 1, : lengths[i]], use_cache=True).past_key_values
+        for (keys, values), layer in zip(found.states[i], expected.layers, strict=True):
+            n = keys.shape[1]
+            assert n == int(found.mask[i].nonzero().max())
+            within = {"rtol": 0, "atol": 1e-5 if dtype == torch.float32 else 0.05}
+            torch.testing.assert_close(keys, layer.keys[0, :, :n], **within)
+            torch.testing.assert_close(values, layer.values[0, :, :n], **within)
+
+
+@pytest.mark.parametrize("build", [mistral, bloom, lambda: mistral(attn_implementation="eager")])
+def test_a_model_whose_cache_is_of_another_kind_keeps_nothing(build):
+    scorer, batch = TokenScorer(build().eval()), collate(texts((30, 4, 5)))
+    assert scorer(batch, Needs(states=frozenset({0, 1}))).states == {}
+
+
 def test_scoring_computes_each_token_once():
     scorer, computed, lengths = TokenScorer(MIXED), [], (30, 4, 5, 6, 4, 5)
     batch = collate(texts(lengths))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lit_mem.audit.measure import Pass
 
 
@@ -22,11 +24,11 @@ class EveryNth:
         """State key by group."""
         return f"{type(self).__qualname__}({self.group})"
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """State that keeps the same schedule in a resumed run."""
         return {"validations": self._validations}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the count."""
         self._validations = state_dict["validations"]
 

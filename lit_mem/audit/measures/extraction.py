@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
 from lit_mem.extraction.rouge import RougeL
 from lit_mem.files.once import Once
 from lit_mem.scoring.windows import first_read
-from lit_mem.types import IGNORED, Batch, Sampling, TokenScores
+from lit_mem.types import IGNORED, Batch, Needs, Sampling, States, TokenScores
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,9 @@ class Extraction(EveryNth, Measure):
     Most decoding steps are skipped. The scoring pass shows at which suffix token greedy decoding first deviates from
     the true text, so decoding starts at that token, and a text without a miss is extracted with no decoding at all.
     The base model is prompted only once, as it never changes; before training its continuations are those of the tuned
-    model, and later its decoding starts at its own first miss, if another measure needs reference scores.
+    model, and later its decoding starts at its own first miss, if another measure needs reference scores. From the
+    second validation on, the scoring pass keeps the keys and values of prefixes, of at most `token_budget` tokens, so
+    that they are not read again.
 
     A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`). For a text
     read in windows (`data.chunk`), the first window with a scored token is prompted; `SlidingExtraction` covers all
@@ -118,6 +121,22 @@ class Extraction(EveryNth, Measure):
         self._answers = ExampleTable(self._metrics.table_columns())
         self._tokenizer: Any = None
         self._prompter = Prompter(None, sampling, token_budget)
+        self._chosen: frozenset[int] = frozenset()
+        self._n_kept = 0
+
+    @property
+    def needs(self) -> Needs:  # type: ignore[override]
+        """The keys and values of the texts that were prompted last, as long as there is space for them."""
+        return Needs(states=self._chosen if self._n_kept < self.token_budget else frozenset())
+
+    def state_dict(self) -> dict[str, Any]:
+        """State with which a resumed run computes the same numbers to the last digit."""
+        return {**super().state_dict(), "chosen": sorted(self._chosen)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore it."""
+        super().load_state_dict(state_dict)
+        self._chosen = frozenset(state_dict.get("chosen", ()))
 
     def names(self) -> list[str]:
         """Metrics of all measures at all prefix lengths."""
@@ -131,6 +150,7 @@ class Extraction(EveryNth, Measure):
         """
         if fresh:
             self.count_anew()
+            self._chosen = frozenset()
         needed = ["tokenizer", "language_model", *(["reference_context"] if self.base else [])]
         if subject.lacks(*needed):
             raise ConfigError(
@@ -144,6 +164,7 @@ class Extraction(EveryNth, Measure):
         self._tokenizer = subject.tokenizer
         self._prompter.eos, self._prompter.bar = self.ends, subject.progress
         self._seen.clear()
+        self._n_kept = 0
         self._skipped.clear()
         self._eligible.reset()
         self._answers.reset()
@@ -152,9 +173,9 @@ class Extraction(EveryNth, Measure):
         """Keep candidates for prompting."""
         ids, mask = batch["input_ids"].cpu(), scores.mask.cpu()
         labels = ids.masked_fill(~mask, IGNORED)
-        scored = [scores.hit.cpu(), scores.logprob.cpu()]
+        scored: dict[str, Any] = {"hit": scores.hit.cpu(), "logprob": scores.logprob.cpu()}
         if self.base and scores.reference is not None and scores.reference_hit is not None:
-            scored += [scores.reference_hit.cpu(), scores.reference.cpu()]
+            scored |= {"base_hit": scores.reference_hit.cpu(), "base_logprob": scores.reference.cpu()}
         kept = torch.zeros(len(ids), dtype=torch.bool)
         for row, example_id in enumerate(batch["example_id"].tolist()):
             at = first_read(batch, row, mask[row])
@@ -166,7 +187,9 @@ class Extraction(EveryNth, Measure):
             member, candidates = bool(batch["member"][row]), []
             for prompt in usable:
                 span = at[prompt.cut : len(prompt.input_ids)]
-                candidates.append(Candidate(prompt, member, *(each[row, span] for each in scored)))
+                candidates.append(Candidate(prompt, member, **{name: each[row, span] for name, each in scored.items()}))
+            if example_id in scores.states:
+                candidates = self._with_states(candidates, scores.states[example_id])
             self._seen[example_id] = candidates
             kept[row] = True
         self._eligible.update(batch["example_id"].cpu()[kept], batch["member"].cpu()[kept], {})
@@ -187,6 +210,8 @@ class Extraction(EveryNth, Measure):
                 len(self._skipped), lengths,
             )  # fmt: skip
         start = time.perf_counter()
+        if self.every_n_validations == 1:
+            self._chosen = frozenset(chosen)
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         with run.subject.forward_context(), run.subject.lockstep():
             self._prompt_all(mine, run.subject)
@@ -196,6 +221,20 @@ class Extraction(EveryNth, Measure):
         rows, plots = self._metrics.rows(table), self._metrics.plots(found.metrics)
         metrics = {**found.metrics, self._metrics.time: time.perf_counter() - start}
         return Result(metrics, rows, plots, intervals=found.intervals)
+
+    def _with_states(self, candidates: list[Candidate], states: States) -> list[Candidate]:
+        """Candidates of one text with copies of its keys and values, as far as decoding starts from them."""
+        starts = []
+        for candidate in candidates:
+            known = self._prompter.known_length(candidate.hit)
+            if known < len(candidate.prompt.suffix):
+                starts.append(candidate.prompt.cut + known)
+        n = max(starts, default=1) - 1
+        if not n or self._n_kept + n > self.token_budget:
+            return candidates
+        self._n_kept += n
+        copied = tuple((keys[:, :n].clone(), values[:, :n].clone()) for keys, values in states)
+        return [replace(candidate, states=copied) for candidate in candidates]
 
     def _prompt_all(self, prompted: dict[int, list[Candidate]], subject: Subject) -> None:
         """Prompt with every text at every prefix length."""
