@@ -24,7 +24,7 @@ from datasets import Dataset, DatasetDict
 
 from benchmarks.table import Cell, Table, tell
 from lit_mem.adapters import LoRA
-from lit_mem.audit.suite import ExtractionOptions
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.data.sources import PHEE, CaseReports
 from lit_mem.files import record
 from lit_mem.lightning.datamodule import TextDataModule

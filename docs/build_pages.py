@@ -23,7 +23,8 @@ INCLUDED: Final = {
 API: Final = {
     "reference/api/lit_mem": [
         ("lit_mem", ["Memorization", "CausalLM", "TextDataModule"]), ("lit_mem.audit.run", ["run_audit"]),
-        ("lit_mem.audit.result", ["AuditResult"]), ("lit_mem.audit.suite", ["suite", "ExtractionOptions"]),
+        ("lit_mem.audit.result", ["AuditResult"]), ("lit_mem.audit.suite", ["suite"]),
+        ("lit_mem.audit.extraction_options", ["ExtractionOptions"]),
         ("lit_mem.types", None), ("lit_mem.errors", None),
     ],
     "reference/api/hf": [("lit_mem.hf", None)],
@@ -37,7 +38,7 @@ API: Final = {
     "reference/api/adapters": [("lit_mem.adapters", None)],
     "reference/api/data": [
         ("lit_mem.data.sources", None), ("lit_mem.data.canaries", None), ("lit_mem.data.detectors", None),
-        ("lit_mem.data.chunks", ["Chunk"]), ("lit_mem.data.options", None),
+        ("lit_mem.data.chunk_options", ["Chunk"]), ("lit_mem.data.options", None),
     ],
     "reference/api/training": [
         ("lit_mem.training.objective", None), ("lit_mem.privacy.dpsgd", ["DPSGD"]), ("lit_mem.files.record", None),
@@ -159,7 +160,11 @@ def options() -> str:
             if inspect.isclass(one) and not inspect.isabstract(one):
                 made += [f"### {name}\n\n", f"{escaped(_summary(one))}\n\n", *_listed(_of_class(one))]
     made += ["\n## Parts of options\n\n"]
-    for path in ("lit_mem.audit.suite.ExtractionOptions", "lit_mem.privacy.dpsgd.DPSGD", "lit_mem.data.chunks.Chunk"):
+    for path in (
+        "lit_mem.audit.extraction_options.ExtractionOptions",
+        "lit_mem.privacy.dpsgd.DPSGD",
+        "lit_mem.data.chunk_options.Chunk",
+    ):
         module_name, _, name = path.rpartition(".")
         one = getattr(import_module(module_name), name)
         made += [f"### {name}\n\n", f"{escaped(_summary(one))}\n\n", *_listed(_of_class(one))]
@@ -197,13 +202,15 @@ def _of_class(one: type) -> list[Any]:
 
 
 def _commands() -> Iterator[tuple[str, Any]]:
-    from lit_mem.cli.main import COMMANDS
+    from lit_mem.cli.commands import COMMANDS
 
-    for command, module in COMMANDS.items():
-        loaded = import_module(module)
+    for name, command in COMMANDS.items():
+        if command.module is None:
+            continue
+        loaded = import_module(command.module)
         made = getattr(loaded, "_parser", None) or getattr(loaded, "parser", None)
-        if made is not None and command != "where":
-            yield command, made()
+        if made is not None and name != "where":
+            yield name, made()
 
 
 def _listed(actions: Iterable[Any]) -> Iterator[str]:

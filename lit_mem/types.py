@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, NotRequired, Protocol, TypedDict, runtime_checkable
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from lit_mem.errors import MetricError, check_range
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 IGNORED = -100
 """The label of a token that is neither trained on nor scored (Hugging Face's convention)."""
@@ -110,7 +111,7 @@ class Sampling:
         check_range(f"{option}.top_k", self.top_k, at_least=1, or_null=True)
 
 
-States = tuple[tuple[Tensor, Tensor], ...]
+States: TypeAlias = "tuple[tuple[Tensor, Tensor], ...]"
 """Keys and values of a text's first n tokens: for each layer two tensors of (heads, n, head size)."""
 
 

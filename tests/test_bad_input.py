@@ -154,8 +154,8 @@ THEIRS = "lightning.pytorch.callbacks."
 
 MISTAKES = [
     # -- command line and configuration
-    bad("no sub-command", "", "fit,validate,test", bare=True),
-    bad("unknown sub-command", "fitt", "'fitt'", "'fit', 'validate', 'test'", bare=True),
+    bad("no command", "", "no command is given", "fit, validate, test", bare=True),
+    bad("unknown command", "fitt", "found command fitt", "fit, validate, test", "did you mean fit?", bare=True),
     bad("no such config", "fit --config nope.yaml", "nope.yaml", "does not exist", bare=True),
     config("config not YAML", "a: [1, 2\nb: {", "c.yaml: ", "line 2", "expected ',' or ']'"),
     config("config of words", "hello world", "c.yaml: ", "hello world"),
@@ -697,6 +697,7 @@ def parser_built_once():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LightningCLI, "setup_parser", shared)
+        patch.setattr(MemorizationCLI, "_needs", lambda self, subcommand: True)
         yield
 
 
@@ -845,7 +846,7 @@ def only_data():
     parser = OneLineParser()
     parser.add_lightning_class_args(TextDataModule, "data")
 
-    def run(args):
+    def run(args, ready):
         texts = parser.instantiate_classes(parser.parse_args(args)).data
         texts.prepare_data()
         texts.setup("fit")
@@ -944,12 +945,12 @@ def test_a_bug_in_a_constructor_keeps_its_traceback(tmp_path, monkeypatch):
     ids=["gpu memory", "cpu memory", "python memory", "permission", "interrupt"],
 )  # fmt: skip
 def test_what_is_nobodys_mistake_but_no_bug_either(error, code, line, monkeypatch, capsys):
-    def fails(self, args):
+    def fails(self, args, ready):
         raise error
 
     monkeypatch.setattr(MemorizationCLI, "__init__", fails)
     with pytest.raises(SystemExit) as stop:
-        main([])
+        main(["fit"])
     err = capsys.readouterr().err
     assert stop.value.code == code
     assert line in err

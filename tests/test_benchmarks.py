@@ -31,6 +31,7 @@ from benchmarks import (
     scoring,
     setting,
     sizes,
+    startup,
     tensors,
     thresholds,
     tracking,
@@ -714,3 +715,18 @@ def test_mitigations_are_what_their_names_say():
     assert [name for name, way in made.items() if "privacy" in way.model] == [
         "clipped, no noise", "epsilon 8", "epsilon 3", "epsilon 1",
     ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_startup_shows_processor_and_wall_seconds_of_each_command():
+    args = startup.made_options().parse_args(["--repeats", "1", "--help-of", "", "report"])
+    (table,) = startup.run(args)
+    assert [row[0] for row in table.rows] == ["first step", "imports", "--help", "report --help"]
+    assert all(seconds > 0 for row in table.rows for seconds in row[1:])
+    # Of the same work: imports are a part of what comes before the first step, and help imports less.
+    assert table.row("first step")["processor s"] > table.row("imports")["processor s"]
+
+
+def test_startup_rejects_a_command_that_fails(tmp_path):
+    with pytest.raises(RuntimeError, match=r"ended with code 2.*found command nonsense"):
+        startup.measured([startup.TRAIN, "nonsense"], str(tmp_path))

@@ -25,11 +25,12 @@ import lit_mem.attacks
 import lit_mem.callbacks
 import lit_mem.extraction
 from lit_mem.attacks import Attack, Loss
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.measures.extraction import default_measures
 from lit_mem.audit.measures.membership import default_attacks
-from lit_mem.audit.suite import ExtractionOptions, suite
+from lit_mem.audit.suite import suite
 from lit_mem.callbacks import (
     Correlation,
     Extractability,

@@ -13,7 +13,7 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM
 
 from lit_mem import assets
-from lit_mem.audit.suite import ExtractionOptions
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.cli import main as cli
 from lit_mem.cli.starter import own_data
 from lit_mem.lightning.base_model import BaseModel

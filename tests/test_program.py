@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from lit_mem import __version__, program
 from lit_mem.audit.closing import next_steps
 from lit_mem.cli import main as cli
-from lit_mem.cli.trainer_cli import DESCRIPTION
+from lit_mem.cli.commands import COMMANDS
+from lit_mem.cli.light import run_light
+from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.privacy.carried import adds_up, of_several
 from lit_mem.privacy.ledger import LEDGER
 
@@ -58,10 +61,36 @@ def test_usages_show_it(words, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith(" ".join(["usage: python -m lit_mem", *words[:-1], "["]))
 
 
-def test_the_description_names_every_command():
-    listed = {word.strip(",.;()") for word in DESCRIPTION.split()}
-    assert {"doctor", "localize", "privacy", "report", "sweep", "where"} <= cli.COMMANDS.keys()
-    assert cli.COMMANDS.keys() <= listed
+def test_the_usage_lists_every_command_of_the_table_with_what_it_does(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    assert f"{{{','.join(COMMANDS)}}}" in out.partition("\n\n")[0].replace("\n", "").replace(" ", "")
+    listed = [line.split(maxsplit=1) for line in out.partition("Each has its own --help.")[2].splitlines()[1:]]
+    rows = [line for line in listed if len(line) == 2]
+    assert rows == [[name, command.does] for name, command in COMMANDS.items()]
+
+
+def test_every_command_of_the_table_runs_something():
+    of_trainer = {name for name, command in COMMANDS.items() if command.module is None}
+    assert of_trainer == MemorizationCLI.subcommands().keys()
+    for command in COMMANDS.values():
+        assert command.module is None or callable(import_module(command.module).main)
+
+
+@pytest.mark.parametrize("run", [cli.main, run_light])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [([], ["no command", *COMMANDS]), (["audti"], ["audti", "did you mean audit?"]), (["xyz"], ["xyz", *COMMANDS])],
+)
+def test_a_missing_or_unknown_command_is_one_line_that_names_the_known_ones(run, words, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        run(words)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert all(word in err for word in said)
 
 
 def test_version(monkeypatch, capsys):

@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from lit_mem.cli import sweep
-from lit_mem.cli.main import COMMANDS, main
+from lit_mem.cli.commands import COMMANDS
+from lit_mem.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

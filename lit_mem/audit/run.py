@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.facts import (
     adapter_files,
     adapter_parameters,
@@ -42,11 +43,11 @@ from lit_mem.audit.subject_models import (
     reference_of,
     tokenizer_of,
 )
-from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, with_loss
+from lit_mem.audit.suite import Suite, extraction_options, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.chat.options import Chat, chat_options
-from lit_mem.data.chunks import Chunk, chunk_of
+from lit_mem.data.chunk_options import Chunk, chunk_of
 from lit_mem.data.chunks import setting_of as chunk_setting
 from lit_mem.data.detectors import Detector
 from lit_mem.data.example_sets import WholeTextsOf, extent, token_ids

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Literal, get_args
 
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.loop import clash, known_of
 from lit_mem.audit.measure import Measure
 from lit_mem.audit.measures import (
@@ -29,41 +30,11 @@ from lit_mem.audit.measures import (
 from lit_mem.audit.measures.heldout_loss import HeldOutLoss
 from lit_mem.audit.measures.membership import default_attacks
 from lit_mem.errors import ConfigError, options_of
-from lit_mem.extraction.base import ExtractionMeasure
-from lit_mem.types import Sampling
 
 Suite = Literal["none", "quick", "standard", "full"]
 """`quick` generates no text; `standard` does; `full` adds all slices and unprompted generation; `none` is empty."""
 
 _SLICED: Final = ["ngram_rate", "exact_rate", "exact_memorization", "span_rate"]
-
-
-@dataclass
-class ExtractionOptions:
-    """How members and held-out texts are prompted (see `lit_mem.audit.measures.Extraction`).
-
-    Attributes:
-        n_members: number of members prompted; None: all scored ones.
-        n_heldout: number of held-out texts prompted; None: all scored ones.
-        prefix: below 1, the share of a text used as the prompt; from 1 on, the number of tokens; or a list of one kind.
-        measures: extraction measures by logged name; None: `ngram_rate`, `exact_rate`, `rouge_l` and
-            `edit_similarity`.
-        base: prompt the base model too.
-        sampling: sample tokens instead of greedy decoding.
-        every_n_validations: generate only in every n-th validation (and in the one before training).
-        token_budget: maximum number of tokens in a decoding batch.
-        seed: seed for choosing the texts.
-    """
-
-    n_members: int | None = 100
-    n_heldout: int | None = 100
-    prefix: float | list[float] = 0.5
-    measures: dict[str, ExtractionMeasure] | None = None
-    base: bool = True
-    sampling: Sampling | None = None
-    every_n_validations: int = 1
-    token_budget: int = 4096
-    seed: int = 0
 
 
 def extraction_options(given: ExtractionOptions | Mapping[str, Any] | None) -> ExtractionOptions | None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem import program
 from lit_mem.audit.closing import metric_lines, next_steps, sentence, table
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.judging import State
-from lit_mem.audit.result import AuditResult
-from lit_mem.audit.suite import ExtractionOptions
-from lit_mem.cli.report import FAILED, UNDECIDED
+from lit_mem.cli.commands import HELP
+from lit_mem.cli.exit_codes import FAILED, UNDECIDED
 from lit_mem.data.chat.options import Chat
-from lit_mem.data.chunks import Chunk
+from lit_mem.data.chunk_options import Chunk
 from lit_mem.data.detectors import Detector
 from lit_mem.data.sources.chat_fields import ChatFields
 from lit_mem.data.sources.chat_forms import ChatForm
@@ -21,7 +21,10 @@ from lit_mem.data.sources.fields import TextFields
 from lit_mem.data.sources.given_fields import Fields, UsualFields
 from lit_mem.data.sources.reading import Reading
 from lit_mem.errors import ConfigError
-from lit_mem.lightning.parser import OneLineParser
+from lit_mem.lightning.one_line import CommandParser
+
+if TYPE_CHECKING:
+    from lit_mem.audit.result import AuditResult
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +43,10 @@ def main(words: list[str]) -> None:
             undecided.
     """
     parser = _parser()
-    options = parser.instantiate_classes(parser.parse_args(words))
-    from lit_mem.audit.run import run_audit
+    if not set(HELP) & {*words}:
+        from lit_mem.audit.run import run_audit  # also makes the classes that options name known to the parser
 
+    options = parser.instantiate_classes(parser.parse_args(words))
     result = run_audit(
         options.model,
         options.tokenizer,
@@ -109,8 +113,8 @@ def _print(result: AuditResult) -> None:
         log.info("%s", line)
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog=f"{program.name()} audit",
         description="Measure what a finished model has memorized of its training texts (members), against texts of the "
         "same kind that it was not trained on (held-out).",

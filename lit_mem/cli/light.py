@@ -1,4 +1,4 @@
-"""Commands that load neither torch nor Lightning, so that they start at once."""
+"""Commands that load neither torch nor Lightning, so that they start at once; of other commands, the help."""
 
 from __future__ import annotations
 
@@ -7,23 +7,17 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
 
 from lit_mem.audit.messages import Console
+from lit_mem.cli import commands
+from lit_mem.cli.commands import COMMANDS, HELP
 from lit_mem.errors import LitMemError
 from lit_mem.files import modes
 from lit_mem.functional.plain_text import printable
 
-COMMANDS: Final[dict[str, str]] = {
-    "doctor": "lit_mem.cli.doctor",  # works when a library that other commands load is broken
-    "init": "lit_mem.cli.init",
-    "verify": "lit_mem.cli.verify",
-}
-"""Maps each command to the module whose `main` takes its arguments."""
-
 
 def run_light(words: Sequence[str]) -> bool:
-    """Run one of these commands; False if the first word is none of them.
+    """Run such a command, or show its help; False if torch is needed.
 
     A user error is one line on standard error and exit code 2, as for the other commands.
 
@@ -33,18 +27,23 @@ def run_light(words: Sequence[str]) -> bool:
     Raises:
         SystemExit: with code 2 after a user error, 130 after Ctrl-C.
     """
-    if not words or words[0] not in COMMANDS:
+    words = list(words)
+    command = COMMANDS.get(words[0]) if words else None
+    needed = words and words[0].startswith("-") and words[0] not in (*HELP, "--version")
+    if needed or (command is not None and not command.light and (command.module is None or not set(HELP) & {*words})):
         return False
     logger, lines = logging.getLogger("lit_mem"), Console(logging.WARNING)
     logger.addHandler(lines)
     try:
+        commands.check(words)
+        if commands.shown(words):
+            return True
+        assert command is not None
+        assert command.module is not None
         modes.mask()  # reports an invalid value before anything is written
-        importlib.import_module(COMMANDS[words[0]]).main(list(words[1:]))
+        importlib.import_module(command.module).main(words[1:])
     except KeyboardInterrupt:
         sys.exit(130)
-    except BrokenPipeError:  # the reader closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except (LitMemError, OSError) as error:
         if os.environ.get("LIT_MEM_DEBUG") or (isinstance(error, OSError) and error.filename is None):
             raise

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem import program
 from lit_mem.errors import ConfigError, check_range
-from lit_mem.lightning.parser import OneLineParser
-from lit_mem.localize.ablation import Ablation
-from lit_mem.localize.ablation_report import as_json, heat_map, lines
-from lit_mem.localize.influence import Influence, kept_checkpoints
-from lit_mem.localize.influence import lines as influence_lines
+from lit_mem.lightning.one_line import CommandParser
 from lit_mem.localize.output import write_json, write_png
-from lit_mem.localize.run_folder import Run, open_run
-from lit_mem.localize.views import Views, views_figure
-from lit_mem.localize.views import lines as inside_lines
 from lit_mem.plots.output import any_script
+
+if TYPE_CHECKING:
+    from lit_mem.localize.run_folder import Run
 
 _EXTRACTION: Final = "Extraction"
 
 
-def parser() -> OneLineParser:
+def parser() -> CommandParser:
     """The argument parser."""
-    words = OneLineParser(
+    words = CommandParser(
         prog=f"{program.name()} localize",
         description="Show which matrices and layers of a trained adapter store what it memorized.",
         allow_abbrev=False,
@@ -70,6 +66,8 @@ def main(words: list[str]) -> None:
         check_range(f"--{option}", getattr(options, option), at_least=1, or_null=True)
     if options.example is not None and options.influence is not None:
         raise ConfigError("--example and --influence are both given; expected one of them")
+    from lit_mem.localize.run_folder import open_run  # loads Lightning
+
     run = open_run(options.run_dir)
     if options.example is not None:
         _look_inside(run, options, out.with_name(f"{out.stem}_example_{options.example}.json"))
@@ -80,6 +78,9 @@ def main(words: list[str]) -> None:
 
 
 def _switch_off(run: Run, options: Any, out: Path) -> None:
+    from lit_mem.localize.ablation import Ablation
+    from lit_mem.localize.ablation_report import as_json, heat_map, lines
+
     checkpoint = run.checkpoint(options.checkpoint)
     found = Ablation(checkpoint, options.rows, _extraction(run) if options.extraction else None)
     run.examine(found, options.accelerator)
@@ -94,6 +95,8 @@ def _switch_off(run: Run, options: Any, out: Path) -> None:
 
 
 def _look_inside(run: Run, options: Any, out: Path) -> None:
+    from lit_mem.localize.views import Views, lines, views_figure
+
     checkpoint = run.checkpoint(options.checkpoint)
     views = Views(checkpoint, options.example, options.prefix, "--example")
     run.examine(views, options.accelerator)
@@ -107,18 +110,20 @@ def _look_inside(run: Run, options: Any, out: Path) -> None:
     cut, n = views.found["cut"], views.found["n_tokens"]
     _print(
         f"{checkpoint}, example {options.example}: {cut} of {n} tokens are prefix.",
-        *inside_lines(views.found),
+        *lines(views.found),
         f"Written: {out} and {out.with_suffix('.png').name}",
     )
 
 
 def _rank_influence(run: Run, options: Any, out: Path) -> None:
+    from lit_mem.localize.influence import Influence, kept_checkpoints, lines
+
     influence = Influence(options.influence, options.prefix, kept_checkpoints(run.checkpoints()), options.rows)
     run.examine(influence, options.accelerator)
     optimizer = (run.config["model"].get("optimizer") or {}).get("class_path", "torch.optim.AdamW")
     result = influence.result(options.top, optimizer)
     write_json(out, result)
-    _print(*influence_lines(result), f"Written: {out}")
+    _print(*lines(result), f"Written: {out}")
 
 
 def _print(*lines_found: str) -> None:

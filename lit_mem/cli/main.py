@@ -5,33 +5,18 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Callable, Sequence
 
-from lit_mem.cli import console
+from lit_mem.cli import commands, console
+from lit_mem.cli.commands import COMMANDS
 from lit_mem.cli.trainer_cli import MemorizationCLI
 from lit_mem.files import modes
 from lit_mem.files.untrusted import panics_raised
 from lit_mem.functional.plain_text import printable
 from lit_mem.lightning.signals import ended_by_sigterm, writer_errors_silenced
 
-COMMANDS: Final[dict[str, str]] = {
-    "audit": "lit_mem.cli.audit",
-    "doctor": "lit_mem.cli.doctor",
-    "localize": "lit_mem.cli.localize",
-    "init": "lit_mem.cli.init",
-    "privacy": "lit_mem.cli.privacy",
-    "report": "lit_mem.cli.report",
-    "sweep": "lit_mem.cli.sweep",
-    "verify": "lit_mem.cli.verify",
-    "where": "lit_mem.cli.localize",  # its name in earlier versions
-}
-"""Commands other than fit, validate and test, each with the module whose `main` takes its arguments.
 
-A new command needs a line here and its name in `trainer_cli.DESCRIPTION`."""
-
-
-def main(args: Sequence[str] | None = None) -> None:
+def main(args: Sequence[str] | None = None, ready: Callable[[], None] = lambda: None) -> None:
     """Run the command line.
 
     A user error is one line on standard error and exit code 2. Ctrl-C and SIGTERM end a run with a line that says how
@@ -39,16 +24,23 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Args:
         args: command-line arguments after the program's name; None: `sys.argv`.
+        ready: called once everything is imported and configured, before the command does its work.
     """
     console.set_up()
     try:
         with ended_by_sigterm(), writer_errors_silenced(), panics_raised("a tokenizer or another file"):
             modes.mask()  # reports an invalid value before anything is written
             words = list(sys.argv[1:] if args is None else args)
-            if words and words[0] in COMMANDS:
-                importlib.import_module(COMMANDS[words[0]]).main(words[1:])
+            commands.check(words)
+            if commands.shown(words):
+                sys.exit(0)
+            command = COMMANDS.get(words[0])
+            if command is not None and command.module is not None:
+                run = importlib.import_module(command.module).main
+                ready()
+                run(words[1:])
             else:
-                MemorizationCLI(args)
+                MemorizationCLI(args, ready)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lit_mem import program
 from lit_mem.errors import ConfigError
 from lit_mem.functional.plain_text import printable
-from lit_mem.lightning.parser import OneLineParser
+from lit_mem.lightning.one_line import CommandParser
 from lit_mem.privacy.accountant import Kind, epsilon, merged, number_of_steps
 from lit_mem.privacy.carried import ONLY_LATER
 from lit_mem.privacy.ledger import LEDGER, Ledger
@@ -122,8 +122,8 @@ def _print(line: str) -> None:
     print(printable(line))  # noqa: T201  (what the command is for)
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog=f"{program.name()} privacy",
         description="Add up the privacy budget spent by private runs. Runs on the same texts share one budget: each "
         "step counts once, however many ledgers contain it.",

@@ -6,28 +6,24 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from lit_mem import program
 from lit_mem.audit.thresholds import meaning
+from lit_mem.cli.exit_codes import FAILED, UNDECIDED
 from lit_mem.errors import ConfigError, DataError
 from lit_mem.files import atomic, modes
 from lit_mem.files.facts import now, read_facts
 from lit_mem.files.record import FILE, IN_OUTPUT_DIR
 from lit_mem.functional.numbers import as_json
 from lit_mem.functional.plain_text import printable
-from lit_mem.lightning.parser import OneLineParser
+from lit_mem.lightning.one_line import CommandParser
 from lit_mem.report.annex import Filing
 from lit_mem.report.answer import headline
 from lit_mem.report.gate import conditions
 from lit_mem.report.history import METRICS, is_run
 from lit_mem.report.markdown import annex_markdown
 from lit_mem.report.sealed import files_of, files_of_adapter, recorded_adapter, seal, with_documents
-
-FAILED: Final = 3
-"""Exit code if a condition of `--fail-on` holds, or its metric was not measured."""
-UNDECIDED: Final = 4
-"""Exit code if no condition holds and one is undecided: the limit lies inside the metric's interval."""
 
 
 def main(words: list[str]) -> None:
@@ -158,8 +154,8 @@ def _made(folder: Path, with_text: bool, wanted: list[Any], filing: Filing) -> d
     )
 
 
-def _parser() -> OneLineParser:
-    parser = OneLineParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog=f"{program.name()} report",
         description="Write the report of a run or a sweep as one HTML page and as JSON.",
     )

@@ -18,8 +18,7 @@ from lit_mem.audit.thresholds import Threshold
 from lit_mem.errors import ConfigError, LitMemError, check_range
 from lit_mem.files import atomic, modes, shipped
 from lit_mem.lightning.config_option import SweepOption
-from lit_mem.lightning.parser import OneLineParser
-from lit_mem.lightning.signals import STOPPED_BY, stop_code
+from lit_mem.lightning.one_line import CommandParser
 from lit_mem.privacy.carried import of_several
 from lit_mem.report.certainty import line, together
 from lit_mem.sweep import results
@@ -62,9 +61,9 @@ def main(words: Sequence[str]) -> None:
     _Sweep(given, folder, wanted, words).run()
 
 
-def parser() -> OneLineParser:
+def parser() -> CommandParser:
     """Options of a sweep."""
-    made = OneLineParser(prog=f"{program.name()} sweep", description=__doc__, default_env=False)
+    made = CommandParser(prog=f"{program.name()} sweep", description=__doc__, default_env=False)
     made.config_option = SweepOption
     made.add_argument("--config", action="config")
     made.add_argument("--name", type=str, required=True, help="name of the sweep, and of its folder below logs/sweeps")
@@ -107,6 +106,7 @@ class _Sweep:
         }
 
     def run(self) -> None:
+        from lit_mem.lightning.signals import STOPPED_BY, stop_code  # loads Lightning
         from lit_mem.sweep import runner
 
         left = [trial for trial in self.wanted if self._state(trial).get("status") != "done"]

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from lit_mem import __version__, program
 from lit_mem.cli.checkpoint_file import check_checkpoint
+from lit_mem.cli.commands import COMMANDS, PURPOSE
 from lit_mem.cli.end_of_run import how_to_resume, print_metrics, print_next_steps
 from lit_mem.cli.hyper_parameters import hyper_parameters, leaves
 from lit_mem.cli.run_config import RunConfig
@@ -52,14 +53,7 @@ LOGGERS: Final = [
 ]
 """Default loggers: TensorBoard and CSV in one folder under `logs/`."""
 
-DESCRIPTION: Final = (
-    "Fine-tune a causal language model and watch what it memorizes. Other commands: init (a first configuration for "
-    "your file), audit (a finished model or adapter), sweep (many runs, one table), report (a run or sweep as a page), "
-    "verify (whether the files of a report are unchanged), localize or where (which weights store memorized text), "
-    "privacy (budget spent by private runs), doctor (versions, devices and missing packages, for a bug report). Each "
-    "has its own --help."
-)
-"""Lists every command; those of `lit_mem.cli.main.COMMANDS` have their own parsers."""
+DESCRIPTION: Final = f"{PURPOSE} Other commands: {', '.join(name for name in COMMANDS if COMMANDS[name].module)}."
 
 
 class MemorizationCLI(LightningCLI):
@@ -67,10 +61,16 @@ class MemorizationCLI(LightningCLI):
 
     Beyond Lightning's defaults: TensorBoard and CSV logs in one folder under `logs/`, and a full validation
     before training, so that every curve starts at its baseline value.
+
+    Args:
+        args: command-line arguments after the program's name; None: `sys.argv`.
+        ready: called once everything is built, before the trainer runs.
     """
 
-    def __init__(self, args: Sequence[str] | None = None) -> None:
-        self.baseline = Baseline()
+    def __init__(self, args: Sequence[str] | None = None, ready: Callable[[], None] = lambda: None) -> None:
+        self.baseline, self._ready = Baseline(), ready
+        words = sys.argv[1:] if args is None else args
+        self._first = words[0] if words else ""
         super().__init__(
             CausalLM,
             TextDataModule,
@@ -101,6 +101,16 @@ class MemorizationCLI(LightningCLI):
         """Lightning's subcommands without `predict`."""
         commands = LightningCLI.subcommands()
         return {name: skip | {"weights_only", "verbose"} for name, skip in commands.items() if name != "predict"}
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Only the command given needs its options, unless options before it hide which one that is."""
+        if self._needs(subcommand):
+            return super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        self._subcommand_method_arguments[subcommand] = []
+        return self.init_parser(**kwargs)
+
+    def _needs(self, subcommand: str) -> bool:
+        return self._first == subcommand or self._first not in self.subcommands()
 
     def _parse_ckpt_path(self) -> None:
         """Reject a checkpoint that cannot be read, before anything is built.
@@ -149,6 +159,7 @@ class MemorizationCLI(LightningCLI):
         return trainer
 
     def _run_subcommand(self, subcommand: str) -> None:
+        self._ready()
         options = self.config_init[subcommand]
         if not measures(self.trainer):
             log.warning(BAREBONES if self.trainer.barebones else UNMEASURED)

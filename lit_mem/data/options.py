@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.chat.options import Chat
-from lit_mem.data.chunks import Chunk
+from lit_mem.data.chunk_options import Chunk
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.data.detectors import Detector
 from lit_mem.errors import check_range

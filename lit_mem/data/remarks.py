@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+import numpy as np
 import torch
 
 from lit_mem.data.encoding import Encoded
@@ -37,6 +38,7 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
         tokenizer: decodes them.
     """
     wanted = torch.tensor(sorted(ends))
+    listed = wanted.numpy()
     behind = scored = 0
     known, ended, met, rows = set[int](), set[int](), set[int](), set[int]()
     for example in examples:  # a long text has several rows, and a canary several identical ones
@@ -45,9 +47,12 @@ def on_end_tokens(examples: Iterable[Encoded], ends: Collection[int], tokenizer:
             continue
         rows.add(key)
         known.add(example.example_id)
-        for run in runs(example.scored):  # one for a plain text, one per turn of a conversation
+        mask = example.scored
+        scored += int(mask.sum())
+        if not np.isin(example.input_ids.numpy()[mask.numpy()], listed).any():
+            continue  # as in nearly every text
+        for run in runs(mask):  # one for a plain text, one per turn of a conversation
             own = example.input_ids[run]
-            scored += len(own)
             places = torch.isin(own, wanted).nonzero().flatten()
             if len(places) and int(places[0]) < len(own) - 1:
                 behind += len(own) - 1 - int(places[0])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
-from lit_mem.extraction.encoder import EncodedText, Encoder
-from lit_mem.functional.bert_score import greedy_match_f1
+
+if TYPE_CHECKING:
+    from lit_mem.extraction.encoder import EncodedText
 
 
 class BertScore(ExtractionMeasure):
@@ -34,6 +36,8 @@ class BertScore(ExtractionMeasure):
     """
 
     def __init__(self, model: str, layer: int | None = None, batch_size: int = 32, device: str | None = None) -> None:
+        from lit_mem.extraction.encoder import Encoder  # loads torch
+
         self.encoder = Encoder("BertScore", model, layer, batch_size, device)
 
     def __call__(self, continuation: Continuation) -> float:
@@ -50,4 +54,6 @@ class BertScore(ExtractionMeasure):
 
 
 def _similarity(generated: EncodedText, truth: EncodedText) -> float:
+    from lit_mem.functional.bert_score import greedy_match_f1
+
     return greedy_match_f1(generated.states[generated.own], truth.states[truth.own])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import torch
-
 from lit_mem.errors import check_range
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.precision import own_precision
@@ -37,7 +35,8 @@ class Bleu(ExtractionMeasure):
 
     def __call__(self, continuation: Continuation) -> float:
         """A share in [0, 1]."""
-        from torchmetrics.functional.text import bleu_score  # takes longer to import than torch
+        import torch
+        from torchmetrics.functional.text.bleu import bleu_score  # takes longer to import than torch
 
         generated, truth = words(continuation.generated), words(continuation.truth)
         with own_precision(torch.float64):  # torchmetrics splits at white space

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lit_mem.errors import ConfigError
 from lit_mem.extraction.scored import ScoredMeasure
+from lit_mem.extraction.sizes import checked_sizes
 from lit_mem.functional.ends import before_end
 from lit_mem.types import TokenScores
 
@@ -46,17 +46,6 @@ class NgramHits(ScoredMeasure):
             n = longest.clamp(min=1, max=size)[:, None]
             total += (hits >= n).sum(dim=1).double() / (lengths >= n).sum(dim=1).clamp(min=1)
         return total / len(self.sizes)
-
-
-def checked_sizes(sizes: Sequence[int], option: str) -> tuple[int, ...]:
-    """Validate lengths of n-grams.
-
-    Raises:
-        ConfigError: the list is empty, or one is below 1; `option` names the option in the message.
-    """
-    if not sizes or min(sizes) < 1:
-        raise ConfigError(f"{option} is {list(sizes)}; expected at least one number of tokens, each 1 or more")
-    return tuple(sizes)
 
 
 def _run_lengths(there: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
-from lit_mem.extraction.ngram_hits import checked_sizes
+from lit_mem.extraction.sizes import checked_sizes
 
 
 class NgramMemorization(ExtractionMeasure):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 @contextmanager
@@ -15,6 +17,8 @@ def own_precision(dtype: torch.dtype, device: str = "cpu") -> Iterator[None]:
     A 16-bit trainer enables autocast or sets a 16-bit default dtype. torchmetrics counts words in new tensors, and
     bfloat16 cannot represent all integers above 256.
     """
+    import torch
+
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import unicodedata
 from typing import Literal, get_args
 
-import torch
-
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.precision import own_precision
@@ -41,6 +39,7 @@ class RougeL(ExtractionMeasure):
 
     def __call__(self, continuation: Continuation) -> float:
         """A share in [0, 1]."""
+        import torch
         from torchmetrics.functional.text.rouge import rouge_score  # takes longer to import than torch
 
         # Without rougeLsum and a stemmer, torchmetrics does not need nltk, which would download data.

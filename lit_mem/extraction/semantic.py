@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
+from typing import TYPE_CHECKING
 
 from lit_mem.extraction.base import Continuation, ExtractionMeasure
-from lit_mem.extraction.encoder import EncodedText, Encoder
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lit_mem.extraction.encoder import EncodedText
 
 
 class SemanticSimilarity(ExtractionMeasure):
@@ -32,6 +34,8 @@ class SemanticSimilarity(ExtractionMeasure):
     """
 
     def __init__(self, model: str, batch_size: int = 32, device: str | None = None) -> None:
+        from lit_mem.extraction.encoder import Encoder  # loads torch
+
         self.encoder = Encoder("SemanticSimilarity", model, None, batch_size, device)
 
     def __call__(self, continuation: Continuation) -> float:
@@ -48,6 +52,8 @@ class SemanticSimilarity(ExtractionMeasure):
 
 
 def _similarity(generated: EncodedText, truth: EncodedText) -> float:
+    from torch.nn.functional import cosine_similarity
+
     cosine: Tensor = cosine_similarity(_mean(generated), _mean(truth), dim=0)
     return cosine.clamp(min=0, max=1).item()
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.gather import is_first_process
 from lit_mem.audit.headline import Sent
 from lit_mem.audit.judging import Rule
@@ -19,10 +20,10 @@ from lit_mem.audit.measures import PrivacyAudit
 from lit_mem.audit.messages import show_messages
 from lit_mem.audit.stopping import Stopping
 from lit_mem.audit.subject_models import Reference
-from lit_mem.audit.suite import ExtractionOptions, Suite, extraction_options, of_canaries, with_loss
+from lit_mem.audit.suite import Suite, extraction_options, of_canaries, with_loss
 from lit_mem.audit.suite import suite as measures_of
 from lit_mem.audit.thresholds import Limits
-from lit_mem.data.chunks import Chunk, chunk_of
+from lit_mem.data.chunk_options import Chunk, chunk_of
 from lit_mem.data.sources.given_fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.files.record import IN_OUTPUT_DIR

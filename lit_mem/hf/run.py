@@ -20,7 +20,7 @@ from lit_mem.audit.passes import Session
 from lit_mem.audit.record_line import line_of
 from lit_mem.audit.run_files import RunFiles, put_aside
 from lit_mem.audit.subject_models import Reference, readable_length
-from lit_mem.data.chunks import Chunk
+from lit_mem.data.chunk_options import Chunk
 from lit_mem.data.deduplicate import count_duplicates
 from lit_mem.data.encoding import Encoded
 from lit_mem.data.example_sets import token_ids

@@ -7,13 +7,11 @@ from collections.abc import Callable, Collection
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from jsonargparse import lazy_instance
-
 from lit_mem.audit.gather import on_rank_zero
 from lit_mem.data.canaries.base import CanarySource
 from lit_mem.data.chat.options import Chat
 from lit_mem.data.checks import TrustReport
-from lit_mem.data.chunks import Chunk, chunk_of
+from lit_mem.data.chunk_options import Chunk, chunk_of
 from lit_mem.data.deduplicate import Deduplicate
 from lit_mem.data.detectors import Detector
 from lit_mem.data.limits import reject_overfit_batches
@@ -27,6 +25,7 @@ from lit_mem.data.sources.given import as_source
 from lit_mem.data.texts import checked_texts
 from lit_mem.data.tokenizer import tokenizer_of
 from lit_mem.lightning.console import show_messages
+from lit_mem.lightning.lazy import lazily
 from lit_mem.lightning.text_loaders import TextLoaders
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ class TextDataModule(TextLoaders):
 
     def __init__(
         self,
-        source: Source = lazy_instance(CaseReports),  # noqa: B008  (how jsonargparse spells a default sub-object)
+        source: Source = lazily(CaseReports),  # noqa: B008  (how jsonargparse spells a default sub-object)
         batch_size: int = 8,
         group_by_length: bool = False,
         max_length: int = 512,

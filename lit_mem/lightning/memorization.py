@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ModelCheckpoint
 from torch import nn
 
 from lit_mem.attacks.base import Attack
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.headline import Sent
 from lit_mem.audit.loop import clash
 from lit_mem.audit.measure import Measure, Stateful
@@ -17,9 +18,9 @@ from lit_mem.audit.measures.base_metrics import BaseMetrics
 from lit_mem.audit.measures.heldout_loss import HeldOutLoss
 from lit_mem.audit.measures.perplexity import Perplexity
 from lit_mem.audit.subject_models import Reference
-from lit_mem.audit.suite import ExtractionOptions, Suite, of_canaries
+from lit_mem.audit.suite import Suite, of_canaries
 from lit_mem.audit.suite import suite as measures_of
-from lit_mem.data.chunks import Chunk
+from lit_mem.data.chunk_options import Chunk
 from lit_mem.data.sources.given_fields import Fields
 from lit_mem.errors import ConfigError, check_range
 from lit_mem.lightning import dashboard

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from jsonargparse import lazy_instance
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import AdamW
@@ -17,6 +16,7 @@ from lit_mem.errors import check_range
 from lit_mem.lightning.checkpointed import CheckpointedModule
 from lit_mem.lightning.console import show_messages
 from lit_mem.lightning.foreign_callbacks import prepare_callbacks
+from lit_mem.lightning.lazy import lazily
 from lit_mem.lightning.loss_watch import LossWatch
 from lit_mem.lightning.member_check import MemberCheck
 from lit_mem.lightning.private_fit import EndOnException, PrivateFit
@@ -62,7 +62,7 @@ class CausalLM(CheckpointedModule):
         self,
         model_id: str | None = None,
         revision: str | None = None,
-        adapter: Adapter = lazy_instance(LoRA),  # noqa: B008  (how jsonargparse spells a default sub-object)
+        adapter: Adapter = lazily(LoRA),  # noqa: B008  (how jsonargparse spells a default sub-object)
         adapter_path: str | None = None,
         reference: Reference = Reference(),  # noqa: B008
         optimizer: OptimizerCallable = AdamW,

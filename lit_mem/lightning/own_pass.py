@@ -19,7 +19,7 @@ from lit_mem.audit.passes import ScoredSets, observe
 from lit_mem.audit.subject import Advance
 from lit_mem.audit.subject_models import Audited, Reference, name_of, readable_length, reference_of
 from lit_mem.data.checks import TrustReport
-from lit_mem.data.chunks import Chunk, chunk_of
+from lit_mem.data.chunk_options import Chunk, chunk_of
 from lit_mem.data.example_sets import WholeTextsOf, extent, token_ids
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare

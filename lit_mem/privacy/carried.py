@@ -6,14 +6,15 @@ import logging
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from lit_mem import program
-from lit_mem.adapters.origin import RECORD, private_steps
 from lit_mem.errors import CheckpointError, ConfigError
-from lit_mem.models.checkpoint import Spent
 from lit_mem.privacy.accountant import Kind, Steps, epsilon, number_of_steps
 from lit_mem.privacy.ledger import LEDGER, Ledger
+
+if TYPE_CHECKING:
+    from lit_mem.models.checkpoint import Spent
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def ledger_beside(folder: Path) -> Ledger | None:
     Raises:
         CheckpointError: it is damaged, or lines at its end are missing.
     """
+    from lit_mem.adapters.origin import private_steps  # loads torch, which adding up ledgers does not need
+
     path = folder.absolute() / LEDGER
     if not path.is_file():
         return None
@@ -61,6 +64,8 @@ def ledger_beside(folder: Path) -> Ledger | None:
 
 def _start_of(module: Any) -> tuple[str, Ledger | None] | None:
     """The option with previously trained weights, and their ledger; None if the weights are a base's."""
+    from lit_mem.adapters.origin import RECORD
+
     adapter, base = getattr(module, "adapter_path", None), getattr(module, "model_id", None)
     if adapter is not None and (Path(adapter) / "adapter_config.json").is_file():  # others are rejected when loaded
         return f"model.adapter_path {adapter}", ledger_beside(Path(adapter))

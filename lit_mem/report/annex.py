@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lit_mem.audit.card_facts import public_name
 from lit_mem.errors import ConfigError
 from lit_mem.files.facts import Facts
 from lit_mem.functional.planning import Scored
@@ -85,6 +84,8 @@ def base_of(facts: Facts | None) -> dict[str, Any] | None:
     """Name, revision and fingerprint of the base model; of a path only its last part."""
     if facts is None or (not facts.base and not facts.fingerprint):
         return None
+    from lit_mem.audit.card_facts import public_name  # loads torch
+
     name = public_name(facts.base) if facts.base else None
     return {"name": name, "revision": facts.revision, "fingerprint": dict(facts.fingerprint)}
 

@@ -12,8 +12,8 @@ from torch.distributions import Categorical, kl_divergence
 import lit_mem
 from lit_mem.adapters.base import adapter_off
 from lit_mem.attacks import DeltaStandardized, GradientNorm, Lowercase, ReCaLL
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.measures.membership import default_attacks
-from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli.main import main
 from lit_mem.errors import ConfigError
 from lit_mem.lightning.auditing import audit_of, per_example

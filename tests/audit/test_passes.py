@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from lit_mem.attacks import Loss, ReCaLL
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.loop import Audit
 from lit_mem.audit.measure import Pass
 from lit_mem.audit.measures import Extraction, MembershipInference, Perplexity
 from lit_mem.audit.model_subject import ModelSubject
 from lit_mem.audit.passes import measured, observe
-from lit_mem.audit.suite import ExtractionOptions, suite
+from lit_mem.audit.suite import suite
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.lightning.auditing import audit_of
 from lit_mem.lightning.memorization import Memorization

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.known import Known
 from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure, Result, with_ends
 from lit_mem.audit.measures import Persons
 from lit_mem.audit.person import ByPerson
-from lit_mem.audit.suite import ExtractionOptions, suite
+from lit_mem.audit.suite import suite
 from lit_mem.audit.table import ScoreTable
 from lit_mem.audit.thresholds import Limits
 from lit_mem.data.groups import Groups

@@ -15,8 +15,8 @@ from datasets import Dataset
 from peft import PeftModel
 
 import lit_mem
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.measures import Perplexity
-from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.cli import report
 from lit_mem.cli.main import main
 from lit_mem.errors import ConfigError, DataError, ModelError

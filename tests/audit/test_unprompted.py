@@ -9,8 +9,9 @@ from peft import LoraConfig, get_peft_model
 
 import lit_mem
 from lit_mem.audit import gather, tracing
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.measures import UnpromptedLeaks, unprompted
-from lit_mem.audit.suite import ExtractionOptions, suite
+from lit_mem.audit.suite import suite
 from lit_mem.errors import ConfigError
 from lit_mem.functional.words import words
 from lit_mem.models.base_models import load_base

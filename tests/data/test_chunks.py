@@ -7,7 +7,8 @@ import torch
 from datasets import Dataset, DatasetDict
 
 from lit_mem.data.canaries import Secrets
-from lit_mem.data.chunks import Chunk, chunk_of, in_windows
+from lit_mem.data.chunk_options import Chunk, chunk_of
+from lit_mem.data.chunks import in_windows
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
 from lit_mem.data.remarks import on_end_tokens

@@ -11,7 +11,7 @@ from lit_mem.assets import chat_template
 from lit_mem.data import TextDataModule
 from lit_mem.data.canaries import Secrets
 from lit_mem.data.chat.options import Chat
-from lit_mem.data.chunks import Chunk
+from lit_mem.data.chunk_options import Chunk
 
 pytestmark = pytest.mark.slow
 

@@ -26,8 +26,8 @@ from torch.utils.data import DataLoader
 
 from lit_mem.adapters import LoRA
 from lit_mem.attacks import ConReCaLL, Loss, Lowercase, ReCaLL, ReferenceRatio
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.gather import gathered
-from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.callbacks import (
     Baseline,
     Canaries,

@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 from datasets import Dataset, DatasetDict
 
-from lit_mem.audit.suite import ExtractionOptions
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.lightning.base_model import BaseModel
 from lit_mem.lightning.datamodule import TextDataModule
 from lit_mem.lightning.memorization import Memorization

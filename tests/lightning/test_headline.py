@@ -12,10 +12,11 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 
 from lit_mem import callbacks as listed
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.headline import is_main
 from lit_mem.audit.loop import known_of
 from lit_mem.audit.measure import Measure, Result
-from lit_mem.audit.suite import ExtractionOptions, of_canaries, suite
+from lit_mem.audit.suite import of_canaries, suite
 from lit_mem.errors import ConfigError
 from lit_mem.extraction.base import ExtractionMeasure
 from lit_mem.files.record import FILE, read

@@ -11,9 +11,10 @@ from lightning.pytorch.loggers import CSVLogger
 
 from lit_mem import callbacks as listed
 from lit_mem.attacks import Loss, ReferenceRatio
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.measure import Measure, Result
 from lit_mem.audit.measures import Extractability
-from lit_mem.audit.suite import ExtractionOptions, suite
+from lit_mem.audit.suite import suite
 from lit_mem.data.canaries import Secrets
 from lit_mem.errors import ConfigError
 from lit_mem.files.record import FILE, read

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 import lit_mem
 from lit_mem import assets
 from lit_mem import callbacks as listed
-from lit_mem.audit.suite import ExtractionOptions
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.data.sources.given import TwoSets
 from lit_mem.errors import ConfigError, MetricError
 from lit_mem.files.record import FILE, read

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 from sklearn.metrics import roc_auc_score
 
-from lit_mem.audit.suite import ExtractionOptions
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.callbacks import MembershipInference, Persons, SpanExtraction
 from lit_mem.data.sources.given import Given
 from lit_mem.errors import ConfigError

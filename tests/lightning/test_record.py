@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_mem import assets
+from lit_mem.audit.extraction_options import ExtractionOptions
 from lit_mem.audit.measure import Measure, Result
-from lit_mem.audit.suite import ExtractionOptions
 from lit_mem.callbacks import Extraction, MembershipInference, MemorizationEarlyStopping, Perplexity
 from lit_mem.cli.report import make
 from lit_mem.data.sources import CaseReports

@@ -11,7 +11,7 @@ from lit_mem.data.canaries import Canary, Content, Lines, RandomTokens, Secrets,
 from lit_mem.data.canaries.conversations import SAID
 from lit_mem.data.canaries.encoding import SECRET, copies, encoded
 from lit_mem.data.chat.options import Chat
-from lit_mem.data.chunks import Chunk
+from lit_mem.data.chunk_options import Chunk
 from lit_mem.data.options import DataOptions
 from lit_mem.data.prepare import prepare
 from lit_mem.errors import ConfigError
