@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, NotRequired, Protocol, TypeAlias, TypedDict, runtime_checkable
 
 from lit_mem.errors import MetricError, check_range
@@ -133,12 +133,7 @@ class Needs:
 
     def __or__(self, other: Needs) -> Needs:
         """The union of both."""
-        return Needs(
-            self.reference or other.reference,
-            self.moments or other.moments,
-            self.sampling | other.sampling,
-            self.states | other.states,
-        )
+        return Needs(*(getattr(self, each.name) | getattr(other, each.name) for each in fields(Needs)))
 
 
 class Batch(TypedDict):
@@ -201,8 +196,7 @@ class TokenScores:
             normalised over the top k; -inf for a token outside them; 0 where `mask` is False.
         batch: the batch that was scored, or None where it was not kept.
         ends: (B, T) bool, whether the token is one at which decoding stops; None if unknown.
-        states: keys and values by example id, of the examples for which they are needed, if the model gives them. They
-            are views: keeping one keeps those of all texts of its batch in memory.
+        states: keys and values by example id, as needed, if the model gives them; views of those of the whole batch.
     """
 
     logprob: Tensor
@@ -251,16 +245,13 @@ class Prober(Protocol):
     @property
     def tokenizer(self) -> Any:
         """The Hugging Face tokenizer of the model."""
-        ...
 
     @property
     def language_model(self) -> nn.Module:
         """The Hugging Face model (or its peft wrapper) that is being tuned; in eval mode while an attack uses it."""
-        ...
 
     def score(self, batch: Batch) -> TokenScores:
         """One more forward pass of the tuned model, without reference scores."""
-        ...
 
     def reference_context(self) -> AbstractContextManager[nn.Module]:
         """Yields the frozen reference, in eval mode and without gradients.
@@ -268,11 +259,9 @@ class Prober(Protocol):
         Raises:
             ModelError: there is no reference.
         """
-        ...
 
     def forward_context(self) -> AbstractContextManager[None]:
         """Context that sets the precision of the model, to enter around each forward pass."""
-        ...
 
     def texts(self, member: bool) -> Mapping[int, Tensor]:
         """Token ids, (T,) int64, of all validated members or all held-out texts, by example id; the same on every rank.
@@ -280,7 +269,6 @@ class Prober(Protocol):
         Raises:
             ConfigError: the data module does not provide them.
         """
-        ...
 
     def population(self, references: Sequence[str]) -> Callable[[Batch], Sequence[Tensor]]:
         """Load reference models; the returned function scores a batch under each: (B, T) float32 log-probabilities.
@@ -288,7 +276,6 @@ class Prober(Protocol):
         Args:
             references: folders of adapters saved by peft for the same base, or ids or folders of whole models.
         """
-        ...
 
 
 @runtime_checkable
@@ -304,8 +291,6 @@ class MemorizationModule(Protocol):
     @property
     def language_model(self) -> nn.Module:
         """The Hugging Face model (or its peft wrapper) that is being tuned."""
-        ...
 
     def reference_context(self) -> Any:
         """A context manager that yields the frozen reference as a module to call."""
-        ...

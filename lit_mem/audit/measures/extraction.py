@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,12 +20,13 @@ from lit_mem.extraction.base import Continuation, ExtractionMeasure
 from lit_mem.extraction.continuations import Candidate, Prompter, no_bar
 from lit_mem.extraction.edit import EditSimilarity
 from lit_mem.extraction.exact import ExactMatch
+from lit_mem.extraction.kept_prefixes import KeptPrefixes
 from lit_mem.extraction.ngram import NgramRate
 from lit_mem.extraction.prompts import Prompt, check_prefix, cut_prompt
 from lit_mem.extraction.rouge import RougeL
 from lit_mem.files.once import Once
 from lit_mem.scoring.windows import first_read
-from lit_mem.types import IGNORED, Batch, Needs, Sampling, States, TokenScores
+from lit_mem.types import IGNORED, Batch, Needs, Sampling, TokenScores
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,7 @@ class Extraction(EveryNth, Measure):
     the true text, so decoding starts at that token, and a text without a miss is extracted with no decoding at all.
     The base model is prompted only once, as it never changes; before training its continuations are those of the tuned
     model, and later its decoding starts at its own first miss, if another measure needs reference scores. From the
-    second validation on, the scoring pass keeps the keys and values of prefixes, of at most `token_budget` tokens, so
-    that they are not read again.
+    second validation on, the scoring pass keeps keys and values of prefixes (`token_budget` tokens), to read none twice.
 
     A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`). For a text
     read in windows (`data.chunk`), the first window with a scored token is prompted; `SlidingExtraction` covers all
@@ -121,22 +120,21 @@ class Extraction(EveryNth, Measure):
         self._answers = ExampleTable(self._metrics.table_columns())
         self._tokenizer: Any = None
         self._prompter = Prompter(None, sampling, token_budget)
-        self._chosen: frozenset[int] = frozenset()
-        self._n_kept = 0
+        self._kept = KeptPrefixes(token_budget)
 
     @property
     def needs(self) -> Needs:  # type: ignore[override]
-        """The keys and values of the texts that were prompted last, as long as there is space for them."""
-        return Needs(states=self._chosen if self._n_kept < self.token_budget else frozenset())
+        """The keys and values of prefixes."""
+        return self._kept.needs
 
     def state_dict(self) -> dict[str, Any]:
         """State with which a resumed run computes the same numbers to the last digit."""
-        return {**super().state_dict(), "chosen": sorted(self._chosen)}
+        return {**super().state_dict(), "prompted": sorted(self._kept.ids)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
         super().load_state_dict(state_dict)
-        self._chosen = frozenset(state_dict.get("chosen", ()))
+        self._kept.prompted(state_dict.get("prompted", ()))
 
     def names(self) -> list[str]:
         """Metrics of all measures at all prefix lengths."""
@@ -150,7 +148,7 @@ class Extraction(EveryNth, Measure):
         """
         if fresh:
             self.count_anew()
-            self._chosen = frozenset()
+            self._kept.prompted(())
         needed = ["tokenizer", "language_model", *(["reference_context"] if self.base else [])]
         if subject.lacks(*needed):
             raise ConfigError(
@@ -164,7 +162,7 @@ class Extraction(EveryNth, Measure):
         self._tokenizer = subject.tokenizer
         self._prompter.eos, self._prompter.bar = self.ends, subject.progress
         self._seen.clear()
-        self._n_kept = 0
+        self._kept.begin()
         self._skipped.clear()
         self._eligible.reset()
         self._answers.reset()
@@ -180,7 +178,7 @@ class Extraction(EveryNth, Measure):
         for row, example_id in enumerate(batch["example_id"].tolist()):
             at = first_read(batch, row, mask[row])
             prompts = [cut_prompt(ids[row, at], labels[row, at], p, self.ends) for p in self.prefixes]
-            usable = [prompt for prompt in prompts if prompt is not None and self._text(prompt.suffix).split()]
+            usable = [one for one in prompts if one is not None and _text(one.suffix, self._tokenizer).split()]
             if len(usable) < len(prompts):
                 self._skipped.add(example_id)
                 continue
@@ -189,7 +187,7 @@ class Extraction(EveryNth, Measure):
                 span = at[prompt.cut : len(prompt.input_ids)]
                 candidates.append(Candidate(prompt, member, **{name: each[row, span] for name, each in scored.items()}))
             if example_id in scores.states:
-                candidates = self._with_states(candidates, scores.states[example_id])
+                candidates = self._kept.added(candidates, scores.states[example_id], self._prompter)
             self._seen[example_id] = candidates
             kept[row] = True
         self._eligible.update(batch["example_id"].cpu()[kept], batch["member"].cpu()[kept], {})
@@ -211,7 +209,7 @@ class Extraction(EveryNth, Measure):
             )  # fmt: skip
         start = time.perf_counter()
         if self.every_n_validations == 1:
-            self._chosen = frozenset(chosen)
+            self._kept.prompted(chosen)
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         with run.subject.forward_context(), run.subject.lockstep():
             self._prompt_all(mine, run.subject)
@@ -222,20 +220,6 @@ class Extraction(EveryNth, Measure):
         metrics = {**found.metrics, self._metrics.time: time.perf_counter() - start}
         return Result(metrics, rows, plots, intervals=found.intervals)
 
-    def _with_states(self, candidates: list[Candidate], states: States) -> list[Candidate]:
-        """Candidates of one text with copies of its keys and values, as far as decoding starts from them."""
-        starts = []
-        for candidate in candidates:
-            known = self._prompter.known_length(candidate.hit)
-            if known < len(candidate.prompt.suffix):
-                starts.append(candidate.prompt.cut + known)
-        n = max(starts, default=1) - 1
-        if not n or self._n_kept + n > self.token_budget:
-            return candidates
-        self._n_kept += n
-        copied = tuple((keys[:, :n].clone(), values[:, :n].clone()) for keys, values in states)
-        return [replace(candidate, states=copied) for candidate in candidates]
-
     def _prompt_all(self, prompted: dict[int, list[Candidate]], subject: Subject) -> None:
         """Prompt with every text at every prefix length."""
         columns: dict[str, list[float]] = {}
@@ -244,9 +228,9 @@ class Extraction(EveryNth, Measure):
             tuned = self._prompter.tuned(candidates, subject.language_model)
             answers = {"": tuned} | ({"_base": self._prompter.base(candidates, subject, tuned)} if self.base else {})
             for who, decoded in answers.items():
-                continuations = [self._continuation(c.prompt, decoded[i].ids) for i, c in candidates.items()]
+                texts = [_continuation(c.prompt, decoded[i].ids, self._tokenizer) for i, c in candidates.items()]
                 for name, measure in self.measures.items():
-                    columns[name + tag + who] = measure.over(continuations)
+                    columns[name + tag + who] = measure.over(texts)
             columns[f"logprob{tag}"] = [tuned[i].logprob.double().sum().item() for i in candidates]
             columns[f"n_tokens{tag}"] = [len(tuned[i].ids) for i in candidates]
         self._answers.update(
@@ -254,14 +238,6 @@ class Extraction(EveryNth, Measure):
             torch.tensor([at_all_lengths[0].member for at_all_lengths in prompted.values()], dtype=torch.bool),
             {name: torch.tensor(values, dtype=torch.float64) for name, values in columns.items()},
         )
-
-    def _continuation(self, prompt: Prompt, generated: Tensor) -> Continuation:
-        return Continuation(
-            generated.tolist(), prompt.suffix.tolist(), self._text(generated), self._text(prompt.suffix)
-        )
-
-    def _text(self, ids: Tensor) -> str:
-        return str(self._tokenizer.decode(ids.tolist(), skip_special_tokens=True))
 
 
 def _check_prefixes(prefixes: list[float]) -> None:
@@ -283,3 +259,12 @@ def _chosen(table: ScoreTable, n_members: int | None, n_heldout: int | None, see
         order = torch.randperm(len(part), generator=generator)[: len(part) if n is None else n]
         chosen += part.example_id[order].tolist()
     return chosen
+
+
+def _continuation(prompt: Prompt, generated: Tensor, tokenizer: Any) -> Continuation:
+    truth = prompt.suffix
+    return Continuation(generated.tolist(), truth.tolist(), _text(generated, tokenizer), _text(truth, tokenizer))
+
+
+def _text(ids: Tensor, tokenizer: Any) -> str:
+    return str(tokenizer.decode(ids.tolist(), skip_special_tokens=True))
