@@ -57,7 +57,7 @@ class Extraction(EveryNth, Measure):
     the true text, so decoding starts at that token, and a text without a miss is extracted with no decoding at all.
     The base model is prompted only once, as it never changes; before training its continuations are those of the tuned
     model, and later its decoding starts at its own first miss, if another measure needs reference scores. From the
-    second validation on, the scoring pass keeps keys and values of prefixes (`token_budget` tokens), to read none twice.
+    second validation on, scoring keeps the keys and values of prefixes (`token_budget` tokens): none is read twice.
 
     A true suffix ends before its first end token, where decoding stops (see `lit_mem.functional.ends`). For a text
     read in windows (`data.chunk`), the first window with a scored token is prompted; `SlidingExtraction` covers all
