@@ -74,13 +74,14 @@ class ModelSubject:
 
     def score(self, batch: Batch, needs: Needs = Needs()) -> TokenScores:  # noqa: B008  (frozen)
         """One forward pass, and one of the reference if needed and these texts are not cached."""
-        with evaluation_mode(self.language_model), self._precision():
+        same = self.tuned_is_reference()  # then the adapter adds exactly nothing, and need not be computed
+        with self.reference_context() if same else evaluation_mode(self.language_model), self._precision():
             scores = self._scorer(batch, needs)
         if not needs.reference or self.reference is None:
             return scores
 
         def of_reference(batch: Batch) -> TokenScores:
-            if self.tuned_is_reference():
+            if same:
                 return scores
             with self.reference_context(), self._precision():
                 return (self._frozen or self._scorer)(batch)

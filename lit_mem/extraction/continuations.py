@@ -79,7 +79,12 @@ class Prompter:
         self._base_answers: dict[tuple[int, int, bytes], Decoded] = {}
 
     def tuned(self, prompted: dict[int, Candidate], model: nn.Module) -> dict[int, Decoded]:
-        """Continuations of the tuned model by example id; only what the scoring pass does not show is generated."""
+        """Continuations of the tuned model by example id; only what the scoring pass does not show is generated.
+
+        Args:
+            prompted: the examples.
+            model: the tuned model, or one that is identical, such as its base before training.
+        """
         scored = {i: (c.hit, c.logprob) for i, c in prompted.items()}
         states = {i: c.states for i, c in prompted.items() if c.states is not None}
         with evaluation_mode(model):

@@ -50,9 +50,12 @@ class ScoredModel:
             setting: device and precision of the model calls.
             step: number of training steps taken.
         """
+        same = self.tuned_is_reference(step)
         # Texts in windows: the number of windows may differ between ranks.
         with self._lockstep() if "at_once" in batch else nullcontext():
-            scores = self.scorer(batch, needs)
+            # An adapter that adds exactly nothing need not be computed.
+            with self.reference.context(setting) if same else nullcontext():
+                scores = self.scorer(batch, needs)
         if not needs.reference:
             return scores
         now = (setting.precision, setting.device.type)
@@ -63,7 +66,7 @@ class ScoredModel:
             self._cache.store = ReferenceStore(cache_folder("reference"), self.reference.settings(setting))
 
         def compute(batch: Batch) -> TokenScores:
-            return scores if self.tuned_is_reference(step) else self.score_reference(batch, setting)
+            return scores if same else self.score_reference(batch, setting)
 
         with self._lockstep():  # only some ranks may have them on disk
             return scores.with_reference(*self._cache.scores(batch, compute))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -225,7 +226,9 @@ class Extraction(EveryNth, Measure):
         columns: dict[str, list[float]] = {}
         for k, tag in enumerate(self._metrics.tags):
             candidates = {i: at_all_lengths[k] for i, at_all_lengths in prompted.items()}
-            tuned = self._prompter.tuned(candidates, subject.language_model)
+            same = self.base and subject.tuned_is_reference()  # then the adapter need not be computed
+            with subject.reference_context() if same else nullcontext(subject.language_model) as model:
+                tuned = self._prompter.tuned(candidates, model)
             answers = {"": tuned} | ({"_base": self._prompter.base(candidates, subject, tuned)} if self.base else {})
             for who, decoded in answers.items():
                 texts = [_continuation(c.prompt, decoded[i].ids, self._tokenizer) for i, c in candidates.items()]
