@@ -144,7 +144,7 @@ class _Writing:
         """Continue all prompts, with at most this many tokens in a batch."""
         parts: list[AnyRows] = []
         while parts or self._waiting:
-            parts = parts or merged(self._begin(self._fitting([], token_budget)), self._whole)
+            parts = parts or merged(self._begin(self._fitting([], token_budget)))
             rows: AnyRows | None = parts.pop(0)  # caches that cannot be merged are continued one after the other
             while rows is not None:
                 rows = self._step(rows, token_budget)
@@ -163,10 +163,10 @@ class _Writing:
             rows.keep(staying)
             chosen = chosen[torch.tensor(staying, device=chosen.device)]
         if rows.full:
-            rows.grow(self._whole)
+            rows.grow()
         rows.step(chosen)
         if entering:
-            (rows,) = merged([rows, *self._begin(entering)], self._whole)
+            (rows,) = merged([rows, *self._begin(entering)])
         return rows
 
     def _write(self, rows: AnyRows) -> tuple[Tensor, list[int]]:

@@ -55,7 +55,7 @@ class RecomputedRows:
         self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
         self.logits = self._read()
 
-    def grow(self, whole: Callable[[int], int]) -> None:
+    def grow(self) -> None:
         """There is always space."""
 
     def leaving_pays(self, n_staying: int, are_first: bool) -> bool:

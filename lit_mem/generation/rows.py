@@ -52,8 +52,8 @@ class Rows:
         self._columns = max(len(p) for p in prompts)
         self._padding = [self._columns - len(p) for p in prompts]
         # Finished rows that remain keep their last position: the model may have no further one.
-        last = [len(p) + length - 1 for p, length in zip(prompts, lengths, strict=True)]
-        self._last_position = torch.tensor(last, device=self._device)[:, None]
+        self._whole = [len(p) + length for p, length in zip(prompts, lengths, strict=True)]
+        self._last_position = torch.tensor(self._whole, device=self._device)[:, None] - 1
         self._cache = cache
         self.in_place = False
         self._spare = 0
@@ -71,12 +71,11 @@ class Rows:
         """Whether the model returned a key-value cache."""
         return self._cache is not None
 
-    def absorb(self, others: Sequence[Rows], whole: Callable[[int], int]) -> bool:
-        """Take the rows of others, which are emptied, and make space for further tokens.
+    def absorb(self, others: Sequence[Rows]) -> bool:
+        """Take the rows of others, which are emptied, and make space for as many columns as the longest text may need.
 
         Args:
             others: rows of the same model.
-            whole: maximum length of a text with its prompt, by its index. There is space for as many columns.
 
         Returns:
             Whether the caches allow it.
@@ -85,16 +84,17 @@ class Rows:
         columns = max(part._columns for part in parts)
         index = [i for part in parts for i in part.index]
         padding = [columns - part._columns + p for part in parts for p in part._padding]
+        whole = [n for part in parts for n in part._whole]
         # The rows that finish first are then the last ones, which leave without a copy of the others.
-        finish = [whole(i) + p for i, p in zip(index, padding, strict=True)]
+        finish = [n + p for n, p in zip(whole, padding, strict=True)]
         order = sorted(range(len(index)), key=lambda k: (-finish[k], index[k]))
         rank = iter(torch.tensor(order).argsort().tolist())
         places = [[next(rank) for _ in part.index] for part in parts]
-        self._spare = max(1, max(map(whole, index)) - columns)
+        self._spare = max(1, max(whole) - columns)
         if not join([part._cache for part in parts], places, self._spare):
             return False
         self.index, self._padding = [index[k] for k in order], [padding[k] for k in order]
-        self._columns, self.in_place = columns, True
+        self._columns, self._whole, self.in_place = columns, [whole[k] for k in order], True
         self.place, at = (torch.tensor(list(each), device=self._device) for each in (self.index, order))
         for name in ("logits", "_position", "_last_position"):
             setattr(self, name, torch.cat([getattr(part, name) for part in parts])[at])
@@ -106,10 +106,10 @@ class Rows:
         """Whether there is no space for a further token: `grow` makes some."""
         return self.in_place and self._spare == 0
 
-    def grow(self, whole: Callable[[int], int]) -> None:
-        """Make space for further tokens, where padding was that no remaining row needs; see `absorb`."""
+    def grow(self) -> None:
+        """Make space for further tokens, where padding was that no remaining row needs."""
         order = self.index
-        self.absorb([], whole)
+        self.absorb([])
         assert self.index == order
 
     def _made_mask(self) -> Tensor | None:
@@ -161,6 +161,7 @@ class Rows:
         self.index, self.place = [self.index[k] for k in staying], self.place[rows]
         self.logits, self._position = self.logits[rows], self._position[rows]
         self._last_position = self._last_position[rows]
+        self._whole = [self._whole[k] for k in staying]
         padding = [self._padding[k] for k in staying]
         if self.in_place:
             first = min(padding)
@@ -234,15 +235,10 @@ def _from_states(
     return Rows(model, model, *some, cache)
 
 
-def merged(parts: list[AnyRows], whole: Callable[[int], int]) -> list[AnyRows]:
-    """All rows in one batch; the given ones if their caches cannot be merged.
-
-    Args:
-        parts: rows; emptied if they are merged.
-        whole: maximum length of a text with its prompt, by its index.
-    """
+def merged(parts: list[AnyRows]) -> list[AnyRows]:
+    """All rows in one batch; the given ones, unchanged, if their caches cannot be merged."""
     plain = [part for part in parts if isinstance(part, Rows)]
-    if len(plain) == len(parts) and plain[0].absorb(plain[1:], whole):
+    if len(plain) == len(parts) and plain[0].absorb(plain[1:]):
         return [plain[0]]
     return parts
 
