@@ -12,6 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, MistralConfig, MistralForC
 
 from lit_mem.adapters.base import adapter_off
 from lit_mem.adapters.lora import LoRA
+from lit_mem.adapters.prompt_tuning import PromptTuning
 from lit_mem.generation import rows
 from lit_mem.generation.decoding import Sampling, decode
 
@@ -494,3 +495,14 @@ def test_no_tensor_is_copied_to_the_device_at_each_token(base, examples, monkeyp
         assert len(decoded.ids) == length
         counts.append(len(made))
     assert counts[0] == counts[1] > 0
+
+
+@pytest.mark.parametrize("virtual", [0, 12])
+def test_space_for_all_tokens_is_made_once(base, prompts, monkeypatch, virtual):
+    """Virtual tokens take columns too."""
+    model = PromptTuning(tokens=virtual).wrap(base).eval() if virtual else base
+    joined, join = [], rows.join
+    monkeypatch.setattr(rows, "join", lambda *args: joined.append(args[2]) or join(*args))
+    decoded = decode(model, prompts[:1] * 3, [9, 9, 5], None)
+    assert [len(one.ids) for one in decoded] == [9, 9, 5]
+    assert joined == [9]
