@@ -100,6 +100,7 @@ def make_data(
 ) -> TextDataModule:
     """Data with these numbers of training texts, and of scored members and held-out texts, each."""
     source = {"CaseReports": CaseReports, "PHEE": PHEE}[args.source](args.folder)
+    more = {"members_size": min(train, scored)} | more
     return kind(source, max_length=256, train_size=train, heldout_size=scored, check=False, **more)
 
 

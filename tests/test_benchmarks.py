@@ -117,6 +117,15 @@ def test_the_setting_is_a_validation_of_the_corpus():
     assert not made.module.language_model.training
 
 
+def test_as_many_members_as_held_out_texts_are_scored():
+    args = setting.parser("", rows=6).parse_args(["--device", "cpu"])
+    module, data = setting.make_module(args), setting.make_data(args, 12, 5)
+    module.configure_model()
+    setting.attach(data, module)
+    data.setup("validate")
+    assert (len(data.members), len(data.heldout)) == (5, 5)
+
+
 def test_a_table_is_shown_and_written(tmp_path, capsys):
     table = Table("title", ["", "s", "ratio"], [["one", 1.5, None], ["another", 12345.0, 2.0]], ["note"])
     tell(Namespace(out=tmp_path / "new"), "name", [table])
