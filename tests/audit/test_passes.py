@@ -62,7 +62,9 @@ class Widths(torch.nn.Module):
         self.read.append(inputs["input_ids"].shape[1])
 
 
-@pytest.mark.parametrize(("token_budget", "prefixes_read"), [(4096, False), (40, True)])
+@pytest.mark.parametrize(
+    ("token_budget", "prefixes_read"), [(4096, False), pytest.param(40, True, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("prefix", [0.5, [0.3, 0.6]])
 def test_prefixes_are_read_once_from_the_second_pass_on(validated, token_budget, prefixes_read, prefix):
     made, batches, _ = validated
