@@ -160,7 +160,8 @@ class TokenScorer:
         lengths = (mask * torch.arange(mask.shape[1], device=mask.device)).amax(dim=1).tolist()
         ids, before = batch["input_ids"], mask[:, 1:]
         rows = self._rows(lengths)
-        keeps = keeper is not None and self._gives_states
+        keeper = keeper if self._gives_states else None
+        keeps = keeper is not None
         if len(rows) == len(ids):
             output = backbone(input_ids=ids[:, : max(lengths)], use_cache=keeps)
             read = output.last_hidden_state[before[:, : max(lengths)]]
@@ -171,7 +172,7 @@ class TokenScorer:
             output = backbone(input_ids=laid, position_ids=positions, use_cache=keeps, **mask_of_texts)
             read = output.last_hidden_state.flatten(0, 1)[place[:, :-1][before]]
             starts = [divmod(at, laid.shape[1]) for at in place[:, 0].tolist()] if keeps else []
-        if keeper is not None and keeps:
+        if keeper is not None:
             keeper.take(output.past_key_values, [(*starts[row], lengths[row]) for row in keeper.rows])
         return read, ids[:, 1:][before], head
 
@@ -199,11 +200,10 @@ class TokenScorer:
         if "windows" in batch:
             needs = replace(needs, states=frozenset())
             return scored_in_windows(lambda part: self(part, needs), batch, mask, needs)
-        keeper = Keeper(batch["example_id"].tolist(), needs.states) if needs.states else None
-        keeper = keeper if keeper is not None and keeper.rows else None
+        keeper = Keeper(batch["example_id"].tolist() if needs.states else [], needs.states)
         found: list[dict[Any, Tensor]] = []
         scratch: Tensor | None = None
-        for logits, target in self.logits(batch, mask, self.chunk_tokens, keeper):
+        for logits, target in self.logits(batch, mask, self.chunk_tokens, keeper if keeper.rows else None):
             # A CPU makes several passes over them: small blocks stay in its cache.
             block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
             if scratch is None or len(scratch) < min(block, len(logits)):
@@ -228,7 +228,7 @@ class TokenScorer:
             std=spread("std") if needs.moments else None,
             sampled={scheme: spread(scheme) for scheme in needs.sampling},
             batch=batch,
-            states={} if keeper is None else keeper.found,
+            states=keeper.found,
         )
 
 

@@ -1,6 +1,5 @@
 """Scored texts are the trained ones: compared with a plain loop over the trainer's own collated rows."""
 
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -73,19 +72,12 @@ def check_scored(trainer, callback, scored):
     for part, loader in ((member, trainer.get_train_dataloader()), (~member, trainer.get_eval_dataloader())):
         expected, within = torch.tensor(plain_losses(trainer, loader), dtype=torch.float64), 3e-6
         if trainer.args.bf16:
-            with monkeypatched(trainer.model, forward=trainer.model._original_forward):  # without accelerate's autocast
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(trainer.model, "forward", trainer.model._original_forward)  # no autocast
                 exact = torch.tensor(plain_losses(trainer, loader), dtype=torch.float64)
             within, expected = 2 * float((expected - exact).abs().max()), exact
             assert 0 < within < 0.01
         torch.testing.assert_close(losses[part], expected, rtol=0, atol=within)
-
-
-@contextmanager
-def monkeypatched(thing, **attributes):
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in attributes.items():
-            patch.setattr(thing, name, value)
-        yield
 
 
 FORMS = [
