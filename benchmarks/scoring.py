@@ -102,16 +102,11 @@ def sides(setting: Setting) -> dict[str, Callable[[], object]]:
     ids = torch.cat([example.input_ids for example in examples])
     packed = ids[: len(ids) // PACKED * PACKED].view(-1, PACKED)
 
-    def ours() -> dict[str, float]:
+    def ours(trained: bool = True, known: bool = True) -> dict[str, float]:
+        if not known:
+            module.reference_cache.clear()
+        module._scored.starts_as_base = not trained  # True: until a step is taken, the adapter is not computed
         return default_pass(module, setting.batches, callbacks, needs)
-
-    def first(trained: bool) -> dict[str, float]:
-        module.reference_cache.clear()
-        module._scored.starts_as_base = not trained  # True: until a step is taken, one model's scores are both's
-        try:
-            return ours()
-        finally:
-            module._scored.starts_as_base = True
 
     def both(work: Callable[[nn.Module], float], times: int = 1) -> float:
         found = [work(module.language_model) for _ in range(times)]
@@ -120,8 +115,8 @@ def sides(setting: Setting) -> dict[str, Callable[[], object]]:
         return found[0]
 
     return {
-        "first": lambda: first(trained=False),
-        "first, trained": lambda: first(trained=True),
+        "first": lambda: ours(trained=False, known=False),
+        "first, trained": lambda: ours(known=False),
         "cached": ours,
         "research loop": lambda: both(lambda model: research_loop(model, examples)),
         "padded": lambda: both(lambda model: padded_pass(model, eight)),

@@ -19,7 +19,7 @@ NF4_BITS: Final = 4 + 8 / 64 + 32 / (64 * 256)
 TRAINING_LOGITS: Final = 2**25
 SCORING_LOGITS: Final = 2**26
 SCORING_CHUNK: Final = 1024
-PROCESSOR_BLOCK: Final = 400_000
+PROCESSOR_BLOCK: Final = 1_600_000
 """Maximum logits, and their tokens, at once: those of `lit_mem.training.head_loss` and `lit_mem.scoring.scorer`."""
 _SHARE_AN_INPUT: Final = {"q": "normed", "k": "normed", "v": "normed", "gate": "mlp", "up": "mlp"}
 

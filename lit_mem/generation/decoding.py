@@ -144,7 +144,7 @@ class _Writing:
         """Continue all prompts, with at most this many tokens in a batch."""
         parts: list[AnyRows] = []
         while parts or self._waiting:
-            parts = parts or merged(self._begin(self._fitting([], token_budget)))
+            parts = parts or merged(self._read(self._begin(self._fitting([], token_budget))))
             rows: AnyRows | None = parts.pop(0)  # caches that cannot be merged are continued one after the other
             while rows is not None:
                 rows = self._step(rows, token_budget)
@@ -162,12 +162,24 @@ class _Writing:
         if len(staying) < len(rows.index) and (leaving_pays or entering or rows.full):
             rows.keep(staying)
             chosen = chosen[torch.tensor(staying, device=chosen.device)]
-        if rows.full:
+        rows.put(chosen)
+        begun = self._begin(entering) if entering else []
+        unread = [part for part in begun if part.unread is not None]  # read along with the others
+        if unread:
+            (rows,) = merged([rows, *unread])
+        elif rows.full:
             rows.grow()
-        rows.step(chosen)
-        if entering:
-            (rows,) = merged([rows, *self._begin(entering)])
-        return rows
+        rows.read()
+        others = [part for part in begun if part not in unread]
+        return merged([rows, *others])[0] if others else rows
+
+    @staticmethod
+    def _read(parts: list[AnyRows]) -> list[AnyRows]:
+        """The same rows, all of them read."""
+        for part in parts:
+            if part.unread is not None:
+                part.read()
+        return parts
 
     def _write(self, rows: AnyRows) -> tuple[Tensor, list[int]]:
         """(n,) int64, the next token of each row, and the positions of the rows that have not finished."""

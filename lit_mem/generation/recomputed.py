@@ -38,22 +38,23 @@ class RecomputedRows:
     """
 
     in_place = full = False
+    unread = None
 
     def __init__(self, model: nn.Module, call: Callable[..., Any], index: list[int], prompts: Sequence[Tensor]) -> None:
         self._call, self._device = call, next(model.parameters()).device
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in _options(model) else {}
         self.index, self.place = index, torch.tensor(index, device=self._device)
         self._ids = torch.stack(list(prompts)).to(self._device)
-        self.logits = self._read()
+        self.read()
 
-    def _read(self) -> Tensor:
-        logits: Tensor = self._call(input_ids=self._ids, use_cache=False, **self._last_only).logits
-        return logits[:, -1].float()
-
-    def step(self, chosen: Tensor) -> None:
-        """Append (n,) int64 tokens."""
+    def put(self, chosen: Tensor) -> None:
+        """Append (n,) int64 tokens, to be read."""
         self._ids = torch.cat([self._ids, chosen[:, None]], dim=1)
-        self.logits = self._read()
+
+    def read(self) -> None:
+        """Read all tokens."""
+        logits: Tensor = self._call(input_ids=self._ids, use_cache=False, **self._last_only).logits
+        self.logits = logits[:, -1].float()
 
     def grow(self) -> None:
         """There is always space."""

@@ -29,12 +29,14 @@ class Rows:
         index: indices of these prompts among all.
         prompts: int64 tensors on the CPU, one for each of them.
         lengths: maximum number of new tokens for each, at least 1.
-        cache: keys and values of all prompts except for their last tokens, left-padded; None: to be read.
+        cache: keys and values of all prompts except for their last tokens, left-padded; these tokens are then unread.
+            None: the prompts are read.
 
     Attributes:
         index: indices of the remaining rows.
         place: (n,) int64, the same on the model's device.
-        logits: (n, V) float32 logits of the next tokens.
+        unread: (n,) int64, the last token of each row if it is still to be read; None if all are read.
+        logits: (n, V) float32 logits of the next tokens, once all are read.
         in_place: whether rows can be added, and removed without a copy.
     """
 
@@ -49,22 +51,27 @@ class Rows:
     ) -> None:
         self._call, self._device = call, next(model.parameters()).device
         self.index, self.place = index, torch.tensor(index, device=self._device)
-        self._columns = max(len(p) for p in prompts)
-        self._padding = [self._columns - len(p) for p in prompts]
+        held = [len(p) - (cache is not None) for p in prompts]
+        self._columns = max(held)
+        self._padding = [self._columns - n for n in held]
         # Finished rows that remain keep their last position: the model may have no further one.
         self._whole = [len(p) + length for p, length in zip(prompts, lengths, strict=True)]
         self._last_position = torch.tensor(self._whole, device=self._device)[:, None] - 1
         self._cache = cache
         self.in_place = False
         self._spare = 0
+        self._mask = self._made_mask()
+        self.unread: Tensor | None = None
+        if cache is not None:
+            self._position = torch.tensor(held, device=self._device)[:, None] - 1
+            self.put(torch.tensor([int(p[-1]) for p in prompts], device=self._device))
+            return
         ids = torch.zeros((len(prompts), self._columns), dtype=torch.int64)  # the id of padding does not matter
         for row, (prompt, padding) in enumerate(zip(prompts, self._padding, strict=True)):
             ids[row, padding:] = prompt
-        self._mask = self._made_mask()
         columns = torch.arange(self._columns, device=self._device)
         positions = (columns - torch.tensor(self._padding, device=self._device)[:, None]).clamp(min=0)
-        unread = slice(None) if cache is None else slice(-1, None)
-        self._forward(ids[:, unread].to(self._device), positions[:, unread])
+        self._forward(ids.to(self._device), positions)
 
     @property
     def has_cache(self) -> bool:
@@ -75,7 +82,7 @@ class Rows:
         """Take the rows of others, which are emptied, and make space for as many columns as the longest text may need.
 
         Args:
-            others: rows of the same model.
+            others: rows of the same model, all read, or none of them, as these.
 
         Returns:
             Whether the caches allow it.
@@ -96,7 +103,7 @@ class Rows:
         self.index, self._padding = [index[k] for k in order], [padding[k] for k in order]
         self._columns, self._whole, self.in_place = columns, [whole[k] for k in order], True
         self.place, at = (torch.tensor(list(each), device=self._device) for each in (self.index, order))
-        for name in ("logits", "_position", "_last_position"):
+        for name in ("logits" if self.unread is None else "unread", "_position", "_last_position"):
             setattr(self, name, torch.cat([getattr(part, name) for part in parts])[at])
         self._mask = self._made_mask()
         return True
@@ -136,13 +143,19 @@ class Rows:
     def _last_column(self, width: int) -> Tensor:
         return torch.tensor([width - 1], device=self._device)
 
-    def step(self, chosen: Tensor) -> None:
-        """Append (n,) int64 tokens."""
+    def put(self, chosen: Tensor) -> None:
+        """Append (n,) int64 tokens, to be read."""
+        self.unread = chosen
+
+    def read(self) -> None:
+        """Read the unread tokens."""
+        assert self.unread is not None
+        ids, self.unread = self.unread[:, None], None
         self._columns += 1
         self._spare -= 1
         if self._mask is not None:
-            self._mask = torch.cat([self._mask, self._mask.new_ones((len(chosen), 1))], dim=1)
-        self._forward(chosen[:, None], torch.minimum(self._position + 1, self._last_position))
+            self._mask = torch.cat([self._mask, self._mask.new_ones((len(ids), 1))], dim=1)
+        self._forward(ids, torch.minimum(self._position + 1, self._last_position))
 
     def leaving_pays(self, n_staying: int, are_first: bool) -> bool:
         """Whether to remove finished rows now; `are_first`: whether the remaining rows are the first ones.
@@ -184,7 +197,7 @@ def begin(
     lengths: Sequence[int],
     states: Sequence[States | None] | None = None,
 ) -> list[AnyRows]:
-    """Prefill prompts in groups of similar length.
+    """Prefill prompts in groups of similar length, except for those whose keys and values are known.
 
     Args:
         model: a causal LM in eval mode.
@@ -194,7 +207,7 @@ def begin(
         states: keys and values of each prompt's tokens, except for the last, where known.
 
     Returns:
-        Rows, some for each group.
+        Rows, some for each group; those of known states still have a last token to be read.
     """
     limit = _PROMPT_TOKENS.get(next(model.parameters()).device.type, _PROMPT_TOKENS_ELSEWHERE)
     if has_prefix(model):  # which is in the cache, before any padding
@@ -228,7 +241,7 @@ def _from_states(
     lengths: Sequence[int],
     known: Mapping[int, States],
 ) -> Rows:
-    """Rows of the prompts whose keys and values are known; only their last tokens are read."""
+    """Rows of the prompts whose keys and values are known; only their last tokens are to be read."""
     cut = [tuple((k[:, : len(prompts[i]) - 1], v[:, : len(prompts[i]) - 1]) for k, v in known[i]) for i in known]
     cache = cache_of(cut, next(model.parameters()).device)
     some = [index[i] for i in known], [prompts[i] for i in known], [lengths[i] for i in known]

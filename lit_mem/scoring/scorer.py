@@ -18,7 +18,7 @@ from lit_mem.training.head_loss import head_loss, token_losses
 from lit_mem.training.packing import Packer, keeps_texts_apart, laid_out
 from lit_mem.types import IGNORED, Batch, Needs, TokenScores
 
-_CPU_BLOCK: Final = 400_000  # logits
+_CPU_BLOCK: Final = 1_600_000  # logits
 _CHUNK: Final = 2**26  # logits: a quarter of a GiB
 
 
@@ -204,7 +204,7 @@ class TokenScorer:
         found: list[dict[Any, Tensor]] = []
         scratch: Tensor | None = None
         for logits, target in self.logits(batch, mask, self.chunk_tokens, keeper if keeper.rows else None):
-            # A CPU makes several passes over them: small blocks stay in its cache.
+            # A CPU makes several passes over them: blocks stay in its last-level cache.
             block = max(1, _CPU_BLOCK // logits.shape[-1]) if logits.device.type == "cpu" else len(logits)
             if scratch is None or len(scratch) < min(block, len(logits)):
                 size = min(block, len(logits)), logits.shape[-1]

@@ -210,6 +210,18 @@ def test_a_waiting_text_enters_when_others_have_finished(base, prompts):
     assert all(n * width <= 8 * 13 for n, width in zip([n for n, _ in spy.shapes], spy.columns, strict=True))
 
 
+def test_a_prompt_whose_keys_and_values_are_known_enters_without_a_step_of_its_own(base, prompts):
+    """Its last token is read along with the new tokens of the others."""
+    lengths, prompt = [3, 9] * 12, prompts[0][:4]
+    spy = Spy(base)
+    states = [states_of(base, prompt)] * len(lengths)
+    decoded = decode(spy, [prompt] * len(lengths), lengths, None, token_budget=8 * 13, states=states)
+    expected = generated(base, prompt, 9)
+    assert [d.ids.tolist() for d in decoded] == [expected[:n] for n in lengths]
+    # 144 tokens: 8 long texts, then the other 4 beside 3 times 4 short ones.
+    assert spy.shapes == [(8, 1)] * 18
+
+
 def test_prompts_are_read_beside_others_of_their_length(base, examples):
     """Neither all in one padded batch nor each separately, and without a mask where none is needed."""
     ids = torch.cat([e.input_ids for e in examples])

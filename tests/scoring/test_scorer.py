@@ -274,7 +274,7 @@ def test_one_row_without_labels_leaves_the_others_alone(base, examples):
     batch["labels"][1] = -100
     scores = TokenScorer(base)(batch)
     assert (scores.logprob[1] == 0).all()
-    torch.testing.assert_close(scores.logprob[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-6)
+    torch.testing.assert_close(scores.logprob[[0, 2]], expected[[0, 2]], rtol=0, atol=2e-5)
 
 
 def test_perplexity_is_that_of_torchmetrics(base, examples):
