@@ -2,7 +2,8 @@
 
 One run, ratios only. Both sides use the same batches of the same model, in turns, so that a busy machine slows both:
 
-- plain: forward pass, output layer, log-probability of each token (`torch.nn.functional.cross_entropy`), their sums.
+- plain: forward pass, output layer, log-probability of each token (`torch.nn.functional.cross_entropy`), their sums;
+  texts share rows, as in ours.
 - default: what every validation of this project does with its default callbacks (perplexity, seven attacks and their
   combination, extractability, spans): the scoring pass with everything that these read, and their metrics. The
   reference scores of the first pass come from the cache, as from the second epoch on. Plots and generation are not
@@ -36,15 +37,12 @@ def default_measures() -> list[Measure]:
     return [Perplexity(), MembershipInference(plots=False), Extractability(), SpanExtraction()]
 
 
-def plain_pass(model: torch.nn.Module, batches: list[Batch]) -> float:
-    """Loss per token of all batches: one forward pass each, and nothing else."""
-    scorer, total, tokens = TokenScorer(model), 0.0, 0
+def plain_pass(scorer: TokenScorer, batches: list[Batch]) -> float:
+    """Loss per token of all batches: one forward pass each, with the texts laid out as in ours, and nothing else."""
+    total, tokens = 0.0, 0
     for batch in batches:
-        mask = scored_positions(batch)
-        hidden, head = scorer._hidden(batch["input_ids"])
-        logits = head(hidden[:, :-1][mask[:, 1:]]).float()
-        target = batch["input_ids"][:, 1:][mask[:, 1:]]
-        total += F.cross_entropy(logits, target, reduction="sum").item()
+        read, target, head = scorer._read(batch, scored_positions(batch))
+        total += F.cross_entropy(head(read).float(), target, reduction="sum").item()
         tokens += len(target)
     return total / tokens
 
@@ -74,14 +72,15 @@ def main() -> None:
     args = parser(__doc__, rows=300).parse_args()
     setting = prepare(args)
     module, batches, measures = setting.module, setting.batches, default_measures()
-    needs = needs_of(measures)
+    module._scored.starts_as_base = False  # as after a step: the adapter is computed
+    needs, scorer = needs_of(measures), TokenScorer(module.language_model)
     metrics: dict[str, float] = {}
     plain, default = [], []
     with evaluation_mode(module.language_model):
         metrics = default_pass(module, batches, measures, needs)  # fills the reference cache
-        loss = plain_pass(module.language_model, batches)
+        loss = plain_pass(scorer, batches)
         for _ in range(args.repeats):
-            plain.append(seconds(lambda: plain_pass(module.language_model, batches)))
+            plain.append(seconds(lambda: plain_pass(scorer, batches)))
             default.append(seconds(lambda: default_pass(module, batches, measures, needs)))
     ratios = [d / p for d, p in zip(default, plain, strict=True)]
     print(  # noqa: T201

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,8 +29,6 @@ class Candidate:
         logprob: (n,) float32 on the CPU, their log-probabilities.
         base_hit: the same as `hit` under the frozen base model; None if it was not scored.
         base_logprob: the same as `logprob` under it; None if it was not scored.
-        states: the tuned model's keys and values of the text's first tokens: at least all but the last before the
-            suffix's first miss. None if they were not kept.
     """
 
     prompt: Prompt
@@ -39,7 +37,6 @@ class Candidate:
     logprob: Tensor
     base_hit: Tensor | None = None
     base_logprob: Tensor | None = None
-    states: States | None = None
 
 
 class HasReference(Protocol):
@@ -78,15 +75,22 @@ class Prompter:
         self.bar: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = no_bar
         self._base_answers: dict[tuple[int, int, bytes], Decoded] = {}
 
-    def tuned(self, prompted: dict[int, Candidate], model: nn.Module) -> dict[int, Decoded]:
+    def tuned(
+        self,
+        prompted: dict[int, Candidate],
+        model: nn.Module,
+        states: Callable[[int], States | None] | None = None,
+    ) -> dict[int, Decoded]:
         """Continuations of the tuned model by example id; only what the scoring pass does not show is generated.
 
         Args:
             prompted: the examples.
             model: the tuned model, or one that is identical, such as its base before training.
+            states: called at most once with the id of each example, when it enters a batch: the model's keys and
+                values of the text's first tokens, at least all but the last before the suffix's first miss; None if
+                they are not known.
         """
         scored = {i: (c.hit, c.logprob) for i, c in prompted.items()}
-        states = {i: c.states for i, c in prompted.items() if c.states is not None}
         with evaluation_mode(model):
             return self._answers(prompted, scored, model, "Extraction", states)
 
@@ -129,7 +133,7 @@ class Prompter:
         scored: dict[int, tuple[Tensor, Tensor]],
         model: nn.Module,
         what: str,
-        states: Mapping[int, States] | None = None,
+        states: Callable[[int], States | None] | None = None,
     ) -> dict[int, Decoded]:
         """Continuations by example id.
 
@@ -138,7 +142,7 @@ class Prompter:
             scored: known hits and log-probabilities of suffixes under the model.
             model: the model.
             what: title of the progress bar.
-            states: its keys and values of texts, where known.
+            states: gives its keys and values of texts, where known.
         """
         known = {i: self.known_length(scored[i][0]) if i in scored else 0 for i in prompted}
         open_ids = [i for i, candidate in prompted.items() if known[i] < len(candidate.prompt.suffix)]
@@ -152,7 +156,7 @@ class Prompter:
                 self.sampling,
                 self.token_budget,
                 keys=open_ids,
-                states=[(states or {}).get(i) for i in open_ids],
+                states=None if states is None else lambda k: states(open_ids[k]),
                 advance=advance,
             )
         answers = dict(zip(open_ids, decoded, strict=True))

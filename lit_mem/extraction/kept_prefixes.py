@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 
 from lit_mem.extraction.continuations import Candidate, Prompter
 from lit_mem.types import Needs, States
@@ -23,30 +22,46 @@ class KeptPrefixes:
         self.token_budget = token_budget
         self.ids: frozenset[int] = frozenset()
         self._n_kept = 0
+        self._states: dict[int, States] = {}
 
     def prompted(self, ids: Iterable[int]) -> None:
         """Note which texts were prompted."""
         self.ids = frozenset(ids)
 
-    def begin(self) -> None:
-        """Start a pass with nothing kept."""
+    def clear(self) -> None:
+        """Keep nothing."""
         self._n_kept = 0
+        self._states.clear()
 
     @property
     def needs(self) -> Needs:
         """What the scoring pass must give."""
         return Needs(states=self.ids if self._n_kept < self.token_budget else frozenset())
 
-    def added(self, candidates: list[Candidate], states: States, prompter: Prompter) -> list[Candidate]:
-        """Candidates of one text with copies of its keys and values, up to where decoding starts."""
-        starts = []
+    def add(self, example_id: int, candidates: Iterable[Candidate], states: States, prompter: Prompter) -> None:
+        """Keep copies of a text's keys and values, up to where decoding starts, if there is space.
+
+        Args:
+            example_id: id of the text.
+            candidates: the text, cut at each prefix length.
+            states: its keys and values.
+            prompter: knows where decoding starts.
+        """
+        starts = [1]
         for candidate in candidates:
             known = prompter.known_length(candidate.hit)
             if known < len(candidate.prompt.suffix):
                 starts.append(candidate.prompt.cut + known)
-        n = max(starts, default=1) - 1
+        n = max(starts) - 1
         if not n or self._n_kept + n > self.token_budget:
-            return candidates
+            return
         self._n_kept += n
-        copied = tuple((keys[:, :n].clone(), values[:, :n].clone()) for keys, values in states)
-        return [replace(candidate, states=copied) for candidate in candidates]
+        self._states[example_id] = tuple((keys[:, :n].clone(), values[:, :n].clone()) for keys, values in states)
+
+    def get(self, example_id: int) -> States | None:
+        """What is kept of a text; None if nothing is."""
+        return self._states.get(example_id)
+
+    def take(self, example_id: int) -> States | None:
+        """The same, which is then no longer kept."""
+        return self._states.pop(example_id, None)

@@ -49,7 +49,7 @@ def decode(
     token_budget: int = 4096,
     keys: Sequence[int] | None = None,
     advance: Callable[[int], None] | None = None,
-    states: Sequence[States | None] | None = None,
+    states: Callable[[int], States | None] | None = None,
 ) -> list[Decoded]:
     """Continue each prompt.
 
@@ -64,8 +64,9 @@ def decode(
             batch or on the rank. None: the position.
         advance: called with the number of tokens finished since the last call: generated, or skipped because the text
             ended. The total is the sum of `lengths`.
-        states: the model's keys and values of each prompt's tokens, except for the last; more are ignored. None: these
-            are not known, and the prompt is read.
+        states: called once with the position of each prompt, when it enters a batch: the model's keys and values of
+            the prompt's tokens, except for the last; more are ignored. None: these are not known, and the prompt is
+            read.
 
     Returns:
         One `Decoded` per prompt, in the given order.
@@ -84,7 +85,7 @@ def decode(
         sampling,
         None if draws is None else draws[order],
         advance or (lambda tokens: None),
-        [None if states is None else states[i] for i in order],
+        None if states is None else lambda k: states(order[k]),
     )
     writing.run(token_budget)
     results = dict(zip(order, writing.results(), strict=True))
@@ -111,7 +112,7 @@ class _Writing:
         sampling: sampling options; None decodes greedily.
         draws: (N, steps) random draws; None if greedy.
         advance: called with numbers of finished tokens.
-        states: keys and values of prompts, where known.
+        states: gives keys and values of prompts, where known.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class _Writing:
         sampling: Sampling | None,
         draws: Tensor | None,
         advance: Callable[[int], None],
-        states: list[States | None],
+        states: Callable[[int], States | None] | None,
     ) -> None:
         self._model, self._prompts, self._lengths = model, prompts, lengths
         self._ends, self._sampling, self._advance, self._states = ends, sampling, advance, states
@@ -223,10 +224,8 @@ class _Writing:
     def _begin(self, count: int) -> list[AnyRows]:
         """Read the first waiting prompts."""
         group = [self._waiting.popleft() for _ in range(count)]
-        some = [self._prompts[i] for i in group], [self._lengths[i] for i in group], [self._states[i] for i in group]
-        for i in group:
-            self._states[i] = None  # from now on they are in the batch
-        return begin(self._model, group, *some)
+        some = [self._prompts[i] for i in group], [self._lengths[i] for i in group]
+        return begin(self._model, group, *some, None if self._states is None else map(self._states, group))
 
     def results(self) -> list[Decoded]:
         """What was written for each prompt."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import torch
@@ -195,7 +195,7 @@ def begin(
     index: list[int],
     prompts: Sequence[Tensor],
     lengths: Sequence[int],
-    states: Sequence[States | None] | None = None,
+    states: Iterable[States | None] | None = None,
 ) -> list[AnyRows]:
     """Prefill prompts in groups of similar length, except for those whose keys and values are known.
 

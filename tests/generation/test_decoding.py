@@ -186,7 +186,7 @@ def test_prompts_whose_keys_and_values_are_known_are_not_read_again(base, prompt
     expected = decode(base, prompts, LENGTHS, EOS)
     states = [None if k % 3 == 2 else states_of(base, torch.cat([p, p])) for k, p in enumerate(prompts)]
     spy = Spy(base)
-    found = decode(spy, prompts, LENGTHS, EOS, token_budget=token_budget, states=states)
+    found = decode(spy, prompts, LENGTHS, EOS, token_budget=token_budget, states=states.__getitem__)
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one.ids, other.ids)
         torch.testing.assert_close(one.logprob, other.logprob, rtol=0, atol=1e-4)
@@ -214,12 +214,19 @@ def test_a_prompt_whose_keys_and_values_are_known_enters_without_a_step_of_its_o
     """Its last token is read along with the new tokens of the others."""
     lengths, prompt = [3, 9] * 12, prompts[0][:4]
     spy = Spy(base)
-    states = [states_of(base, prompt)] * len(lengths)
+    given = []
+
+    def states(k):
+        given.append((k, len(spy.shapes)))
+        return states_of(base, prompt)
+
     decoded = decode(spy, [prompt] * len(lengths), lengths, None, token_budget=8 * 13, states=states)
     expected = generated(base, prompt, 9)
     assert [d.ids.tolist() for d in decoded] == [expected[:n] for n in lengths]
     # 144 tokens: 8 long texts, then the other 4 beside 3 times 4 short ones.
     assert spy.shapes == [(8, 1)] * 18
+    assert sorted(k for k, _ in given) == list(range(24))
+    assert [step for _, step in given] == [0] * 8 + [9] * 8 + [12] * 4 + [15] * 4, "not before they enter"
 
 
 def test_prompts_are_read_beside_others_of_their_length(base, examples):

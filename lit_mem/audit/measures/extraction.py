@@ -163,7 +163,7 @@ class Extraction(EveryNth, Measure):
         self._tokenizer = subject.tokenizer
         self._prompter.eos, self._prompter.bar = self.ends, subject.progress
         self._seen.clear()
-        self._kept.begin()
+        self._kept.clear()
         self._skipped.clear()
         self._eligible.reset()
         self._answers.reset()
@@ -188,7 +188,7 @@ class Extraction(EveryNth, Measure):
                 span = at[prompt.cut : len(prompt.input_ids)]
                 candidates.append(Candidate(prompt, member, **{name: each[row, span] for name, each in scored.items()}))
             if example_id in scores.states:
-                candidates = self._kept.added(candidates, scores.states[example_id], self._prompter)
+                self._kept.add(example_id, candidates, scores.states[example_id], self._prompter)
             self._seen[example_id] = candidates
             kept[row] = True
         self._eligible.update(batch["example_id"].cpu()[kept], batch["member"].cpu()[kept], {})
@@ -214,6 +214,7 @@ class Extraction(EveryNth, Measure):
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         with run.subject.forward_context(), run.subject.lockstep():
             self._prompt_all(mine, run.subject)
+        self._kept.clear()
         self._prompter.bar = no_bar  # a measure may outlive the model
         table = self._answers.compute()
         found = self._metrics.means(table)
@@ -227,8 +228,9 @@ class Extraction(EveryNth, Measure):
         for k, tag in enumerate(self._metrics.tags):
             candidates = {i: at_all_lengths[k] for i, at_all_lengths in prompted.items()}
             same = self.base and subject.tuned_is_reference()  # then the adapter need not be computed
+            states = self._kept.take if k == len(self._metrics.tags) - 1 else self._kept.get
             with subject.reference_context() if same else nullcontext(subject.language_model) as model:
-                tuned = self._prompter.tuned(candidates, model)
+                tuned = self._prompter.tuned(candidates, model, states)
             answers = {"": tuned} | ({"_base": self._prompter.base(candidates, subject, tuned)} if self.base else {})
             for who, decoded in answers.items():
                 texts = [_continuation(c.prompt, decoded[i].ids, self._tokenizer) for i, c in candidates.items()]
