@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from lit_mem.extraction.continuations import Candidate, Prompter
 from lit_mem.types import Needs, States
 
@@ -56,7 +58,9 @@ class KeptPrefixes:
         if not n or self._n_kept + n > self.token_budget:
             return
         self._n_kept += n
-        self._states[example_id] = tuple((keys[:, :n].clone(), values[:, :n].clone()) for keys, values in states)
+        # One tensor a text: thousands of small ones would split the memory that training uses next.
+        copied = torch.stack([layer[:, :n] for pair in states for layer in pair])
+        self._states[example_id] = tuple(zip(copied[::2], copied[1::2], strict=True))
 
     def get(self, example_id: int) -> States | None:
         """What is kept of a text; None if nothing is."""
