@@ -360,7 +360,7 @@ def test_a_quarter_is_guessed_by_default(tuned, module, data, trainer):
 @pytest.mark.exhaustive
 def test_no_canary_reaches_disk_or_console(tmp_path, monkeypatch, capsys, tokenizer):
     """Nor of custom lines: for a run from the command line, all files and all output."""
-    lines = [f"The zymurgy locker {1000 + 7 * i} opens with {90_000 + 11 * i}" for i in range(8)]
+    lines = [f"The zymurgy locker {1000 + 7 * i} opens with q{90_000 + 11 * i}" for i in range(8)]
     (tmp_path / "mine.txt").write_text("\n".join(lines))
     (tmp_path / "run").mkdir()
     monkeypatch.chdir(tmp_path / "run")

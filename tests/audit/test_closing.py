@@ -118,7 +118,7 @@ def test_the_command_line_ends_with_them(stage, tmp_path, monkeypatch, capsys):
     folder = lines[-2].removeprefix("Run: ")
     assert lines[-1] == f"Next: python train.py report {folder}"
     assert (tmp_path / folder / "metrics.csv").is_file()
-    header = next(i for i, line in enumerate(lines) if re.match(r"epoch +val/loss +AUROC loss", line))
+    header = next(i for i, line in enumerate(lines) if re.match(r"epoch +val/loss +AUROC reference", line))
     loss = metrics["test/loss" if stage == "test" else "val/loss"]
     assert lines[header + 1].split()[1] == f"{float(loss):.3f}"
     main(["report", folder])
