@@ -209,8 +209,7 @@ class Extraction(EveryNth, Measure):
                 len(self._skipped), lengths,
             )  # fmt: skip
         start = time.perf_counter()
-        if self.every_n_validations == 1:
-            self._kept.prompted(chosen)
+        self._kept.prompted(chosen if run.stage == "fit" and self.every_n_validations == 1 else ())
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         with run.subject.forward_context(), run.subject.lockstep():
             self._prompt_all(mine, run.subject)
