@@ -82,6 +82,11 @@ def join(caches: Sequence[Any], places: Sequence[Sequence[int]], extra: int) -> 
     return True
 
 
+def cache_in(output: Any) -> Any:
+    """The cache that a model returned; None without one. transformers before 5.24 names it `past_key_values`."""
+    return output.cache if hasattr(output, "cache") else getattr(output, "past_key_values", None)
+
+
 def is_plain(cache: Any) -> bool:
     """Whether a cache holds just keys and values of all tokens."""
     return (

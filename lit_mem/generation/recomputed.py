@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+CACHE_OPTION: Final = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""What models of this release of transformers call it."""
 
 
-def has_kv_cache(model: nn.Module) -> bool:
-    """Whether a causal LM, with or without a peft adapter, takes a key-value cache.
+def cache_option(model: nn.Module) -> str | None:
+    """The option by which a causal LM, with or without a peft adapter, takes a key-value cache; None without one.
 
-    A wrapper whose `forward` lists no inputs passes everything on, and counts as supporting a cache.
+    transformers 5.24 renamed `past_key_values` to `cache`, and the state of recurrent models too, which is no such
+    cache. A wrapper whose `forward` lists no inputs passes everything on, and counts as supporting a cache.
     """
     options = _options(model)
-    return "past_key_values" in options or "input_ids" not in options
+    if "input_ids" not in options:
+        return CACHE_OPTION
+    if "past_key_values" in options:
+        return "past_key_values"
+    return "cache" if "cache" in options and not getattr(_base(model), "_is_stateful", False) else None
 
 
-def _options(model: Any) -> set[str]:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return set(inspect.signature(base.forward).parameters)
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _options(model: nn.Module) -> set[str]:
+    return set(inspect.signature(_base(model).forward).parameters)
 
 
 class RecomputedRows:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem.functional.length_groups import length_groups
-from lit_mem.generation.kv_cache import cache_of, join
-from lit_mem.generation.recomputed import RecomputedRows, groups_of_one_length, has_kv_cache
+from lit_mem.generation.kv_cache import cache_in, cache_of, join
+from lit_mem.generation.recomputed import CACHE_OPTION, RecomputedRows, cache_option, groups_of_one_length
 from lit_mem.generation.virtual_tokens import VirtualTokens, has_prefix
 from lit_mem.types import States
 
@@ -50,6 +50,7 @@ class Rows:
         cache: Any = None,
     ) -> None:
         self._call, self._device = call, next(model.parameters()).device
+        self._cache_option = cache_option(model) or CACHE_OPTION
         self.index, self.place = index, torch.tensor(index, device=self._device)
         held = [len(p) - (cache is not None) for p in prompts]
         self._columns = max(held)
@@ -131,12 +132,12 @@ class Rows:
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=positions,
-            past_key_values=self._cache,
+            **{self._cache_option: self._cache},
             use_cache=True,
             # An index copies the last states. A slice of them, which a number gives, is multiplied row by row.
             logits_to_keep=1 if ids.shape[1] == 1 else self._last_column(ids.shape[1]),
         )
-        self._cache = getattr(output, "past_key_values", None)
+        self._cache = cache_in(output)
         self._position = positions[:, -1:]
         self.logits = output.logits[:, -1].float()
 
@@ -215,7 +216,7 @@ def begin(
     virtual = VirtualTokens.of(model)
     if virtual is not None:
         prompts = [virtual.before(prompt) for prompt in prompts]
-    if not has_kv_cache(model):
+    if cache_option(model) is None:
         return _recomputed(model, virtual or model, index, prompts)
     parts: list[AnyRows] = []
     known: dict[int, States] = {}

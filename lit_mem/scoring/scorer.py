@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lit_mem.generation.kv_cache import cache_in
 from lit_mem.guards import evaluation_mode
 from lit_mem.scoring.next_token import Maxima, greedy_choice, read, sampled_logprob
 from lit_mem.scoring.states import Keeper, gives_states, same_text
@@ -173,7 +174,7 @@ class TokenScorer:
             read = output.last_hidden_state.flatten(0, 1)[place[:, :-1][before]]
             starts = [divmod(at, laid.shape[1]) for at in place[:, 0].tolist()] if keeps else []
         if keeper is not None:
-            keeper.take(output.past_key_values, [(*starts[row], lengths[row]) for row in keeper.rows])
+            keeper.take(cache_in(output), [(*starts[row], lengths[row]) for row in keeper.rows])
         return read, ids[:, 1:][before], head
 
     def _rows(self, lengths: Sequence[int]) -> list[list[int]]:

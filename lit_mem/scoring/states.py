@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lit_mem.generation.kv_cache import is_plain
+from lit_mem.generation.kv_cache import cache_in, is_plain
 from lit_mem.types import States
 
 
@@ -30,7 +30,7 @@ def gives_states(backbone: nn.Module, device: torch.device) -> bool:
     try:
         alone = backbone(input_ids=ids, position_ids=positions, use_cache=False).last_hidden_state
         output = backbone(input_ids=ids, position_ids=positions, attention_mask=same_text(positions), use_cache=True)
-        return is_plain(output.past_key_values) and torch.equal(output.last_hidden_state, alone)
+        return is_plain(cache_in(output)) and torch.equal(output.last_hidden_state, alone)
     except (TypeError, AttributeError, RuntimeError, ValueError):
         return False
 

@@ -15,6 +15,7 @@ from lit_mem.adapters.lora import LoRA
 from lit_mem.adapters.prompt_tuning import PromptTuning
 from lit_mem.generation import rows
 from lit_mem.generation.decoding import Sampling, decode
+from lit_mem.generation.kv_cache import cache_in
 
 EOS = 2
 
@@ -155,7 +156,7 @@ class Spy(torch.nn.Module):
         self.shapes.append(tuple(inputs["input_ids"].shape))
         self.masks.append(inputs["attention_mask"])
         output = self.model(**inputs)
-        self.columns.append(output.past_key_values.get_seq_length())
+        self.columns.append(cache_in(output).get_seq_length())
         return output
 
 

@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from lit_mem.generation.decoding import decode
-from lit_mem.generation.recomputed import RecomputedRows, has_kv_cache
+from lit_mem.generation.recomputed import CACHE_OPTION, RecomputedRows, cache_option
 from lit_mem.generation.rows import begin
 from lit_mem.types import Sampling
 
@@ -71,10 +71,23 @@ def test_continuations_are_those_of_generate_without_a_cache(name, prompts):
     assert recomputed == (name in WITHOUT_CACHE)
 
 
+def test_a_cache_is_found_by_either_name_and_not_a_recurrent_state():
+    """Before transformers 5.24 it was `past_key_values`, and a recurrent state `cache_params`."""
+
+    def model(forward, **more):
+        return type("Made", (torch.nn.Module,), {"forward": forward, **more})()
+
+    assert cache_option(model(lambda self, input_ids, past_key_values=None: None)) == "past_key_values"
+    assert cache_option(model(lambda self, input_ids, cache=None, **more: None)) == "cache"
+    assert cache_option(model(lambda self, input_ids, cache=None: None, _is_stateful=True)) is None
+    assert cache_option(model(lambda self, input_ids, cache_params=None: None)) is None
+    assert cache_option(model(lambda self, **inputs: None)) == CACHE_OPTION
+
+
 @pytest.mark.slow
 def test_log_probabilities_and_draws_are_those_of_plain_calls(prompts):
     model = made("mamba")
-    assert not has_kv_cache(model)
+    assert cache_option(model) is None
     sampling = Sampling(temperature=0.7, top_k=20, seed=5)
     together = decode(model, prompts, LENGTHS, None, sampling)
     for i, (prompt, answer) in enumerate(zip(prompts, together, strict=True)):
