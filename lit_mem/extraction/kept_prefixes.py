@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 
 import torch
+from torch import nn
 
 from lit_mem.extraction.continuations import Candidate, Prompter
 from lit_mem.types import Needs, States
@@ -25,10 +27,19 @@ class KeptPrefixes:
         self.ids: frozenset[int] = frozenset()
         self._n_kept = 0
         self._states: dict[int, States] = {}
+        self._model: weakref.ref[nn.Module] | None = None
 
     def prompted(self, ids: Iterable[int]) -> None:
         """Note which texts were prompted."""
         self.ids = frozenset(ids)
+
+    def start(self, subject: object) -> None:
+        """Start a pass of a subject, with nothing kept; what was prompted of another model is forgotten."""
+        model = getattr(subject, "language_model", None)
+        if self._model is not None and self._model() is not model:
+            self.ids = frozenset()
+        self._model = None if model is None else weakref.ref(model)
+        self.clear()
 
     def clear(self) -> None:
         """Keep nothing."""

@@ -17,8 +17,8 @@ CACHE_OPTION: Final = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_f
 def cache_option(model: nn.Module) -> str | None:
     """The option by which a causal LM, with or without a peft adapter, takes a key-value cache; None without one.
 
-    transformers 5.24 renamed `past_key_values` to `cache`, and the state of recurrent models too, which is no such
-    cache. A wrapper whose `forward` lists no inputs passes everything on, and counts as supporting a cache.
+    transformers 5.24 renamed `past_key_values` to `cache`, and the state of recurrent models too, which has no
+    keys and values. A wrapper whose `forward` lists no inputs passes everything on, and counts as supporting a cache.
     """
     options = _options(model)
     if "input_ids" not in options:

@@ -163,7 +163,7 @@ class Extraction(EveryNth, Measure):
         self._tokenizer = subject.tokenizer
         self._prompter.eos, self._prompter.bar = self.ends, subject.progress
         self._seen.clear()
-        self._kept.clear()
+        self._kept.start(subject)
         self._skipped.clear()
         self._eligible.reset()
         self._answers.reset()
@@ -209,7 +209,7 @@ class Extraction(EveryNth, Measure):
                 len(self._skipped), lengths,
             )  # fmt: skip
         start = time.perf_counter()
-        self._kept.prompted(chosen if run.stage == "fit" and self.every_n_validations == 1 else ())
+        self._kept.prompted(chosen if self.every_n_validations == 1 else ())
         mine = {i: self._seen[i] for i in chosen if i in self._seen}
         with run.subject.forward_context(), run.subject.lockstep():
             self._prompt_all(mine, run.subject)
