@@ -33,12 +33,11 @@ class KeptPrefixes:
         """Note which texts were prompted."""
         self.ids = frozenset(ids)
 
-    def start(self, subject: object) -> None:
-        """Start a pass of a subject, with nothing kept; what was prompted of another model is forgotten."""
-        model = getattr(subject, "language_model", None)
+    def start(self, model: nn.Module) -> None:
+        """Start a pass of a model, with nothing kept; what was prompted of another one is forgotten."""
         if self._model is not None and self._model() is not model:
             self.ids = frozenset()
-        self._model = None if model is None else weakref.ref(model)
+        self._model = weakref.ref(model)
         self.clear()
 
     def clear(self) -> None:

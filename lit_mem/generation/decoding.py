@@ -170,8 +170,8 @@ class _Writing:
             (rows,) = merged([rows, *unread])
         elif rows.full:
             rows.grow()
+        others = [part for part in begun if part.unread is None]
         rows.read()
-        others = [part for part in begun if part not in unread]
         return merged([rows, *others])[0] if others else rows
 
     @staticmethod
@@ -222,7 +222,7 @@ class _Writing:
         return len(self._waiting)
 
     def _begin(self, count: int) -> list[AnyRows]:
-        """Read the first waiting prompts."""
+        """Let the first waiting prompts enter; those of known states still have a last token to be read."""
         group = [self._waiting.popleft() for _ in range(count)]
         some = [self._prompts[i] for i in group], [self._lengths[i] for i in group]
         return begin(self._model, group, *some, None if self._states is None else map(self._states, group))

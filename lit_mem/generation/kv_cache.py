@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache, DynamicLayer
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lit_mem.types import States
+
+CACHE_OPTION: Final = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
+"""What models of this release of transformers call the option and the field of a key-value cache."""
 
 
 class PreallocatedLayer(DynamicLayer):  # type: ignore[misc]
@@ -80,6 +85,29 @@ def join(caches: Sequence[Any], places: Sequence[Sequence[int]], extra: int) -> 
         layers.append(PreallocatedLayer(keys, values, filled))
     caches[0].layers = layers
     return True
+
+
+def cache_option(model: nn.Module) -> str | None:
+    """The option by which a causal LM, with or without a peft adapter, takes a key-value cache; None without one.
+
+    transformers 5.24 renamed `past_key_values` to `cache`, and the state of recurrent models too, which has no
+    keys and values. A wrapper whose `forward` lists no inputs passes everything on, and counts as supporting a cache.
+    """
+    options = options_of(model)
+    if "input_ids" not in options:
+        return CACHE_OPTION
+    if "past_key_values" in options:
+        return "past_key_values"
+    return "cache" if "cache" in options and not getattr(_base(model), "_is_stateful", False) else None
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def options_of(model: nn.Module) -> set[str]:
+    """Names of the inputs that a causal LM, with or without a peft adapter, takes."""
+    return set(inspect.signature(_base(model).forward).parameters)
 
 
 def cache_in(output: Any) -> Any:

@@ -2,38 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import CausalLMOutputWithPast
 
-CACHE_OPTION: Final = "cache" if "cache" in CausalLMOutputWithPast.__dataclass_fields__ else "past_key_values"
-"""What models of this release of transformers call it."""
-
-
-def cache_option(model: nn.Module) -> str | None:
-    """The option by which a causal LM, with or without a peft adapter, takes a key-value cache; None without one.
-
-    transformers 5.24 renamed `past_key_values` to `cache`, and the state of recurrent models too, which has no
-    keys and values. A wrapper whose `forward` lists no inputs passes everything on, and counts as supporting a cache.
-    """
-    options = _options(model)
-    if "input_ids" not in options:
-        return CACHE_OPTION
-    if "past_key_values" in options:
-        return "past_key_values"
-    return "cache" if "cache" in options and not getattr(_base(model), "_is_stateful", False) else None
-
-
-def _base(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _options(model: nn.Module) -> set[str]:
-    return set(inspect.signature(_base(model).forward).parameters)
+from lit_mem.generation.kv_cache import options_of
 
 
 class RecomputedRows:
@@ -54,7 +29,7 @@ class RecomputedRows:
 
     def __init__(self, model: nn.Module, call: Callable[..., Any], index: list[int], prompts: Sequence[Tensor]) -> None:
         self._call, self._device = call, next(model.parameters()).device
-        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in _options(model) else {}
+        self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in options_of(model) else {}
         self.index, self.place = index, torch.tensor(index, device=self._device)
         self._ids = torch.stack(list(prompts)).to(self._device)
         self.read()

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lit_mem.functional.length_groups import length_groups
-from lit_mem.generation.kv_cache import cache_in, cache_of, join
-from lit_mem.generation.recomputed import CACHE_OPTION, RecomputedRows, cache_option, groups_of_one_length
+from lit_mem.generation.kv_cache import cache_in, cache_of, cache_option, join
+from lit_mem.generation.recomputed import RecomputedRows, groups_of_one_length
 from lit_mem.generation.virtual_tokens import VirtualTokens, has_prefix
 from lit_mem.types import States
 
@@ -26,6 +26,7 @@ class Rows:
     Args:
         model: a causal LM in eval mode.
         call: the callable that reads tokens: the model, or its wrapper with virtual tokens.
+        option: its option that takes a key-value cache.
         index: indices of these prompts among all.
         prompts: int64 tensors on the CPU, one for each of them.
         lengths: maximum number of new tokens for each, at least 1.
@@ -44,13 +45,14 @@ class Rows:
         self,
         model: nn.Module,
         call: Callable[..., Any],
+        option: str,
         index: list[int],
         prompts: Sequence[Tensor],
         lengths: Sequence[int],
         cache: Any = None,
     ) -> None:
         self._call, self._device = call, next(model.parameters()).device
-        self._cache_option = cache_option(model) or CACHE_OPTION
+        self._option = option
         self.index, self.place = index, torch.tensor(index, device=self._device)
         held = [len(p) - (cache is not None) for p in prompts]
         self._columns = max(held)
@@ -132,7 +134,7 @@ class Rows:
             input_ids=ids,
             attention_mask=self._mask,
             position_ids=positions,
-            **{self._cache_option: self._cache},
+            **{self._option: self._cache},
             use_cache=True,
             # An index copies the last states. A slice of them, which a number gives, is multiplied row by row.
             logits_to_keep=1 if ids.shape[1] == 1 else self._last_column(ids.shape[1]),
@@ -216,19 +218,20 @@ def begin(
     virtual = VirtualTokens.of(model)
     if virtual is not None:
         prompts = [virtual.before(prompt) for prompt in prompts]
-    if cache_option(model) is None:
+    option = cache_option(model)
+    if option is None:
         return _recomputed(model, virtual or model, index, prompts)
     parts: list[AnyRows] = []
     known: dict[int, States] = {}
     if states is not None and virtual is None:
         known = {i: one for i, one in enumerate(states) if one is not None and len(prompts[i]) > 1}
     if known:
-        parts.append(_from_states(model, index, prompts, lengths, known))
+        parts.append(_from_states(model, option, index, prompts, lengths, known))
     others = [i for i in range(len(prompts)) if i not in known]
     for places in length_groups([len(prompts[i]) for i in others], limit):
         group = [others[place] for place in places]
         some = [prompts[i] for i in group], [lengths[i] for i in group]
-        part = Rows(model, virtual or model, [index[i] for i in group], *some)
+        part = Rows(model, virtual or model, option, [index[i] for i in group], *some)
         if not part.has_cache:  # the model accepts a cache but returns none
             return _recomputed(model, virtual or model, index, prompts)
         parts.append(part)
@@ -237,6 +240,7 @@ def begin(
 
 def _from_states(
     model: nn.Module,
+    option: str,
     index: list[int],
     prompts: Sequence[Tensor],
     lengths: Sequence[int],
@@ -246,7 +250,7 @@ def _from_states(
     cut = [tuple((k[:, : len(prompts[i]) - 1], v[:, : len(prompts[i]) - 1]) for k, v in known[i]) for i in known]
     cache = cache_of(cut, next(model.parameters()).device)
     some = [index[i] for i in known], [prompts[i] for i in known], [lengths[i] for i in known]
-    return Rows(model, model, *some, cache)
+    return Rows(model, model, option, *some, cache)
 
 
 def merged(parts: list[AnyRows]) -> list[AnyRows]:

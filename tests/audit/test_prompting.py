@@ -29,7 +29,7 @@ def model(module, data):
 
 def candidates(made, batches, reference=False):
     callback, needs = Extraction(), Needs(reference=reference)
-    callback.begin(SimpleNamespace(tokenizer=made.tokenizer, progress=no_bar))
+    callback.begin(SimpleNamespace(tokenizer=made.tokenizer, language_model=made.language_model, progress=no_bar))
     for batch in batches:
         callback.observe(made.score(batch, needs), batch)
     return {i: at_one_length[0] for i, at_one_length in callback._seen.items()}

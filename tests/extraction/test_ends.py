@@ -107,7 +107,7 @@ def test_answers_are_those_of_generate_by_the_short_cut_and_by_decoding(by_heart
         scores.hit[0, len(PREFIX)] = False
     if reference:
         scores = scores.with_reference(scores.logprob, scores.hit)
-    callback.begin(SimpleNamespace(tokenizer=Module(model).tokenizer, progress=no_bar))
+    callback.begin(SimpleNamespace(tokenizer=Module(model).tokenizer, language_model=model, progress=no_bar))
     callback.observe(scores, batch)
     candidates = {i: at_one_length[0] for i, at_one_length in callback._seen.items()}
     prompter = Prompter(callback.ends, None, 4096)

@@ -5,7 +5,8 @@ import torch
 import transformers
 
 from lit_mem.generation.decoding import decode
-from lit_mem.generation.recomputed import CACHE_OPTION, RecomputedRows, cache_option
+from lit_mem.generation.kv_cache import CACHE_OPTION, cache_option
+from lit_mem.generation.recomputed import RecomputedRows
 from lit_mem.generation.rows import begin
 from lit_mem.types import Sampling
 

@@ -268,13 +268,16 @@ def test_a_batch_without_labels_gives_zero_and_no_nan(base, batch):
     assert scores.n_tokens.tolist() == [0] * len(batch["labels"])
 
 
-def test_one_row_without_labels_leaves_the_others_alone(base, examples):
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+def test_one_row_without_labels_leaves_the_others_alone(base, examples, dtype, atol):
+    # As above, two texts may need another kernel than three.
+    base.to(dtype)
     batch = collate(examples[:3])
     expected = TokenScorer(base)(batch).logprob
     batch["labels"][1] = -100
     scores = TokenScorer(base)(batch)
     assert (scores.logprob[1] == 0).all()
-    torch.testing.assert_close(scores.logprob[[0, 2]], expected[[0, 2]], rtol=0, atol=2e-5)
+    torch.testing.assert_close(scores.logprob[[0, 2]], expected[[0, 2]], rtol=0, atol=atol)
 
 
 def test_perplexity_is_that_of_torchmetrics(base, examples):

@@ -163,7 +163,7 @@ class Extraction(EveryNth, Measure):
         self._tokenizer = subject.tokenizer
         self._prompter.eos, self._prompter.bar = self.ends, subject.progress
         self._seen.clear()
-        self._kept.start(subject)
+        self._kept.start(subject.language_model)
         self._skipped.clear()
         self._eligible.reset()
         self._answers.reset()
